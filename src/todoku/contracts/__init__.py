@@ -1,0 +1,49 @@
+"""The events on the wire: the only thing the services share."""
+
+from todoku.contracts.envelope import (
+    CONTENT_TYPE,
+    MAX_SAFE_INTEGER,
+    Envelope,
+    Event,
+    Personal,
+    fact_id,
+)
+from todoku.contracts.inventory import (
+    FailedItem,
+    ReservedItem,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.contracts.orders import OrderCreatedEvent, OrderedItem
+from todoku.contracts.shipping import (
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    ShippedItem,
+)
+from todoku.contracts.wire import EVENTS, UnknownEventType, UnreadableEvent, decode, encode, seal
+
+__all__ = [
+    "CONTENT_TYPE",
+    "EVENTS",
+    "MAX_SAFE_INTEGER",
+    "Envelope",
+    "Event",
+    "FailedItem",
+    "OrderCreatedEvent",
+    "OrderedItem",
+    "Personal",
+    "ReservedItem",
+    "ShipmentCompletedEvent",
+    "ShipmentFailedEvent",
+    "ShipmentInitiatedEvent",
+    "ShippedItem",
+    "StockReservationFailedEvent",
+    "StockReservedEvent",
+    "UnknownEventType",
+    "UnreadableEvent",
+    "decode",
+    "encode",
+    "fact_id",
+    "seal",
+]

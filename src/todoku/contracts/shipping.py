@@ -1,0 +1,46 @@
+"""What the shipping service says."""
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from todoku.contracts.envelope import Event, Personal
+
+
+class ShippedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """A number of pieces of one product in a shipment."""
+
+    product_id: str
+    quantity: int
+
+
+class ShipmentInitiatedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """A shipment was opened for the order; the carrier has not been asked yet."""
+
+    subject: ClassVar[str] = "shipping.initiated"
+    publisher: ClassVar[str] = "shipping"
+
+    shipment_id: str
+    shipping_address: Annotated[str, Personal] = ""
+
+
+class ShipmentCompletedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """The carrier has accepted the parcel."""
+
+    subject: ClassVar[str] = "shipping.completed"
+    publisher: ClassVar[str] = "shipping"
+
+    shipment_id: str
+    tracking_number: str
+    items: tuple[ShippedItem, ...]
+
+
+class ShipmentFailedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """The carrier has refused the parcel; what was set aside for it may be released."""
+
+    subject: ClassVar[str] = "shipping.failed"
+    publisher: ClassVar[str] = "shipping"
+
+    shipment_id: str
+    reason: str
+    items: tuple[ShippedItem, ...]

@@ -1,0 +1,237 @@
+"""What an order is and may do. Pure: values in, values out.
+
+    PENDING ──▶ AWAITING_SHIPMENT ──▶ COMPLETED
+       │                 └──────────▶ SHIPMENT_FAILED
+       └──▶ CANCELLED_NO_STOCK
+
+Events about one order come from two services and may overtake each other, so a status only ever
+moves forward: what arrives late is kept in the history and changes nothing. Two outcomes that
+exclude each other are never both true; hearing both is an error and is parked for a person to see.
+"""
+
+from collections import Counter
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from todoku.contracts import (
+    MAX_SAFE_INTEGER,
+    Event,
+    OrderCreatedEvent,
+    OrderedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+
+
+class OrderError(Exception):
+    """An order cannot do what was asked of it."""
+
+
+class InvalidOrder(OrderError):
+    """This can never become an order; the message says what to change."""
+
+
+class UnknownOrder(OrderError):
+    """There is no order with this id."""
+
+
+class ContradictoryEvent(OrderError):
+    """An event excludes what this order has already heard."""
+
+
+class OrderStatus(StrEnum):
+    """Where an order is on its way."""
+
+    PENDING = "PENDING"
+    AWAITING_SHIPMENT = "AWAITING_SHIPMENT"
+    COMPLETED = "COMPLETED"
+    CANCELLED_NO_STOCK = "CANCELLED_NO_STOCK"
+    SHIPMENT_FAILED = "SHIPMENT_FAILED"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more will happen to the order."""
+        return self in _TERMINAL
+
+
+_TERMINAL = {OrderStatus.COMPLETED, OrderStatus.CANCELLED_NO_STOCK, OrderStatus.SHIPMENT_FAILED}
+
+
+class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for goods. `order_id` is a UUIDv7 drawn by the edge, so that asking twice is one order."""
+
+    order_id: str
+    user_id: str
+    items: tuple[OrderedItem, ...]
+    currency: str
+    shipping_address: str = ""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as it stands. `total_amount` is in minor units of `currency`; times are UTC."""
+
+    id: str
+    user_id: str
+    items: tuple[OrderedItem, ...]
+    total_amount: int
+    currency: str
+    shipping_address: str
+    status: OrderStatus
+    created_at: datetime
+    updated_at: datetime
+    reason: str | None = None
+    shipment_id: str | None = None
+    tracking_number: str | None = None
+
+
+def place_order(
+    order: Order | None, command: PlaceOrder, now: datetime
+) -> tuple[Order, list[Event]]:
+    """Accept an order. Placing one that is already there changes nothing."""
+    if order is not None:
+        return order, []
+    items = one_line_a_product(command.items)
+    placed = Order(
+        id=command.order_id,
+        user_id=command.user_id,
+        items=items,
+        total_amount=total_amount(items),
+        currency=command.currency,
+        shipping_address=command.shipping_address,
+        status=OrderStatus.PENDING,
+        created_at=now,
+        updated_at=now,
+    )
+    return placed, [
+        OrderCreatedEvent(
+            order_id=placed.id,
+            user_id=placed.user_id,
+            items=placed.items,
+            total_amount=placed.total_amount,
+            currency=placed.currency,
+            shipping_address=placed.shipping_address,
+        )
+    ]
+
+
+def one_line_a_product(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
+    """Add up the lines of the same product, in the order in which the products first appear."""
+    if not items:
+        raise InvalidOrder("An order needs at least one item.")
+    prices: dict[str, int] = {}
+    quantities: Counter[str] = Counter()
+    for item in items:
+        if prices.setdefault(item.product_id, item.price) != item.price:
+            raise InvalidOrder(
+                f"Product {item.product_id!r} has two prices in this order, "
+                f"{prices[item.product_id]} and {item.price}: send one price for each product."
+            )
+        quantities[item.product_id] += item.quantity
+    return tuple(
+        OrderedItem(product_id=product_id, quantity=quantities[product_id], price=price)
+        for product_id, price in prices.items()
+    )
+
+
+def total_amount(items: tuple[OrderedItem, ...]) -> int:
+    """What the items cost together, in minor units."""
+    total = sum(item.quantity * item.price for item in items)
+    if total > MAX_SAFE_INTEGER or any(item.quantity > MAX_SAFE_INTEGER for item in items):
+        raise InvalidOrder(
+            f"The order amounts to {total}, more than the {MAX_SAFE_INTEGER} that JSON keeps "
+            "exact: split it into several orders."
+        )
+    return total
+
+
+def confirm_reservation(
+    order: Order | None, event: StockReservedEvent, now: datetime
+) -> tuple[Order, list[Event]]:
+    """The stock is set aside: wait for the shipment. Late if the shipment has been heard of first."""
+    order = _known(order, event)
+    if order.status is OrderStatus.CANCELLED_NO_STOCK:
+        raise _contradiction(order, event)
+    return _advance(order, OrderStatus.AWAITING_SHIPMENT, now), []
+
+
+def cancel_for_lack_of_stock(
+    order: Order | None, event: StockReservationFailedEvent, now: datetime
+) -> tuple[Order, list[Event]]:
+    """There was too little stock: the order ends here."""
+    order = _known(order, event)
+    if order.status is OrderStatus.CANCELLED_NO_STOCK:
+        return order, []
+    if order.status is not OrderStatus.PENDING:
+        raise _contradiction(order, event)
+    cancelled = _advance(order, OrderStatus.CANCELLED_NO_STOCK, now)
+    return msgspec.structs.replace(cancelled, reason=event.reason), []
+
+
+def note_shipment(
+    order: Order | None, event: ShipmentInitiatedEvent, now: datetime
+) -> tuple[Order, list[Event]]:
+    """A shipment was opened, so the stock is set aside, whether or not that has been heard."""
+    order = _known(order, event)
+    if order.status is OrderStatus.CANCELLED_NO_STOCK:
+        raise _contradiction(order, event)
+    advanced = _advance(order, OrderStatus.AWAITING_SHIPMENT, now)
+    return msgspec.structs.replace(advanced, shipment_id=event.shipment_id), []
+
+
+def complete(
+    order: Order | None, event: ShipmentCompletedEvent, now: datetime
+) -> tuple[Order, list[Event]]:
+    """The carrier has the parcel: the order is done."""
+    order = _known(order, event)
+    if order.status is OrderStatus.COMPLETED:
+        return order, []
+    if order.status.terminal:
+        raise _contradiction(order, event)
+    completed = _advance(order, OrderStatus.COMPLETED, now)
+    return msgspec.structs.replace(
+        completed, shipment_id=event.shipment_id, tracking_number=event.tracking_number
+    ), []
+
+
+def fail(
+    order: Order | None, event: ShipmentFailedEvent, now: datetime
+) -> tuple[Order, list[Event]]:
+    """The carrier refused the parcel: the order has failed."""
+    order = _known(order, event)
+    if order.status is OrderStatus.SHIPMENT_FAILED:
+        return order, []
+    if order.status.terminal:
+        raise _contradiction(order, event)
+    failed = _advance(order, OrderStatus.SHIPMENT_FAILED, now)
+    return msgspec.structs.replace(failed, shipment_id=event.shipment_id, reason=event.reason), []
+
+
+_RANK = {
+    OrderStatus.PENDING: 0,
+    OrderStatus.AWAITING_SHIPMENT: 1,
+    OrderStatus.COMPLETED: 2,
+    OrderStatus.CANCELLED_NO_STOCK: 2,
+    OrderStatus.SHIPMENT_FAILED: 2,
+}
+
+
+def _advance(order: Order, status: OrderStatus, now: datetime) -> Order:
+    """Move forward to `status`; an order that is already there or beyond stays as it is."""
+    if _RANK[order.status] >= _RANK[status]:
+        return order  # Late: a later event of the saga overtook this one.
+    return msgspec.structs.replace(order, status=status, updated_at=now)
+
+
+def _known(order: Order | None, event: Event) -> Order:
+    if order is None:
+        raise UnknownOrder(f"{type(event).__name__} for order {event.order_id}, which is not here")
+    return order
+
+
+def _contradiction(order: Order, event: Event) -> ContradictoryEvent:
+    return ContradictoryEvent(f"{type(event).__name__} for order {order.id}, which is {order.status}")

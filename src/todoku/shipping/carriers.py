@@ -1,0 +1,46 @@
+"""Those who carry parcels: the protocol a real one implements, and a simulated one."""
+
+import hashlib
+from datetime import timedelta
+from typing import Protocol
+
+from todoku.shipping.domain import Accepted, Answer, Parcel, Rejected
+
+
+class Carrier(Protocol):
+    """Somebody who takes parcels.
+
+    `book` may be called several times with the same `key`, also from several processes and after a
+    crash: the same key must mean the same parcel and get the same answer. An exception counts as
+    `Unknown`: the call is made again later.
+    """
+
+    async def book(self, key: str, parcel: Parcel) -> Answer:
+        """Ask the carrier to take a parcel."""
+
+
+class SimulatedCarrier:
+    """A carrier that exists only here: its answer depends on the key and a seed, and on nothing else.
+
+    `success_rate` is the share of parcels that it accepts, 0 to 1.
+    """
+
+    def __init__(self, *, success_rate: float = 0.9, seed: int = 0) -> None:
+        self._success_rate = success_rate
+        self._seed = seed
+
+    async def book(self, key: str, parcel: Parcel) -> Answer:  # noqa: ARG002 - any parcel will do
+        if fraction(f"{self._seed}:outcome:{key}") < self._success_rate:
+            return Accepted(f"SIM-{key[-12:].upper()}")
+        return Rejected("The simulated carrier had no room for this parcel.")
+
+
+def pickup_delay(shipment_id: str, low_seconds: float, high_seconds: float, seed: int) -> timedelta:
+    """How long until the carrier is called: between the two bounds, always the same for a shipment."""
+    share = fraction(f"{seed}:delay:{shipment_id}")
+    return timedelta(seconds=low_seconds + share * (high_seconds - low_seconds))
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to below 1 that looks random but follows from the text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) / 2**56
