@@ -15,12 +15,13 @@ class BrokerError(Exception):
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker did not answer, or cannot take this now. It may or may not have done what was asked:
-    ask again later."""
+    """The broker did not answer, or cannot take this now. It may or may not have done what was
+    asked: ask again later."""
 
 
 class BrokerUnsuitable(BrokerError):
-    """The broker answers but cannot serve: no JetStream, too old, not permitted. The message says what to do."""
+    """The broker answers but cannot serve: no JetStream, too old, not permitted, too large. The
+    message says what to do."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -59,9 +60,9 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 class Progress(msgspec.Struct, frozen=True, gc=False):
     """How far the stream and its readers are.
 
-    `consumed[reader]` is the highest place up to which that reader has settled everything meant for it
-    (when nothing is pending for it, the stream's own `last_sequence` at the time of asking). A reader
-    without a durable consumer is absent.
+    `consumed[reader]` is the highest place up to which that reader has settled everything meant for
+    it (when nothing is pending for it, the stream's own `last_sequence` at the time of asking). A
+    reader without a durable consumer is absent.
     """
 
     incarnation: str
@@ -76,8 +77,8 @@ class Subscription(Protocol):
     def want(self, count: int) -> None:
         """Allow `count` more messages to be delivered, on top of what was allowed before.
 
-        Credit survives disconnection, a restart of the broker and the loss of its stream: it is used
-        up by deliveries only.
+        Credit survives disconnection, a restart of the broker and the loss of its stream: it is
+        used up by deliveries only.
         """
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -142,4 +143,4 @@ class Broker(Protocol):
     async def listen(
         self, subject: str, heard: Callable[[bytes], None], *, group: str | None = None
     ) -> None:
-        """Hear what is notified on `subject`; of the listeners that share a `group`, one hears each."""
+        """Hear what is notified on `subject`; of those that share a `group`, one hears each."""

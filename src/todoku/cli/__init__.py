@@ -1,1 +1,52 @@
+"""The commands a person types: one file each, imported when it is the one that was typed."""
 
+import sys
+from typing import Any
+
+from cyclopts import App
+
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+
+COMMANDS = {
+    "up": "Start the broker and all services here, and keep them running.",
+    "run": "Run one service.",
+    "config": "Show every setting, its value and where that came from.",
+}
+"""Each command and its line in the list: the function of that name in the module of that name."""
+
+
+def _version() -> str:
+    from todoku import __version__
+
+    return f"todoku {__version__}"
+
+
+def application(typed: str | None = None) -> App:
+    """The command line, with every command still unloaded.
+
+    The one that was `typed` is explained by its docstring, the others by their line in the list.
+    """
+    app = App(
+        name="todoku",
+        help="Order fulfilment that never loses an order.",
+        help_epilogue=ExitCode.explained(),
+        help_format="plaintext",
+        version=_version,
+        result_action="return_value",
+    )
+    for name, meaning in COMMANDS.items():
+        app.command(f"todoku.cli.{name}:{name}", name=name, help=None if name == typed else meaning)
+    return app
+
+
+def main() -> None:
+    """Run the command that was typed, and leave with its exit code."""
+    try:
+        outcome: Any = application(next(iter(sys.argv[1:]), None))()
+    except CommandFailed as failure:
+        print(failure, file=sys.stderr)
+        sys.exit(failure.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    sys.exit(outcome)

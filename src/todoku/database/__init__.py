@@ -1,1 +1,46 @@
+"""Everything in which SQLite and PostgreSQL differ.
 
+`Database` gives transactions and snapshots as SQLAlchemy connections; `Timestamp`, `Integer64` and
+`table` describe tables for both; `migrate` brings them up to date.
+"""
+
+from todoku.database.columns import Integer64, Timestamp, table
+from todoku.database.database import Database
+from todoku.database.errors import (
+    ConstraintViolated,
+    DatabaseBroken,
+    DatabaseError,
+    DatabaseInUse,
+    DatabaseUnavailable,
+    DatabaseUnsuitable,
+    SchemaMismatch,
+)
+from todoku.database.migrations import (
+    current_revision,
+    head_revision,
+    migrate,
+    require_current,
+    schema_differences,
+)
+from todoku.database.statements import insert_ignoring_duplicates, upsert
+
+__all__ = [
+    "ConstraintViolated",
+    "Database",
+    "DatabaseBroken",
+    "DatabaseError",
+    "DatabaseInUse",
+    "DatabaseUnavailable",
+    "DatabaseUnsuitable",
+    "Integer64",
+    "SchemaMismatch",
+    "Timestamp",
+    "current_revision",
+    "head_revision",
+    "insert_ignoring_duplicates",
+    "migrate",
+    "require_current",
+    "schema_differences",
+    "table",
+    "upsert",
+]

@@ -1,1 +1,26 @@
+"""Everything that makes a service reliable, and nothing about orders, stock or shipments."""
 
+from todoku.engine.clock import Clock, SteadyClock
+from todoku.engine.mailbox import MailboxFull
+from todoku.engine.messages import Due
+from todoku.engine.process import Process, Tuning
+from todoku.engine.service import Agenda, Decide, Service, Store, Topology, World
+from todoku.engine.tables import EngineTables
+from todoku.engine.writer import Patience
+
+__all__ = [
+    "Agenda",
+    "Clock",
+    "Decide",
+    "Due",
+    "EngineTables",
+    "MailboxFull",
+    "Patience",
+    "Process",
+    "Service",
+    "SteadyClock",
+    "Store",
+    "Topology",
+    "Tuning",
+    "World",
+]

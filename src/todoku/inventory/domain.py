@@ -5,6 +5,7 @@ A reservation is all or nothing and is decided once: `RESERVED` or `REFUSED`. A 
 only together with an entry in the ledger.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -158,7 +159,7 @@ def reserve_stock(
     """Set aside every item of the order, or refuse the whole."""
     if stock.reservation is not None:
         return stock, []  # A repeat that outlived the inbox: the answer was said and received.
-    lines = tuple(Line(item.product_id, item.quantity) for item in event.items)
+    lines = _one_line_a_product(event)
     shortages = _shortages(stock.products, lines)
     state = ReservationState.REFUSED if shortages else ReservationState.RESERVED
     reservation = Reservation(
@@ -177,7 +178,9 @@ def reserve_stock(
     return reserved, [
         StockReservedEvent(
             order_id=event.order_id,
-            items=tuple(ReservedItem(product_id=li.product_id, quantity=li.quantity) for li in lines),
+            items=tuple(
+                ReservedItem(product_id=li.product_id, quantity=li.quantity) for li in lines
+            ),
             shipping_address=event.shipping_address,
         )
     ]
@@ -283,6 +286,13 @@ def _created(command: SetProduct, now: datetime) -> Stock:
         product_id=product.id, quantity=product.on_hand, reason=LedgerReason.OPENING, at=now
     )
     return Stock(products={product.id: product}, entries=(opening,))
+
+
+def _one_line_a_product(event: OrderCreatedEvent) -> tuple[Line, ...]:
+    quantities: Counter[str] = Counter()
+    for item in event.items:
+        quantities[item.product_id] += item.quantity
+    return tuple(Line(product_id, quantity) for product_id, quantity in quantities.items())
 
 
 def _shortages(products: Mapping[str, Product], lines: Iterable[Line]) -> tuple[FailedItem, ...]:

@@ -234,4 +234,6 @@ def _known(order: Order | None, event: Event) -> Order:
 
 
 def _contradiction(order: Order, event: Event) -> ContradictoryEvent:
-    return ContradictoryEvent(f"{type(event).__name__} for order {order.id}, which is {order.status}")
+    return ContradictoryEvent(
+        f"{type(event).__name__} for order {order.id}, which is {order.status}"
+    )

@@ -29,7 +29,7 @@ class SimulatedCarrier:
         self._success_rate = success_rate
         self._seed = seed
 
-    async def book(self, key: str, parcel: Parcel) -> Answer:  # noqa: ARG002 - any parcel will do
+    async def book(self, key: str, parcel: Parcel) -> Answer:
         if fraction(f"{self._seed}:outcome:{key}") < self._success_rate:
             return Accepted(f"SIM-{key[-12:].upper()}")
         return Rejected("The simulated carrier had no room for this parcel.")
@@ -43,4 +43,4 @@ def pickup_delay(shipment_id: str, low_seconds: float, high_seconds: float, seed
 
 def fraction(text: str) -> float:
     """A number from 0 to below 1 that looks random but follows from the text."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) / 2**56
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48

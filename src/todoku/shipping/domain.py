@@ -26,7 +26,7 @@ from todoku.contracts import (
     fact_id,
 )
 
-CLAIM_SECONDS = 60
+CLAIM_SECONDS = 20
 """How long a claim to call the carrier stands before the call is made again; longer than a call may take."""
 
 BACKOFF_SECONDS_MAX = 300

@@ -1,0 +1,58 @@
+# `make run` is all one needs. Every target sets up what it needs first.
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/dev.lock
+INSTALLED := $(VENV)/.installed
+TEST_WORKERS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint check format lock
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+
+install: $(INSTALLED) ## Set up .venv with the locked dependencies and todoku itself
+
+run: $(INSTALLED) ## Start everything here, e.g. make run ARGS="--orders-port 9080"
+	@$(BIN)/todoku up $(ARGS)
+
+test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+lint: $(INSTALLED) ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## What CI runs
+
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(INSTALLED) ## Lock the dependencies anew; ARGS=--upgrade takes the newest
+	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-config --quiet \
+		--custom-compile-command "make lock" --output-file $(LOCK) $(ARGS)
+
+# Quick when nothing has changed: the stamp is newer than what it was made from.
+$(INSTALLED): pyproject.toml $(LOCK) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
+		--require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
+
+# PYTHON=... chooses another interpreter; else python3.11 where it works, else python3.
+$(BIN)/python:
+	@for python in $(or $(PYTHON),python3.11 python3); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec $$python -m venv $(VENV); \
+		fi; \
+	done; \
+	echo "Todoku needs Python 3.11 or later; none is called $(or $(PYTHON),python3.11 or python3)." >&2; \
+	echo "Install it, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	exit 1

@@ -1,0 +1,5 @@
+"""`python -m todoku` is `todoku`."""
+
+from todoku.cli import main
+
+main()

@@ -1,0 +1,557 @@
+"""A broker in memory, for tests and simulations: it behaves as JetStream, or as badly as asked.
+
+`MemoryBroker` is the server, which outlives the processes; `session` gives a process's connection
+to it. Time is the running event loop's, so a loop with a virtual clock drives it; chance comes only
+from the `random.Random` handed in; nothing depends on the order of a set or on an address. The same
+seed gives the same run.
+"""
+
+import asyncio
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from random import Random
+
+from todoku.broker.port import BrokerUnavailable, Delivery, Outgoing, Progress, Stored
+
+
+@dataclass
+class Hostility:
+    """How badly the broker behaves: a probability from 0 to 1 for each fault, and a tally of them.
+
+    A lost delivery comes again after the ack wait, as in JetStream. A `lose_answer` stores all that
+    was published or the first part of it, and then does not answer. `delay_seconds_max` bounds
+    each delay.
+    """
+
+    random: Random
+    drop_delivery: float = 0.0
+    duplicate_delivery: float = 0.0
+    delay_delivery: float = 0.0
+    reorder_deliveries: float = 0.0
+    drop_ack: float = 0.0
+    drop_notify: float = 0.0
+    duplicate_notify: float = 0.0
+    delay_notify: float = 0.0
+    lose_answer: float = 0.0
+    refuse_publish: float = 0.0
+    delay_seconds_max: float = 1.0
+    injected: Counter[str] = field(default_factory=Counter)
+
+    def strikes(self, fault: str) -> bool:
+        """Whether this fault happens now; it is counted if it does."""
+        probability: float = getattr(self, fault)
+        if probability == 0.0 or self.random.random() >= probability:
+            return False
+        self.injected[fault] += 1
+        return True
+
+    def delay_seconds(self, fault: str) -> float:
+        """How late something is: 0 unless the fault strikes."""
+        return self.random.uniform(0, self.delay_seconds_max) if self.strikes(fault) else 0.0
+
+
+class MemoryBroker:
+    """The server: one stream, its durable readers, and those who listen.
+
+    With `messages_max` the oldest messages go when there are more.
+    """
+
+    def __init__(
+        self,
+        *,
+        ack_wait_seconds: float = 30.0,
+        publish_timeout_seconds: float = 5.0,
+        messages_max: int | None = None,
+        hostility: Hostility | None = None,
+    ) -> None:
+        self.ack_wait_seconds = ack_wait_seconds
+        self.publish_timeout_seconds = publish_timeout_seconds
+        self.hostility = hostility or Hostility(Random(0))
+        self.running = True
+        self.messages: dict[int, Outgoing] = {}
+        self.last_sequence = 0
+        self._messages_max = messages_max
+        self._lives = 1
+        self._durables: dict[str, _Durable] = {}
+        self._sessions: list[MemorySession] = []
+        self._turns: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def incarnation(self) -> str:
+        return f"memory@{self._lives}"
+
+    @property
+    def first_sequence(self) -> int:
+        return next(iter(self.messages), self.last_sequence + 1)
+
+    def session(self, name: str) -> "MemorySession":
+        """A process's connection; it does nothing before its `start`."""
+        return MemorySession(self, name)
+
+    def start(self) -> None:
+        """Run again, with what was on the disk."""
+        self.running = True
+        self._attach_all()
+
+    def stop(self) -> None:
+        """Go away. What is on its way to somebody is lost, and comes again after the ack wait."""
+        self.running = False
+        self._cut_all()
+
+    def wipe(self) -> None:
+        """Lose the stream and its durables. What comes now is another life."""
+        self._cut_all()
+        for durable in self._durables.values():
+            durable.close()
+        self._durables.clear()
+        self.messages.clear()
+        self.last_sequence = 0
+        self._lives += 1
+        if self.running:
+            self._attach_all()
+
+    def purge(self) -> None:
+        """Forget all messages; the stream lives on and its sequence goes on."""
+        for sequence in list(self.messages):
+            self._forget(sequence)
+
+    def delete_durable(self, name: str) -> None:
+        """Lose one durable reader and how far it was."""
+        durable = self._durables.pop(name)
+        durable.close()
+        for reader in durable.readers:
+            reader.cut()
+            self.attach(reader)
+
+    def store(self, messages: Sequence[Outgoing]) -> int:
+        for message in messages:
+            self.last_sequence += 1
+            self.messages[self.last_sequence] = message
+        if self._messages_max is not None:
+            while len(self.messages) > self._messages_max:
+                self._forget(self.first_sequence)
+        for durable in self._durables.values():
+            durable.pump()
+        return self.last_sequence
+
+    def attach(self, reader: "MemoryReader") -> None:
+        """Feed a reader from its durable, which is made if it is absent."""
+        durable = self._durables.get(reader.durable_name)
+        if durable is None:
+            durable = self._durables[reader.durable_name] = _Durable(self)
+        durable.add(reader)
+
+    def consumed(self, reader: str) -> int | None:
+        durable = self._durables.get(reader)
+        return None if durable is None else durable.consumed()
+
+    def join(self, session: "MemorySession") -> None:
+        self._sessions.append(session)
+
+    def leave(self, session: "MemorySession") -> None:
+        if session in self._sessions:
+            self._sessions.remove(session)
+
+    def tell(self, subject: str, body: bytes) -> None:
+        """Call each listener without a group, and of each group the one whose turn it is."""
+        groups: dict[str, list[MemoryListener]] = {}
+        for session in self._sessions:
+            for listener in session.listeners:
+                if not matches(listener.subject, subject):
+                    continue
+                if listener.group is None:
+                    self._tell(listener, body)
+                else:
+                    groups.setdefault(listener.group, []).append(listener)
+        for group, listeners in groups.items():
+            turn = self._turns[group, subject]
+            self._turns[group, subject] += 1
+            self._tell(listeners[turn % len(listeners)], body)
+
+    def _tell(self, listener: "MemoryListener", body: bytes) -> None:
+        hostility = self.hostility
+        if hostility.strikes("drop_notify"):
+            return
+        for _ in range(2 if hostility.strikes("duplicate_notify") else 1):
+            _after(hostility.delay_seconds("delay_notify"), listener.hear, body)
+
+    def _forget(self, sequence: int) -> None:
+        del self.messages[sequence]
+        for durable in self._durables.values():
+            durable.settle(sequence)
+
+    def _cut_all(self) -> None:
+        for session in self._sessions:
+            for reader in session.readers:
+                reader.cut()
+
+    def _attach_all(self) -> None:
+        for session in self._sessions:
+            for reader in session.readers:
+                self.attach(reader)
+
+
+@dataclass(slots=True)
+class _Unsettled:
+    """A message that was handed over: how often, and when it is due again."""
+
+    attempt: int
+    due: float
+
+
+class _Durable:
+    """A durable reader as the server knows it: what was handed over, and to whom more may go."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.readers: list[MemoryReader] = []
+        self._broker = broker
+        self._subjects: list[str] = []
+        self._next = 1
+        self._unsettled: dict[int, _Unsettled] = {}  # In the order of the stream.
+        self._again: deque[int] = deque()
+        self._due: list[tuple[float, int]] = []  # A heap; settled ones stay until they come up.
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn = 0
+
+    def add(self, reader: "MemoryReader") -> None:
+        self._subjects += [s for s in reader.subjects if s not in self._subjects]
+        if reader not in self.readers:
+            self.readers.append(reader)
+        reader.durable = self
+        self.pump()
+
+    def remove(self, reader: "MemoryReader") -> None:
+        self.readers.remove(reader)
+
+    def close(self) -> None:
+        """End: nothing handed over by this durable can be settled any more."""
+        self._unsettled.clear()
+        self._again.clear()
+        self._disarm()
+
+    def pump(self) -> None:
+        """Hand over what may be handed over, by turns to those who have credit."""
+        if not self._broker.running:
+            return
+        while (reader := self._next_reader()) and (sequence := self._next_sequence()):
+            self._hand_over(reader, sequence)
+        self._arm()
+
+    def settle(self, sequence: int) -> None:
+        if self._unsettled.pop(sequence, None) and not self._unsettled:
+            self._disarm()
+
+    def postpone(self, sequence: int, delay_seconds: float) -> None:
+        unsettled = self._unsettled.get(sequence)
+        if unsettled is None:
+            return
+        self._expect(sequence, unsettled, delay_seconds)
+        self._arm()
+
+    def consumed(self) -> int:
+        self._skip_unwanted()
+        return next(iter(self._unsettled), self._next) - 1
+
+    def _next_reader(self) -> "MemoryReader | None":
+        for _ in self.readers:
+            self._turn = (self._turn + 1) % len(self.readers)
+            reader = self.readers[self._turn]
+            if reader.room > 0:
+                return reader
+        return None
+
+    def _next_sequence(self) -> int:
+        """The place of the next message to hand over, 0 if there is none."""
+        now = asyncio.get_running_loop().time()
+        while self._again:
+            sequence = self._again.popleft()
+            unsettled = self._unsettled.get(sequence)
+            if unsettled is not None and unsettled.due <= now:
+                return sequence
+        self._skip_unwanted()
+        if self._next > self._broker.last_sequence:
+            return 0
+        self._next += 1
+        return self._next - 1
+
+    def _skip_unwanted(self) -> None:
+        self._next = max(self._next, self._broker.first_sequence)
+        while self._next <= self._broker.last_sequence and not self._wants(self._next):
+            self._next += 1
+
+    def _wants(self, sequence: int) -> bool:
+        subject = self._broker.messages[sequence].subject
+        return any(matches(pattern, subject) for pattern in self._subjects)
+
+    def _hand_over(self, reader: "MemoryReader", sequence: int) -> None:
+        unsettled = self._unsettled.setdefault(sequence, _Unsettled(attempt=0, due=0.0))
+        unsettled.attempt += 1
+        self._expect(sequence, unsettled, self._broker.ack_wait_seconds)
+        message = self._broker.messages[sequence]
+        delivery = Delivery(
+            subject=message.subject,
+            body=message.body,
+            attempt=unsettled.attempt,
+            sequence=sequence,
+            token=self,
+        )
+        reader.send(delivery)
+
+    def _expect(self, sequence: int, unsettled: _Unsettled, seconds: float) -> None:
+        unsettled.due = asyncio.get_running_loop().time() + seconds
+        heapq.heappush(self._due, (unsettled.due, sequence))
+
+    def _arm(self) -> None:
+        """Set the timer for the first that is due again."""
+        if not self._due:
+            return
+        due = self._due[0][0]
+        if self._timer is None or due < self._timer.when():
+            self._stop_timer()
+            self._timer = asyncio.get_running_loop().call_at(due, self._come_due)
+
+    def _come_due(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        while self._due and self._due[0][0] <= now:
+            due, sequence = heapq.heappop(self._due)
+            unsettled = self._unsettled.get(sequence)
+            if unsettled is not None and unsettled.due == due:
+                self._again.append(sequence)
+        self.pump()
+
+    def _disarm(self) -> None:
+        self._due.clear()
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class MemoryReader:
+    """A `todoku.broker.Subscription` of a session."""
+
+    def __init__(
+        self,
+        session: "MemorySession",
+        durable_name: str,
+        subjects: Sequence[str],
+        deliver: Callable[[Sequence[Delivery]], None],
+    ) -> None:
+        self.durable_name = durable_name
+        self.subjects = list(subjects)
+        self.durable: _Durable | None = None
+        self._session = session
+        self._broker = session.broker
+        self._deliver = deliver
+        self._credit = 0
+        self._on_the_way = 0
+        self._arriving: list[Delivery] = []
+        self._connection = 0
+
+    @property
+    def room(self) -> int:
+        """How many more may be sent."""
+        return self._credit - self._on_the_way
+
+    def want(self, count: int) -> None:
+        self._credit += count
+        if self.durable is not None:
+            self.durable.pump()
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self.term(delivery)
+
+    def term(self, delivery: Delivery) -> None:
+        durable = self._reached(delivery)
+        if durable is not None:
+            durable.settle(delivery.sequence)
+
+    def nak(self, delivery: Delivery, delay_seconds: float) -> None:
+        durable = self._reached(delivery)
+        if durable is not None:
+            durable.postpone(delivery.sequence, delay_seconds)
+
+    async def stop(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        self.cut()
+        if self.durable is not None:
+            self.durable.remove(self)
+            self.durable = None
+        if self in self._session.readers:
+            self._session.readers.remove(self)
+
+    def cut(self) -> None:
+        """Lose what is on the way; the credit for it stays."""
+        self._connection += 1
+        self._on_the_way = 0
+        self._arriving.clear()
+
+    def send(self, delivery: Delivery) -> None:
+        """Put a message on its way to the session."""
+        hostility = self._broker.hostility
+        if hostility.strikes("drop_delivery"):
+            return
+        self._send(delivery)
+        if self.room > 0 and hostility.strikes("duplicate_delivery"):
+            self._send(delivery)
+
+    def _send(self, delivery: Delivery) -> None:
+        self._on_the_way += 1
+        delay_seconds = self._broker.hostility.delay_seconds("delay_delivery")
+        if delay_seconds == 0.0:
+            self._arrive(delivery, self._connection)
+        else:
+            _after(delay_seconds, self._arrive, delivery, self._connection)
+
+    def _arrive(self, delivery: Delivery, connection: int) -> None:
+        if connection != self._connection:
+            return
+        if not self._arriving:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._arriving.append(delivery)
+
+    def _hand_over(self) -> None:
+        arrived, self._arriving = self._arriving, []
+        if not arrived:
+            return  # It was cut off in the meantime.
+        self._on_the_way -= len(arrived)
+        self._credit -= len(arrived)
+        hostility = self._broker.hostility
+        if len(arrived) > 1 and hostility.strikes("reorder_deliveries"):
+            hostility.random.shuffle(arrived)
+        self._deliver(arrived)
+
+    def _reached(self, delivery: Delivery) -> _Durable | None:
+        """The durable that gave this, if word still reaches it."""
+        if not self._session.connected or self._broker.hostility.strikes("drop_ack"):
+            return None
+        durable: _Durable = delivery.token
+        return durable
+
+
+@dataclass(slots=True)
+class MemoryListener:
+    """One who hears what is notified."""
+
+    session: "MemorySession"
+    subject: str
+    group: str | None
+    heard: Callable[[bytes], None]
+
+    def hear(self, body: bytes) -> None:
+        if self.session.connected:
+            self.heard(body)
+
+
+class MemorySession:
+    """A `todoku.broker.Broker`: one process's connection to a `MemoryBroker`."""
+
+    def __init__(self, broker: MemoryBroker, name: str) -> None:
+        self.broker = broker
+        self.name = name
+        self.readers: list[MemoryReader] = []
+        self.listeners: list[MemoryListener] = []
+        self._alive = False
+
+    @property
+    def connected(self) -> bool:
+        return self._alive and self.broker.running
+
+    async def start(self) -> None:
+        self._alive = True
+        self.broker.join(self)
+        if self.broker.running:
+            for reader in self.readers:
+                self.broker.attach(reader)
+
+    async def stop(self) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End as by `kill -9`: nothing that it does from here on has an effect."""
+        self._alive = False
+        self.broker.leave(self)
+        for reader in list(self.readers):
+            reader.end()
+
+    async def publish(self, messages: Sequence[Outgoing]) -> Stored:
+        broker = self.broker
+        self._check("publish")
+        if broker.hostility.strikes("refuse_publish"):
+            raise BrokerUnavailable("the broker refused it")
+        incarnation = broker.incarnation
+        if broker.hostility.strikes("lose_answer"):
+            broker.store(messages[: broker.hostility.random.randint(1, len(messages))])
+            await asyncio.sleep(broker.publish_timeout_seconds)
+            raise BrokerUnavailable("the broker did not answer in time")
+        sequence = broker.store(messages)
+        await asyncio.sleep(0)  # The answer is on its way, and may be lost with the broker.
+        self._check("publish")
+        return Stored(incarnation=incarnation, sequence=sequence)
+
+    async def subscribe(
+        self,
+        durable: str,
+        subjects: Sequence[str],
+        deliver: Callable[[Sequence[Delivery]], None],
+    ) -> MemoryReader:
+        reader = MemoryReader(self, durable, subjects, deliver)
+        self.readers.append(reader)
+        if self.connected:
+            self.broker.attach(reader)
+        return reader
+
+    async def progress(self, readers: Sequence[str]) -> Progress:
+        self._check("progress")
+        consumed = {reader: self.broker.consumed(reader) for reader in readers}
+        return Progress(
+            incarnation=self.broker.incarnation,
+            first_sequence=self.broker.first_sequence,
+            last_sequence=self.broker.last_sequence,
+            consumed={reader: place for reader, place in consumed.items() if place is not None},
+        )
+
+    def notify(self, subject: str, body: bytes) -> None:
+        if self.connected:
+            self.broker.tell(subject, body)
+
+    async def listen(
+        self, subject: str, heard: Callable[[bytes], None], *, group: str | None = None
+    ) -> None:
+        self.listeners.append(MemoryListener(self, subject, group, heard))
+
+    def _check(self, wish: str) -> None:
+        if not self.connected:
+            raise BrokerUnavailable(f"the broker is away: no {wish}")
+
+
+def _after(seconds: float, callback: Callable[..., None], *args: object) -> None:
+    """Call back later; what is due at once keeps its order, as call_later would not."""
+    loop = asyncio.get_running_loop()
+    if seconds == 0.0:
+        loop.call_soon(callback, *args)
+    else:
+        loop.call_later(seconds, callback, *args)
+
+
+@cache
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a subject fits a pattern: `*` stands for one word, a final `>` for one or more."""
+    wanted, words = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted = wanted[:-1]
+        if len(words) <= len(wanted):
+            return False
+        words = words[: len(wanted)]
+    return len(wanted) == len(words) and all(
+        w in ("*", word) for w, word in zip(wanted, words, strict=True)
+    )

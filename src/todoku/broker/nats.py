@@ -1,0 +1,291 @@
+"""The broker on NATS JetStream.
+
+A supervisor keeps one connection: it connects, checks the server, makes what is absent, feeds the
+readers, and begins again when the connection is lost. nats-py's own reconnection is off: it ends
+for good on some errors of the server, so a second way of healing would be needed beside it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from todoku.broker.jetstream import JetStream, PublishAnswer, StreamInfo
+from todoku.broker.nats_link import Inbox, Link, NobodyAnswers
+from todoku.broker.nats_reader import NatsReader
+from todoku.broker.port import (
+    BrokerError,
+    BrokerUnavailable,
+    BrokerUnsuitable,
+    Delivery,
+    Outgoing,
+    Progress,
+    Stored,
+)
+
+BATCH_MESSAGES_MAX = 1_000
+"""The server's own limit for an atomic batch."""
+
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+BATCH_ID_LENGTH_MAX = 64
+
+SINGLES_MAX = 12
+"""Up to here messages that are each acknowledged are stored sooner than a batch, which costs some
+4 ms however small it is (measured with `sync_interval: always`; even at 16 to 20)."""
+
+RETRY_SECONDS = 0.25
+UNSUITABLE_RETRY_SECONDS = 2.0
+NOTIFY_BUFFER_BYTES_MAX = 8 * 1024 * 1024
+
+log = structlog.get_logger()
+
+
+class NatsBroker:
+    """A `todoku.broker.Broker`: this process's connection to a NATS server or cluster.
+
+    `subjects` are what the stream stores. `prefix` goes before every subject and every durable's
+    name on the way out and comes off on the way in, so that installations can share a server.
+    `options` go to nats-py's `connect` (tls, user_credentials, nkeys_seed, inbox_prefix, …).
+    `problem` is what keeps the broker from serving now, or None.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        stream: str = "TODOKU",
+        subjects: Sequence[str] = ("orders.>", "inventory.>", "shipping.>"),
+        prefix: str = "",
+        name: str = "todoku",
+        max_age_seconds: float = 24 * 60 * 60,
+        max_bytes: int = 1024**3,
+        replicas: int = 1,
+        ack_wait_seconds: float = 30,
+        publish_timeout_seconds: float = 5,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.problem: BrokerError | None = None
+        self._urls = [urls] if isinstance(urls, str) else list(urls)
+        self._options = {**(options or {}), "name": name}
+        self._prefix = f"{prefix.strip('.')}." if prefix else ""
+        self._stream = JetStream(
+            stream,
+            prefix=self._prefix,
+            subjects=subjects,
+            max_age_seconds=max_age_seconds,
+            max_bytes=max_bytes,
+            replicas=replicas,
+            ack_wait_seconds=ack_wait_seconds,
+        )
+        self._publish_timeout_seconds = publish_timeout_seconds
+        self._link: Link | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._readers: list[NatsReader] = []
+        self._listeners: list[tuple[str, Inbox, str]] = []
+        self._incarnation = ""
+        self._sequence = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._link is not None and self._link.alive
+
+    async def start(self) -> None:
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    async def stop(self) -> None:
+        if self._supervisor is None:
+            return
+        await asyncio.gather(*(reader.stop() for reader in self._readers))
+        self._supervisor.cancel()
+        await asyncio.wait([self._supervisor])
+        self._supervisor = None
+
+    async def publish(self, messages: Sequence[Outgoing]) -> Stored:
+        link = self._serving()
+        try:
+            return await self._store(link, messages)
+        except _NotStored:
+            # The stream is gone or not as it should be. Put that right, and begin again.
+            self._live(await self._stream.prepare(link))
+            return await self._store(link, messages)
+
+    async def subscribe(
+        self,
+        durable: str,
+        subjects: Sequence[str],
+        deliver: Callable[[Sequence[Delivery]], None],
+    ) -> NatsReader:
+        reader = NatsReader(self._stream, durable, subjects, deliver, self._readers.remove)
+        self._readers.append(reader)
+        if self._link is not None:
+            reader.attach(self._link)
+        return reader
+
+    async def progress(self, readers: Sequence[str]) -> Progress:
+        link = self._serving()
+        # The stream is asked before its readers: one that then has nothing left has read all of it.
+        stream = await self._stream.prepare(link)
+        self._live(stream)
+        infos = await asyncio.gather(*(self._stream.reader_info(link, name) for name in readers))
+        return Progress(
+            incarnation=stream.incarnation,
+            first_sequence=stream.state.first_seq,
+            last_sequence=stream.state.last_seq,
+            consumed={
+                name: info.consumed(stream.state.last_seq)
+                for name, info in zip(readers, infos, strict=True)
+                if info is not None
+            },
+        )
+
+    def notify(self, subject: str, body: bytes) -> None:
+        link = self._link
+        if link is None or link.unsent_bytes > NOTIFY_BUFFER_BYTES_MAX:
+            return  # At most once: whoever cannot be told now is not told.
+        with contextlib.suppress(BrokerUnavailable):
+            link.send(self._prefix + subject, body)
+
+    async def listen(
+        self, subject: str, heard: Callable[[bytes], None], *, group: str | None = None
+    ) -> None:
+        inbox = Inbox(lambda message: heard(message.data))
+        self._listeners.append((self._prefix + subject, inbox, group or ""))
+        if self._link is not None:
+            self._link.hear(self._prefix + subject, inbox, group or "")
+
+    def _serving(self) -> Link:
+        """The connection, or the reason why there is none."""
+        if self._link is not None and self._link.alive:
+            return self._link
+        raise BrokerUnavailable(str(self.problem or "the broker is not connected"))
+
+    async def _supervise(self) -> None:
+        while True:
+            pause_seconds = await self.serve_one_connection()
+            await asyncio.sleep(pause_seconds)
+
+    async def serve_one_connection(self) -> float:
+        """Connect, serve until the connection is lost, and say how many seconds to wait then."""
+        link = Link(self._in_trouble)
+        try:
+            await link.open(self._urls, self._options)
+            self._live(await self._stream.prepare(link))
+            await self._serve(link)
+        except BrokerUnsuitable as problem:
+            self._in_trouble(problem)
+            return UNSUITABLE_RETRY_SECONDS
+        except BrokerError as problem:
+            self._in_trouble(problem)
+        except Exception as error:
+            # The supervisor outlives whatever it meets.
+            log.exception("broker_supervisor_failed")
+            self._in_trouble(BrokerUnavailable(repr(error)))
+        finally:
+            self._link = None
+            for reader in self._readers:
+                reader.detach()
+            await link.close()
+        return RETRY_SECONDS
+
+    async def _serve(self, link: Link) -> None:
+        for listener in self._listeners:
+            link.hear(*listener)
+        for reader in self._readers:
+            reader.attach(link)
+        self._link = link
+        self.problem = None
+        log.info("broker_connected", incarnation=self._incarnation)
+        await link.lost()
+        raise BrokerUnavailable("the connection to the broker was lost")
+
+    def _in_trouble(self, problem: BrokerError) -> None:
+        """Remember what is wrong, and log it when it is news."""
+        if str(problem) != str(self.problem):
+            log.warning("broker_away", problem=str(problem))
+        self.problem = problem
+
+    def _live(self, stream: StreamInfo) -> None:
+        self._incarnation = stream.incarnation
+        self._sequence = stream.state.last_seq
+
+    async def _store(self, link: Link, messages: Sequence[Outgoing]) -> Stored:
+        # Known before anything is sent, so never younger than the life that stores it. To name an
+        # older one is safe: the caller sees that it is over, and sends again.
+        incarnation, before = self._incarnation, self._sequence
+        sequence = 0
+        for chunk in _chunks(messages, link.body_bytes_max):
+            sequence = await self._store_chunk(link, chunk)
+        if sequence <= before:
+            await self._look_at_the_stream(link)
+        elif incarnation == self._incarnation:
+            self._sequence = max(self._sequence, sequence)
+        return Stored(incarnation=incarnation, sequence=sequence)
+
+    async def _store_chunk(self, link: Link, chunk: Sequence[Outgoing]) -> int:
+        """Store what fits one batch; the place of its last message."""
+        send, answers_expected = self._send_batch, 1
+        if len(chunk) <= SINGLES_MAX:
+            send, answers_expected = self._send_singles, len(chunk)
+        try:
+            answers = await link.replies(
+                lambda reply: send(link, chunk, reply),
+                expected=answers_expected,
+                seconds=self._publish_timeout_seconds,
+            )
+        except NobodyAnswers:
+            raise _NotStored(f"no stream stores {chunk[0].subject}") from None
+        return max(_sequence(answer) for answer in answers)
+
+    def _send_singles(self, link: Link, chunk: Sequence[Outgoing], reply: str) -> None:
+        for message in chunk:
+            link.send(self._prefix + message.subject, message.body, reply)
+
+    def _send_batch(self, link: Link, chunk: Sequence[Outgoing], reply: str) -> None:
+        batch_id = reply[-BATCH_ID_LENGTH_MAX:]
+        for place, message in enumerate(chunk, 1):
+            headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(place)}
+            last = place == len(chunk)
+            if last:
+                headers["Nats-Batch-Commit"] = "1"
+            subject = self._prefix + message.subject
+            link.send(subject, message.body, reply if last else "", headers)
+
+    async def _look_at_the_stream(self, link: Link) -> None:
+        """It gave a place that was taken before, so it may have begun a new life."""
+        stream = await self._stream.info(link)
+        if stream is not None:
+            self._live(stream)
+
+
+class _NotStored(BrokerUnavailable):
+    """The stream did not take this: it is away, full, sealed or not as it should be."""
+
+
+def _sequence(answer: bytes) -> int:
+    stored = msgspec.json.decode(answer, type=PublishAnswer)
+    if stored.error is not None:
+        raise _NotStored(f"not stored: {stored.error.description} ({stored.error.err_code})")
+    return stored.seq
+
+
+def _chunks(messages: Sequence[Outgoing], body_bytes_max: int) -> Iterator[list[Outgoing]]:
+    """The messages, in order, in pieces that fit an atomic batch."""
+    chunk: list[Outgoing] = []
+    chunk_bytes = 0
+    for message in messages:
+        size = len(message.body)
+        if size > body_bytes_max:
+            raise BrokerUnsuitable(
+                f"an event of {size} bytes is too large for the NATS server, which takes"
+                f" {body_bytes_max}: raise its max_payload"
+            )
+        if len(chunk) == BATCH_MESSAGES_MAX or (chunk and chunk_bytes + size > BATCH_BYTES_MAX):
+            yield chunk
+            chunk, chunk_bytes = [], 0
+        chunk.append(message)
+        chunk_bytes += size
+    if chunk:
+        yield chunk

@@ -1,0 +1,67 @@
+"""`todoku config`: every setting, its value and where that came from."""
+
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from todoku.cli.flags import Flags, settings_from
+from todoku.settings import SETTINGS, Loaded, Setting, to_text, without_password
+
+
+def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flags = None) -> None:
+    """Show every setting, its value and where that came from.
+
+    The flags of `todoku up` are accepted and take part. Passwords in addresses are hidden.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object, by the settings' names.
+    """
+    loaded = settings_from(flags)
+    print(_as_json(loaded) if json else _as_text(loaded))
+
+
+def _as_json(loaded: Loaded) -> str:
+    described = {name: _described(setting, loaded) for name, setting in SETTINGS.items()}
+    return msgspec.json.format(msgspec.json.encode(described)).decode()
+
+
+def _described(setting: Setting, loaded: Loaded) -> dict[str, Any]:
+    origin = loaded.origins[setting.name]
+    return {
+        "value": _shown(setting, loaded),
+        "origin": origin.kind,
+        "from": origin.name,
+        "variable": setting.variable,
+        "flag": setting.flag,
+        "meaning": setting.meaning,
+        "allowed": setting.allowed,
+    }
+
+
+def _as_text(loaded: Loaded) -> str:
+    rows = [
+        (name, _written(_shown(setting, loaded)), str(loaded.origins[name]))
+        for name, setting in SETTINGS.items()
+    ]
+    name_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(
+        f"{name:<{name_width}}  {value:<{value_width}}  {origin}" for name, value, origin in rows
+    )
+
+
+def _shown(setting: Setting, loaded: Loaded) -> Any:
+    """A value as JSON has it, without what must not be shown."""
+    value = getattr(loaded.settings, setting.name)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return without_password(str(value))
+
+
+def _written(value: Any) -> str:
+    """A value as a person would write it."""
+    if value is None:
+        return "(none)"
+    return to_text(value) or '""'

@@ -1,0 +1,27 @@
+"""What a command's exit code says. Scripts rely on these: no number is ever given a new meaning."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    def __new__(cls, number: int, meaning: str) -> "ExitCode":
+        code = int.__new__(cls, number)
+        code._value_ = number
+        code.meaning = meaning
+        return code
+
+    meaning: str
+
+    OK = 0, "done; for a server: stopped cleanly when asked, by Ctrl-C too"
+    FAILED = 1, "not done, or not stopped cleanly"
+    USAGE = 2, "a command, a flag or a setting is wrong"
+    CANNOT_START = 3, "a port, a folder or a program that is needed cannot be had"
+    IN_USE = 4, "the data folder is in use by another process"
+    INTERRUPTED = 130, "stopped by Ctrl-C before it was done"
+
+    @classmethod
+    def explained(cls) -> str:
+        """All codes with their meanings, for the help."""
+        return "Exit codes:\n" + "\n".join(f"{code.value:>5}  {code.meaning}" for code in cls)

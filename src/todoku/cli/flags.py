@@ -1,0 +1,52 @@
+"""Every setting as a flag, for the commands that read settings."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from cyclopts import Parameter
+
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.settings import SETTINGS, Loaded, Setting, SettingsInvalid, load, to_text
+
+
+def _flag(setting: Setting) -> Any:
+    default = "" if setting.default in (None, "") else f", default {to_text(setting.default)}"
+    return Annotated[
+        # The settings convert and check the text themselves, as they do for every other source.
+        bool if setting.is_switch else str,
+        Parameter(
+            name=setting.flag,
+            help=f"{setting.meaning} [{setting.variable}{default}]",
+            group="Settings",
+            show_default=False,
+        ),
+    ]
+
+
+if TYPE_CHECKING:
+    SettingFlags = dict[str, object]
+else:
+    SettingFlags = TypedDict(
+        "SettingFlags", {name: _flag(setting) for name, setting in SETTINGS.items()}, total=False
+    )
+
+Flags = Annotated[SettingFlags | None, Parameter(name="*")]
+"""The settings that were given as flags, unconverted."""
+
+
+def settings_from(
+    flags: SettingFlags | None, *, defaults: Mapping[str, object] | None = None
+) -> Loaded:
+    """The settings, from flags and all other sources; near misses are said on stderr.
+
+    `defaults` replaces defaults for this command. Raises `CommandFailed`.
+    """
+    try:
+        loaded = load(flags, defaults=defaults)
+    except SettingsInvalid as invalid:
+        raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
+    for warning in loaded.warnings:
+        print(f"todoku: {warning}", file=sys.stderr)
+    return loaded

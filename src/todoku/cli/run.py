@@ -1,0 +1,53 @@
+"""`todoku run`: one service, in this process."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from todoku.cli.claims import Port, make_data_folder, require_free
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import Flags, settings_from
+from todoku.cli.signals import on_stop_signals
+from todoku.settings import SETTINGS, ServiceName, Settings
+
+
+def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
+    """Run one service, until it is asked to stop (Ctrl-C, SIGTERM, SIGHUP).
+
+    It needs a broker: TODOKU_NATS_URL, or the one that `todoku up` runs on this machine. Until the
+    broker is there, the service takes orders and waits. A second signal ends it at once: nothing
+    that was answered is lost by that.
+
+    Parameters
+    ----------
+    service
+        The service to run.
+    """
+    settings = settings_from(flags).settings
+    make_data_folder(settings.data_dir)
+    flag = SETTINGS[f"{service}_port"].flag
+    require_free([Port(settings.host, settings.port(service), service, flag)])
+
+    import uvloop
+
+    from todoku import host
+    from todoku.broker.port import BrokerUnsuitable
+    from todoku.database.errors import DatabaseError
+
+    try:
+        uvloop.run(_serve(host.serve, service, settings))
+    except (BrokerUnsuitable, DatabaseError) as error:
+        raise CommandFailed(f"{service}: {error}", exit_code=ExitCode.CANNOT_START) from error
+    return ExitCode.OK
+
+
+async def _serve(
+    serve: Callable[[str, Settings, asyncio.Event], Coroutine[Any, Any, None]],
+    service: ServiceName,
+    settings: Settings,
+) -> None:
+    stop = asyncio.Event()
+    on_stop_signals(stop, again=lambda: os._exit(ExitCode.INTERRUPTED))
+    await serve(service, settings, stop)

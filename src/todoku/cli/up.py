@@ -1,0 +1,155 @@
+"""`todoku up`: the broker and all services on this machine, each a process, kept running."""
+
+import asyncio
+import functools
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from todoku.broker import embedded
+from todoku.cli.claims import Port, data_folder, require_free
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import Flags, settings_from
+from todoku.cli.readiness import is_ready
+from todoku.cli.signals import on_stop_signals
+from todoku.cli.supervisor import Program, Supervisor
+from todoku.cli.voice import Voice
+from todoku.settings import (
+    SERVICES,
+    SETTINGS,
+    ServiceName,
+    Settings,
+    to_environment,
+    without_password,
+)
+
+PATIENCE_SECONDS = 10.0
+"""How long to wait without a word for what is not ready."""
+
+
+def up(*, flags: Flags = None) -> ExitCode:
+    """Start the broker and all services here, and keep them running until Ctrl-C.
+
+    With --nats-url, that broker is used and none is started. What ends is started again. If `up`
+    itself is killed, all that it started ends too.
+    """
+    started = time.monotonic()
+    settings = settings_from(flags, defaults={"demo_catalogue": True}).settings
+    with data_folder(settings.data_dir):
+        server = None if settings.nats_url else _find_server()
+        require_free(list(_ports(settings)))
+        return asyncio.run(_keep_up(settings, server, started))
+
+
+def _find_server() -> embedded.ServerProgram:
+    try:
+        return embedded.find_server()
+    except embedded.ServerNotFound as error:
+        raise CommandFailed(str(error), exit_code=ExitCode.CANNOT_START) from error
+
+
+def _ports(settings: Settings) -> Iterator[Port]:
+    for service in SERVICES:
+        flag = SETTINGS[f"{service}_port"].flag
+        yield Port(settings.host, settings.port(service), service, flag)
+    if settings.nats_url is None:
+        yield Port("127.0.0.1", settings.nats_port, "the broker", SETTINGS["nats_port"].flag)
+
+
+async def _keep_up(
+    settings: Settings, server: embedded.ServerProgram | None, started: float
+) -> ExitCode:
+    voice = Voice(settings, out=sys.stdout, err=sys.stderr)
+    supervisor = Supervisor(
+        # Stopped from the last stage to the first: the services before their broker.
+        [[_broker(settings, server)] if server else [], _services(settings, voice)],
+        grace_seconds=settings.shutdown_grace_seconds,
+        say=voice.say,
+        show=voice.show,
+    )
+    stop = asyncio.Event()
+    on_stop_signals(stop, again=supervisor.hurry)
+    async with asyncio.TaskGroup() as tasks:
+        greeting = tasks.create_task(_greet(settings, server, supervisor, voice, started))
+        farewell = tasks.create_task(_take_leave(stop, greeting, voice))
+        clean = await supervisor.run(stop)
+        await farewell
+    voice.say("stopped")
+    return ExitCode.OK if clean else ExitCode.FAILED
+
+
+def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
+    return Program(
+        name="broker",
+        argv=embedded.argv(server, settings),
+        environment=os.environ,
+        is_ready=functools.partial(embedded.is_ready, settings.nats_port),
+        prepare=functools.partial(embedded.write_config, settings),
+    )
+
+
+def _services(settings: Settings, voice: Voice) -> list[Program]:
+    environment = _environment(settings, voice)
+    return [_service(name, settings, environment) for name in SERVICES]
+
+
+def _service(name: ServiceName, settings: Settings, environment: Mapping[str, str]) -> Program:
+    return Program(
+        name=name,
+        argv=(sys.executable, "-m", "todoku", "run", name),
+        environment=environment,
+        is_ready=functools.partial(is_ready, settings.own_host, settings.port(name)),
+    )
+
+
+def _environment(settings: Settings, voice: Voice) -> dict[str, str]:
+    """What the services are told: exactly the settings of `up`, also when they start again later."""
+    told = msgspec.structs.replace(settings, log_format=voice.log_format)
+    colour = {"FORCE_COLOR": "1"} if voice.coloured else {"NO_COLOR": "1"}
+    return {**os.environ, **to_environment(told), **colour}
+
+
+async def _greet(
+    settings: Settings,
+    server: embedded.ServerProgram | None,
+    supervisor: Supervisor,
+    voice: Voice,
+    started: float,
+) -> None:
+    """Say where everything is once it is ready; until then, now and again, what is awaited."""
+    ready = asyncio.create_task(supervisor.all_ready())
+    while not (await asyncio.wait([ready], timeout=PATIENCE_SECONDS))[0]:
+        voice.say(f"waiting for {', '.join(supervisor.not_ready)}")
+    voice.say(f"todoku is ready in {time.monotonic() - started:.1f} s; Ctrl-C stops it\n")
+    voice.say(_directory(settings, server))
+
+
+async def _take_leave(stop: asyncio.Event, greeting: "asyncio.Task[None]", voice: Voice) -> None:
+    await stop.wait()
+    greeting.cancel()
+    voice.say("stopping; Ctrl-C again stops at once")
+
+
+def _directory(settings: Settings, server: embedded.ServerProgram | None) -> str:
+    broker = without_password(settings.broker_url)
+    if server:
+        broker += f"  (nats-server {'.'.join(map(str, server.version))}, started here)"
+    places: dict[str, str] = {name: settings.http_url(name) for name in SERVICES}
+    places |= {"broker": broker, "data": str(settings.data_dir)}
+    return "\n".join(
+        [
+            *(f"  {name:<10} {place}" for name, place in places.items()),
+            "",
+            "Place an order:",
+            "",
+            f"  curl -s {settings.http_url('orders')}/orders"
+            " -H 'content-type: application/json' -d '"
+            '{"userId": "user123", "items":'
+            ' [{"productId": "prod001", "quantity": 2, "price": 5000}]}\'',
+            "",
+        ]
+    )

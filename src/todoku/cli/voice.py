@@ -1,0 +1,79 @@
+"""What `todoku up` says, on stdout, and what its programs write, on stderr."""
+
+import os
+from typing import TextIO
+
+import msgspec
+
+from todoku.broker.embedded import read_log
+from todoku.settings import Settings
+
+NAME_WIDTH = 9
+COLOURS = {"orders": 36, "inventory": 33, "shipping": 35, "broker": 34}  # ANSI foreground
+ROUTINE_LEVELS = frozenset({"debug", "info"})
+
+
+class Voice:
+    """Speaks in sentences on stdout, and passes on the programs' lines on stderr.
+
+    In the console format each line is prefixed with its program's name; in JSON it is an object of
+    its own, also where the program wrote something else. The broker's routine lines are left out
+    unless `log_level` is `debug`. A reader that goes away is no reason to stop: the rest is not
+    written.
+    """
+
+    def __init__(self, settings: Settings, *, out: TextIO, err: TextIO) -> None:
+        self._out = out
+        self._err = err
+        self._broker_in_full = settings.log_level == "debug"
+        self.log_format = log_format(settings, err)
+        self.coloured = err.isatty() and not os.environ.get("NO_COLOR")
+
+    def say(self, text: str) -> None:
+        """Say something to whoever started `up`."""
+        _write(self._out, text)
+
+    def show(self, program: str, line: bytes) -> None:
+        """Pass on a line that a program wrote."""
+        text = line.decode(errors="replace").rstrip("\r")
+        if program == "broker" and self._is_routine(text):
+            return
+        _write(
+            self._err,
+            _as_json(program, text) if self.log_format == "json" else self._prefixed(program, text),
+        )
+
+    def _is_routine(self, text: str) -> bool:
+        entry = read_log(text)
+        return entry is not None and entry.level in ROUTINE_LEVELS and not self._broker_in_full
+
+    def _prefixed(self, program: str, text: str) -> str:
+        name = f"{program:<{NAME_WIDTH}} |"
+        if self.coloured:
+            name = f"\x1b[{COLOURS.get(program, 0)}m{name}\x1b[0m"
+        return f"{name} {text}"
+
+
+def log_format(settings: Settings, err: TextIO) -> str:
+    """How log lines are to look, where that was left to the kind of the output."""
+    if settings.log_format != "auto":
+        return settings.log_format
+    return "console" if err.isatty() else "json"
+
+
+def _as_json(program: str, text: str) -> str:
+    if text.startswith("{"):
+        return text
+    entry = read_log(text) if program == "broker" else None
+    return msgspec.json.encode(entry or {"service": program, "event": text}).decode()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except OSError:
+        # Nobody reads on, or the terminal is gone. What is buffered would fail again at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -1,0 +1,47 @@
+"""Column types and tables that mean the same in SQLite and PostgreSQL.
+
+SQLite's tables are STRICT, and those know few types: for text use `sqlalchemy.Text`, for bytes
+`sqlalchemy.LargeBinary`, for the rest `Integer64` and `Timestamp`. A flag is an `Integer64` with a
+CHECK, an enumeration is a `Text` with a CHECK.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import BigInteger, Dialect, Integer, MetaData, Table
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeDecorator
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+Integer64 = BigInteger().with_variant(Integer(), "sqlite")
+"""A signed 64-bit integer, also as an autoincrementing primary key."""
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """An instant, kept as integer microseconds since 1970-01-01T00:00Z: exact and sortable.
+
+    Takes an aware datetime of any zone and gives it back in UTC. Refuses a naive one.
+    """
+
+    impl = Integer64
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _: Dialect) -> int | None:
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError(f"{value!r} has no time zone: use datetime.now(UTC)")
+        return (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: int | None, _: Dialect) -> datetime | None:
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+def table(name: str, metadata: MetaData, *items: SchemaItem, clustered: bool = False) -> Table:
+    """A table that refuses values of the wrong type on either database.
+
+    `clustered` keeps the rows in the order of the primary key where SQLite can (WITHOUT ROWID):
+    for narrow rows that are read by ranges of a key that is not an integer.
+    """
+    return Table(name, metadata, *items, sqlite_strict=True, sqlite_with_rowid=not clustered)

@@ -1,0 +1,139 @@
+"""The versions of a service's tables, and the way from one to the next.
+
+A service keeps its revisions in its folder `migrations`, one file each: `0001_first_tables.py`
+with Alembic's usual `revision = "0001"`, `down_revision` and `upgrade()`. They form one line; the
+number in the file's name is the revision. There is no alembic.ini and no env.py: this module
+drives Alembic.
+
+SQLite alters a column by rebuilding its table, so use `op.batch_alter_table`: it keeps what the
+table is (STRICT, WITHOUT ROWID, named CHECKs) and alters in place on PostgreSQL.
+"""
+
+import importlib.resources
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import (
+    CheckConstraint,
+    Connection,
+    Inspector,
+    MetaData,
+    Table,
+    column,
+    inspect,
+    select,
+    table,
+)
+
+from todoku.database.database import Database
+from todoku.database.errors import SchemaMismatch
+
+VERSION_TABLE = "alembic_version"
+REVISION_FILES = "[0-9][0-9][0-9][0-9]_*.py"
+
+
+def migrate(database: Database, service_package: str) -> None:
+    """Bring the tables to the version of this program; nothing happens if they are.
+
+    Processes that start together take turns, and all steps are committed together or none is.
+    Raises `SchemaMismatch` if the tables are of a newer version.
+    """
+    head = head_revision(service_package)
+    if current_revision(database) == head:
+        return  # Alembic takes 0.3 s to import: only those who need it pay
+    with database.schema_change() as connection:
+        current = _current_revision(connection)  # another process may have been faster
+        _refuse_newer(database, current, service_package)
+        if current != head:
+            _upgrade(connection, current, service_package)
+
+
+def require_current(database: Database, service_package: str) -> None:
+    """Raise `SchemaMismatch` unless the tables are of this program's version."""
+    current, head = current_revision(database), head_revision(service_package)
+    _refuse_newer(database, current, service_package)
+    if current != head:
+        raise SchemaMismatch(
+            f"{database.name} is at version {current or 'none'} of its tables and this program "
+            f"needs {head}: start this version of the service on it once, which brings it there."
+        )
+
+
+def current_revision(database: Database) -> str | None:
+    """The version of the tables that are there; None where there are none yet."""
+    with database.read() as connection:
+        return _current_revision(connection)
+
+
+def head_revision(service_package: str) -> str:
+    """The version of the tables that this program works with."""
+    return _revisions(service_package)[-1]
+
+
+def schema_differences(database: Database, metadata: MetaData) -> list[str]:
+    """What sets the tables that are there apart from those that `metadata` describes.
+
+    Compares tables, columns, indexes, keys, the names of CHECKs, and STRICT and WITHOUT ROWID.
+    """
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    with database.read() as connection:
+        there = inspect(connection)
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+        return [repr(difference) for difference in differences] + [
+            difference
+            for declared in metadata.sorted_tables
+            if there.has_table(declared.name)
+            for difference in _unnoticed_by_alembic(declared, there)
+        ]
+
+
+def _unnoticed_by_alembic(declared: Table, there: Inspector) -> Iterator[str]:
+    name = declared.name
+    wanted = {str(c.name) for c in declared.constraints if isinstance(c, CheckConstraint)}
+    found = {str(check["name"]) for check in there.get_check_constraints(name)}
+    if wanted != found:
+        yield f"{name}: CHECKs {sorted(found)} instead of {sorted(wanted)}"
+    if there.dialect.name == "sqlite":
+        options = there.get_table_options(name)
+        for option, usual in (("sqlite_strict", False), ("sqlite_with_rowid", True)):
+            if options.get(option, usual) != declared.kwargs.get(option, usual):
+                yield f"{name}: {option} is {options.get(option, usual)}"
+
+
+def _current_revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.scalar(select(table(VERSION_TABLE, column("version_num")).c.version_num))
+
+
+def _revisions(service_package: str) -> list[str]:
+    return sorted(file.name[:4] for file in _folder(service_package).glob(REVISION_FILES))
+
+
+def _folder(service_package: str) -> Path:
+    return Path(str(importlib.resources.files(service_package))) / "migrations"
+
+
+def _refuse_newer(database: Database, current: str | None, service_package: str) -> None:
+    if current is not None and current not in _revisions(service_package):
+        raise SchemaMismatch(
+            f"{database.name} is at version {current} of its tables and this program knows them "
+            f"up to {head_revision(service_package)}: a newer version was here. Run that version, "
+            "or restore a backup from before."
+        )
+
+
+def _upgrade(connection: Connection, current: str | None, service_package: str) -> None:
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    folder = str(_folder(service_package))
+    script = ScriptDirectory(folder, version_locations=[folder])
+    context = MigrationContext.configure(connection)
+    with Operations.context(context):
+        for revision in reversed([*script.iterate_revisions("head", current or "base")]):
+            revision.module.upgrade()
+    context.stamp(script, "head")

@@ -1,0 +1,89 @@
+"""The one place where everything that a service has to decide on waits for the writer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+
+from todoku.engine.messages import Asked, Heard, Message, Receipt, Unreadable
+
+
+class MailboxFull(Exception):
+    """More is asked of this service than it can do: come back later."""
+
+
+class Mailbox:
+    """Three lanes (commands, messages, receipts), each with its share of a batch.
+
+    Commands are refused beyond `commands_max`. Messages are bounded by the credit given to the
+    broker; receipts by the events outstanding, and those beyond `receipts_max` are dropped, because a
+    lost receipt costs one repeat. All methods run on the event loop's thread.
+    """
+
+    def __init__(self, *, commands_max: int, receipts_max: int) -> None:
+        self._commands_max = commands_max
+        self._receipts_max = receipts_max
+        self._commands: deque[Message] = deque()
+        self._messages: deque[Message] = deque()
+        self._receipts: deque[Message] = deque()
+        self._arrived = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._commands) + len(self._messages) + len(self._receipts)
+
+    def ask(self, asked: Asked) -> None:
+        """Put a command in, or raise `MailboxFull`."""
+        if len(self._commands) >= self._commands_max:
+            raise MailboxFull(
+                f"{self._commands_max} requests are waiting already: try again later."
+            )
+        self._commands.append(asked)
+        self._arrived.set()
+
+    def answer_effect(self, asked: Asked) -> None:
+        """Put in what came back from an effect: bounded by the effects under way, never refused."""
+        self._commands.append(asked)
+        self._arrived.set()
+
+    def deliver(self, messages: Sequence[Heard | Unreadable]) -> None:
+        """Put messages from the stream in."""
+        self._messages.extend(messages)
+        self._arrived.set()
+
+    def receipt(self, receipt: Receipt) -> None:
+        """Put a receipt in, if there is room."""
+        if len(self._receipts) < self._receipts_max:
+            self._receipts.append(receipt)
+            self._arrived.set()
+
+    def wake(self) -> None:
+        """Let the writer look at what is due."""
+        self._arrived.set()
+
+    async def arrival(self, until: datetime | None, now: datetime) -> None:
+        """Wait until something is here, or until `until`."""
+        if self:
+            return
+        self._arrived.clear()
+        timeout = None if until is None else max(0.0, (until - now).total_seconds())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._arrived.wait()
+        except TimeoutError:
+            return
+
+    def take(self, limit: int) -> list[Message]:
+        """Up to `limit` of what waits, oldest first in each lane.
+
+        Each lane may fill a third; what one leaves free the others may use.
+        """
+        lanes = (self._commands, self._messages, self._receipts)
+        shares = [min(len(lane), limit // 3) for lane in lanes]
+        spare = limit - sum(shares)
+        for i, lane in enumerate(lanes):
+            more = min(spare, len(lane) - shares[i])
+            shares[i] += more
+            spare -= more
+        return [
+            lane.popleft() for lane, share in zip(lanes, shares, strict=True) for _ in range(share)
+        ]

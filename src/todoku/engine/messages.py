@@ -1,0 +1,59 @@
+"""What can lie in a service's mailbox."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from todoku.broker.port import Delivery
+from todoku.contracts import Envelope, Event
+
+
+class Heard(msgspec.Struct, frozen=True, gc=False):
+    """An event from another service."""
+
+    delivery: Delivery
+    envelope: Envelope
+    event: Event
+
+
+class Unreadable(msgspec.Struct, frozen=True, gc=False):
+    """A message from the stream that cannot be read as an event.
+
+    `again` says whether that may change: a newer version of this service may know the type.
+    """
+
+    delivery: Delivery
+    error: str
+    traceback: str
+    again: bool
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A command from somebody who waits.
+
+    `answer` is called on the event loop's thread after the commit, with the state that the command
+    left, or with the error that kept it from being carried out.
+    """
+
+    command: Any
+    answer: Callable[[Any], None]
+    actor: str | None = None
+    traceparent: str | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """A reader's word that it has these events in its database, or parked."""
+
+    reader: str
+    ids: tuple[str, ...]
+
+
+class Due(msgspec.Struct, frozen=True, gc=False):
+    """Something of the service's own wants attention: its `due_at` has passed."""
+
+    key: str
+
+
+Message = Heard | Unreadable | Asked | Receipt
+"""What arrives from outside; `Due` is found by the writer itself."""

@@ -1,0 +1,337 @@
+"""A running service: its loops around the writer, the relay and the broker."""
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+
+from todoku.broker.port import Broker, BrokerError, Delivery, Subscription
+from todoku.contracts import UnknownEventType, UnreadableEvent, decode
+from todoku.database import Database, DatabaseUnavailable
+from todoku.engine.clock import Clock
+from todoku.engine.failpoints import Failpoint, pass_by
+from todoku.engine.mailbox import Mailbox
+from todoku.engine.messages import Asked, Heard, Receipt, Unreadable
+from todoku.engine.relay import Relay, Run
+from todoku.engine.service import Service, Topology
+from todoku.engine.tables import EngineTables
+from todoku.engine.writer import Outcome, Patience, Writer
+
+log = structlog.get_logger(__name__)
+
+
+class Tuning(msgspec.Struct, frozen=True, kw_only=True):
+    """How much the engine takes at a time, and how often it looks around."""
+
+    batch_max: int = 500
+    credit: int = 2_000
+    commands_max: int = 5_000
+    receipts_max: int = 10_000
+    effects_max: int = 500
+    window_max: int = 10_000
+    look_seconds: float = 2.0
+    lease_seconds: float = 15.0
+    effect_timeout_seconds: float = 10.0
+    inbox_retention_seconds: float = 14 * 86_400.0
+    prune_seconds: float = 60.0
+    prune_count: int = 5_000
+    patience: Patience = Patience()
+
+
+class ReceiptMessage(msgspec.Struct, frozen=True):
+    """What goes back to a publisher: who has which of its events."""
+
+    reader: str
+    ids: tuple[str, ...]
+
+
+_encode_receipt = msgspec.json.Encoder().encode
+_decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
+
+
+class Process:
+    """One service, running: mailbox → writer → what the commit asks for.
+
+    `run_write` and `run_read` run plain functions away from the event loop; the former one at a
+    time. `owner` names this process among all that ever ran. Every loop is `while: step()` and each
+    step is public, so that a simulator and a debugger come in by the same door.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        database: Database,
+        tables: EngineTables,
+        broker: Broker,
+        topology: Topology,
+        *,
+        owner: str,
+        clock: Clock,
+        run_write: Run,
+        run_read: Run,
+        tuning: Tuning | None = None,
+        failpoint: Failpoint = pass_by,
+    ) -> None:
+        self.service = service
+        self.tuning = tuning or Tuning()
+        self.clock = clock
+        self._broker = broker
+        self._database = database
+        self._run_write = run_write
+        self._failpoint = failpoint
+        self.mailbox = Mailbox(
+            commands_max=self.tuning.commands_max, receipts_max=self.tuning.receipts_max
+        )
+        self.writer = Writer(
+            service,
+            database,
+            tables,
+            topology,
+            owner=owner,
+            patience=self.tuning.patience,
+            failpoint=failpoint,
+        )
+        self.relay = Relay(
+            broker,
+            database,
+            tables.outbox,
+            owner=owner,
+            readers=topology.readers_of(service.name),
+            run=run_read,
+            window_max=self.tuning.window_max,
+            batch_max=self.tuning.batch_max,
+            failpoint=failpoint,
+        )
+        self._subscription: Subscription | None = None
+        self._next_due_at: datetime | None = None
+        self._effects: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self.database_well = False
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Take over what earlier processes owe, connect, and begin. Needs the database, not the broker."""
+        await self._adopt()
+        self._next_due_at = self.clock.now()
+        self.database_well = True
+        await self._broker.start()
+        await self._broker.listen(
+            f"receipts.{self.service.name}", self._receipted, group=self.service.name
+        )
+        subjects = [event.subject for event in self.service.reactions]
+        if subjects:
+            self._subscription = await self._broker.subscribe(
+                self.service.name, subjects, self._deliver
+            )
+            self._subscription.want(self.tuning.credit)
+        for name, step in (
+            ("write", self.write_step),
+            ("relay", self.relay.step),
+            ("look", self.look_step),
+            ("keep house", self.housekeeping_step),
+        ):
+            self._loops.append(asyncio.create_task(_forever(step), name=name))
+
+    async def failed(self) -> None:
+        """Wait until a loop has failed, and raise why. A process whose loop has failed must end."""
+        done, _ = await asyncio.wait(self._loops, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if not task.cancelled():
+                task.result()
+
+    async def stop(self) -> None:
+        """Finish what is under way, and let go of the broker."""
+        self._stopping = True
+        if self._subscription is not None:
+            await self._subscription.stop()
+        if self._effects:
+            await asyncio.wait(self._effects, timeout=self.tuning.effect_timeout_seconds)
+        await self._drain()
+        for task in (*self._effects, *self._loops):
+            task.cancel()
+        await asyncio.gather(*self._effects, *self._loops, return_exceptions=True)
+        await self._broker.stop()
+
+    def abandon(self) -> None:
+        """Stop at once and finish nothing, as when the process is killed."""
+        self._stopping = True
+        for task in (*self._effects, *self._loops):
+            task.cancel()
+
+    async def ask(
+        self, command: Any, *, actor: str | None = None, traceparent: str | None = None
+    ) -> Any:
+        """Have a command carried out; the state that it left, once that is committed.
+
+        Raises what the decision raises, or `MailboxFull`. Giving up waiting does not undo it.
+        """
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def answer(result: Any) -> None:
+            if answered.done():
+                return
+            if isinstance(result, Exception):
+                answered.set_exception(result)
+            else:
+                answered.set_result(result)
+
+        self.mailbox.ask(Asked(command, answer, actor, traceparent))
+        return await answered
+
+    async def write_step(self) -> None:
+        """Wait for something to decide on, commit a batch of it, and do what follows."""
+        room = self._room()
+        await self.mailbox.arrival(self._next_due_at if room else None, self.clock.now())
+        batch = self.mailbox.take(self.tuning.batch_max)
+        outcome = await self._commit(batch)
+        self._next_due_at = outcome.next_due_at
+        self._carry_out(outcome)
+        self._refill(sum(isinstance(message, (Heard, Unreadable)) for message in batch))
+
+    async def look_step(self) -> None:
+        """After a while, look for evidence that something must be sent again."""
+        await asyncio.sleep(self.tuning.look_seconds)
+        try:
+            await self.relay.look()
+        except (BrokerError, DatabaseUnavailable) as error:
+            log.debug("could not look how far the readers are", error=str(error))
+
+    async def housekeeping_step(self) -> None:
+        """After a while, forget what the inbox no longer needs, and take over from the dead."""
+        await asyncio.sleep(self.tuning.lease_seconds / 3)
+        try:
+            if not self._database.exclusive:
+                await self._adopt()
+            await self._prune()
+        except DatabaseUnavailable as error:
+            log.warning("housekeeping has to wait", error=str(error))
+
+    def _room(self) -> int:
+        """How many more effects may be under way."""
+        return 0 if self._stopping else self.tuning.effects_max - len(self._effects)
+
+    async def _commit(self, batch: Sequence[Any]) -> Outcome:
+        """Commit the batch, however long the database is away; nothing of it is lost meanwhile."""
+        pause = 0.05
+        while True:
+            try:
+                outcome: Outcome = await self._run_write(
+                    self.writer.step, batch, self.clock.now(), self._room()
+                )
+            except DatabaseUnavailable as error:
+                if self.database_well:
+                    log.error("the database does not take a batch", error=str(error))
+                self.database_well = False
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+            else:
+                self.database_well = True
+                return outcome
+
+    def _carry_out(self, outcome: Outcome) -> None:
+        for asked, result in outcome.answers:
+            asked.answer(result)
+        self.relay.offer(outcome.said)
+        self._settle(outcome)
+        for publisher, ids in outcome.receipts.items():
+            self._failpoint("before-receipt")
+            body = _encode_receipt(ReceiptMessage(self.service.name, tuple(ids)))
+            self._broker.notify(f"receipts.{publisher}", body)
+            self._failpoint("after-receipt")
+        for effect in outcome.effects:
+            self._start_effect(effect)
+
+    def _settle(self, outcome: Outcome) -> None:
+        subscription = self._subscription
+        if subscription is None or not (outcome.acks or outcome.naks or outcome.terms):
+            return
+        self._failpoint("before-ack")
+        subscription.ack(outcome.acks)
+        for delivery, delay_seconds in outcome.naks:
+            subscription.nak(delivery, delay_seconds)
+        for delivery in outcome.terms:
+            subscription.term(delivery)
+        self._failpoint("after-ack")
+
+    def _refill(self, used: int) -> None:
+        if self._subscription is not None and used and not self._stopping:
+            self._subscription.want(used)
+
+    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        self.mailbox.deliver([_read(delivery) for delivery in deliveries])
+
+    def _receipted(self, body: bytes) -> None:
+        try:
+            message = _decode_receipt(body)
+        except msgspec.DecodeError as error:
+            log.warning("a receipt cannot be read", error=str(error))
+        else:
+            self.mailbox.receipt(Receipt(message.reader, message.ids))
+
+    def _start_effect(self, effect: Any) -> None:
+        task = asyncio.create_task(self._have_effect(effect))
+        self._effects.add(task)
+        task.add_done_callback(self._effects.discard)
+
+    async def _have_effect(self, effect: Any) -> None:
+        """Call the outside. What comes back is a command; an error leaves the claim to fall due again."""
+        self._failpoint("before-effect")
+        try:
+            async with asyncio.timeout(self.tuning.effect_timeout_seconds):
+                command = await self.service.effects[type(effect)](effect)
+        except Exception as error:
+            log.warning("a call outside failed, it will be made again", error=repr(error))
+        else:
+            self._failpoint("after-effect")
+            self.mailbox.answer_effect(Asked(command, _log_failure))
+
+    async def _drain(self) -> None:
+        """Wait, within bounds, until what is in the mailbox is committed."""
+
+        async def emptied() -> None:
+            while self.mailbox:
+                await asyncio.sleep(0.01)
+
+        try:
+            await asyncio.wait_for(emptied(), timeout=2.0)
+        except TimeoutError:
+            log.info(
+                "stopped with messages in the mailbox: they come again", left=len(self.mailbox)
+            )
+
+    async def _adopt(self) -> None:
+        now = self.clock.now()
+        self.relay.owe(await self._run_write(self.writer.adopt, now, self.tuning.lease_seconds))
+
+    async def _prune(self) -> None:
+        before = self.clock.now() - timedelta(seconds=self.tuning.inbox_retention_seconds)
+        count = self.tuning.prune_count
+        while await self._run_write(self.writer.forget, before, count) == count:
+            await asyncio.sleep(0)
+
+
+def _read(delivery: Delivery) -> Heard | Unreadable:
+    try:
+        envelope, event = decode(delivery.body)
+    except UnreadableEvent as error:
+        return Unreadable(
+            delivery,
+            str(error),
+            traceback.format_exc(),
+            again=isinstance(error, UnknownEventType),
+        )
+    return Heard(delivery, envelope, event)
+
+
+def _log_failure(result: Any) -> None:
+    if isinstance(result, Exception):
+        log.error("the outcome of a call outside could not be recorded", error=repr(result))
+
+
+async def _forever(step: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await step()

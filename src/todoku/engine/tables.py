@@ -1,0 +1,282 @@
+"""The engine's own tables, in every service's database."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from todoku.database import Integer64, Timestamp, insert_ignoring_duplicates, table, upsert
+
+
+class Inbox:
+    """The ids of the events that this service has dealt with: what is here is not dealt with again."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.table = table(
+            "inbox",
+            metadata,
+            Column("event_id", Text, primary_key=True),
+            Column("received_at", Timestamp, nullable=False),
+            Index("inbox_by_age", "received_at"),
+            clustered=True,
+        )
+        self._insert = insert(self.table)
+        event_id = self.table.c.event_id
+        self._known = select(event_id).where(event_id.in_(bindparam("ids", expanding=True)))
+        self._prune = delete(self.table).where(
+            self.table.c.event_id.in_(
+                select(self.table.c.event_id)
+                .where(self.table.c.received_at < bindparam("before"))
+                .order_by(self.table.c.received_at)
+                .limit(bindparam("count"))
+            )
+        )
+
+    def known(self, connection: Connection, ids: Collection[str]) -> set[str]:
+        """Those of the ids that have been dealt with."""
+        if not ids:
+            return set()
+        return set(connection.scalars(self._known, {"ids": sorted(ids)}))
+
+    def add(self, connection: Connection, ids: Iterable[str], now: datetime) -> None:
+        """Note that these are dealt with."""
+        if rows := [{"event_id": event_id, "received_at": now} for event_id in ids]:
+            connection.execute(self._insert, rows)
+
+    def prune(self, connection: Connection, before: datetime, count: int) -> int:
+        """Forget up to `count` ids received before that instant; how many it was."""
+        return connection.execute(self._prune, {"before": before, "count": count}).rowcount
+
+
+class OutboxRow(msgspec.Struct, frozen=True, gc=False):
+    """An event that is owed to at least one reader. `position` counts what its owner has said."""
+
+    position: int
+    subject: str
+    body: bytes
+
+
+class Owed(msgspec.Struct, frozen=True, gc=False):
+    """A new event and those who react to it."""
+
+    event_id: str
+    subject: str
+    body: bytes
+    readers: tuple[str, ...]
+
+
+class Outbox:
+    """What this service has said and somebody has not yet receipted: a row for each event and reader.
+
+    The owner is the process that committed the row and sends it. Positions grow with every event that
+    an owner commits, so that "what have I not sent yet" is a range.
+    """
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.table = table(
+            "outbox",
+            metadata,
+            Column("event_id", Text, nullable=False),
+            Column("reader", Text, nullable=False),
+            Column("owner", Text, nullable=False),
+            Column("position", Integer64, nullable=False),
+            Column("subject", Text, nullable=False),
+            Column("body", LargeBinary, nullable=False),
+            Column("said_at", Timestamp, nullable=False),
+            UniqueConstraint("event_id", "reader"),
+            Index("outbox_by_position", "owner", "position"),
+        )
+        columns = self.table.c
+        self._insert = insert(self.table)
+        self._settle = delete(self.table).where(
+            columns.event_id == bindparam("settled_event"),
+            columns.reader == bindparam("settled_reader"),
+        )
+        self._range = (
+            select(columns.position, columns.subject, columns.body)
+            .where(
+                columns.owner == bindparam("owner"),
+                columns.position > bindparam("after"),
+                columns.position <= bindparam("up_to"),
+            )
+            .distinct()
+            .order_by(columns.position)
+            .limit(bindparam("count"))
+        )
+        self._adopt = (
+            update(self.table)
+            .where(columns.owner == bindparam("dead"))
+            .values(owner=bindparam("heir"), position=columns.position + bindparam("shift"))
+        )
+
+    def add(
+        self,
+        connection: Connection,
+        owner: str,
+        position: int,
+        events: Sequence[Owed],
+        now: datetime,
+    ) -> list[OutboxRow]:
+        """Owe these events to their readers, at the positions after `position`."""
+        rows = [
+            OutboxRow(position + n, event.subject, event.body)
+            for n, event in enumerate(events, start=1)
+        ]
+        owed = [
+            {
+                "event_id": event.event_id,
+                "reader": reader,
+                "owner": owner,
+                "position": row.position,
+                "subject": event.subject,
+                "body": event.body,
+                "said_at": now,
+            }
+            for event, row in zip(events, rows, strict=True)
+            for reader in event.readers
+        ]
+        if owed:
+            connection.execute(self._insert, owed)
+        return rows
+
+    def settle(self, connection: Connection, receipts: Iterable[tuple[str, str]]) -> None:
+        """Forget what these (event id, reader) have receipted; what is not owed is passed over."""
+        pairs = [
+            {"settled_event": event_id, "settled_reader": reader} for event_id, reader in receipts
+        ]
+        if pairs:
+            connection.execute(self._settle, pairs)
+
+    def between(
+        self,
+        connection: Connection,
+        owner: str,
+        after: int,
+        up_to: int,
+        count: int,
+        reader: str | None = None,
+    ) -> list[OutboxRow]:
+        """The first `count` events still owed, to `reader` or to anybody, whose position is above
+        `after` and at most `up_to`."""
+        found = connection.execute(
+            self._range if reader is None else self._range.where(self.table.c.reader == reader),
+            {"owner": owner, "after": after, "up_to": up_to, "count": count},
+        )
+        return [OutboxRow(*row) for row in found]
+
+    def adopt(
+        self, connection: Connection, heir: str, position: int, alive: Collection[str] | None
+    ) -> int:
+        """Take over what dead processes owe, behind the heir's own `position`; the new last position.
+
+        `alive` names the owners to leave alone; None means that there can be no other.
+        """
+        owner, place = self.table.c.owner, self.table.c.position
+        ranges = connection.execute(
+            select(owner, func.min(place), func.max(place))
+            .where(owner.not_in([heir, *(alive or ())]))
+            .group_by(owner)
+            .order_by(owner)
+        ).all()
+        for dead, first, last in ranges:
+            shift = position + 1 - first
+            connection.execute(self._adopt, {"dead": dead, "heir": heir, "shift": shift})
+            position = last + shift
+        return position
+
+    def backlog(self, connection: Connection) -> int:
+        """How many (event, reader) pairs wait for a receipt."""
+        return connection.scalar(select(func.count()).select_from(self.table)) or 0
+
+
+class Leases:
+    """Which processes of this service are alive. Needed only where a database has several writers."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.table = table(
+            "leases",
+            metadata,
+            Column("owner", Text, primary_key=True),
+            Column("expires_at", Timestamp, nullable=False),
+        )
+        self._renew = upsert(self.table, ["owner"], ["expires_at"])
+
+    def renew(
+        self, connection: Connection, owner: str, now: datetime, lease_seconds: float
+    ) -> list[str]:
+        """Extend our own lease, end those that have run out; the owners that are alive."""
+        expires_at = now + timedelta(seconds=lease_seconds)
+        connection.execute(self._renew, {"owner": owner, "expires_at": expires_at})
+        connection.execute(delete(self.table).where(self.table.c.expires_at < now))
+        return list(connection.scalars(select(self.table.c.owner).order_by(self.table.c.owner)))
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that could not be dealt with, kept whole. `attempts` counts its deliveries."""
+
+    id: str
+    subject: str
+    body: bytes
+    headers: str | None
+    error: str
+    traceback: str
+    attempts: int
+    event_id: str | None
+    event_type: str | None
+    order_id: str | None
+
+
+class DeadLetters:
+    """The messages that are parked until a person has looked at them."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.table = table(
+            "dead_letters",
+            metadata,
+            Column("id", Text, primary_key=True),
+            Column("subject", Text, nullable=False),
+            Column("body", LargeBinary, nullable=False),
+            Column("headers", Text),
+            Column("error", Text, nullable=False),
+            Column("traceback", Text, nullable=False),
+            Column("attempts", Integer64, nullable=False),
+            Column("event_id", Text),
+            Column("event_type", Text),
+            Column("order_id", Text),
+            Column("parked_at", Timestamp, nullable=False),
+            CheckConstraint("attempts >= 1", name="attempts_positive"),
+            Index("dead_letters_by_order", "order_id"),
+        )
+        self._insert = insert_ignoring_duplicates(self.table)
+
+    def park(self, connection: Connection, letters: Iterable[DeadLetter], now: datetime) -> None:
+        """Keep these; one that is already kept stays as it is."""
+        rows = [msgspec.structs.asdict(letter) | {"parked_at": now} for letter in letters]
+        if rows:
+            connection.execute(self._insert, rows)
+
+
+class EngineTables:
+    """All of the engine's tables, added to a service's own metadata."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.inbox = Inbox(metadata)
+        self.outbox = Outbox(metadata)
+        self.leases = Leases(metadata)
+        self.dead_letters = DeadLetters(metadata)

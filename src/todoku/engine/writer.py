@@ -1,0 +1,438 @@
+"""The one writer of a service: takes what waits, decides, and commits it as one transaction."""
+
+import traceback
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from todoku.broker.port import Delivery
+from todoku.contracts import Envelope, Event, encode, seal
+from todoku.database import ConstraintViolated, Database
+from todoku.engine.failpoints import Failpoint, pass_by
+from todoku.engine.messages import Asked, Due, Heard, Message, Receipt, Unreadable
+from todoku.engine.service import Decide, Service, Topology, World
+from todoku.engine.tables import DeadLetter, EngineTables, OutboxRow, Owed
+
+log = structlog.get_logger(__name__)
+
+DUE_AGAIN_SECONDS = 60.0
+"""How long something due is left alone after its decision has failed."""
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a message that fails is tried before it is parked.
+
+    A decision that raises may succeed once a neighbour's event or a new version has arrived;
+    an unknown type waits for a rolling upgrade to pass.
+    """
+
+    failing_attempts_max: int = 5
+    unknown_attempts_max: int = 12
+    backoff_seconds_max: float = 60.0
+
+    def delay_seconds(self, attempt: int) -> float:
+        """The pause after the `attempt`-th delivery."""
+        return min(2.0 ** (attempt - 1), self.backoff_seconds_max)
+
+
+class Outcome(msgspec.Struct):
+    """What is to be done after a commit, and only then."""
+
+    answers: list[tuple[Asked, Any]] = []
+    said: list[OutboxRow] = []
+    acks: list[Delivery] = []
+    naks: list[tuple[Delivery, float]] = []
+    terms: list[Delivery] = []
+    receipts: dict[str, list[str]] = {}
+    effects: list[Any] = []
+    next_due_at: datetime | None = None
+
+    def receipt(self, envelope: Envelope) -> None:
+        """Owe the event's publisher a receipt."""
+        self.receipts.setdefault(envelope.source, []).append(envelope.id)
+
+    def absorb(self, other: "Outcome") -> None:
+        """Do what the other asks for too."""
+        self.answers += other.answers
+        self.said += other.said
+        self.acks += other.acks
+        self.naks += other.naks
+        self.terms += other.terms
+        self.effects += other.effects
+        for publisher, ids in other.receipts.items():
+            self.receipts.setdefault(publisher, []).extend(ids)
+        self.next_due_at = other.next_due_at
+
+
+class Writer:
+    """Turns batches of messages into transactions. Plain and synchronous: `step` is all it does.
+
+    `owner` names this process in the outbox. After `adopt`, its events follow in position what it
+    took over from processes that are gone.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        database: Database,
+        tables: EngineTables,
+        topology: Topology,
+        *,
+        owner: str,
+        patience: Patience | None = None,
+        due_max: int = 200,
+        failpoint: Failpoint = pass_by,
+    ) -> None:
+        self._service = service
+        self._database = database
+        self._tables = tables
+        self._topology = topology
+        self._owner = owner
+        self._patience = patience or Patience()
+        self._due_max = due_max
+        self._failpoint = failpoint
+        self._position = 0
+        self._due_again: dict[str, datetime] = {}
+
+    @property
+    def position(self) -> int:
+        """The position of the last event that this process owes."""
+        return self._position
+
+    def adopt(self, now: datetime, lease_seconds: float) -> int:
+        """Take over what processes that are gone have left in the outbox; the new last position."""
+        with self._database.transaction() as connection:
+            alive = None
+            if not self._database.exclusive:
+                alive = self._tables.leases.renew(connection, self._owner, now, lease_seconds)
+            position = self._tables.outbox.adopt(connection, self._owner, self._position, alive)
+        self._position = position
+        return position
+
+    def forget(self, before: datetime, count: int) -> int:
+        """Prune up to `count` inbox entries received before that instant; how many it was."""
+        with self._database.transaction() as connection:
+            return self._tables.inbox.prune(connection, before, count)
+
+    def step(self, batch: Sequence[Message], now: datetime, room: int) -> Outcome:
+        """Decide on a batch and commit it; what is to be done then. `room` is how many effects may be
+        started: what is due beyond it stays due.
+
+        A batch that the database refuses because of one message is tried again message by message,
+        so that nobody poisons a neighbour. Raises `DatabaseUnavailable` if nothing could be
+        committed; the same batch may be given again.
+        """
+        try:
+            return self._commit(batch, now, room)
+        except ConstraintViolated as error:
+            log.warning("batch refused, trying one by one", messages=len(batch), error=str(error))
+        outcome = Outcome()
+        for message in batch:
+            outcome.absorb(self._step_alone(message, now))
+        for due in self._find_due(now, room):
+            outcome.absorb(self._step_due(due, now))
+        return outcome
+
+    def _step_alone(self, message: Message, now: datetime) -> Outcome:
+        try:
+            return self._commit([message], now, 0)
+        except ConstraintViolated as error:
+            return self._commit([message], now, 0, refusal=error)
+
+    def _find_due(self, now: datetime, room: int) -> list[Due]:
+        with self._database.transaction() as connection:
+            return self._waiting(connection, now, room)
+
+    def _step_due(self, due: Due, now: datetime) -> Outcome:
+        """Decide on one thing that is due; if the database refuses, it is left alone for a while."""
+        try:
+            return self._commit([], now, 1, only=due)
+        except ConstraintViolated:
+            log.exception("what was due is refused", key=due.key)
+            self._due_again[due.key] = now + timedelta(seconds=DUE_AGAIN_SECONDS)
+            return Outcome(next_due_at=self._due_again[due.key])
+
+    def _commit(
+        self,
+        batch: Sequence[Message],
+        now: datetime,
+        room: int,
+        *,
+        only: Due | None = None,
+        refusal: ConstraintViolated | None = None,
+    ) -> Outcome:
+        """One transaction. `only` is the one due thing to look at; `refusal` is why the batch's single
+        message could not be saved before."""
+        work = _Work(self._service, now, self._patience, room)
+        with self._database.transaction() as connection:
+            heard = [message for message in batch if isinstance(message, Heard)]
+            known = self._tables.inbox.known(connection, {message.envelope.id for message in heard})
+            fresh = work.sift(heard, known)
+            asked = [message for message in batch if isinstance(message, Asked)]
+            waiting = [only] if only else self._waiting(connection, now, room)
+            subjects = [
+                *(ask.command for ask in asked),
+                *(message.event for message in fresh),
+                *waiting,
+            ]
+            if refusal is not None:
+                work.refuse(asked, fresh, refusal)
+            elif subjects:
+                world = self._service.store.load(connection, subjects)
+                self._decide(work, world, asked, fresh, waiting)
+                self._service.store.save(connection, world, now)
+            for message in batch:
+                if isinstance(message, Unreadable):
+                    work.put_aside(message)
+            self._write_books(connection, work, batch, now)
+            work.outcome.next_due_at = self._next_due_at(connection)
+            self._failpoint("before-commit")
+        self._failpoint("after-commit")
+        self._position += len(work.said)
+        return work.outcome
+
+    def _waiting(self, connection: Connection, now: datetime, room: int) -> list[Due]:
+        limit = min(room, self._due_max)
+        agenda = self._service.agenda
+        if agenda is None or limit <= 0:
+            return []
+        self._due_again = {key: at for key, at in self._due_again.items() if at > now}
+        found = agenda.due(connection, now, limit + len(self._due_again))
+        return [due for due in found if due.key not in self._due_again][:limit]
+
+    def _decide(
+        self,
+        work: "_Work",
+        world: World,
+        asked: Sequence[Asked],
+        fresh: Sequence[Heard],
+        waiting: Sequence[Due],
+    ) -> None:
+        for ask in asked:
+            work.obey(world, ask)
+        for message in fresh:
+            work.react(world, message)
+        for due in waiting:
+            if not work.attend(world, due):
+                self._due_again[due.key] = work.now + timedelta(seconds=DUE_AGAIN_SECONDS)
+
+    def _write_books(
+        self, connection: Connection, work: "_Work", batch: Sequence[Message], now: datetime
+    ) -> None:
+        self._tables.inbox.add(connection, work.settled, now)
+        owed = [
+            Owed(
+                envelope.id,
+                type(event).subject,
+                encode(envelope),
+                self._topology.readers(type(event)),
+            )
+            for envelope, event in work.said
+        ]
+        work.outcome.said = self._tables.outbox.add(
+            connection, self._owner, self._position, owed, now
+        )
+        self._tables.outbox.settle(
+            connection,
+            (
+                (event_id, message.reader)
+                for message in batch
+                if isinstance(message, Receipt)
+                for event_id in message.ids
+            ),
+        )
+        self._tables.dead_letters.park(connection, work.parked, now)
+
+    def _next_due_at(self, connection: Connection) -> datetime | None:
+        if self._service.agenda is None:
+            return None
+        next_due_at = self._service.agenda.next_due_at(connection)
+        if self._due_again and next_due_at is not None:
+            return max(next_due_at, min(self._due_again.values()))
+        return next_due_at
+
+
+class _Work:
+    """What one transaction has decided so far. A decision that raises leaves no trace in it."""
+
+    def __init__(self, service: Service, now: datetime, patience: Patience, room: int) -> None:
+        self.service = service
+        self.now = now
+        self.patience = patience
+        self.room = room
+        self.outcome = Outcome()
+        self.said: list[tuple[Envelope, Event]] = []
+        self.settled: list[str] = []
+        self.parked: list[DeadLetter] = []
+
+    def sift(self, heard: Sequence[Heard], known: set[str]) -> list[Heard]:
+        """Those that are new. What is known is receipted again: the first receipt may be lost."""
+        fresh: dict[str, Heard] = {}
+        for message in heard:
+            event_id = message.envelope.id
+            if event_id in known or event_id in fresh:
+                self.outcome.acks.append(message.delivery)
+                self.outcome.receipt(message.envelope)
+            else:
+                fresh[event_id] = message
+        return list(fresh.values())
+
+    def obey(self, world: World, ask: Asked) -> None:
+        """Carry out a command, or answer with what keeps it from being carried out."""
+        try:
+            decide = self.service.commands[type(ask.command)]
+            state = self._apply(
+                world, decide, ask.command, actor=ask.actor, traceparent=ask.traceparent
+            )
+        except Exception as error:
+            self.outcome.answers.append((ask, error))
+        else:
+            self.outcome.answers.append((ask, state))
+
+    def react(self, world: World, message: Heard) -> None:
+        """Decide on an event; one that fails is tried again later, and in the end parked."""
+        envelope = message.envelope
+        try:
+            decide = self.service.reactions[type(message.event)]
+            self._apply(
+                world,
+                decide,
+                message.event,
+                heard=envelope,
+                actor=envelope.actor,
+                traceparent=envelope.traceparent,
+            )
+        except Exception as error:
+            self._set_back(message, error, self.patience.failing_attempts_max)
+        else:
+            self._settle(message)
+
+    def attend(self, world: World, due: Due) -> bool:
+        """Decide on what is due; whether that went well."""
+        agenda = self.service.agenda
+        assert agenda is not None
+        try:
+            self._apply(world, lambda state, _, now: agenda.decide(state, now), due)
+        except Exception:
+            log.exception("deciding on what is due failed", key=due.key)
+            return False
+        return True
+
+    def refuse(
+        self, asked: Sequence[Asked], fresh: Sequence[Heard], error: ConstraintViolated
+    ) -> None:
+        """The database will not have what this message leads to."""
+        self.outcome.answers += [(ask, error) for ask in asked]
+        for message in fresh:
+            self._set_back(message, error, self.patience.failing_attempts_max)
+
+    def put_aside(self, message: Unreadable) -> None:
+        """Wait for a version that can read this, or park it."""
+        attempts_max = self.patience.unknown_attempts_max if message.again else 1
+        if message.delivery.attempt < attempts_max:
+            self._again(message.delivery)
+        else:
+            self._park(message.delivery, message.error, message.traceback, None)
+
+    def _apply(
+        self,
+        world: World,
+        decide: Decide,
+        subject: Any,
+        *,
+        heard: Envelope | None = None,
+        actor: str | None = None,
+        traceparent: str | None = None,
+    ) -> Any:
+        state, outputs = decide(world.view(subject), subject, self.now)
+        agenda = self.service.agenda
+        if agenda is not None and self._due_at_once(state):
+            state, more = agenda.decide(state, self.now)
+            outputs = [*outputs, *more]
+        said = [
+            (seal(output, self.now, actor=actor, traceparent=traceparent), output)
+            for output in outputs
+            if isinstance(output, Event)
+        ]
+        world.put(subject, state)
+        if heard is not None:
+            world.record(heard)
+        for envelope, _ in said:
+            world.record(envelope)
+        self.said += said
+        self.outcome.effects += [output for output in outputs if not isinstance(output, Event)]
+        return state
+
+    def _due_at_once(self, state: Any) -> bool:
+        """Whether what was decided wants attention already, and there is room to give it."""
+        due_at: datetime | None = state.due_at
+        has_room = len(self.outcome.effects) < self.room
+        return has_room and due_at is not None and due_at <= self.now
+
+    def _settle(self, message: Heard) -> None:
+        self.settled.append(message.envelope.id)
+        self.outcome.acks.append(message.delivery)
+        self.outcome.receipt(message.envelope)
+
+    def _set_back(self, message: Heard, error: Exception, attempts_max: int) -> None:
+        if message.delivery.attempt < attempts_max:
+            log.warning(
+                "an event could not be dealt with, trying again later",
+                event_id=message.envelope.id,
+                event_type=message.envelope.type,
+                order_id=message.envelope.subject,
+                attempt=message.delivery.attempt,
+                error=repr(error),
+            )
+            self._again(message.delivery)
+        else:
+            trace = "".join(traceback.format_exception(error))
+            self._park(message.delivery, repr(error), trace, message.envelope)
+
+    def _again(self, delivery: Delivery) -> None:
+        self.outcome.naks.append((delivery, self.patience.delay_seconds(delivery.attempt)))
+
+    def _park(self, delivery: Delivery, error: str, trace: str, envelope: Envelope | None) -> None:
+        envelope = envelope or _readable_part(delivery.body)
+        log.error(
+            "a message is parked",
+            subject=delivery.subject,
+            error=error,
+            event_id=envelope and envelope.id,
+            order_id=envelope and envelope.subject,
+        )
+        self.parked.append(
+            DeadLetter(
+                id=envelope.id if envelope else f"{delivery.subject}:{delivery.sequence}",
+                subject=delivery.subject,
+                body=delivery.body,
+                headers=msgspec.json.encode(delivery.headers).decode()
+                if delivery.headers
+                else None,
+                error=error,
+                traceback=trace,
+                attempts=delivery.attempt,
+                event_id=envelope.id if envelope else None,
+                event_type=envelope.type if envelope else None,
+                order_id=envelope.subject if envelope else None,
+            )
+        )
+        self.outcome.terms.append(delivery)
+        if envelope is not None:
+            self.settled.append(envelope.id)
+            self.outcome.receipt(envelope)
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+def _readable_part(body: bytes) -> Envelope | None:
+    """The envelope of a message whose data cannot be read, if at least that is in order."""
+    try:
+        return _decode_envelope(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

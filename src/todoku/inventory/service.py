@@ -1,0 +1,30 @@
+"""The story of the inventory service: it sets stock aside, and ships or releases it."""
+
+from todoku.contracts import (
+    OrderCreatedEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    StockReservedEvent,
+)
+from todoku.engine import Service
+from todoku.inventory.domain import (
+    Restock,
+    SetProduct,
+    deduct_stock,
+    release_stock,
+    reserve_stock,
+    restock,
+    set_product,
+)
+from todoku.inventory.store import InventoryStore
+
+inventory = Service(
+    name=StockReservedEvent.publisher,
+    store=InventoryStore(),
+    commands={SetProduct: set_product, Restock: restock},
+    reactions={
+        OrderCreatedEvent: reserve_stock,
+        ShipmentCompletedEvent: deduct_stock,
+        ShipmentFailedEvent: release_stock,
+    },
+)

@@ -1,0 +1,324 @@
+"""The tables of the inventory service."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Index,
+    MetaData,
+    Text,
+    bindparam,
+    insert,
+    select,
+    text,
+    update,
+)
+
+from todoku.contracts import Envelope, OrderCreatedEvent
+from todoku.database import Integer64, Timestamp, table
+from todoku.engine import EngineTables
+from todoku.inventory.domain import (
+    LedgerEntry,
+    Line,
+    Product,
+    Reservation,
+    ReservationState,
+    Restock,
+    SetProduct,
+    Stock,
+)
+
+LOCATION = "main"
+"""The one place where stock lies; keys allow for more."""
+
+metadata = MetaData()
+
+products = table(
+    "products",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("price", Integer64, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("stock_quantity", Integer64, nullable=False),
+    Column("reserved_quantity", Integer64, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    CheckConstraint("price BETWEEN 1 AND 9007199254740991", name="price_exact"),
+    CheckConstraint("stock_quantity BETWEEN 0 AND 9007199254740991", name="stock_exact"),
+    CheckConstraint("reserved_quantity BETWEEN 0 AND stock_quantity", name="nothing_oversold"),
+)
+
+reservations = table(
+    "reservations",
+    metadata,
+    Column("order_id", Text, primary_key=True),
+    Column("product_id", Text, primary_key=True),
+    Column("location", Text, primary_key=True),
+    Column("quantity", Integer64, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    CheckConstraint("quantity >= 1", name="quantity_positive"),
+    CheckConstraint("state IN ('RESERVED', 'REFUSED', 'SHIPPED', 'RELEASED')", name="state_known"),
+    clustered=True,
+)
+
+stock_ledger = table(
+    "stock_ledger",
+    metadata,
+    Column("id", Integer64, primary_key=True),
+    Column("product_id", Text, nullable=False),
+    Column("location", Text, nullable=False),
+    Column("order_id", Text),
+    Column("reason", Text, nullable=False),
+    Column("quantity", Integer64, nullable=False),
+    Column("note", Text),
+    Column("entered_at", Timestamp, nullable=False),
+    CheckConstraint("reason IN ('OPENING', 'RESTOCK', 'SHIPMENT')", name="reason_known"),
+    CheckConstraint("(reason = 'SHIPMENT') = (quantity < 0)", name="only_shipments_take"),
+    CheckConstraint("(reason = 'SHIPMENT') = (order_id IS NOT NULL)", name="shipments_have_orders"),
+    Index(
+        "one_deduction_an_order_and_product",
+        "order_id",
+        "product_id",
+        "location",
+        unique=True,
+        sqlite_where=text("order_id IS NOT NULL"),
+        postgresql_where=text("order_id IS NOT NULL"),
+    ),
+)
+
+_load_products = (
+    select(products)
+    .where(products.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(products.c.id)
+    .with_for_update()
+)
+_load_reservations = (
+    select(reservations)
+    .where(reservations.c.order_id.in_(bindparam("ids", expanding=True)))
+    .order_by(reservations.c.order_id, reservations.c.product_id)
+    .with_for_update()
+)
+_insert_products = insert(products)
+_update_products = (
+    update(products)
+    .where(products.c.id == bindparam("key"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                "name",
+                "price",
+                "currency",
+                "stock_quantity",
+                "reserved_quantity",
+                "updated_at",
+            )
+        }
+    )
+)
+_insert_reservations = insert(reservations)
+_end_reservations = (
+    update(reservations)
+    .where(reservations.c.order_id == bindparam("key"))
+    .values(state=bindparam("state"), updated_at=bindparam("updated_at"))
+)
+_insert_ledger = insert(stock_ledger)
+
+
+class InventoryWorld:
+    """The products and reservations that a batch touches, and the ledger entries that it adds."""
+
+    def __init__(self, found: dict[str, Product], reserved: dict[str, Reservation]) -> None:
+        self.products_before = found
+        self.products = dict(found)
+        self.reservations_before = reserved
+        self.reservations = dict(reserved)
+        self.entries: list[LedgerEntry] = []
+
+    def view(self, subject: Any) -> Stock:
+        reservation = self.reservations.get(getattr(subject, "order_id", ""))
+        ids = _product_ids(subject)
+        if reservation is not None:
+            ids |= {line.product_id for line in reservation.lines}
+        return Stock(
+            products={key: self.products[key] for key in sorted(ids) if key in self.products},
+            reservation=reservation,
+        )
+
+    def put(self, subject: Any, state: Stock) -> None:
+        self.products.update(state.products)
+        if state.reservation is not None:
+            self.reservations[state.reservation.order_id] = state.reservation
+        self.entries += state.entries
+
+    def record(self, envelope: Envelope) -> None:
+        """The ledger and the reservations are this service's history."""
+
+
+class InventoryStore:
+    """Loads and saves products, reservations and the ledger."""
+
+    metadata = metadata
+    tables = EngineTables(metadata)
+
+    def load(self, connection: Connection, subjects: Sequence[Any]) -> InventoryWorld:
+        reserved = _read_reservations(
+            connection, {subject.order_id for subject in subjects if hasattr(subject, "order_id")}
+        )
+        product_ids = {key for subject in subjects for key in _product_ids(subject)}
+        product_ids |= {line.product_id for held in reserved.values() for line in held.lines}
+        return InventoryWorld(_read_products(connection, product_ids), reserved)
+
+    def save(self, connection: Connection, world: InventoryWorld, now: datetime) -> None:
+        _save_products(connection, world)
+        _save_reservations(connection, world)
+        if world.entries:
+            connection.execute(_insert_ledger, [_ledger_row(entry) for entry in world.entries])
+
+
+def find_product(connection: Connection, product_id: str) -> Product | None:
+    """The product with this id, if there is one."""
+    row = connection.execute(select(products).where(products.c.id == product_id)).first()
+    return None if row is None else _product(row)
+
+
+def list_products(connection: Connection, after: str, limit: int) -> list[Product]:
+    """Up to `limit` products by id, beginning behind `after`."""
+    found = connection.execute(
+        select(products).where(products.c.id > after).order_by(products.c.id).limit(limit)
+    )
+    return [_product(row) for row in found]
+
+
+def _product_ids(subject: Any) -> set[str]:
+    """The products that a subject names itself; others are found through the order's reservation."""
+    match subject:
+        case OrderCreatedEvent():
+            return {item.product_id for item in subject.items}
+        case SetProduct() | Restock():
+            return {subject.product_id}
+        case _:
+            return set()
+
+
+def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str, Reservation]:
+    if not order_ids:
+        return {}
+    rows: dict[str, list[Any]] = {}
+    for row in connection.execute(_load_reservations, {"ids": sorted(order_ids)}):
+        rows.setdefault(row.order_id, []).append(row)
+    return {
+        order_id: Reservation(
+            order_id=order_id,
+            lines=tuple(Line(row.product_id, row.quantity) for row in lines),
+            state=ReservationState(lines[0].state),
+            created_at=lines[0].created_at,
+            updated_at=lines[0].updated_at,
+        )
+        for order_id, lines in rows.items()
+    }
+
+
+def _read_products(connection: Connection, ids: set[str]) -> dict[str, Product]:
+    if not ids:
+        return {}
+    found = connection.execute(_load_products, {"ids": sorted(ids)})
+    return {row.id: _product(row) for row in found}
+
+
+def _save_products(connection: Connection, world: InventoryWorld) -> None:
+    changed = [
+        product
+        for key, product in sorted(world.products.items())
+        if product is not world.products_before.get(key)
+    ]
+    new = [_product_row(product) for product in changed if product.id not in world.products_before]
+    old = [
+        {"key": product.id, **_product_row(product)}
+        for product in changed
+        if product.id in world.products_before
+    ]
+    if new:
+        connection.execute(_insert_products, new)
+    if old:
+        connection.execute(_update_products, old)
+
+
+def _save_reservations(connection: Connection, world: InventoryWorld) -> None:
+    changed = [
+        reservation
+        for key, reservation in world.reservations.items()
+        if reservation is not world.reservations_before.get(key)
+    ]
+    new = [held for held in changed if held.order_id not in world.reservations_before]
+    ended = [held for held in changed if held.order_id in world.reservations_before]
+    if new:
+        connection.execute(
+            _insert_reservations, [row for held in new for row in _reservation_rows(held)]
+        )
+    if ended:
+        connection.execute(
+            _end_reservations,
+            [
+                {"key": held.order_id, "state": held.state.value, "updated_at": held.updated_at}
+                for held in ended
+            ],
+        )
+
+
+def _product(row: Any) -> Product:
+    return Product(
+        id=row.id,
+        name=row.name,
+        price=row.price,
+        currency=row.currency,
+        on_hand=row.stock_quantity,
+        reserved=row.reserved_quantity,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _product_row(product: Product) -> dict[str, Any]:
+    return {
+        "id": product.id,
+        "name": product.name,
+        "price": product.price,
+        "currency": product.currency,
+        "stock_quantity": product.on_hand,
+        "reserved_quantity": product.reserved,
+        "created_at": product.created_at,
+        "updated_at": product.updated_at,
+    }
+
+
+def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
+    for line in reservation.lines:
+        yield {
+            "order_id": reservation.order_id,
+            "product_id": line.product_id,
+            "location": LOCATION,
+            "quantity": line.quantity,
+            "state": reservation.state.value,
+            "created_at": reservation.created_at,
+            "updated_at": reservation.updated_at,
+        }
+
+
+def _ledger_row(entry: LedgerEntry) -> dict[str, Any]:
+    return {
+        "product_id": entry.product_id,
+        "location": LOCATION,
+        "order_id": entry.order_id,
+        "reason": entry.reason.value,
+        "quantity": entry.quantity,
+        "note": entry.note,
+        "entered_at": entry.at,
+    }

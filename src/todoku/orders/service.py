@@ -1,0 +1,34 @@
+"""The story of the orders service: it takes orders and follows them to their end."""
+
+from todoku.contracts import (
+    OrderCreatedEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.engine import Service
+from todoku.orders.domain import (
+    PlaceOrder,
+    cancel_for_lack_of_stock,
+    complete,
+    confirm_reservation,
+    fail,
+    note_shipment,
+    place_order,
+)
+from todoku.orders.store import OrdersStore
+
+orders = Service(
+    name=OrderCreatedEvent.publisher,
+    store=OrdersStore(),
+    commands={PlaceOrder: place_order},
+    reactions={
+        StockReservedEvent: confirm_reservation,
+        StockReservationFailedEvent: cancel_for_lack_of_stock,
+        ShipmentInitiatedEvent: note_shipment,
+        ShipmentCompletedEvent: complete,
+        ShipmentFailedEvent: fail,
+    },
+)

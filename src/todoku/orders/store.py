@@ -1,0 +1,282 @@
+"""The tables of the orders service."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Index,
+    MetaData,
+    Row,
+    Text,
+    bindparam,
+    insert,
+    select,
+    update,
+)
+
+from todoku.contracts import Envelope, OrderedItem
+from todoku.database import Integer64, Timestamp, insert_ignoring_duplicates, table
+from todoku.engine import EngineTables
+from todoku.orders.domain import Order, OrderStatus
+
+metadata = MetaData()
+
+orders = table(
+    "orders",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("total_amount", Integer64, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("shipping_address", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    Column("shipment_id", Text),
+    Column("tracking_number", Text),
+    Column("event_count", Integer64, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    CheckConstraint(
+        "status IN ('PENDING', 'AWAITING_SHIPMENT', 'COMPLETED', 'CANCELLED_NO_STOCK', "
+        "'SHIPMENT_FAILED')",
+        name="status_known",
+    ),
+    CheckConstraint("total_amount BETWEEN 1 AND 9007199254740991", name="total_amount_exact"),
+    CheckConstraint(
+        "status <> 'COMPLETED' OR tracking_number IS NOT NULL", name="completed_tracked"
+    ),
+    Index("orders_by_user", "user_id", "id"),
+    Index("orders_by_status", "status", "id"),
+    clustered=True,
+)
+
+order_items = table(
+    "order_items",
+    metadata,
+    Column("order_id", Text, primary_key=True),
+    Column("line", Integer64, primary_key=True),
+    Column("product_id", Text, nullable=False),
+    Column("quantity", Integer64, nullable=False),
+    Column("price", Integer64, nullable=False),
+    CheckConstraint("quantity >= 1", name="quantity_positive"),
+    CheckConstraint("price >= 1", name="price_positive"),
+    clustered=True,
+)
+
+order_events = table(
+    "order_events",
+    metadata,
+    Column("order_id", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("sequence", Integer64, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("actor", Text),
+    Column("said_at", Timestamp, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    CheckConstraint("sequence >= 1", name="sequence_positive"),
+    clustered=True,
+)
+
+_load_orders = (
+    select(orders)
+    .where(orders.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(orders.c.id)
+    .with_for_update()
+)
+_load_items = (
+    select(order_items)
+    .where(order_items.c.order_id.in_(bindparam("ids", expanding=True)))
+    .order_by(order_items.c.order_id, order_items.c.line)
+)
+_insert_orders = insert(orders)
+_insert_items = insert(order_items)
+_insert_events = insert_ignoring_duplicates(order_events)
+_update_orders = (
+    update(orders)
+    .where(orders.c.id == bindparam("key"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                "status",
+                "reason",
+                "shipment_id",
+                "tracking_number",
+                "event_count",
+                "updated_at",
+            )
+        }
+    )
+)
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of an order's history: what was said, by whom and when, and where the order stood then."""
+
+    sequence: int
+    event_id: str
+    type: str
+    source: str
+    actor: str | None
+    said_at: datetime
+    recorded_at: datetime
+    status: str
+    data: msgspec.Raw
+
+
+class OrdersWorld:
+    """The orders that a batch touches, and what is added to their histories."""
+
+    def __init__(self, found: dict[str, Order], event_counts: dict[str, int]) -> None:
+        self.before = found
+        self.after = dict(found)
+        self.event_counts = event_counts
+        self.recorded: list[tuple[int, str, Envelope]] = []
+
+    def view(self, subject: Any) -> Order | None:
+        return self.after.get(subject.order_id)
+
+    def put(self, subject: Any, state: Order) -> None:
+        self.after[subject.order_id] = state
+
+    def record(self, envelope: Envelope) -> None:
+        order_id = envelope.subject
+        sequence = self.event_counts.get(order_id, 0) + 1
+        self.event_counts[order_id] = sequence
+        self.recorded.append((sequence, self.after[order_id].status, envelope))
+
+
+class OrdersStore:
+    """Loads and saves orders with their items and their history."""
+
+    metadata = metadata
+    tables = EngineTables(metadata)
+
+    def load(self, connection: Connection, subjects: Sequence[Any]) -> OrdersWorld:
+        ids = sorted({subject.order_id for subject in subjects})
+        rows = connection.execute(_load_orders, {"ids": ids}).all()
+        found = {order.id: order for order in _with_items(connection, rows)}
+        return OrdersWorld(found, {row.id: row.event_count for row in rows})
+
+    def save(self, connection: Connection, world: OrdersWorld, now: datetime) -> None:
+        changed = [
+            order
+            for order_id, order in world.after.items()
+            if order is not world.before.get(order_id)
+        ]
+        new = [order for order in changed if order.id not in world.before]
+        if new:
+            connection.execute(_insert_orders, [_order_row(order, world) for order in new])
+            connection.execute(_insert_items, [row for order in new for row in _item_rows(order)])
+        touched = {envelope.subject for _, _, envelope in world.recorded} | {o.id for o in changed}
+        old = sorted(touched & world.before.keys())
+        if old:
+            connection.execute(
+                _update_orders,
+                [{"key": key, **_order_row(world.after[key], world)} for key in old],
+            )
+        if world.recorded:
+            connection.execute(
+                _insert_events,
+                [
+                    _event_row(sequence, status, envelope, now)
+                    for sequence, status, envelope in world.recorded
+                ],
+            )
+
+
+def find_order(connection: Connection, order_id: str) -> Order | None:
+    """The order with this id, if there is one."""
+    rows = connection.execute(select(orders).where(orders.c.id == order_id)).all()
+    return next(iter(_with_items(connection, rows)), None)
+
+
+def history(connection: Connection, order_id: str) -> list[HistoryEntry]:
+    """What was said about an order, in the sequence in which this service learnt of it."""
+    found = connection.execute(
+        select(order_events)
+        .where(order_events.c.order_id == order_id)
+        .order_by(order_events.c.sequence)
+    ).mappings()
+    return [
+        HistoryEntry(**{**row, "data": msgspec.Raw(row["data"].encode())})
+        for row in ({k: v for k, v in row.items() if k != "order_id"} for row in found)
+    ]
+
+
+def _with_items(connection: Connection, rows: Sequence[Row[Any]]) -> list[Order]:
+    if not rows:
+        return []
+    items: dict[str, list[OrderedItem]] = {row.id: [] for row in rows}
+    for row in connection.execute(_load_items, {"ids": list(items)}):
+        items[row.order_id].append(
+            OrderedItem(product_id=row.product_id, quantity=row.quantity, price=row.price)
+        )
+    return [
+        Order(
+            id=row.id,
+            user_id=row.user_id,
+            items=tuple(items[row.id]),
+            total_amount=row.total_amount,
+            currency=row.currency,
+            shipping_address=row.shipping_address,
+            status=OrderStatus(row.status),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            reason=row.reason,
+            shipment_id=row.shipment_id,
+            tracking_number=row.tracking_number,
+        )
+        for row in rows
+    ]
+
+
+def _order_row(order: Order, world: OrdersWorld) -> dict[str, Any]:
+    return {
+        "id": order.id,
+        "user_id": order.user_id,
+        "total_amount": order.total_amount,
+        "currency": order.currency,
+        "shipping_address": order.shipping_address,
+        "status": order.status.value,
+        "reason": order.reason,
+        "shipment_id": order.shipment_id,
+        "tracking_number": order.tracking_number,
+        "event_count": world.event_counts.get(order.id, 0),
+        "created_at": order.created_at,
+        "updated_at": order.updated_at,
+    }
+
+
+def _item_rows(order: Order) -> Iterable[dict[str, Any]]:
+    for line, item in enumerate(order.items, start=1):
+        yield {
+            "order_id": order.id,
+            "line": line,
+            "product_id": item.product_id,
+            "quantity": item.quantity,
+            "price": item.price,
+        }
+
+
+def _event_row(sequence: int, status: str, envelope: Envelope, now: datetime) -> dict[str, Any]:
+    return {
+        "order_id": envelope.subject,
+        "event_id": envelope.id,
+        "sequence": sequence,
+        "type": envelope.type,
+        "source": envelope.source,
+        "actor": envelope.actor,
+        "said_at": envelope.time,
+        "recorded_at": now,
+        "status": status,
+        "data": bytes(envelope.data).decode(),
+    }

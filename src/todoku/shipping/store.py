@@ -1,0 +1,235 @@
+"""The tables of the shipping service."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Index,
+    MetaData,
+    Row,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+
+from todoku.contracts import Envelope, ShippedItem
+from todoku.database import Integer64, Timestamp, table
+from todoku.engine import Due, EngineTables
+from todoku.shipping.domain import Shipment, ShipmentStatus
+
+metadata = MetaData()
+
+shipments = table(
+    "shipments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("order_id", Text, nullable=False),
+    Column("number", Integer64, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer64, nullable=False),
+    Column("due_at", Timestamp),
+    Column("tracking_number", Text),
+    Column("reason", Text),
+    Column("shipping_address", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    UniqueConstraint("order_id", "number"),
+    CheckConstraint(
+        "status IN ('INITIATED', 'BOOKING', 'COMPLETED', 'FAILED')", name="status_known"
+    ),
+    CheckConstraint(
+        "(status IN ('COMPLETED', 'FAILED')) = (due_at IS NULL)", name="unfinished_falls_due"
+    ),
+    CheckConstraint(
+        "(status = 'COMPLETED') = (tracking_number IS NOT NULL)", name="completed_tracked"
+    ),
+    Index(
+        "shipments_due",
+        "due_at",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+    clustered=True,
+)
+
+shipment_items = table(
+    "shipment_items",
+    metadata,
+    Column("shipment_id", Text, primary_key=True),
+    Column("product_id", Text, primary_key=True),
+    Column("quantity", Integer64, nullable=False),
+    CheckConstraint("quantity >= 1", name="quantity_positive"),
+    clustered=True,
+)
+
+_load_shipments = (
+    select(shipments)
+    .where(shipments.c.order_id.in_(bindparam("ids", expanding=True)))
+    .order_by(shipments.c.order_id)
+    .with_for_update()
+)
+_load_items = (
+    select(shipment_items)
+    .where(shipment_items.c.shipment_id.in_(bindparam("ids", expanding=True)))
+    .order_by(shipment_items.c.shipment_id, shipment_items.c.product_id)
+)
+_due = (
+    select(shipments.c.order_id)
+    .where(shipments.c.due_at <= bindparam("now", type_=Timestamp))
+    .order_by(shipments.c.due_at)
+    .limit(bindparam("count"))
+    .with_for_update(skip_locked=True)
+)
+_insert_shipments = insert(shipments)
+_insert_items = insert(shipment_items)
+_update_shipments = (
+    update(shipments)
+    .where(shipments.c.id == bindparam("key"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in ("status", "attempts", "due_at", "tracking_number", "reason", "updated_at")
+        }
+    )
+)
+_next_due_at = select(func.min(shipments.c.due_at)).where(shipments.c.due_at.is_not(None))
+
+
+class ShippingWorld:
+    """The shipments that a batch touches, by order."""
+
+    def __init__(self, found: dict[str, Shipment]) -> None:
+        self.before = found
+        self.after = dict(found)
+
+    def view(self, subject: Any) -> Shipment | None:
+        return self.after.get(_order_id(subject))
+
+    def put(self, subject: Any, state: Shipment) -> None:
+        self.after[_order_id(subject)] = state
+
+    def record(self, envelope: Envelope) -> None:
+        """The shipments are this service's history."""
+
+
+class ShippingStore:
+    """Loads and saves shipments with their items. What falls due is named by its order."""
+
+    metadata = metadata
+    tables = EngineTables(metadata)
+
+    def load(self, connection: Connection, subjects: Sequence[Any]) -> ShippingWorld:
+        ids = sorted({_order_id(subject) for subject in subjects})
+        rows = connection.execute(_load_shipments, {"ids": ids}).all()
+        return ShippingWorld(
+            {shipment.order_id: shipment for shipment in with_items(connection, rows)}
+        )
+
+    def save(self, connection: Connection, world: ShippingWorld, now: datetime) -> None:
+        changed = [
+            shipment
+            for order_id, shipment in world.after.items()
+            if shipment is not world.before.get(order_id)
+        ]
+        new = [shipment for shipment in changed if shipment.order_id not in world.before]
+        old = [shipment for shipment in changed if shipment.order_id in world.before]
+        if new:
+            connection.execute(_insert_shipments, [_shipment_row(shipment) for shipment in new])
+            connection.execute(
+                _insert_items, [row for shipment in new for row in _item_rows(shipment)]
+            )
+        if old:
+            connection.execute(
+                _update_shipments,
+                [{"key": shipment.id, **_shipment_row(shipment)} for shipment in old],
+            )
+
+    def due(self, connection: Connection, now: datetime, limit: int) -> list[Due]:
+        due = connection.scalars(_due, {"now": now, "count": limit})
+        return [Due(order_id) for order_id in due]
+
+    def next_due_at(self, connection: Connection) -> datetime | None:
+        found: datetime | None = connection.scalar(_next_due_at)
+        return found
+
+
+def find_shipment(connection: Connection, shipment_id: str) -> Shipment | None:
+    """The shipment with this id, if there is one."""
+    rows = connection.execute(select(shipments).where(shipments.c.id == shipment_id)).all()
+    return next(iter(with_items(connection, rows)), None)
+
+
+def list_shipments(
+    connection: Connection, order_id: str | None, before: str | None, limit: int
+) -> list[Shipment]:
+    """Up to `limit` shipments, the latest order first, of one order or of all, older than `before`."""
+    query = select(shipments).order_by(shipments.c.id.desc()).limit(limit)
+    if order_id is not None:
+        query = query.where(shipments.c.order_id == order_id)
+    if before is not None:
+        query = query.where(shipments.c.id < before)
+    return with_items(connection, connection.execute(query).all())
+
+
+def with_items(connection: Connection, rows: Sequence[Row[Any]]) -> list[Shipment]:
+    """The shipments of these rows of `shipments`, in the same order."""
+    if not rows:
+        return []
+    items: dict[str, list[ShippedItem]] = {row.id: [] for row in rows}
+    for row in connection.execute(_load_items, {"ids": list(items)}):
+        items[row.shipment_id].append(ShippedItem(product_id=row.product_id, quantity=row.quantity))
+    return [
+        Shipment(
+            id=row.id,
+            order_id=row.order_id,
+            items=tuple(items[row.id]),
+            shipping_address=row.shipping_address,
+            status=ShipmentStatus(row.status),
+            attempts=row.attempts,
+            due_at=row.due_at,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            tracking_number=row.tracking_number,
+            reason=row.reason,
+        )
+        for row in rows
+    ]
+
+
+def _order_id(subject: Any) -> str:
+    order_id: str = subject.key if isinstance(subject, Due) else subject.order_id
+    return order_id
+
+
+def _shipment_row(shipment: Shipment) -> dict[str, Any]:
+    return {
+        "id": shipment.id,
+        "order_id": shipment.order_id,
+        "number": 1,
+        "status": shipment.status.value,
+        "attempts": shipment.attempts,
+        "due_at": shipment.due_at,
+        "tracking_number": shipment.tracking_number,
+        "reason": shipment.reason,
+        "shipping_address": shipment.shipping_address,
+        "created_at": shipment.created_at,
+        "updated_at": shipment.updated_at,
+    }
+
+
+def _item_rows(shipment: Shipment) -> Iterable[dict[str, Any]]:
+    for item in shipment.items:
+        yield {
+            "shipment_id": shipment.id,
+            "product_id": item.product_id,
+            "quantity": item.quantity,
+        }

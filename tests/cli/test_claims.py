@@ -1,0 +1,133 @@
+"""What a command must have to itself: when it cannot, the message says why and what to do."""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from todoku.cli import claims
+from todoku.cli.claims import Port, data_folder, make_data_folder, require_free
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+
+FreePorts = Callable[[int], list[int]]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not free at once will not be: these tests have no dying processes."""
+    monkeypatch.setattr(claims, "PATIENCE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def port(number: int, name: str = "orders", host: str = "127.0.0.1") -> Port:
+    return Port(host, number, name, f"--{name}-port")
+
+
+def failure(claim: Callable[[], object]) -> CommandFailed:
+    with pytest.raises(CommandFailed) as raised:
+        claim()
+    return raised.value
+
+
+def test_free_ports_pass(free_ports: FreePorts) -> None:
+    one, two = free_ports(2)
+
+    require_free([port(one), port(two, "shipping")])
+
+
+def test_a_taken_port_is_named_with_who_wants_it_and_the_flag_to_change_it(taken_port: int) -> None:
+    said = failure(lambda: require_free([port(taken_port)]))
+
+    assert str(said) == (
+        f"todoku: port {taken_port}, wanted by orders, is taken by another program."
+        " Stop that program, or choose another port with --orders-port."
+    )
+    assert said.exit_code is ExitCode.CANNOT_START
+
+
+def test_a_port_that_is_given_back_in_time_passes(
+    free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a `kill -9` of `up`: what it had started takes a moment to end."""
+    (number,) = free_ports(1)
+    dying = socket.create_server(("127.0.0.1", number))
+    monkeypatch.setattr(claims, "PATIENCE_SECONDS", 30.0)
+    monkeypatch.setattr(claims.time, "sleep", lambda _: dying.close())
+
+    require_free([port(number)])
+
+
+def test_a_port_of_a_connection_that_has_just_ended_is_free() -> None:
+    """The kernel keeps the address for a minute; a restart must not have to wait for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", number))
+        connection, _ = server.accept()
+        connection.close()
+        client.recv(1)
+        client.close()
+
+    require_free([port(number)])
+
+
+def test_one_port_cannot_serve_two() -> None:
+    said = failure(lambda: require_free([port(1), port(2, "inventory"), port(2, "shipping")]))
+
+    assert "port 2 is wanted by inventory and shipping" in str(said)
+    assert said.exit_code is ExitCode.USAGE
+
+
+def test_an_address_that_is_not_this_machines_is_explained(free_ports: FreePorts) -> None:
+    (number,) = free_ports(1)
+
+    said = failure(lambda: require_free([port(number, host="192.0.2.1")]))
+
+    assert f"orders cannot listen on 192.0.2.1, port {number}: " in str(said)
+    assert "--host" in str(said)
+
+
+def test_the_data_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+
+    with data_folder(folder):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_data_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with data_folder(tmp_path):
+        said = failure(lambda: data_folder(tmp_path).__enter__())
+
+    assert f"the data folder {tmp_path} is in use by another `todoku up`" in str(said)
+    assert "--data-dir" in str(said)
+    assert said.exit_code is ExitCode.IN_USE
+    with data_folder(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_where_the_data_folder_should_be_is_explained(tmp_path: Path, below: str) -> None:
+    in_the_way = tmp_path / "data"
+    in_the_way.write_text("")
+    folder = in_the_way / below
+
+    said = failure(lambda: make_data_folder(folder))
+
+    assert f"the data folder {folder} cannot be made: " in str(said)
+    assert "--data-dir" in str(said)
+    assert said.exit_code is ExitCode.CANNOT_START
+
+
+def test_a_data_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "up.lock").mkdir()
+
+    said = failure(lambda: data_folder(tmp_path).__enter__())
+
+    assert f"the data folder {tmp_path} cannot be written" in str(said)
+    assert said.exit_code is ExitCode.CANNOT_START

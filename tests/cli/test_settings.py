@@ -1,0 +1,210 @@
+"""Settings: where they come from, what they may be, and what is said when they may not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from todoku.settings import (
+    SERVICES,
+    SETTINGS,
+    Loaded,
+    Settings,
+    SettingsInvalid,
+    Span,
+    load,
+    to_environment,
+    without_password,
+)
+
+
+def load_in(
+    folder: Path,
+    toml: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    **flags: object,
+) -> Loaded:
+    if toml is not None:
+        (folder / "todoku.toml").write_text(toml)
+    return load(flags, environment=environment or {}, directory=folder)
+
+
+def problems_of(environment: Mapping[str, str], folder: Path, toml: str | None = None) -> str:
+    with pytest.raises(SettingsInvalid) as refusal:
+        load_in(folder, toml, environment)
+    return str(refusal.value)
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+    toml = "orders_port = 1\ninventory_port = 2\nshipping_port = 3\n"
+    environment = {"TODOKU_ORDERS_PORT": "4", "TODOKU_INVENTORY_PORT": "5"}
+
+    loaded = load_in(tmp_path, toml, environment, orders_port="6")
+
+    settings = loaded.settings
+    ports = settings.orders_port, settings.inventory_port, settings.shipping_port
+    assert (*ports, settings.nats_port) == (6, 5, 3, 4222)
+    assert [
+        str(loaded.origins[name])
+        for name in ("orders_port", "inventory_port", "shipping_port", "nats_port")
+    ] == [
+        "flag --orders-port",
+        "environment TODOKU_INVENTORY_PORT",
+        f"file {tmp_path / 'todoku.toml'}",
+        "default",
+    ]
+
+
+def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("host = '0.0.0.0'")
+
+    assert load_in(tmp_path, "", {"TODOKU_CONFIG": "other.toml"}).settings.host == "0.0.0.0"
+
+
+def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    said = problems_of({"TODOKU_CONFIG": "absent.toml"}, tmp_path)
+
+    assert "absent.toml cannot be read: No such file" in said
+    assert "TODOKU_CONFIG" in said
+
+
+def test_a_file_that_is_not_toml_is_an_error_that_says_where(tmp_path: Path) -> None:
+    said = problems_of({}, tmp_path, "orders_port 3")
+
+    assert "todoku.toml is not TOML" in said
+    assert "line 1" in said
+
+
+def test_an_unknown_name_in_the_file_is_an_error_with_a_guess(tmp_path: Path) -> None:
+    said = problems_of({}, tmp_path, "order_port = 1")
+
+    assert "'order_port', which is not a setting. Did you mean orders_port?" in said
+
+
+def test_a_misspelt_variable_is_warned_of_and_a_strange_one_is_not(tmp_path: Path) -> None:
+    environment = {"TODOKU_ORDER_PORT": "1", "TODOKU_FAILPOINT": "after-commit:1", "HOME": "/"}
+
+    (warning,) = load_in(tmp_path, environment=environment).warnings
+
+    assert warning.endswith("Did you mean TODOKU_ORDERS_PORT?")
+
+
+def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
+    loaded = load_in(tmp_path, "nats_port = 5", {"TODOKU_NATS_PORT": ""})
+
+    assert loaded.settings.nats_port == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "allowed"),
+    [
+        ("orders_port", "0", "a whole number from 1 to 65535"),
+        ("orders_port", "80.5", "a whole number from 1 to 65535"),
+        ("carrier_success_rate", "1.1", "a number from 0 to 1"),
+        ("carrier_success_rate", "nan", "a number from 0 to 1"),
+        ("carrier_delay_seconds", "3..1", "a number of seconds, or a range like 1..3"),
+        ("carrier_delay_seconds", "-1", "a number of seconds, or a range like 1..3"),
+        ("carrier_delay_seconds", "1..", "a number of seconds, or a range like 1..3"),
+        ("demo_catalogue", "perhaps", "true or false"),
+        ("log_format", "pretty", "auto, console, json"),
+        ("stream_name", "to.do", "letters, digits, - and _"),
+        ("subject_prefix", "a.", "words of letters, digits, - and _, joined by dots"),
+        ("nats_url", "localhost", "nats://HOST:PORT"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_with_all_that_is_needed_to_correct_it(
+    name: str, written: str, allowed: str, tmp_path: Path
+) -> None:
+    variable = SETTINGS[name].variable
+
+    said = problems_of({variable: written}, tmp_path)
+
+    assert said.startswith(f"{name} cannot be '{written}' (environment {variable}): it is ")
+    assert allowed in said
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    environment = {"TODOKU_ORDERS_PORT": "x", "TODOKU_LOG_LEVEL": "loud"}
+
+    assert len(problems_of(environment, tmp_path, "nonsense = 1").splitlines()) == 3
+
+
+def test_a_message_must_be_remembered_longer_than_the_stream_keeps_it(tmp_path: Path) -> None:
+    said = problems_of({"TODOKU_STREAM_MAX_AGE_SECONDS": "172800"}, tmp_path)
+
+    assert "inbox_retention_seconds (172800, default) must be above" in said
+    assert "environment TODOKU_STREAM_MAX_AGE_SECONDS" in said
+
+
+def test_a_port_that_kubernetes_set_is_explained(tmp_path: Path) -> None:
+    said = problems_of({"TODOKU_ORDERS_PORT": "tcp://10.0.0.1:8080"}, tmp_path)
+
+    assert "enableServiceLinks" in said
+
+
+def test_no_problem_shows_a_password(tmp_path: Path) -> None:
+    said = problems_of({"TODOKU_NATS_URL": "http://me:secret@broker"}, tmp_path)
+
+    assert "secret" not in said
+
+
+def test_passwords_are_hidden_in_every_address_of_a_list() -> None:
+    shown = without_password("nats://a:b@one:1,nats://c@two,nats://three")
+
+    assert shown == "nats://***@one:1,nats://***@two,nats://three"
+
+
+@pytest.mark.parametrize(
+    ("written", "span"),
+    [("1..3", Span(1, 3)), ("0", Span(0, 0)), (0.5, Span(0.5, 0.5)), (".5..2.5", Span(0.5, 2.5))],
+)
+def test_a_span_is_a_number_or_a_range(written: object, span: Span) -> None:
+    assert Span.parse(written) == span
+
+
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=2, max_size=2).map(sorted))
+def test_a_span_is_read_as_it_is_written(ends: list[float]) -> None:
+    span = Span(*(float(f"{end:.15g}") for end in ends))
+
+    assert Span.parse(str(span)) == span
+
+
+def test_another_process_reads_exactly_the_same_settings(tmp_path: Path) -> None:
+    """Also where the default differs from the value, and where there is a file beside it."""
+    settings = Settings(
+        data_dir=tmp_path,
+        nats_url="nats://u:p@a:1,nats://b:2",
+        carrier_delay_seconds=Span(0.25, 3),
+        carrier_success_rate=1 / 3,
+        demo_catalogue=True,
+        log_format="json",
+        orders_database_url="postgresql://x/y",
+    )
+
+    read = load_in(tmp_path, "nonsense = 1", to_environment(settings)).settings
+
+    assert read == settings
+
+
+def test_the_data_folder_does_not_depend_on_where_one_stands(tmp_path: Path) -> None:
+    assert load_in(tmp_path, data_dir="x").settings.data_dir == Path.cwd() / "x"
+
+
+def test_every_setting_has_a_meaning_and_a_usable_default() -> None:
+    assert all(setting.meaning.endswith(".") for setting in SETTINGS.values())
+    assert load(environment={"TODOKU_CONFIG": "/dev/null"}).settings == msgspec.structs.replace(
+        Settings(), data_dir=Path.cwd() / "todoku-data"
+    )
+
+
+def test_services_are_found_by_name(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, shipping_database_url="postgresql://x", host="::")
+
+    assert [settings.port(service) for service in SERVICES] == [8080, 8081, 8082]
+    assert settings.http_url("inventory") == "http://[::1]:8081"
+    assert settings.database("orders") == tmp_path / "orders.db"
+    assert settings.database("shipping") == "postgresql://x"
+    assert settings.broker_url == "nats://127.0.0.1:4222"

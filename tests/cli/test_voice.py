@@ -1,0 +1,96 @@
+"""What `todoku up` says and passes on, on a terminal and elsewhere."""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from todoku.cli.voice import Voice
+from todoku.settings import Settings
+
+BROKER_INFO = b"[1] 2026/11/22 18:30:39.600280 [INF] Server is ready"
+BROKER_ERROR = b"[1] 2026/11/22 18:30:39.600280 [ERR] Disk full"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def colours_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+def shown(*lines: tuple[str, bytes], err: TextIO, settings: Settings | None = None) -> list[str]:
+    voice = Voice(settings or Settings(), out=io.StringIO(), err=err)
+    for program, line in lines:
+        voice.show(program, line)
+    assert isinstance(err, io.StringIO)
+    return err.getvalue().splitlines()
+
+
+def test_on_a_terminal_each_line_begins_with_its_programs_name_in_colour() -> None:
+    (line,) = shown(("orders", b"hello"), err=Terminal())
+
+    assert line == "\x1b[36morders    |\x1b[0m hello"
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    assert shown(("orders", b"hello"), err=Terminal()) == ["orders    | hello"]
+
+
+def test_elsewhere_every_line_is_json_also_what_was_not_written_as_json() -> None:
+    lines = shown(
+        ("orders", b'{"event": "hello"}'),
+        ("orders", b"Traceback \xff"),
+        ("broker", BROKER_ERROR),
+        err=io.StringIO(),
+    )
+
+    assert lines[0] == '{"event": "hello"}'
+    assert [json.loads(line) for line in lines[1:]] == [
+        {"service": "orders", "event": "Traceback \ufffd"},
+        {
+            "timestamp": "2026-11-22T18:30:39.600280Z",
+            "level": "error",
+            "event": "Disk full",
+            "service": "broker",
+        },
+    ]
+
+
+def test_the_format_can_be_chosen_wherever_the_lines_go() -> None:
+    assert shown(
+        ("orders", b"hello"), err=io.StringIO(), settings=Settings(log_format="console")
+    ) == ["orders    | hello"]
+    assert shown(("orders", b"{}"), err=Terminal(), settings=Settings(log_format="json")) == ["{}"]
+
+
+def test_the_brokers_routine_is_left_out_unless_everything_is_asked_for() -> None:
+    assert shown(("broker", BROKER_INFO), err=io.StringIO()) == []
+    assert shown(("broker", BROKER_INFO), err=io.StringIO(), settings=Settings(log_level="debug"))
+
+
+@pytest.fixture
+def pipe_without_reader() -> Iterator[TextIO]:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as stream:
+        yield stream
+
+
+def test_a_reader_that_has_gone_away_is_no_reason_to_stop(
+    pipe_without_reader: TextIO, tmp_path: Path
+) -> None:
+    """Nor is what could not be written an error later, when the stream is closed."""
+    voice = Voice(Settings(data_dir=tmp_path), out=pipe_without_reader, err=io.StringIO())
+
+    voice.say("hello")
+    voice.say("hello again")

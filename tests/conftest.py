@@ -1,0 +1,20 @@
+"""What tests of every kind share."""
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    """Ports of 127.0.0.1 that are free now, all different."""
+
+    def choose(count: int) -> list[int]:
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        ports = [each.getsockname()[1] for each in sockets]
+        for each in sockets:
+            each.close()
+        return ports
+
+    return choose
