@@ -11,7 +11,7 @@ ARGS ?=
 .PHONY: help install run test lint check format lock
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 install: $(INSTALLED) ## Set up .venv with the locked dependencies and todoku itself
 

@@ -85,7 +85,7 @@ def audit(connections: dict[str, Connection], now: datetime, *, overdue_after: t
         orders=dict(
             ours.execute(
                 select(orders.c.status, func.count()).group_by(orders.c.status).order_by("status")
-            ).all()  # type: ignore[arg-type]
+            ).all()
         ),
         backlog=_backlog(connections),
         parked={
@@ -179,7 +179,7 @@ def _orders_seen(ours: Connection, stock: Connection, parcels: Connection) -> It
         select(order_events.c.order_id).where(order_events.c.type == "OrderCreatedEvent")
     ):
         of(order_id).said_created = True
-    for row in stock.execute(
+    for held in stock.execute(
         select(
             reservations.c.order_id,
             reservations.c.product_id,
@@ -187,17 +187,17 @@ def _orders_seen(ours: Connection, stock: Connection, parcels: Connection) -> It
             reservations.c.state,
         ).order_by(reservations.c.order_id, reservations.c.product_id)
     ):
-        order = of(row.order_id)
-        order.reservation = ReservationState(row.state)
-        order.reserved += ((row.product_id, row.quantity),)
-    for row in stock.execute(
+        order = of(held.order_id)
+        order.reservation = ReservationState(held.state)
+        order.reserved += ((held.product_id, held.quantity),)
+    for entry in stock.execute(
         select(stock_ledger.c.order_id, stock_ledger.c.product_id, stock_ledger.c.quantity)
         .where(stock_ledger.c.order_id.is_not(None))
         .order_by(stock_ledger.c.order_id, stock_ledger.c.product_id)
     ):
-        of(row.order_id).deducted += ((row.product_id, -row.quantity),)
-    for row in parcels.execute(select(shipments.c.order_id, shipments.c.status)):
-        of(row.order_id).shipment = ShipmentStatus(row.status)
+        of(entry.order_id).deducted += ((entry.product_id, -entry.quantity),)
+    for parcel in parcels.execute(select(shipments.c.order_id, shipments.c.status)):
+        of(parcel.order_id).shipment = ShipmentStatus(parcel.status)
     yield from (seen[order_id] for order_id in sorted(seen))
 
 

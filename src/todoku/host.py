@@ -1,11 +1,54 @@
 """Puts the services together, and runs any one of them."""
 
-from todoku.engine import Service
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import structlog
+import uvicorn
+from uuid_utils import uuid7
+
+from todoku import logs
+from todoku.broker.nats import NatsBroker
+from todoku.database import Database, migrate
+from todoku.engine import (
+    EngineMetrics,
+    Process,
+    Service,
+    SteadyClock,
+    Topology,
+    Tuning,
+    failpoint_from_environment,
+)
+from todoku.inventory.catalogue import DEMO_CATALOGUE, is_empty
+from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory
+from todoku.orders.http import orders_api
 from todoku.orders.service import orders
-from todoku.settings import Settings
+from todoku.settings import ServiceName, Settings
 from todoku.shipping.carriers import Carrier, SimulatedCarrier, pickup_delay
+from todoku.shipping.http import shipping_api
 from todoku.shipping.service import shipping
+from todoku.web import Api, Backend, Limits, application
+
+log = structlog.get_logger(__name__)
+
+LOCK_WAIT_SECONDS = 10.0
+"""How long a start waits for an earlier process of the same service to let go of its database."""
+
+READER_THREADS = 2
+
+APIS: dict[str, Callable[[Backend], Api]] = {
+    "orders": orders_api,
+    "inventory": inventory_api,
+    "shipping": shipping_api,
+}
+"""What each service offers over HTTP."""
 
 
 def assemble(settings: Settings, carrier: Carrier | None = None) -> tuple[Service, ...]:
@@ -17,3 +60,139 @@ def assemble(settings: Settings, carrier: Carrier | None = None) -> tuple[Servic
         inventory,
         shipping(carrier or simulated, lambda key: pickup_delay(key, delay.low, delay.high, seed)),
     )
+
+
+async def serve(name: ServiceName, settings: Settings, stop: asyncio.Event) -> None:
+    """Run a service until `stop` is set, then finish what is under way.
+
+    Raises what keeps it from starting or from going on: a `DatabaseError`, a `BrokerUnsuitable`, or
+    the error of a loop that failed. Whatever is raised, nothing that was answered is lost by it.
+    """
+    logs.configure(settings.log_level, settings.log_format, name)
+    with Database.open(settings.database(name), lock_wait_seconds=LOCK_WAIT_SECONDS) as database:
+        migrate(database, f"todoku.{name}")
+        with _runner(1, "writer") as run_write, _runner(READER_THREADS, "reader") as run_read:
+            process = _process(name, settings, database, run_write, run_read)
+            await process.start()
+            try:
+                await _seed(name, settings, process, database, run_read)
+                await _serve_http(name, settings, process, database, run_read, stop)
+            finally:
+                await process.stop()
+
+
+def _process(
+    name: str, settings: Settings, database: Database, run_write: Any, run_read: Any
+) -> Process:
+    services = assemble(settings)
+    service = next(service for service in services if service.name == name)
+    return Process(
+        service,
+        database,
+        service.store.tables,
+        _broker(name, settings, services),
+        Topology(services),
+        owner=f"{socket.gethostname()}:{os.getpid()}:{uuid7()}",
+        clock=SteadyClock(),
+        run_write=run_write,
+        run_read=run_read,
+        tuning=Tuning(
+            batch_max=settings.batch_messages_max,
+            credit=settings.mailbox_messages_max,
+            commands_max=settings.mailbox_commands_max,
+            inbox_retention_seconds=settings.inbox_retention_seconds,
+        ),
+        failpoint=failpoint_from_environment(),
+    )
+
+
+def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> NatsBroker:
+    return NatsBroker(
+        settings.broker_url.split(","),
+        stream=settings.stream_name,
+        subjects=[f"{service.name}.>" for service in services],
+        prefix=settings.subject_prefix,
+        name=f"todoku {name}",
+        max_age_seconds=settings.stream_max_age_seconds,
+        max_bytes=settings.stream_max_bytes,
+    )
+
+
+async def _seed(
+    name: str, settings: Settings, process: Process, database: Database, run_read: Any
+) -> None:
+    """Put the demo catalogue into an empty inventory, if that is wanted."""
+    if name != inventory.name or not settings.demo_catalogue:
+        return
+
+    def nothing_there() -> bool:
+        with database.read() as connection:
+            return is_empty(connection)
+
+    if await run_read(nothing_there):
+        await asyncio.gather(*(process.ask(product) for product in DEMO_CATALOGUE))
+        log.info("the inventory was empty and now holds the demo catalogue")
+
+
+async def _serve_http(
+    name: ServiceName,
+    settings: Settings,
+    process: Process,
+    database: Database,
+    run_read: Any,
+    stop: asyncio.Event,
+) -> None:
+    """Answer HTTP until `stop` is set or the process has failed."""
+    backend = Backend(process=process, database=database, run_read=run_read)
+    app = application(
+        APIS[name](backend),
+        backend,
+        limits=Limits(body_bytes_max=settings.request_body_bytes_max),
+        collectors=[EngineMetrics(process)],
+    )
+    server = _Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port(name),
+            http="httptools",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
+        )
+    )
+    serving = asyncio.create_task(server.serve())
+    failing = asyncio.create_task(process.failed())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((serving, failing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        server.should_exit = True
+        await serving
+        for task in (failing, stopping):
+            task.cancel()
+    if failing.done() and not failing.cancelled():
+        failing.result()
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def _runner(threads: int, name: str) -> Iterator[Any]:
+    """Threads that run plain functions for the event loop: `await run(function, *arguments)`."""
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+
+        async def run(function: Callable[..., Any], *arguments: Any) -> Any:
+            return await asyncio.get_running_loop().run_in_executor(
+                pool, partial(function, *arguments)
+            )
+
+        yield run

@@ -1,6 +1,7 @@
 """What a command must have to itself: when it cannot, the message says why and what to do."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_a_port_that_is_given_back_in_time_passes(
     (number,) = free_ports(1)
     dying = socket.create_server(("127.0.0.1", number))
     monkeypatch.setattr(claims, "PATIENCE_SECONDS", 30.0)
-    monkeypatch.setattr(claims.time, "sleep", lambda _: dying.close())
+    monkeypatch.setattr(time, "sleep", lambda _: dying.close())
 
     require_free([port(number)])
 

@@ -45,6 +45,14 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
+class _Client(Client):
+    """nats-py's client, which on a lost connection fails in its last flush, for nobody to hear."""
+
+    async def _process_op_err(self, error: Exception) -> None:
+        with contextlib.suppress(OSError):
+            await super()._process_op_err(error)
+
+
 class NobodyAnswers(BrokerUnavailable):
     """Nothing listens on the subject: no stream stores it, or JetStream is not there."""
 
@@ -96,7 +104,7 @@ class Link:
     """
 
     def __init__(self, trouble: Callable[[BrokerError], None]) -> None:
-        self._client = Client()
+        self._client = _Client()
         self._trouble = trouble
         self._inbox = ""
         self._flights: dict[str, _Flight] = {}

@@ -1,12 +1,13 @@
 """The commands a person types: one file each, imported when it is the one that was typed."""
 
 import sys
-from typing import Any
-
-from cyclopts import App
+from typing import TYPE_CHECKING, Any
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 COMMANDS = {
     "up": "Start the broker and all services here, and keep them running.",
@@ -22,11 +23,14 @@ def _version() -> str:
     return f"todoku {__version__}"
 
 
-def application(typed: str | None = None) -> App:
+def application(typed: str | None = None) -> "App":
     """The command line, with every command still unloaded.
 
     The one that was `typed` is explained by its docstring, the others by their line in the list.
     """
+    # Here, where Ctrl-C is already answered: it takes a noticeable moment.
+    from cyclopts import App
+
     app = App(
         name="todoku",
         help="Order fulfilment that never loses an order.",

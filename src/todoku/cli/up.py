@@ -73,6 +73,7 @@ async def _keep_up(
     )
     stop = asyncio.Event()
     on_stop_signals(stop, again=supervisor.hurry)
+    voice.say(f"starting; data in {settings.data_dir}")
     async with asyncio.TaskGroup() as tasks:
         greeting = tasks.create_task(_greet(settings, server, supervisor, voice, started))
         farewell = tasks.create_task(_take_leave(stop, greeting, voice))

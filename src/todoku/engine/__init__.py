@@ -1,8 +1,10 @@
 """Everything that makes a service reliable, and nothing about orders, stock or shipments."""
 
 from todoku.engine.clock import Clock, SteadyClock
+from todoku.engine.failpoints import from_environment as failpoint_from_environment
 from todoku.engine.mailbox import MailboxFull
 from todoku.engine.messages import Due
+from todoku.engine.metrics import EngineMetrics
 from todoku.engine.process import Process, Tuning
 from todoku.engine.service import Agenda, Decide, Service, Store, Topology, World
 from todoku.engine.tables import EngineTables
@@ -13,6 +15,7 @@ __all__ = [
     "Clock",
     "Decide",
     "Due",
+    "EngineMetrics",
     "EngineTables",
     "MailboxFull",
     "Patience",
@@ -23,4 +26,5 @@ __all__ = [
     "Topology",
     "Tuning",
     "World",
+    "failpoint_from_environment",
 ]

@@ -27,6 +27,7 @@ class Mailbox:
         self._messages: deque[Message] = deque()
         self._receipts: deque[Message] = deque()
         self._arrived = asyncio.Event()
+        self._emptied = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._commands) + len(self._messages) + len(self._receipts)
@@ -64,6 +65,7 @@ class Mailbox:
         """Wait until something is here, or until `until`."""
         if self:
             return
+        self._emptied.set()
         self._arrived.clear()
         timeout = None if until is None else max(0.0, (until - now).total_seconds())
         try:
@@ -71,6 +73,12 @@ class Mailbox:
                 await self._arrived.wait()
         except TimeoutError:
             return
+
+    async def emptied(self) -> None:
+        """Wait until nothing waits here and the writer comes for more."""
+        self._emptied.clear()
+        self._arrived.set()
+        await self._emptied.wait()
 
     def take(self, limit: int) -> list[Message]:
         """Up to `limit` of what waits, oldest first in each lane.

@@ -23,6 +23,8 @@ from todoku.engine.writer import Outcome, Patience, Writer
 
 log = structlog.get_logger(__name__)
 
+DRAIN_SECONDS_MAX = 2.0
+
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """How much the engine takes at a time, and how often it looks around."""
@@ -37,9 +39,18 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float = 15.0
     effect_timeout_seconds: float = 10.0
     inbox_retention_seconds: float = 14 * 86_400.0
-    prune_seconds: float = 60.0
     prune_count: int = 5_000
     patience: Patience = Patience()
+
+
+class Counts(msgspec.Struct):
+    """What a process has done since its start."""
+
+    batches: int = 0
+    commands: int = 0
+    settled: int = 0
+    put_back: int = 0
+    parked: int = 0
 
 
 class ReceiptMessage(msgspec.Struct, frozen=True):
@@ -110,8 +121,19 @@ class Process:
         self._next_due_at: datetime | None = None
         self._effects: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        self.counts = Counts()
         self.database_well = False
         self._stopping = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker answers."""
+        return self._broker.connected
+
+    @property
+    def effects_running(self) -> int:
+        """How many calls outside are under way."""
+        return len(self._effects)
 
     async def start(self) -> None:
         """Take over what earlier processes owe, connect, and begin. Needs the database, not the broker."""
@@ -233,6 +255,7 @@ class Process:
                 return outcome
 
     def _carry_out(self, outcome: Outcome) -> None:
+        self._count(outcome)
         for asked, result in outcome.answers:
             asked.answer(result)
         self.relay.offer(outcome.said)
@@ -244,6 +267,13 @@ class Process:
             self._failpoint("after-receipt")
         for effect in outcome.effects:
             self._start_effect(effect)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.counts.batches += 1
+        self.counts.commands += len(outcome.answers)
+        self.counts.settled += len(outcome.acks)
+        self.counts.put_back += len(outcome.naks)
+        self.counts.parked += len(outcome.terms)
 
     def _settle(self, outcome: Outcome) -> None:
         subscription = self._subscription
@@ -291,17 +321,10 @@ class Process:
 
     async def _drain(self) -> None:
         """Wait, within bounds, until what is in the mailbox is committed."""
-
-        async def emptied() -> None:
-            while self.mailbox:
-                await asyncio.sleep(0.01)
-
         try:
-            await asyncio.wait_for(emptied(), timeout=2.0)
+            await asyncio.wait_for(self.mailbox.emptied(), timeout=DRAIN_SECONDS_MAX)
         except TimeoutError:
-            log.info(
-                "stopped with messages in the mailbox: they come again", left=len(self.mailbox)
-            )
+            log.info("stopped with a full mailbox: its messages come again", left=len(self.mailbox))
 
     async def _adopt(self) -> None:
         now = self.clock.now()
@@ -309,9 +332,8 @@ class Process:
 
     async def _prune(self) -> None:
         before = self.clock.now() - timedelta(seconds=self.tuning.inbox_retention_seconds)
-        count = self.tuning.prune_count
-        while await self._run_write(self.writer.forget, before, count) == count:
-            await asyncio.sleep(0)
+        # A bounded number at a time: pruning shares the writer with everything else.
+        await self._run_write(self.writer.forget, before, self.tuning.prune_count)
 
 
 def _read(delivery: Delivery) -> Heard | Unreadable:

@@ -75,6 +75,11 @@ class Relay:
         self.events_repeated = 0
 
     @property
+    def unsent(self) -> int:
+        """How many events wait to be sent, as far as this process has counted."""
+        return len(self._waiting) + self._last - self._taken
+
+    @property
     def idle(self) -> bool:
         """Whether everything owed has been sent at least once."""
         return not self._waiting and self._taken == self._last

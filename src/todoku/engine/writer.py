@@ -296,8 +296,12 @@ class _Work:
     def react(self, world: World, message: Heard) -> None:
         """Decide on an event; one that fails is tried again later, and in the end parked."""
         envelope = message.envelope
+        decide = self.service.reactions.get(type(message.event))
+        if decide is None:
+            # A durable keeps the subjects of the version that made it, and that one reacted to more.
+            self._settle(message)
+            return
         try:
-            decide = self.service.reactions[type(message.event)]
             self._apply(
                 world,
                 decide,

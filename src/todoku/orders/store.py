@@ -212,6 +212,26 @@ def history(connection: Connection, order_id: str) -> list[HistoryEntry]:
     ]
 
 
+def list_orders(
+    connection: Connection,
+    *,
+    user_id: str | None,
+    status: OrderStatus | None,
+    before: str | None,
+    limit: int,
+) -> list[Order]:
+    """Up to `limit` orders, the newest first, of one user or all, in one status or any, older than
+    `before`."""
+    query = select(orders).order_by(orders.c.id.desc()).limit(limit)
+    if user_id is not None:
+        query = query.where(orders.c.user_id == user_id)
+    if status is not None:
+        query = query.where(orders.c.status == status.value)
+    if before is not None:
+        query = query.where(orders.c.id < before)
+    return _with_items(connection, connection.execute(query).all())
+
+
 def _with_items(connection: Connection, rows: Sequence[Row[Any]]) -> list[Order]:
     if not rows:
         return []

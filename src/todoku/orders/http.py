@@ -1,0 +1,303 @@
+"""Orders over HTTP: place one, look at it, follow its history, list them."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from uuid_utils import uuid7
+
+from todoku.contracts import OrderedItem, Personal
+from todoku.orders.domain import InvalidOrder, Order, OrderStatus, PlaceOrder
+from todoku.orders.store import HistoryEntry, find_order, history, list_orders
+from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web.fields import (
+    ITEMS_MAX,
+    Address,
+    Currency,
+    Cursor,
+    PageLimit,
+    Price,
+    ProductId,
+    Quantity,
+    UserId,
+    Uuid,
+    canonical_uuid,
+)
+from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
+from todoku.web.problems import DATABASE_UNAVAILABLE, INVALID_ORDER, UNKNOWN_ORDER
+
+
+class NewItem(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, gc=False
+):
+    """A number of pieces of one product, at a price for each."""
+
+    product_id: ProductId
+    quantity: Quantity
+    price: Price
+
+
+class NewOrder(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+):
+    """What somebody wants to have. The lines of the same product are added up."""
+
+    user_id: Annotated[UserId, Personal]
+    items: Annotated[tuple[NewItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
+    shipping_address: Annotated[Address, Personal] = ""
+    currency: Currency = "JPY"
+
+
+class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An order as it stands. `totalAmount` and prices are in minor units of `currency`."""
+
+    id: str
+    user_id: Annotated[str, Personal]
+    items: tuple[OrderedItem, ...]
+    total_amount: int
+    currency: str
+    shipping_address: Annotated[str, Personal]
+    status: OrderStatus
+    reason: str | None
+    shipment_id: str | None
+    tracking_number: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Orders, the newest first; `nextCursor` leads to older ones, and is null on the last page."""
+
+    items: list[OrderView]
+    next_cursor: str | None
+
+
+class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Something that was said about an order: `time` is when its `source` decided it, `recordedAt`
+    when this service learnt of it, `status` where the order stood then, `data` the event itself."""
+
+    sequence: int
+    id: str
+    type: str
+    source: str
+    actor: str | None
+    time: datetime
+    recorded_at: datetime
+    status: OrderStatus
+    data: msgspec.Raw
+
+
+class OrderHistory(msgspec.Struct, frozen=True):
+    """The whole history of an order, in the sequence in which this service learnt of it."""
+
+    items: list[OrderEventView]
+
+
+class OrderQuery(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+):
+    """Which orders are listed."""
+
+    user_id: UserId | UnsetType = UNSET
+    status: OrderStatus | UnsetType = UNSET
+    limit: PageLimit = DEFAULT_LIMIT
+    cursor: Cursor | UnsetType = UNSET
+
+
+def orders_api(backend: Backend) -> Api:
+    """What the orders service offers."""
+    routes = OrderRoutes(backend)
+    order_id = {"orderId": Annotated[Uuid, Meta(description="The id of an order.")]}
+    return Api(
+        title="Todoku orders",
+        description=ABOUT,
+        refusals={InvalidOrder: INVALID_ORDER},
+        operations=[
+            Operation(
+                id="placeOrder",
+                method="POST",
+                path="/orders",
+                summary="Place an order",
+                description=ABOUT_PLACING,
+                handle=routes.place,
+                body=NewOrder,
+                examples={"two products": EXAMPLE_ORDER},
+                answers=[
+                    Answer(
+                        status=201,
+                        meaning="The order is accepted and will not be lost.",
+                        content=OrderView,
+                        headers={"Location": "Where the order is from now on."},
+                    )
+                ],
+                problems=[INVALID_ORDER],
+            ),
+            Operation(
+                id="listOrders",
+                method="GET",
+                path="/orders",
+                summary="List orders, the newest first",
+                handle=routes.list,
+                query=OrderQuery,
+                answers=[
+                    Answer(
+                        status=200,
+                        meaning="A page of orders. Orders that arrive meanwhile do not move it.",
+                        content=OrderPage,
+                        headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
+                    )
+                ],
+                problems=[DATABASE_UNAVAILABLE],
+            ),
+            Operation(
+                id="getOrder",
+                method="GET",
+                path="/orders/{orderId}",
+                path_parameters=order_id,
+                summary="Look at an order",
+                handle=routes.show,
+                answers=[Answer(status=200, meaning="The order.", content=OrderView)],
+                problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
+            ),
+            Operation(
+                id="getOrderEvents",
+                method="GET",
+                path="/orders/{orderId}/events",
+                path_parameters=order_id,
+                summary="Read an order's history",
+                handle=routes.history,
+                answers=[Answer(status=200, meaning="The history.", content=OrderHistory)],
+                problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
+            ),
+        ],
+    )
+
+
+class OrderRoutes:
+    """The routes: parse → command → reply."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def place(self, call: Call) -> Reply:
+        new: NewOrder = call.body
+        order_id = str(uuid7())
+        address = f"/orders/{order_id}"
+        order: Order = await self._backend.ask(
+            PlaceOrder(
+                order_id=order_id,
+                user_id=new.user_id,
+                items=tuple(
+                    OrderedItem(
+                        product_id=item.product_id, quantity=item.quantity, price=item.price
+                    )
+                    for item in new.items
+                ),
+                currency=new.currency,
+                shipping_address=new.shipping_address,
+            ),
+            traceparent=call.traceparent,
+            find_out=f"GET {address} finds the order once it is accepted.",
+        )
+        return Reply(201, _view(order), {"Location": address})
+
+    async def show(self, call: Call) -> Reply:
+        order_id = _order_id(call)
+        order = await self._backend.read(find_order, order_id)
+        if order is None:
+            raise _unknown_order(order_id)
+        return Reply(200, _view(order))
+
+    async def history(self, call: Call) -> Reply:
+        order_id = _order_id(call)
+        entries = await self._backend.read(history, order_id)
+        if not entries:  # an order is accepted together with the first entry of its history
+            raise _unknown_order(order_id)
+        return Reply(200, OrderHistory([_event_view(entry) for entry in entries]))
+
+    async def list(self, call: Call) -> Reply:
+        query: OrderQuery = call.query
+        orders = await self._backend.read(
+            list_orders,
+            user_id=query.user_id or None,
+            status=query.status or None,
+            before=from_cursor(query.cursor, canonical_uuid),
+            limit=query.limit + 1,
+        )
+        page = orders[: query.limit]
+        cursor = to_cursor(page[-1].id) if len(orders) > len(page) else None
+        return Reply(
+            200,
+            OrderPage([_view(order) for order in page], cursor),
+            next_page("/orders", query, cursor),
+        )
+
+
+def _order_id(call: Call) -> str:
+    """The order that the path names. What is no UUID is no order."""
+    order_id = call.path["orderId"]
+    canonical = canonical_uuid(order_id)
+    if canonical is None:
+        raise _unknown_order(order_id)
+    return canonical
+
+
+def _unknown_order(order_id: str) -> Problem:
+    return Problem(
+        UNKNOWN_ORDER,
+        f"There is no order {order_id!r}: use the id from the answer to POST /orders.",
+    )
+
+
+def _view(order: Order) -> OrderView:
+    return OrderView(
+        id=order.id,
+        user_id=order.user_id,
+        items=order.items,
+        total_amount=order.total_amount,
+        currency=order.currency,
+        shipping_address=order.shipping_address,
+        status=order.status,
+        reason=order.reason,
+        shipment_id=order.shipment_id,
+        tracking_number=order.tracking_number,
+        created_at=order.created_at,
+        updated_at=order.updated_at,
+    )
+
+
+def _event_view(entry: HistoryEntry) -> OrderEventView:
+    return OrderEventView(
+        sequence=entry.sequence,
+        id=entry.event_id,
+        type=entry.type,
+        source=entry.source,
+        actor=entry.actor,
+        time=entry.said_at,
+        recorded_at=entry.recorded_at,
+        status=OrderStatus(entry.status),
+        data=entry.data,
+    )
+
+
+ABOUT = """\
+Takes orders and follows them to their end.
+
+Money is in minor units of an ISO 4217 currency, times are UTC. Every error is an RFC 9457 problem
+whose `type` is the address of a page about it. Parameters and fields that are not known are
+refused. Lists come in pages: follow `nextCursor`, or the Link header."""
+
+ABOUT_PLACING = """\
+The answer comes once the order is safely on disk; the rest happens by itself. An order for more
+than there is in stock, or for an unknown product, is accepted, and becomes `CANCELLED_NO_STOCK`
+with a reason. Lines of the same product must have one price and are added up."""
+
+EXAMPLE_ORDER: dict[str, Any] = {
+    "userId": "user123",
+    "items": [
+        {"productId": "prod001", "quantity": 2, "price": 5000},
+        {"productId": "prod002", "quantity": 1, "price": 3000},
+    ],
+    "shippingAddress": "1-1 Chiyoda, Tokyo",
+}

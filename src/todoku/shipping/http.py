@@ -1,0 +1,151 @@
+"""Shipments over HTTP: look at them."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from todoku.contracts import Personal, ShippedItem
+from todoku.shipping.domain import Shipment, ShipmentStatus
+from todoku.shipping.store import find_shipment, list_shipments
+from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web.fields import Cursor, PageLimit, Uuid, canonical_uuid
+from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
+from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_SHIPMENT
+
+
+class ShipmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A parcel for an order; `attempts` counts the calls to the carrier."""
+
+    id: str
+    order_id: str
+    items: tuple[ShippedItem, ...]
+    shipping_address: Annotated[str, Personal]
+    status: ShipmentStatus
+    attempts: int
+    tracking_number: str | None
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ShipmentPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Shipments, the newest order first; `nextCursor` leads to older ones, and is null on the last
+    page."""
+
+    items: list[ShipmentView]
+    next_cursor: str | None
+
+
+class ShipmentQuery(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+):
+    """Which shipments are listed."""
+
+    order_id: Annotated[Uuid, Meta(description="The id of an order.")] | UnsetType = UNSET
+    limit: PageLimit = DEFAULT_LIMIT
+    cursor: Cursor | UnsetType = UNSET
+
+
+def shipping_api(backend: Backend) -> Api:
+    """What the shipping service offers."""
+    routes = ShipmentRoutes(backend)
+    return Api(
+        title="Todoku shipping",
+        description=ABOUT,
+        operations=[
+            Operation(
+                id="listShipments",
+                method="GET",
+                path="/shipments",
+                summary="List shipments, the newest order first",
+                handle=routes.list,
+                query=ShipmentQuery,
+                answers=[
+                    Answer(
+                        status=200,
+                        meaning="A page of shipments.",
+                        content=ShipmentPage,
+                        headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
+                    )
+                ],
+                problems=[DATABASE_UNAVAILABLE],
+            ),
+            Operation(
+                id="getShipment",
+                method="GET",
+                path="/shipments/{shipmentId}",
+                path_parameters={
+                    "shipmentId": Annotated[Uuid, Meta(description="The id of a shipment.")]
+                },
+                summary="Look at a shipment",
+                handle=routes.show,
+                answers=[Answer(status=200, meaning="The shipment.", content=ShipmentView)],
+                problems=[UNKNOWN_SHIPMENT, DATABASE_UNAVAILABLE],
+            ),
+        ],
+    )
+
+
+class ShipmentRoutes:
+    """The routes: parse → read → reply."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def list(self, call: Call) -> Reply:
+        query: ShipmentQuery = call.query
+        shipments = await self._backend.read(
+            list_shipments,
+            order_id=canonical_uuid(query.order_id) if query.order_id else None,
+            before=from_cursor(query.cursor, canonical_uuid),
+            limit=query.limit + 1,
+        )
+        page = shipments[: query.limit]
+        cursor = to_cursor(page[-1].id) if len(shipments) > len(page) else None
+        return Reply(
+            200,
+            ShipmentPage([_view(shipment) for shipment in page], cursor),
+            next_page("/shipments", query, cursor),
+        )
+
+    async def show(self, call: Call) -> Reply:
+        shipment_id = call.path["shipmentId"]
+        canonical = canonical_uuid(shipment_id)
+        if canonical is None:  # what is no UUID is no shipment
+            raise _unknown_shipment(shipment_id)
+        shipment = await self._backend.read(find_shipment, canonical)
+        if shipment is None:
+            raise _unknown_shipment(shipment_id)
+        return Reply(200, _view(shipment))
+
+
+def _unknown_shipment(shipment_id: str) -> Problem:
+    return Problem(
+        UNKNOWN_SHIPMENT,
+        f"There is no shipment {shipment_id!r}: see GET /shipments?orderId=….",
+    )
+
+
+def _view(shipment: Shipment) -> ShipmentView:
+    return ShipmentView(
+        id=shipment.id,
+        order_id=shipment.order_id,
+        items=shipment.items,
+        shipping_address=shipment.shipping_address,
+        status=shipment.status,
+        attempts=shipment.attempts,
+        tracking_number=shipment.tracking_number,
+        reason=shipment.reason,
+        created_at=shipment.created_at,
+        updated_at=shipment.updated_at,
+    )
+
+
+ABOUT = """\
+Hands to a carrier what was set aside for an order.
+
+Shipments open by themselves when an order's stock is reserved. Times are UTC. Every error is an
+RFC 9457 problem whose `type` is the address of a page about it. Parameters that are not known are
+refused."""

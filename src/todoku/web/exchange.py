@@ -1,0 +1,192 @@
+"""What comes in and what goes out: a request as a route sees it, and its reply."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar.types import Receive, Scope, Send
+
+from todoku.web.explanations import explain
+from todoku.web.problems import (
+    BODY_TOO_LARGE,
+    INVALID_BODY,
+    INVALID_PARAMETER,
+    MALFORMED_JSON,
+    REQUEST_TOO_SLOW,
+    UNSUPPORTED_MEDIA_TYPE,
+    Fault,
+    Problem,
+)
+
+# The rest of a refused body would be taken for the next request.
+HANG_UP: Final = {"Connection": "close"}
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete; there is nobody to answer."""
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """A request that was read: parameters of the path, the query and the body as the operation
+    declares them, and the W3C Trace Context it came with."""
+
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    traceparent: str | None
+
+
+class Reply:
+    """A reply in JSON; an ASGI application."""
+
+    __slots__ = ("_body", "_headers", "status")
+
+    def __init__(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self._body = encode(content)
+        self._headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(self._body)),
+        ]
+        for name, value in (headers or {}).items():
+            self._headers.append((name.lower().encode(), value.encode("latin-1")))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
+        body = b"" if scope.get("method") == "HEAD" else self._body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, *, bytes_max: int, seconds_max: float
+) -> bytes:
+    """The whole body of a request that must be JSON.
+
+    Raises `Problem` when it is of another type, too large or too slow, and `ClientGone`.
+    """
+    _require_json(headers)
+    if int(headers.get(b"content-length", b"0")) > bytes_max:
+        raise _too_large(bytes_max)
+    try:
+        async with asyncio.timeout(seconds_max):
+            return await _receive_all(receive, bytes_max)
+    except TimeoutError:
+        raise Problem(
+            REQUEST_TOO_SLOW,
+            f"The body was not complete after {seconds_max:g} seconds: send the request again.",
+            headers=HANG_UP,
+        ) from None
+
+
+async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        part = message["body"]
+        if len(body) + len(part) > bytes_max:
+            raise _too_large(bytes_max)
+        body = body + part if body else part
+        if not message["more_body"]:
+            return body
+
+
+def _too_large(bytes_max: int) -> Problem:
+    return Problem(
+        BODY_TOO_LARGE,
+        f"The body is larger than the {bytes_max} bytes that are allowed: send less at a time.",
+        headers=HANG_UP,
+    )
+
+
+_is_json = re.compile(rb'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE).fullmatch
+
+
+def _require_json(headers: Mapping[bytes, bytes]) -> None:
+    content_type = headers.get(b"content-type", b"")
+    if content_type != b"application/json" and not _is_json(content_type):
+        found = f"not {content_type.decode('latin-1')!r}" if content_type else "which is missing"
+        raise Problem(
+            UNSUPPORTED_MEDIA_TYPE,
+            f"Send the body as JSON, with the header Content-Type: application/json, {found}.",
+            headers=HANG_UP,
+        )
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise Problem(
+            UNSUPPORTED_MEDIA_TYPE,
+            "Send the body uncompressed, without the header Content-Encoding.",
+            headers=HANG_UP,
+        )
+
+
+def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    """The body as its struct. Raises `Problem`."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        advice, names = explain(error)
+        pointer = "#" + "".join("/" + _escape(name) for name in names)
+        fault = Fault(advice, pointer=pointer)
+        raise Problem(INVALID_BODY, f"{pointer}: {advice}", errors=[fault]) from error
+    except UnicodeDecodeError as error:
+        raise Problem(MALFORMED_JSON, "The body is not UTF-8: encode it as UTF-8.") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Problem(
+            MALFORMED_JSON, f"The body is not JSON: {error}. Send one JSON object."
+        ) from error
+
+
+def _escape(name: str) -> str:
+    """A name in a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def decode_query(kind: type[Any], query_string: bytes) -> Any:
+    """The parameters after the question mark as their struct. Raises `Problem`."""
+    pairs = _pairs(query_string)
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise invalid_parameter(twice, "Given more than once: give it once.")
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        advice, path = explain(error)
+        raise invalid_parameter(path[0], advice) from error
+
+
+def _pairs(query_string: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            query_string.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=100,
+        )
+    except ValueError as error:
+        raise invalid_parameter(
+            "query", "Cannot be read: percent-encode UTF-8, at most 100 parameters."
+        ) from error
+
+
+def invalid_parameter(name: str, detail: str) -> Problem:
+    """The problem that a parameter of the address is not allowed."""
+    return Problem(INVALID_PARAMETER, f"{name}: {detail}", errors=[Fault(detail, parameter=name)])
+
+
+_is_traceparent = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+).fullmatch
+
+
+def traceparent(headers: Mapping[bytes, bytes]) -> str | None:
+    """The request's W3C Trace Context, if it has a valid one."""
+    value = headers.get(b"traceparent")
+    return value.decode() if value is not None and _is_traceparent(value) else None

@@ -1,0 +1,49 @@
+"""What a client is told about a value that is not allowed: the decoder's words, made into advice."""
+
+import re
+from typing import Final
+
+import msgspec
+
+from todoku.web.fields import ALLOWED
+
+KINDS: Final = {
+    "int": "a whole number",
+    "float": "a number with a fraction or an exponent",
+    "str": "a text",
+    "bool": "true or false",
+    "null": "null",
+    "array": "a list",
+    "object": "an object",
+}
+LENGTHS: Final = {"array": "items", "str": "characters"}
+BOUNDS: Final = {">=": "at least", "<=": "at most"}
+PATTERNS: Final = {repr(pattern): words for pattern, words in ALLOWED.items()}
+
+
+def explain(error: msgspec.ValidationError) -> tuple[str, tuple[str, ...]]:
+    """What is wrong and what to do, and the way to the field in question."""
+    message, _, path = str(error).partition(" - at `$")
+    names = re.findall(r"[^.\[\]`]+", path)
+    if match := re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", message):
+        names.append(match[2])
+    return _advice(message), tuple(names)
+
+
+def _advice(message: str) -> str:
+    if message.startswith("Object contains unknown field"):
+        return "Not known here: remove it, or correct its name."
+    if message.startswith("Object missing required field"):
+        return "Missing: add it."
+    if message.startswith("Invalid enum value"):
+        return f"{message.removeprefix('Invalid enum value ')} is none of the values in /docs."
+    if match := re.fullmatch(r"Expected `str` matching regex (.*)", message):
+        return f"Must be {PATTERNS[match[1]]}."
+    if match := re.fullmatch(r"Expected `(\w+)` of length (>=|<=) (\d+)", message):
+        return f"Must have {BOUNDS[match[2]]} {match[3]} {LENGTHS[match[1]]}."
+    if match := re.fullmatch(r"Expected `int` (>=|<=) (-?\d+)", message):
+        return f"Must be {BOUNDS[match[1]]} {match[2]}."
+    if match := re.fullmatch(r"Expected `(.+)`, got `(\w+)`", message):
+        wanted = " or ".join(KINDS[kind] for kind in match[1].split(" | "))
+        return f"Must be {wanted}, not {KINDS[match[2]]}."
+    return f"{message}."

@@ -1,0 +1,123 @@
+"""The kinds of fields that bodies and addresses are made of, with their limits.
+
+Patterns are written so that Python, JSON Schema and JavaScript read them alike. PostgreSQL cannot
+store the character NUL, so no text may contain it.
+"""
+
+import re
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from todoku.contracts import MAX_SAFE_INTEGER
+
+ITEMS_MAX: Final = 1_000
+PAGE_MAX: Final = 200
+
+PRODUCT_ID_PATTERN: Final = r"^[A-Za-z0-9._-]{1,64}(?!\n)$"
+CURRENCY_PATTERN: Final = r"^[A-Z]{3}(?!\n)$"
+UUID_PATTERN: Final = (
+    r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?!\n)$"
+)
+CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,200}(?!\n)$"
+TEXT_PATTERN: Final = r"^[^\u0000]*$"
+
+ALLOWED: Final = {
+    PRODUCT_ID_PATTERN: "1 to 64 letters, digits, '.', '_' or '-'",
+    CURRENCY_PATTERN: "three capital letters, as in ISO 4217: JPY, EUR",
+    UUID_PATTERN: "a UUID: 8-4-4-4-12 hexadecimal digits",
+    CURSOR_PATTERN: "a cursor from nextCursor or from the Link header",
+    TEXT_PATTERN: "a text without the character NUL",
+}
+"""What each pattern allows, in words."""
+
+UserId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=TEXT_PATTERN,
+        description="Who orders; your own id for them.",
+        examples=["user123"],
+    ),
+]
+ProductId = Annotated[
+    str,
+    Meta(pattern=PRODUCT_ID_PATTERN, description="The id of a product.", examples=["prod001"]),
+]
+Uuid = Annotated[
+    str,
+    Meta(pattern=UUID_PATTERN, examples=["0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"]),
+]
+Quantity = Annotated[
+    int,
+    Meta(ge=1, le=MAX_SAFE_INTEGER, description="A number of pieces.", examples=[2]),
+]
+StockQuantity = Annotated[
+    int,
+    Meta(ge=0, le=MAX_SAFE_INTEGER, description="A number of pieces on hand.", examples=[10]),
+]
+Price = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_SAFE_INTEGER,
+        description="The price of one piece in minor units of the currency (yen, cents).",
+        examples=[5000],
+    ),
+]
+Currency = Annotated[
+    str,
+    Meta(pattern=CURRENCY_PATTERN, description="An ISO 4217 currency code.", examples=["JPY"]),
+]
+Address = Annotated[
+    str,
+    Meta(
+        max_length=1_000,
+        pattern=TEXT_PATTERN,
+        description="Where the goods go.",
+        examples=["1-1 Chiyoda, Tokyo"],
+    ),
+]
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=TEXT_PATTERN,
+        description="What a product is called.",
+        examples=["Super Keyboard"],
+    ),
+]
+Note = Annotated[
+    str,
+    Meta(
+        max_length=200,
+        pattern=TEXT_PATTERN,
+        description="Why stock is added, for the ledger.",
+        examples=["Delivery 4711"],
+    ),
+]
+PageLimit = Annotated[
+    int, Meta(ge=1, le=PAGE_MAX, description="The most items on a page.", examples=[50])
+]
+Cursor = Annotated[
+    str,
+    Meta(
+        pattern=CURSOR_PATTERN,
+        description="Where the page begins: `nextCursor` of the page before.",
+    ),
+]
+
+_is_product_id = re.compile(PRODUCT_ID_PATTERN).search
+_is_uuid = re.compile(UUID_PATTERN).search
+
+
+def is_product_id(text: str) -> bool:
+    """Whether a product can have this id."""
+    return _is_product_id(text) is not None
+
+
+def canonical_uuid(text: str) -> str | None:
+    """A UUID as it is stored, in lower case; None if the text is no UUID."""
+    return text.lower() if _is_uuid(text) else None

@@ -1,0 +1,70 @@
+"""How many requests came, how they went and how long they took; and whatever else is collected.
+
+Names and labels follow OpenTelemetry's HTTP semantic conventions in their Prometheus form. The
+histogram's `_count` is the number of requests.
+"""
+
+from collections.abc import Iterable
+from time import perf_counter
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.registry import Collector
+
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+)
+BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """A registry of its own, so that several services can live in one process."""
+
+    def __init__(self, collectors: Iterable[Collector] = ()) -> None:
+        self.registry = CollectorRegistry()
+        self._durations = Histogram(
+            "http_server_request_duration_seconds",
+            "Duration of HTTP requests.",
+            ("http_request_method", "http_route", "http_response_status_code"),
+            buckets=BUCKETS_SECONDS,
+            registry=self.registry,
+        )
+        self._children: dict[tuple[str, str, int], Histogram] = {}
+        for collector in collectors:
+            self.registry.register(collector)
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request. `route` is a template, never a path, and empty where nothing matched."""
+        key = (method if method in METHODS else "_OTHER", route, status)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._durations.labels(*key)
+        child.observe(seconds)
+
+
+class Measured:
+    """An ASGI application whose HTTP requests are counted and timed."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        began = perf_counter()
+        status = 0  # stays so when nothing is answered: the client has gone
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_status)
+        finally:
+            route = scope.get("path_template", "")
+            self._metrics.observe(scope["method"], route, status, perf_counter() - began)

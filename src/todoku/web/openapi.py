@@ -1,0 +1,171 @@
+"""The OpenAPI 3.1 document of a service, from the same structs that decode and encode."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from itertools import groupby
+from typing import Any, Final
+
+import msgspec
+
+import todoku
+from todoku.web import problems
+from todoku.web.operations import Answer, Api, Operation
+from todoku.web.problems import ProblemDetails, ProblemType
+
+ALWAYS: Final = (problems.MALFORMED_REQUEST, problems.INVALID_PARAMETER, problems.INTERNAL_ERROR)
+WITH_BODY: Final = (
+    problems.MALFORMED_JSON,
+    problems.REQUEST_TOO_SLOW,
+    problems.BODY_TOO_LARGE,
+    problems.UNSUPPORTED_MEDIA_TYPE,
+    problems.INVALID_BODY,
+    problems.OVERLOADED,
+    problems.OUTCOME_UNKNOWN,
+)
+RETRY_AFTER: Final = {
+    "Retry-After": {
+        "description": "After how many seconds to try again.",
+        "schema": {"type": "integer"},
+    }
+}
+
+
+def document(api: Api) -> dict[str, Any]:
+    """What the service offers and how it answers."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in api.operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": api.title,
+            "version": todoku.__version__,
+            "description": api.description,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": _schemas(_all_types(api))},
+    }
+
+
+def problems_of(operation: Operation) -> tuple[ProblemType, ...]:
+    """Every problem that an operation can answer with, by status."""
+    kinds = (*ALWAYS, *(WITH_BODY if operation.body else ()), *operation.problems)
+    return tuple(sorted(dict.fromkeys(kinds), key=lambda kind: kind.status))
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "description": operation.description,
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
+        "responses": {
+            **{str(answer.status): _answer(answer) for answer in operation.answers},
+            **_problem_responses(problems_of(operation)),
+        },
+    }
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _reference(operation.body),
+                    "examples": {
+                        name: {"value": value} for name, value in operation.examples.items()
+                    },
+                }
+            },
+        }
+    return described
+
+
+def _path_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
+    for name, kind in operation.path_parameters.items():
+        yield _parameter(name, "path", msgspec.json.schema(kind), required=True)
+
+
+def _query_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
+    properties = _schemas([operation.query])[operation.query.__name__]["properties"]
+    for name, schema in properties.items():
+        yield _parameter(name, "query", schema, required=False)
+
+
+def _parameter(
+    name: str, place: str, schema: Mapping[str, Any], *, required: bool
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": place,
+        "required": required,
+        "description": schema.get("description", ""),
+        "schema": schema,
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "description": answer.meaning,
+        "headers": {
+            name: {"description": meaning, "schema": {"type": "string"}}
+            for name, meaning in answer.headers.items()
+        },
+        "content": {"application/json": {"schema": _reference(answer.content)}},
+    }
+
+
+def _problem_responses(kinds: Iterable[ProblemType]) -> dict[str, Any]:
+    return {
+        str(status): _problem_response(status, list(group))
+        for status, group in groupby(kinds, key=lambda kind: kind.status)
+    }
+
+
+def _problem_response(status: int, kinds: list[ProblemType]) -> dict[str, Any]:
+    return {
+        "description": " · ".join(kind.title for kind in kinds),
+        "headers": RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else {},
+        "content": {
+            problems.CONTENT_TYPE: {
+                "schema": _reference(ProblemDetails),
+                "examples": {kind.slug: _problem_example(kind) for kind in kinds},
+            }
+        },
+    }
+
+
+def _problem_example(kind: ProblemType) -> dict[str, Any]:
+    value = ProblemDetails(
+        type=kind.address, title=kind.title, status=kind.status, detail=kind.advice
+    )
+    return {"summary": kind.title, "value": msgspec.to_builtins(value)}
+
+
+def _all_types(api: Api) -> set[type[Any]]:
+    types: set[type[Any]] = {ProblemDetails}
+    for operation in api.operations:
+        types |= {answer.content for answer in operation.answers}
+        types |= {operation.body} if operation.body else set()
+        types |= set(_enumerations(operation.query))
+    return types
+
+
+def _enumerations(query: type[Any]) -> Iterable[type[Any]]:
+    """The types that a query's parameters refer to by name."""
+    for field in msgspec.inspect.type_info(query).fields:  # type: ignore[attr-defined]
+        kinds = getattr(field.type, "types", (field.type,))
+        yield from (kind.cls for kind in kinds if isinstance(kind, msgspec.inspect.EnumType))
+
+
+def _schemas(types: Iterable[type[Any]]) -> dict[str, Any]:
+    ordered = sorted(types, key=lambda kind: kind.__name__)
+    _, components = msgspec.json.schema_components(ordered, ref_template=_REFERENCE)
+    return components
+
+
+_REFERENCE: Final = "#/components/schemas/{name}"
+
+
+def _reference(kind: type[Any]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(name=kind.__name__)}

@@ -1,0 +1,120 @@
+"""The pages for people: the API's documentation, and what each problem means. They work offline."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+from litestar import MediaType, route
+from litestar.handlers import HTTPRouteHandler
+from litestar.router import Router
+from litestar.static_files import create_static_files_router
+
+from todoku.web.exchange import encode
+from todoku.web.problems import PROBLEM_TYPES, UNKNOWN_ADDRESS, Problem, ProblemType
+
+STATIC: Final = Path(__file__).parent / "static"
+READ: Final = ("GET", "HEAD")
+
+STYLE: Final = """
+body { font: 16px/1.6 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem;
+       color: #1c2430; background: #fff }
+a { color: #0b63c5 }
+td { padding: .15rem 1rem .15rem 0; vertical-align: top }
+@media (prefers-color-scheme: dark) {
+  body { color: #e4e9f0; background: #14181f }
+  a { color: #7ab7ff }
+}
+"""
+
+
+def page_routes(openapi: dict[str, Any]) -> Sequence[HTTPRouteHandler | Router]:
+    """`/openapi.json`, `/docs`, `/problems` and what they need."""
+    document = encode(openapi)
+    docs_page = _docs_page(openapi["info"]["title"])
+    problems_page = _problems_page()
+    problem_pages = {slug: _problem_page(kind) for slug, kind in PROBLEM_TYPES.items()}
+
+    @route("/openapi.json", http_method=READ, media_type=MediaType.JSON)
+    async def show_document() -> bytes:
+        return document
+
+    @route("/docs", http_method=READ, media_type=MediaType.HTML)
+    async def show_docs() -> str:
+        return docs_page
+
+    @route("/problems", http_method=READ, media_type=MediaType.HTML)
+    async def list_problems() -> str:
+        return problems_page
+
+    @route("/problems/{slug:str}", http_method=READ, media_type=MediaType.HTML)
+    async def show_problem(slug: str) -> str:
+        if slug not in problem_pages:
+            raise Problem(UNKNOWN_ADDRESS, f"There is no problem {slug!r}: see /problems.")
+        return problem_pages[slug]
+
+    static_files = create_static_files_router(path="/static", directories=[STATIC])
+    return [show_document, show_docs, list_problems, show_problem, static_files]
+
+
+def _docs_page(title: str) -> str:
+    # RapiDoc is kept in static/; with load-fonts off it asks no other server for anything.
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<script type="module" src="/static/rapidoc-min.js"></script>
+</head>
+<body>
+<rapi-doc spec-url="/openapi.json" render-style="read" load-fonts="false" theme="light"
+  primary-color="#0b63c5" show-header="false" allow-authentication="false"
+  allow-server-selection="false" schema-description-expanded="true"></rapi-doc>
+</body>
+</html>
+"""
+
+
+def _problems_page() -> str:
+    rows = "\n".join(
+        f'<tr><td>{kind.status}</td><td><a href="{kind.address}">{kind.slug}</a></td>'
+        f"<td>{escape(kind.title)}</td></tr>"
+        for kind in PROBLEM_TYPES.values()
+    )
+    return _page("Problems", f"<h1>Problems</h1>\n<table>\n{rows}\n</table>")
+
+
+def _problem_page(kind: ProblemType) -> str:
+    return _page(
+        kind.title,
+        f"<h1>{escape(kind.title)}</h1>\n"
+        f"<p><code>{kind.status} {kind.slug}</code></p>\n"
+        f"<p>{_prose(kind.meaning)}</p>\n"
+        f"<h2>What to do</h2>\n<p>{_prose(kind.advice)}</p>\n"
+        '<p><a href="/problems">All problems</a> · <a href="/docs">The API</a></p>',
+    )
+
+
+def _prose(text: str) -> str:
+    """A text of the registry, with what stands in backticks as code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
+
+
+def _page(title: str, body: str) -> str:
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)} · Todoku</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

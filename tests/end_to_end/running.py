@@ -1,0 +1,123 @@
+"""`todoku up` as a user runs it: a real process with real children, and what it says."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from todoku.settings import SERVICES, ServiceName
+
+BOUND_SECONDS = 60.0
+
+
+class Up(msgspec.Struct, frozen=True):
+    """A running `todoku up`."""
+
+    process: "subprocess.Popen[str]"
+    ports: Sequence[int]
+    heard: "Heard"
+
+    def url(self, service: ServiceName) -> str:
+        """Where a service is, without a slash at the end."""
+        return f"http://127.0.0.1:{dict(zip(SERVICES, self.ports, strict=False))[service]}"
+
+    def children(self) -> dict[str, int]:
+        """The process of each program, by the program's name."""
+        found = {}
+        for pid in _children_of(self.process.pid):
+            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+            found["broker" if "nats-server" in words[0] else words[-1]] = pid
+        return found
+
+    def kill(self, name: str) -> None:
+        """`kill -9` of one of its programs."""
+        os.kill(self.children()[name], signal.SIGKILL)
+
+    def interrupt(self) -> int:
+        """Ctrl-C, as `up` gets it from the terminal; return its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(BOUND_SECONDS)
+
+    def answers(self, service: ServiceName) -> bool:
+        """Whether the service says that it is ready."""
+        with urllib.request.urlopen(f"{self.url(service)}/readyz", timeout=BOUND_SECONDS) as answer:
+            return bool(answer.status == 200)
+
+
+class Heard:
+    """The lines of a stream as they come, kept for whoever waits for one."""
+
+    def __init__(self, stream: Iterator[str]) -> None:
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        threading.Thread(target=self._listen, args=(stream,), daemon=True).start()
+
+    def _listen(self, stream: Iterator[str]) -> None:
+        for line in stream:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def until(self, text: str, *, times: int = 1) -> None:
+        """Wait until `text` has been said in that many lines."""
+        self._until(lambda: sum(text in line for line in self.lines) >= times or self._ended)
+        said = sum(text in line for line in self.lines)
+        assert said >= times, f"{text!r} was not said: {self.lines}"
+
+    def until_end(self) -> None:
+        """Wait until nobody can write to the stream any more."""
+        self._until(lambda: self._ended)
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        with self._news:
+            assert self._news.wait_for(condition, BOUND_SECONDS), f"in vain; heard: {self.lines}"
+
+
+@contextmanager
+def up(folder: Path, ports: Sequence[int], *flags: str) -> Iterator[Up]:
+    """Run `todoku up` on ports for the three services and the broker; at the end, kill what is left."""
+    names = [*(f"--{service}-port" for service in SERVICES), "--nats-port"]
+    chosen = [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
+    log = folder / "up.stderr"
+    with log.open("a") as err:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "todoku",
+                "up",
+                "--data-dir",
+                str(folder / "data"),
+                *chosen,
+                *flags,
+            ],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+        )
+    assert process.stdout is not None
+    running = Up(process, ports, Heard(process.stdout))
+    try:
+        yield running
+    finally:
+        process.kill()
+        process.wait(BOUND_SECONDS)
+        running.heard.until_end()
+        process.stdout.close()
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
