@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "up": "Start the broker and all services here, and keep them running.",
     "run": "Run one service.",
+    "verify": "Hold the databases against the promise.",
     "config": "Show every setting, its value and where that came from.",
 }
 """Each command and its line in the list: the function of that name in the module of that name."""

@@ -44,7 +44,7 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
 
 
 async def _serve(
-    serve: Callable[[str, Settings, asyncio.Event], Coroutine[Any, Any, None]],
+    serve: Callable[[ServiceName, Settings, asyncio.Event], Coroutine[Any, Any, None]],
     service: ServiceName,
     settings: Settings,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from todoku.web.application import application
 from todoku.web.backend import Backend
+from todoku.web.connections import BoundedHttpProtocol
 from todoku.web.exchange import Call, Reply
 from todoku.web.operations import Answer, Api, Limits, Operation
 from todoku.web.problems import Problem, ProblemType
@@ -10,6 +11,7 @@ __all__ = [
     "Answer",
     "Api",
     "Backend",
+    "BoundedHttpProtocol",
     "Call",
     "Limits",
     "Operation",

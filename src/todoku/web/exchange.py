@@ -89,11 +89,11 @@ async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientGone
-        part = message["body"]
+        part = message.get("body", b"")
         if len(body) + len(part) > bytes_max:
             raise _too_large(bytes_max)
         body = body + part if body else part
-        if not message["more_body"]:
+        if not message.get("more_body", False):
             return body
 
 

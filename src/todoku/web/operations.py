@@ -96,8 +96,8 @@ def _route(path: str, methods: dict[Method, Serve]) -> HTTPRouteHandler:
 def _served(operation: Operation, limits: Limits) -> Serve:
     """Read a request as the operation declares it, and have it answered.
 
-    Everything is read here, and not by the framework, which would decode a body twice: into its
-    struct, and once more into the arguments of the route.
+    Bodies are decoded here, and not by the framework: once, by a prepared decoder, and what is wrong
+    is answered with the field that it is wrong with.
     """
     handle = operation.handle
     no_query = operation.query()
