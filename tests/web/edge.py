@@ -1,17 +1,20 @@
 """Applications to try: over a process that records commands, or over a real engine."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
+import uvicorn
 from litestar.types import ASGIApp
 from sqlalchemy import MetaData
 
 from todoku.broker.memory import MemoryBroker
 from todoku.database import Database
 from todoku.engine import Process, Service, SteadyClock, Topology
-from todoku.web import Api, Backend, Limits, application
+from todoku.web import Api, Backend, BoundedHttpProtocol, application
 
 JSON = {"Content-Type": "application/json"}
 
@@ -60,21 +63,53 @@ def client(app: ASGIApp) -> httpx.AsyncClient:
 @asynccontextmanager
 async def running(service: Service, api: Callable[[Backend], Api]) -> AsyncIterator[ASGIApp]:
     """A service with a real engine and a real database, and its application."""
-    with empty_database(service.store.metadata) as database:
-        process = Process(
-            service,
-            database,
-            service.store.tables,
-            MemoryBroker().session(service.name),
-            Topology([service]),
-            owner="test",
-            clock=SteadyClock(),
-            run_write=at_once,
-            run_read=at_once,
+    async with running_together([(service, api)]) as (app,):
+        yield app
+
+
+@asynccontextmanager
+async def running_together(
+    services: Sequence[tuple[Service, Callable[[Backend], Api]]],
+) -> AsyncIterator[list[ASGIApp]]:
+    """Services that hear each other, with real engines and databases, and their applications."""
+    broker, topology = MemoryBroker(), Topology([service for service, _ in services])
+    apps = []
+    async with AsyncExitStack() as stack:
+        for service, api in services:
+            database = stack.enter_context(empty_database(service.store.metadata))
+            process = Process(
+                service,
+                database,
+                service.store.tables,
+                broker.session(service.name),
+                topology,
+                owner="test",
+                clock=SteadyClock(),
+                run_write=at_once,
+                run_read=at_once,
+            )
+            backend = Backend(process=process, database=database, run_read=at_once)
+            apps.append(application(api(backend), backend))
+            await process.start()
+            stack.push_async_callback(process.stop)
+        yield apps
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp) -> AsyncIterator[tuple[str, int]]:
+    """An application behind a real server, and the address at which it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=BoundedHttpProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
         )
-        backend = Backend(process=process, database=database, run_read=at_once)
-        await process.start()
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            yield application(api(backend), backend, limits=Limits())
+            yield listener.getsockname()
         finally:
-            await process.stop()
+            server.should_exit = True
+            await serving

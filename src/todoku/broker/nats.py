@@ -63,7 +63,7 @@ class NatsBroker:
         max_age_seconds: float = 24 * 60 * 60,
         max_bytes: int = 1024**3,
         replicas: int = 1,
-        ack_wait_seconds: float = 30,
+        ack_wait_seconds: float = 10,
         publish_timeout_seconds: float = 5,
         options: Mapping[str, Any] | None = None,
     ) -> None:

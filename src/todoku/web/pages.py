@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from litestar import MediaType, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
@@ -48,7 +49,7 @@ def page_routes(openapi: dict[str, Any]) -> Sequence[HTTPRouteHandler | Router]:
         return problems_page
 
     @route("/problems/{slug:str}", http_method=READ, media_type=MediaType.HTML)
-    async def show_problem(slug: str) -> str:
+    async def show_problem(slug: FromPath[str]) -> str:
         if slug not in problem_pages:
             raise Problem(UNKNOWN_ADDRESS, f"There is no problem {slug!r}: see /problems.")
         return problem_pages[slug]
