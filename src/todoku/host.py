@@ -31,10 +31,10 @@ from todoku.inventory.service import inventory
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders
 from todoku.settings import ServiceName, Settings
-from todoku.shipping.carriers import Carrier, SimulatedCarrier, pickup_delay
+from todoku.shipping.carriers import Carrier, SimulatedCarrier, load_carrier, pickup_delay
 from todoku.shipping.http import shipping_api
 from todoku.shipping.service import shipping
-from todoku.web import Api, Backend, Limits, application
+from todoku.web import Api, Backend, Limits, application, asyncapi
 
 log = structlog.get_logger(__name__)
 
@@ -72,19 +72,29 @@ async def serve(name: ServiceName, settings: Settings, stop: asyncio.Event) -> N
     with Database.open(settings.database(name), lock_wait_seconds=LOCK_WAIT_SECONDS) as database:
         migrate(database, f"todoku.{name}")
         with _runner(1, "writer") as run_write, _runner(READER_THREADS, "reader") as run_read:
-            process = _process(name, settings, database, run_write, run_read)
+            services = assemble(settings, _real_carrier(name, settings))
+            process = _process(name, settings, services, database, run_write, run_read)
             await process.start()
             try:
                 await _seed(name, settings, process, database, run_read)
-                await _serve_http(name, settings, process, database, run_read, stop)
+                await _serve_http(name, settings, services, process, database, run_read, stop)
             finally:
                 await process.stop()
 
 
+def _real_carrier(name: str, settings: Settings) -> Carrier | None:
+    """The carrier that is set, if any. Only the shipping service calls it, so only that one loads it."""
+    return load_carrier(settings) if name == "shipping" and settings.carrier else None
+
+
 def _process(
-    name: str, settings: Settings, database: Database, run_write: Any, run_read: Any
+    name: str,
+    settings: Settings,
+    services: tuple[Service, ...],
+    database: Database,
+    run_write: Any,
+    run_read: Any,
 ) -> Process:
-    services = assemble(settings)
     service = next(service for service in services if service.name == name)
     return Process(
         service,
@@ -137,6 +147,7 @@ async def _seed(
 async def _serve_http(
     name: ServiceName,
     settings: Settings,
+    services: tuple[Service, ...],
     process: Process,
     database: Database,
     run_read: Any,
@@ -149,6 +160,9 @@ async def _serve_http(
         backend,
         limits=Limits(body_bytes_max=settings.request_body_bytes_max),
         collectors=[EngineMetrics(process)],
+        events=asyncapi.document(
+            services, of=name, prefix=settings.subject_prefix, broker_url=settings.broker_url
+        ),
     )
     server = _Server(
         uvicorn.Config(

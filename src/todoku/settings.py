@@ -78,6 +78,13 @@ BrokerUrl = Annotated[
         extra={"allowed": "nats://HOST:PORT or tls://HOST:PORT, several joined by commas"},
     ),
 ]
+Factory = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*\Z",
+        extra={"allowed": "package.module:function; it is called with the settings"},
+    ),
+]
 SubjectPrefix = Annotated[
     str,
     Meta(
@@ -157,6 +164,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1_024, le=2**22, description="The largest HTTP request body, in bytes.")
     ] = 2**20
 
+    carrier: Annotated[
+        Factory | None,
+        Meta(description="A function that makes the carrier; without one, it is simulated."),
+    ] = None
     carrier_success_rate: Annotated[
         float,
         Meta(ge=0, le=1, description="The share of parcels that the simulated carrier accepts."),

@@ -32,6 +32,7 @@ class RecordingProcess:
         self.asked: list[Any] = []
         self.traceparents: list[str | None] = []
         self.actors: list[str | None] = []
+        self.fail_with: Exception | None = None
         self._answer = answer
 
     async def ask(
@@ -40,6 +41,8 @@ class RecordingProcess:
         self.asked.append(command)
         self.actors.append(actor)
         self.traceparents.append(traceparent)
+        if self.fail_with is not None:
+            raise self.fail_with
         answer = self._answer(command)
         return await answer if hasattr(answer, "__await__") else answer
 

@@ -12,7 +12,8 @@ from todoku.settings import SETTINGS, Loaded, Setting, to_text, without_password
 def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flags = None) -> None:
     """Show every setting, its value and where that came from.
 
-    The flags of `todoku up` are accepted and take part. Passwords in addresses are hidden.
+    The flags of `todoku up` are accepted and take part. Passwords in
+    addresses are hidden.
 
     Parameters
     ----------

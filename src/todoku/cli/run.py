@@ -10,15 +10,15 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.signals import on_stop_signals
-from todoku.settings import SETTINGS, ServiceName, Settings
+from todoku.settings import SETTINGS, ServiceName, Settings, SettingsInvalid
 
 
 def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
     """Run one service, until it is asked to stop (Ctrl-C, SIGTERM, SIGHUP).
 
-    It needs a broker: TODOKU_NATS_URL, or the one that `todoku up` runs on this machine. Until the
-    broker is there, the service takes orders and waits. A second signal ends it at once: nothing
-    that was answered is lost by that.
+    It needs a broker: --nats-url, or the one that `todoku up` runs on this
+    machine; until that is there, it takes orders and waits. A second signal
+    ends it at once: nothing that was answered is lost by that.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
 
     try:
         uvloop.run(_serve(host.serve, service, settings))
+    except SettingsInvalid as invalid:
+        raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
     except (BrokerUnsuitable, DatabaseError) as error:
         raise CommandFailed(f"{service}: {error}", exit_code=ExitCode.CANNOT_START) from error
     return ExitCode.OK

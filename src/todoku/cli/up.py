@@ -34,8 +34,8 @@ PATIENCE_SECONDS = 10.0
 def up(*, flags: Flags = None) -> ExitCode:
     """Start the broker and all services here, and keep them running until Ctrl-C.
 
-    With --nats-url, that broker is used and none is started. What ends is started again. If `up`
-    itself is killed, all that it started ends too.
+    With --nats-url, that broker is used and none is started. What ends is
+    started again. If `up` itself is killed, all that it started ends too.
     """
     started = time.monotonic()
     settings = settings_from(flags, defaults={"demo_catalogue": True}).settings

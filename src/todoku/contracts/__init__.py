@@ -21,7 +21,15 @@ from todoku.contracts.shipping import (
     ShipmentInitiatedEvent,
     ShippedItem,
 )
-from todoku.contracts.wire import EVENTS, UnknownEventType, UnreadableEvent, decode, encode, seal
+from todoku.contracts.wire import (
+    EVENTS,
+    UnknownEventType,
+    UnreadableEvent,
+    decode,
+    encode,
+    read_envelope,
+    seal,
+)
 
 __all__ = [
     "CONTENT_TYPE",
@@ -45,5 +53,6 @@ __all__ = [
     "decode",
     "encode",
     "fact_id",
+    "read_envelope",
     "seal",
 ]

@@ -6,7 +6,7 @@ Source: the CloudEvents 1.0.2 specification, section 3 (context attributes), and
 import hashlib
 import uuid
 from datetime import datetime
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -45,7 +45,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     source: str
     type: str
     subject: str
-    time: datetime
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
     datacontenttype: str | None = None
     actor: str | None = None
     traceparent: str | None = None

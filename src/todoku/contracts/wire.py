@@ -32,6 +32,10 @@ _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_data = {name: msgspec.json.Decoder(event).decode for name, event in EVENTS.items()}
 
 
+# The last one for a message that nests without an end.
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class UnreadableEvent(Exception):
     """These bytes are not an event of ours: not JSON, not CloudEvents 1.0, or its data lacks a field."""
 
@@ -68,23 +72,33 @@ def encode(envelope: Envelope) -> bytes:
     return _encode(envelope)
 
 
+def read_envelope(body: bytes) -> Envelope:
+    """The envelope of a message, whatever is in it. Raises `UnreadableEvent`."""
+    try:
+        envelope = _decode_envelope(body)
+    except _NOT_JSON as error:
+        raise UnreadableEvent(f"not a CloudEvents 1.0 JSON message: {error}") from error
+    for name in (envelope.id, envelope.source, envelope.type, envelope.subject):
+        # Names become keys and parts of subjects; PostgreSQL cannot even store the character NUL.
+        if not name or not name.isprintable():
+            raise UnreadableEvent(f"an attribute is empty or has control characters: {name!r}")
+    return envelope
+
+
 def decode(body: bytes) -> tuple[Envelope, Event]:
     """Read what `encode` wrote, here or in another version.
 
     Unknown fields are ignored, since events only grow. Raises `UnreadableEvent`, or of it
     `UnknownEventType`.
     """
-    try:
-        envelope = _decode_envelope(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UnreadableEvent(f"not a CloudEvents 1.0 JSON message: {error}") from error
+    envelope = read_envelope(body)
     if envelope.specversion != "1.0":
         raise UnreadableEvent(f"CloudEvents {envelope.specversion!r} instead of '1.0'")
     if envelope.type not in _decode_data:
         raise UnknownEventType(f"this version does not know events of type {envelope.type!r}")
     try:
         event = _decode_data[envelope.type](envelope.data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NOT_JSON as error:
         raise UnreadableEvent(f"the data of this {envelope.type} is off: {error}") from error
     if event.order_id != envelope.subject:
         raise UnreadableEvent(

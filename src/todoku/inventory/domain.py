@@ -291,7 +291,9 @@ def _created(command: SetProduct, now: datetime) -> Stock:
 def _one_line_a_product(event: OrderCreatedEvent) -> tuple[Line, ...]:
     quantities: Counter[str] = Counter()
     for item in event.items:
+        assert item.quantity >= 1, event
         quantities[item.product_id] += item.quantity
+    assert quantities, event
     return tuple(Line(product_id, quantity) for product_id, quantity in quantities.items())
 
 

@@ -12,6 +12,7 @@ exclude each other are never both true; hearing both is an error and is parked f
 from collections import Counter
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -20,6 +21,7 @@ from todoku.contracts import (
     Event,
     OrderCreatedEvent,
     OrderedItem,
+    Personal,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -66,21 +68,21 @@ class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for goods. `order_id` is a UUIDv7 drawn by the edge, so that asking twice is one order."""
 
     order_id: str
-    user_id: str
+    user_id: Annotated[str, Personal]
     items: tuple[OrderedItem, ...]
     currency: str
-    shipping_address: str = ""
+    shipping_address: Annotated[str, Personal] = ""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An order as it stands. `total_amount` is in minor units of `currency`; times are UTC."""
 
     id: str
-    user_id: str
+    user_id: Annotated[str, Personal]
     items: tuple[OrderedItem, ...]
     total_amount: int
     currency: str
-    shipping_address: str
+    shipping_address: Annotated[str, Personal]
     status: OrderStatus
     created_at: datetime
     updated_at: datetime
@@ -126,6 +128,10 @@ def one_line_a_product(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...
     prices: dict[str, int] = {}
     quantities: Counter[str] = Counter()
     for item in items:
+        if item.quantity < 1 or item.price < 1:
+            raise InvalidOrder(
+                f"Product {item.product_id!r}: the quantity and the price must be at least 1."
+            )
         if prices.setdefault(item.product_id, item.price) != item.price:
             raise InvalidOrder(
                 f"Product {item.product_id!r} has two prices in this order, "

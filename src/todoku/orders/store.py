@@ -12,6 +12,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     Row,
+    Select,
     Text,
     bindparam,
     insert,
@@ -221,15 +222,26 @@ def list_orders(
     limit: int,
 ) -> list[Order]:
     """Up to `limit` orders, the newest first, of one user or all, in one status or any, older than
-    `before`."""
+    the order `before`."""
+    query = orders_query(user_id=user_id, status=status, before=before, limit=limit)
+    return _with_items(connection, connection.execute(query).all())
+
+
+def orders_query(
+    *, user_id: str | None, status: OrderStatus | None, before: str | None, limit: int
+) -> Select[Any]:
+    """What `list_orders` asks for."""
     query = select(orders).order_by(orders.c.id.desc()).limit(limit)
     if user_id is not None:
         query = query.where(orders.c.user_id == user_id)
     if status is not None:
-        query = query.where(orders.c.status == status.value)
+        # Of one user's orders each is looked at: without statistics, a planner might rather go
+        # through all the orders in a status. An expression keeps it from using that index.
+        column = orders.c.status if user_id is None else orders.c.status.concat("")
+        query = query.where(column == status.value)
     if before is not None:
         query = query.where(orders.c.id < before)
-    return _with_items(connection, connection.execute(query).all())
+    return query
 
 
 def _with_items(connection: Connection, rows: Sequence[Row[Any]]) -> list[Order]:

@@ -2,8 +2,10 @@
 
 import hashlib
 from datetime import timedelta
+from pkgutil import resolve_name
 from typing import Protocol
 
+from todoku.settings import Settings, SettingsInvalid
 from todoku.shipping.domain import Accepted, Answer, Parcel, Rejected
 
 
@@ -17,6 +19,24 @@ class Carrier(Protocol):
 
     async def book(self, key: str, parcel: Parcel) -> Answer:
         """Ask the carrier to take a parcel."""
+
+
+def load_carrier(settings: Settings) -> Carrier:
+    """The carrier that the setting `carrier` names: what its factory makes of the settings.
+
+    Raises `SettingsInvalid` if there is no such factory.
+    """
+    try:
+        factory = resolve_name(str(settings.carrier))
+    except (ImportError, AttributeError) as error:
+        raise SettingsInvalid(
+            [
+                f"carrier names {settings.carrier!r}, which cannot be imported: {error}."
+                " Install that package in this environment, or put its folder on PYTHONPATH."
+            ]
+        ) from error
+    carrier: Carrier = factory(settings)
+    return carrier
 
 
 class SimulatedCarrier:

@@ -11,9 +11,12 @@ T = TypeVar("T")
 START = datetime(2030, 1, 1, tzinfo=UTC)
 """When every simulation begins."""
 
+ROUNDS_MAX = 10_000
+"""How often the loop may go round while no time passes: beyond that somebody runs in circles."""
 
-class Stalled(Exception):
-    """Nothing is left to do, and nothing will ever happen: somebody waits for ever."""
+
+class Stuck(Exception):
+    """The simulated world will never get anywhere."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -28,7 +31,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _pass(self, seconds: float | None) -> None:
         if seconds is None:
-            raise Stalled
+            raise Stuck("nothing is left to do, and somebody waits for ever")
         self._seconds += seconds
 
 
@@ -38,22 +41,31 @@ class _Selector(selectors.SelectSelector):
     def __init__(self, passing: Callable[[float | None], None]) -> None:
         super().__init__()
         self._passing = passing
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None or timeout > 0:
+            self._rounds = 0
             self._passing(timeout)
+        elif (self._rounds := self._rounds + 1) > ROUNDS_MAX:
+            self._rounds = 0
+            raise Stuck("somebody runs in circles while no time passes")
         return []
 
 
 class VirtualClock:
-    """The time of the simulated world."""
+    """The wall clock of a simulated machine, off by `offset_seconds` from the world's time."""
+
+    def __init__(self, offset_seconds: float = 0.0) -> None:
+        self._start = START + timedelta(seconds=offset_seconds)
+        self._loop = asyncio.get_running_loop()
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=asyncio.get_running_loop().time())
+        return self._start + timedelta(seconds=self._loop.time())
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine, and all that it starts, in virtual time."""
+    """Run a coroutine, and all that it starts, in virtual time. Raises `Stuck`."""
     loop = VirtualLoop()
     try:
         return loop.run_until_complete(main)

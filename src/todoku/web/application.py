@@ -44,15 +44,22 @@ def application(
     *,
     limits: Limits | None = None,
     collectors: Iterable[Collector] = (),
+    events: Mapping[str, Any] | None = None,
 ) -> ASGIApp:
-    """The ASGI application that serves an API, with `collectors` among its metrics."""
+    """The ASGI application that serves an API, with `collectors` among its metrics.
+
+    `events` is the AsyncAPI document to serve beside the OpenAPI one.
+    """
     api = replace(api, operations=[*api.operations, *health_operations(backend)])
     metrics = Metrics(collectors)
     limits = limits or Limits()
+    documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}
+    if events is not None:
+        documents["/asyncapi.json"] = events
     app = Litestar(
         [
             *routes(api.operations, limits),
-            *page_routes(openapi.document(api)),
+            *page_routes(api.title, documents),
             _metrics_route(metrics),
         ],
         exception_handlers={Exception: _problem_handler(api.refusals)},

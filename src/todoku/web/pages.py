@@ -1,6 +1,6 @@
 """The pages for people: the API's documentation, and what each problem means. They work offline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -29,16 +29,13 @@ td { padding: .15rem 1rem .15rem 0; vertical-align: top }
 """
 
 
-def page_routes(openapi: dict[str, Any]) -> Sequence[HTTPRouteHandler | Router]:
-    """`/openapi.json`, `/docs`, `/problems` and what they need."""
-    document = encode(openapi)
-    docs_page = _docs_page(openapi["info"]["title"])
+def page_routes(
+    title: str, documents: Mapping[str, Mapping[str, Any]]
+) -> Sequence[HTTPRouteHandler | Router]:
+    """`documents` at their paths, `/docs`, `/problems` and what they need."""
+    docs_page = _docs_page(title)
     problems_page = _problems_page()
     problem_pages = {slug: _problem_page(kind) for slug, kind in PROBLEM_TYPES.items()}
-
-    @route("/openapi.json", http_method=READ, media_type=MediaType.JSON)
-    async def show_document() -> bytes:
-        return document
 
     @route("/docs", http_method=READ, media_type=MediaType.HTML)
     async def show_docs() -> str:
@@ -55,7 +52,23 @@ def page_routes(openapi: dict[str, Any]) -> Sequence[HTTPRouteHandler | Router]:
         return problem_pages[slug]
 
     static_files = create_static_files_router(path="/static", directories=[STATIC])
-    return [show_document, show_docs, list_problems, show_problem, static_files]
+    return [
+        *(_document_route(path, document) for path, document in documents.items()),
+        show_docs,
+        list_problems,
+        show_problem,
+        static_files,
+    ]
+
+
+def _document_route(path: str, document: Mapping[str, Any]) -> HTTPRouteHandler:
+    body = encode(document)
+
+    @route(path, http_method=READ, media_type=MediaType.JSON)
+    async def show_document() -> bytes:
+        return body
+
+    return show_document
 
 
 def _docs_page(title: str) -> str:

@@ -1,0 +1,1 @@
+"""Tells customers how their orders ended."""

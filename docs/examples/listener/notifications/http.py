@@ -1,0 +1,39 @@
+"""Notifications over HTTP: look at what was told."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from todoku.notifications.domain import Notification
+from todoku.notifications.store import find_notification
+from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web.fields import Uuid
+from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_ORDER
+
+
+def notifications_api(backend: Backend) -> Api:
+    """What the notifications service offers."""
+
+    async def show(call: Call) -> Reply:
+        order_id = call.path["orderId"]
+        notification = await backend.read(find_notification, order_id)
+        if notification is None:
+            raise Problem(UNKNOWN_ORDER, f"Nothing was told about order {order_id!r} so far.")
+        return Reply(200, notification)
+
+    return Api(
+        title="Todoku notifications",
+        description="What customers were told about their orders.",
+        operations=[
+            Operation(
+                id="getNotification",
+                method="GET",
+                path="/notifications/{orderId}",
+                path_parameters={"orderId": Annotated[Uuid, Meta(description="An order's id.")]},
+                summary="Read what was told about an order",
+                handle=show,
+                answers=[Answer(status=200, meaning="What was told.", content=Notification)],
+                problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
+            )
+        ],
+    )

@@ -1,0 +1,20 @@
+"""The story of the notifications service: it hears how orders end, and says nothing itself."""
+
+from todoku.contracts import (
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    StockReservationFailedEvent,
+)
+from todoku.engine import Service
+from todoku.notifications.domain import tell_failed, tell_out_of_stock, tell_shipped
+from todoku.notifications.store import NotificationsStore
+
+notifications = Service(
+    name="notifications",
+    store=NotificationsStore(),
+    reactions={
+        ShipmentCompletedEvent: tell_shipped,
+        StockReservationFailedEvent: tell_out_of_stock,
+        ShipmentFailedEvent: tell_failed,
+    },
+)

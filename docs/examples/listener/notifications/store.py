@@ -1,0 +1,65 @@
+"""The table of the notifications service."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Column, Connection, MetaData, Text, insert, select
+
+from todoku.contracts import Envelope
+from todoku.database import Timestamp, table
+from todoku.engine import EngineTables
+from todoku.notifications.domain import Notification
+
+metadata = MetaData()
+
+notifications = table(
+    "notifications",
+    metadata,
+    Column("order_id", Text, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("noted_at", Timestamp, nullable=False),
+)
+
+
+class NotificationsWorld:
+    """The notifications that a batch touches, by order."""
+
+    def __init__(self, found: dict[str, Notification]) -> None:
+        self.before = found
+        self.after = dict(found)
+
+    def view(self, subject: Any) -> Notification | None:
+        return self.after.get(subject.order_id)
+
+    def put(self, subject: Any, state: Notification) -> None:
+        self.after[subject.order_id] = state
+
+    def record(self, envelope: Envelope) -> None:
+        """The notifications are this service's history."""
+
+
+class NotificationsStore:
+    """Loads and saves notifications. A notification is never changed."""
+
+    metadata = metadata
+    tables = EngineTables(metadata)
+
+    def load(self, connection: Connection, subjects: Sequence[Any]) -> NotificationsWorld:
+        ids = sorted({subject.order_id for subject in subjects})
+        rows = connection.execute(select(notifications).where(notifications.c.order_id.in_(ids)))
+        return NotificationsWorld({row.order_id: Notification(**row._mapping) for row in rows})
+
+    def save(self, connection: Connection, world: NotificationsWorld, now: datetime) -> None:
+        new = [note for key, note in world.after.items() if key not in world.before]
+        if new:
+            connection.execute(insert(notifications), [msgspec.structs.asdict(n) for n in new])
+
+
+def find_notification(connection: Connection, order_id: str) -> Notification | None:
+    """What was told about an order, if anything was."""
+    row = connection.execute(
+        select(notifications).where(notifications.c.order_id == order_id)
+    ).first()
+    return None if row is None else Notification(**row._mapping)

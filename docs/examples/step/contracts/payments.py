@@ -1,0 +1,27 @@
+"""What the payments service says."""
+
+from typing import Annotated, ClassVar
+
+from todoku.contracts.envelope import Event, Personal
+from todoku.contracts.orders import OrderedItem
+
+
+class PaymentAuthorizedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """The customer's money is held for the order: `total_amount` in minor units of `currency`."""
+
+    subject: ClassVar[str] = "payments.authorized"
+    publisher: ClassVar[str] = "payments"
+
+    items: tuple[OrderedItem, ...]
+    total_amount: int
+    currency: str
+    shipping_address: Annotated[str, Personal] = ""
+
+
+class PaymentDeclinedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """The customer's money could not be had for the order."""
+
+    subject: ClassVar[str] = "payments.declined"
+    publisher: ClassVar[str] = "payments"
+
+    reason: str

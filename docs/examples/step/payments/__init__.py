@@ -1,0 +1,1 @@
+"""Holds the money for an order, and takes it or lets it go."""

@@ -1,0 +1,39 @@
+"""Payments over HTTP: look at them."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from todoku.payments.domain import Payment
+from todoku.payments.store import find_payment
+from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web.fields import Uuid
+from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_ORDER
+
+
+def payments_api(backend: Backend) -> Api:
+    """What the payments service offers."""
+
+    async def show(call: Call) -> Reply:
+        order_id = call.path["orderId"]
+        payment = await backend.read(find_payment, order_id)
+        if payment is None:
+            raise Problem(UNKNOWN_ORDER, f"There is no payment for order {order_id!r}.")
+        return Reply(200, payment)
+
+    return Api(
+        title="Todoku payments",
+        description="Holds the money for an order, and takes it or lets it go.",
+        operations=[
+            Operation(
+                id="getPayment",
+                method="GET",
+                path="/payments/{orderId}",
+                path_parameters={"orderId": Annotated[Uuid, Meta(description="An order's id.")]},
+                summary="Look at the payment for an order",
+                handle=show,
+                answers=[Answer(status=200, meaning="The payment.", content=Payment)],
+                problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
+            )
+        ],
+    )

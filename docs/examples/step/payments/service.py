@@ -1,0 +1,23 @@
+"""The story of the payments service: it stands between the order and its stock."""
+
+from todoku.contracts import (
+    OrderCreatedEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    StockReservationFailedEvent,
+)
+from todoku.contracts.payments import PaymentAuthorizedEvent
+from todoku.engine import Service
+from todoku.payments.domain import authorize_payment, capture_payment, release_payment
+from todoku.payments.store import PaymentsStore
+
+payments = Service(
+    name=PaymentAuthorizedEvent.publisher,
+    store=PaymentsStore(),
+    reactions={
+        OrderCreatedEvent: authorize_payment,
+        ShipmentCompletedEvent: capture_payment,
+        StockReservationFailedEvent: release_payment,
+        ShipmentFailedEvent: release_payment,
+    },
+)

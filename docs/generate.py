@@ -1,0 +1,205 @@
+"""Writes the pages of this folder that say what the code says: `make docs`.
+
+With `--check` nothing is written; the pages that are out of date are named, and the exit code is 1.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from todoku.contracts import EVENTS, Event
+from todoku.host import APIS, assemble
+from todoku.settings import SETTINGS, Setting, Settings, to_text
+from todoku.web import Backend, asyncapi, problems
+from todoku.web.operations import Operation
+
+DOCS = Path(__file__).parent
+GENERATED = "<!-- Written by docs/generate.py: change the code that it describes, then run `make docs`. -->"
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Every page that follows from the code, as it should be."""
+    yield DOCS / "configuration.md", configuration()
+    yield DOCS / "problems.md", problem_reference()
+    yield DOCS / "http.md", http_reference()
+    yield DOCS / "events.md", event_reference()
+    yield DOCS / "asyncapi.json", as_json(events_document())
+    for page in sorted(DOCS.glob("**/*.md")):
+        text = page.read_text(encoding="utf-8")
+        if "<!-- file: " in text:
+            yield page, with_files(text)
+
+
+def configuration() -> str:
+    rows = "\n".join(_setting_row(setting) for setting in SETTINGS.values())
+    return f"""# Configuration
+
+{GENERATED}
+
+A value is taken from the first of: a flag, the environment, a TOML file, the default. The file is
+`todoku.toml` in the working directory, or the one that `TODOKU_CONFIG` names; its keys are the names
+below. What is wrong is said at the start, with where it was set and what is allowed. `todoku config`
+shows every value and where it came from; `TODOKU_` variables that look like a misspelt setting are
+pointed out.
+
+```toml
+# todoku.toml
+data_dir = "/var/lib/todoku"
+orders_port = 9080
+carrier_delay_seconds = "0.5..2"
+```
+
+| name, variable | default | allowed | meaning |
+|---|---|---|---|
+{rows}
+
+`todoku up` sets `demo_catalogue` to `true` unless told otherwise. Addresses of databases are
+`postgresql://user:password@host/name` (needs `pip install 'todoku[postgres]'`) or a path.
+"""
+
+
+def _setting_row(setting: Setting) -> str:
+    default = "" if setting.default in (None, "") else f"`{to_text(setting.default)}`"
+    return (
+        f"| `{setting.name}`<br>`{setting.variable}` | {default} | {setting.allowed} "
+        f"| {setting.meaning} |"
+    )
+
+
+def problem_reference() -> str:
+    return f"""# Problems
+
+{GENERATED}
+
+Every answer that is not a success is an RFC 9457 problem, `application/problem+json`: `type` is the
+address of a page about it that every service serves under `/problems/`, `detail` says what is wrong in
+this case and what to do, and `errors` points to the field or the parameter.
+
+```json
+{{
+  "type": "/problems/invalid-body",
+  "title": "The body is not what is expected here",
+  "status": 422,
+  "detail": "#/items/0/quantity: Must be at least 1.",
+  "errors": [{{"detail": "Must be at least 1.", "pointer": "#/items/0/quantity"}}]
+}}
+```
+
+{problems.reference()}"""
+
+
+def http_reference() -> str:
+    settings = Settings()
+    sections = "\n".join(
+        f"## {name}: `{settings.http_url(cast(Any, name))}`\n\n{_operations(name)}" for name in APIS
+    )
+    return f"""# HTTP
+
+{GENERATED}
+
+JSON in and out, names in camelCase, times in UTC, money in minor units of an ISO 4217 currency. Fields
+and parameters that are not known are refused. Lists come in pages: follow `nextCursor` or the `Link`
+header; what arrives meanwhile moves nothing. Errors are [problems](problems.md).
+
+Each service also serves its OpenAPI 3.1 document at `/openapi.json`, pages to read and try it at
+`/docs`, its events at `/asyncapi.json`, Prometheus metrics at `/metrics`, `/livez` (the process lives)
+and `/readyz` (its database serves; the broker is not asked, because orders are taken without it). All of
+it works offline.
+
+{sections}"""
+
+
+def _operations(service: str) -> str:
+    # The routes are only described here: no backend is needed for that.
+    api = APIS[service](cast(Backend, None))
+    rows = "\n".join(_operation_row(operation) for operation in api.operations)
+    return f"| request | answers | what for |\n|---|---|---|\n{rows}\n"
+
+
+def _operation_row(operation: Operation) -> str:
+    answers = ", ".join(str(answer.status) for answer in operation.answers)
+    return f"| `{operation.method} {operation.path}` | {answers} | {operation.summary} |"
+
+
+def event_reference() -> str:
+    document = events_document()
+    sections = "\n".join(_event_section(event, document) for event in EVENTS.values())
+    return f"""# Events
+
+{GENERATED}
+
+{asyncapi.ABOUT}
+
+The same as an AsyncAPI 3 document: [asyncapi.json](asyncapi.json). A running service serves its own part
+of it at `/asyncapi.json`.
+
+{sections}
+## Receipts
+
+On `receipts.PUBLISHER`, over core NATS: who has which events.
+
+```json
+{{"reader": "inventory", "ids": ["0198c2f0-7b1a-8d6a-…"]}}
+```
+"""
+
+
+def _event_section(event: type[Event], document: dict[str, Any]) -> str:
+    name = event.__name__
+    channel, message = document["channels"][name], document["components"]["messages"][name]
+    example = as_json(message["examples"][0]["payload"])
+    return f"""## {name}
+
+`{channel["address"]}`. {channel["description"]}
+
+{message["summary"]}
+
+```json
+{example}```
+"""
+
+
+def events_document() -> dict[str, Any]:
+    settings = Settings()
+    return asyncapi.document(assemble(settings), broker_url=settings.broker_url)
+
+
+def as_json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+
+
+def with_files(text: str) -> str:
+    """A page in which each code block behind `<!-- file: … -->` holds that file."""
+
+    def fill(match: re.Match[str]) -> str:
+        code = (DOCS / match["path"]).read_text(encoding="utf-8")
+        return f"{match['marker']}\n{match['fence']}\n{code}```\n"
+
+    return re.sub(
+        r"(?P<marker><!-- file: (?P<path>\S+) -->)\n(?P<fence>```\w+)\n.*?^```\n",
+        fill,
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    stale = [
+        (page, text)
+        for page, text in pages()
+        if not page.exists() or page.read_text(encoding="utf-8") != text
+    ]
+    check = "--check" in arguments
+    for page, text in stale:
+        print(f"{'out of date' if check else 'written'}: {page.relative_to(DOCS.parent)}")
+        if not check:
+            page.write_text(text, encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""An order's history as a person reads it: who said what and when, what came late, what was undone."""
+
+from collections.abc import Iterator
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from todoku.cli.answers import OrderEvent
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.words import clock_time, later, money, pieces, printable
+from todoku.contracts import (
+    EVENTS,
+    Event,
+    OrderCreatedEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.orders.domain import OrderStatus
+
+STEPS: dict[str, int] = {
+    OrderCreatedEvent.__name__: 0,
+    StockReservedEvent.__name__: 1,
+    StockReservationFailedEvent.__name__: 1,
+    ShipmentInitiatedEvent.__name__: 2,
+    ShipmentCompletedEvent.__name__: 3,
+    ShipmentFailedEvent.__name__: 3,
+}
+"""The events in the order in which they follow from each other."""
+
+AWAITED = {
+    OrderCreatedEvent.__name__: "inventory to set the stock aside",
+    StockReservedEvent.__name__: "shipping to open a shipment",
+    ShipmentInitiatedEvent.__name__: "the carrier",
+}
+"""Whose turn it is after an event."""
+
+ENDINGS = {
+    OrderStatus.COMPLETED: ExitCode.OK,
+    OrderStatus.CANCELLED_NO_STOCK: ExitCode.NO_STOCK,
+    OrderStatus.SHIPMENT_FAILED: ExitCode.SHIPMENT_FAILED,
+}
+"""What the exit code says of each way in which an order ends."""
+
+STATUS_STYLES = {
+    OrderStatus.COMPLETED: "bold green",
+    OrderStatus.CANCELLED_NO_STOCK: "bold red",
+    OrderStatus.SHIPMENT_FAILED: "bold red",
+}
+SOURCE_STYLES = {"orders": "cyan", "inventory": "yellow", "shipping": "magenta"}
+LATE_STYLE = "bold yellow"
+COMPENSATION_STYLE = "bold magenta"
+
+DETAIL_INDENT = 33
+"""Below the type of the event: 12 columns of time, 9 of milliseconds, 9 of source, and spaces."""
+
+
+class Saga:
+    """Draws the events of one order, in the sequence in which the orders service heard them."""
+
+    def __init__(self) -> None:
+        self._first: OrderEvent | None = None
+        self._last: OrderEvent | None = None
+        self._furthest_step = -1
+
+    @property
+    def awaited(self) -> str:
+        """Who has to say something next."""
+        return AWAITED.get(self._last.type, "news") if self._last else "news"
+
+    def draw(self, event: OrderEvent) -> RenderableType:
+        """The next event, as a line and what belongs to it."""
+        start = self._first = self._first or event
+        self._last = event
+        step = STEPS.get(event.type, self._furthest_step)
+        late = step < self._furthest_step
+        self._furthest_step = max(step, self._furthest_step)
+        details = Text("\n").join(_details(event, late))
+        return Group(_line(start, event), *([_indented(details)] if details else []))
+
+
+def _line(start: OrderEvent, event: OrderEvent) -> Text:
+    """80 columns at most: 12 + 9 + 9 + 27 + 18 and the spaces between them."""
+    return Text.assemble(
+        (f"{clock_time(event.time)} {later(start.time, event.time):>9} ", "dim"),
+        (f"{printable(event.source):<9} ", SOURCE_STYLES.get(event.source, "")),
+        f"{printable(event.type):<27} ",
+        (printable(event.status), STATUS_STYLES.get(event.status, "")),  # type: ignore[call-overload]
+    )
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, DETAIL_INDENT), expand=False)
+
+
+def _details(event: OrderEvent, late: bool) -> Iterator[Text]:
+    if late:
+        yield Text("late: what follows from it was heard before", LATE_STYLE)
+    match _event(event):
+        case OrderCreatedEvent() as created:
+            total = money(created.total_amount, created.currency)
+            yield _said(f"{created.user_id} orders {pieces(created.items)} for {total}")
+        case StockReservedEvent(items=items):
+            yield _said(f"sets aside {pieces(items)}")
+        case StockReservationFailedEvent(failed_items=failed):
+            for item in failed:
+                wanted, there = item.requested_quantity, item.available_quantity
+                yield _said(f"{item.product_id}: {wanted:,} wanted, {there:,} available")
+            yield Text("nothing is set aside for this order", COMPENSATION_STYLE)
+        case ShipmentInitiatedEvent(shipment_id=shipment_id):
+            yield _said(f"shipment {shipment_id}")
+        case ShipmentCompletedEvent(tracking_number=tracking_number):
+            yield _said(f"the carrier has the parcel: {tracking_number}")
+        case ShipmentFailedEvent(reason=reason, items=items):
+            yield _said(reason)
+            yield Text(
+                f"↩ compensation: inventory releases {printable(pieces(items))}", COMPENSATION_STYLE
+            )
+
+
+def _event(event: OrderEvent) -> Event | None:
+    """The event itself, where this version knows its type and can read it."""
+    try:
+        return msgspec.json.decode(event.data, type=EVENTS[event.type])
+    except (KeyError, msgspec.DecodeError):
+        return None  # a newer version's: the line is drawn, the details are not
+
+
+def _said(text: str) -> Text:
+    return Text(printable(text), "dim")

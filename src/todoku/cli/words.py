@@ -1,0 +1,86 @@
+"""How amounts, times and lists of items read to a person at a terminal."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+ITEMS_NAMED_MAX = 8
+
+DECIMALS = {
+    **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
+    **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
+    **dict.fromkeys("CLF UYW".split(), 4),
+}
+"""The decimal places of those currencies that do not have two. Source: ISO 4217, list one."""
+
+
+class Pieces(Protocol):
+    """A number of pieces of one product."""
+
+    @property
+    def product_id(self) -> str:
+        """Which product."""
+
+    @property
+    def quantity(self) -> int:
+        """How many pieces."""
+
+
+def money(minor_units: int, currency: str) -> str:
+    """An amount in the currency's own units: 13000 of JPY is `13,000 JPY`, of EUR `130.00 EUR`."""
+    decimals = DECIMALS.get(currency, 2)
+    whole, fraction = divmod(minor_units, 10**decimals)
+    return f"{whole:,}{f'.{fraction:0{decimals}}' if decimals else ''} {currency}"
+
+
+def pieces(items: Sequence[Pieces]) -> str:
+    """Items in one line: `prod001 ×2, prod002 ×1`; of a long list, the first few."""
+    named = ", ".join(f"{item.product_id} ×{item.quantity:,}" for item in items[:ITEMS_NAMED_MAX])
+    more = len(items) - ITEMS_NAMED_MAX
+    return f"{named} and {more:,} more" if more > 0 else named
+
+
+def age(since: datetime, now: datetime) -> str:
+    """How long ago, in one unit: `12s`, `3m`, `2h`, `5d`."""
+    seconds = max(0, int((now - since).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def day_and_time(instant: datetime) -> str:
+    """An instant in the local time zone."""
+    return f"{instant.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def clock_time(instant: datetime) -> str:
+    """The local time of day, to the millisecond."""
+    local = instant.astimezone()
+    return f"{local:%H:%M:%S}.{local.microsecond // 1000:03}"
+
+
+def later(start: datetime, instant: datetime) -> str:
+    """How much later than `start`: `+15 ms`, and from 100 seconds on `+101 s`."""
+    milliseconds = round((instant - start).total_seconds() * 1_000)
+    if abs(milliseconds) < 100_000:
+        return f"{milliseconds:+} ms"
+    return f"{milliseconds // 1_000:+} s"
+
+
+def printable(text: str) -> str:
+    """A text that does nothing to a terminal but to be read on one line."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _acts(character) else character for character in text)
+
+
+def _acts(character: str) -> bool:
+    """Whether a character controls or reorders what is shown, or ends a line."""
+    category = unicodedata.category(character)
+    return category[0] == "C" or category in ("Zl", "Zp")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence: `a`, `a and b`, `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

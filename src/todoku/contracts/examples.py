@@ -1,0 +1,77 @@
+"""One of every event, all about one order: what the documents show."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from todoku.contracts.envelope import Event, fact_id
+from todoku.contracts.inventory import (
+    FailedItem,
+    ReservedItem,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.contracts.orders import OrderCreatedEvent, OrderedItem
+from todoku.contracts.shipping import (
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    ShippedItem,
+)
+
+ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
+SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
+SAID_AT: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
+ADDRESS: Final = "1-1 Chiyoda, Tokyo"
+
+EXAMPLES: Final[dict[type[Event], Event]] = {
+    type(event): event
+    for event in (
+        OrderCreatedEvent(
+            order_id=ORDER_ID,
+            user_id="user123",
+            items=(
+                OrderedItem(product_id="prod001", quantity=2, price=5000),
+                OrderedItem(product_id="prod002", quantity=1, price=3000),
+            ),
+            total_amount=13000,
+            shipping_address=ADDRESS,
+        ),
+        StockReservedEvent(
+            order_id=ORDER_ID,
+            items=(
+                ReservedItem(product_id="prod001", quantity=2),
+                ReservedItem(product_id="prod002", quantity=1),
+            ),
+            shipping_address=ADDRESS,
+        ),
+        StockReservationFailedEvent(
+            order_id=ORDER_ID,
+            reason="insufficient stock (prod001: 2 requested, 1 available)",
+            failed_items=(
+                FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),
+            ),
+        ),
+        ShipmentInitiatedEvent(
+            order_id=ORDER_ID, shipment_id=SHIPMENT_ID, shipping_address=ADDRESS
+        ),
+        ShipmentCompletedEvent(
+            order_id=ORDER_ID,
+            shipment_id=SHIPMENT_ID,
+            tracking_number="SIM-3F6A1C2B4D5E",
+            items=(
+                ShippedItem(product_id="prod001", quantity=2),
+                ShippedItem(product_id="prod002", quantity=1),
+            ),
+        ),
+        ShipmentFailedEvent(
+            order_id=ORDER_ID,
+            shipment_id=SHIPMENT_ID,
+            reason="The simulated carrier had no room for this parcel.",
+            items=(
+                ShippedItem(product_id="prod001", quantity=2),
+                ShippedItem(product_id="prod002", quantity=1),
+            ),
+        ),
+    )
+}
+"""An example of each event type, by the type."""

@@ -1,0 +1,161 @@
+"""Every fault that a run may meet: how much of each kind there is, and when each one strikes.
+
+All of it follows from the seed. Each kind has its own dice, and each occurrence has a name
+(`kill#2`, `crash-before-commit:orders#1`) and dice of its own for its sizes. So leaving one out
+leaves the others as they were, as far as the changed run still comes by them: that is what makes a
+failing run shrinkable.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping
+from random import Random
+from typing import Final
+
+import msgspec
+
+from todoku.engine.failpoints import POINTS
+from todoku.simulation.trace import Trace
+
+CALM_SHARE: Final = 0.25
+"""In this share of the runs a whole family of faults stays away."""
+
+CHANCES: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
+    "network": {
+        "drop-delivery": (0.0, 0.1, 0.4),
+        "duplicate-delivery": (0.0, 0.1, 0.4),
+        "delay-delivery": (0.0, 0.1, 0.4),
+        "reorder-deliveries": (0.0, 0.1, 0.4),
+        "drop-ack": (0.0, 0.1, 0.4),
+        "drop-notify": (0.0, 0.1, 0.4),
+        "duplicate-notify": (0.0, 0.1, 0.4),
+        "delay-notify": (0.0, 0.1, 0.4),
+        "lose-answer": (0.0, 0.1, 0.4),
+        "refuse-publish": (0.0, 0.1, 0.4),
+    },
+    "broker": {"small-stream": (0.0, 0.5)},
+    "crash": {f"crash-{point}": (0.0, 0.01, 0.05) for point in POINTS},
+    "disk": {
+        "slow-commit": (0.0, 0.1, 0.4),
+        "lose-commit-answer": (0.0, 0.02, 0.1),
+        "disk-error": (0.0, 0.02),
+    },
+    "clock": {"clock-jump": (0.0, 0.5)},
+    "carrier": {
+        "carrier-unreachable": (0.0, 0.1, 0.3),
+        "carrier-answer-lost": (0.0, 0.1, 0.3),
+        "carrier-late": (0.0, 0.1, 0.3),
+    },
+    "poison": {"newer-version": (0.0, 0.3)},
+}
+"""By family and kind: the probabilities, of which a run draws one, that it strikes when it can."""
+
+INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
+    "network": {"partition": (0.0, 20.0)},
+    "broker": {
+        "outage": (0.0, 30.0),
+        "wipe": (0.0, 60.0),
+        "purge": (0.0, 60.0),
+        "delete-durable": (0.0, 60.0),
+    },
+    "crash": {"kill": (0.0, 10.0, 30.0), "stop": (0.0, 40.0)},
+    "disk": {"database-away": (0.0, 30.0)},
+    "poison": {"poison": (0.0, 15.0), "impossible-order": (0.0, 30.0)},
+    "trade": {"restock": (0.0, 15.0)},
+}
+"""By family and kind: the mean seconds between two, of which a run draws one; 0 stands for never."""
+
+_FAMILIES = {kind: family for table in (CHANCES, INTERVALS) for family in table for kind in table[family]}
+_LEVELS = {
+    kind: levels for table in (CHANCES, INTERVALS) for kinds in table.values() for kind, levels in kinds.items()
+}
+
+KINDS: Final = tuple(_LEVELS)
+"""Every kind of fault."""
+
+
+class Occurrence(msgspec.Struct, frozen=True, order=True):
+    """A fault that struck, `at` so many seconds after the start."""
+
+    at: float
+    kind: str
+    label: str
+
+
+class _Dice:
+    """The dice of one kind at one place."""
+
+    __slots__ = ("level", "random", "strikes")
+
+    def __init__(self, seed: int, kind: str, where: str, calm: bool) -> None:
+        self.random = Random(f"{seed} {kind}:{where}")
+        level = self.random.choice(_LEVELS[kind])
+        self.level = 0.0 if calm else level
+        self.strikes = 0
+
+
+class Faults:
+    """The faults of one run. `only` names the occurrences that may happen; None allows all."""
+
+    def __init__(self, seed: int, only: Collection[str] | None, trace: Trace) -> None:
+        self.occurred: list[Occurrence] = []
+        self._seed = seed
+        self._only = None if only is None else frozenset(only)
+        self._trace = trace
+        self._healed = False
+        self._dice: dict[tuple[str, str], _Dice] = {}
+        random = Random(f"{seed} families")
+        self._calm = {
+            family for family in dict.fromkeys(_FAMILIES.values()) if random.random() < CALM_SHARE
+        }
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each kind has struck."""
+        return Counter(occurrence.kind for occurrence in self.occurred)
+
+    def heal(self) -> None:
+        """From now on nothing strikes."""
+        self._healed = True
+
+    def strike(self, kind: str, where: str = "") -> Random | None:
+        """The dice for the sizes of this fault if it strikes here and now, else None."""
+        if self._healed:
+            return None
+        dice = self._dice_of(kind, where)
+        if dice.level == 0.0 or dice.random.random() >= dice.level:
+            return None
+        dice.strikes += 1
+        return self.happen(kind, f"{_name(kind, where)}#{dice.strikes}")
+
+    def schedule(self, kind: str, until: float) -> list[Occurrence]:
+        """When this fault is to strike in the first `until` seconds."""
+        dice = self._dice_of(kind, "")
+        occurrences: list[Occurrence] = []
+        at = 0.0
+        while dice.level and (at := at + dice.random.expovariate(1 / dice.level)) < until:
+            occurrences.append(Occurrence(at, kind, f"{kind}#{len(occurrences) + 1}"))
+        return occurrences
+
+    def happen(self, kind: str, label: str) -> Random | None:
+        """Let a fault strike now: the dice for its sizes, or None if this one is left out."""
+        if self._only is not None and label not in self._only:
+            return None
+        self.occurred.append(Occurrence(asyncio.get_running_loop().time(), kind, label))
+        self._trace.note("world", "fault", label)
+        return Random(f"{self._seed} {label}")
+
+    def allows(self, label: str) -> bool:
+        """Whether something that has this name may happen."""
+        return self._only is None or label in self._only
+
+    def _dice_of(self, kind: str, where: str) -> _Dice:
+        dice = self._dice.get((kind, where))
+        if dice is None:
+            calm = _FAMILIES[kind] in self._calm
+            dice = self._dice[kind, where] = _Dice(self._seed, kind, where, calm)
+        return dice
+
+
+def _name(kind: str, where: str) -> str:
+    return f"{kind}:{where}" if where else kind

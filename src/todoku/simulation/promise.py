@@ -1,0 +1,322 @@
+"""Holds a run against the promise: after every commit, at every word that leaves a service, at the end.
+
+I1 to I5 are the promise (docs/reliability.md). R2 and R5 are the engine's rules that carry it: what
+follows a commit follows it, and an event is settled when all its readers have it.
+"""
+
+import asyncio
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from todoku.audit import Report
+from todoku.broker.memory import matches
+from todoku.broker.port import Delivery, Outgoing
+from todoku.inventory.domain import ReservationState
+from todoku.orders.domain import Order, OrderStatus
+from todoku.shipping.domain import Accepted, Answer, ShipmentStatus
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A broken promise: which, how, and the orders concerned."""
+
+    invariant: str
+    problem: str
+    orders: tuple[str, ...] = ()
+
+
+class Head(msgspec.Struct):
+    """The part of an envelope that names a message."""
+
+    id: str
+    type: str
+    subject: str
+
+
+_decode_head = msgspec.json.Decoder(Head).decode
+
+_STOCK_OFF = """
+SELECT id, stock_quantity, reserved_quantity, ledger, live FROM (
+  SELECT id, stock_quantity, reserved_quantity,
+    (SELECT coalesce(sum(quantity), 0) FROM stock_ledger WHERE product_id = p.id) AS ledger,
+    (SELECT coalesce(sum(quantity), 0) FROM reservations
+      WHERE product_id = p.id AND state = 'RESERVED') AS live
+  FROM products AS p)
+WHERE stock_quantity <> ledger OR reserved_quantity <> live
+  OR reserved_quantity NOT BETWEEN 0 AND stock_quantity
+"""
+_RESERVATIONS = (
+    "SELECT order_id, product_id, quantity, state FROM reservations ORDER BY order_id, product_id"
+)
+_LEDGER = "SELECT id, product_id, quantity, note FROM stock_ledger ORDER BY id"
+_ORDERS = "SELECT id, status, total_amount FROM orders ORDER BY id"
+_SHIPMENTS = "SELECT id, order_id, status FROM shipments ORDER BY id"
+_SAID = "SELECT DISTINCT event_id FROM outbox"
+_HEARD = "SELECT event_id FROM inbox UNION SELECT event_id FROM dead_letters"
+_DEAD_BODIES = "SELECT DISTINCT body FROM dead_letters"
+_HISTORY = "SELECT order_id, type FROM order_events"
+
+_NEXT_STATUSES: Final[Mapping[OrderStatus, set[OrderStatus]]] = {
+    OrderStatus.PENDING: set(OrderStatus) - {OrderStatus.PENDING},
+    OrderStatus.AWAITING_SHIPMENT: {OrderStatus.COMPLETED, OrderStatus.SHIPMENT_FAILED},
+    OrderStatus.COMPLETED: set(),
+    OrderStatus.CANCELLED_NO_STOCK: set(),
+    OrderStatus.SHIPMENT_FAILED: set(),
+}
+_NEXT_STATES: Final[Mapping[ReservationState, set[ReservationState]]] = {
+    ReservationState.RESERVED: {ReservationState.SHIPPED, ReservationState.RELEASED},
+    ReservationState.REFUSED: set(),
+    ReservationState.SHIPPED: set(),
+    ReservationState.RELEASED: set(),
+}
+_NEXT_SHIPMENT_STATUSES: Final[Mapping[ShipmentStatus, set[ShipmentStatus]]] = {
+    # A shipment opened and claimed, or claimed and ended, in one commit is seen only afterwards.
+    ShipmentStatus.INITIATED: {ShipmentStatus.BOOKING},
+    ShipmentStatus.BOOKING: {ShipmentStatus.COMPLETED, ShipmentStatus.FAILED},
+    ShipmentStatus.COMPLETED: set(),
+    ShipmentStatus.FAILED: set(),
+}
+_HISTORIES: Final[Mapping[OrderStatus, set[str]]] = {
+    OrderStatus.COMPLETED: {
+        "OrderCreatedEvent",
+        "StockReservedEvent",
+        "ShipmentInitiatedEvent",
+        "ShipmentCompletedEvent",
+    },
+    OrderStatus.SHIPMENT_FAILED: {
+        "OrderCreatedEvent",
+        "StockReservedEvent",
+        "ShipmentInitiatedEvent",
+        "ShipmentFailedEvent",
+    },
+    OrderStatus.CANCELLED_NO_STOCK: {"OrderCreatedEvent", "StockReservationFailedEvent"},
+}
+"""What an order's history holds once it has ended and every event has reached its readers."""
+
+
+class Promise:
+    """What was promised so far in a run, and every case in which it was broken.
+
+    `databases` are the services' own, read past every fault.
+    """
+
+    def __init__(self, databases: Mapping[str, sqlite3.Connection]) -> None:
+        self.broken = asyncio.Event()
+        self.failures: list[Failure] = []
+        self.accepted: dict[str, Order] = {}
+        self._databases = databases
+        self._looks: Mapping[str, Callable[[], None]] = {
+            "orders": self._look_at_orders,
+            "inventory": self._look_at_stock,
+            "shipping": self._look_at_shipments,
+        }
+        self._changes: Counter[str] = Counter()
+        self._statuses: dict[str, OrderStatus] = {}
+        self._reservations: dict[str, tuple[ReservationState, Rows]] = {}
+        self._ledger: Rows = ()
+        self._shipments: dict[str, tuple[str, ShipmentStatus]] = {}
+        self._said: dict[str, set[str]] = defaultdict(set)
+        self._heard: dict[str, set[str]] = defaultdict(set)
+
+    def fail(self, invariant: str, problem: str, *orders: str) -> None:
+        """Note a broken promise."""
+        failure = Failure(invariant, problem, orders)
+        if failure not in self.failures:
+            self.failures.append(failure)
+        self.broken.set()
+
+    # After every commit.
+
+    def committed(self, service: str) -> None:
+        """Look at what a service has just committed, if it has changed anything."""
+        changes = self._databases[service].total_changes
+        if changes == self._changes[service]:
+            return
+        self._changes[service] = changes
+        self._said[service].update(event_id for (event_id,) in self._rows(service, _SAID))
+        self._heard[service].update(event_id for (event_id,) in self._rows(service, _HEARD))
+        self._looks[service]()
+
+    def _look_at_orders(self) -> None:
+        """I1, I4: what was accepted is there; a status moves forward, and an ended one not at all."""
+        rows = {order_id: (status, total) for order_id, status, total in self._rows("orders", _ORDERS)}
+        for order_id, order in self.accepted.items():
+            _, total = rows.get(order_id, (None, None))
+            if total != order.total_amount:
+                self.fail("I1", f"order {order_id} was accepted and is not there as it was", order_id)
+        for order_id, (status, _) in rows.items():
+            now = OrderStatus(status)
+            before = self._statuses.get(order_id, now)
+            if now is not before and now not in _NEXT_STATUSES[before]:
+                self.fail("I4", f"order {order_id} was {before} and is {now} now", order_id)
+            self._statuses[order_id] = now
+
+    def _look_at_stock(self) -> None:
+        """I2, I4: the ledger adds up and only grows; a reservation is decided once and ends once."""
+        for product_id, on_hand, reserved, ledger, live in self._rows("inventory", _STOCK_OFF):
+            self.fail(
+                "I2",
+                f"product {product_id}: {on_hand} on hand with {ledger} in the ledger, "
+                f"{reserved} reserved with {live} in live reservations",
+            )
+        ledger = self._rows("inventory", _LEDGER)
+        if ledger[: len(self._ledger)] != self._ledger:
+            self.fail("I2", "entries of the ledger were changed or lost")
+        self._ledger = ledger
+        reservations = self._reservations_now()
+        for order_id, (before, lines_before) in self._reservations.items():
+            now, lines = reservations.get(order_id, (None, ()))
+            if lines != lines_before or (now is not before and now not in _NEXT_STATES[before]):
+                self.fail("I4", f"reservation of {order_id} was {before} and is {now} now", order_id)
+        self._reservations = reservations
+
+    def _reservations_now(self) -> dict[str, tuple[ReservationState, Rows]]:
+        lines: dict[str, list[tuple[Any, ...]]] = {}
+        states: dict[str, ReservationState] = {}
+        for order_id, product_id, quantity, state in self._rows("inventory", _RESERVATIONS):
+            lines.setdefault(order_id, []).append((product_id, quantity))
+            if states.setdefault(order_id, ReservationState(state)) != state:
+                self.fail("I4", f"the reservation of {order_id} is in two states", order_id)
+        return {order_id: (states[order_id], lines[order_id]) for order_id in lines}
+
+    def _look_at_shipments(self) -> None:
+        """I4: an order has one shipment, which moves forward."""
+        orders: dict[str, str] = {}
+        for key, order_id, status in self._rows("shipping", _SHIPMENTS):
+            if orders.setdefault(order_id, key) != key:
+                self.fail("I4", f"order {order_id} has two shipments", order_id)
+            now = ShipmentStatus(status)
+            _, before = self._shipments.get(key, (order_id, now))
+            if now is not before and now not in _NEXT_SHIPMENT_STATUSES[before]:
+                self.fail("I4", f"shipment {key} was {before} and is {now} now", order_id)
+            self._shipments[key] = (order_id, now)
+
+    # At every word that leaves a service.
+
+    def answered(self, order: Order) -> None:
+        """I1: a caller was told that an order is accepted."""
+        found = self._databases["orders"].execute(
+            "SELECT total_amount FROM orders WHERE id = ?", (order.id,)
+        )
+        if found.fetchone() != (order.total_amount,):
+            self.fail("I1", f"order {order.id} was answered and is not in the database", order.id)
+        first = self.accepted.setdefault(order.id, order)
+        if (first.items, first.created_at) != (order.items, order.created_at):
+            self.fail("I1", f"order {order.id} was answered in two ways", order.id)
+
+    def published(self, service: str, messages: Iterable[Outgoing]) -> None:
+        """R2: what a service says is in its database before."""
+        for message in messages:
+            head = _decode_head(message.body)
+            if head.id not in self._said[service]:
+                self.fail("R2", f"{service} said {head.type} before it was committed", head.subject)
+
+    def settled(self, service: str, deliveries: Iterable[Delivery]) -> None:
+        """R2: what a service acknowledges is in its database before."""
+        for delivery in deliveries:
+            head = head_of(delivery.body)
+            if head is not None and head.id not in self._heard[service]:
+                self.fail(
+                    "R2", f"{service} acknowledged {head.type} before it was committed", head.subject
+                )
+
+    def receipted(self, service: str, ids: Iterable[str]) -> None:
+        """R2: what a service receipts is in its database before."""
+        for event_id in ids:
+            if event_id not in self._heard[service]:
+                self.fail("R2", f"{service} receipted {event_id} before it was committed")
+
+    def booked(self, key: str, order_id: str) -> None:
+        """I4: the carrier is called behind a claim that is committed."""
+        found = self._databases["shipping"].execute(
+            "SELECT status FROM shipments WHERE id = ?", (key,)
+        )
+        row = found.fetchone()
+        if row is None or row == (ShipmentStatus.INITIATED,):
+            self.fail(
+                "I4", f"the carrier was called for {order_id} before that was claimed", order_id
+            )
+
+    # At the end.
+
+    def unsettled(self) -> list[str]:
+        """What still has to happen before all is settled: orders that have not ended, rows that wait
+        for a receipt."""
+        waiting = [
+            f"{service} waits for {count} receipts"
+            for service in self._databases
+            for (count,) in self._rows(service, "SELECT count(*) FROM outbox")
+            if count
+        ]
+        open_orders = [
+            f"order {order_id} is {status}"
+            for order_id, status in self._statuses.items()
+            if not status.terminal
+        ]
+        return waiting + open_orders
+
+    def unparked(self, poison: Iterable[Outgoing], reactions: Mapping[str, set[str]]) -> list[str]:
+        """Of these messages that nobody can deal with, those that a reader has not parked yet."""
+        dead = {service: self.dead_bodies(service) for service in reactions}
+        return [
+            f"{service} has not parked a message on {message.subject}"
+            for message in poison
+            for service, subjects in reactions.items()
+            if any(matches(subject, message.subject) for subject in subjects)
+            and message.body not in dead[service]
+        ]
+
+    def dead_bodies(self, service: str) -> set[bytes]:
+        """The messages that a service has parked."""
+        return {body for (body,) in self._rows(service, _DEAD_BODIES)}
+
+    def judge_report(self, report: Report) -> None:
+        """I1 to I5, as `todoku verify` sees them."""
+        for finding in report.findings:
+            orders = (finding.subject,) if finding.subject in self._statuses else ()
+            self.fail(finding.invariant, f"{finding.subject}: {finding.problem}", *orders)
+
+    def judge_histories(self) -> None:
+        """R5: every event has reached every reader, also those that changed nothing."""
+        histories: dict[str, set[str]] = defaultdict(set)
+        for order_id, name in self._rows("orders", _HISTORY):
+            histories[order_id].add(name)
+        for order_id, status in self._statuses.items():
+            if status.terminal and (missing := _HISTORIES[status] - histories[order_id]):
+                self.fail("R5", f"orders never heard {', '.join(sorted(missing))}", order_id)
+
+    def judge_bookings(self, answers: Mapping[str, tuple[str, Answer]]) -> None:
+        """I4: an order has one booking at the carrier at most, and one exactly if it is completed."""
+        booked = Counter(
+            order_id for order_id, answer in answers.values() if isinstance(answer, Accepted)
+        )
+        for order_id, status in self._statuses.items():
+            expected = 1 if status is OrderStatus.COMPLETED else 0
+            if booked[order_id] != expected:
+                self.fail("I4", f"{order_id} is {status} with {booked[order_id]} bookings", order_id)
+
+    def judge_restocks(self, asked: Iterable[str], answered: Iterable[str]) -> None:
+        """I1, I4: a restock that was answered is in the ledger; none is there more often than asked."""
+        notes = Counter(note for _, _, _, note in self._rows("inventory", _LEDGER))
+        for note in answered:
+            if not notes[note]:
+                self.fail("I1", f"{note} was answered and is not in the ledger")
+        for note in asked:
+            if notes[note] > 1:
+                self.fail("I4", f"{note} was asked for once and is in the ledger {notes[note]} times")
+
+    def _rows(self, service: str, statement: str) -> Rows:
+        return self._databases[service].execute(statement).fetchall()
+
+
+def head_of(body: bytes) -> Head | None:
+    """The name of a message, if it can be read."""
+    try:
+        return _decode_head(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

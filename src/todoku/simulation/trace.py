@@ -1,0 +1,91 @@
+"""What happened in a run, in order: for its digest, and for whoever has to find a fault's cause."""
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+ORDER_SHOWN = 8
+"""How many of the last characters of an order's id a line shows: the first ones are its time."""
+
+
+class Record(NamedTuple):
+    """Something that happened `at` so many seconds after the start, at a service or in the world.
+
+    `body` is the message concerned, if there is one.
+    """
+
+    at: float
+    where: str
+    what: str
+    text: str
+    body: bytes
+
+
+class _Head(msgspec.Struct):
+    """The part of an envelope that names a message."""
+
+    id: str
+    type: str
+    subject: str
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+class Trace:
+    """The records of one run."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def note(self, where: str, what: str, text: str = "", body: bytes = b"") -> None:
+        """Keep that something happened just now."""
+        now = asyncio.get_running_loop().time()
+        self.records.append(Record(now, where, what, text, body))
+
+    def digest(self) -> str:
+        """The same for two runs in which the same happened at the same time, to the byte."""
+        digest = hashlib.blake2b(digest_size=16)
+        for at, where, what, text, body in self.records:
+            digest.update(f"{at!r}\0{where}\0{what}\0{text}\0{len(body)}\n".encode())
+            digest.update(body)
+        return digest.hexdigest()
+
+    def lines(self, orders: Collection[str] | None = None) -> Iterator[str]:
+        """A line for each record; with `orders`, for those that concern one of these or nobody."""
+        names: dict[str, str] = {}
+        for record in self.records:
+            head = _head(record.body)
+            if head is not None:
+                names[head.id] = f"{head.type} {head.subject[-ORDER_SHOWN:]}"
+            text = record.text
+            for event_id in [word for word in text.split() if word in names]:
+                text = text.replace(event_id, names[event_id])
+            if head is not None:
+                text = f"{names[head.id]} {text}"
+            elif record.body:
+                text = f"{record.body[:60]!r} {text}"
+            if orders is None or _concerns(record, text, orders):
+                yield f"{record.at:9.3f}  {record.where:<9}  {record.what:<9}  {text}".rstrip()
+
+
+def _head(body: bytes) -> _Head | None:
+    try:
+        return _decode_head(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _concerns(record: Record, text: str, orders: Collection[str]) -> bool:
+    if record.what in ("fault", "start", "crash", "heal"):
+        return True
+    return any(
+        order[-ORDER_SHOWN:] in text or order in text or order.encode() in record.body
+        for order in orders
+    )

@@ -1,0 +1,198 @@
+"""The AsyncAPI 3.0 document of the events, from the contracts and the services' own tables.
+
+Who says an event is in its contract; who hears it is in the services' reactions. So the document
+cannot say anything else than what happens.
+"""
+
+from collections.abc import Iterable, Sequence
+from inspect import getdoc
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+import todoku
+from todoku.contracts import CONTENT_TYPE, EVENTS, Envelope, Event, seal
+from todoku.contracts.examples import EXAMPLES, SAID_AT
+from todoku.engine import Service, Topology
+from todoku.engine.process import ReceiptMessage
+
+RECEIPT: Final = "Receipt"
+SCHEMA: Final = "#/components/schemas/{name}"
+
+ABOUT: Final = """\
+What the services of Todoku say to each other on NATS JetStream: CloudEvents 1.0 in structured JSON
+mode. An event's `id` names the fact, so that the same fact said twice carries the same id: handle
+an id once, and expect repeats and any order of arrival. Events only grow: ignore fields you do not
+know. Fields marked `x-personal` identify a person.
+
+A service that reacts to an event answers its publisher with a receipt, over core NATS, once the
+event is in its own database. Until then the publisher keeps the event. Whoever merely listens, with
+a consumer of its own, sends no receipts."""
+
+
+def document(
+    services: Sequence[Service], *, of: str | None = None, prefix: str = "", broker_url: str
+) -> dict[str, Any]:
+    """What one service says and hears, or with `of=None` what all of them do.
+
+    `prefix` goes before every subject. Of `broker_url` only hosts and ports are shown.
+    """
+    topology = Topology(services)
+    described = [service for service in services if of in (None, service.name)]
+    events = [event for event in EVENTS.values() if _concerns(event, described)]
+    publishers = dict.fromkeys(event.publisher for event in events if topology.readers(event))
+    dotted = f"{prefix}." if prefix else ""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": f"Todoku {of}: events" if of else "Todoku: events",
+            "version": todoku.__version__,
+            "description": ABOUT,
+            "license": {
+                "name": "Apache-2.0",
+                "url": "https://www.apache.org/licenses/LICENSE-2.0",
+            },
+        },
+        "defaultContentType": CONTENT_TYPE,
+        "servers": dict(_servers(broker_url)),
+        "channels": {
+            **{event.__name__: _channel(event, topology, dotted) for event in events},
+            **{_receipts(name): _receipts_channel(name, dotted) for name in publishers},
+        },
+        "operations": {
+            name: operation
+            for service in described
+            for name, operation in _operations(service, events, topology)
+        },
+        "components": {
+            "messages": {
+                **{event.__name__: _message(event) for event in events},
+                RECEIPT: _receipt_message(),
+            },
+            "schemas": _schemas(events),
+        },
+    }
+
+
+def _concerns(event: type[Event], services: Iterable[Service]) -> bool:
+    return any(event.publisher == it.name or event in it.reactions for it in services)
+
+
+def _servers(broker_url: str) -> Iterable[tuple[str, dict[str, str]]]:
+    for n, url in enumerate(broker_url.split(","), start=1):
+        # The authority without a user and password, which are nobody's business here.
+        yield f"broker{n}", {"host": urlsplit(url).netloc.rpartition("@")[2], "protocol": "nats"}
+
+
+def _channel(event: type[Event], topology: Topology, dotted: str) -> dict[str, Any]:
+    readers = topology.readers(event)
+    return {
+        "address": dotted + event.subject,
+        "description": f"Said by {event.publisher}. "
+        + (f"Heard by {', '.join(readers)}." if readers else "Heard by none of the services."),
+        "messages": {event.__name__: _reference("components", "messages", event.__name__)},
+    }
+
+
+def _receipts(publisher: str) -> str:
+    return f"{publisher}Receipts"
+
+
+def _receipts_channel(publisher: str, dotted: str) -> dict[str, Any]:
+    return {
+        "address": f"{dotted}receipts.{publisher}",
+        "description": f"Where {publisher} learns which of its events are in their readers' "
+        "databases. Core NATS, no stream: a lost receipt costs one repeat.",
+        "messages": {RECEIPT: _reference("components", "messages", RECEIPT)},
+    }
+
+
+def _operations(
+    service: Service, events: Iterable[type[Event]], topology: Topology
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    for event in events:
+        if event.publisher == service.name:
+            yield (
+                f"{service.name}.sends.{event.__name__}",
+                _operation("send", service.name, event, bool(topology.readers(event))),
+            )
+        if event in service.reactions:
+            yield (
+                f"{service.name}.receives.{event.__name__}",
+                _operation("receive", service.name, event, True),
+            )
+
+
+def _operation(action: str, service: str, event: type[Event], receipted: bool) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "action": action,
+        "channel": _reference("channels", event.__name__),
+        "summary": _summary(event),
+        "tags": [{"name": service}],
+        "messages": [_reference("channels", event.__name__, "messages", event.__name__)],
+    }
+    if receipted:
+        channel = _receipts(event.publisher)
+        operation["reply"] = {
+            "channel": _reference("channels", channel),
+            "messages": [_reference("channels", channel, "messages", RECEIPT)],
+        }
+    return operation
+
+
+def _message(event: type[Event]) -> dict[str, Any]:
+    name = event.__name__
+    message: dict[str, Any] = {
+        "name": name,
+        "title": name,
+        "summary": _summary(event),
+        "contentType": CONTENT_TYPE,
+        "payload": {
+            "allOf": [
+                {"$ref": SCHEMA.format(name=Envelope.__name__)},
+                {
+                    "type": "object",
+                    "properties": {
+                        "type": {"const": name},
+                        "source": {"const": event.publisher},
+                        "data": {"$ref": SCHEMA.format(name=name)},
+                    },
+                },
+            ]
+        },
+    }
+    if event in EXAMPLES:
+        payload = msgspec.json.decode(msgspec.json.encode(seal(EXAMPLES[event], SAID_AT)))
+        message["examples"] = [{"name": name, "payload": payload}]
+    return message
+
+
+def _receipt_message() -> dict[str, Any]:
+    return {
+        "name": RECEIPT,
+        "title": RECEIPT,
+        "summary": _summary(ReceiptMessage),
+        "contentType": "application/json",
+        "payload": {"$ref": SCHEMA.format(name=ReceiptMessage.__name__)},
+    }
+
+
+def _schemas(events: Iterable[type[Event]]) -> dict[str, Any]:
+    structs: list[type[msgspec.Struct]] = [Envelope, ReceiptMessage, *events]
+    _, schemas = msgspec.json.schema_components(structs, ref_template=SCHEMA)
+    for struct in structs:
+        for field in msgspec.inspect.type_info(struct).fields:  # type: ignore[attr-defined]
+            if (getattr(field.type, "extra", None) or {}).get("personal"):
+                schemas[struct.__name__]["properties"][field.encode_name]["x-personal"] = True
+    schemas[Envelope.__name__]["properties"]["specversion"] = {"const": "1.0"}
+    return schemas
+
+
+def _summary(described: type[Any]) -> str:
+    """The first paragraph of a docstring."""
+    return " ".join((getdoc(described) or "").partition("\n\n")[0].split())
+
+
+def _reference(*path: str) -> dict[str, str]:
+    return {"$ref": "#/" + "/".join(path)}

@@ -1,0 +1,92 @@
+"""An example of every event: with every field, and with no more than it needs."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from todoku.contracts import (
+    Envelope,
+    Event,
+    FailedItem,
+    OrderCreatedEvent,
+    OrderedItem,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    ShippedItem,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+    fact_id,
+    seal,
+)
+
+ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
+SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
+TIME: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+TRACEPARENT: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+ADDRESS: Final = "東京都千代田区千代田1-1"
+
+FULL: Final[tuple[Event, ...]] = (
+    OrderCreatedEvent(
+        order_id=ORDER_ID,
+        user_id="user123",
+        items=(
+            OrderedItem(product_id="prod001", quantity=2, price=5000),
+            OrderedItem(product_id="prod002", quantity=1, price=3000),
+        ),
+        total_amount=13000,
+        currency="EUR",
+        shipping_address=ADDRESS,
+    ),
+    StockReservedEvent(
+        order_id=ORDER_ID,
+        items=(
+            ReservedItem(product_id="prod001", quantity=2),
+            ReservedItem(product_id="prod002", quantity=1),
+        ),
+        shipping_address=ADDRESS,
+    ),
+    StockReservationFailedEvent(
+        order_id=ORDER_ID,
+        reason="insufficient stock (prod001: 2 requested, 1 available)",
+        failed_items=(
+            FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),
+        ),
+    ),
+    ShipmentInitiatedEvent(
+        order_id=ORDER_ID, shipment_id=SHIPMENT_ID, shipping_address=ADDRESS
+    ),
+    ShipmentCompletedEvent(
+        order_id=ORDER_ID,
+        shipment_id=SHIPMENT_ID,
+        tracking_number="SIM-3F6A1C2B4D5E",
+        items=(ShippedItem(product_id="prod001", quantity=2),),
+    ),
+    ShipmentFailedEvent(
+        order_id=ORDER_ID,
+        shipment_id=SHIPMENT_ID,
+        reason="The simulated carrier had no room for this parcel.",
+        items=(ShippedItem(product_id="prod001", quantity=2),),
+    ),
+)
+
+MINIMAL: Final[tuple[Event, ...]] = (
+    OrderCreatedEvent(order_id=ORDER_ID, user_id="", items=(), total_amount=0),
+    StockReservedEvent(order_id=ORDER_ID, items=()),
+    StockReservationFailedEvent(order_id=ORDER_ID, reason="", failed_items=()),
+    ShipmentInitiatedEvent(order_id=ORDER_ID, shipment_id=""),
+    ShipmentCompletedEvent(order_id=ORDER_ID, shipment_id="", tracking_number="", items=()),
+    ShipmentFailedEvent(order_id=ORDER_ID, shipment_id="", reason="", items=()),
+)
+
+SEALED: Final[dict[str, tuple[Envelope, Event]]] = {
+    **{
+        f"{type(event).__name__}.full": (
+            seal(event, TIME, actor="user123", traceparent=TRACEPARENT),
+            event,
+        )
+        for event in FULL
+    },
+    **{f"{type(event).__name__}.minimal": (seal(event, TIME), event) for event in MINIMAL},
+}
+"""Each example in its envelope, by the name of its golden file."""

@@ -1,0 +1,73 @@
+"""The bytes of every event, as released: events only grow, and old ones are read for ever.
+
+A golden file is one event as some version has put it onto the wire. A file of a released version is
+never edited. When a field is added, the files here get a new version beside the old one.
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+import pytest
+from contracts.examples import SEALED
+
+from todoku.contracts import CONTENT_TYPE, EVENTS, Event, decode, encode
+
+GOLDEN: Final = Path(__file__).parent / "golden"
+
+
+def golden(name: str) -> bytes:
+    return (GOLDEN / f"{name}.json").read_bytes().removesuffix(b"\n")
+
+
+def test_there_is_a_full_and_a_minimal_golden_file_for_every_event() -> None:
+    expected = {f"{event}.{kind}" for event in EVENTS for kind in ("full", "minimal")}
+    assert expected == set(SEALED) == {path.stem for path in GOLDEN.iterdir()}
+
+
+@pytest.mark.parametrize("name", SEALED)
+def test_an_event_is_put_onto_the_wire_byte_for_byte_as_released(name: str) -> None:
+    envelope, _ = SEALED[name]
+    assert encode(envelope) == golden(name)
+
+
+@pytest.mark.parametrize("name", SEALED)
+def test_a_released_event_is_read_as_it_was_meant(name: str) -> None:
+    envelope, event = decode(golden(name))
+    expected_envelope, expected_event = SEALED[name]
+    assert event == expected_event
+    assert encode(envelope) == encode(expected_envelope)
+
+
+@pytest.mark.parametrize("name", [name for name in SEALED if name.endswith(".minimal")])
+def test_a_field_with_a_default_may_be_absent(name: str) -> None:
+    """So an event from before the field existed is read too."""
+    message = json.loads(golden(name))
+    _, event = SEALED[name]
+    for field, default in _defaults(type(event)).items():
+        assert message["data"].pop(field) == default
+    assert decode(json.dumps(message).encode())[1] == event
+
+
+def _defaults(event: type[Event]) -> dict[str, object]:
+    return {
+        {"currency": "currency", "shipping_address": "shippingAddress"}[name]: default
+        for name, default in zip(
+            reversed(event.__struct_fields__), reversed(event.__struct_defaults__), strict=False
+        )
+    }
+
+
+def test_the_content_type_is_the_one_of_structured_cloud_events() -> None:
+    assert CONTENT_TYPE == "application/cloudevents+json"
+
+
+def test_every_event_has_the_subject_and_the_publisher_that_others_rely_on() -> None:
+    assert {name: (event.subject, event.publisher) for name, event in EVENTS.items()} == {
+        "OrderCreatedEvent": ("orders.created", "orders"),
+        "StockReservedEvent": ("inventory.reserved", "inventory"),
+        "StockReservationFailedEvent": ("inventory.reservation_failed", "inventory"),
+        "ShipmentInitiatedEvent": ("shipping.initiated", "shipping"),
+        "ShipmentCompletedEvent": ("shipping.completed", "shipping"),
+        "ShipmentFailedEvent": ("shipping.failed", "shipping"),
+    }

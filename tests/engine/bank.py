@@ -1,0 +1,290 @@
+"""A service of the tests' own, small enough to see through: a bank.
+
+It hears that somebody has paid into an account, and books it. What may go wrong with that: a payment
+of nothing raises; a payment that overdraws an account is refused by a CHECK. An account may owe a fee
+that falls due: then the fee is taken and a bill is sent, which is an effect outside.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Final
+
+import msgspec
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    MetaData,
+    Text,
+    bindparam,
+    func,
+    insert,
+    select,
+)
+
+from todoku.broker import Delivery
+from todoku.contracts import Envelope, Event, fact_id, seal
+from todoku.database import Database, Integer64, Timestamp, table, upsert
+from todoku.engine import Agenda, Due, EngineTables, Service, Topology
+from todoku.engine.messages import Asked, Heard
+from todoku.engine.writer import Outcome, Writer
+
+NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
+OWNER: Final = "bank-1"
+
+
+def account_id(number: int) -> str:
+    """The id of an account; the engine's facts are about UUIDs."""
+    return f"0198c2f0-7b1a-7c3e-9d55-{number:012x}"
+
+
+class Paid(Event, frozen=True, kw_only=True):
+    """Somebody has paid into an account, or taken from it."""
+
+    subject: ClassVar[str] = "customers.paid"
+    publisher: ClassVar[str] = "customers"
+
+    amount: int
+
+
+class Booked(Event, frozen=True, kw_only=True):
+    """The bank has booked a payment."""
+
+    subject: ClassVar[str] = "bank.booked"
+    publisher: ClassVar[str] = "bank"
+
+    balance: int
+
+
+class Billed(Event, frozen=True, kw_only=True):
+    """The bank has taken its fee. Nobody reacts to it."""
+
+    subject: ClassVar[str] = "bank.billed"
+    publisher: ClassVar[str] = "bank"
+
+
+class OpenAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """Open an account, which owes `fee` from `due_at` on."""
+
+    order_id: str
+    balance: int = 0
+    fee: int = 0
+    due_at: datetime | None = None
+
+
+class SendBill(msgspec.Struct, frozen=True):
+    """Send a bill: an effect outside."""
+
+    order_id: str
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    balance: int
+    fee: int = 0
+    due_at: datetime | None = None
+
+
+class NothingPaid(Exception):
+    """A payment of nothing."""
+
+
+class NothingDue(Exception):
+    """There is no fee to take."""
+
+
+def open_account(
+    account: Account | None, command: OpenAccount, now: datetime
+) -> tuple[Account, list[Event]]:
+    if command.balance == 0 and account is not None:
+        raise NothingPaid
+    return Account(
+        id=command.order_id, balance=command.balance, fee=command.fee, due_at=command.due_at
+    ), []
+
+
+def book(account: Account | None, event: Paid, now: datetime) -> tuple[Account, list[Event]]:
+    if event.amount == 0:
+        raise NothingPaid(event.order_id)
+    before = account or Account(id=event.order_id, balance=0)
+    after = msgspec.structs.replace(before, balance=before.balance + event.amount)
+    return after, [Booked(order_id=after.id, balance=after.balance)]
+
+
+def take_fee(account: Account, now: datetime) -> tuple[Account, list[Any]]:
+    if account.due_at is None or account.due_at > now:
+        return account, []
+    if account.fee == 0:
+        raise NothingDue(account.id)
+    paid = msgspec.structs.replace(account, balance=account.balance - account.fee, due_at=None)
+    return paid, [Billed(order_id=account.id), SendBill(account.id)]
+
+
+metadata = MetaData()
+
+accounts = table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("balance", Integer64, nullable=False),
+    Column("fee", Integer64, nullable=False),
+    Column("due_at", Timestamp),
+    CheckConstraint("balance >= 0", name="nothing_overdrawn"),
+)
+
+_load = select(accounts).where(accounts.c.id.in_(bindparam("ids", expanding=True)))
+_save = upsert(accounts, ["id"], ["balance", "fee", "due_at"])
+
+
+class BankWorld:
+    def __init__(self, found: dict[str, Account]) -> None:
+        self.before = found
+        self.after = dict(found)
+        self.recorded: list[Envelope] = []
+
+    def view(self, subject: Any) -> Account | None:
+        return self.after.get(_key(subject))
+
+    def put(self, subject: Any, state: Account) -> None:
+        self.after[_key(subject)] = state
+
+    def record(self, envelope: Envelope) -> None:
+        self.recorded.append(envelope)
+
+
+class BankStore:
+    metadata = metadata
+    tables = EngineTables(metadata)
+
+    def load(self, connection: Connection, subjects: Sequence[Any]) -> BankWorld:
+        ids = sorted({_key(subject) for subject in subjects})
+        rows = connection.execute(_load.with_for_update(), {"ids": ids})
+        return BankWorld({row.id: Account(**row._mapping) for row in rows})
+
+    def save(self, connection: Connection, world: BankWorld, now: datetime) -> None:
+        changed = [a for key, a in world.after.items() if a is not world.before.get(key)]
+        if changed:
+            connection.execute(_save, [msgspec.structs.asdict(account) for account in changed])
+
+    def due(self, connection: Connection, now: datetime, limit: int) -> list[Due]:
+        found = connection.scalars(
+            select(accounts.c.id)
+            .where(accounts.c.due_at <= now)
+            .order_by(accounts.c.due_at, accounts.c.id)
+            .limit(limit)
+        )
+        return [Due(key) for key in found]
+
+    def next_due_at(self, connection: Connection) -> datetime | None:
+        found: datetime | None = connection.scalar(select(func.min(accounts.c.due_at)))
+        return found
+
+
+def _key(subject: Any) -> str:
+    return str(subject.key if isinstance(subject, Due) else subject.order_id)
+
+
+store = BankStore()
+bank = Service(
+    name="bank",
+    store=store,
+    commands={OpenAccount: open_account},
+    reactions={Paid: book},
+    agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=take_fee),
+)
+
+
+def reader(name: str, *events: type[Event]) -> Service:
+    """A service of which no more is known than what it reacts to."""
+    return Service(name=name, store=store, reactions=dict.fromkeys(events, book))
+
+
+topology = Topology([bank, reader("ledger", Booked), reader("statistics", Booked)])
+
+
+def bank_database() -> Database:
+    database = Database.in_memory()
+    with database.transaction() as connection:
+        metadata.create_all(connection)
+    return database
+
+
+class Branch:
+    """A writer of the bank and its database, with what a test asks of both."""
+
+    def __init__(self, database: Database | None = None, owner: str = OWNER, **settings: Any) -> None:
+        self.database = database or bank_database()
+        self.tables = store.tables
+        self.writer = Writer(
+            bank, self.database, self.tables, topology, owner=owner, **settings
+        )
+        self.answers: list[Any] = []
+
+    def step(self, *batch: Any, now: datetime = NOW, room: int = 0) -> Outcome:
+        return self.writer.step(batch, now, room)
+
+    def ask(self, command: Any, *, actor: str | None = None) -> Asked:
+        return Asked(command, self.answers.append, actor)
+
+    def open(self, *numbers: int, **account: Any) -> None:
+        """Open these accounts; what they owe is not yet attended to."""
+        commands = [OpenAccount(order_id=account_id(n), **account) for n in numbers]
+        self.step(*(self.ask(command) for command in commands))
+
+    def balances(self) -> dict[str, int]:
+        with self.database.read() as connection:
+            return dict(
+                connection.execute(select(accounts.c.id, accounts.c.balance).order_by("id"))
+                .tuples()
+                .all()
+            )
+
+    def rows(self, name: str, *columns: str) -> list[tuple[Any, ...]]:
+        """What a table of the engine holds, in the order of its columns."""
+        there = metadata.tables[name]
+        wanted = [there.c[column] for column in columns]
+        with self.database.read() as connection:
+            return [tuple(row) for row in connection.execute(select(*wanted).order_by(*wanted))]
+
+    def inbox(self) -> list[str]:
+        return [event_id for (event_id,) in self.rows("inbox", "event_id")]
+
+    def owe(self, owner: str, *positions: int) -> None:
+        """Leave events in the outbox, as a process called `owner` would have."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                insert(metadata.tables["outbox"]),
+                [
+                    {
+                        "event_id": fact_id(account_id(position), owner),
+                        "reader": "ledger",
+                        "owner": owner,
+                        "position": position,
+                        "subject": Booked.subject,
+                        "body": f"{owner} {position}".encode(),
+                        "said_at": NOW,
+                    }
+                    for position in positions
+                ],
+            )
+
+    def outbox(self) -> list[tuple[str, int, bytes]]:
+        """Whose it is, at which position, and what it is."""
+        return self.rows("outbox", "owner", "position", "body")
+
+
+def paid(number: int, amount: int = 1, *, attempt: int = 1, sequence: int = 1) -> Heard:
+    """A payment into an account, as it comes from the stream."""
+    event = Paid(order_id=account_id(number), amount=amount)
+    envelope = seal(event, NOW, actor="customer", traceparent="00-trace")
+    body = msgspec.json.encode(envelope)
+    return Heard(delivery(body, attempt=attempt, sequence=sequence), envelope, event)
+
+
+def delivery(body: bytes = b"", *, attempt: int = 1, sequence: int = 1) -> Delivery:
+    return Delivery(Paid.subject, body, attempt, sequence, token=None, headers={"Some": "header"})
+
+
+def seconds(count: float) -> datetime:
+    """So many seconds after the beginning."""
+    return NOW + timedelta(seconds=count)

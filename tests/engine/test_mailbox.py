@@ -1,0 +1,177 @@
+"""Three lanes, each with its share, so that none starves another."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+from engine.bank import paid
+from hypothesis import given
+from hypothesis import strategies as st
+
+from todoku.engine import MailboxFull
+from todoku.engine.mailbox import Mailbox
+from todoku.engine.messages import Asked, Heard, Receipt
+from todoku.simulation.loop import START, run
+
+HEARD: Final = paid(1)
+
+
+def mailbox(commands: int = 0, messages: int = 0, receipts: int = 0) -> Mailbox:
+    """A mailbox with so much in each lane."""
+    box = Mailbox(commands_max=1_000, receipts_max=1_000)
+    for n in range(commands):
+        box.ask(asked(n))
+    for n in range(messages):
+        box.deliver([paid(n)])
+    for n in range(receipts):
+        box.receipt(Receipt("reader", (str(n),)))
+    return box
+
+
+def asked(command: Any = None) -> Asked:
+    return Asked(command, lambda _: None)
+
+
+def lanes(batch: list[Any]) -> tuple[int, int, int]:
+    kinds = [type(message) for message in batch]
+    return kinds.count(Asked), kinds.count(Heard), kinds.count(Receipt)
+
+
+class TestShares:
+    @pytest.mark.parametrize(
+        ("waiting", "limit", "expected"),
+        [
+            ((100, 100, 100), 30, (10, 10, 10)),
+            ((100, 100, 100), 31, (11, 10, 10)),
+            ((100, 0, 0), 30, (30, 0, 0)),
+            ((0, 100, 0), 30, (0, 30, 0)),
+            ((0, 0, 100), 30, (0, 0, 30)),
+            ((100, 2, 100), 30, (18, 2, 10)),
+            ((1, 2, 3), 30, (1, 2, 3)),
+            ((0, 0, 0), 30, (0, 0, 0)),
+        ],
+    )
+    def test_each_lane_may_fill_a_third_and_use_what_others_leave_free(
+        self, waiting: tuple[int, int, int], limit: int, expected: tuple[int, int, int]
+    ) -> None:
+        assert lanes(mailbox(*waiting).take(limit)) == expected
+
+    @given(
+        waiting=st.tuples(*[st.integers(0, 40)] * 3), limit=st.integers(3, 60)
+    )
+    def test_a_batch_is_as_full_as_it_can_be_and_no_lane_starves(
+        self, waiting: tuple[int, int, int], limit: int
+    ) -> None:
+        box = mailbox(*waiting)
+        taken = lanes(box.take(limit))
+        assert sum(taken) == min(limit, sum(waiting))
+        assert len(box) == sum(waiting) - sum(taken)
+        for there, here in zip(waiting, taken, strict=True):
+            assert min(there, limit // 3) <= here <= there
+
+    @given(waiting=st.tuples(*[st.integers(0, 20)] * 3), limit=st.integers(1, 12))
+    def test_whatever_waits_is_taken_in_the_end_and_in_the_order_of_its_lane(
+        self, waiting: tuple[int, int, int], limit: int
+    ) -> None:
+        box = mailbox(*waiting)
+        taken: list[Any] = []
+        while batch := box.take(limit):
+            taken += batch
+        assert [m.command for m in taken if isinstance(m, Asked)] == list(range(waiting[0]))
+        assert [m.event for m in taken if isinstance(m, Heard)] == [
+            paid(n).event for n in range(waiting[1])
+        ]
+        assert [m.ids for m in taken if isinstance(m, Receipt)] == [
+            (str(n),) for n in range(waiting[2])
+        ]
+
+
+class TestBounds:
+    def test_commands_beyond_the_bound_are_refused(self) -> None:
+        box = Mailbox(commands_max=2, receipts_max=1)
+        box.ask(asked())
+        box.ask(asked())
+        with pytest.raises(MailboxFull, match="try again later"):
+            box.ask(asked())
+        assert len(box) == 2
+        box.take(1)
+        box.ask(asked())
+
+    def test_what_comes_back_from_an_effect_is_never_refused(self) -> None:
+        box = Mailbox(commands_max=1, receipts_max=1)
+        box.ask(asked())
+        box.answer_effect(asked())
+        assert len(box) == 2
+
+    def test_receipts_beyond_the_bound_are_dropped(self) -> None:
+        """A lost receipt costs one repeat."""
+        box = Mailbox(commands_max=1, receipts_max=2)
+        for n in range(3):
+            box.receipt(Receipt("reader", (str(n),)))
+        assert [receipt.ids for receipt in box.take(9)] == [("0",), ("1",)]  # type: ignore[union-attr]
+
+    def test_messages_are_bounded_by_credit_and_not_here(self) -> None:
+        box = Mailbox(commands_max=1, receipts_max=1)
+        box.deliver([HEARD] * 5)
+        assert len(box) == 5
+
+
+class TestArrival:
+    """How long a writer waits, in virtual time."""
+
+    @staticmethod
+    def waited(box: Mailbox, until: datetime | None, wake: Any = None) -> float:
+        async def main() -> float:
+            loop = asyncio.get_running_loop()
+            if wake is not None:
+                loop.call_later(3, wake)
+            await box.arrival(until, START)
+            return loop.time()
+
+        return run(main())
+
+    def test_the_writer_does_not_wait_when_something_is_here(self) -> None:
+        assert self.waited(mailbox(receipts=1), None) == 0
+
+    @pytest.mark.parametrize(
+        "arrive",
+        [
+            lambda box: box.ask(asked()),
+            lambda box: box.answer_effect(asked()),
+            lambda box: box.deliver([HEARD]),
+            lambda box: box.receipt(Receipt("reader", ())),
+            lambda box: box.wake(),
+        ],
+        ids=["command", "answer", "message", "receipt", "wake-up"],
+    )
+    def test_whatever_arrives_wakes_the_writer(self, arrive: Any) -> None:
+        box = mailbox()
+        assert self.waited(box, None, lambda: arrive(box)) == 3
+
+    def test_the_writer_comes_back_when_something_falls_due(self) -> None:
+        assert self.waited(mailbox(), START + timedelta(seconds=2)) == 2
+
+    def test_what_is_overdue_is_not_waited_for(self) -> None:
+        assert self.waited(mailbox(), datetime(2020, 1, 1, tzinfo=UTC)) == 0
+
+    def test_emptied_waits_until_the_writer_has_done_what_it_took(self) -> None:
+        async def main() -> list[str]:
+            box, story = mailbox(messages=2), []
+
+            async def write() -> None:
+                while True:
+                    await box.arrival(None, START)
+                    batch = box.take(1)
+                    await asyncio.sleep(1)
+                    if batch:
+                        story.append("committed")
+
+            writer = asyncio.create_task(write())
+            await asyncio.sleep(0.5)
+            await box.emptied()
+            story.append("emptied")
+            writer.cancel()
+            return story
+
+        assert run(main()) == ["committed", "committed", "emptied"]

@@ -1,0 +1,601 @@
+"""The one writer: what a batch does to the database, and what is to be done after its commit."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from engine.bank import (
+    NOW,
+    OWNER,
+    Billed,
+    Booked,
+    Branch,
+    NothingPaid,
+    OpenAccount,
+    Paid,
+    SendBill,
+    account_id,
+    bank_database,
+    delivery,
+    paid,
+    seconds,
+)
+from sqlalchemy import Connection
+
+from todoku.contracts import encode, fact_id, seal
+from todoku.database import ConstraintViolated, DatabaseUnavailable
+from todoku.engine import Patience
+from todoku.engine.messages import Heard, Receipt, Unreadable
+from todoku.engine.tables import OutboxRow
+from todoku.engine.writer import DUE_AGAIN_SECONDS
+
+ATTEMPTS_MAX = Patience().failing_attempts_max
+
+
+def booked_id(number: int) -> str:
+    return fact_id(account_id(number), "Booked")
+
+
+def paid_id(number: int) -> str:
+    return fact_id(account_id(number), "Paid")
+
+
+class Faulty:
+    """A database whose commits fail as they are told to: before or after they went through."""
+
+    def __init__(self) -> None:
+        self.database = bank_database()
+        self.faults: list[str | None] = []
+        self.exclusive = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        fault = self.faults.pop(0) if self.faults else None
+        with self.database.transaction() as connection:
+            yield connection
+            if fault == "before":
+                raise DatabaseUnavailable("the disk is full")
+        if fault == "after":
+            raise DatabaseUnavailable("the connection was lost, and with it the answer")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.database, name)
+
+
+class TestABatch:
+    def test_all_that_a_batch_says_is_committed_together(self) -> None:
+        branch = Branch()
+        outcome = branch.step(
+            branch.ask(OpenAccount(order_id=account_id(1), balance=5)), paid(2, 7), paid(3, 8)
+        )
+        assert branch.balances() == {account_id(1): 5, account_id(2): 7, account_id(3): 8}
+        assert branch.inbox() == [paid_id(2), paid_id(3)]
+        assert [row.position for row in outcome.said] == [1, 2]
+        assert branch.writer.position == 2
+
+    def test_a_process_that_dies_before_the_commit_has_changed_nothing(self) -> None:
+        def die(point: str) -> None:
+            if point == "before-commit":
+                raise SystemExit
+
+        branch = Branch(failpoint=die)
+        with pytest.raises(SystemExit):
+            branch.step(paid(1), paid(2))
+        assert branch.balances() == {}
+        assert branch.inbox() == []
+        assert branch.outbox() == []
+        assert branch.writer.position == 0
+
+    def test_an_event_is_acked_and_receipted_after_its_commit(self) -> None:
+        branch, message = Branch(), paid(1)
+        outcome = branch.step(message)
+        assert outcome.acks == [message.delivery]
+        assert outcome.receipts == {"customers": [paid_id(1)]}
+        assert outcome.naks == []
+        assert outcome.terms == []
+
+    def test_decisions_of_a_batch_build_on_each_other(self) -> None:
+        branch = Branch()
+        branch.step(branch.ask(OpenAccount(order_id=account_id(1), balance=5)), paid(1, 7))
+        assert branch.balances() == {account_id(1): 12}
+
+    def test_an_empty_batch_is_no_error(self) -> None:
+        assert Branch().step().said == []
+
+
+class TestRepeats:
+    def test_a_known_event_is_acked_and_receipted_again_and_decided_once(self) -> None:
+        branch, again = Branch(), paid(1, 7, attempt=2, sequence=9)
+        branch.step(paid(1, 7))
+        outcome = branch.step(again)
+        assert branch.balances() == {account_id(1): 7}
+        assert outcome.acks == [again.delivery]
+        assert outcome.receipts == {"customers": [paid_id(1)]}
+        assert outcome.said == []
+
+    def test_copies_in_one_batch_are_all_acked_and_decided_once(self) -> None:
+        branch = Branch()
+        copies = [paid(1, 7, sequence=n) for n in (1, 2, 3)]
+        outcome = branch.step(*copies)
+        assert branch.balances() == {account_id(1): 7}
+        assert {d.sequence for d in outcome.acks} == {1, 2, 3}
+        assert set(outcome.receipts["customers"]) == {paid_id(1)}
+        assert len(outcome.said) == 1
+
+    def test_the_copy_of_an_event_that_fails_is_not_receipted(self) -> None:
+        """Else its publisher would forget what nobody has dealt with."""
+        branch = Branch()
+        outcome = branch.step(paid(1, 0, sequence=1), paid(1, 0, sequence=2))
+        assert outcome.receipts == {}
+        assert outcome.acks == []
+        assert {(d.sequence, pause) for d, pause in outcome.naks} == {(1, 1.0), (2, 1.0)}
+
+    def test_the_copy_of_an_event_that_is_parked_is_settled_with_it(self) -> None:
+        branch = Branch()
+        copies = [paid(1, 0, attempt=ATTEMPTS_MAX, sequence=n) for n in (1, 2)]
+        outcome = branch.step(*copies)
+        assert {d.sequence for d in (*outcome.acks, *outcome.terms)} == {1, 2}
+        assert outcome.naks == []
+        assert len(branch.rows("dead_letters", "id")) == 1
+
+
+class TestADecisionThatRaises:
+    def test_only_its_own_message_fails(self) -> None:
+        branch = Branch()
+        outcome = branch.step(paid(1, 1), paid(2, 0), paid(3, 3))
+        assert branch.balances() == {account_id(1): 1, account_id(3): 3}
+        assert branch.inbox() == [paid_id(1), paid_id(3)]
+        assert [d for d, _ in outcome.naks] == [paid(2, 0).delivery]
+        assert outcome.receipts == {"customers": [paid_id(1), paid_id(3)]}
+
+    @pytest.mark.parametrize(("attempt", "pause"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0)])
+    def test_it_comes_again_after_a_pause_that_grows(self, attempt: int, pause: float) -> None:
+        outcome = Branch().step(paid(1, 0, attempt=attempt))
+        assert [(d.attempt, p) for d, p in outcome.naks] == [(attempt, pause)]
+        assert outcome.receipts == {}
+
+    @pytest.mark.parametrize(("attempt", "pause"), [(7, 60.0), (5_000, 60.0)])
+    def test_the_pause_has_a_limit(self, attempt: int, pause: float) -> None:
+        assert Patience().delay_seconds(attempt) == pause
+
+    def test_at_the_last_attempt_it_is_parked_whole_and_then_settled(self) -> None:
+        branch, message = Branch(), paid(1, 0, attempt=ATTEMPTS_MAX)
+        outcome = branch.step(message, paid(2))
+        assert outcome.terms == [message.delivery]
+        assert outcome.naks == []
+        assert outcome.receipts == {"customers": [paid_id(1), paid_id(2)]}
+        assert branch.inbox() == [paid_id(1), paid_id(2)]
+        (letter,) = branch.rows(
+            "dead_letters",
+            *("id", "subject", "body", "headers", "error", "attempts"),
+            *("event_id", "event_type", "order_id", "parked_at"),
+        )
+        assert letter == (
+            paid_id(1),
+            Paid.subject,
+            message.delivery.body,
+            '{"Some":"header"}',
+            f"NothingPaid('{account_id(1)}')",
+            ATTEMPTS_MAX,
+            paid_id(1),
+            "Paid",
+            account_id(1),
+            NOW,
+        )
+        ((traceback,),) = branch.rows("dead_letters", "traceback")
+        assert "in book\n    raise NothingPaid" in traceback
+
+    def test_a_parked_event_that_comes_again_is_settled_and_stays_as_it_was_parked(self) -> None:
+        branch = Branch()
+        branch.step(paid(1, 0, attempt=ATTEMPTS_MAX))
+        outcome = branch.step(paid(1, 0, attempt=ATTEMPTS_MAX + 1))
+        assert len(outcome.acks) == 1
+        assert outcome.receipts == {"customers": [paid_id(1)]}
+        assert branch.rows("dead_letters", "attempts") == [(ATTEMPTS_MAX,)]
+
+    def test_an_event_that_this_version_no_longer_reacts_to_is_settled(self) -> None:
+        branch = Branch()
+        event = Billed(order_id=account_id(1))
+        message = Heard(delivery(), seal(event, NOW), event)
+        outcome = branch.step(message)
+        assert outcome.acks == [message.delivery]
+        assert outcome.receipts == {"bank": [message.envelope.id]}
+
+
+class TestWhatTheDatabaseRefuses:
+    def test_its_neighbours_are_committed_and_it_comes_again(self) -> None:
+        branch = Branch()
+        outcome = branch.step(paid(1, 1), paid(2, -5), paid(3, 3))
+        assert branch.balances() == {account_id(1): 1, account_id(3): 3}
+        assert [(d, pause) for d, pause in outcome.naks] == [(paid(2, -5).delivery, 1.0)]
+        assert outcome.receipts == {"customers": [paid_id(1), paid_id(3)]}
+        assert [row.position for row in outcome.said] == [1, 2]
+
+    def test_at_the_last_attempt_it_is_parked(self) -> None:
+        branch, refused = Branch(), paid(2, -5, attempt=ATTEMPTS_MAX)
+        outcome = branch.step(paid(1, 1), refused)
+        assert outcome.terms == [refused.delivery]
+        ((order_id, error),) = branch.rows("dead_letters", "order_id", "error")
+        assert order_id == account_id(2)
+        assert error.startswith("ConstraintViolated")
+        assert "nothing_overdrawn" in error
+        assert branch.balances() == {account_id(1): 1}
+
+    def test_a_command_hears_of_it_and_its_neighbours_do_not(self) -> None:
+        branch = Branch()
+        good, bad = (
+            branch.ask(OpenAccount(order_id=account_id(n), balance=balance))
+            for n, balance in ((1, 5), (2, -5))
+        )
+        outcome = branch.step(good, bad, paid(3))
+        answers = dict(zip(("good", "bad"), (a for _, a in outcome.answers), strict=True))
+        assert answers["good"].balance == 5
+        assert isinstance(answers["bad"], ConstraintViolated)
+        assert branch.balances() == {account_id(1): 5, account_id(3): 1}
+
+    def test_what_a_message_overflows_with_is_its_own_fault_too(self) -> None:
+        branch = Branch()
+        outcome = branch.step(paid(1, 1), paid(2, 2**63), paid(3, 2**70))
+        assert branch.balances() == {account_id(1): 1}
+        assert len(outcome.naks) == 2
+
+
+class TestCommands:
+    def test_the_asker_gets_the_state_that_the_command_left(self) -> None:
+        branch = Branch()
+        ask = branch.ask(OpenAccount(order_id=account_id(1), balance=5))
+        ((answered, state),) = branch.step(ask).answers
+        assert answered is ask
+        assert (state.id, state.balance) == (account_id(1), 5)
+
+    def test_the_asker_gets_the_error_that_the_decision_raised(self) -> None:
+        branch = Branch()
+        branch.open(1)
+        outcome = branch.step(
+            branch.ask(OpenAccount(order_id=account_id(1))),
+            branch.ask(OpenAccount(order_id=account_id(2), balance=7)),
+        )
+        assert isinstance(outcome.answers[0][1], NothingPaid)
+        assert outcome.answers[1][1].balance == 7
+        assert branch.balances() == {account_id(1): 0, account_id(2): 7}
+
+    def test_a_command_that_nobody_carries_out_is_an_error_of_the_asker(self) -> None:
+        branch = Branch()
+        ((_, error),) = branch.step(branch.ask(SendBill(account_id(1)))).answers
+        assert isinstance(error, KeyError)
+
+
+def unreadable(
+    *, attempt: int = 1, again: bool, body: bytes | None = None, sequence: int = 1
+) -> Unreadable:
+    """A payment that cannot be read, although its envelope can."""
+    body = encode(paid(1).envelope) if body is None else body
+    return Unreadable(
+        delivery(body, attempt=attempt, sequence=sequence), "what is this?", "Traceback", again
+    )
+
+
+class TestWhatCannotBeRead:
+    def test_an_unknown_type_waits_for_a_version_that_knows_it(self) -> None:
+        attempts_max = Patience().unknown_attempts_max
+        for attempt in range(1, attempts_max):
+            outcome = Branch().step(unreadable(attempt=attempt, again=True))
+            assert len(outcome.naks) == 1
+            assert outcome.receipts == {}
+        outcome = Branch().step(unreadable(attempt=attempts_max, again=True))
+        assert len(outcome.terms) == 1
+
+    def test_what_no_version_will_read_is_parked_at_once_beside_its_neighbours(self) -> None:
+        branch, spoilt = Branch(), unreadable(again=False)
+        outcome = branch.step(paid(2), spoilt, paid(3))
+        assert outcome.terms == [spoilt.delivery]
+        assert set(outcome.receipts["customers"]) == {paid_id(1), paid_id(2), paid_id(3)}
+        assert branch.rows("dead_letters", "id", "body", "error", "traceback", "order_id") == [
+            (paid_id(1), spoilt.delivery.body, "what is this?", "Traceback", account_id(1))
+        ]
+        assert branch.balances() == {account_id(2): 1, account_id(3): 1}
+
+    def test_a_message_without_an_envelope_is_parked_and_nobody_is_told(self) -> None:
+        branch = Branch()
+        outcome = branch.step(unreadable(again=False, body=b"\xff"))
+        assert len(outcome.terms) == 1
+        assert outcome.receipts == {}
+        assert branch.rows("dead_letters", "body", "event_id") == [(b"\xff", None)]
+
+    def test_the_same_place_in_another_life_of_the_stream_is_another_letter(self) -> None:
+        branch = Branch()
+        branch.step(unreadable(again=False, body=b"one"))
+        branch.step(unreadable(again=False, body=b"other"))
+        branch.step(unreadable(again=False, body=b"other", sequence=2))
+        assert sorted(branch.rows("dead_letters", "body")) == [(b"one",), (b"other",)]
+
+    def test_a_parked_message_that_comes_again_is_settled_and_receipted_again(self) -> None:
+        """As when its term was lost, or the receipt for it."""
+        branch = Branch()
+        branch.step(unreadable(again=False))
+        outcome = branch.step(unreadable(again=False, attempt=2), paid(2))
+        assert len(outcome.terms) + len(outcome.acks) == 2
+        assert set(outcome.receipts["customers"]) == {paid_id(1), paid_id(2)}
+        assert len(branch.rows("dead_letters", "id")) == 1
+
+    def test_copies_of_it_in_one_batch_are_one_letter(self) -> None:
+        branch = Branch()
+        outcome = branch.step(*(unreadable(again=False, sequence=n) for n in (1, 2)), paid(2))
+        assert {d.sequence for d in (*outcome.terms, *outcome.acks)} == {1, 2}
+        assert outcome.naks == []
+        assert len(branch.rows("dead_letters", "id")) == 1
+
+    def test_an_unreadable_copy_of_a_known_event_is_settled(self) -> None:
+        branch = Branch()
+        branch.step(paid(1))
+        outcome = branch.step(unreadable(again=True))
+        assert len(outcome.acks) == 1
+        assert branch.rows("dead_letters", "id") == []
+
+    def test_a_message_of_which_not_even_the_letter_can_be_kept_does_not_stop_the_writer(
+        self,
+    ) -> None:
+        branch = Branch()
+        deep = unreadable(again=False, body=b"[" * 100_000)
+        assert branch.step(deep, paid(2)).terms == [deep.delivery]
+
+
+class TestTheOutbox:
+    def test_an_event_is_owed_to_each_of_its_readers(self) -> None:
+        branch = Branch()
+        (row,) = branch.step(paid(1, 7)).said
+        envelope = msgspec.json.decode(row.body)
+        assert (row.position, row.subject) == (1, Booked.subject)
+        assert envelope["id"] == booked_id(1)
+        assert envelope["data"] == {"orderId": account_id(1), "balance": 7}
+        assert branch.rows("outbox", "event_id", "reader", "owner", "position", "body") == [
+            (booked_id(1), reader, OWNER, 1, row.body) for reader in ("ledger", "statistics")
+        ]
+
+    def test_who_asked_and_the_trace_are_handed_on(self) -> None:
+        branch = Branch()
+        (row,) = branch.step(paid(1, 7)).said
+        envelope = msgspec.json.decode(row.body)
+        assert (envelope["actor"], envelope["traceparent"]) == ("customer", "00-trace")
+
+    def test_an_event_that_nobody_reads_is_said_and_owed_to_nobody(self) -> None:
+        branch = Branch()
+        branch.open(1, balance=5, fee=1, due_at=NOW)
+        outcome = branch.step(room=1)
+        assert [row.subject for row in outcome.said] == [Billed.subject]
+        assert branch.outbox() == []
+
+    def test_a_receipt_settles_it_for_its_reader_only(self) -> None:
+        branch = Branch()
+        branch.step(paid(1), paid(2))
+        branch.step(Receipt("ledger", (booked_id(1), booked_id(2), "unheard of")))
+        assert branch.rows("outbox", "event_id", "reader") == sorted(
+            (booked_id(n), "statistics") for n in (1, 2)
+        )
+        branch.step(Receipt("statistics", (booked_id(1),)), Receipt("statistics", (booked_id(2),)))
+        assert branch.outbox() == []
+
+    def test_a_receipt_that_comes_twice_is_no_error(self) -> None:
+        branch = Branch()
+        branch.step(paid(1))
+        for _ in range(2):
+            branch.step(*[Receipt("ledger", (booked_id(1),))] * 2)
+        assert branch.rows("outbox", "reader") == [("statistics",)]
+
+    def test_positions_count_what_was_said(self) -> None:
+        branch = Branch()
+        assert [row.position for row in branch.step(paid(1), paid(2)).said] == [1, 2]
+        assert branch.step(paid(3, 0)).said == []
+        assert [row.position for row in branch.step(paid(4)).said] == [3]
+
+
+class TestAdopting:
+    """A database that only this process can open: whoever else left something is gone."""
+
+    def test_what_the_dead_owe_follows_what_we_owe_in_its_own_order(self) -> None:
+        branch = Branch()
+        branch.step(paid(1))
+        branch.owe("dead-a", 7, 9, 12)
+        branch.owe("dead-b", 1, 2)
+        last = branch.writer.adopt(NOW, 15)
+        assert [
+            (position, body) for _, position, body in branch.outbox() if body.startswith(b"dead")
+        ] == [
+            (2, b"dead-a 7"),
+            (4, b"dead-a 9"),
+            (7, b"dead-a 12"),
+            (8, b"dead-b 1"),
+            (9, b"dead-b 2"),
+        ]
+        assert {owner for owner, _, _ in branch.outbox()} == {OWNER}
+        assert last == branch.writer.position == 9
+
+    def test_what_we_say_then_comes_behind_it(self) -> None:
+        branch = Branch()
+        branch.owe("dead", 5, 6)
+        assert branch.writer.adopt(NOW, 15) == 2
+        assert [row.position for row in branch.step(paid(1)).said] == [3]
+
+    def test_where_there_is_nothing_to_adopt_nothing_changes(self) -> None:
+        branch = Branch()
+        branch.step(paid(1))
+        assert branch.writer.adopt(NOW, 15) == 1
+        assert branch.writer.adopt(NOW, 15) == 1
+
+
+class TestTheAgenda:
+    def test_what_is_due_is_attended_to_the_longest_waiting_first(self) -> None:
+        branch = Branch()
+        for n, due in ((1, 3), (2, 1), (3, 2), (4, 99)):
+            branch.open(n, balance=5, fee=2, due_at=seconds(due))
+        outcome = branch.step(now=seconds(3), room=10)
+        assert outcome.effects == [SendBill(account_id(n)) for n in (2, 3, 1)]
+        assert branch.balances() == {account_id(n): b for n, b in ((1, 3), (2, 3), (3, 3), (4, 5))}
+        assert outcome.next_due_at == seconds(99)
+
+    def test_nothing_is_attended_to_before_its_time(self) -> None:
+        branch = Branch()
+        branch.open(1, balance=5, fee=2, due_at=seconds(1))
+        outcome = branch.step(room=10)
+        assert outcome.effects == []
+        assert outcome.next_due_at == seconds(1)
+
+    def test_without_room_for_effects_what_is_due_stays_due(self) -> None:
+        branch = Branch()
+        branch.open(1, 2, 3, balance=5, fee=2, due_at=NOW)
+        assert branch.step(room=0).effects == []
+        assert branch.step(room=2).effects == [SendBill(account_id(1)), SendBill(account_id(2))]
+        outcome = branch.step(room=2)
+        assert outcome.effects == [SendBill(account_id(3))]
+        assert outcome.next_due_at is None
+
+    def test_a_batch_attends_to_a_bounded_number(self) -> None:
+        branch = Branch(due_max=2)
+        branch.open(1, 2, 3, balance=5, fee=2, due_at=NOW)
+        outcome = branch.step(room=100)
+        assert len(outcome.effects) == 2
+        assert outcome.next_due_at == NOW
+
+    def test_what_is_due_at_once_is_attended_to_in_the_same_commit(self) -> None:
+        branch = Branch()
+        ask = branch.ask(OpenAccount(order_id=account_id(1), balance=5, fee=2, due_at=NOW))
+        outcome = branch.step(ask, room=1)
+        assert outcome.effects == [SendBill(account_id(1))]
+        assert outcome.answers[0][1].balance == 3
+
+    def test_what_is_due_at_once_without_room_stays_due(self) -> None:
+        branch = Branch()
+        asks = [
+            branch.ask(OpenAccount(order_id=account_id(n), balance=5, fee=2, due_at=NOW))
+            for n in (1, 2)
+        ]
+        outcome = branch.step(*asks, room=1)
+        assert outcome.effects == [SendBill(account_id(1))]
+        assert outcome.next_due_at == NOW
+
+    def test_what_was_due_before_and_what_is_due_at_once_share_the_room(self) -> None:
+        branch = Branch()
+        branch.open(1, balance=5, fee=2, due_at=seconds(-1))
+        ask = branch.ask(OpenAccount(order_id=account_id(2), balance=5, fee=2, due_at=NOW))
+        assert len(branch.step(ask, room=1).effects) == 1
+        assert len(branch.step(room=1).effects) == 1
+
+    @pytest.mark.parametrize(
+        "poison",
+        [{"balance": 5, "fee": 0}, {"balance": 5, "fee": 9}],
+        ids=["raises", "is refused by the database"],
+    )
+    def test_what_cannot_be_attended_to_is_left_alone_and_blocks_nothing(
+        self, poison: dict[str, int]
+    ) -> None:
+        branch = Branch()
+        branch.open(1, **poison, due_at=seconds(-9))
+        branch.open(2, balance=5, fee=2, due_at=NOW)
+        branch.open(3, balance=5, fee=2, due_at=seconds(5))
+        outcome = branch.step(paid(4), room=10)
+        assert outcome.effects == [SendBill(account_id(2))]
+        assert branch.balances()[account_id(4)] == 1
+        assert outcome.next_due_at is not None
+        assert NOW < outcome.next_due_at <= seconds(5)
+
+        later = branch.step(now=seconds(5), room=1)
+        assert later.effects == [SendBill(account_id(3))]
+
+    def test_what_was_left_alone_is_tried_again_later(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        branch = Branch()
+        branch.open(1, balance=5, fee=0, due_at=NOW)
+        tried: list[float] = []
+        now = NOW
+        with caplog.at_level(logging.ERROR):
+            for _ in range(200):
+                outcome = branch.step(now=now, room=1)
+                assert outcome.next_due_at is not None
+                assert outcome.next_due_at > now, "the writer would spin"
+                now = outcome.next_due_at
+                if now >= NOW + timedelta(seconds=2 * DUE_AGAIN_SECONDS):
+                    break
+            branch.open(1, balance=5, fee=2, due_at=NOW)
+            outcome = branch.step(now=now + timedelta(seconds=DUE_AGAIN_SECONDS), room=1)
+        assert outcome.effects == [SendBill(account_id(1))]
+        assert tried == []
+
+
+class TestADatabaseThatIsAway:
+    def branch(self) -> tuple[Branch, list[str | None]]:
+        database = Faulty()
+        return Branch(database), database.faults  # type: ignore[arg-type]
+
+    def test_the_same_batch_may_be_given_again(self) -> None:
+        branch, faults = self.branch()
+        faults.append("before")
+        with pytest.raises(DatabaseUnavailable):
+            branch.step(paid(1, 7), paid(2, 8))
+        assert branch.balances() == {}
+        outcome = branch.step(paid(1, 7), paid(2, 8))
+        assert branch.balances() == {account_id(1): 7, account_id(2): 8}
+        assert [row.position for row in outcome.said] == [1, 2]
+
+    def test_a_commit_that_went_through_unnoticed_is_not_made_twice(self) -> None:
+        branch, faults = self.branch()
+        faults.append("after")
+        with pytest.raises(DatabaseUnavailable):
+            branch.step(paid(1, 7))
+        outcome = branch.step(paid(1, 7))
+        assert branch.balances() == {account_id(1): 7}
+        assert outcome.acks == [paid(1, 7).delivery]
+        assert outcome.said == []
+
+    def test_the_position_takes_in_what_was_committed_unnoticed(self) -> None:
+        """Else what it said would share its positions with what is said next, and never be sent."""
+        branch, faults = self.branch()
+        branch.step(paid(1))
+        faults.append("after")
+        with pytest.raises(DatabaseUnavailable):
+            branch.step(paid(2), paid(3))
+        branch.step(paid(2), paid(3))
+        assert branch.writer.position == 3
+        assert [row.position for row in branch.step(paid(4)).said] == [4]
+        positions = [(body, position) for _, position, body in branch.outbox()]
+        assert sorted({position for _, position in positions}) == [1, 2, 3, 4]
+
+    def test_what_of_a_refused_batch_was_committed_one_by_one_is_not_lost(self) -> None:
+        branch, faults = self.branch()
+        faults += [None, None, "before"]  # The batch as a whole is refused by a CHECK.
+        batch = (paid(1), paid(2, -1), paid(3))
+        with pytest.raises(DatabaseUnavailable):
+            branch.step(*batch)
+        branch.step(*batch)
+        assert branch.balances() == {account_id(1): 1, account_id(3): 1}
+        assert branch.writer.position == 2
+        assert sorted({position for _, position, _ in branch.outbox()}) == [1, 2]
+
+
+class TestTheInbox:
+    def test_only_so_many_and_only_old_ones_are_forgotten(self) -> None:
+        branch = Branch()
+        for n in range(4):
+            branch.step(paid(n), now=seconds(n))
+        assert branch.writer.forget(seconds(3), 2) == 2
+        assert branch.writer.forget(seconds(3), 2) == 1
+        assert branch.writer.forget(seconds(3), 2) == 0
+        assert branch.inbox() == [paid_id(3)]
+
+
+def test_failpoints_lie_around_the_commit() -> None:
+    seen: list[tuple[str, Any]] = []
+    branch: Branch
+
+    def look(point: str) -> None:
+        seen.append((point, branch.writer.position))
+
+    branch = Branch(failpoint=look)
+    branch.step(paid(1))
+    assert seen == [("before-commit", 0), ("after-commit", 0)]
+
+

@@ -1,0 +1,456 @@
+"""What stock is, and how it is set aside, shipped and given back, without any I/O."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from todoku.contracts import (
+    MAX_SAFE_INTEGER,
+    Event,
+    FailedItem,
+    OrderCreatedEvent,
+    OrderedItem,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShippedItem,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.inventory.domain import (
+    ContradictoryEvent,
+    LedgerEntry,
+    LedgerReason,
+    Line,
+    Product,
+    Reservation,
+    ReservationState,
+    Restock,
+    SetProduct,
+    Stock,
+    StockNotSettable,
+    TooMuchStock,
+    UnknownProduct,
+    UnknownReservation,
+    deduct_stock,
+    release_stock,
+    reserve_stock,
+    restock,
+    set_product,
+)
+from todoku.inventory.store import InventoryWorld
+
+ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
+NOW: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LATER: Final = NOW + timedelta(seconds=7)
+
+
+def product(product_id: str = "prod001", on_hand: int = 10, reserved: int = 0) -> Product:
+    return Product(
+        id=product_id,
+        name="Super Keyboard",
+        price=5000,
+        currency="JPY",
+        on_hand=on_hand,
+        reserved=reserved,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+def stock(*products: Product, reservation: Reservation | None = None) -> Stock:
+    return Stock(products={each.id: each for each in products}, reservation=reservation)
+
+
+def created(*lines: tuple[str, int]) -> OrderCreatedEvent:
+    return OrderCreatedEvent(
+        order_id=ORDER_ID,
+        user_id="user123",
+        items=tuple(OrderedItem(product_id=key, quantity=n, price=1) for key, n in lines),
+        total_amount=1,
+        shipping_address="1-1 Chiyoda",
+    )
+
+
+def reservation(state: ReservationState, *lines: Line) -> Reservation:
+    return Reservation(
+        order_id=ORDER_ID,
+        lines=lines or (Line("prod001", 3),),
+        state=state,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+COMPLETED = ShipmentCompletedEvent(
+    order_id=ORDER_ID,
+    shipment_id="shipment",
+    tracking_number="SIM-1",
+    items=(ShippedItem(product_id="prod001", quantity=3),),
+)
+FAILED = ShipmentFailedEvent(
+    order_id=ORDER_ID,
+    shipment_id="shipment",
+    reason="no room",
+    items=(ShippedItem(product_id="prod001", quantity=3),),
+)
+
+
+class TestReserving:
+    def test_every_item_is_set_aside_and_nothing_leaves_the_house(self) -> None:
+        before = stock(product("a", on_hand=5, reserved=1), product("b", on_hand=2))
+        after, said = reserve_stock(before, created(("a", 4), ("b", 1)), LATER)
+        assert {key: (p.on_hand, p.reserved) for key, p in after.products.items()} == {
+            "a": (5, 5),
+            "b": (2, 1),
+        }
+        assert after.entries == ()
+        assert after.reservation == Reservation(
+            order_id=ORDER_ID,
+            lines=(Line("a", 4), Line("b", 1)),
+            state=ReservationState.RESERVED,
+            created_at=LATER,
+            updated_at=LATER,
+        )
+        assert said == [
+            StockReservedEvent(
+                order_id=ORDER_ID,
+                items=(
+                    ReservedItem(product_id="a", quantity=4),
+                    ReservedItem(product_id="b", quantity=1),
+                ),
+                shipping_address="1-1 Chiyoda",
+            )
+        ]
+
+    def test_lines_of_one_product_are_reserved_together(self) -> None:
+        after, said = reserve_stock(stock(product(on_hand=4)), created(*[("prod001", 2)] * 2), NOW)
+        assert after.products["prod001"].reserved == 4
+        assert said[0].items == (ReservedItem(product_id="prod001", quantity=4),)  # type: ignore[attr-defined]
+
+    def test_lines_of_one_product_that_are_too_many_together_are_refused(self) -> None:
+        after, _ = reserve_stock(stock(product(on_hand=3)), created(*[("prod001", 2)] * 2), NOW)
+        assert after.reservation is not None
+        assert after.reservation.state is ReservationState.REFUSED
+
+    def test_one_item_too_many_and_nothing_of_a_mixed_order_is_set_aside(self) -> None:
+        before = stock(product("a"), product("b", on_hand=5, reserved=3))
+        after, said = reserve_stock(before, created(("a", 1), ("b", 3), ("ghost", 1)), NOW)
+        assert after.products == before.products
+        assert after.reservation is not None
+        assert after.reservation.state is ReservationState.REFUSED
+        assert said == [
+            StockReservationFailedEvent(
+                order_id=ORDER_ID,
+                reason="insufficient stock (b: 3 requested, 2 available; "
+                "ghost: 1 requested, 0 available)",
+                failed_items=(
+                    FailedItem(product_id="b", requested_quantity=3, available_quantity=2),
+                    FailedItem(product_id="ghost", requested_quantity=1, available_quantity=0),
+                ),
+            )
+        ]
+
+    def test_a_product_that_nobody_knows_has_none_available(self) -> None:
+        after, said = reserve_stock(stock(), created(("ghost", 1)), NOW)
+        assert isinstance(said[0], StockReservationFailedEvent)
+        assert after.products == {}
+
+    def test_the_reason_names_three_shortages_and_counts_the_rest(self) -> None:
+        _, said = reserve_stock(stock(), created(*((f"p{n}", 1) for n in range(5))), NOW)
+        assert isinstance(said[0], StockReservationFailedEvent)
+        assert said[0].reason.endswith("p2: 1 requested, 0 available; and 2 more)")
+        assert len(said[0].failed_items) == 5
+
+    @pytest.mark.parametrize("state", ReservationState)
+    def test_an_order_is_decided_on_once(self, state: ReservationState) -> None:
+        """Also when by now the stock would lead to another answer."""
+        before = stock(product(on_hand=100, reserved=3), reservation=reservation(state))
+        assert reserve_stock(before, created(("prod001", 3)), LATER) == (before, [])
+
+    @pytest.mark.parametrize("lines", [(), (("prod001", 0),), (("prod001", -1),)])
+    def test_an_order_of_nothing_is_an_error(self, lines: tuple[tuple[str, int], ...]) -> None:
+        """The orders service never says such a thing; whoever does must not move stock by it."""
+        with pytest.raises(AssertionError):
+            reserve_stock(stock(product(reserved=5)), created(*lines), NOW)
+
+
+REFUSED: Final = "refused"
+REPEAT: Final = "repeat"
+
+ENDINGS: Final = {
+    #                          ShipmentCompletedEvent     ShipmentFailedEvent
+    ReservationState.RESERVED: (ReservationState.SHIPPED, ReservationState.RELEASED),
+    ReservationState.REFUSED:  (REFUSED,                  REFUSED),
+    ReservationState.SHIPPED:  (REPEAT,                   REFUSED),
+    ReservationState.RELEASED: (REFUSED,                  REPEAT),
+}  # fmt: skip
+"""Every state of a reservation × both words of the carrier."""
+
+DECIDE: Final = {ShipmentCompletedEvent: deduct_stock, ShipmentFailedEvent: release_stock}
+
+
+def cells(*outcomes: str) -> list[object]:
+    return [
+        pytest.param(state, event, id=f"{state}-{type(event).__name__}")
+        for state, row in ENDINGS.items()
+        for event, outcome in zip((COMPLETED, FAILED), row, strict=True)
+        if outcome in outcomes
+    ]
+
+
+def end(before: Stock, event: Event) -> Stock:
+    after, said = DECIDE[type(event)](before, event, LATER)  # type: ignore[index,operator]
+    assert said == []
+    return after
+
+
+class TestEnding:
+    def test_the_matrix_names_every_state(self) -> None:
+        assert set(ENDINGS) == set(ReservationState)
+
+    def test_shipped_pieces_leave_the_house_and_the_ledger_says_so(self) -> None:
+        held = reservation(ReservationState.RESERVED, Line("a", 3), Line("b", 1))
+        before = stock(product("a", 10, 4), product("b", 1, 1), reservation=held)
+        after = end(before, COMPLETED)
+        assert {key: (p.on_hand, p.reserved) for key, p in after.products.items()} == {
+            "a": (7, 1),
+            "b": (0, 0),
+        }
+        assert after.reservation is not None
+        assert after.reservation.state is ReservationState.SHIPPED
+        assert after.entries == tuple(
+            LedgerEntry(
+                product_id=key,
+                quantity=-n,
+                reason=LedgerReason.SHIPMENT,
+                at=LATER,
+                order_id=ORDER_ID,
+            )
+            for key, n in (("a", 3), ("b", 1))
+        )
+
+    def test_released_pieces_may_be_sold_again_and_the_ledger_is_silent(self) -> None:
+        held = reservation(ReservationState.RESERVED)
+        after = end(stock(product(on_hand=10, reserved=4), reservation=held), FAILED)
+        assert (after.products["prod001"].on_hand, after.products["prod001"].reserved) == (10, 1)
+        assert after.reservation is not None
+        assert after.reservation.state is ReservationState.RELEASED
+        assert after.reservation.updated_at == LATER
+        assert after.entries == ()
+
+    @pytest.mark.parametrize(("state", "event"), cells(REPEAT))
+    def test_a_repeat_changes_nothing(self, state: ReservationState, event: Event) -> None:
+        before = stock(product(reserved=5), reservation=reservation(state))
+        assert end(before, event) == before
+
+    @pytest.mark.parametrize(("state", "event"), cells(REFUSED))
+    def test_what_excludes_what_has_happened_is_refused(
+        self, state: ReservationState, event: Event
+    ) -> None:
+        with pytest.raises(ContradictoryEvent, match=f"{type(event).__name__}.*{state}"):
+            end(stock(product(reserved=5), reservation=reservation(state)), event)
+
+    @pytest.mark.parametrize("event", [COMPLETED, FAILED], ids=lambda event: type(event).__name__)
+    def test_the_end_of_what_was_never_reserved_is_refused(self, event: Event) -> None:
+        with pytest.raises(UnknownReservation, match=ORDER_ID):
+            end(stock(product()), event)
+
+
+class TestProducts:
+    def test_a_new_product_opens_its_ledger(self) -> None:
+        command = SetProduct(product_id="prod001", name="Keyboard", price=7, stock_quantity=5)
+        after, said = set_product(stock(), command, NOW)
+        made = after.products["prod001"]
+        assert (made.name, made.price, made.currency) == ("Keyboard", 7, "JPY")
+        assert (made.on_hand, made.reserved, made.available) == (5, 0, 5)
+        assert after.entries == (
+            LedgerEntry(product_id="prod001", quantity=5, reason=LedgerReason.OPENING, at=NOW),
+        )
+        assert said == []
+
+    def test_a_new_product_without_a_quantity_has_none(self) -> None:
+        command = SetProduct(product_id="prod001", name="Keyboard", price=7, currency="EUR")
+        after, _ = set_product(stock(), command, NOW)
+        assert (after.products["prod001"].on_hand, after.products["prod001"].currency) == (0, "EUR")
+
+    @pytest.mark.parametrize("repeated_quantity", [None, 10])
+    def test_a_product_is_renamed_and_repriced_while_its_stock_stays(
+        self, repeated_quantity: int | None
+    ) -> None:
+        command = SetProduct(
+            product_id="prod001", name="Old Keyboard", price=9, stock_quantity=repeated_quantity
+        )
+        after, _ = set_product(stock(product(on_hand=10, reserved=4)), command, LATER)
+        changed = after.products["prod001"]
+        assert (changed.name, changed.price, changed.currency) == ("Old Keyboard", 9, "JPY")
+        assert (changed.on_hand, changed.reserved) == (10, 4)
+        assert (changed.created_at, changed.updated_at) == (NOW, LATER)
+        assert after.entries == ()
+
+    def test_the_stock_of_a_product_that_exists_cannot_be_set(self) -> None:
+        command = SetProduct(product_id="prod001", name="Keyboard", price=9, stock_quantity=11)
+        with pytest.raises(StockNotSettable, match="restock"):
+            set_product(stock(product(on_hand=10)), command, NOW)
+
+    def test_restocking_adds_pieces_and_a_ledger_entry(self) -> None:
+        command = Restock(product_id="prod001", quantity=5, note="Delivery 4711")
+        after, said = restock(stock(product(on_hand=10, reserved=4)), command, LATER)
+        assert (after.products["prod001"].on_hand, after.products["prod001"].reserved) == (15, 4)
+        assert after.entries == (
+            LedgerEntry(
+                product_id="prod001",
+                quantity=5,
+                reason=LedgerReason.RESTOCK,
+                at=LATER,
+                note="Delivery 4711",
+            ),
+        )
+        assert said == []
+
+    def test_a_product_that_nobody_knows_cannot_be_restocked(self) -> None:
+        with pytest.raises(UnknownProduct, match="PUT /products/ghost"):
+            restock(stock(), Restock(product_id="ghost", quantity=1), NOW)
+
+    def test_stock_grows_up_to_the_largest_exact_number(self) -> None:
+        before = stock(product(on_hand=MAX_SAFE_INTEGER - 1))
+        after, _ = restock(before, Restock(product_id="prod001", quantity=1), NOW)
+        assert after.products["prod001"].on_hand == MAX_SAFE_INTEGER
+        with pytest.raises(TooMuchStock):
+            restock(before, Restock(product_id="prod001", quantity=2), NOW)
+
+    @pytest.mark.parametrize(("on_hand", "reserved"), [(-1, 0), (0, -1), (0, 1)])
+    def test_no_movement_makes_anything_negative_or_oversold(
+        self, on_hand: int, reserved: int
+    ) -> None:
+        with pytest.raises(AssertionError):
+            product(on_hand=0).moved(NOW, on_hand=on_hand, reserved=reserved)
+
+
+PRODUCTS: Final = ("a", "b", "c")
+
+
+class Warehouse(RuleBasedStateMachine):
+    """Whatever is ordered, shipped, released, repeated and restocked, I2 holds after each step."""
+
+    orders = Bundle("orders")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = InventoryWorld({}, {})
+        self.numbers = 0
+
+    def decide(self, function: object, message: object) -> list[Event]:
+        state, said = function(self.world.view(message), message, NOW)  # type: ignore[operator]
+        self.world.put(message, state)
+        return list(said)
+
+    @initialize(quantities=st.lists(st.integers(0, 6), min_size=2, max_size=2))
+    def open_the_house(self, quantities: list[int]) -> None:
+        """One of the products is unknown at first."""
+        for key, n in zip(PRODUCTS, quantities, strict=False):
+            self.decide(set_product, _set(key, n))
+
+    @rule(key=st.sampled_from(PRODUCTS))
+    def set_up(self, key: str) -> None:
+        self.decide(set_product, _set(key, None))
+
+    @rule(key=st.sampled_from(PRODUCTS), quantity=st.integers(1, 5))
+    def add_pieces(self, key: str, quantity: int) -> None:
+        if key in self.world.products:
+            self.decide(restock, Restock(product_id=key, quantity=quantity))
+
+    @rule(
+        target=orders,
+        lines=st.lists(
+            st.tuples(st.sampled_from(PRODUCTS), st.integers(1, 4)), min_size=1, max_size=4
+        ),
+    )
+    def order(self, lines: list[tuple[str, int]]) -> OrderCreatedEvent:
+        self.numbers += 1
+        event = OrderCreatedEvent(
+            order_id=f"order{self.numbers}",
+            user_id="user",
+            items=tuple(OrderedItem(product_id=key, quantity=n, price=1) for key, n in lines),
+            total_amount=1,
+        )
+        assert len(self.decide(reserve_stock, event)) == 1
+        return event
+
+    @rule(event=orders)
+    def order_again(self, event: OrderCreatedEvent) -> None:
+        assert self.decide(reserve_stock, event) == []
+
+    @rule(event=orders)
+    def ship(self, event: OrderCreatedEvent) -> None:
+        shipped = ShipmentCompletedEvent(
+            order_id=event.order_id, shipment_id="s", tracking_number="t", items=()
+        )
+        self.end(deduct_stock, shipped, ReservationState.SHIPPED)
+
+    @rule(event=orders)
+    def give_back(self, event: OrderCreatedEvent) -> None:
+        failed = ShipmentFailedEvent(
+            order_id=event.order_id, shipment_id="s", reason="no room", items=()
+        )
+        self.end(release_stock, failed, ReservationState.RELEASED)
+
+    def end(self, function: object, event: Event, ending: ReservationState) -> None:
+        before = self.world.reservations[event.order_id].state
+        if before in (ReservationState.RESERVED, ending):
+            self.decide(function, event)
+            assert self.world.reservations[event.order_id].state is ending
+        else:
+            with pytest.raises(ContradictoryEvent):
+                self.decide(function, event)
+
+    @invariant()
+    def the_ledger_adds_up(self) -> None:
+        entered: Counter[str] = Counter()
+        for entry in self.world.entries:
+            entered[entry.product_id] += entry.quantity
+        assert {key: p.on_hand for key, p in self.world.products.items()} == {
+            key: entered[key] for key in self.world.products
+        }
+
+    @invariant()
+    def reserved_is_the_sum_of_live_reservations(self) -> None:
+        live: Counter[str] = Counter()
+        for held in self.world.reservations.values():
+            if held.state is ReservationState.RESERVED:
+                live.update({line.product_id: line.quantity for line in held.lines})
+        assert {key: p.reserved for key, p in self.world.products.items()} == {
+            key: live[key] for key in self.world.products
+        }
+
+    @invariant()
+    def nothing_is_negative_or_oversold(self) -> None:
+        for each in self.world.products.values():
+            assert 0 <= each.reserved <= each.on_hand
+
+    @invariant()
+    def each_shipped_order_is_deducted_once(self) -> None:
+        deducted = Counter(
+            (entry.order_id, entry.product_id, -entry.quantity)
+            for entry in self.world.entries
+            if entry.order_id is not None
+        )
+        assert deducted == Counter(
+            (held.order_id, line.product_id, line.quantity)
+            for held in self.world.reservations.values()
+            if held.state is ReservationState.SHIPPED
+            for line in held.lines
+        )
+
+
+def _set(key: str, stock_quantity: int | None) -> SetProduct:
+    return SetProduct(product_id=key, name=key, price=1, stock_quantity=stock_quantity)
+
+
+TestWarehouse = Warehouse.TestCase
+TestWarehouse.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,196 @@
+"""Stock over HTTP: products are created, changed, restocked and listed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from todoku.contracts import MAX_SAFE_INTEGER
+from todoku.inventory import store
+from todoku.inventory.http import inventory_api
+from todoku.inventory.service import inventory
+from todoku.web import Backend, application
+from web.edge import RecordingProcess, at_once, client, empty_database, running
+
+pytestmark = pytest.mark.anyio
+
+KEYBOARD = {"name": "Super Keyboard", "price": 5000, "stockQuantity": 10}
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    """The service with a real engine and database."""
+    async with running(inventory, inventory_api) as app, client(app) as http:
+        yield http
+
+
+def assert_problem(reply: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = reply.json()
+    assert problem["type"] == f"/problems/{slug}"
+    return problem
+
+
+async def test_a_new_product_is_created_with_its_opening_stock(http: httpx.AsyncClient) -> None:
+    reply = await http.put("/products/prod001", json=KEYBOARD)
+    assert reply.status_code == 201
+    assert reply.headers["location"] == "/products/prod001"
+    product = reply.json()
+    assert product == {
+        "id": "prod001",
+        "name": "Super Keyboard",
+        "price": 5000,
+        "currency": "JPY",
+        "stockQuantity": 10,
+        "reservedQuantity": 0,
+        "availableQuantity": 10,
+        "updatedAt": product["updatedAt"],
+    }
+    assert (await http.get("/products/prod001")).json() == product
+
+
+async def test_a_product_without_stock_is_created_too(http: httpx.AsyncClient) -> None:
+    product = {"name": "キーボード", "price": 1, "currency": "EUR"}
+    reply = await http.put("/products/keyboard", json=product)
+    assert reply.status_code == 201
+    assert reply.json()["stockQuantity"] == 0
+    assert reply.json()["currency"] == "EUR"
+    assert reply.json()["name"] == "キーボード"
+
+
+async def test_an_existing_product_changes_its_name_and_price_and_keeps_its_stock(
+    http: httpx.AsyncClient,
+) -> None:
+    await http.put("/products/prod001", json=KEYBOARD)
+    reply = await http.put("/products/prod001", json={"name": "Keyboard", "price": 6000})
+    assert reply.status_code == 200
+    assert "location" not in reply.headers
+    product = reply.json()
+    assert (product["name"], product["price"], product["stockQuantity"]) == ("Keyboard", 6000, 10)
+    assert (await http.put("/products/prod001", json=KEYBOARD)).status_code == 200
+
+
+async def test_the_stock_of_an_existing_product_cannot_be_set(http: httpx.AsyncClient) -> None:
+    await http.put("/products/prod001", json=KEYBOARD)
+    reply = await http.put("/products/prod001", json={**KEYBOARD, "stockQuantity": 11})
+    problem = assert_problem(reply, 409, "stock-not-settable")
+    assert "POST /products/prod001/restock" in problem["detail"]
+    assert (await http.get("/products/prod001")).json()["stockQuantity"] == 10
+
+
+async def test_restocking_adds_pieces(http: httpx.AsyncClient) -> None:
+    await http.put("/products/prod001", json=KEYBOARD)
+    reply = await http.post("/products/prod001/restock", json={"quantity": 5, "reason": "4711"})
+    assert reply.status_code == 200
+    assert reply.json()["stockQuantity"] == 15
+    assert (await http.get("/products/prod001")).json() == reply.json()
+
+
+async def test_more_stock_than_can_be_counted_is_refused(http: httpx.AsyncClient) -> None:
+    await http.put("/products/prod001", json={**KEYBOARD, "stockQuantity": MAX_SAFE_INTEGER})
+    reply = await http.post("/products/prod001/restock", json={"quantity": 1})
+    assert_problem(reply, 409, "too-much-stock")
+
+
+async def test_an_unknown_product_is_404(http: httpx.AsyncClient) -> None:
+    assert_problem(await http.get("/products/none"), 404, "unknown-product")
+    reply = await http.post("/products/none/restock", json={"quantity": 1})
+    problem = assert_problem(reply, 404, "unknown-product")
+    assert "PUT /products/none" in problem["detail"]
+
+
+@pytest.mark.parametrize("product_id", ["%00", "a%20b", "p" * 65, "%E3%82%AD", "a%0A"])
+async def test_what_cannot_be_a_product_id_is_unknown_and_cannot_be_created(
+    http: httpx.AsyncClient, product_id: str
+) -> None:
+    assert_problem(await http.get(f"/products/{product_id}"), 404, "unknown-product")
+    reply = await http.post(f"/products/{product_id}/restock", json={"quantity": 1})
+    assert_problem(reply, 404, "unknown-product")
+    reply = await http.put(f"/products/{product_id}", json=KEYBOARD)
+    assert_problem(reply, 400, "invalid-parameter")
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"name": ""}, "#/name"),
+        ({"name": "n" * 201}, "#/name"),
+        ({"name": "\0"}, "#/name"),
+        ({"price": 0}, "#/price"),
+        ({"price": 1.5}, "#/price"),
+        ({"price": MAX_SAFE_INTEGER + 1}, "#/price"),
+        ({"currency": "yen"}, "#/currency"),
+        ({"stockQuantity": -1}, "#/stockQuantity"),
+        ({"stockQuantity": True}, "#/stockQuantity"),
+        ({"reservedQuantity": 1}, "#/reservedQuantity"),
+    ],
+)
+async def test_a_product_with_a_fault_is_refused_naming_the_field(
+    http: httpx.AsyncClient, change: dict[str, Any], pointer: str
+) -> None:
+    reply = await http.put("/products/prod001", json={**KEYBOARD, **change})
+    problem = assert_problem(reply, 422, "invalid-body")
+    assert problem["errors"][0]["pointer"] == pointer
+    assert_problem(await http.get("/products/prod001"), 404, "unknown-product")
+
+
+@pytest.mark.parametrize(
+    ("delivery", "pointer"),
+    [
+        ({}, "#/quantity"),
+        ({"quantity": 0}, "#/quantity"),
+        ({"quantity": -1}, "#/quantity"),
+        ({"quantity": 1, "reason": "r" * 201}, "#/reason"),
+        ({"quantity": 1, "note": "n"}, "#/note"),
+    ],
+)
+async def test_a_delivery_with_a_fault_is_refused_naming_the_field(
+    http: httpx.AsyncClient, delivery: dict[str, Any], pointer: str
+) -> None:
+    await http.put("/products/prod001", json=KEYBOARD)
+    reply = await http.post("/products/prod001/restock", json=delivery)
+    assert assert_problem(reply, 422, "invalid-body")["errors"][0]["pointer"] == pointer
+    assert (await http.get("/products/prod001")).json()["stockQuantity"] == 10
+
+
+async def test_products_are_listed_by_id_page_by_page(http: httpx.AsyncClient) -> None:
+    ids = ["a", "b", "c.1", "d-2", "e_3"]
+    for product_id in reversed(ids):
+        await http.put(f"/products/{product_id}", json=KEYBOARD)
+    found, url = [], "/products?limit=2"
+    while url:
+        reply = await http.get(url)
+        found += [product["id"] for product in reply.json()["items"]]
+        url = reply.links.get("next", {}).get("url", "")
+    assert found == ids
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1000", "cursor=x", "cursor=AAAA", "page=2"])
+async def test_a_parameter_that_is_not_allowed_is_refused(
+    http: httpx.AsyncClient, query: str
+) -> None:
+    assert_problem(await http.get(f"/products?{query}"), 400, "invalid-parameter")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/products/prod001", KEYBOARD),
+        ("POST", "/products/prod001/restock", {"quantity": 1}),
+    ],
+)
+async def test_an_answer_that_does_not_come_says_how_to_find_out(
+    method: str, path: str, body: dict[str, Any]
+) -> None:
+    process = RecordingProcess(lambda _: asyncio.Event().wait())
+    with empty_database(store.metadata) as database:
+        backend = Backend(
+            process=process, database=database, run_read=at_once, answer_timeout_seconds=0.01
+        )
+        async with client(application(inventory_api(backend), backend)) as http:
+            reply = await http.request(method, path, json=body)
+    problem = assert_problem(reply, 503, "outcome-unknown")
+    assert "GET /products/prod001" in problem["detail"]

@@ -1,0 +1,280 @@
+"""What an order is and may do, without any I/O."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from todoku.contracts import (
+    MAX_SAFE_INTEGER,
+    Event,
+    FailedItem,
+    OrderCreatedEvent,
+    OrderedItem,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    ShippedItem,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+    fact_id,
+)
+from todoku.orders.domain import (
+    ContradictoryEvent,
+    InvalidOrder,
+    Order,
+    OrderStatus,
+    PlaceOrder,
+    UnknownOrder,
+    place_order,
+)
+from todoku.orders.service import orders
+
+ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
+SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
+NOW: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LATER: Final = NOW + timedelta(seconds=7)
+
+RESERVED = StockReservedEvent(
+    order_id=ORDER_ID, items=(ReservedItem(product_id="prod001", quantity=2),)
+)
+REFUSED = StockReservationFailedEvent(
+    order_id=ORDER_ID,
+    reason="insufficient stock",
+    failed_items=(FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),),
+)
+INITIATED = ShipmentInitiatedEvent(order_id=ORDER_ID, shipment_id=SHIPMENT_ID)
+COMPLETED = ShipmentCompletedEvent(
+    order_id=ORDER_ID,
+    shipment_id=SHIPMENT_ID,
+    tracking_number="SIM-1",
+    items=(ShippedItem(product_id="prod001", quantity=2),),
+)
+FAILED = ShipmentFailedEvent(
+    order_id=ORDER_ID,
+    shipment_id=SHIPMENT_ID,
+    reason="no room",
+    items=(ShippedItem(product_id="prod001", quantity=2),),
+)
+
+SAGAS: Final = {
+    OrderStatus.COMPLETED: (RESERVED, INITIATED, COMPLETED),
+    OrderStatus.SHIPMENT_FAILED: (RESERVED, INITIATED, FAILED),
+    OrderStatus.CANCELLED_NO_STOCK: (REFUSED,),
+}
+"""Every way an order can go: all that is said about it, in the order in which it is said."""
+
+
+def item(product_id: str = "prod001", quantity: int = 2, price: int = 5000) -> OrderedItem:
+    return OrderedItem(product_id=product_id, quantity=quantity, price=price)
+
+
+def wish(*items: OrderedItem) -> PlaceOrder:
+    return PlaceOrder(
+        order_id=ORDER_ID,
+        user_id="user123",
+        items=items,
+        currency="JPY",
+        shipping_address="1-1 Chiyoda",
+    )
+
+
+def placed(*items: OrderedItem) -> Order:
+    order, _ = place_order(None, wish(*items or (item(),)), NOW)
+    return order
+
+
+def react(order: Order | None, event: Event, now: datetime = LATER) -> Order:
+    """What the service's own table makes of an event; an order never answers one with another."""
+    after, said = orders.reactions[type(event)](order, event, now)
+    assert said == []
+    assert isinstance(after, Order)
+    return after
+
+
+def order_that_is(status: OrderStatus) -> Order:
+    """An order that got there the usual way."""
+    ways = {
+        OrderStatus.PENDING: (),
+        OrderStatus.AWAITING_SHIPMENT: (RESERVED,),
+        OrderStatus.COMPLETED: (RESERVED, INITIATED, COMPLETED),
+        OrderStatus.CANCELLED_NO_STOCK: (REFUSED,),
+        OrderStatus.SHIPMENT_FAILED: (RESERVED, INITIATED, FAILED),
+    }
+    order = placed()
+    for event in ways[status]:
+        order = react(order, event, NOW)
+    assert order.status is status
+    return order
+
+
+class TestPlacing:
+    def test_a_new_order_is_pending_and_says_all_that_others_need_to_know(self) -> None:
+        order, said = place_order(None, wish(item(quantity=2, price=5000)), NOW)
+        assert order == Order(
+            id=ORDER_ID,
+            user_id="user123",
+            items=(item(quantity=2, price=5000),),
+            total_amount=10_000,
+            currency="JPY",
+            shipping_address="1-1 Chiyoda",
+            status=OrderStatus.PENDING,
+            created_at=NOW,
+            updated_at=NOW,
+        )
+        assert said == [
+            OrderCreatedEvent(
+                order_id=ORDER_ID,
+                user_id="user123",
+                items=(item(quantity=2, price=5000),),
+                total_amount=10_000,
+                currency="JPY",
+                shipping_address="1-1 Chiyoda",
+            )
+        ]
+
+    def test_placing_an_order_that_is_there_changes_and_says_nothing(self) -> None:
+        order = order_that_is(OrderStatus.COMPLETED)
+        assert place_order(order, wish(item(quantity=9)), LATER) == (order, [])
+
+    def test_lines_of_one_product_are_added_up_where_the_product_first_appears(self) -> None:
+        order = placed(item("b", 1, 10), item("a", 1, 20), item("b", 2, 10))
+        assert order.items == (item("b", 3, 10), item("a", 1, 20))
+        assert order.total_amount == 50
+
+    def test_an_order_without_items_is_refused(self) -> None:
+        with pytest.raises(InvalidOrder, match="at least one item"):
+            place_order(None, wish(), NOW)
+
+    def test_one_product_at_two_prices_is_refused(self) -> None:
+        with pytest.raises(InvalidOrder, match="two prices"):
+            place_order(None, wish(item(price=1), item(price=2)), NOW)
+
+    @pytest.mark.parametrize(
+        "line", [item(quantity=0), item(quantity=-1), item(price=0), item(price=-1)]
+    )
+    def test_less_than_one_piece_or_one_unit_of_money_is_refused(self, line: OrderedItem) -> None:
+        with pytest.raises(InvalidOrder, match="at least 1"):
+            place_order(None, wish(line, item("other")), NOW)
+
+    def test_an_order_may_amount_to_the_largest_exact_number(self) -> None:
+        assert placed(item(quantity=MAX_SAFE_INTEGER, price=1)).total_amount == MAX_SAFE_INTEGER
+        assert placed(item(quantity=1, price=MAX_SAFE_INTEGER)).total_amount == MAX_SAFE_INTEGER
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            (item(quantity=MAX_SAFE_INTEGER + 1, price=1),),
+            (item(quantity=MAX_SAFE_INTEGER, price=2),),
+            (item("a", MAX_SAFE_INTEGER, 1), item("a", 1, 1)),
+            (item("a", MAX_SAFE_INTEGER, 1), item("b", 1, 1)),
+        ],
+        ids=["pieces", "product", "summed line", "sum"],
+    )
+    def test_an_order_that_amounts_to_one_more_is_refused(
+        self, lines: tuple[OrderedItem, ...]
+    ) -> None:
+        with pytest.raises(InvalidOrder, match="split it"):
+            place_order(None, wish(*lines), NOW)
+
+
+LATE: Final = "late"
+NOTED: Final = "noted"
+CONTRADICTION: Final = "contradiction"
+
+PENDING, AWAITING, DONE, NO_STOCK, NOT_SHIPPED = OrderStatus
+
+EVENTS: Final = (RESERVED, REFUSED, INITIATED, COMPLETED, FAILED)
+MATRIX: Final = {
+    #             RESERVED       REFUSED        INITIATED      COMPLETED      FAILED
+    PENDING:     (AWAITING,      NO_STOCK,      AWAITING,      DONE,          NOT_SHIPPED),
+    AWAITING:    (LATE,          CONTRADICTION, NOTED,         DONE,          NOT_SHIPPED),
+    DONE:        (LATE,          CONTRADICTION, LATE,          LATE,          CONTRADICTION),
+    NO_STOCK:    (CONTRADICTION, LATE,          CONTRADICTION, CONTRADICTION, CONTRADICTION),
+    NOT_SHIPPED: (LATE,          CONTRADICTION, LATE,          CONTRADICTION, LATE),
+}  # fmt: skip
+"""Every status × every event: the status it leads to, or what else becomes of the event."""
+
+
+def cells(*outcomes: str) -> list[object]:
+    """The cells of the matrix with one of these outcomes."""
+    return [
+        pytest.param(status, event, outcome, id=f"{status}-{type(event).__name__}")
+        for status, row in MATRIX.items()
+        for event, outcome in zip(EVENTS, row, strict=True)
+        if outcome in outcomes
+    ]
+
+
+class TestFollowing:
+    def test_the_matrix_names_every_status_and_every_event(self) -> None:
+        assert set(MATRIX) == set(OrderStatus)
+        assert {type(event) for event in EVENTS} == set(orders.reactions)
+
+    @pytest.mark.parametrize(("status", "event", "expected"), cells(*OrderStatus))
+    def test_an_event_that_is_news_moves_the_order_forward(
+        self, status: OrderStatus, event: Event, expected: OrderStatus
+    ) -> None:
+        after = react(order_that_is(status), event)
+        assert (after.status, after.updated_at) == (expected, LATER)
+
+    @pytest.mark.parametrize(("status", "event", "_"), cells(LATE))
+    def test_a_late_event_changes_nothing(self, status: OrderStatus, event: Event, _: str) -> None:
+        order = order_that_is(status)
+        assert react(order, event) == order
+
+    @pytest.mark.parametrize(("status", "event", "_"), cells(NOTED))
+    def test_a_shipment_is_noted_by_an_order_that_waits_for_one(
+        self, status: OrderStatus, event: Event, _: str
+    ) -> None:
+        order = order_that_is(status)
+        assert react(order, event) == msgspec.structs.replace(order, shipment_id=SHIPMENT_ID)
+
+    @pytest.mark.parametrize(("status", "event", "_"), cells(CONTRADICTION))
+    def test_an_event_that_excludes_what_was_heard_is_refused(
+        self, status: OrderStatus, event: Event, _: str
+    ) -> None:
+        with pytest.raises(ContradictoryEvent, match=f"{type(event).__name__}.*{status}"):
+            react(order_that_is(status), event)
+
+    @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+    def test_an_event_about_an_order_that_is_not_here_is_refused(self, event: Event) -> None:
+        with pytest.raises(UnknownOrder, match=ORDER_ID):
+            react(None, event)
+
+    def test_terminal_are_the_statuses_that_no_event_leads_out_of(self) -> None:
+        for status, row in MATRIX.items():
+            leads_on = any(isinstance(cell, OrderStatus) for cell in row)
+            assert status.terminal == (not leads_on)
+
+    def test_a_completed_order_says_where_its_parcel_is(self) -> None:
+        order = react(placed(), COMPLETED)
+        assert (order.shipment_id, order.tracking_number) == (SHIPMENT_ID, "SIM-1")
+
+    def test_an_order_that_ended_badly_says_why(self) -> None:
+        assert react(placed(), REFUSED).reason == "insufficient stock"
+        assert react(placed(), FAILED).reason == "no room"
+
+
+class TestAnyOrderOfArrival:
+    @pytest.mark.parametrize("ending", SAGAS)
+    @given(data=st.data())
+    def test_however_its_events_arrive_an_order_ends_in_the_same_way(
+        self, ending: OrderStatus, data: st.DataObject
+    ) -> None:
+        """Each event at least once, repeated and permuted at will; and it never moves back."""
+        saga = SAGAS[ending]
+        repeats = data.draw(st.lists(st.sampled_from(saga), max_size=6))
+        arrivals = data.draw(st.permutations([*saga, *repeats]))
+        order, ended = placed(), None
+        for event in arrivals:
+            order = react(order, event)
+            ended = ended or (order if order.status.terminal else None)
+            assert ended is None or order == ended
+        assert order.status is ending
+        expected = order_that_is(ending)
+        assert msgspec.structs.replace(order, updated_at=NOW) == expected

@@ -1,0 +1,437 @@
+"""Orders over HTTP: what a client sends, what the engine is asked, what the client gets."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from sqlalchemy import text
+
+from todoku.contracts import MAX_SAFE_INTEGER, OrderedItem
+from todoku.database import Database
+from todoku.engine import MailboxFull
+from todoku.orders import store
+from todoku.orders.domain import Order, OrderStatus, PlaceOrder, place_order
+from todoku.orders.http import orders_api
+from todoku.orders.service import orders
+from todoku.web import Backend, application
+from web.edge import JSON, RecordingProcess, at_once, client, empty_database, running
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ITEM = {"productId": "prod001", "quantity": 2, "price": 5000}
+ORDER = {"userId": "user123", "items": [ITEM], "shippingAddress": "Tokyo"}
+
+
+def accept(command: PlaceOrder) -> Order:
+    """What the engine answers: the domain's own decision."""
+    return place_order(None, command, NOW)[0]
+
+
+@pytest.fixture
+def process() -> RecordingProcess:
+    return RecordingProcess(accept)
+
+
+@pytest.fixture
+async def http(process: RecordingProcess) -> AsyncIterator[httpx.AsyncClient]:
+    with empty_database(store.metadata) as database:
+        backend = Backend(process=process, database=database, run_read=at_once)
+        async with client(application(orders_api(backend), backend)) as http:
+            yield http
+
+
+@pytest.fixture
+async def real() -> AsyncIterator[httpx.AsyncClient]:
+    """The service with a real engine and database."""
+    async with running(orders, orders_api) as app, client(app) as http:
+        yield http
+
+
+def assert_problem(reply: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = reply.json()
+    assert problem["type"] == f"/problems/{slug}"
+    assert problem["status"] == status
+    return problem
+
+
+async def test_an_accepted_order_is_answered_with_201_its_address_and_itself(
+    http: httpx.AsyncClient, process: RecordingProcess
+) -> None:
+    reply = await http.post("/orders", json=ORDER)
+    assert reply.status_code == 201
+    order = reply.json()
+    assert uuid.UUID(order["id"]).version == 7
+    assert reply.headers["location"] == f"/orders/{order['id']}"
+    assert order == {
+        "id": order["id"],
+        "userId": "user123",
+        "items": [ITEM],
+        "totalAmount": 10000,
+        "currency": "JPY",
+        "shippingAddress": "Tokyo",
+        "status": "PENDING",
+        "reason": None,
+        "shipmentId": None,
+        "trackingNumber": None,
+        "createdAt": "2026-01-02T03:04:05Z",
+        "updatedAt": "2026-01-02T03:04:05Z",
+    }
+    assert process.asked == [
+        PlaceOrder(
+            order_id=order["id"],
+            user_id="user123",
+            items=(OrderedItem(product_id="prod001", quantity=2, price=5000),),
+            currency="JPY",
+            shipping_address="Tokyo",
+        )
+    ]
+    assert process.actors == [None]
+
+
+async def test_each_order_gets_an_id_of_its_own(
+    http: httpx.AsyncClient, process: RecordingProcess
+) -> None:
+    for _ in range(2):
+        assert (await http.post("/orders", json=ORDER)).status_code == 201
+    first, second = (command.order_id for command in process.asked)
+    assert first < second
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed_on"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",) * 2,
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", None),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None),
+        ("anything", None),
+    ],
+)
+async def test_only_a_valid_trace_context_is_passed_on(
+    http: httpx.AsyncClient, process: RecordingProcess, sent: str, passed_on: str | None
+) -> None:
+    await http.post("/orders", json=ORDER, headers={"traceparent": sent})
+    assert process.traceparents == [passed_on]
+
+
+def with_item(**changes: Any) -> dict[str, Any]:
+    return {**ORDER, "items": [{**ITEM, **changes}]}
+
+
+INVALID_BODIES: dict[str, tuple[Any, str]] = {
+    "a list": ([], "#"),
+    "null": (None, "#"),
+    "no user": ({"items": [ITEM]}, "#/userId"),
+    "an empty user": ({**ORDER, "userId": ""}, "#/userId"),
+    "too long a user": ({**ORDER, "userId": "u" * 129}, "#/userId"),
+    "a user with NUL": ({**ORDER, "userId": "a\0b"}, "#/userId"),
+    "a number as user": ({**ORDER, "userId": 1}, "#/userId"),
+    "an unknown field": ({**ORDER, "colour": "red"}, "#/colour"),
+    "an unknown field with a slash": ({**ORDER, "a/b~c": 1}, "#/a~1b~0c"),
+    "an unknown field of an item": (with_item(colour="red"), "#/items/0/colour"),
+    "no items": ({**ORDER, "items": []}, "#/items"),
+    "items left out": ({"userId": "user123"}, "#/items"),
+    "too many items": ({**ORDER, "items": [ITEM] * 1001}, "#/items"),
+    "quantity zero": (with_item(quantity=0), "#/items/0/quantity"),
+    "a negative quantity": (with_item(quantity=-1), "#/items/0/quantity"),
+    "a fractional quantity": (with_item(quantity=1.5), "#/items/0/quantity"),
+    "a quantity written as a fraction": (with_item(quantity=1.0), "#/items/0/quantity"),
+    "a huge quantity": (with_item(quantity=MAX_SAFE_INTEGER + 1), "#/items/0/quantity"),
+    "a quantity beyond 64 bits": (with_item(quantity=10**30), "#/items/0/quantity"),
+    "a boolean quantity": (with_item(quantity=True), "#/items/0/quantity"),
+    "a quantity as text": (with_item(quantity="1"), "#/items/0/quantity"),
+    "quantity null": (with_item(quantity=None), "#/items/0/quantity"),
+    "price zero": (with_item(price=0), "#/items/0/price"),
+    "a negative price": (with_item(price=-5), "#/items/0/price"),
+    "a fractional price": (with_item(price=0.5), "#/items/0/price"),
+    "a huge price": (with_item(price=2**63), "#/items/0/price"),
+    "an empty product id": (with_item(productId=""), "#/items/0/productId"),
+    "a product id with a space": (with_item(productId="a b"), "#/items/0/productId"),
+    "a product id with a newline at its end": (with_item(productId="a\n"), "#/items/0/productId"),
+    "too long a product id": (with_item(productId="p" * 65), "#/items/0/productId"),
+    "the second item": ({**ORDER, "items": [ITEM, {**ITEM, "price": 0}]}, "#/items/1/price"),
+    "too long an address": ({**ORDER, "shippingAddress": "a" * 1001}, "#/shippingAddress"),
+    "an address with NUL": ({**ORDER, "shippingAddress": "\0"}, "#/shippingAddress"),
+    "a currency in small letters": ({**ORDER, "currency": "jpy"}, "#/currency"),
+    "a currency of four letters": ({**ORDER, "currency": "JPYX"}, "#/currency"),
+    "a currency with a newline at its end": ({**ORDER, "currency": "JPY\n"}, "#/currency"),
+}
+
+
+@pytest.mark.parametrize("name", INVALID_BODIES)
+async def test_a_body_with_a_fault_is_refused_naming_the_field(
+    http: httpx.AsyncClient, process: RecordingProcess, name: str
+) -> None:
+    body, pointer = INVALID_BODIES[name]
+    reply = await http.post("/orders", content=json.dumps(body), headers=JSON)
+    problem = assert_problem(reply, 422, "invalid-body")
+    (fault,) = problem["errors"]
+    assert fault["pointer"] == pointer
+    assert fault["detail"] in problem["detail"]
+    assert "`" not in fault["detail"], "the decoder's own words"
+    assert process.asked == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"userId":}',
+        b"not json",
+        b"\xef\xbb\xbf{}",
+        b'{"userId": "\xff"}',
+        b'{"userId": "\\ud800", "items": []}',
+    ],
+)
+async def test_what_is_not_json_is_refused(
+    http: httpx.AsyncClient, process: RecordingProcess, body: bytes
+) -> None:
+    reply = await http.post("/orders", content=body, headers=JSON)
+    assert_problem(reply, 400, "malformed-json")
+    assert process.asked == []
+
+
+@pytest.mark.parametrize("body", [b"[" * 500_000, b'{"items":[' * 50_000, b'{"x":' * 100_000])
+async def test_deep_nesting_is_refused(http: httpx.AsyncClient, body: bytes) -> None:
+    assert_problem(await http.post("/orders", content=body, headers=JSON), 422, "invalid-body")
+
+
+async def test_a_thousand_items_are_accepted(http: httpx.AsyncClient) -> None:
+    items = [{**ITEM, "productId": f"p{n}"} for n in range(1000)]
+    assert (await http.post("/orders", json={**ORDER, "items": items})).status_code == 201
+
+
+async def test_texts_of_any_language_come_back_as_they_were(http: httpx.AsyncClient) -> None:
+    order = {**ORDER, "userId": "利用者 \U0001f600", "shippingAddress": "東京都千代田区1-1"}
+    reply = (await http.post("/orders", json=order)).json()
+    assert (reply["userId"], reply["shippingAddress"]) == (
+        order["userId"],
+        order["shippingAddress"],
+    )
+
+
+async def test_a_full_mailbox_is_answered_with_when_to_come_back(
+    http: httpx.AsyncClient, process: RecordingProcess
+) -> None:
+    process.fail_with = MailboxFull("5000 requests are waiting already: try again later.")
+    reply = await http.post("/orders", json=ORDER)
+    assert_problem(reply, 503, "overloaded")
+    assert reply.headers["retry-after"] == "1"
+
+
+async def test_an_answer_that_does_not_come_is_not_taken_for_a_refusal() -> None:
+    process = RecordingProcess(lambda _: asyncio.Event().wait())
+    with empty_database(store.metadata) as database:
+        backend = Backend(
+            process=process, database=database, run_read=at_once, answer_timeout_seconds=0.01
+        )
+        async with client(application(orders_api(backend), backend)) as http:
+            reply = await http.post("/orders", json=ORDER)
+    problem = assert_problem(reply, 503, "outcome-unknown")
+    assert f"GET /orders/{process.asked[0].order_id}" in problem["detail"]
+
+
+async def test_a_placed_order_is_found_with_its_history(real: httpx.AsyncClient) -> None:
+    placed = (await real.post("/orders", json=ORDER)).json()
+    found = await real.get(f"/orders/{placed['id']}")
+    assert (found.status_code, found.json()) == (200, placed)
+    assert (await real.get(f"/orders/{placed['id'].upper()}")).json() == placed
+
+    history = (await real.get(f"/orders/{placed['id']}/events")).json()
+    (event,) = history["items"]
+    assert event["sequence"] == 1
+    assert event["type"] == "OrderCreatedEvent"
+    assert event["source"] == "orders"
+    assert event["actor"] is None
+    assert event["status"] == "PENDING"
+    assert event["time"] == event["recordedAt"] == placed["createdAt"]
+    assert event["data"]["orderId"] == placed["id"]
+    assert event["data"]["totalAmount"] == 10000
+
+
+async def test_lines_of_the_same_product_are_added_up(real: httpx.AsyncClient) -> None:
+    order = (await real.post("/orders", json={**ORDER, "items": [ITEM, ITEM]})).json()
+    assert order["items"] == [{**ITEM, "quantity": 4}]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        pytest.param([{**ITEM, "quantity": MAX_SAFE_INTEGER, "price": 2}], id="one line"),
+        pytest.param(
+            [{**ITEM, "quantity": MAX_SAFE_INTEGER, "price": 1}, {**ITEM, "price": 1}], id="a sum"
+        ),
+        pytest.param([ITEM, {**ITEM, "price": 4999}], id="two prices"),
+    ],
+)
+async def test_what_cannot_be_an_order_is_refused_by_the_domain(
+    real: httpx.AsyncClient, items: list[Any]
+) -> None:
+    reply = await real.post("/orders", json={**ORDER, "items": items})
+    assert_problem(reply, 422, "invalid-order")
+    assert (await real.get("/orders")).json()["items"] == []
+
+
+@pytest.mark.parametrize("path", ["/orders/{id}", "/orders/{id}/events"])
+@pytest.mark.parametrize(
+    "order_id", ["0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e", "17", "%00", "a'b", "{}", "%F0%9F%98%80"]
+)
+async def test_an_unknown_order_is_404_whatever_its_id_looks_like(
+    http: httpx.AsyncClient, path: str, order_id: str
+) -> None:
+    assert_problem(await http.get(path.format(id=order_id)), 404, "unknown-order")
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=x", "limit"),
+        ("status=LOST", "status"),
+        ("userId=", "userId"),
+        ("userId=%00", "userId"),
+        ("user=u", "user"),
+        ("limit=1&limit=2", "limit"),
+        ("cursor=", "cursor"),
+        ("cursor=*", "cursor"),
+        ("cursor=abc", "cursor"),
+        ("userId=%FF", "query"),
+    ],
+)
+async def test_a_parameter_that_is_not_allowed_is_refused_by_name(
+    http: httpx.AsyncClient, query: str, parameter: str
+) -> None:
+    problem = assert_problem(await http.get(f"/orders?{query}"), 400, "invalid-parameter")
+    assert [fault["parameter"] for fault in problem["errors"]] == [parameter]
+
+
+async def test_placing_an_order_takes_no_parameters(
+    http: httpx.AsyncClient, process: RecordingProcess
+) -> None:
+    assert_problem(await http.post("/orders?dry=1", json=ORDER), 400, "invalid-parameter")
+    assert process.asked == []
+
+
+class Orders:
+    """Orders in a database, the n-th a second after the one before."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.count = 0
+
+    def add(self, user_id: str, status: OrderStatus = OrderStatus.PENDING) -> str:
+        self.count += 1
+        now = NOW + timedelta(seconds=self.count)
+        order_id = f"{self.count:08x}-0000-7000-8000-000000000000"
+        item = OrderedItem(product_id="prod001", quantity=1, price=self.count)
+        command = PlaceOrder(order_id=order_id, user_id=user_id, items=(item,), currency="JPY")
+        order = msgspec.structs.replace(
+            place_order(None, command, now)[0], status=status, tracking_number="T1"
+        )
+        world = store.OrdersWorld({}, {})
+        world.put(command, order)
+        with self._database.transaction() as connection:
+            store.OrdersStore().save(connection, world, now)
+        return order_id
+
+
+@pytest.fixture
+def database() -> Any:
+    with empty_database(store.metadata) as database:
+        yield database
+
+
+@pytest.fixture
+async def listing(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    backend = Backend(process=RecordingProcess(accept), database=database, run_read=at_once)
+    async with client(application(orders_api(backend), backend)) as http:
+        yield http
+
+
+async def follow(http: httpx.AsyncClient, url: str) -> list[list[str]]:
+    """The ids on each page, following the Link headers."""
+    pages = []
+    while True:
+        reply = await http.get(url)
+        assert reply.status_code == 200, reply.text
+        page = reply.json()
+        pages.append([order["id"] for order in page["items"]])
+        if page["nextCursor"] is None:
+            assert "link" not in reply.headers
+            return pages
+        url = reply.links["next"]["url"]
+        assert page["nextCursor"] in url
+
+
+async def test_orders_are_listed_newest_first_page_by_page(
+    listing: httpx.AsyncClient, database: Database
+) -> None:
+    placed = Orders(database)
+    ids = [placed.add("u") for _ in range(5)][::-1]
+    assert await follow(listing, "/orders?limit=2") == [ids[:2], ids[2:4], ids[4:]]
+    assert await follow(listing, "/orders?limit=5") == [ids]
+    assert await follow(listing, "/orders") == [ids]
+
+
+async def test_pages_stay_as_they_are_while_orders_arrive(
+    listing: httpx.AsyncClient, database: Database
+) -> None:
+    placed = Orders(database)
+    ids = [placed.add("u") for _ in range(4)][::-1]
+    first = await listing.get("/orders?limit=2")
+    placed.add("u")
+    rest = await follow(listing, first.links["next"]["url"])
+    assert [order["id"] for order in first.json()["items"]] + rest[0] == ids
+
+
+async def test_filters_combine_and_stay_on_further_pages(
+    listing: httpx.AsyncClient, database: Database
+) -> None:
+    placed, done = Orders(database), OrderStatus.COMPLETED
+    wanted = []
+    for _ in range(3):
+        wanted.append(placed.add("a & b", done))
+        placed.add("a & b")
+        placed.add("c", done)
+    query = "userId=a%20%26%20b&status=COMPLETED&limit=2"
+    assert await follow(listing, f"/orders?{query}") == [wanted[:0:-1], wanted[:1]]
+    assert await follow(listing, "/orders?userId=nobody") == [[]]
+
+
+async def test_a_listed_order_is_the_same_as_the_order_itself(
+    listing: httpx.AsyncClient, database: Database
+) -> None:
+    order_id = Orders(database).add("u")
+    (listed,) = (await listing.get("/orders")).json()["items"]
+    assert listed == (await listing.get(f"/orders/{order_id}")).json()
+
+
+@pytest.mark.parametrize(
+    ("user_id", "status", "index"),
+    [
+        (None, None, "PRIMARY KEY"),
+        ("u", None, "INDEX orders_by_user"),
+        (None, OrderStatus.COMPLETED, "INDEX orders_by_status"),
+        ("u", OrderStatus.COMPLETED, "INDEX orders_by_user"),
+    ],
+)
+def test_each_list_is_read_from_an_index_in_its_order(
+    database: Database, user_id: str | None, status: OrderStatus | None, index: str
+) -> None:
+    query = store.orders_query(user_id=user_id, status=status, before="f", limit=2)
+    with database.read() as connection:
+        compiled = query.compile(
+            connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
+        )
+        (plan,) = connection.execute(text(f"EXPLAIN QUERY PLAN {compiled}")).all()
+    assert plan.detail.startswith(f"SEARCH orders USING {index}")

@@ -1,0 +1,257 @@
+"""What a shipment is, from the reserved stock to the carrier's word, without any I/O."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from todoku.contracts import (
+    Event,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    ShippedItem,
+    StockReservedEvent,
+    fact_id,
+)
+from todoku.shipping.domain import (
+    BACKOFF_SECONDS_MAX,
+    CLAIM_SECONDS,
+    Accepted,
+    Answer,
+    BookParcel,
+    Parcel,
+    RecordAnswer,
+    Rejected,
+    Shipment,
+    ShipmentStatus,
+    Unknown,
+    UnknownShipment,
+    initiate_shipment,
+    record_answer,
+    when_due,
+)
+
+ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
+SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
+NOW: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LATER: Final = NOW + timedelta(seconds=7)
+DELAY: Final = timedelta(seconds=3)
+ITEMS: Final = (ShippedItem(product_id="prod001", quantity=2),)
+
+RESERVED = StockReservedEvent(
+    order_id=ORDER_ID,
+    items=(ReservedItem(product_id="prod001", quantity=2),),
+    shipping_address="1-1 Chiyoda",
+)
+
+YES: Final = Accepted("SIM-1")
+NO: Final = Rejected("no room")
+SILENCE: Final = Unknown("no answer in time")
+
+
+def initiate(
+    shipment: Shipment | None = None, now: datetime = NOW
+) -> tuple[Shipment, list[Event]]:
+    return initiate_shipment(shipment, RESERVED, now, pickup_delay=lambda _: DELAY)
+
+
+def record(shipment: Shipment | None, answer: Answer) -> tuple[Shipment, list[Event]]:
+    return record_answer(shipment, RecordAnswer(order_id=ORDER_ID, answer=answer), LATER)
+
+
+def shipment_that_is(status: ShipmentStatus) -> Shipment:
+    """A shipment that got there the usual way."""
+    shipment, _ = initiate()
+    if status is not ShipmentStatus.INITIATED:
+        shipment, _ = when_due(shipment, NOW + DELAY)
+    if status is ShipmentStatus.COMPLETED:
+        shipment, _ = record(shipment, YES)
+    if status is ShipmentStatus.FAILED:
+        shipment, _ = record(shipment, NO)
+    assert shipment.status is status
+    return shipment
+
+
+class TestInitiating:
+    def test_a_shipment_holds_what_was_reserved_and_is_due_after_the_delay(self) -> None:
+        shipment, said = initiate()
+        assert shipment == Shipment(
+            id=SHIPMENT_ID,
+            order_id=ORDER_ID,
+            items=ITEMS,
+            shipping_address="1-1 Chiyoda",
+            status=ShipmentStatus.INITIATED,
+            attempts=0,
+            due_at=NOW + DELAY,
+            created_at=NOW,
+            updated_at=NOW,
+        )
+        assert said == [
+            ShipmentInitiatedEvent(
+                order_id=ORDER_ID, shipment_id=SHIPMENT_ID, shipping_address="1-1 Chiyoda"
+            )
+        ]
+
+    def test_the_delay_is_asked_for_by_the_id_of_the_shipment(self) -> None:
+        asked: list[str] = []
+
+        def pickup_delay(shipment_id: str) -> timedelta:
+            asked.append(shipment_id)
+            return DELAY
+
+        initiate_shipment(None, RESERVED, NOW, pickup_delay=pickup_delay)
+        assert asked == [SHIPMENT_ID]
+
+    @pytest.mark.parametrize("status", ShipmentStatus)
+    def test_an_order_has_one_shipment(self, status: ShipmentStatus) -> None:
+        shipment = shipment_that_is(status)
+        assert initiate(shipment, LATER) == (shipment, [])
+
+
+class TestClaiming:
+    def test_what_is_due_is_claimed_before_the_carrier_is_called(self) -> None:
+        before, now = shipment_that_is(ShipmentStatus.INITIATED), NOW + DELAY
+        claimed, effects = when_due(before, now)
+        assert claimed == msgspec.structs.replace(
+            before,
+            status=ShipmentStatus.BOOKING,
+            attempts=1,
+            due_at=now + timedelta(seconds=CLAIM_SECONDS),
+            updated_at=now,
+        )
+        assert effects == [
+            BookParcel(
+                shipment_id=SHIPMENT_ID,
+                order_id=ORDER_ID,
+                parcel=Parcel(order_id=ORDER_ID, items=ITEMS, shipping_address="1-1 Chiyoda"),
+                attempt=1,
+            )
+        ]
+
+    def test_nothing_is_claimed_before_its_time(self) -> None:
+        shipment = shipment_that_is(ShipmentStatus.INITIATED)
+        assert when_due(shipment, NOW + DELAY - timedelta(microseconds=1)) == (shipment, [])
+
+    def test_a_claim_stands_until_it_runs_out_and_is_then_made_again_with_the_same_key(
+        self,
+    ) -> None:
+        claimed = shipment_that_is(ShipmentStatus.BOOKING)
+        assert claimed.due_at is not None
+        assert when_due(claimed, claimed.due_at - timedelta(microseconds=1)) == (claimed, [])
+        again, effects = when_due(claimed, claimed.due_at)
+        assert (again.attempts, effects[0].attempt, effects[0].shipment_id) == (2, 2, SHIPMENT_ID)
+
+    @pytest.mark.parametrize("status", [ShipmentStatus.COMPLETED, ShipmentStatus.FAILED])
+    def test_what_has_ended_is_never_due(self, status: ShipmentStatus) -> None:
+        shipment = shipment_that_is(status)
+        assert when_due(shipment, NOW + timedelta(days=365)) == (shipment, [])
+
+
+ANSWERS: Final = {
+    #                          Accepted                  Rejected               Unknown
+    ShipmentStatus.INITIATED: (None,                     None,                  None),
+    ShipmentStatus.BOOKING:   (ShipmentStatus.COMPLETED, ShipmentStatus.FAILED, "ask again"),
+    ShipmentStatus.COMPLETED: (None,                     None,                  None),
+    ShipmentStatus.FAILED:    (None,                     None,                  None),
+}  # fmt: skip
+"""Every status × every answer: the status it leads to; None where it comes too late or unasked."""
+
+
+class TestAnswers:
+    def test_the_matrix_names_every_status(self) -> None:
+        assert set(ANSWERS) == set(ShipmentStatus)
+
+    @pytest.mark.parametrize("status", [s for s, row in ANSWERS.items() if row == (None,) * 3])
+    @pytest.mark.parametrize("answer", [YES, NO, SILENCE], ids=lambda a: type(a).__name__)
+    def test_an_answer_that_nobody_waits_for_changes_nothing(
+        self, status: ShipmentStatus, answer: Answer
+    ) -> None:
+        """The first clear answer counts; a late one may even say the opposite."""
+        shipment = shipment_that_is(status)
+        assert record(shipment, answer) == (shipment, [])
+
+    def test_an_accepted_parcel_completes_the_shipment(self) -> None:
+        before = shipment_that_is(ShipmentStatus.BOOKING)
+        completed, said = record(before, YES)
+        assert completed == msgspec.structs.replace(
+            before,
+            status=ShipmentStatus.COMPLETED,
+            tracking_number="SIM-1",
+            due_at=None,
+            updated_at=LATER,
+        )
+        assert said == [
+            ShipmentCompletedEvent(
+                order_id=ORDER_ID, shipment_id=SHIPMENT_ID, tracking_number="SIM-1", items=ITEMS
+            )
+        ]
+
+    def test_a_rejected_parcel_fails_the_shipment(self) -> None:
+        before = shipment_that_is(ShipmentStatus.BOOKING)
+        failed, said = record(before, NO)
+        assert failed == msgspec.structs.replace(
+            before,
+            status=ShipmentStatus.FAILED,
+            reason="no room",
+            due_at=None,
+            updated_at=LATER,
+        )
+        assert said == [
+            ShipmentFailedEvent(
+                order_id=ORDER_ID, shipment_id=SHIPMENT_ID, reason="no room", items=ITEMS
+            )
+        ]
+
+    def test_an_answer_that_is_none_is_asked_for_again_after_a_pause(self) -> None:
+        before = shipment_that_is(ShipmentStatus.BOOKING)
+        after, said = record(before, SILENCE)
+        assert said == []
+        assert after == msgspec.structs.replace(
+            before,
+            reason="no answer in time",
+            due_at=LATER + timedelta(seconds=2),
+            updated_at=LATER,
+        )
+
+    def test_the_reason_of_a_pause_is_forgotten_when_the_parcel_is_accepted(self) -> None:
+        waiting, _ = record(shipment_that_is(ShipmentStatus.BOOKING), SILENCE)
+        assert record(waiting, YES)[0].reason is None
+
+    @given(attempts=st.integers(1, 10_000))
+    def test_the_pause_doubles_up_to_a_limit(self, attempts: int) -> None:
+        before = msgspec.structs.replace(
+            shipment_that_is(ShipmentStatus.BOOKING), attempts=attempts
+        )
+        after, _ = record(before, SILENCE)
+        assert after.due_at is not None
+        pause = (after.due_at - LATER).total_seconds()
+        assert pause == (2**attempts if attempts <= 8 else BACKOFF_SECONDS_MAX)
+
+    @pytest.mark.parametrize("answer", [YES, NO, SILENCE], ids=lambda a: type(a).__name__)
+    def test_an_answer_without_a_shipment_is_refused(self, answer: Answer) -> None:
+        with pytest.raises(UnknownShipment, match=ORDER_ID):
+            record(None, answer)
+
+
+@given(
+    answers=st.lists(st.sampled_from([YES, NO, SILENCE]), max_size=8),
+    pauses=st.lists(st.integers(0, 60), min_size=8, max_size=8),
+)
+def test_a_shipment_never_moves_back_and_says_one_end_at_most(
+    answers: list[Answer], pauses: list[int]
+) -> None:
+    ranks = {status: rank for rank, status in enumerate(ShipmentStatus)}
+    (shipment, _), now, endings = initiate(), NOW, []
+    for answer, pause in zip(answers, pauses, strict=False):
+        now += timedelta(seconds=pause)
+        due, _ = when_due(shipment, now)
+        after, said = record(due, answer)
+        assert ranks[shipment.status] <= ranks[due.status] <= ranks[after.status]
+        endings += said
+        shipment = after
+    assert len(endings) == (shipment.due_at is None)

@@ -1,0 +1,117 @@
+"""Shipments over HTTP: they are looked at, one by one or by order."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from todoku.contracts import ReservedItem, StockReservedEvent
+from todoku.shipping import store
+from todoku.shipping.domain import Shipment, initiate_shipment
+from todoku.shipping.http import shipping_api
+from todoku.web import Backend, application
+from web.edge import RecordingProcess, at_once, client, empty_database
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def reserved(n: int) -> StockReservedEvent:
+    """The stock of the n-th order is set aside."""
+    return StockReservedEvent(
+        order_id=f"{n:08x}-0000-7000-8000-000000000000",
+        items=(ReservedItem(product_id="prod001", quantity=n),),
+        shipping_address="Tokyo",
+    )
+
+
+@pytest.fixture
+def shipments() -> list[Shipment]:
+    """Three shipments, the oldest first."""
+    return [
+        initiate_shipment(None, reserved(n), NOW, pickup_delay=lambda _: timedelta(0))[0]
+        for n in (1, 2, 3)
+    ]
+
+
+@pytest.fixture
+async def http(shipments: list[Shipment]) -> AsyncIterator[httpx.AsyncClient]:
+    with empty_database(store.metadata) as database:
+        world = store.ShippingWorld({})
+        for shipment in shipments:
+            world.put(shipment, shipment)
+        with database.transaction() as connection:
+            store.ShippingStore().save(connection, world, NOW)
+        process = RecordingProcess(lambda _: pytest.fail("nothing can be asked"))
+        backend = Backend(process=process, database=database, run_read=at_once)
+        async with client(application(shipping_api(backend), backend)) as http:
+            yield http
+
+
+def assert_problem(reply: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = reply.json()
+    assert problem["type"] == f"/problems/{slug}"
+    return problem
+
+
+async def test_a_shipment_is_found_by_its_id(
+    http: httpx.AsyncClient, shipments: list[Shipment]
+) -> None:
+    shipment = shipments[0]
+    reply = await http.get(f"/shipments/{shipment.id}")
+    assert reply.status_code == 200
+    assert reply.json() == {
+        "id": shipment.id,
+        "orderId": shipment.order_id,
+        "items": [{"productId": "prod001", "quantity": 1}],
+        "shippingAddress": "Tokyo",
+        "status": "INITIATED",
+        "attempts": 0,
+        "trackingNumber": None,
+        "reason": None,
+        "createdAt": "2026-01-02T03:04:05Z",
+        "updatedAt": "2026-01-02T03:04:05Z",
+    }
+    assert (await http.get(f"/shipments/{shipment.id.upper()}")).json() == reply.json()
+
+
+async def test_shipments_are_listed_the_newest_order_first_page_by_page(
+    http: httpx.AsyncClient, shipments: list[Shipment]
+) -> None:
+    first = await http.get("/shipments?limit=2")
+    rest = await http.get(first.links["next"]["url"])
+    found = [*first.json()["items"], *rest.json()["items"]]
+    assert [shipment["id"] for shipment in found] == [each.id for each in reversed(shipments)]
+    assert rest.json()["nextCursor"] is None
+
+
+async def test_the_shipment_of_an_order_is_found_by_the_order(
+    http: httpx.AsyncClient, shipments: list[Shipment]
+) -> None:
+    order_id = shipments[1].order_id
+    for written in (order_id, order_id.upper()):
+        found = (await http.get(f"/shipments?orderId={written}")).json()
+        assert [shipment["id"] for shipment in found["items"]] == [shipments[1].id]
+    nobody = (await http.get("/shipments?orderId=0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e")).json()
+    assert nobody == {"items": [], "nextCursor": None}
+
+
+@pytest.mark.parametrize(
+    "shipment_id", ["0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e", "17", "%00", "%F0%9F%98%80"]
+)
+async def test_an_unknown_shipment_is_404_whatever_its_id_looks_like(
+    http: httpx.AsyncClient, shipment_id: str
+) -> None:
+    assert_problem(await http.get(f"/shipments/{shipment_id}"), 404, "unknown-shipment")
+
+
+@pytest.mark.parametrize("query", ["orderId=17", "orderId=", "limit=0", "cursor=x", "order=17"])
+async def test_a_parameter_that_is_not_allowed_is_refused(
+    http: httpx.AsyncClient, query: str
+) -> None:
+    assert_problem(await http.get(f"/shipments?{query}"), 400, "invalid-parameter")

@@ -1,0 +1,184 @@
+"""How requests are read: their type, their size, and the time they take."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from litestar.types import ASGIApp
+
+from todoku.database import Database
+from todoku.web import (
+    Answer,
+    Api,
+    Backend,
+    BoundedHttpProtocol,
+    Call,
+    Limits,
+    Operation,
+    Reply,
+    application,
+)
+from web.edge import JSON, RecordingProcess, at_once, client, listening
+
+pytestmark = pytest.mark.anyio
+
+BYTES_MAX = 1000
+Handle = Callable[[Call], Awaitable[Reply]]
+
+
+class Echo(msgspec.Struct, forbid_unknown_fields=True):
+    """Something to be said back."""
+
+    text: str
+
+
+async def echo(call: Call) -> Reply:
+    return Reply(200, call.body)
+
+
+def echo_app(handle: Handle = echo, **limits: Any) -> ASGIApp:
+    """A service that says back what it is told."""
+    operation = Operation(
+        id="echo",
+        method="POST",
+        path="/echo",
+        summary="Say it back",
+        handle=handle,
+        body=Echo,
+        answers=[Answer(status=200, meaning="What was said.", content=Echo)],
+    )
+    backend = Backend(
+        process=RecordingProcess(lambda _: None), database=Database.in_memory(), run_read=at_once
+    )
+    api = Api(title="Echo", description="", operations=[operation])
+    return application(api, backend, limits=Limits(body_bytes_max=BYTES_MAX, **limits))
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with client(echo_app()) as http:
+        yield http
+
+
+def slug(reply: httpx.Response) -> tuple[int, str]:
+    assert reply.headers["content-type"] == "application/problem+json"
+    return reply.status_code, reply.json()["type"].removeprefix("/problems/")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        'application/json;charset="UTF-8"',
+        "Application/JSON",
+    ],
+)
+async def test_json_in_utf8_is_read(http: httpx.AsyncClient, content_type: str) -> None:
+    reply = await http.post(
+        "/echo", content=b'{"text": "x"}', headers={"Content-Type": content_type}
+    )
+    assert (reply.status_code, reply.json()) == (200, {"text": "x"})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": ""},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/jsonp"},
+        {"Content-Type": "application/json; charset=latin-1"},
+        {**JSON, "Content-Encoding": "gzip"},
+    ],
+)
+async def test_any_other_type_is_refused(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    reply = await http.post("/echo", content=b'{"text": "x"}', headers=headers)
+    assert slug(reply) == (415, "unsupported-media-type")
+    assert reply.headers["connection"] == "close"
+
+
+async def in_parts(size: int) -> AsyncIterator[bytes]:
+    for _ in range(size):
+        yield b" "
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["announced", "in chunks"])
+async def test_a_body_up_to_the_limit_is_read_and_a_larger_one_refused(
+    http: httpx.AsyncClient, parts: bool
+) -> None:
+    def body(size: int) -> Any:
+        return in_parts(size) if parts else b" " * size
+
+    # Blanks alone are no JSON, which is only found out once all of them are read.
+    reply = await http.post("/echo", content=body(BYTES_MAX), headers=JSON)
+    assert slug(reply) == (400, "malformed-json")
+    reply = await http.post("/echo", content=body(BYTES_MAX + 1), headers=JSON)
+    assert slug(reply) == (413, "body-too-large")
+    assert str(BYTES_MAX) in reply.json()["detail"]
+    assert reply.headers["connection"] == "close"
+
+
+async def test_a_parameter_given_twice_is_refused(http: httpx.AsyncClient) -> None:
+    reply = await http.post("/echo?a=1&a=2", json={"text": "x"})
+    assert slug(reply) == (400, "invalid-parameter")
+    assert reply.json()["errors"][0]["parameter"] == "a"
+
+
+async def test_a_body_that_does_not_arrive_is_answered_with_408_and_a_closed_connection() -> None:
+    async with listening(echo_app(body_seconds_max=0.05)) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(
+            b"POST /echo HTTP/1.1\r\nHost: testserver\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 100\r\n\r\n{"text":'
+        )
+        answer = await asyncio.wait_for(reader.read(), timeout=10)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"/problems/request-too-slow" in answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /echo HTTP/1.1\r\nHost: tests"])
+async def test_a_client_that_does_not_finish_its_headers_is_hung_up_on(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "header_seconds_max", 0.05)
+    async with listening(echo_app()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), timeout=10) == b""
+        writer.close()
+
+
+async def test_an_answer_that_takes_longer_than_headers_may_still_arrives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "header_seconds_max", 0.05)
+    too_late = asyncio.Event()
+    hang_up = BoundedHttpProtocol._hang_up
+
+    def note(protocol: BoundedHttpProtocol) -> None:
+        hang_up(protocol)
+        too_late.set()
+
+    async def answer_late(call: Call) -> Reply:
+        await asyncio.wait_for(too_late.wait(), timeout=10)
+        return Reply(200, call.body)
+
+    monkeypatch.setattr(BoundedHttpProtocol, "_hang_up", note)
+    body = b'{"text":"x"}'
+    request = (
+        b"POST /echo HTTP/1.1\r\nHost: testserver\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    async with listening(echo_app(answer_late)) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        # The next request begins while this one is being answered, and stays incomplete.
+        writer.write(request + request[:20])
+        answer = await asyncio.wait_for(reader.readuntil(body), timeout=10)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
