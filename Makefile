@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint check format lock
+.PHONY: help install run test lint check format docs wheel lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -32,6 +32,13 @@ check: lint test ## What CI runs
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED) ## Write the pages that follow from the code, and build the site in site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict --quiet
+
+wheel: $(INSTALLED) ## Build the package in dist/
+	$(BIN)/python -m hatchling build
 
 lock: $(INSTALLED) ## Lock the dependencies anew; ARGS=--upgrade takes the newest
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal \

@@ -18,7 +18,9 @@ from todoku.web import Backend, asyncapi, problems
 from todoku.web.operations import Operation
 
 DOCS = Path(__file__).parent
-GENERATED = "<!-- Written by docs/generate.py: change the code that it describes, then run `make docs`. -->"
+GENERATED = (
+    "<!-- Written by docs/generate.py: change the code that it describes, then run `make docs`. -->"
+)
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -34,7 +34,7 @@ from todoku.settings import ServiceName, Settings
 from todoku.shipping.carriers import Carrier, SimulatedCarrier, load_carrier, pickup_delay
 from todoku.shipping.http import shipping_api
 from todoku.shipping.service import shipping
-from todoku.web import Api, Backend, Limits, application, asyncapi
+from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
 
 log = structlog.get_logger(__name__)
 
@@ -169,7 +169,7 @@ async def _serve_http(
             app,
             host=settings.host,
             port=settings.port(name),
-            http="httptools",
+            http=BoundedHttpProtocol,
             lifespan="off",
             access_log=False,
             log_config=None,

@@ -53,9 +53,7 @@ FULL: Final[tuple[Event, ...]] = (
             FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),
         ),
     ),
-    ShipmentInitiatedEvent(
-        order_id=ORDER_ID, shipment_id=SHIPMENT_ID, shipping_address=ADDRESS
-    ),
+    ShipmentInitiatedEvent(order_id=ORDER_ID, shipment_id=SHIPMENT_ID, shipping_address=ADDRESS),
     ShipmentCompletedEvent(
         order_id=ORDER_ID,
         shipment_id=SHIPMENT_ID,

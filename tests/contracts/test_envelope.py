@@ -7,10 +7,10 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 import pytest
-from contracts.examples import FULL, ORDER_ID, TIME, TRACEPARENT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.examples import FULL, ORDER_ID, TIME, TRACEPARENT
 from todoku.contracts import EVENTS, Event, Personal, decode, encode, fact_id, seal
 
 UUIDS: Final = st.uuids().map(str)

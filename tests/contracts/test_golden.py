@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from contracts.examples import SEALED
 
+from contracts.examples import SEALED
 from todoku.contracts import CONTENT_TYPE, EVENTS, Event, decode, encode
 
 GOLDEN: Final = Path(__file__).parent / "golden"

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import msgspec
 import pytest
-from contracts.examples import SEALED
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from contracts.examples import SEALED
 from todoku.contracts import UnknownEventType, UnreadableEvent, decode, encode, read_envelope
 
 NAMES: Final = sorted(SEALED)
@@ -47,7 +47,9 @@ def _required_fields() -> list[Any]:
     for name in FULL:
         for field in msgspec.structs.fields(type(SEALED[name][1])):
             if field.required:
-                cases.append(pytest.param(name, field.encode_name, id=f"{name}-{field.encode_name}"))
+                cases.append(
+                    pytest.param(name, field.encode_name, id=f"{name}-{field.encode_name}")
+                )
     return cases
 
 

@@ -85,23 +85,19 @@ class Heard:
 
 
 @contextmanager
-def up(folder: Path, ports: Sequence[int], *flags: str) -> Iterator[Up]:
+def up(
+    folder: Path,
+    ports: Sequence[int],
+    *flags: str,
+    todoku: Sequence[str] = (sys.executable, "-m", "todoku"),
+) -> Iterator[Up]:
     """Run `todoku up` on ports for the three services and the broker; at the end, kill what is left."""
     names = [*(f"--{service}-port" for service in SERVICES), "--nats-port"]
     chosen = [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
     log = folder / "up.stderr"
     with log.open("a") as err:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "todoku",
-                "up",
-                "--data-dir",
-                str(folder / "data"),
-                *chosen,
-                *flags,
-            ],
+            [*todoku, "up", "--data-dir", str(folder / "data"), *chosen, *flags],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

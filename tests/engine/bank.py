@@ -212,12 +212,12 @@ def bank_database() -> Database:
 class Branch:
     """A writer of the bank and its database, with what a test asks of both."""
 
-    def __init__(self, database: Database | None = None, owner: str = OWNER, **settings: Any) -> None:
+    def __init__(
+        self, database: Database | None = None, owner: str = OWNER, **settings: Any
+    ) -> None:
         self.database = database or bank_database()
         self.tables = store.tables
-        self.writer = Writer(
-            bank, self.database, self.tables, topology, owner=owner, **settings
-        )
+        self.writer = Writer(bank, self.database, self.tables, topology, owner=owner, **settings)
         self.answers: list[Any] = []
 
     def step(self, *batch: Any, now: datetime = NOW, room: int = 0) -> Outcome:
@@ -233,11 +233,8 @@ class Branch:
 
     def balances(self) -> dict[str, int]:
         with self.database.read() as connection:
-            return dict(
-                connection.execute(select(accounts.c.id, accounts.c.balance).order_by("id"))
-                .tuples()
-                .all()
-            )
+            found = connection.execute(select(accounts.c.id, accounts.c.balance).order_by("id"))
+            return {row.id: row.balance for row in found}
 
     def rows(self, name: str, *columns: str) -> list[tuple[Any, ...]]:
         """What a table of the engine holds, in the order of its columns."""
@@ -246,8 +243,8 @@ class Branch:
         with self.database.read() as connection:
             return [tuple(row) for row in connection.execute(select(*wanted).order_by(*wanted))]
 
-    def inbox(self) -> list[str]:
-        return [event_id for (event_id,) in self.rows("inbox", "event_id")]
+    def inbox(self) -> set[str]:
+        return {event_id for (event_id,) in self.rows("inbox", "event_id")}
 
     def owe(self, owner: str, *positions: int) -> None:
         """Leave events in the outbox, as a process called `owner` would have."""

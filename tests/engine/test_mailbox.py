@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
-from engine.bank import paid
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.bank import paid
+from engine.virtual import START, run
 from todoku.engine import MailboxFull
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import Asked, Heard, Receipt
-from todoku.simulation.loop import START, run
 
 HEARD: Final = paid(1)
 
@@ -57,9 +57,7 @@ class TestShares:
     ) -> None:
         assert lanes(mailbox(*waiting).take(limit)) == expected
 
-    @given(
-        waiting=st.tuples(*[st.integers(0, 40)] * 3), limit=st.integers(3, 60)
-    )
+    @given(waiting=st.tuples(*[st.integers(0, 40)] * 3), limit=st.integers(3, 60))
     def test_a_batch_is_as_full_as_it_can_be_and_no_lane_starves(
         self, waiting: tuple[int, int, int], limit: int
     ) -> None:

@@ -85,9 +85,7 @@ def test_different_parcels_get_different_tracking_numbers() -> None:
     )
 
 
-@given(
-    key=st.text(), low=st.floats(0, 3600), width=st.floats(0, 3600), seed=st.integers(0, 2**32)
-)
+@given(key=st.text(), low=st.floats(0, 3600), width=st.floats(0, 3600), seed=st.integers(0, 2**32))
 def test_a_delay_is_within_its_bounds_and_always_the_same(
     key: str, low: float, width: float, seed: int
 ) -> None:

@@ -54,9 +54,7 @@ NO: Final = Rejected("no room")
 SILENCE: Final = Unknown("no answer in time")
 
 
-def initiate(
-    shipment: Shipment | None = None, now: datetime = NOW
-) -> tuple[Shipment, list[Event]]:
+def initiate(shipment: Shipment | None = None, now: datetime = NOW) -> tuple[Shipment, list[Event]]:
     return initiate_shipment(shipment, RESERVED, now, pickup_delay=lambda _: DELAY)
 
 

@@ -1,5 +1,6 @@
 """The commands a person types: one file each, imported when it is the one that was typed."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,14 @@ COMMANDS = {
     "up": "Start the broker and all services here, and keep them running.",
     "run": "Run one service.",
     "verify": "Hold the databases against the promise.",
+    "order": "Place orders, look at them, and watch them to their end.",
+    "product": "Look at products and their stock, set them up, restock them.",
+    "shipment": "Look at the parcels.",
     "config": "Show every setting, its value and where that came from.",
+    "doctor": "Look for what keeps Todoku from working here, and say what to do.",
+    "migrate": "Bring the databases to this version.",
 }
-"""Each command and its line in the list: the function of that name in the module of that name."""
+"""Each command and its line in the list: what has that name in the module of that name."""
 
 
 def _version() -> str:
@@ -42,6 +48,11 @@ def application(typed: str | None = None) -> "App":
     )
     for name, meaning in COMMANDS.items():
         app.command(f"todoku.cli.{name}:{name}", name=name, help=None if name == typed else meaning)
+    app.command(
+        "todoku.cli.completion:install_completion",
+        name="--install-completion",
+        help="Let bash, zsh or fish complete what is typed.",
+    )
     return app
 
 
@@ -49,9 +60,14 @@ def main() -> None:
     """Run the command that was typed, and leave with its exit code."""
     try:
         outcome: Any = application(next(iter(sys.argv[1:]), None))()
+        sys.stdout.flush()
     except CommandFailed as failure:
         print(failure, file=sys.stderr)
         sys.exit(failure.exit_code)
+    except BrokenPipeError:
+        # What is still buffered would fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.OUTPUT_CLOSED)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(outcome)

@@ -77,10 +77,10 @@ def require_free(ports: Sequence[Port]) -> None:
     _require_different(ports)
     deadline = time.monotonic() + PATIENCE_SECONDS
     for port in ports:
-        refusal = _refusal(port)
+        refusal = refusal_of(port)
         while refusal and refusal.errno == errno.EADDRINUSE and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            refusal = _refusal(port)
+            refusal = refusal_of(port)
         if refusal:
             raise CommandFailed(_explained(port, refusal), exit_code=ExitCode.CANNOT_START)
 
@@ -96,7 +96,7 @@ def _require_different(ports: Sequence[Port]) -> None:
         )
 
 
-def _refusal(port: Port) -> OSError | None:
+def refusal_of(port: Port) -> OSError | None:
     """Why this port cannot be listened on now."""
     family = socket.AF_INET6 if ":" in port.host else socket.AF_INET
     with socket.socket(family) as attempt:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.settings import SETTINGS, Loaded, Setting, SettingsInvalid, load, to_text
+from todoku.settings import SERVICES, SETTINGS, Loaded, Setting, SettingsInvalid, load, to_text
 
 
 def _flag(setting: Setting) -> Any:
@@ -25,15 +25,24 @@ def _flag(setting: Setting) -> Any:
     ]
 
 
+ADDRESSES = ("host", *(f"{service}_port" for service in SERVICES))
+"""The settings that say where the services are."""
+
 if TYPE_CHECKING:
-    SettingFlags = dict[str, object]
+    SettingFlags = AddressFlags = dict[str, object]
 else:
     SettingFlags = TypedDict(
         "SettingFlags", {name: _flag(setting) for name, setting in SETTINGS.items()}, total=False
     )
+    AddressFlags = TypedDict(
+        "AddressFlags", {name: _flag(SETTINGS[name]) for name in ADDRESSES}, total=False
+    )
 
 Flags = Annotated[SettingFlags | None, Parameter(name="*")]
 """The settings that were given as flags, unconverted."""
+
+Addresses = Annotated[AddressFlags | None, Parameter(name="*")]
+"""The same, for the commands that only ask the services."""
 
 
 def settings_from(

@@ -24,20 +24,21 @@ Show = Callable[[bytes, OrderEvent], None]
 
 def follow(
     client: Client, order_id: str, *, json: bool, timeout_seconds: float | None
-) -> ExitCode:
-    """Show an order's events as they come, until it has ended; return how.
+) -> str:
+    """Show an order's events as they come, until it has ended; return its status then.
 
     Raises `CommandFailed` when the time is up, and when the service cannot be asked at the start.
     """
     status = ""
     try:
         with _as_lines() if json else _drawn() as show:
-            for raw in _events(client, order_id, timeout_seconds):
-                event = client.read(raw, OrderEvent)
-                show(raw, event)
-                status = event.status
+            for news in _news(client, order_id, timeout_seconds):
+                for raw in news:
+                    event = client.read(raw, OrderEvent)
+                    show(raw, event)
+                    status = event.status
                 if status in ENDINGS:
-                    return ENDINGS[status]
+                    return status
     except KeyboardInterrupt:
         say(f"order {order_id} goes on without being watched.")
         raise
@@ -73,15 +74,15 @@ def _drawn() -> Iterator[Show]:
         yield draw_above
 
 
-def _events(client: Client, order_id: str, timeout_seconds: float | None) -> Iterator[bytes]:
-    """Every event of the history, as soon as it is heard of; ends when the time is up."""
+def _news(client: Client, order_id: str, timeout_seconds: float | None) -> Iterator[list[bytes]]:
+    """What is new in the history, each time it was asked for; ends when the time is up."""
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     history, seen, pause_seconds = _History(client, order_id), 0, PAUSE_SECONDS_MIN
     while True:
-        events = history.read()
-        yield from events[seen:]
-        pause_seconds = next_pause(pause_seconds, news=len(events) > seen)
-        seen = max(seen, len(events))
+        news = history.read()[seen:]
+        yield news
+        seen += len(news)
+        pause_seconds = next_pause(pause_seconds, news=bool(news))
         if deadline is not None:
             pause_seconds = min(pause_seconds, deadline - time.monotonic())
             if pause_seconds <= 0:

@@ -1,21 +1,307 @@
-"""`todoku order`: place orders, look at them and watch them to their end."""
+"""`todoku order`: place orders, look at them, and watch them to their end."""
 
-import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 
+from todoku.cli.answers import Order, Product
 from todoku.cli.client import Client, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Addresses, Json, Url, settings_from
+from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.new_order import parse_item, typed_order, written_order
+from todoku.cli.options import ItemsMax, Json, JsonLines, Url
+from todoku.cli.output import (
+    KEY,
+    NUMBER,
+    TEXT,
+    cells,
+    console,
+    grid,
+    say,
+    suggest,
+    table,
+    write_lines,
+    write_object,
+)
+from todoku.cli.words import age, day_and_time, money, printable
 from todoku.orders.domain import OrderStatus
 
-order = App(name="order", help="Place orders, look at them and watch them to their end.")
+order = App(name="order", help="Place orders, look at them, and watch them to their end.")
 
-STDIN = "-"
+Timeout = Annotated[
+    float | None,
+    Parameter(help="How many seconds to watch; without it, to the end.", show_default=False),
+]
+FIND_OUT = "Look with `todoku order list` before you place it again."
+Status = Annotated[OrderStatus | None, Parameter(name_transform=str, show_default=False)]
+
+
+@order.command
+def place(
+    *items: str,
+    user: str | None = None,
+    address: str | None = None,
+    currency: str | None = None,
+    source: Annotated[str | None, Parameter(name="--from")] = None,
+    watch: Annotated[bool, Parameter(negative="")] = False,
+    timeout: Timeout = None,
+    json: Json = False,
+    url: Url = None,
+    inventory_url: Url = None,
+    addresses: Addresses = None,
+) -> ExitCode:
+    """Place an order.
+
+    The order is safe once its id is printed. Prices are in the smallest units of
+    the currency (yen, cents). With --watch and --json, what is printed are the
+    events of the order, as with `todoku order watch`.
+
+    For example:
+
+        todoku order place --user alice prod001:2@5000 prod002:1@3000
+        todoku order place --user alice prod001 --address '東京都千代田区1-1' --watch
+        todoku order place --from order.json
+        jq '.userId = "bob"' order.json | todoku order place --from - --json
+
+    Parameters
+    ----------
+    items
+        What is ordered, each as PRODUCT:QUANTITY@PRICE. Without a quantity it is one piece;
+        without a price, the inventory is asked for it.
+    user
+        Who orders: your own id for them.
+    address
+        Where the goods go.
+    currency
+        An ISO 4217 code, for the prices that are given here.
+    source
+        A file with the order in JSON, as POST /orders takes it, or - for stdin.
+    watch
+        Then watch the order to its end.
+    inventory_url
+        Where the inventory is, for prices that are not given here.
+    """
+    settings = settings_from(addresses).settings
+    orders = client("orders", url, settings)
+    _require_one_form(items, user, address, currency, source)
+    if source is not None:
+        body = written_order(source)
+    else:
+        inventory = client("inventory", inventory_url, settings)
+        body = typed_order(
+            user or "",
+            [parse_item(item) for item in items],
+            address=address,
+            currency=currency,
+            look_up=lambda product_id: _look_up(inventory, product_id),
+        )
+    answer = orders.send("POST", "/orders", body, find_out=FIND_OUT)
+    placed = orders.read(answer, Order)
+    if watch:
+        say(f"order {placed.id} is placed")
+        return _watch(orders, placed.id, json=json, timeout_seconds=timeout)
+    if json:
+        write_object(answer)
+    else:
+        _print(placed)
+        suggest(f"todoku order watch {placed.id}", "watch it to its end")
+    return ExitCode.OK
+
+
+@order.command
+def show(
+    order_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    json: Json = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """Show an order.
+
+    For example:
+
+        todoku order show 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e
+        todoku order show 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --json | jq -r .status
+
+    Parameters
+    ----------
+    order_id
+        The id that `todoku order place` printed.
+    """
+    orders = client("orders", url, settings_from(addresses).settings)
+    answer = orders.get(f"/orders/{segment(order_id)}")
+    if json:
+        write_object(answer)
+        return
+    found = orders.read(answer, Order)
+    _print(found)
+    _suggest_after(found.status, found.id)
+
+
+@order.command(name="list")
+def list_orders(
+    *,
+    user: str | None = None,
+    status: Status = None,
+    limit: ItemsMax = 20,
+    json: JsonLines = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """List orders, the newest first.
+
+    For example:
+
+        todoku order list --user alice --status SHIPMENT_FAILED
+        todoku order list --limit 100000 --json | jq -r .id
+
+    Parameters
+    ----------
+    user
+        Only the orders of this user.
+    status
+        Only the orders that stand here.
+    """
+    orders = client("orders", url, settings_from(addresses).settings)
+    found = orders.list("/orders", {"userId": user, "status": status}, items_max=limit)
+    if json:
+        write_lines(found)
+        return
+    rows = [orders.read(raw, Order) for raw in found]
+    _print_rows(rows)
+    if rows:
+        suggest(f"todoku order show {rows[0].id}", "look at one of them")
+    else:
+        say("there are no such orders")
+        suggest("todoku order place --user alice prod001", "place one")
+
+
+@order.command
+def watch(
+    order_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    timeout: Timeout = None,
+    json: JsonLines = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> ExitCode:
+    """Watch an order to its end: who says what, and when.
+
+    Each event is shown with the local time, the milliseconds since the order was
+    placed, who said it, and where the order stood then. What arrived late and what
+    is undone is marked. The exit code tells how the order ended: 0, 10 or 11; 12 if
+    it had not ended before the timeout.
+
+    For example:
+
+        todoku order watch 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e
+        todoku order watch 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --json --timeout 30
+
+    Parameters
+    ----------
+    order_id
+        The id that `todoku order place` printed.
+    """
+    orders = client("orders", url, settings_from(addresses).settings)
+    return _watch(orders, order_id, json=json, timeout_seconds=timeout)
+
+
+def _watch(
+    orders: Client, order_id: str, *, json: bool, timeout_seconds: float | None
+) -> ExitCode:
+    # Drawing is for this command alone: the others start without it.
+    from todoku.cli.follow import follow
+    from todoku.cli.saga import ENDINGS
+
+    status = follow(orders, order_id, json=json, timeout_seconds=timeout_seconds)
+    if not json:
+        _suggest_after(status, order_id)
+    return ENDINGS[status]
+
+
+def _require_one_form(
+    items: tuple[str, ...],
+    user: str | None,
+    address: str | None,
+    currency: str | None,
+    source: str | None,
+) -> None:
+    """Raise `CommandFailed` unless the order is either typed or in a file."""
+    if source is None and not (items and user):
+        raise CommandFailed(
+            "an order needs --user and at least one item, as in"
+            " `todoku order place --user alice prod001:2@5000`; or --from with a file.",
+            exit_code=ExitCode.USAGE,
+        )
+    if source is not None and any((items, user, address, currency)):
+        raise CommandFailed(
+            "with --from, the whole order is in the file: leave out the items, --user, --address"
+            " and --currency.",
+            exit_code=ExitCode.USAGE,
+        )
+
+
+def _look_up(inventory: Client, product_id: str) -> Product:
+    """A product, for its price. Raises `CommandFailed`."""
+    try:
+        return inventory.read(inventory.get(f"/products/{segment(product_id)}"), Product)
+    except CommandFailed as failure:
+        if failure.exit_code is not ExitCode.NOT_FOUND:
+            raise
+        raise CommandFailed(
+            f"the inventory has no {printable(product_id)}, so there is no price for it.\n"
+            "`todoku product list` shows what there is; or give a price yourself, as in"
+            f" {printable(product_id)}:1@5000.",
+            exit_code=ExitCode.NOT_FOUND,
+        ) from failure
+
+
+def _print(found: Order) -> None:
+    rows = {
+        "id": found.id,
+        "status": found.status,
+        "reason": found.reason,
+        "user": found.user_id,
+        "address": found.shipping_address,
+        "total": money(found.total_amount, found.currency),
+        "placed": day_and_time(found.created_at),
+        "changed": day_and_time(found.updated_at),
+        "shipment": found.shipment_id,
+        "tracking": found.tracking_number,
+    }
+    items = table(KEY("product"), NUMBER("quantity"), NUMBER("price"), NUMBER("sum"))
+    for item in found.items:
+        price, total = (
+            money(amount, found.currency) for amount in (item.price, item.price * item.quantity)
+        )
+        items.add_row(*cells(item.product_id, f"{item.quantity:,}", price, total))
+    out = console()
+    out.print(grid((name, value) for name, value in rows.items() if value))
+    out.print()
+    out.print(items)
+
+
+def _print_rows(found: Sequence[Order]) -> None:
+    rows = table(KEY("id"), KEY("status"), NUMBER("total"), NUMBER("age"), TEXT("user"))
+    now = datetime.now(UTC)
+    for each in found:
+        total = money(each.total_amount, each.currency)
+        rows.add_row(*cells(each.id, each.status, total, age(each.created_at, now), each.user_id))
+    console().print(rows)
+
+
+def _suggest_after(status: str, order_id: str) -> None:
+    match status:
+        case OrderStatus.COMPLETED:
+            suggest(f"todoku shipment list --order {order_id}", "see its parcel")
+        case OrderStatus.SHIPMENT_FAILED:
+            suggest(f"todoku shipment list --order {order_id}", "see what the carrier said")
+        case OrderStatus.CANCELLED_NO_STOCK:
+            suggest("todoku product list", "see what is in stock")
+        case _:
+            suggest(f"todoku order watch {order_id}", "watch it to its end")

@@ -65,7 +65,7 @@ def say(text: str) -> None:
 def suggest(command: str, purpose: str) -> None:
     """The next sensible command: said to a person at a terminal, and to nobody else."""
     if sys.stderr.isatty():
-        print(f"\nNext, {purpose}:\n  {command}", file=sys.stderr)
+        print(f"\nNext, {purpose}:\n  {printable(command)}", file=sys.stderr)
 
 
 def grid(rows: Iterable[tuple[str, str]]) -> Table:

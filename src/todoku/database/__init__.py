@@ -4,7 +4,7 @@
 `table` describe tables for both; `migrate` brings them up to date.
 """
 
-from todoku.database.columns import Integer64, Timestamp, table
+from todoku.database.columns import Integer64, Timestamp, table, to_microseconds
 from todoku.database.database import Database
 from todoku.database.errors import (
     ConstraintViolated,
@@ -22,7 +22,7 @@ from todoku.database.migrations import (
     require_current,
     schema_differences,
 )
-from todoku.database.statements import insert_ignoring_duplicates, upsert
+from todoku.database.statements import Many, insert_ignoring_duplicates, upsert
 
 __all__ = [
     "ConstraintViolated",
@@ -33,6 +33,7 @@ __all__ = [
     "DatabaseUnavailable",
     "DatabaseUnsuitable",
     "Integer64",
+    "Many",
     "SchemaMismatch",
     "Timestamp",
     "current_revision",
@@ -42,5 +43,6 @@ __all__ = [
     "require_current",
     "schema_differences",
     "table",
+    "to_microseconds",
     "upsert",
 ]

@@ -6,6 +6,7 @@ CHECK, an enumeration is a `Text` with a CHECK.
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from sqlalchemy import BigInteger, Dialect, Integer, MetaData, Table
 from sqlalchemy.schema import SchemaItem
@@ -28,14 +29,20 @@ class Timestamp(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, _: Dialect) -> int | None:
-        if value is None:
-            return None
-        if value.utcoffset() is None:
-            raise ValueError(f"{value!r} has no time zone: use datetime.now(UTC)")
-        return (value - EPOCH) // MICROSECOND
+        return to_microseconds(value)
 
     def process_result_value(self, value: int | None, _: Dialect) -> datetime | None:
         return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+@lru_cache(maxsize=4096)
+def to_microseconds(instant: datetime | None) -> int | None:
+    """An instant as a `Timestamp` column keeps it, for rows that are given to `Many`."""
+    if instant is None:
+        return None
+    if instant.utcoffset() is None:
+        raise ValueError(f"{instant!r} has no time zone: use datetime.now(UTC)")
+    return (instant - EPOCH) // MICROSECOND
 
 
 def table(name: str, metadata: MetaData, *items: SchemaItem, clustered: bool = False) -> Table:

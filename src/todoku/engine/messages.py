@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from todoku.broker.port import Delivery
-from todoku.contracts import Envelope, Event
+from todoku.contracts import Envelope, Event, UnreadableEvent, read_envelope
 
 
 class Heard(msgspec.Struct, frozen=True, gc=False):
@@ -27,6 +27,14 @@ class Unreadable(msgspec.Struct, frozen=True, gc=False):
     error: str
     traceback: str
     again: bool
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """The envelope, if at least that is in order."""
+        try:
+            return read_envelope(self.delivery.body)
+        except UnreadableEvent:
+            return None
 
 
 class Asked(msgspec.Struct, frozen=True):

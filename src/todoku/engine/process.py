@@ -259,6 +259,7 @@ class Process:
         for asked, result in outcome.answers:
             asked.answer(result)
         self.relay.offer(outcome.said)
+        self.relay.owe(self.writer.position)  # Also what was committed before an answer was lost.
         self._settle(outcome)
         for publisher, ids in outcome.receipts.items():
             self._failpoint("before-receipt")
@@ -297,7 +298,7 @@ class Process:
     def _receipted(self, body: bytes) -> None:
         try:
             message = _decode_receipt(body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("a receipt cannot be read", error=str(error))
         else:
             self.mailbox.receipt(Receipt(message.reader, message.ids))

@@ -88,7 +88,8 @@ class Relay:
         """Send these, which were committed just now, in the order of their positions."""
         if not rows:
             return
-        in_step = self._taken == self._last
+        # Behind a gap is what was committed unnoticed: that is in the outbox only.
+        in_step = self._taken == self._last == rows[0].position - 1
         self._last = rows[-1].position
         if in_step and len(self._waiting) + len(rows) <= self._window_max:
             self._waiting.extend(rows)
@@ -97,8 +98,9 @@ class Relay:
 
     def owe(self, position: int) -> None:
         """Send what the outbox holds up to `position`, for instance what was taken over."""
-        self._last = max(self._last, position)
-        self._wake.set()
+        if position > self._last:
+            self._last = position
+            self._wake.set()
 
     async def step(self) -> None:
         """Wait until something is to be sent, and send one batch of it."""

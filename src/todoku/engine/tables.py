@@ -21,7 +21,15 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.database import Integer64, Timestamp, insert_ignoring_duplicates, table, upsert
+from todoku.database import (
+    Integer64,
+    Many,
+    Timestamp,
+    insert_ignoring_duplicates,
+    table,
+    to_microseconds,
+    upsert,
+)
 
 
 class Inbox:
@@ -36,7 +44,7 @@ class Inbox:
             Index("inbox_by_age", "received_at"),
             clustered=True,
         )
-        self._insert = insert(self.table)
+        self._insert = Many(insert(self.table))
         event_id = self.table.c.event_id
         self._known = select(event_id).where(event_id.in_(bindparam("ids", expanding=True)))
         self._prune = delete(self.table).where(
@@ -56,8 +64,10 @@ class Inbox:
 
     def add(self, connection: Connection, ids: Iterable[str], now: datetime) -> None:
         """Note that these are dealt with."""
-        if rows := [{"event_id": event_id, "received_at": now} for event_id in ids]:
-            connection.execute(self._insert, rows)
+        received_at = to_microseconds(now)
+        self._insert(
+            connection, [{"event_id": event_id, "received_at": received_at} for event_id in ids]
+        )
 
     def prune(self, connection: Connection, before: datetime, count: int) -> int:
         """Forget up to `count` ids received before that instant; how many it was."""
@@ -103,10 +113,12 @@ class Outbox:
             Index("outbox_by_position", "owner", "position"),
         )
         columns = self.table.c
-        self._insert = insert(self.table)
-        self._settle = delete(self.table).where(
-            columns.event_id == bindparam("settled_event"),
-            columns.reader == bindparam("settled_reader"),
+        self._insert = Many(insert(self.table))
+        self._settle = Many(
+            delete(self.table).where(
+                columns.event_id == bindparam("settled_event"),
+                columns.reader == bindparam("settled_reader"),
+            )
         )
         self._range = (
             select(columns.position, columns.subject, columns.body)
@@ -118,6 +130,9 @@ class Outbox:
             .distinct()
             .order_by(columns.position)
             .limit(bindparam("count"))
+        )
+        self._last_position = select(func.max(columns.position)).where(
+            columns.owner == bindparam("owner")
         )
         self._adopt = (
             update(self.table)
@@ -134,6 +149,7 @@ class Outbox:
         now: datetime,
     ) -> list[OutboxRow]:
         """Owe these events to their readers, at the positions after `position`."""
+        said_at = to_microseconds(now)
         rows = [
             OutboxRow(position + n, event.subject, event.body)
             for n, event in enumerate(events, start=1)
@@ -146,13 +162,12 @@ class Outbox:
                 "position": row.position,
                 "subject": event.subject,
                 "body": event.body,
-                "said_at": now,
+                "said_at": said_at,
             }
             for event, row in zip(events, rows, strict=True)
             for reader in event.readers
         ]
-        if owed:
-            connection.execute(self._insert, owed)
+        self._insert(connection, owed)
         return rows
 
     def settle(self, connection: Connection, receipts: Iterable[tuple[str, str]]) -> None:
@@ -160,8 +175,7 @@ class Outbox:
         pairs = [
             {"settled_event": event_id, "settled_reader": reader} for event_id, reader in receipts
         ]
-        if pairs:
-            connection.execute(self._settle, pairs)
+        self._settle(connection, pairs)
 
     def between(
         self,
@@ -179,6 +193,10 @@ class Outbox:
             {"owner": owner, "after": after, "up_to": up_to, "count": count},
         )
         return [OutboxRow(*row) for row in found]
+
+    def last_position(self, connection: Connection, owner: str) -> int:
+        """The last position at which this owner owes something, 0 if it owes nothing."""
+        return connection.scalar(self._last_position, {"owner": owner}) or 0
 
     def adopt(
         self, connection: Connection, heir: str, position: int, alive: Collection[str] | None

@@ -1,7 +1,9 @@
 """The one writer of a service: takes what waits, decides, and commits it as one transaction."""
 
+import hashlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +24,9 @@ log = structlog.get_logger(__name__)
 DUE_AGAIN_SECONDS = 60.0
 """How long something due is left alone after its decision has failed."""
 
+DUE_LOOK_SECONDS = 1.0
+"""How long until the writer looks past what is left alone."""
+
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How often a message that fails is tried before it is parked.
@@ -36,7 +41,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
     def delay_seconds(self, attempt: int) -> float:
         """The pause after the `attempt`-th delivery."""
-        return min(2.0 ** (attempt - 1), self.backoff_seconds_max)
+        return min(2.0 ** min(attempt - 1, 32), self.backoff_seconds_max)
 
 
 class Outcome(msgspec.Struct):
@@ -96,6 +101,7 @@ class Writer:
         self._due_max = due_max
         self._failpoint = failpoint
         self._position = 0
+        self._position_certain = True
         self._due_again: dict[str, datetime] = {}
 
     @property
@@ -105,13 +111,24 @@ class Writer:
 
     def adopt(self, now: datetime, lease_seconds: float) -> int:
         """Take over what processes that are gone have left in the outbox; the new last position."""
-        with self._database.transaction() as connection:
+        with self._transaction() as connection:
             alive = None
             if not self._database.exclusive:
                 alive = self._tables.leases.renew(connection, self._owner, now, lease_seconds)
             position = self._tables.outbox.adopt(connection, self._owner, self._position, alive)
         self._position = position
         return position
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """A transaction that knows our last position, also after one of which nobody knows the end."""
+        certain, self._position_certain = self._position_certain, False
+        with self._database.transaction() as connection:
+            if not certain:
+                owed = self._tables.outbox.last_position(connection, self._owner)
+                self._position = max(self._position, owed)
+            yield connection
+        self._position_certain = True
 
     def forget(self, before: datetime, count: int) -> int:
         """Prune up to `count` inbox entries received before that instant; how many it was."""
@@ -154,7 +171,7 @@ class Writer:
         except ConstraintViolated:
             log.exception("what was due is refused", key=due.key)
             self._due_again[due.key] = now + timedelta(seconds=DUE_AGAIN_SECONDS)
-            return Outcome(next_due_at=self._due_again[due.key])
+            return self._commit([], now, 0)
 
     def _commit(
         self,
@@ -167,13 +184,11 @@ class Writer:
     ) -> Outcome:
         """One transaction. `only` is the one due thing to look at; `refusal` is why the batch's single
         message could not be saved before."""
-        work = _Work(self._service, now, self._patience, room)
-        with self._database.transaction() as connection:
-            heard = [message for message in batch if isinstance(message, Heard)]
-            known = self._tables.inbox.known(connection, {message.envelope.id for message in heard})
-            fresh = work.sift(heard, known)
-            asked = [message for message in batch if isinstance(message, Asked)]
+        with self._transaction() as connection:
             waiting = [only] if only else self._waiting(connection, now, room)
+            work = _Work(self._service, now, self._patience, room - len(waiting))
+            fresh, spoilt = work.sift(batch, self._known(connection, batch))
+            asked = [message for message in batch if isinstance(message, Asked)]
             subjects = [
                 *(ask.command for ask in asked),
                 *(message.event for message in fresh),
@@ -185,17 +200,25 @@ class Writer:
                 world = self._service.store.load(connection, subjects)
                 self._decide(work, world, asked, fresh, waiting)
                 self._service.store.save(connection, world, now)
-            for message in batch:
-                if isinstance(message, Unreadable):
-                    work.put_aside(message)
-            self._write_books(connection, work, batch, now)
-            work.outcome.next_due_at = self._next_due_at(connection)
+            for message in spoilt:
+                work.put_aside(message)
+            work.settle_copies()
+            receipts = [message for message in batch if isinstance(message, Receipt)]
+            # A receipt that the database refuses is dropped: it costs one repeat.
+            self._write_books(connection, work, [] if refusal else receipts)
+            work.outcome.next_due_at = self._next_due_at(connection, now)
             self._failpoint("before-commit")
         self._failpoint("after-commit")
         self._position += len(work.said)
         return work.outcome
 
+    def _known(self, connection: Connection, batch: Sequence[Message]) -> set[str]:
+        """The ids of those events of the batch that were dealt with before."""
+        envelopes = (m.envelope for m in batch if isinstance(m, (Heard, Unreadable)))
+        return self._tables.inbox.known(connection, {e.id for e in envelopes if e is not None})
+
     def _waiting(self, connection: Connection, now: datetime, room: int) -> list[Due]:
+        """What is due, except for what is left alone."""
         limit = min(room, self._due_max)
         agenda = self._service.agenda
         if agenda is None or limit <= 0:
@@ -221,9 +244,9 @@ class Writer:
                 self._due_again[due.key] = work.now + timedelta(seconds=DUE_AGAIN_SECONDS)
 
     def _write_books(
-        self, connection: Connection, work: "_Work", batch: Sequence[Message], now: datetime
+        self, connection: Connection, work: "_Work", receipts: Sequence[Receipt]
     ) -> None:
-        self._tables.inbox.add(connection, work.settled, now)
+        self._tables.inbox.add(connection, work.settled, work.now)
         owed = [
             Owed(
                 envelope.id,
@@ -234,30 +257,31 @@ class Writer:
             for envelope, event in work.said
         ]
         work.outcome.said = self._tables.outbox.add(
-            connection, self._owner, self._position, owed, now
+            connection, self._owner, self._position, owed, work.now
         )
         self._tables.outbox.settle(
             connection,
-            (
-                (event_id, message.reader)
-                for message in batch
-                if isinstance(message, Receipt)
-                for event_id in message.ids
-            ),
+            ((event_id, receipt.reader) for receipt in receipts for event_id in receipt.ids),
         )
-        self._tables.dead_letters.park(connection, work.parked, now)
+        self._tables.dead_letters.park(connection, work.parked, work.now)
 
-    def _next_due_at(self, connection: Connection) -> datetime | None:
+    def _next_due_at(self, connection: Connection, now: datetime) -> datetime | None:
         if self._service.agenda is None:
             return None
         next_due_at = self._service.agenda.next_due_at(connection)
-        if self._due_again and next_due_at is not None:
-            return max(next_due_at, min(self._due_again.values()))
-        return next_due_at
+        if next_due_at is None or not self._due_again:
+            return next_due_at
+        if self._waiting(connection, now, 1):
+            return now
+        # What is left alone hides what falls due behind it.
+        return max(next_due_at, now + timedelta(seconds=DUE_LOOK_SECONDS))
 
 
 class _Work:
-    """What one transaction has decided so far. A decision that raises leaves no trace in it."""
+    """What one transaction has decided so far. A decision that raises leaves no trace in it.
+
+    `room` is how many effects may be started for what is due at once.
+    """
 
     def __init__(self, service: Service, now: datetime, patience: Patience, room: int) -> None:
         self.service = service
@@ -268,18 +292,46 @@ class _Work:
         self.said: list[tuple[Envelope, Event]] = []
         self.settled: list[str] = []
         self.parked: list[DeadLetter] = []
+        self.met: set[str] = set()
+        self.copies: list[tuple[str, Delivery]] = []
 
-    def sift(self, heard: Sequence[Heard], known: set[str]) -> list[Heard]:
-        """Those that are new. What is known is receipted again: the first receipt may be lost."""
-        fresh: dict[str, Heard] = {}
-        for message in heard:
-            event_id = message.envelope.id
-            if event_id in known or event_id in fresh:
-                self.outcome.acks.append(message.delivery)
-                self.outcome.receipt(message.envelope)
+    def sift(
+        self, batch: Sequence[Message], known: set[str]
+    ) -> tuple[list[Heard], list[Unreadable]]:
+        """The events of the batch that are new, and those of them that cannot be read."""
+        fresh: list[Heard] = []
+        spoilt: list[Unreadable] = []
+        for message in batch:
+            if isinstance(message, Heard) and not self._is_repeat(message, known):
+                fresh.append(message)
+            elif isinstance(message, Unreadable) and not self._is_repeat(message, known):
+                spoilt.append(message)
+        return fresh, spoilt
+
+    def _is_repeat(self, message: Heard | Unreadable, known: set[str]) -> bool:
+        """Whether the event was met before. One that is known is receipted again: the first receipt
+        may be lost. A copy within the batch waits for what becomes of the first."""
+        envelope = message.envelope
+        if envelope is None:
+            return False
+        if envelope.id in known:
+            self.outcome.acks.append(message.delivery)
+            self.outcome.receipt(envelope)
+            return True
+        if envelope.id in self.met:
+            self.copies.append((envelope.id, message.delivery))
+            return True
+        self.met.add(envelope.id)
+        return False
+
+    def settle_copies(self) -> None:
+        """Let copies share the fate of the first: what was not dealt with must come again."""
+        settled = set(self.settled)
+        for event_id, delivery in self.copies:
+            if event_id in settled:
+                self.outcome.acks.append(delivery)
             else:
-                fresh[event_id] = message
-        return list(fresh.values())
+                self._again(delivery)
 
     def obey(self, world: World, ask: Asked) -> None:
         """Carry out a command, or answer with what keeps it from being carried out."""
@@ -340,7 +392,7 @@ class _Work:
         if message.delivery.attempt < attempts_max:
             self._again(message.delivery)
         else:
-            self._park(message.delivery, message.error, message.traceback, None)
+            self._park(message.delivery, message.error, message.traceback, message.envelope)
 
     def _apply(
         self,
@@ -401,7 +453,6 @@ class _Work:
         self.outcome.naks.append((delivery, self.patience.delay_seconds(delivery.attempt)))
 
     def _park(self, delivery: Delivery, error: str, trace: str, envelope: Envelope | None) -> None:
-        envelope = envelope or _readable_part(delivery.body)
         log.error(
             "a message is parked",
             subject=delivery.subject,
@@ -411,7 +462,7 @@ class _Work:
         )
         self.parked.append(
             DeadLetter(
-                id=envelope.id if envelope else f"{delivery.subject}:{delivery.sequence}",
+                id=envelope.id if envelope else hashlib.sha256(delivery.body).hexdigest(),
                 subject=delivery.subject,
                 body=delivery.body,
                 headers=msgspec.json.encode(delivery.headers).decode()
@@ -429,14 +480,3 @@ class _Work:
         if envelope is not None:
             self.settled.append(envelope.id)
             self.outcome.receipt(envelope)
-
-
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
-
-
-def _readable_part(body: bytes) -> Envelope | None:
-    """The envelope of a message whose data cannot be read, if at least that is in order."""
-    try:
-        return _decode_envelope(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None

@@ -8,9 +8,7 @@ from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import list_products
 
 DEMO_CATALOGUE: Final = tuple(
-    SetProduct(
-        product_id=product_id, name=name, price=price, currency="JPY", stock_quantity=stock
-    )
+    SetProduct(product_id=product_id, name=name, price=price, currency="JPY", stock_quantity=stock)
     for product_id, name, stock, price in (
         ("prod001", "Super Keyboard", 10, 5000),
         ("prod002", "Ergonomic Mouse", 5, 3000),

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from todoku.contracts import Envelope, OrderCreatedEvent
-from todoku.database import Integer64, Timestamp, table
+from todoku.database import Integer64, Many, Timestamp, table, to_microseconds
 from todoku.engine import EngineTables
 from todoku.inventory.domain import (
     LedgerEntry,
@@ -105,8 +105,8 @@ _load_reservations = (
     .order_by(reservations.c.order_id, reservations.c.product_id)
     .with_for_update()
 )
-_insert_products = insert(products)
-_update_products = (
+_insert_products = Many(insert(products))
+_update_products = Many(
     update(products)
     .where(products.c.id == bindparam("key"))
     .values(
@@ -123,13 +123,13 @@ _update_products = (
         }
     )
 )
-_insert_reservations = insert(reservations)
-_end_reservations = (
+_insert_reservations = Many(insert(reservations))
+_end_reservations = Many(
     update(reservations)
     .where(reservations.c.order_id == bindparam("key"))
     .values(state=bindparam("state"), updated_at=bindparam("updated_at"))
 )
-_insert_ledger = insert(stock_ledger)
+_insert_ledger = Many(insert(stock_ledger))
 
 
 class InventoryWorld:
@@ -179,8 +179,7 @@ class InventoryStore:
     def save(self, connection: Connection, world: InventoryWorld, now: datetime) -> None:
         _save_products(connection, world)
         _save_reservations(connection, world)
-        if world.entries:
-            connection.execute(_insert_ledger, [_ledger_row(entry) for entry in world.entries])
+        _insert_ledger(connection, [_ledger_row(entry) for entry in world.entries])
 
 
 def find_product(connection: Connection, product_id: str) -> Product | None:
@@ -245,10 +244,8 @@ def _save_products(connection: Connection, world: InventoryWorld) -> None:
         for product in changed
         if product.id in world.products_before
     ]
-    if new:
-        connection.execute(_insert_products, new)
-    if old:
-        connection.execute(_update_products, old)
+    _insert_products(connection, new)
+    _update_products(connection, old)
 
 
 def _save_reservations(connection: Connection, world: InventoryWorld) -> None:
@@ -259,18 +256,18 @@ def _save_reservations(connection: Connection, world: InventoryWorld) -> None:
     ]
     new = [held for held in changed if held.order_id not in world.reservations_before]
     ended = [held for held in changed if held.order_id in world.reservations_before]
-    if new:
-        connection.execute(
-            _insert_reservations, [row for held in new for row in _reservation_rows(held)]
-        )
-    if ended:
-        connection.execute(
-            _end_reservations,
-            [
-                {"key": held.order_id, "state": held.state.value, "updated_at": held.updated_at}
-                for held in ended
-            ],
-        )
+    _insert_reservations(connection, [row for held in new for row in _reservation_rows(held)])
+    _end_reservations(
+        connection,
+        [
+            {
+                "key": held.order_id,
+                "state": held.state.value,
+                "updated_at": to_microseconds(held.updated_at),
+            }
+            for held in ended
+        ],
+    )
 
 
 def _product(row: Any) -> Product:
@@ -294,8 +291,8 @@ def _product_row(product: Product) -> dict[str, Any]:
         "currency": product.currency,
         "stock_quantity": product.on_hand,
         "reserved_quantity": product.reserved,
-        "created_at": product.created_at,
-        "updated_at": product.updated_at,
+        "created_at": to_microseconds(product.created_at),
+        "updated_at": to_microseconds(product.updated_at),
     }
 
 
@@ -307,8 +304,8 @@ def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
             "location": LOCATION,
             "quantity": line.quantity,
             "state": reservation.state.value,
-            "created_at": reservation.created_at,
-            "updated_at": reservation.updated_at,
+            "created_at": to_microseconds(reservation.created_at),
+            "updated_at": to_microseconds(reservation.updated_at),
         }
 
 
@@ -320,5 +317,5 @@ def _ledger_row(entry: LedgerEntry) -> dict[str, Any]:
         "reason": entry.reason.value,
         "quantity": entry.quantity,
         "note": entry.note,
-        "entered_at": entry.at,
+        "entered_at": to_microseconds(entry.at),
     }

@@ -21,7 +21,14 @@ from sqlalchemy import (
 )
 
 from todoku.contracts import Envelope, OrderedItem
-from todoku.database import Integer64, Timestamp, insert_ignoring_duplicates, table
+from todoku.database import (
+    Integer64,
+    Many,
+    Timestamp,
+    insert_ignoring_duplicates,
+    table,
+    to_microseconds,
+)
 from todoku.engine import EngineTables
 from todoku.orders.domain import Order, OrderStatus
 
@@ -97,10 +104,10 @@ _load_items = (
     .where(order_items.c.order_id.in_(bindparam("ids", expanding=True)))
     .order_by(order_items.c.order_id, order_items.c.line)
 )
-_insert_orders = insert(orders)
-_insert_items = insert(order_items)
-_insert_events = insert_ignoring_duplicates(order_events)
-_update_orders = (
+_insert_orders = Many(insert(orders))
+_insert_items = Many(insert(order_items))
+_insert_events = Many(insert_ignoring_duplicates(order_events))
+_update_orders = Many(
     update(orders)
     .where(orders.c.id == bindparam("key"))
     .values(
@@ -174,24 +181,23 @@ class OrdersStore:
             if order is not world.before.get(order_id)
         ]
         new = [order for order in changed if order.id not in world.before]
-        if new:
-            connection.execute(_insert_orders, [_order_row(order, world) for order in new])
-            connection.execute(_insert_items, [row for order in new for row in _item_rows(order)])
+        _insert_orders(connection, [_order_row(order, world) for order in new])
+        _insert_items(connection, [row for order in new for row in _item_rows(order)])
         touched = {envelope.subject for _, _, envelope in world.recorded} | {o.id for o in changed}
-        old = sorted(touched & world.before.keys())
-        if old:
-            connection.execute(
-                _update_orders,
-                [{"key": key, **_order_row(world.after[key], world)} for key in old],
-            )
-        if world.recorded:
-            connection.execute(
-                _insert_events,
-                [
-                    _event_row(sequence, status, envelope, now)
-                    for sequence, status, envelope in world.recorded
-                ],
-            )
+        _update_orders(
+            connection,
+            [
+                {"key": key, **_order_row(world.after[key], world)}
+                for key in sorted(touched & world.before.keys())
+            ],
+        )
+        _insert_events(
+            connection,
+            [
+                _event_row(sequence, status, envelope, now)
+                for sequence, status, envelope in world.recorded
+            ],
+        )
 
 
 def find_order(connection: Connection, order_id: str) -> Order | None:
@@ -283,8 +289,8 @@ def _order_row(order: Order, world: OrdersWorld) -> dict[str, Any]:
         "shipment_id": order.shipment_id,
         "tracking_number": order.tracking_number,
         "event_count": world.event_counts.get(order.id, 0),
-        "created_at": order.created_at,
-        "updated_at": order.updated_at,
+        "created_at": to_microseconds(order.created_at),
+        "updated_at": to_microseconds(order.updated_at),
     }
 
 
@@ -307,8 +313,8 @@ def _event_row(sequence: int, status: str, envelope: Envelope, now: datetime) ->
         "type": envelope.type,
         "source": envelope.source,
         "actor": envelope.actor,
-        "said_at": envelope.time,
-        "recorded_at": now,
+        "said_at": to_microseconds(envelope.time),
+        "recorded_at": to_microseconds(now),
         "status": status,
         "data": bytes(envelope.data).decode(),
     }

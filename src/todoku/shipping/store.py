@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from todoku.contracts import Envelope, ShippedItem
-from todoku.database import Integer64, Timestamp, table
+from todoku.database import Integer64, Many, Timestamp, table, to_microseconds
 from todoku.engine import Due, EngineTables
 from todoku.shipping.domain import Shipment, ShipmentStatus
 
@@ -89,9 +89,9 @@ _due = (
     .limit(bindparam("count"))
     .with_for_update(skip_locked=True)
 )
-_insert_shipments = insert(shipments)
-_insert_items = insert(shipment_items)
-_update_shipments = (
+_insert_shipments = Many(insert(shipments))
+_insert_items = Many(insert(shipment_items))
+_update_shipments = Many(
     update(shipments)
     .where(shipments.c.id == bindparam("key"))
     .values(
@@ -142,16 +142,11 @@ class ShippingStore:
         ]
         new = [shipment for shipment in changed if shipment.order_id not in world.before]
         old = [shipment for shipment in changed if shipment.order_id in world.before]
-        if new:
-            connection.execute(_insert_shipments, [_shipment_row(shipment) for shipment in new])
-            connection.execute(
-                _insert_items, [row for shipment in new for row in _item_rows(shipment)]
-            )
-        if old:
-            connection.execute(
-                _update_shipments,
-                [{"key": shipment.id, **_shipment_row(shipment)} for shipment in old],
-            )
+        _insert_shipments(connection, [_shipment_row(shipment) for shipment in new])
+        _insert_items(connection, [row for shipment in new for row in _item_rows(shipment)])
+        _update_shipments(
+            connection, [{"key": shipment.id, **_shipment_row(shipment)} for shipment in old]
+        )
 
     def due(self, connection: Connection, now: datetime, limit: int) -> list[Due]:
         due = connection.scalars(_due, {"now": now, "count": limit})
@@ -217,12 +212,12 @@ def _shipment_row(shipment: Shipment) -> dict[str, Any]:
         "number": 1,
         "status": shipment.status.value,
         "attempts": shipment.attempts,
-        "due_at": shipment.due_at,
+        "due_at": to_microseconds(shipment.due_at),
         "tracking_number": shipment.tracking_number,
         "reason": shipment.reason,
         "shipping_address": shipment.shipping_address,
-        "created_at": shipment.created_at,
-        "updated_at": shipment.updated_at,
+        "created_at": to_microseconds(shipment.created_at),
+        "updated_at": to_microseconds(shipment.updated_at),
     }
 
 

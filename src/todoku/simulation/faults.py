@@ -6,9 +6,8 @@ leaves the others as they were, as far as the changed run still comes by them: t
 failing run shrinkable.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Final
 
@@ -65,10 +64,14 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
 }
 """By family and kind: the mean seconds between two, of which a run draws one; 0 stands for never."""
 
-_FAMILIES = {kind: family for table in (CHANCES, INTERVALS) for family in table for kind in table[family]}
-_LEVELS = {
-    kind: levels for table in (CHANCES, INTERVALS) for kinds in table.values() for kind, levels in kinds.items()
-}
+_TABLES = tuple(
+    (family, kind, levels)
+    for table in (CHANCES, INTERVALS)
+    for family, kinds in table.items()
+    for kind, levels in kinds.items()
+)
+_FAMILIES = {kind: family for family, kind, _ in _TABLES}
+_LEVELS = {kind: levels for _, kind, levels in _TABLES}
 
 KINDS: Final = tuple(_LEVELS)
 """Every kind of fault."""
@@ -97,11 +100,14 @@ class _Dice:
 class Faults:
     """The faults of one run. `only` names the occurrences that may happen; None allows all."""
 
-    def __init__(self, seed: int, only: Collection[str] | None, trace: Trace) -> None:
+    def __init__(
+        self, seed: int, only: Collection[str] | None, trace: Trace, now: Callable[[], float]
+    ) -> None:
         self.occurred: list[Occurrence] = []
         self._seed = seed
         self._only = None if only is None else frozenset(only)
         self._trace = trace
+        self._now = now
         self._healed = False
         self._dice: dict[tuple[str, str], _Dice] = {}
         random = Random(f"{seed} families")
@@ -112,7 +118,8 @@ class Faults:
     @property
     def counts(self) -> Counter[str]:
         """How often each kind has struck."""
-        return Counter(occurrence.kind for occurrence in self.occurred)
+        kinds = (occurrence.kind for occurrence in self.occurred)
+        return Counter(kind for kind in kinds if kind in _LEVELS)
 
     def heal(self) -> None:
         """From now on nothing strikes."""
@@ -138,16 +145,12 @@ class Faults:
         return occurrences
 
     def happen(self, kind: str, label: str) -> Random | None:
-        """Let a fault strike now: the dice for its sizes, or None if this one is left out."""
+        """Let something happen now: the dice for its sizes, or None if it is left out."""
         if self._only is not None and label not in self._only:
             return None
-        self.occurred.append(Occurrence(asyncio.get_running_loop().time(), kind, label))
+        self.occurred.append(Occurrence(self._now(), kind, label))
         self._trace.note("world", "fault", label)
         return Random(f"{self._seed} {label}")
-
-    def allows(self, label: str) -> bool:
-        """Whether something that has this name may happen."""
-        return self._only is None or label in self._only
 
     def _dice_of(self, kind: str, where: str) -> _Dice:
         dice = self._dice.get((kind, where))

@@ -47,7 +47,9 @@ class _Selector(selectors.SelectSelector):
         if timeout is None or timeout > 0:
             self._rounds = 0
             self._passing(timeout)
-        elif (self._rounds := self._rounds + 1) > ROUNDS_MAX:
+            return []
+        self._rounds += 1
+        if self._rounds > ROUNDS_MAX:
             self._rounds = 0
             raise Stuck("somebody runs in circles while no time passes")
         return []
@@ -64,9 +66,8 @@ class VirtualClock:
         return self._start + timedelta(seconds=self._loop.time())
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(loop: VirtualLoop, main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine, and all that it starts, in virtual time. Raises `Stuck`."""
-    loop = VirtualLoop()
     try:
         return loop.run_until_complete(main)
     finally:

@@ -1,8 +1,7 @@
 """What happened in a run, in order: for its digest, and for whoever has to find a fault's cause."""
 
-import asyncio
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -38,16 +37,16 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 class Trace:
     """The records of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self.records: list[Record] = []
+        self._now = now
 
     def __len__(self) -> int:
         return len(self.records)
 
     def note(self, where: str, what: str, text: str = "", body: bytes = b"") -> None:
         """Keep that something happened just now."""
-        now = asyncio.get_running_loop().time()
-        self.records.append(Record(now, where, what, text, body))
+        self.records.append(Record(self._now(), where, what, text, body))
 
     def digest(self) -> str:
         """The same for two runs in which the same happened at the same time, to the byte."""

@@ -203,9 +203,7 @@ class Ear(MemoryReader):
         super().ack(deliveries)
 
     def nak(self, delivery: Delivery, delay_seconds: float) -> None:
-        self._trace.note(
-            self._service, "nak", f"again in {delay_seconds} s", delivery.body
-        )
+        self._trace.note(self._service, "nak", f"again in {delay_seconds} s", delivery.body)
         super().nak(delivery, delay_seconds)
 
 
@@ -374,7 +372,7 @@ class MumblingCarrier:
         self._trace = trace
 
     async def book(self, key: str, parcel: Parcel) -> Answer:
-        self._promise.booked(key, parcel.order_id)
+        self._promise.booked(parcel.order_id)
         if self._faults.strike("carrier-unreachable"):
             raise ConnectionError("the carrier could not be reached")
         answer = await self._carrier.book(key, parcel)

@@ -1,0 +1,29 @@
+"""Which process holds a lock file."""
+
+from pathlib import Path
+
+LOCKS = Path("/proc/locks")
+
+
+def holder(lock: Path) -> str | None:
+    """The process that holds a lock on this file, as `process 4711 (todoku run orders)`.
+
+    None if nobody does, or where the system does not tell (it is Linux that does).
+    """
+    try:
+        inode = lock.stat().st_ino
+        held = [line.split() for line in LOCKS.read_text().splitlines()]
+    except OSError:
+        return None
+    # 1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF
+    owners = [int(words[4]) for words in held if words[5].rpartition(":")[2] == str(inode)]
+    return next((_described(pid) for pid in owners if pid > 0), None)
+
+
+def _described(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return f"process {pid}"
+    named = [Path(words[0]).name, *words[1:]]
+    return f"process {pid} ({' '.join(named).strip()})"

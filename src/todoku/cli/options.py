@@ -1,0 +1,23 @@
+"""Options that several commands have, meaning the same in each."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
+
+JsonLines = Annotated[
+    bool,
+    Parameter(negative="", show_default=False, help="Print one JSON object a line (NDJSON)."),
+]
+
+Url = Annotated[
+    str | None,
+    Parameter(
+        help="Where the service is, as http://HOST:PORT; without it, the settings say where.",
+        show_default=False,
+    ),
+]
+
+ItemsMax = Annotated[int, Parameter(name="--limit", help="How many to list at most.")]
+"""`--limit`: how many rows of a list are wanted."""

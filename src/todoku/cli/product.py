@@ -1,0 +1,230 @@
+"""`todoku product`: look at products and their stock, set them up, and restock them."""
+
+import shlex
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from todoku.cli.answers import Product
+from todoku.cli.client import Client, client, segment
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.options import ItemsMax, Json, JsonLines, Url
+from todoku.cli.output import (
+    KEY,
+    NUMBER,
+    TEXT,
+    cells,
+    console,
+    grid,
+    say,
+    suggest,
+    table,
+    write_lines,
+    write_object,
+)
+from todoku.cli.words import day_and_time, money
+
+product = App(name="product", help="Look at products and their stock, set them up, restock them.")
+
+ProductId = Annotated[str, Parameter(name="ID")]
+
+
+@product.command(name="list")
+def list_products(
+    *,
+    limit: ItemsMax = 1000,
+    json: JsonLines = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """List products by id, with their stock.
+
+    Of the stock, some is reserved for orders; the rest is available.
+
+    For example:
+
+        todoku product list
+        todoku product list --json | jq -r 'select(.availableQuantity == 0) | .id'
+    """
+    inventory = client("inventory", url, settings_from(addresses).settings)
+    found = inventory.list("/products", {}, items_max=limit)
+    if json:
+        write_lines(found)
+        return
+    rows = table(
+        KEY("id"), TEXT("name"), NUMBER("price"), *map(NUMBER, ("stock", "reserved", "available"))
+    )
+    first = ""
+    for each in (inventory.read(raw, Product) for raw in found):
+        first = first or each.id
+        stock = (each.stock_quantity, each.reserved_quantity, each.available_quantity)
+        price = money(each.price, each.currency)
+        rows.add_row(*cells(each.id, each.name, price, *(f"{count:,}" for count in stock)))
+    console().print(rows)
+    if first:
+        suggest(f"todoku order place --user alice {shlex.quote(first)}", "order something")
+    else:
+        say("there are no products")
+        suggest("todoku product set prod001 --name 'Super Keyboard' --price 5000 --stock 10", "make one")
+
+
+@product.command
+def show(
+    product_id: ProductId,
+    /,
+    *,
+    json: Json = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """Show a product and its stock.
+
+    For example:
+
+        todoku product show prod001
+        todoku product show prod001 --json | jq .availableQuantity
+
+    Parameters
+    ----------
+    product_id
+        The product's id.
+    """
+    inventory = client("inventory", url, settings_from(addresses).settings)
+    answer = inventory.get(_path(product_id))
+    _print(inventory, answer, json=json)
+    if not json:
+        suggest(f"todoku product restock {shlex.quote(product_id)} 10", "restock it")
+
+
+@product.command(name="set")
+def set_product(
+    product_id: ProductId,
+    /,
+    *,
+    name: str | None = None,
+    price: int | None = None,
+    currency: str | None = None,
+    stock: int | None = None,
+    json: Json = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """Create a product, or change its name and price.
+
+    Of an existing product, what is left out stays as it is. Its stock changes only
+    by orders and by `todoku product restock`.
+
+    For example:
+
+        todoku product set prod009 --name キーボード --price 15000 --stock 10
+        todoku product set prod009 --price 14000
+
+    Parameters
+    ----------
+    product_id
+        The product's id: letters, digits, '.', '_' and '-'.
+    name
+        What it is called.
+    price
+        What one piece costs, in the smallest units of the currency (yen, cents).
+    currency
+        The currency as an ISO 4217 code; JPY for a new product.
+    stock
+        The opening stock of a new product.
+    """
+    inventory = client("inventory", url, settings_from(addresses).settings)
+    wanted: dict[str, Any] = {"name": name, "price": price, "currency": currency}
+    if name is None or price is None:
+        there = _existing(inventory, product_id)
+        wanted = {"name": there.name, "price": there.price} | _given(wanted)
+    change = _given({**wanted, "stockQuantity": stock})
+    answer = inventory.send(
+        "PUT",
+        _path(product_id),
+        msgspec.json.encode(change),
+        find_out="Doing it again does no harm.",
+    )
+    _print(inventory, answer, json=json)
+    if not json:
+        suggest(f"todoku order place --user alice {shlex.quote(product_id)}", "order it")
+
+
+@product.command
+def restock(
+    product_id: ProductId,
+    quantity: Annotated[int, Parameter(name="QUANTITY")],
+    /,
+    *,
+    reason: str | None = None,
+    json: Json = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """Put more pieces of a product into the house.
+
+    For example:
+
+        todoku product restock prod001 10 --reason 'Delivery 4711'
+
+    Parameters
+    ----------
+    product_id
+        The product's id.
+    quantity
+        How many pieces have come.
+    reason
+        Why, for the ledger.
+    """
+    inventory = client("inventory", url, settings_from(addresses).settings)
+    answer = inventory.send(
+        "POST",
+        f"{_path(product_id)}/restock",
+        msgspec.json.encode(_given({"quantity": quantity, "reason": reason})),
+        find_out=f"Compare the stock with `todoku product show {shlex.quote(product_id)}` before"
+        " you do it again.",
+    )
+    _print(inventory, answer, json=json)
+    if not json:
+        suggest(f"todoku order place --user alice {shlex.quote(product_id)}", "order it")
+
+
+def _path(product_id: str) -> str:
+    return f"/products/{segment(product_id)}"
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _existing(inventory: Client, product_id: str) -> Product:
+    """The product that is to be changed in part. Raises `CommandFailed`."""
+    try:
+        return inventory.read(inventory.get(_path(product_id)), Product)
+    except CommandFailed as failure:
+        if failure.exit_code is not ExitCode.NOT_FOUND:
+            raise
+        raise CommandFailed(
+            f"there is no product {shlex.quote(product_id)} yet: a new one needs both --name and"
+            " --price.",
+            exit_code=ExitCode.NOT_FOUND,
+        ) from failure
+
+
+def _print(inventory: Client, answer: bytes, *, json: bool) -> None:
+    if json:
+        write_object(answer)
+        return
+    found = inventory.read(answer, Product)
+    rows = {
+        "id": found.id,
+        "name": found.name,
+        "price": money(found.price, found.currency),
+        "stock": f"{found.stock_quantity:,}",
+        "reserved": f"{found.reserved_quantity:,}",
+        "available": f"{found.available_quantity:,}",
+        "changed": day_and_time(found.updated_at),
+    }
+    console().print(grid(rows.items()))

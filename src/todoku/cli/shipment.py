@@ -1,0 +1,109 @@
+"""`todoku shipment`: look at the parcels."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from todoku.cli.answers import Shipment
+from todoku.cli.client import client, segment
+from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.options import ItemsMax, Json, JsonLines, Url
+from todoku.cli.output import (
+    KEY,
+    NUMBER,
+    TEXT,
+    cells,
+    console,
+    grid,
+    say,
+    suggest,
+    table,
+    write_lines,
+    write_object,
+)
+from todoku.cli.words import age, day_and_time, pieces
+
+shipment = App(name="shipment", help="Look at the parcels.")
+
+
+@shipment.command(name="list")
+def list_shipments(
+    *,
+    order: str | None = None,
+    limit: ItemsMax = 20,
+    json: JsonLines = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """List shipments, that of the newest order first.
+
+    For example:
+
+        todoku shipment list
+        todoku shipment list --order 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e
+        todoku shipment list --json | jq -r 'select(.status == "FAILED") | .orderId'
+
+    Parameters
+    ----------
+    order
+        Only the shipment of this order, given by its id.
+    """
+    shipping = client("shipping", url, settings_from(addresses).settings)
+    found = shipping.list("/shipments", {"orderId": order}, items_max=limit)
+    if json:
+        write_lines(found)
+        return
+    rows = table(KEY("id"), KEY("status"), NUMBER("age"), TEXT("tracking or reason"))
+    now, first = datetime.now(UTC), ""
+    for each in (shipping.read(raw, Shipment) for raw in found):
+        first = first or each.id
+        outcome = each.tracking_number or each.reason or ""
+        rows.add_row(*cells(each.id, each.status, age(each.created_at, now), outcome))
+    console().print(rows)
+    if first:
+        suggest(f"todoku shipment show {first}", "look at one, and whose order it is")
+    else:
+        say("there are no such shipments: one is opened once an order's stock is reserved")
+
+
+@shipment.command
+def show(
+    shipment_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    json: Json = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """Show a shipment.
+
+    For example:
+
+        todoku shipment show 0198c2f0-7b1a-8c3e-9d55-3f6a1c2b4d5e
+
+    Parameters
+    ----------
+    shipment_id
+        The shipment's id, from `todoku shipment list` or `todoku order show`.
+    """
+    shipping = client("shipping", url, settings_from(addresses).settings)
+    answer = shipping.get(f"/shipments/{segment(shipment_id)}")
+    if json:
+        write_object(answer)
+        return
+    found = shipping.read(answer, Shipment)
+    rows = {
+        "id": found.id,
+        "order": found.order_id,
+        "status": found.status,
+        "reason": found.reason,
+        "tracking": found.tracking_number,
+        "address": found.shipping_address,
+        "items": pieces(found.items),
+        "carrier asked": f"{found.attempts:,} times",
+        "opened": day_and_time(found.created_at),
+        "changed": day_and_time(found.updated_at),
+    }
+    console().print(grid((name, value) for name, value in rows.items() if value))
+    suggest(f"todoku order watch {found.order_id}", "read the story of its order")

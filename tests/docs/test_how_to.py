@@ -1,0 +1,234 @@
+"""Following a how-to gives a system that does what the page says: built anew and started here."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from docs.extending import EXAMPLES, extended_source
+from end_to_end.running import BOUND_SECONDS, Up, up
+from todoku.cli.exit_codes import ExitCode
+
+FreePorts = Callable[[int], list[int]]
+LOOK_AGAIN_SECONDS = 0.05
+AT_ONCE = ("--carrier-delay-seconds", "0")
+
+
+def ask(url: str, body: Any = None) -> Any:
+    """What a service answers, as JSON; None if it is 404."""
+    request = urllib.request.Request(
+        url,
+        None if body is None else json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=BOUND_SECONDS) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 404:
+                return None
+            raise
+
+
+def until(url: str, good: Callable[[Any], object]) -> Any:
+    """The first answer of this service that is good."""
+    patience_ends = time.monotonic() + BOUND_SECONDS
+    while not (good(answer := ask(url))):
+        assert time.monotonic() < patience_ends, answer
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return answer
+
+
+def place_order(running: Up, product: str, quantity: int, price: int) -> str:
+    """Order something; the order's id."""
+    item = {"productId": product, "quantity": quantity, "price": price}
+    order = ask(f"{running.url('orders')}/orders", {"userId": "user123", "items": [item]})
+    return str(order["id"])
+
+
+def until_ended(running: Up, order_id: str, status: str) -> Any:
+    """The order, once it has ended as expected."""
+    address = f"{running.url('orders')}/orders/{order_id}"
+    awaited = ("PENDING", "AWAITING_SHIPMENT")
+    order = until(address, lambda answer: answer["status"] not in awaited)
+    assert order["status"] == status
+    return order
+
+
+@contextmanager
+def extended(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, source: Path, ports: list[int], *flags: str
+) -> Iterator[Up]:
+    """`todoku up` from that source; at the end, Ctrl-C."""
+    monkeypatch.setenv("PYTHONPATH", str(source))
+    with up(folder, ports, *AT_ONCE, *flags) as running:
+        running.heard.until("todoku is ready in ")
+        yield running
+        assert running.interrupt() == ExitCode.OK
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """What a program of this environment prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    ).stdout
+
+
+SCHEMA_DIFFERENCES = """
+import sys, importlib
+from todoku.database import Database, schema_differences
+for path, store in zip(sys.argv[1::2], sys.argv[2::2]):
+    with Database.open(path) as database:
+        print(*schema_differences(database, importlib.import_module(store).metadata), sep="\\n")
+"""
+
+
+def test_a_listener_hears_how_orders_end_and_nothing_waits_for_it_afterwards(
+    tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = extended_source("add-a-listener.md", "listener", tmp_path)
+    *ports, port = free_ports(5)
+    with extended(
+        monkeypatch,
+        tmp_path,
+        source,
+        ports,
+        *("--notifications-port", str(port), "--carrier-success-rate", "1"),
+    ) as running:
+        completed = place_order(running, "prod001", 2, 5000)
+        cancelled = place_order(running, "prod001", 20, 5000)
+        told = f"http://127.0.0.1:{port}/notifications/"
+        assert "On its way: SIM-" in until(told + completed, bool)["text"]
+        assert until(told + cancelled, bool)["text"] == "Sold out: prod001."
+        until_ended(running, completed, "COMPLETED")
+
+        report = verified(tmp_path / "data")
+
+    assert report["clean"]
+    assert report["settled"]
+    database = tmp_path / "data" / "notifications.db"
+    assert not run_python(SCHEMA_DIFFERENCES, str(database), "todoku.notifications.store").strip()
+
+
+def verified(data: Path) -> Any:
+    """What `todoku verify` says once the system has settled."""
+    patience_ends = time.monotonic() + BOUND_SECONDS
+    while True:
+        command = [sys.executable, "-m", "todoku", "verify", "--json", "--data-dir", str(data)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        report = json.loads(told)
+        if report["settled"] or time.monotonic() > patience_ends:
+            return report
+
+
+def test_a_step_decides_before_the_next_one_and_undoes_what_it_did(
+    tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The databases are of the version before: their tables learn the new status on the way."""
+    *ports, port = free_ports(5)
+    with up(tmp_path, ports) as before:
+        before.heard.until("todoku is ready in ")
+        assert before.interrupt() == ExitCode.OK
+    source = extended_source("add-a-step.md", "step", tmp_path)
+
+    with extended(
+        monkeypatch,
+        tmp_path,
+        source,
+        ports,
+        *("--payments-port", str(port), "--carrier-success-rate", "1"),
+    ) as running:
+        payment = f"http://127.0.0.1:{port}/payments/"
+        affordable = place_order(running, "prod003", 2, 40000)
+        until_ended(running, affordable, "COMPLETED")
+        until(payment + affordable, lambda it: it["status"] == "CAPTURED")
+
+        dear = place_order(running, "prod003", 3, 40000)
+        declined = until_ended(running, dear, "PAYMENT_DECLINED")
+        assert declined["reason"] == "120000 JPY is above the limit of 100000"
+        assert ask(payment + dear)["status"] == "DECLINED"
+
+        sold_out = place_order(running, "prod003", 2, 40000)
+        until_ended(running, sold_out, "CANCELLED_NO_STOCK")
+        until(payment + sold_out, lambda it: it["status"] == "RELEASED")
+
+        report = verified(tmp_path / "data")
+
+    assert report["clean"]
+    data = tmp_path / "data"
+    stores = {"payments": "todoku.payments.store", "orders": "todoku.orders.store"}
+    pairs = [word for name, store in stores.items() for word in (str(data / f"{name}.db"), store)]
+    assert not run_python(SCHEMA_DIFFERENCES, *pairs).strip()
+
+
+class MumblingCarrier(BaseHTTPRequestHandler):
+    """A carrier that takes a parcel at the first call, but hangs up instead of saying so."""
+
+    protocol_version = "HTTP/1.1"
+    calls: list[str]
+    booked: dict[str, Any]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        key = self.headers["Idempotency-Key"]
+        self.calls.append(key)
+        if key not in self.booked:
+            self.booked[key] = body
+            self.close_connection = True
+            return
+        answer = json.dumps({"trackingNumber": f"P-{len(self.booked)}"}).encode()
+        self.send_response(201)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_carrier_whose_answer_was_lost_is_called_again_with_the_same_key(
+    tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Carrier(MumblingCarrier):
+        calls: ClassVar[list[str]] = []
+        booked: ClassVar[dict[str, Any]] = {}
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Carrier) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PARCEL_CARRIER_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("PARCEL_CARRIER_TOKEN", "secret")
+        with extended(
+            monkeypatch,
+            tmp_path,
+            EXAMPLES / "carrier",
+            free_ports(4),
+            *("--carrier", "parcel_carrier:carrier"),
+        ) as running:
+            order_id = place_order(running, "prod002", 1, 3000)
+            order = until_ended(running, order_id, "COMPLETED")
+        server.shutdown()
+
+    assert order["trackingNumber"] == "P-1"
+    assert Carrier.calls == [order["shipmentId"]] * 2
+    assert Carrier.booked == {order["shipmentId"]: {"reference": order_id, "to": "", "pieces": 1}}
+
+
+def test_a_carrier_that_is_not_there_keeps_only_shipping_from_starting(
+    tmp_path: Path, free_ports: FreePorts
+) -> None:
+    with up(tmp_path, free_ports(4), "--carrier", "nowhere:carrier") as running:
+        running.heard.until("shipping ended with exit code 2")
+        until(f"{running.url('orders')}/readyz", bool)
+        assert running.interrupt() == ExitCode.OK
+    assert "which cannot be imported" in (tmp_path / "up.stderr").read_text()

@@ -1,0 +1,620 @@
+"""A running process: the loops around the writer, on an in-memory broker and in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import Connection, func, select, update
+
+from engine.virtual import START, VirtualClock, inline, run, until
+from todoku.broker import Outgoing
+from todoku.broker.memory import MemoryBroker, MemorySession
+from todoku.contracts import (
+    Event,
+    OrderedItem,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShippedItem,
+    StockReservedEvent,
+    encode,
+    seal,
+)
+from todoku.database import Database, DatabaseUnavailable
+from todoku.engine import MailboxFull, Process, Service, Topology, Tuning
+from todoku.host import assemble
+from todoku.inventory.domain import SetProduct
+from todoku.orders.domain import InvalidOrder, OrderStatus, PlaceOrder
+from todoku.orders.store import orders as orders_table
+from todoku.settings import Settings, Span
+from todoku.shipping.domain import CLAIM_SECONDS, Accepted, Answer, Parcel, ShipmentStatus
+from todoku.shipping.store import shipments
+
+
+class Courier:
+    """A carrier that does what a test has told it: `answers` are given in turn, then all is taken."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer | Exception] = []
+        self.calls: list[float] = []
+        self.seconds = 0.0
+        self.busy = 0
+        self.busy_max = 0
+
+    async def book(self, key: str, parcel: Parcel) -> Answer:
+        self.calls.append(asyncio.get_running_loop().time())
+        self.busy += 1
+        self.busy_max = max(self.busy, self.busy_max)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.busy -= 1
+        answer = self.answers.pop(0) if self.answers else Accepted("SIM-1")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Disk:
+    """A service's database, which outlives its processes and can be away.
+
+    `faults` are what happens to the next transactions: they fail "before" or "after" the commit.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.database = Database.in_memory()
+        self.exclusive = True
+        self.faults: list[str] = []
+        with self.database.transaction() as connection:
+            service.store.metadata.create_all(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "before":
+            raise DatabaseUnavailable("the disk is full")
+        with self.database.transaction() as connection:
+            yield connection
+        if fault == "after":
+            raise DatabaseUnavailable("the connection was lost, and with it the answer")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.database, name)
+
+
+class Town:
+    """The three services on one broker; a test starts those that it needs."""
+
+    def __init__(self, **tuning: Any) -> None:
+        self.broker = MemoryBroker()
+        self.courier = Courier()
+        services = assemble(Settings(carrier_delay_seconds=Span(0, 0)), self.courier)
+        self.topology = Topology(services)
+        self.services = {service.name: service for service in services}
+        self.disks = {service.name: Disk(service) for service in services}
+        self.tuning = Tuning(**tuning)
+        self.running: list[Process] = []
+
+    async def start(self, name: str, **settings: Any) -> Process:
+        service = self.services[name]
+        process = Process(
+            service,
+            self.disks[name],  # type: ignore[arg-type]
+            service.store.tables,
+            self.broker.session(name),
+            self.topology,
+            owner=f"{name}-{len(self.running)}",
+            clock=VirtualClock(),
+            **{"run_write": inline, "run_read": inline, "tuning": self.tuning} | settings,
+        )
+        await process.start()
+        self.running.append(process)
+        return process
+
+    def kill(self, process: Process) -> None:
+        session = process._broker
+        assert isinstance(session, MemorySession)
+        session.kill()
+        process.abandon()
+
+    def publish(self, *bodies: bytes, subject: str = StockReservedEvent.subject) -> None:
+        """Put messages into the stream, whoever says them."""
+        self.broker.store([Outgoing(subject, body) for body in bodies])
+
+    def say(self, *events: Event) -> None:
+        for event in events:
+            self.publish(encode(seal(event, START)), subject=event.subject)
+
+    def subjects(self) -> list[str]:
+        """What the stream holds."""
+        return [message.subject for message in self.broker.messages.values()]
+
+    def owed(self, name: str) -> int:
+        """How many events of a service wait for a receipt."""
+        return self.count(name, "outbox")
+
+    def count(self, name: str, table: str) -> int:
+        metadata = self.services[name].store.metadata
+        with self.disks[name].database.read() as connection:
+            return connection.scalar(select(func.count()).select_from(metadata.tables[table])) or 0
+
+    def statuses(self) -> dict[str, str]:
+        """Where each order stands."""
+        with self.disks["orders"].database.read() as connection:
+            found = connection.execute(select(orders_table.c.id, orders_table.c.status))
+            return {row.id: row.status for row in found}
+
+
+def in_town(scenario: Callable[[Town], Any], **tuning: Any) -> None:
+    """Run a scenario in virtual time; no process may have failed in it."""
+
+    async def main() -> None:
+        town = Town(**tuning)
+        await scenario(town)
+        for process in town.running:
+            for task in process._loops:
+                assert not task.done() or task.cancelled(), task.exception()
+
+    run(main())
+
+
+def order_id(n: int = 1) -> str:
+    return f"0198c2f0-7b1a-7c3e-9d55-{n:012x}"
+
+
+def place(n: int = 1, quantity: int = 1) -> PlaceOrder:
+    items = (OrderedItem(product_id="prod001", quantity=quantity, price=5000),)
+    return PlaceOrder(order_id=order_id(n), user_id="user", items=items, currency="JPY")
+
+
+def reserved(n: int = 1) -> StockReservedEvent:
+    items = (ReservedItem(product_id="prod001", quantity=1),)
+    return StockReservedEvent(order_id=order_id(n), items=items)
+
+
+PRODUCT: Final = SetProduct(product_id="prod001", name="Keyboard", price=5000, stock_quantity=10)
+
+
+class TestAsking:
+    def test_an_answer_comes_after_the_commit_and_not_before(self) -> None:
+        async def scenario(town: Town) -> None:
+            gate = asyncio.Event()
+
+            async def slow_disk(function: Any, *arguments: Any) -> Any:
+                await gate.wait()
+                return function(*arguments)
+
+            process = await town.start("orders")
+            process._run_write = slow_disk
+            asking = asyncio.create_task(process.ask(place()))
+            await asyncio.sleep(60)
+            assert not asking.done()
+            assert town.statuses() == {}
+            gate.set()
+            order = await asking
+            assert order.status is OrderStatus.PENDING
+            assert town.statuses() == {order_id(): "PENDING"}
+
+        in_town(scenario)
+
+    def test_what_the_decision_raises_reaches_the_asker(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            with pytest.raises(InvalidOrder):
+                await process.ask(place(quantity=0))
+
+        in_town(scenario)
+
+    def test_giving_up_waiting_does_not_undo_it(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            asking = asyncio.create_task(process.ask(place()))
+            await asyncio.sleep(0)
+            asking.cancel()
+            await until(lambda: order_id() in town.statuses())
+            assert (await process.ask(place())).status is OrderStatus.PENDING
+
+        in_town(scenario)
+
+    def test_more_than_the_service_can_do_is_refused_at_once(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            asking = [asyncio.create_task(process.ask(place(n))) for n in range(4)]
+            await asyncio.sleep(1)
+            assert [type(task.exception()) for task in asking] == [
+                type(None),
+                type(None),
+                MailboxFull,
+                MailboxFull,
+            ]
+
+        in_town(scenario, commands_max=2)
+
+
+class TestADatabaseThatIsAway:
+    def test_the_asker_waits_until_it_is_back_and_nothing_is_done_twice(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            town.disks["orders"].faults = ["before"] * 5
+            asking = asyncio.create_task(process.ask(place()))
+            await asyncio.sleep(0.2)
+            assert not process.database_well
+            assert not asking.done()
+            await asking
+            assert process.database_well
+            assert town.owed("orders") == 1
+            assert town.subjects() == ["orders.created"]
+
+        in_town(scenario)
+
+    def test_what_was_committed_before_the_answer_was_lost_is_sent_without_a_restart(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            await process.ask(place(1))
+            town.disks["orders"].faults = ["after"]
+            order = await process.ask(place(2))
+            assert order.id == order_id(2)
+            await until(lambda: process.relay.idle)
+            await process.ask(place(3))
+            await until(lambda: process.relay.idle)
+            assert town.subjects() == ["orders.created"] * 3
+
+        in_town(scenario)
+
+    def test_an_adoption_whose_answer_was_lost_is_sent_without_a_restart(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.broker.stop()
+            first = await town.start("orders")
+            await first.ask(place(1))
+            town.kill(first)
+            town.broker.start()
+            town.disks["orders"].faults = ["after"]
+            with pytest.raises(DatabaseUnavailable):
+                await town.start("orders")
+            second = await town.start("orders")
+            await second.ask(place(2))
+            await until(lambda: second.relay.idle and len(town.subjects()) == 2)
+
+        in_town(scenario)
+
+
+class TestReceipts:
+    def test_what_all_readers_have_in_their_databases_is_owed_no_more(self) -> None:
+        async def scenario(town: Town) -> None:
+            processes = [await town.start(name) for name in town.services]
+            await processes[1].ask(PRODUCT)
+            await processes[0].ask(place())
+            await until(lambda: town.statuses()[order_id()] == OrderStatus.COMPLETED)
+            await until(lambda: not any(town.owed(name) for name in town.services))
+            assert town.subjects() == [
+                "orders.created",
+                "inventory.reserved",
+                "shipping.initiated",
+                "shipping.completed",
+            ]
+
+        in_town(scenario)
+
+    def test_until_then_it_is_owed(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            await process.ask(place())
+            await asyncio.sleep(3600)
+            assert town.owed("orders") == 1
+
+        in_town(scenario)
+
+    def test_a_lost_receipt_costs_one_repeat(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.broker.hostility.drop_notify = 1.0
+            orders, _ = await town.start("orders"), await town.start("inventory")
+            await orders.ask(place())
+            await until(lambda: town.count("inventory", "inbox") == 1)
+            town.broker.hostility.drop_notify = 0.0
+            await until(lambda: town.owed("orders") == 0)
+            assert town.subjects().count("orders.created") == 2
+            assert town.count("inventory", "reservations") == 1
+
+        in_town(scenario)
+
+    def test_the_receipt_of_an_event_comes_after_its_commit(self) -> None:
+        async def scenario(town: Town) -> None:
+            listener = town.broker.session("listener")
+            await listener.start()
+            heard: list[int] = []
+            await listener.listen(
+                "receipts.inventory", lambda _: heard.append(town.count("orders", "inbox"))
+            )
+            orders = await town.start("orders")
+            await orders.ask(place())
+            town.say(reserved())
+            await until(lambda: bool(heard))
+            assert heard == [1]
+
+        in_town(scenario)
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"", b"not JSON", b"{}", b'{"reader":"\xff","ids":[]}', b'{"reader":' + b"[" * 100_000],
+        ids=["empty", "text", "no fields", "not UTF-8", "bottomless"],
+    )
+    def test_a_receipt_that_cannot_be_read_is_passed_over(self, body: bytes) -> None:
+        async def scenario(town: Town) -> None:
+            problems: list[Any] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, what: problems.append(what))
+            process = await town.start("orders")
+            town.broker.tell("receipts.orders", body)
+            await process.ask(place())
+            assert problems == []
+
+        in_town(scenario)
+
+
+class TestWhatCannotBeDealtWith:
+    @pytest.mark.parametrize(
+        "spoilt",
+        [
+            b"\xff",
+            b"[" * 100_000,
+            encode(seal(reserved(9), START)).replace(b'"items"', b'"stuff"'),
+            encode(seal(reserved(9), START)).replace(b'"time":"', b'"time":"x'),
+        ],
+        ids=["not JSON", "bottomless", "lacks a field", "no instant"],
+    )
+    def test_it_is_parked_once_and_holds_nobody_up(self, spoilt: bytes) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            await process.ask(place())
+            town.publish(spoilt)
+            town.say(reserved())
+            town.publish(spoilt, spoilt)
+            await until(lambda: town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT)
+            await until(lambda: town.broker.consumed("orders") == 4 + 1)
+            assert town.count("orders", "dead_letters") == 1
+
+        in_town(scenario)
+
+    def test_a_failing_event_is_parked_after_its_last_attempt(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            town.say(reserved(404))
+            await until(lambda: town.count("orders", "dead_letters") == 1)
+            assert asyncio.get_running_loop().time() == pytest.approx(1 + 2 + 4 + 8, abs=0.1)
+            assert process.counts.put_back == 4
+            assert process.counts.parked == 1
+            assert town.broker.consumed("orders") == 1
+
+        in_town(scenario)
+
+    def test_an_event_that_comes_before_what_it_is_about_waits_for_it(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            town.say(reserved())
+            await asyncio.sleep(2)
+            await process.ask(place())
+            await until(lambda: town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT)
+            assert town.count("orders", "dead_letters") == 0
+
+        in_town(scenario)
+
+    def test_an_event_of_a_newer_version_waits_for_that_version_and_is_parked_then(self) -> None:
+        async def scenario(town: Town) -> None:
+            await town.start("orders")
+            body = encode(seal(reserved(), START)).replace(b"StockReservedEvent", b"StockLostEvent")
+            town.publish(body)
+            await asyncio.sleep(300)
+            assert town.count("orders", "dead_letters") == 0
+            await until(lambda: town.count("orders", "dead_letters") == 1)
+
+        in_town(scenario)
+
+
+class TestStarting:
+    def test_a_new_process_sends_what_a_killed_one_owed(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.broker.stop()
+            first = await town.start("orders")
+            for n in range(3):
+                await first.ask(place(n))
+            town.kill(first)
+            town.broker.start()
+            second = await town.start("orders")
+            await until(lambda: second.relay.idle)
+            assert town.subjects() == ["orders.created"] * 3
+
+        in_town(scenario)
+
+    def test_a_broker_that_is_away_keeps_nobody_from_asking(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.broker.stop()
+            process = await town.start("orders")
+            assert (await process.ask(place())).status is OrderStatus.PENDING
+            assert not process.connected
+
+        in_town(scenario)
+
+    def test_a_loop_that_fails_ends_the_process(self) -> None:
+        async def main() -> None:
+            town = Town()
+            process = await town.start("orders")
+
+            def broken(*_: Any) -> None:
+                raise ZeroDivisionError
+
+            process.writer.step = broken  # type: ignore[method-assign,assignment]
+            process.mailbox.wake()
+            with pytest.raises(ZeroDivisionError):
+                await process.failed()
+
+        run(main())
+
+
+class TestStopping:
+    def test_what_is_in_the_mailbox_is_finished(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            asking = [asyncio.create_task(process.ask(place(n))) for n in range(30)]
+            await asyncio.sleep(0)
+            await process.stop()
+            assert len(await asyncio.gather(*asking)) == 30
+            assert len(town.statuses()) == 30
+
+        in_town(scenario, batch_max=4)
+
+    def test_a_call_outside_that_is_under_way_is_waited_for_and_recorded(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.courier.seconds = 3
+            process = await town.start("shipping")
+            town.say(reserved())
+            await until(lambda: town.courier.busy == 1)
+            await process.stop()
+            assert _shipments(town) == [(ShipmentStatus.COMPLETED, 1)]
+
+        in_town(scenario)
+
+    def test_a_database_that_is_away_delays_it_for_a_moment_only(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            town.disks["orders"].faults = ["before"] * 1_000
+            asking = asyncio.create_task(process.ask(place()))
+            await asyncio.sleep(1)
+            before = asyncio.get_running_loop().time()
+            await process.stop()
+            assert asyncio.get_running_loop().time() - before < 5
+            assert not asking.done()
+            asking.cancel()
+
+        in_town(scenario)
+
+    def test_no_new_call_outside_is_begun(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.courier.seconds = 3
+            process = await town.start("shipping")
+            town.say(reserved(1))
+            await until(lambda: town.courier.busy == 1)
+            town.say(reserved(2))
+            await process.stop()
+            assert len(town.courier.calls) == 1
+
+        in_town(scenario, effects_max=1)
+
+
+def _shipments(town: Town) -> list[tuple[str, int]]:
+    with town.disks["shipping"].database.read() as connection:
+        found = connection.execute(select(shipments.c.status, shipments.c.attempts))
+        return [(row.status, row.attempts) for row in found]
+
+
+class TestCallsOutside:
+    def test_the_claim_is_committed_before_the_call(self) -> None:
+        async def scenario(town: Town) -> None:
+            seen: list[list[tuple[str, int]]] = []
+            book = town.courier.book
+
+            async def look_and_book(key: str, parcel: Parcel) -> Answer:
+                seen.append(_shipments(town))
+                return await book(key, parcel)
+
+            town.courier.book = look_and_book  # type: ignore[method-assign]
+            await town.start("shipping")
+            town.say(reserved())
+            await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 1)])
+            assert seen == [[(ShipmentStatus.BOOKING, 1)]]
+
+        in_town(scenario)
+
+    def test_a_carrier_that_raises_is_asked_again(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.courier.answers = [ConnectionError("cut off"), ConnectionError("cut off")]
+            await town.start("shipping")
+            town.say(reserved())
+            await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 3)])
+            assert town.courier.calls == pytest.approx([0, 2, 2 + 4], abs=0.1)
+
+        in_town(scenario)
+
+    def test_a_carrier_that_does_not_answer_is_asked_again_when_the_claim_has_run_out(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.courier.seconds = 1_000
+            await town.start("shipping")
+            town.say(reserved())
+            await until(lambda: len(town.courier.calls) == 1)
+            town.courier.seconds = 0
+            await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 2)])
+            assert town.courier.calls == pytest.approx([0, CLAIM_SECONDS], abs=0.1)
+
+        in_town(scenario, effect_timeout_seconds=10)
+
+    def test_a_claim_of_a_killed_process_falls_due_for_the_next(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.courier.seconds = 1_000
+            first = await town.start("shipping")
+            town.say(reserved())
+            await until(lambda: len(town.courier.calls) == 1)
+            town.kill(first)
+            town.courier.seconds = 0
+            await town.start("shipping")
+            await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 2)])
+
+        in_town(scenario)
+
+    def test_no_more_calls_are_under_way_than_there_is_room_for(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.courier.seconds = 1
+            await town.start("shipping")
+            town.say(*(reserved(n) for n in range(20)))
+            await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 1)] * 20)
+            assert town.courier.busy_max == 3
+
+        in_town(scenario, effects_max=3)
+
+    def test_what_waits_for_its_time_is_done_then_without_anybody_asking(self) -> None:
+        async def scenario(town: Town) -> None:
+            await town.start("orders")
+            shipping = await town.start("shipping")
+            town.courier.answers = [ConnectionError("closed for the night")]
+            town.say(reserved())
+            await until(lambda: len(town.courier.calls) == 1)
+            with town.disks["shipping"].database.transaction() as connection:
+                connection.execute(update(shipments).values(due_at=START + timedelta(hours=9)))
+            shipping.mailbox.wake()
+            await until(lambda: len(town.courier.calls) == 2, seconds=10 * 3600)
+            assert town.courier.calls[1] == pytest.approx(9 * 3600, abs=0.1)
+
+        in_town(scenario)
+
+
+class TestHousekeeping:
+    def test_the_inbox_is_pruned_of_what_is_older_than_its_retention(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            await process.ask(place())
+            town.say(reserved())
+            await until(lambda: town.count("orders", "inbox") == 1)
+            await asyncio.sleep(100)
+            town.say(
+                ShipmentCompletedEvent(
+                    order_id=order_id(),
+                    shipment_id="s",
+                    tracking_number="t",
+                    items=(ShippedItem(product_id="prod001", quantity=1),),
+                )
+            )
+            await until(lambda: town.count("orders", "inbox") == 2)
+            await asyncio.sleep(60)
+            assert town.count("orders", "inbox") == 1
+            await asyncio.sleep(120)
+            assert town.count("orders", "inbox") == 0
+
+        in_town(scenario, inbox_retention_seconds=120.0)
+
+    def test_a_database_that_is_away_does_not_end_it(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            town.disks["orders"].faults = ["before"] * 3
+            await asyncio.sleep(60)
+            assert (await process.ask(place())).status is OrderStatus.PENDING
+
+        in_town(scenario)

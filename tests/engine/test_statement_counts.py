@@ -1,0 +1,226 @@
+"""A batch costs a constant number of statements, however large it is."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import update
+
+from engine.statements import listening
+from todoku.broker import Delivery
+from todoku.contracts import (
+    Event,
+    FailedItem,
+    OrderCreatedEvent,
+    OrderedItem,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    ShippedItem,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+    fact_id,
+    seal,
+)
+from todoku.database import Database
+from todoku.engine import Service, Topology
+from todoku.engine.messages import Asked, Heard, Message, Receipt, Unreadable
+from todoku.engine.writer import Outcome, Writer
+from todoku.host import assemble
+from todoku.inventory.domain import Restock, SetProduct
+from todoku.orders.domain import PlaceOrder
+from todoku.settings import Settings
+from todoku.shipping.domain import Accepted, RecordAnswer, Rejected, Unknown
+from todoku.shipping.store import shipments
+
+NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
+SIZES: Final = (1, 10, 200)
+ORDERS, INVENTORY, SHIPPING = assemble(Settings())
+
+
+class Office:
+    """The writer of a real service, on a database of its own."""
+
+    def __init__(self, service: Service) -> None:
+        self.database = Database.in_memory()
+        with self.database.transaction() as connection:
+            service.store.metadata.create_all(connection)
+        topology = Topology((ORDERS, INVENTORY, SHIPPING))
+        self.writer = Writer(service, self.database, service.store.tables, topology, owner="test")
+
+    def step(self, batch: Sequence[Message], *, room: int = 0, minutes: int = 0) -> Outcome:
+        return self.writer.step(batch, NOW + timedelta(minutes=minutes), room)
+
+    def count(self, batch: Sequence[Message], *, room: int = 0, minutes: int = 0) -> int:
+        """How many statements a batch costs; all of it must go well."""
+        with listening() as statements:
+            outcome = self.step(batch, room=room, minutes=minutes)
+        assert outcome.naks == []
+        assert [error for _, error in outcome.answers if isinstance(error, Exception)] == []
+        return len(statements)
+
+
+@pytest.fixture(params=[ORDERS, INVENTORY, SHIPPING], ids=lambda service: str(service.name))
+def service(request: pytest.FixtureRequest) -> Service:
+    found: Service = request.param
+    return found
+
+
+def order_id(n: int) -> str:
+    return f"0198c2f0-7b1a-7c3e-9d55-{n:012x}"
+
+
+def heard(event: Event) -> Heard:
+    return Heard(Delivery(event.subject, b"", 1, 1, token=None), seal(event, NOW), event)
+
+
+def asked(command: Any) -> Asked:
+    return Asked(command, lambda _: None)
+
+
+def product(n: int) -> str:
+    return f"prod{n:03}"
+
+
+def place(n: int) -> Message:
+    items = tuple(OrderedItem(product_id=product(n + k), quantity=1, price=1) for k in range(3))
+    return asked(PlaceOrder(order_id=order_id(n), user_id="user", items=items, currency="JPY"))
+
+
+def created(n: int) -> Message:
+    items = tuple(OrderedItem(product_id=product(n + k), quantity=1, price=1) for k in range(3))
+    return heard(
+        OrderCreatedEvent(order_id=order_id(n), user_id="user", items=items, total_amount=3)
+    )
+
+
+def reserved(n: int) -> Message:
+    items = tuple(ReservedItem(product_id=product(n + k), quantity=1) for k in range(3))
+    return heard(StockReservedEvent(order_id=order_id(n), items=items))
+
+
+def refused(n: int) -> Message:
+    failed = (FailedItem(product_id=product(n), requested_quantity=1, available_quantity=0),)
+    return heard(
+        StockReservationFailedEvent(order_id=order_id(n), reason="none", failed_items=failed)
+    )
+
+
+def initiated(n: int) -> Message:
+    return heard(ShipmentInitiatedEvent(order_id=order_id(n), shipment_id="s"))
+
+
+ITEMS: Final = (ShippedItem(product_id=product(1), quantity=1),)
+
+
+def completed(n: int) -> Message:
+    return heard(
+        ShipmentCompletedEvent(
+            order_id=order_id(n), shipment_id="s", tracking_number="t", items=ITEMS
+        )
+    )
+
+
+def failed(n: int) -> Message:
+    return heard(
+        ShipmentFailedEvent(order_id=order_id(n), shipment_id="s", reason="none", items=ITEMS)
+    )
+
+
+def set_up(n: int) -> Message:
+    return asked(SetProduct(product_id=product(n), name="n", price=1, stock_quantity=1_000))
+
+
+def restock(n: int) -> Message:
+    return asked(Restock(product_id=product(n), quantity=1))
+
+
+def answer(n: int) -> Message:
+    said = (Accepted("t"), Rejected("no"), Unknown("?"))[n % 3]
+    return asked(RecordAnswer(order_id=order_id(n), answer=said))
+
+
+Make = Callable[[int], Message]
+
+CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
+    "placing": (ORDERS, [], place),
+    "placing again": (ORDERS, [place], place),
+    "reserved": (ORDERS, [place], reserved),
+    "refused": (ORDERS, [place], refused),
+    "initiated": (ORDERS, [place], initiated),
+    "completed": (ORDERS, [place], completed),
+    "failed": (ORDERS, [place], failed),
+    "created, in stock": (INVENTORY, [set_up], created),
+    "created, unknown": (INVENTORY, [], created),
+    "deducting": (INVENTORY, [set_up, created], completed),
+    "releasing": (INVENTORY, [set_up, created], failed),
+    "setting up": (INVENTORY, [], set_up),
+    "restocking": (INVENTORY, [set_up], restock),
+    "initiating": (SHIPPING, [], reserved),
+}
+"""For each decision of each service: who makes it, what comes before it, and what it is about."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_of_any_size_costs_the_same_number_of_statements(case: str) -> None:
+    service, before, make = CASES[case]
+    counts = {}
+    for size in SIZES:
+        office = Office(service)
+        for earlier in before:
+            # Some more, so that every order finds its products.
+            office.step([earlier(n) for n in range(size + 3)])
+        counts[size] = office.count([make(n) for n in range(size)])
+    assert len(set(counts.values())) == 1, counts
+
+
+def test_every_decision_of_every_service_is_counted() -> None:
+    counted = {
+        (service.name, type(message.event if isinstance(message, Heard) else message.command))
+        for service, _, make in CASES.values()
+        if isinstance(message := make(1), (Heard, Asked))
+    }
+    assert counted == {
+        (service.name, kind)
+        for service in (ORDERS, INVENTORY, SHIPPING)
+        for kind in (*service.reactions, *service.commands)
+        if kind is not RecordAnswer
+    }
+
+
+def test_so_does_what_falls_due_and_what_the_carrier_answers() -> None:
+    """An hour later whatever was initiated is due; the three answers of a carrier take turns."""
+    counts = {}
+    for size in (3, 30, 200):
+        office = Office(SHIPPING)
+        office.step([reserved(n) for n in range(size)])
+        claiming = office.count([], room=size, minutes=60)
+        answering = office.count([answer(n) for n in range(size)], minutes=61)
+        counts[size] = (claiming, answering)
+    assert len(set(counts.values())) == 1, counts
+
+
+def test_so_does_a_batch_of_everything_together() -> None:
+    counts = {}
+    for size in SIZES:
+        office = Office(SHIPPING)
+        office.step([reserved(n) for n in range(1_000, 1_000 + size)])
+        with office.database.transaction() as connection:
+            connection.execute(update(shipments).values(due_at=NOW))
+        spoilt = [
+            Unreadable(Delivery("s", b"%d" % n, 1, n, token=None), "?", "?", again=False)
+            for n in range(size)
+        ]
+        receipts = [
+            Receipt("orders", (fact_id(order_id(n), "ShipmentInitiatedEvent"),))
+            for n in range(1_000, 1_000 + size)
+        ]
+        batch = [*(reserved(n) for n in range(size)), *spoilt, *receipts]
+        counts[size] = office.count(batch, room=size)
+    assert len(set(counts.values())) == 1, counts
+
+
+def test_an_empty_batch_asks_little(service: Service) -> None:
+    assert Office(service).count([]) <= 2

@@ -1,0 +1,87 @@
+"""The broker of `compose.yaml` is set up as the embedded one is."""
+
+import asyncio
+import json
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from todoku.broker.embedded import find_server, is_ready
+from todoku.settings import Settings
+
+BOUND_SECONDS = 20.0
+ROOT = Path(__file__).parents[2]
+SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
+CONFIG = ROOT / "deploy" / "nats.conf"
+
+
+@pytest.fixture(scope="module")
+def compose() -> Any:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+
+def test_the_file_follows_the_compose_specification(compose: Any) -> None:
+    validator = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text()))
+    assert [str(error) for error in validator.iter_errors(compose)] == []
+
+
+def test_every_file_that_it_mounts_is_there_and_every_volume_is_declared(compose: Any) -> None:
+    for service in compose["services"].values():
+        for volume in service["volumes"]:
+            source = volume.partition(":")[0]
+            assert (ROOT / source).exists() if source[0] == "." else source in compose["volumes"]
+
+
+def test_nothing_is_open_to_other_machines(compose: Any) -> None:
+    for service in compose["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_postgresql_is_started_only_when_asked_for(compose: Any) -> None:
+    with_profile = {name for name, it in compose["services"].items() if "profiles" in it}
+    assert with_profile == {"postgres"}
+
+
+def test_the_server_accepts_its_settings() -> None:
+    subprocess.run([find_server().path, "-t", "-c", CONFIG], check=True, capture_output=True)
+
+
+def test_a_server_with_its_settings_has_jetstream_and_syncs_every_write(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    port, monitoring_port = free_ports(2)
+    config = CONFIG.read_text()
+    for written, here in (
+        ("0.0.0.0:4222", f"127.0.0.1:{port}"),
+        ("0.0.0.0:8222", f"127.0.0.1:{monitoring_port}"),
+        ("store_dir: /data", f'store_dir: "{tmp_path}"'),
+    ):
+        assert config.count(written) == 1
+        config = config.replace(written, here)
+    (tmp_path / "nats.conf").write_text(config)
+
+    with subprocess.Popen(
+        [find_server().path, "-c", tmp_path / "nats.conf"], stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            asyncio.run(until_ready(port))
+            with urllib.request.urlopen(f"http://127.0.0.1:{monitoring_port}/jsz") as answer:
+                jetstream = json.load(answer)["config"]
+        finally:
+            server.terminate()
+
+    assert jetstream["sync_always"]
+    assert jetstream["max_storage"] >= 2 * Settings().stream_max_bytes
+
+
+async def until_ready(port: int) -> None:
+    """Wait until the server answers, with JetStream."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        while not await is_ready(port):
+            await asyncio.sleep(0.02)
