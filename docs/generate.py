@@ -6,11 +6,15 @@ With `--check` nothing is written; the pages that are out of date are named, and
 import re
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+from rich.console import Console
 
+from todoku.cli import COMMANDS, application
+from todoku.cli.exit_codes import ExitCode
 from todoku.contracts import EVENTS, Event
 from todoku.host import APIS, assemble
 from todoku.settings import SETTINGS, Setting, Settings, to_text
@@ -25,6 +29,7 @@ GENERATED = (
 
 def pages() -> Iterator[tuple[Path, str]]:
     """Every page that follows from the code, as it should be."""
+    yield DOCS / "commands.md", command_reference()
     yield DOCS / "configuration.md", configuration()
     yield DOCS / "problems.md", problem_reference()
     yield DOCS / "http.md", http_reference()
@@ -34,6 +39,40 @@ def pages() -> Iterator[tuple[Path, str]]:
         text = page.read_text(encoding="utf-8")
         if "<!-- file: " in text:
             yield page, with_files(text)
+
+
+def command_reference() -> str:
+    sections = "\n".join(_command_section(words) for words in _commands())
+    return f"""# Commands
+
+{GENERATED}
+
+What is asked for goes to stdout, everything else to stderr; `--json` is for programs. Every
+[setting](configuration.md) that a command reads is a flag of it too; `--help` lists them.
+`todoku --install-completion` lets your shell complete what you type.
+
+```text
+{ExitCode.explained()}
+```
+
+{sections}"""
+
+
+def _commands() -> Iterator[tuple[str, ...]]:
+    """Every command as it is typed, in the order of the list."""
+    for name in COMMANDS:
+        group = application(name)[name]
+        parts = sorted(part for part in group if not part.startswith("-"))
+        yield from [(name, part) for part in parts] or [(name,)]
+
+
+def _command_section(words: tuple[str, ...]) -> str:
+    told = StringIO()
+    console = Console(file=told, width=92, color_system=None, force_terminal=False)
+    application(words[0]).help_print(words, console=console)
+    text = told.getvalue().partition("\nExit codes:")[0].partition("╭─ Settings")[0]
+    lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
+    return f"## todoku {' '.join(words)}\n\n```text\n{lines}\n```\n"
 
 
 def configuration() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
     """Ports of 127.0.0.1 that are free now, all different."""
 

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, union
 
 from todoku.inventory.domain import ReservationState
 from todoku.inventory.store import products, reservations, stock_ledger
 from todoku.orders.domain import OrderStatus
 from todoku.orders.store import metadata as orders_metadata
-from todoku.orders.store import order_events, orders
+from todoku.orders.store import order_events, order_items, orders
 from todoku.shipping.domain import ShipmentStatus
 from todoku.shipping.store import shipments
 
@@ -58,10 +58,13 @@ class _OrderSeen(msgspec.Struct):
     status: OrderStatus | None = None
     created_at: datetime | None = None
     said_created: bool = False
+    ordered: tuple[tuple[str, int], ...] = ()
     reservation: ReservationState | None = None
     reserved: tuple[tuple[str, int], ...] = ()
     deducted: tuple[tuple[str, int], ...] = ()
+    torn: bool = False
     shipment: ShipmentStatus | None = None
+    shipments: int = 0
 
 
 def audit(connections: dict[str, Connection], now: datetime, *, overdue_after: timedelta) -> Report:
@@ -129,17 +132,21 @@ def _ledger_findings(stock: Connection) -> Iterator[Finding]:
         .group_by(reservations.c.product_id)
         .subquery()
     )
+    named = union(
+        select(products.c.id), select(entered.c.product_id), select(held.c.product_id)
+    ).subquery()
     found = stock.execute(
         select(
-            products.c.id,
-            products.c.stock_quantity,
-            products.c.reserved_quantity,
+            named.c.id,
+            func.coalesce(products.c.stock_quantity, 0),
+            func.coalesce(products.c.reserved_quantity, 0),
             func.coalesce(entered.c.pieces, 0),
             func.coalesce(held.c.pieces, 0),
         )
-        .outerjoin(entered, entered.c.product_id == products.c.id)
-        .outerjoin(held, held.c.product_id == products.c.id)
-        .order_by(products.c.id)
+        .outerjoin(products, products.c.id == named.c.id)
+        .outerjoin(entered, entered.c.product_id == named.c.id)
+        .outerjoin(held, held.c.product_id == named.c.id)
+        .order_by(named.c.id)
     )
     for product_id, on_hand, reserved, ledger, live in found:
         if on_hand != ledger:
@@ -179,6 +186,12 @@ def _orders_seen(ours: Connection, stock: Connection, parcels: Connection) -> It
         select(order_events.c.order_id).where(order_events.c.type == "OrderCreatedEvent")
     ):
         of(order_id).said_created = True
+    for line in ours.execute(
+        select(order_items.c.order_id, order_items.c.product_id, order_items.c.quantity).order_by(
+            order_items.c.order_id, order_items.c.product_id
+        )
+    ):
+        of(line.order_id).ordered += ((line.product_id, line.quantity),)
     for held in stock.execute(
         select(
             reservations.c.order_id,
@@ -188,7 +201,9 @@ def _orders_seen(ours: Connection, stock: Connection, parcels: Connection) -> It
         ).order_by(reservations.c.order_id, reservations.c.product_id)
     ):
         order = of(held.order_id)
-        order.reservation = ReservationState(held.state)
+        state = ReservationState(held.state)
+        order.torn = order.torn or order.reservation not in (None, state)
+        order.reservation = state
         order.reserved += ((held.product_id, held.quantity),)
     for entry in stock.execute(
         select(stock_ledger.c.order_id, stock_ledger.c.product_id, stock_ledger.c.quantity)
@@ -196,8 +211,12 @@ def _orders_seen(ours: Connection, stock: Connection, parcels: Connection) -> It
         .order_by(stock_ledger.c.order_id, stock_ledger.c.product_id)
     ):
         of(entry.order_id).deducted += ((entry.product_id, -entry.quantity),)
-    for parcel in parcels.execute(select(shipments.c.order_id, shipments.c.status)):
-        of(parcel.order_id).shipment = ShipmentStatus(parcel.status)
+    for parcel in parcels.execute(
+        select(shipments.c.order_id, shipments.c.status).order_by(shipments.c.number.desc())
+    ):
+        order = of(parcel.order_id)
+        order.shipment = ShipmentStatus(parcel.status)
+        order.shipments += 1
     yield from (seen[order_id] for order_id in sorted(seen))
 
 
@@ -207,6 +226,14 @@ _ENDINGS = {
     OrderStatus.CANCELLED_NO_STOCK: (ReservationState.REFUSED, None),
 }
 """What the other services know of an order that has ended, once all is settled."""
+
+
+def _as_ordered(seen: _OrderSeen) -> bool:
+    """Whether the reservation is for what was ordered; a refusal that was rebuilt from the stream
+    knows only what there was too little of."""
+    if seen.reservation is ReservationState.REFUSED:
+        return set(seen.reserved) <= set(seen.ordered)
+    return seen.reserved == seen.ordered
 
 
 def _order_findings(
@@ -227,6 +254,27 @@ def _order_findings(
             seen.order_id,
             "its history does not begin with its OrderCreatedEvent",
             "The order was not written by this program: look who else writes to the database.",
+        )
+    if seen.reservation is not None and not _as_ordered(seen):
+        yield Finding(
+            "I4",
+            seen.order_id,
+            f"{dict(seen.ordered)} ordered, but the reservation is for {dict(seen.reserved)}",
+            "Compare the order's items with its reservation before the parcel goes.",
+        )
+    if seen.torn:
+        yield Finding(
+            "I4",
+            seen.order_id,
+            "its reservation is in several states at once",
+            "A reservation is all or nothing: compare its lines with the ledger.",
+        )
+    if seen.shipments > 1:
+        yield Finding(
+            "I4",
+            seen.order_id,
+            f"it has {seen.shipments} shipments",
+            "Ask the carrier which of them it has, and stop the others.",
         )
     if not seen.status.terminal:
         if seen.order_id not in parked_orders and (seen.created_at or overdue) < overdue:

@@ -13,10 +13,12 @@ import pytest
 
 from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import ADDRESSES
 from todoku.database.lock import FileLock
 from todoku.settings import SETTINGS
 
 FreePorts = Callable[[int], list[int]]
+GROUPS = {"order", "product", "shipment"}
 HEAVY = ("litestar", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 
 
@@ -55,14 +57,29 @@ def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert answer.stderr.strip() == ""
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - GROUPS))
 def test_every_command_explains_itself(name: str, tmp_path: Path) -> None:
     answer = todoku(name, "--help", folder=tmp_path)
 
     assert answer.returncode == ExitCode.OK
     assert answer.stdout.startswith(f"Usage: todoku {name}")
     assert all(setting.flag in answer.stdout for setting in SETTINGS.values())
+    assert f"    todoku {name}" in answer.stdout, "no example"
     assert callable(application()[name].default_command)
+
+
+@pytest.mark.parametrize("name", sorted(GROUPS))
+def test_every_command_of_a_group_explains_itself(name: str, tmp_path: Path) -> None:
+    group = application()[name]
+    commands = [command for command in group if not command.startswith("-")]
+
+    assert commands
+    for command in commands:
+        answer = todoku(name, command, "--help", folder=tmp_path)
+        assert answer.returncode == ExitCode.OK
+        assert all(SETTINGS[setting].flag in answer.stdout for setting in ADDRESSES)
+        assert "--json" in answer.stdout
+        assert f"    todoku {name} {command}" in answer.stdout, "no example"
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:

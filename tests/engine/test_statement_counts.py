@@ -211,7 +211,7 @@ def test_so_does_a_batch_of_everything_together() -> None:
             connection.execute(update(shipments).values(due_at=NOW))
         spoilt = [
             Unreadable(Delivery("s", b"%d" % n, 1, n, token=None), "?", "?", again=False)
-            for n in range(size)
+            for n in range(1_000, 1_000 + size)
         ]
         receipts = [
             Receipt("orders", (fact_id(order_id(n), "ShipmentInitiatedEvent"),))

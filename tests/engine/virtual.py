@@ -22,8 +22,10 @@ async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 600.0) -> None:
+async def until(
+    condition: Callable[[], bool], seconds: float = 600.0, every_seconds: float = 0.01
+) -> None:
     """Wait until `condition()` holds; fail after `seconds` of virtual time."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - nothing signals what is looked at from outside
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(every_seconds)

@@ -83,5 +83,5 @@ def test_a_server_with_its_settings_has_jetstream_and_syncs_every_write(
 async def until_ready(port: int) -> None:
     """Wait until the server answers, with JetStream."""
     async with asyncio.timeout(BOUND_SECONDS):
-        while not await is_ready(port):
+        while not await is_ready(port):  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.02)

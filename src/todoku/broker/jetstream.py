@@ -22,6 +22,7 @@ NANOSECONDS = 1_000_000_000
 SERVICE_UNAVAILABLE = 503
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
+MESSAGE_NOT_FOUND = 10037
 JETSTREAM_NOT_ENABLED = (10076, 10039)
 
 NO_JETSTREAM = (
@@ -68,6 +69,18 @@ class StreamInfo(msgspec.Struct, frozen=True):
     @property
     def incarnation(self) -> str:
         return f"{self.config['name']}@{self.created}"
+
+
+class MessagePlace(msgspec.Struct, frozen=True):
+    """Where in the stream a message is."""
+
+    seq: int
+
+
+class FoundMessage(msgspec.Struct, frozen=True):
+    """A message that was looked up."""
+
+    message: MessagePlace
 
 
 class AckFloor(msgspec.Struct, frozen=True):
@@ -162,6 +175,25 @@ class JetStream:
         """The durable, or None if there is none."""
         request = f"CONSUMER.INFO.{self._name}.{self._durable(reader)}"
         return await _find(link, request, ConsumerInfo, CONSUMER_NOT_FOUND)
+
+    async def forget_durable(self, link: Link, reader: str) -> None:
+        """Delete the durable, if there is one."""
+        try:
+            await _ask(link, f"CONSUMER.DELETE.{self._name}.{self._durable(reader)}")
+        except _Refused as refused:
+            if refused.error.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+                raise
+
+    async def first_after(self, link: Link, sequence: int, subject: str) -> int | None:
+        """The place of the first message on `subject` behind `sequence`, None without one."""
+        wanted = {"seq": sequence + 1, "next_by_subj": self.prefix + subject}
+        try:
+            answer = await _ask(link, f"STREAM.MSG.GET.{self._name}", wanted)
+        except _Refused as refused:
+            if refused.error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
+                return None
+            raise
+        return msgspec.json.decode(answer, type=FoundMessage).message.seq
 
     async def _set(self, link: Link, verb: str, config: Mapping[str, Any]) -> StreamInfo:
         answer = await _make(link, f"STREAM.{verb}.{self._name}", config)

@@ -297,6 +297,7 @@ class _Durable:
             attempt=unsettled.attempt,
             sequence=sequence,
             token=self,
+            incarnation=self._broker.incarnation,
         )
         reader.send(delivery)
 
@@ -519,6 +520,18 @@ class MemorySession:
             last_sequence=self.broker.last_sequence,
             consumed={reader: place for reader, place in consumed.items() if place is not None},
         )
+
+    async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
+        self._check("look-up")
+        for place, message in self.broker.messages.items():
+            if place > sequence and any(matches(s, message.subject) for s in subjects):
+                return place
+        return None
+
+    async def forget(self, durable: str) -> None:
+        self._check("deletion")
+        if self.broker.consumed(durable) is not None:
+            self.broker.delete_durable(durable)
 
     def notify(self, subject: str, body: bytes) -> None:
         if self.connected:

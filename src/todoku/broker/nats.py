@@ -141,6 +141,16 @@ class NatsBroker:
             },
         )
 
+    async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
+        link = self._serving()
+        found = await asyncio.gather(
+            *(self._stream.first_after(link, sequence, subject) for subject in subjects)
+        )
+        return min((place for place in found if place is not None), default=None)
+
+    async def forget(self, durable: str) -> None:
+        await self._stream.forget_durable(self._serving(), durable)
+
     def notify(self, subject: str, body: bytes) -> None:
         link = self._link
         if link is None or link.unsent_bytes > NOTIFY_BUFFER_BYTES_MAX:

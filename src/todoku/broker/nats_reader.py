@@ -190,6 +190,7 @@ class NatsReader:
                 attempt=attempt,
                 sequence=sequence,
                 token=(self._incarnation, message.reply),
+                incarnation=self._incarnation,
                 headers=message.headers,
             )
         )

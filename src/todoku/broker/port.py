@@ -34,8 +34,8 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message from the stream, as it was handed over.
 
-    `attempt` counts its deliveries from 1. `sequence` is its place in the stream. `token` is the
-    broker's own handle, given back to settle it.
+    `attempt` counts its deliveries from 1. `sequence` is its place in the stream's life
+    `incarnation`. `token` is the broker's own handle, given back to settle it.
     """
 
     subject: str
@@ -43,6 +43,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     attempt: int
     sequence: int
     token: Any
+    incarnation: str = ""
     headers: Mapping[str, str] | None = None
 
 
@@ -136,6 +137,12 @@ class Broker(Protocol):
 
     async def progress(self, readers: Sequence[str]) -> Progress:
         """How far the stream and these durable readers are."""
+
+    async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
+        """The place of the first message of these subjects behind `sequence`, None without one."""
+
+    async def forget(self, durable: str) -> None:
+        """Delete a durable reader and how far it was, if there is one: read again, it starts anew."""
 
     def notify(self, subject: str, body: bytes) -> None:
         """Tell whoever listens right now. At most once, no disk: it may be lost."""

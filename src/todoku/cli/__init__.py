@@ -1,5 +1,6 @@
 """The commands a person types: one file each, imported when it is the one that was typed."""
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,20 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "up": "Start the broker and all services here, and keep them running.",
-    "run": "Run one service.",
-    "verify": "Hold the databases against the promise.",
     "order": "Place orders, look at them, and watch them to their end.",
     "product": "Look at products and their stock, set them up, restock them.",
     "shipment": "Look at the parcels.",
+    "doctor": "Look for what keeps Todoku from working, and say what to do.",
+    "verify": "Hold the databases against the promise.",
+    "simulate": "Run the whole system on a hostile network, and hold the promise against it.",
     "config": "Show every setting, its value and where that came from.",
-    "doctor": "Look for what keeps Todoku from working here, and say what to do.",
+    "run": "Run one service.",
     "migrate": "Bring the databases to this version.",
 }
 """Each command and its line in the list: what has that name in the module of that name."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _version() -> str:
@@ -46,8 +51,13 @@ def application(typed: str | None = None) -> "App":
         version=_version,
         result_action="return_value",
     )
-    for name, meaning in COMMANDS.items():
-        app.command(f"todoku.cli.{name}:{name}", name=name, help=None if name == typed else meaning)
+    for position, (name, meaning) in enumerate(COMMANDS.items()):
+        app.command(
+            f"todoku.cli.{name}:{name}",
+            name=name,
+            help=None if name == typed else meaning,
+            sort_key=position,
+        )
     app.command(
         "todoku.cli.completion:install_completion",
         name="--install-completion",
@@ -65,9 +75,19 @@ def main() -> None:
         print(failure, file=sys.stderr)
         sys.exit(failure.exit_code)
     except BrokenPipeError:
-        # What is still buffered would fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         sys.exit(ExitCode.OUTPUT_CLOSED)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _write_no_more()
+        print(f"todoku: the output cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(ExitCode.FAILED)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(outcome)
+
+
+def _write_no_more() -> None:
+    # What is still buffered would fail again at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
@@ -78,8 +78,10 @@ class Client:
         connection = self._connected()
         try:
             answer = self._exchange(connection, method, path, body)
-        except (OSError, HTTPException) as error:
+        except (OSError, IncompleteRead) as error:
             raise self._broken_off(error, find_out) from error
+        except HTTPException as error:
+            raise self._stranger("something else than HTTP") from error
         finally:
             connection.close()
         if not 200 <= answer.status < 300:
@@ -99,9 +101,7 @@ class Client:
 
     def _connected(self) -> HTTPConnection:
         kind = HTTPSConnection if self._base.scheme == "https" else HTTPConnection
-        connection = kind(
-            self._base.hostname or "", self._base.port, timeout=self._timeout_seconds
-        )
+        connection = kind(self._base.hostname or "", self._base.port, timeout=self._timeout_seconds)
         try:
             connection.connect()
         except (OSError, UnicodeError) as error:  # a host name may be one that cannot be asked for
@@ -117,18 +117,22 @@ class Client:
         # A service that refuses a body may answer and hang up before it has read it all.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, self._base.path.rstrip("/") + path, body, headers)
-        response = connection.getresponse()
-        self._require_json(response)
-        return Answer(
-            response.status,
-            {name.lower(): value for name, value in response.getheaders()},
-            response.read(),
-        )
+        with connection.getresponse() as response:
+            self._require_json(response)
+            return Answer(
+                response.status,
+                {name.lower(): value for name, value in response.getheaders()},
+                response.read(),
+            )
 
     def _require_json(self, response: HTTPResponse) -> None:
         content_type = response.headers.get_content_type()
-        if content_type not in (JSON, PROBLEM):
-            raise self._stranger(f"{response.status} {response.reason}, {content_type}")
+        if content_type in (JSON, PROBLEM):
+            return
+        if response.status >= 500:
+            # A proxy's own words: it does not know what became of the request either.
+            raise ConnectionError(f"{response.status} {response.reason}")
+        raise self._stranger(f"{response.status} {response.reason}, {content_type}")
 
     def _unreachable(self, error: Exception) -> CommandFailed:
         port = SETTINGS[f"{self.service}_port"]

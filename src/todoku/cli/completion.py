@@ -12,7 +12,7 @@ from todoku.cli.output import say
 def install_completion(
     *,
     shell: Annotated[Literal["bash", "zsh", "fish"] | None, Parameter(show_default=False)] = None,
-    show: Annotated[bool, Parameter(name="--print", negative="")] = False,
+    show: Annotated[bool, Parameter(name="--print", negative="", show_default=False)] = False,
 ) -> None:
     """Let bash, zsh or fish complete what is typed.
 

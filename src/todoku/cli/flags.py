@@ -29,7 +29,8 @@ ADDRESSES = ("host", *(f"{service}_port" for service in SERVICES))
 """The settings that say where the services are."""
 
 if TYPE_CHECKING:
-    SettingFlags = AddressFlags = dict[str, object]
+    SettingFlags = dict[str, object]
+    AddressFlags = dict[str, object]
 else:
     SettingFlags = TypedDict(
         "SettingFlags", {name: _flag(setting) for name, setting in SETTINGS.items()}, total=False

@@ -22,9 +22,7 @@ PASSING = (ExitCode.UNREACHABLE, ExitCode.BUSY)
 Show = Callable[[bytes, OrderEvent], None]
 
 
-def follow(
-    client: Client, order_id: str, *, json: bool, timeout_seconds: float | None
-) -> str:
+def follow(client: Client, order_id: str, *, json: bool, timeout_seconds: float | None) -> str:
     """Show an order's events as they come, until it has ended; return its status then.
 
     Raises `CommandFailed` when the time is up, and when the service cannot be asked at the start.

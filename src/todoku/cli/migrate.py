@@ -11,6 +11,7 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.options import JsonLines
+from todoku.cli.output import suggest
 from todoku.settings import SERVICES, ServiceName, Settings
 
 if TYPE_CHECKING:
@@ -75,7 +76,16 @@ def migrate(
         step = _look(service, settings) if check else _bring_up(service, settings)
         print(msgspec.json.encode(step).decode() if json else step, flush=True)
         pending |= step.pending
+    if not json:
+        _suggest(pending=pending)
     return ExitCode.FAILED if pending else ExitCode.OK
+
+
+def _suggest(*, pending: bool) -> None:
+    if pending:
+        suggest("todoku migrate", "do it")
+    else:
+        suggest("todoku up", "start everything")
 
 
 def _look(service: ServiceName, settings: Settings) -> Step:
@@ -96,14 +106,16 @@ def _look(service: ServiceName, settings: Settings) -> Step:
 
 
 def _bring_up(service: ServiceName, settings: Settings) -> Step:
-    """Do it. Raises `CommandFailed`."""
+    """Do it, if there is something to do. Raises `CommandFailed`."""
     from todoku.database import Database
     from todoku.database import migrate as migrate_database
 
+    step = _look(service, settings)
+    if not step.pending:
+        return step  # also while a service has the database open
     with _explained(service, settings), Database.open(settings.database(service)) as database:
-        step = _step(service, database)
         migrate_database(database, f"todoku.{service}")
-        return msgspec.structs.replace(step, migrated=True)
+    return msgspec.structs.replace(step, migrated=True)
 
 
 def _step(service: ServiceName, database: "Database") -> Step:

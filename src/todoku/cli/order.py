@@ -36,6 +36,7 @@ Timeout = Annotated[
     Parameter(help="How many seconds to watch; without it, to the end.", show_default=False),
 ]
 FIND_OUT = "Look with `todoku order list` before you place it again."
+Source = Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)]
 Status = Annotated[OrderStatus | None, Parameter(name_transform=str, show_default=False)]
 
 
@@ -45,12 +46,12 @@ def place(
     user: str | None = None,
     address: str | None = None,
     currency: str | None = None,
-    source: Annotated[str | None, Parameter(name="--from")] = None,
-    watch: Annotated[bool, Parameter(negative="")] = False,
+    source: Source = None,
+    watch: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     timeout: Timeout = None,
     json: Json = False,
     url: Url = None,
-    inventory_url: Url = None,
+    inventory_url: Annotated[str | None, Parameter(show_default=False)] = None,
     addresses: Addresses = None,
 ) -> ExitCode:
     """Place an order.
@@ -62,15 +63,14 @@ def place(
     For example:
 
         todoku order place --user alice prod001:2@5000 prod002:1@3000
-        todoku order place --user alice prod001 --address '東京都千代田区1-1' --watch
+        todoku order place --user alice prod001 --address 千代田区1-1 --watch
         todoku order place --from order.json
         jq '.userId = "bob"' order.json | todoku order place --from - --json
 
     Parameters
     ----------
     items
-        What is ordered, each as PRODUCT:QUANTITY@PRICE. Without a quantity it is one piece;
-        without a price, the inventory is asked for it.
+        PRODUCT:QUANTITY@PRICE each; without a quantity one piece, without a price the inventory's.
     user
         Who orders: your own id for them.
     address
@@ -82,7 +82,7 @@ def place(
     watch
         Then watch the order to its end.
     inventory_url
-        Where the inventory is, for prices that are not given here.
+        Where the inventory service is, for prices that are not given here.
     """
     settings = settings_from(addresses).settings
     orders = client("orders", url, settings)
@@ -172,8 +172,8 @@ def list_orders(
         write_lines(found)
         return
     rows = [orders.read(raw, Order) for raw in found]
-    _print_rows(rows)
     if rows:
+        _print_rows(rows)
         suggest(f"todoku order show {rows[0].id}", "look at one of them")
     else:
         say("there are no such orders")
@@ -211,9 +211,7 @@ def watch(
     return _watch(orders, order_id, json=json, timeout_seconds=timeout)
 
 
-def _watch(
-    orders: Client, order_id: str, *, json: bool, timeout_seconds: float | None
-) -> ExitCode:
+def _watch(orders: Client, order_id: str, *, json: bool, timeout_seconds: float | None) -> ExitCode:
     # Drawing is for this command alone: the others start without it.
     from todoku.cli.follow import follow
     from todoku.cli.saga import ENDINGS
@@ -287,7 +285,7 @@ def _print(found: Order) -> None:
 
 
 def _print_rows(found: Sequence[Order]) -> None:
-    rows = table(KEY("id"), KEY("status"), NUMBER("total"), NUMBER("age"), TEXT("user"))
+    rows = table(KEY("id"), KEY("status"), NUMBER("total"), NUMBER("age"), TEXT("user"), gap=1)
     now = datetime.now(UTC)
     for each in found:
         total = money(each.total_amount, each.currency)

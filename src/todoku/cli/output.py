@@ -84,9 +84,9 @@ TEXT = Column
 """Columns: what is never shortened before the others are, numbers, and what is shortened."""
 
 
-def table(*columns: Column) -> Table:
-    """An empty table, without lines."""
-    return Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+def table(*columns: Column, gap: int = 2) -> Table:
+    """An empty table, without lines; `gap` spaces are between its columns."""
+    return Table(*columns, box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
 
 
 def cells(*values: str) -> Sequence[Text]:

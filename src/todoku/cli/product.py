@@ -1,6 +1,7 @@
 """`todoku product`: look at products and their stock, set them up, and restock them."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -54,21 +55,16 @@ def list_products(
     if json:
         write_lines(found)
         return
-    rows = table(
-        KEY("id"), TEXT("name"), NUMBER("price"), *map(NUMBER, ("stock", "reserved", "available"))
-    )
-    first = ""
-    for each in (inventory.read(raw, Product) for raw in found):
-        first = first or each.id
-        stock = (each.stock_quantity, each.reserved_quantity, each.available_quantity)
-        price = money(each.price, each.currency)
-        rows.add_row(*cells(each.id, each.name, price, *(f"{count:,}" for count in stock)))
-    console().print(rows)
-    if first:
-        suggest(f"todoku order place --user alice {shlex.quote(first)}", "order something")
+    products = [inventory.read(raw, Product) for raw in found]
+    if products:
+        _print_rows(products)
+        first = shlex.quote(products[0].id)
+        suggest(f"todoku order place --user alice {first}", "order something")
     else:
         say("there are no products")
-        suggest("todoku product set prod001 --name 'Super Keyboard' --price 5000 --stock 10", "make one")
+        suggest(
+            "todoku product set prod001 --name 'Super Keyboard' --price 5000 --stock 10", "make one"
+        )
 
 
 @product.command
@@ -211,6 +207,16 @@ def _existing(inventory: Client, product_id: str) -> Product:
             " --price.",
             exit_code=ExitCode.NOT_FOUND,
         ) from failure
+
+
+def _print_rows(products: Sequence[Product]) -> None:
+    numbers = map(NUMBER, ("price", "stock", "reserved", "available"))
+    rows = table(KEY("id"), TEXT("name"), *numbers)
+    for each in products:
+        stock = (each.stock_quantity, each.reserved_quantity, each.available_quantity)
+        price = money(each.price, each.currency)
+        rows.add_row(*cells(each.id, each.name, price, *(f"{count:,}" for count in stock)))
+    console().print(rows)
 
 
 def _print(inventory: Client, answer: bytes, *, json: bool) -> None:

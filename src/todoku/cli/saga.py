@@ -1,6 +1,6 @@
 """An order's history as a person reads it: who said what and when, what came late, what was undone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -22,7 +22,7 @@ from todoku.contracts import (
 )
 from todoku.orders.domain import OrderStatus
 
-STEPS: dict[str, int] = {
+STEPS: Mapping[str, int] = {
     OrderCreatedEvent.__name__: 0,
     StockReservedEvent.__name__: 1,
     StockReservationFailedEvent.__name__: 1,
@@ -39,14 +39,14 @@ AWAITED = {
 }
 """Whose turn it is after an event."""
 
-ENDINGS = {
+ENDINGS: Mapping[str, ExitCode] = {
     OrderStatus.COMPLETED: ExitCode.OK,
     OrderStatus.CANCELLED_NO_STOCK: ExitCode.NO_STOCK,
     OrderStatus.SHIPMENT_FAILED: ExitCode.SHIPMENT_FAILED,
 }
 """What the exit code says of each way in which an order ends."""
 
-STATUS_STYLES = {
+STATUS_STYLES: Mapping[str, str] = {
     OrderStatus.COMPLETED: "bold green",
     OrderStatus.CANCELLED_NO_STOCK: "bold red",
     OrderStatus.SHIPMENT_FAILED: "bold red",
@@ -55,8 +55,8 @@ SOURCE_STYLES = {"orders": "cyan", "inventory": "yellow", "shipping": "magenta"}
 LATE_STYLE = "bold yellow"
 COMPENSATION_STYLE = "bold magenta"
 
-DETAIL_INDENT = 33
-"""Below the type of the event: 12 columns of time, 9 of milliseconds, 9 of source, and spaces."""
+DETAIL_INDENT = 23
+"""Below the source of the event: after 12 columns of time, 9 of milliseconds, and spaces."""
 
 
 class Saga:
@@ -89,7 +89,7 @@ def _line(start: OrderEvent, event: OrderEvent) -> Text:
         (f"{clock_time(event.time)} {later(start.time, event.time):>9} ", "dim"),
         (f"{printable(event.source):<9} ", SOURCE_STYLES.get(event.source, "")),
         f"{printable(event.type):<27} ",
-        (printable(event.status), STATUS_STYLES.get(event.status, "")),  # type: ignore[call-overload]
+        (printable(event.status), STATUS_STYLES.get(event.status, "")),
     )
 
 

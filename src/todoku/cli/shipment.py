@@ -1,5 +1,6 @@
 """`todoku shipment`: look at the parcels."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -54,15 +55,10 @@ def list_shipments(
     if json:
         write_lines(found)
         return
-    rows = table(KEY("id"), KEY("status"), NUMBER("age"), TEXT("tracking or reason"))
-    now, first = datetime.now(UTC), ""
-    for each in (shipping.read(raw, Shipment) for raw in found):
-        first = first or each.id
-        outcome = each.tracking_number or each.reason or ""
-        rows.add_row(*cells(each.id, each.status, age(each.created_at, now), outcome))
-    console().print(rows)
-    if first:
-        suggest(f"todoku shipment show {first}", "look at one, and whose order it is")
+    shipments = [shipping.read(raw, Shipment) for raw in found]
+    if shipments:
+        _print_rows(shipments)
+        suggest(f"todoku shipment show {shipments[0].id}", "look at one, and whose order it is")
     else:
         say("there are no such shipments: one is opened once an order's stock is reserved")
 
@@ -107,3 +103,12 @@ def show(
     }
     console().print(grid((name, value) for name, value in rows.items() if value))
     suggest(f"todoku order watch {found.order_id}", "read the story of its order")
+
+
+def _print_rows(shipments: Sequence[Shipment]) -> None:
+    rows = table(KEY("id"), KEY("status"), NUMBER("age"), TEXT("tracking or reason"))
+    now = datetime.now(UTC)
+    for each in shipments:
+        outcome = each.tracking_number or each.reason or ""
+        rows.add_row(*cells(each.id, each.status, age(each.created_at, now), outcome))
+    console().print(rows)

@@ -8,9 +8,13 @@ from typing import Protocol
 ITEMS_NAMED_MAX = 8
 
 DECIMALS = {
-    **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
-    **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
-    **dict.fromkeys("CLF UYW".split(), 4),
+    currency: places
+    for places, currencies in {
+        0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+        3: "BHD IQD JOD KWD LYD OMR TND",
+        4: "CLF UYW",
+    }.items()
+    for currency in currencies.split()
 }
 """The decimal places of those currencies that do not have two. Source: ISO 4217, list one."""
 
@@ -71,7 +75,9 @@ def later(start: datetime, instant: datetime) -> str:
 
 def printable(text: str) -> str:
     """A text that does nothing to a terminal but to be read on one line."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _acts(character) else character for character in text)
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if _acts(character) else character for character in text
+    )
 
 
 def _acts(character: str) -> bool:

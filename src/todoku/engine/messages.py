@@ -10,11 +10,12 @@ from todoku.contracts import Envelope, Event, UnreadableEvent, read_envelope
 
 
 class Heard(msgspec.Struct, frozen=True, gc=False):
-    """An event from another service."""
+    """An event from another service; or one that is `recalled`, because our database has lost it."""
 
     delivery: Delivery
     envelope: Envelope
     event: Event
+    recalled: bool = False
 
 
 class Unreadable(msgspec.Struct, frozen=True, gc=False):

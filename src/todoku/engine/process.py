@@ -16,6 +16,7 @@ from todoku.engine.clock import Clock
 from todoku.engine.failpoints import Failpoint, pass_by
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import Asked, Heard, Receipt, Unreadable
+from todoku.engine.recovery import PAUSE_SECONDS, Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
 from todoku.engine.tables import EngineTables
@@ -117,7 +118,9 @@ class Process:
             batch_max=self.tuning.batch_max,
             failpoint=failpoint,
         )
+        self.recovery = Recovery(service, broker, database, tables.positions, run=run_read)
         self._subscription: Subscription | None = None
+        self._caught_up = False
         self._next_due_at: datetime | None = None
         self._effects: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
@@ -144,12 +147,7 @@ class Process:
         await self._broker.listen(
             f"receipts.{self.service.name}", self._receipted, group=self.service.name
         )
-        subjects = [event.subject for event in self.service.reactions]
-        if subjects:
-            self._subscription = await self._broker.subscribe(
-                self.service.name, subjects, self._deliver
-            )
-            self._subscription.want(self.tuning.credit)
+        self._loops.append(asyncio.create_task(self._begin_reading(), name="begin"))
         for name, step in (
             ("write", self.write_step),
             ("relay", self.relay.step),
@@ -160,7 +158,7 @@ class Process:
 
     async def failed(self) -> None:
         """Wait until a loop has failed, and raise why. A process whose loop has failed must end."""
-        done, _ = await asyncio.wait(self._loops, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(self._loops, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             if not task.cancelled():
                 task.result()
@@ -233,8 +231,47 @@ class Process:
             log.warning("housekeeping has to wait", error=str(error))
 
     def _room(self) -> int:
-        """How many more effects may be under way."""
-        return 0 if self._stopping else self.tuning.effects_max - len(self._effects)
+        """How many more effects may be under way; none before the database is known to be whole."""
+        if self._stopping or not self._caught_up:
+            return 0
+        return self.tuning.effects_max - len(self._effects)
+
+    async def _begin_reading(self) -> None:
+        """Read from the stream, once the broker answers; recover first, if the database lacks what
+        was settled before."""
+        while True:
+            try:
+                if await self.recovery.needed():
+                    await self._recover()
+                else:
+                    await self._subscribe()
+                break
+            except (BrokerError, DatabaseUnavailable) as error:
+                log.debug("reading has to wait", error=str(error))
+            await asyncio.sleep(PAUSE_SECONDS)
+        self._caught_up = True
+        self.mailbox.wake()
+
+    async def _recover(self) -> None:
+        log.warning("the database is older than the stream: it is told again what it has lost")
+        stream = await self._broker.progress([])
+        self._subscription = await self.recovery.recall(self._recall)
+        if self._subscription is not None:
+            self._subscription.want(self.tuning.credit)
+            await self.recovery.caught_up(self.recovery.durable, stream)
+            await self._subscription.stop()
+            await self._broker.forget(self.recovery.durable)
+        await self._broker.forget(self.service.name)
+        await self._subscribe()
+        await self.recovery.caught_up(self.service.name, stream)
+        log.warning("the database has caught up", sequence=stream.last_sequence)
+
+    async def _subscribe(self) -> None:
+        if subjects := [event.subject for event in self.service.reactions]:
+            self._subscription = await self._broker.subscribe(
+                self.service.name, subjects, self._deliver
+            )
+            self._subscription.want(self.tuning.credit)
 
     async def _commit(self, batch: Sequence[Any]) -> Outcome:
         """Commit the batch, however long the database is away; nothing of it is lost meanwhile."""
@@ -295,6 +332,20 @@ class Process:
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         self.mailbox.deliver([_read(delivery) for delivery in deliveries])
 
+    def _recall(self, deliveries: Sequence[Delivery]) -> None:
+        messages = [_read(delivery) for delivery in deliveries]
+        self.mailbox.deliver(
+            [
+                msgspec.structs.replace(message, recalled=True)
+                for message in messages
+                if isinstance(message, Heard)
+            ]
+        )
+        # What we said and cannot read, a newer version said: it is passed over.
+        unreadable = [m.delivery for m in messages if isinstance(m, Unreadable)]
+        if self._subscription is not None and unreadable:
+            self._subscription.ack(unreadable)
+
     def _receipted(self, body: bytes) -> None:
         try:
             message = _decode_receipt(body)
@@ -306,7 +357,11 @@ class Process:
     def _start_effect(self, effect: Any) -> None:
         task = asyncio.create_task(self._have_effect(effect))
         self._effects.add(task)
-        task.add_done_callback(self._effects.discard)
+        task.add_done_callback(self._end_effect)
+
+    def _end_effect(self, task: asyncio.Task[None]) -> None:
+        self._effects.discard(task)
+        self.mailbox.wake()  # There is room again for what is due.
 
     async def _have_effect(self, effect: Any) -> None:
         """Call the outside. What comes back is a command; an error leaves the claim to fall due again."""

@@ -40,6 +40,12 @@ def create_first_tables() -> None:
         sqlite_strict=True,
     )
     op.create_table(
+        "stream_positions",
+        sa.Column("incarnation", sa.Text, primary_key=True),
+        sa.Column("sequence", Integer64, nullable=False),
+        sqlite_strict=True,
+    )
+    op.create_table(
         "dead_letters",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("subject", sa.Text, nullable=False),

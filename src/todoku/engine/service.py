@@ -65,6 +65,8 @@ class Agenda:
 class Service:
     """The story of a service: who reacts to what.
 
+    `recalls` are decisions too: they take the service's own word for what its database has lost;
+    with them go the reactions that undo or end it, so that both are replayed as they came.
     `reactions` decide on events of others, `commands` on what is asked of this service, the `agenda`
     on what has waited long enough. An effect that a decision returns is carried out by `effects`
     after the commit; what comes back is the next command.
@@ -76,6 +78,7 @@ class Service:
     commands: Mapping[type[Any], Decide] = field(default_factory=dict)
     agenda: Agenda | None = None
     effects: Mapping[type[Any], Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)
+    recalls: Mapping[type[Event], Decide] = field(default_factory=dict)
 
 
 class Topology:

@@ -245,6 +245,30 @@ class Leases:
         return list(connection.scalars(select(self.table.c.owner).order_by(self.table.c.owner)))
 
 
+class StreamPositions:
+    """How far into each life of the stream this database has come: the last place it has settled."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.table = table(
+            "stream_positions",
+            metadata,
+            Column("incarnation", Text, primary_key=True),
+            Column("sequence", Integer64, nullable=False),
+        )
+        self._reach = upsert(self.table, ["incarnation"], ["sequence"])
+        self._reached = select(self.table.c.sequence).where(
+            self.table.c.incarnation == bindparam("incarnation")
+        )
+
+    def reach(self, connection: Connection, incarnation: str, sequence: int) -> None:
+        """Note the last place that was settled."""
+        connection.execute(self._reach, {"incarnation": incarnation, "sequence": sequence})
+
+    def reached(self, connection: Connection, incarnation: str) -> int:
+        """The last place that was settled in that life of the stream; 0 if none was."""
+        return connection.scalar(self._reached, {"incarnation": incarnation}) or 0
+
+
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that could not be dealt with, kept whole. `attempts` counts its deliveries."""
 
@@ -297,4 +321,5 @@ class EngineTables:
         self.inbox = Inbox(metadata)
         self.outbox = Outbox(metadata)
         self.leases = Leases(metadata)
+        self.positions = StreamPositions(metadata)
         self.dead_letters = DeadLetters(metadata)

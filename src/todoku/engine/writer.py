@@ -2,7 +2,7 @@
 
 import hashlib
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -103,6 +103,7 @@ class Writer:
         self._position = 0
         self._position_certain = True
         self._due_again: dict[str, datetime] = {}
+        self._reached = ("", 0)
 
     @property
     def position(self) -> int:
@@ -206,6 +207,8 @@ class Writer:
             receipts = [message for message in batch if isinstance(message, Receipt)]
             # A receipt that the database refuses is dropped: it costs one repeat.
             self._write_books(connection, work, [] if refusal else receipts)
+            if not any(message.recalled for message in fresh):
+                self._note_position(connection, (*work.outcome.acks, *work.outcome.terms))
             work.outcome.next_due_at = self._next_due_at(connection, now)
             self._failpoint("before-commit")
         self._failpoint("after-commit")
@@ -264,6 +267,19 @@ class Writer:
             ((event_id, receipt.reader) for receipt in receipts for event_id in receipt.ids),
         )
         self._tables.dead_letters.park(connection, work.parked, work.now)
+
+    def _note_position(self, connection: Connection, settled: Iterable[Delivery]) -> None:
+        """Note how far into the stream this database has come, so that a backup of it can tell."""
+        last = max(settled, key=lambda delivery: delivery.sequence, default=None)
+        if last is None:
+            return
+        incarnation, reached = self._reached
+        if incarnation != last.incarnation:
+            reached = self._tables.positions.reached(connection, last.incarnation)
+        if last.sequence > reached:
+            self._tables.positions.reach(connection, last.incarnation, last.sequence)
+            # Should the commit fail, the next one notes less than it could: that is harmless.
+            self._reached = last.incarnation, last.sequence
 
     def _next_due_at(self, connection: Connection, now: datetime) -> datetime | None:
         if self._service.agenda is None:
@@ -348,7 +364,7 @@ class _Work:
     def react(self, world: World, message: Heard) -> None:
         """Decide on an event; one that fails is tried again later, and in the end parked."""
         envelope = message.envelope
-        decide = self.service.reactions.get(type(message.event))
+        decide = self._decision_on(message)
         if decide is None:
             # A durable keeps the subjects of the version that made it, and that one reacted to more.
             self._settle(message)
@@ -366,6 +382,12 @@ class _Work:
             self._set_back(message, error, self.patience.failing_attempts_max)
         else:
             self._settle(message)
+
+    def _decision_on(self, message: Heard) -> Decide | None:
+        if not message.recalled:
+            return self.service.reactions.get(type(message.event))
+        recall, time = self.service.recalls[type(message.event)], message.envelope.time
+        return lambda state, event, _: recall(state, event, time)
 
     def attend(self, world: World, due: Due) -> bool:
         """Decide on what is due; whether that went well."""
@@ -430,9 +452,10 @@ class _Work:
         return has_room and due_at is not None and due_at <= self.now
 
     def _settle(self, message: Heard) -> None:
-        self.settled.append(message.envelope.id)
         self.outcome.acks.append(message.delivery)
-        self.outcome.receipt(message.envelope)
+        if message.envelope.source != self.service.name:
+            self.settled.append(message.envelope.id)
+            self.outcome.receipt(message.envelope)
 
     def _set_back(self, message: Heard, error: Exception, attempts_max: int) -> None:
         if message.delivery.attempt < attempts_max:

@@ -41,6 +41,10 @@ class TooMuchStock(StockError):
     """More pieces than can be counted exactly."""
 
 
+class StockLost(StockError):
+    """Stock that was promised is not in the books: they are older than the promise."""
+
+
 class UnknownReservation(StockError):
     """There is no reservation for this order."""
 
@@ -184,6 +188,46 @@ def reserve_stock(
             shipping_address=event.shipping_address,
         )
     ]
+
+
+def recall_reservation(
+    stock: Stock, event: StockReservedEvent, time: datetime
+) -> tuple[Stock, list[Event]]:
+    """Set aside what we once said was set aside, because our database has lost it."""
+    if stock.reservation is not None:
+        return stock, []
+    lines = tuple(Line(item.product_id, item.quantity) for item in event.items)
+    if shortages := _shortages(stock.products, lines):
+        raise StockLost(
+            f"Order {event.order_id} was promised stock that is no longer in the books: "
+            f"{_explain(shortages)}. Restock what came in after the backup, then try again."
+        )
+    return Stock(
+        products=_moved(stock.products, lines, time, reserved=+1),
+        reservation=Reservation(
+            order_id=event.order_id,
+            lines=lines,
+            state=ReservationState.RESERVED,
+            created_at=time,
+            updated_at=time,
+        ),
+    ), []
+
+
+def recall_refusal(
+    stock: Stock, event: StockReservationFailedEvent, time: datetime
+) -> tuple[Stock, list[Event]]:
+    """Refuse what we once refused, because our database has lost it."""
+    if stock.reservation is not None:
+        return stock, []
+    refused = Reservation(
+        order_id=event.order_id,
+        lines=tuple(Line(item.product_id, item.requested_quantity) for item in event.failed_items),
+        state=ReservationState.REFUSED,
+        created_at=time,
+        updated_at=time,
+    )
+    return Stock(products={}, reservation=refused), []
 
 
 def deduct_stock(

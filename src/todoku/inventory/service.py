@@ -4,6 +4,7 @@ from todoku.contracts import (
     OrderCreatedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
+    StockReservationFailedEvent,
     StockReservedEvent,
 )
 from todoku.engine import Service
@@ -11,6 +12,8 @@ from todoku.inventory.domain import (
     Restock,
     SetProduct,
     deduct_stock,
+    recall_refusal,
+    recall_reservation,
     release_stock,
     reserve_stock,
     restock,
@@ -24,6 +27,12 @@ inventory = Service(
     commands={SetProduct: set_product, Restock: restock},
     reactions={
         OrderCreatedEvent: reserve_stock,
+        ShipmentCompletedEvent: deduct_stock,
+        ShipmentFailedEvent: release_stock,
+    },
+    recalls={
+        StockReservedEvent: recall_reservation,
+        StockReservationFailedEvent: recall_refusal,
         ShipmentCompletedEvent: deduct_stock,
         ShipmentFailedEvent: release_stock,
     },

@@ -18,7 +18,7 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.contracts import Envelope, OrderCreatedEvent
+from todoku.contracts import Envelope, OrderCreatedEvent, StockReservedEvent
 from todoku.database import Integer64, Many, Timestamp, table, to_microseconds
 from todoku.engine import EngineTables
 from todoku.inventory.domain import (
@@ -34,6 +34,10 @@ from todoku.inventory.domain import (
 
 LOCATION = "main"
 """The one place where stock lies; keys allow for more."""
+
+PARAMETERS_MAX = 10_000
+"""How many products one statement names: SQLite may take 32,766 parameters, PostgreSQL 65,535, and a
+batch of the largest orders names more."""
 
 metadata = MetaData()
 
@@ -199,7 +203,7 @@ def list_products(connection: Connection, after: str, limit: int) -> list[Produc
 def _product_ids(subject: Any) -> set[str]:
     """The products that a subject names itself; others are found through the order's reservation."""
     match subject:
-        case OrderCreatedEvent():
+        case OrderCreatedEvent() | StockReservedEvent():
             return {item.product_id for item in subject.items}
         case SetProduct() | Restock():
             return {subject.product_id}
@@ -226,10 +230,14 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
 
 
 def _read_products(connection: Connection, ids: set[str]) -> dict[str, Product]:
-    if not ids:
-        return {}
-    found = connection.execute(_load_products, {"ids": sorted(ids)})
-    return {row.id: _product(row) for row in found}
+    ordered = sorted(ids)
+    return {
+        row.id: _product(row)
+        for first in range(0, len(ordered), PARAMETERS_MAX)
+        for row in connection.execute(
+            _load_products, {"ids": ordered[first : first + PARAMETERS_MAX]}
+        )
+    }
 
 
 def _save_products(connection: Connection, world: InventoryWorld) -> None:

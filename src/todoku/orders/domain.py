@@ -121,6 +121,25 @@ def place_order(
     ]
 
 
+def recall_order(
+    order: Order | None, event: OrderCreatedEvent, time: datetime
+) -> tuple[Order, list[Event]]:
+    """Take an order from our own word at its `time`, because our database has lost it."""
+    if order is not None:
+        return order, []
+    return Order(
+        id=event.order_id,
+        user_id=event.user_id,
+        items=event.items,
+        total_amount=event.total_amount,
+        currency=event.currency,
+        shipping_address=event.shipping_address,
+        status=OrderStatus.PENDING,
+        created_at=time,
+        updated_at=time,
+    ), []
+
+
 def one_line_a_product(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
     """Add up the lines of the same product, in the order in which the products first appear."""
     if not items:

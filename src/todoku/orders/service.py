@@ -17,6 +17,7 @@ from todoku.orders.domain import (
     fail,
     note_shipment,
     place_order,
+    recall_order,
 )
 from todoku.orders.store import OrdersStore
 
@@ -31,4 +32,5 @@ orders = Service(
         ShipmentCompletedEvent: complete,
         ShipmentFailedEvent: fail,
     },
+    recalls={OrderCreatedEvent: recall_order},
 )

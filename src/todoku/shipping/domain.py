@@ -144,6 +144,41 @@ def initiate_shipment(
     ]
 
 
+def recall_completed(
+    shipment: Shipment | None, event: ShipmentCompletedEvent, time: datetime
+) -> tuple[Shipment, list[Event]]:
+    """Take from our own word that the carrier has the parcel: our database has lost it."""
+    if shipment is not None and shipment.due_at is None:
+        return shipment, []  # It has ended: the backup had it.
+    completed, _ = _complete(shipment or _recalled(event, time), event.tracking_number, time)
+    return completed, []
+
+
+def recall_failed(
+    shipment: Shipment | None, event: ShipmentFailedEvent, time: datetime
+) -> tuple[Shipment, list[Event]]:
+    """Take from our own word that the carrier refused the parcel: our database has lost it."""
+    if shipment is not None and shipment.due_at is None:
+        return shipment, []  # It has ended: the backup had it.
+    failed, _ = _fail(shipment or _recalled(event, time), event.reason, time)
+    return failed, []
+
+
+def _recalled(event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetime) -> Shipment:
+    """A shipment as far as its ending tells; the address is no longer needed."""
+    return Shipment(
+        id=event.shipment_id,
+        order_id=event.order_id,
+        items=event.items,
+        shipping_address="",
+        status=ShipmentStatus.BOOKING,
+        attempts=1,
+        due_at=time,
+        created_at=time,
+        updated_at=time,
+    )
+
+
 def when_due(shipment: Shipment, now: datetime) -> tuple[Shipment, list[BookParcel]]:
     """Claim the call to the carrier, for the first time or again after a claim without an answer."""
     if shipment.due_at is None or shipment.due_at > now:

@@ -4,7 +4,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from todoku.contracts import ShipmentInitiatedEvent, StockReservedEvent
+from todoku.contracts import (
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    StockReservedEvent,
+)
 from todoku.engine import Agenda, Service
 from todoku.shipping.carriers import Carrier
 from todoku.shipping.domain import (
@@ -12,6 +17,8 @@ from todoku.shipping.domain import (
     RecordAnswer,
     Unknown,
     initiate_shipment,
+    recall_completed,
+    recall_failed,
     record_answer,
     when_due,
 )
@@ -28,6 +35,10 @@ def shipping(carrier: Carrier, pickup_delay: Callable[[str], timedelta]) -> Serv
         agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=when_due),
         effects={BookParcel: partial(book_parcel, carrier)},
         commands={RecordAnswer: record_answer},
+        recalls={
+            ShipmentCompletedEvent: recall_completed,
+            ShipmentFailedEvent: recall_failed,
+        },
     )
 
 

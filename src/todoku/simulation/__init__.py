@@ -2,5 +2,6 @@
 
 from todoku.simulation.promise import Failure
 from todoku.simulation.run import Plan, Result, replay, simulate
+from todoku.simulation.shrink import shrink
 
-__all__ = ["Failure", "Plan", "Result", "replay", "simulate"]
+__all__ = ["Failure", "Plan", "Result", "replay", "shrink", "simulate"]

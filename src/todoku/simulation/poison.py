@@ -67,9 +67,9 @@ def _stranger(dice: Random, _: type[Event]) -> Outgoing:
 
 def _refused(dice: Random, _: type[Event]) -> Outgoing:
     """An order that the inventory's tables refuse."""
-    item = OrderedItem(product_id="prod0", quantity=0, price=100)
+    item = OrderedItem(product_id="prod0", quantity=2**63, price=100)
     event = OrderCreatedEvent(
-        order_id=_draw_id(dice), user_id="nobody", items=(item,), total_amount=0
+        order_id=_draw_id(dice), user_id="nobody", items=(item,), total_amount=1
     )
     return Outgoing(event.subject, encode(seal(event, START)))
 

@@ -28,7 +28,6 @@ TUNING = Tuning(
     batch_max=8,
     credit=16,
     window_max=16,
-    inbox_retention_seconds=90.0,
     effect_timeout_seconds=10.0,
     patience=Patience(failing_attempts_max=3, unknown_attempts_max=4, backoff_seconds_max=4.0),
 )
@@ -226,6 +225,7 @@ class Node:
         faults: Faults,
         promise: Promise,
         trace: Trace,
+        tuning: Tuning,
         random: Random,
     ) -> None:
         self.service = service
@@ -236,6 +236,7 @@ class Node:
         self._faults = faults
         self._promise = promise
         self._trace = trace
+        self._tuning = tuning
         self._random = random
         self._line: Line | None = None
         self._cut_off = False
@@ -320,7 +321,7 @@ class Node:
             clock=VirtualClock(offset),
             run_write=write,
             run_read=_at_once,
-            tuning=TUNING,
+            tuning=self._tuning,
             failpoint=self._failpoint,
         )
 

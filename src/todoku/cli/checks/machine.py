@@ -16,8 +16,8 @@ from todoku.cli.checks import Finding, ok, warning, wrong
 from todoku.cli.holders import holder
 from todoku.settings import SERVICES, Settings
 
-SQLITE_VERSION_MIN = (3, 38)
-"""STRICT tables came with 3.37, and RETURNING before that; 3.38 is what is tested."""
+SQLITE_VERSION_MIN = (3, 37)
+"""The first version with STRICT tables."""
 
 SPARE_BYTES = 2**30
 SPARE_BYTES_MIN = 100 * 2**20
@@ -47,7 +47,9 @@ def _sqlite() -> Finding:
     if sqlite3.sqlite_version_info >= SQLITE_VERSION_MIN:
         return ok("sqlite", sqlite3.sqlite_version)
     wanted = ".".join(map(str, SQLITE_VERSION_MIN))
-    return wrong("sqlite", sqlite3.sqlite_version, fix=f"use a Python with SQLite {wanted} or newer")
+    return wrong(
+        "sqlite", sqlite3.sqlite_version, fix=f"use a Python with SQLite {wanted} or newer"
+    )
 
 
 def _nats_server() -> Finding:

@@ -1,0 +1,110 @@
+"""The `todoku` program, called as a script or a person calls it."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from todoku.cli.exit_codes import ExitCode
+
+BOUND_SECONDS = 60.0
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a command wrote, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def object(self) -> Any:
+        """Stdout as one JSON value."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """Stdout as a JSON value a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Calls `todoku` in a folder, with an environment of its own."""
+
+    folder: Path
+    environment: Mapping[str, str] = {}
+
+    def __call__(self, *words: str, stdin: str = "", **variables: str) -> Said:
+        """Run a command as a script does: with pipes."""
+        ended = subprocess.run(
+            self._argv(words),
+            cwd=self.folder,
+            env=self._variables(variables),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=BOUND_SECONDS,
+            check=False,
+        )
+        return Said(ended.returncode, ended.stdout, ended.stderr)
+
+    def ok(self, *words: str, stdin: str = "") -> Said:
+        """The same, where nothing may go wrong."""
+        said = self(*words, stdin=stdin)
+        assert said.code == ExitCode.OK, said
+        return said
+
+    def at_terminal(self, *words: str, **variables: str) -> Said:
+        """Run a command as a person does: what it writes all comes in `out`."""
+        with self.started(*words, terminal=True, **variables) as (process, output):
+            written = b"".join(_read(output))
+            return Said(process.wait(BOUND_SECONDS), written.decode(), "")
+
+    @contextmanager
+    def started(
+        self, *words: str, terminal: bool = False, **variables: str
+    ) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+        """A running command, and a descriptor from which everything that it writes is read."""
+        output, theirs = pty.openpty() if terminal else os.pipe()
+        process = subprocess.Popen(
+            self._argv(words),
+            cwd=self.folder,
+            env=self._variables({"TERM": "xterm", **variables}),
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        try:
+            yield process, output
+        finally:
+            process.kill()
+            process.wait(BOUND_SECONDS)
+            os.close(output)
+
+    def _argv(self, words: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "todoku", *words]
+
+    def _variables(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Nothing of whoever runs the tests but what a program needs."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return {**kept, "TZ": "Asia/Tokyo", **self.environment, **variables}
+
+
+def _read(output: int) -> Iterator[bytes]:
+    """What comes from a descriptor until nobody writes to it any more."""
+    while True:
+        try:
+            part = os.read(output, 65_536)
+        except OSError:  # how a terminal says that the other end is closed
+            return
+        if not part:
+            return
+        yield part

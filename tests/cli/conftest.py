@@ -1,0 +1,44 @@
+"""One running Todoku for all tests of commands that ask the services."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from calling import Caller
+from end_to_end.running import Up, up
+
+from todoku.settings import SERVICES
+
+
+@pytest.fixture(scope="session")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
+) -> Iterator[Up]:
+    """A running `todoku up`, whose carrier is quick and takes every second parcel."""
+    folder = tmp_path_factory.mktemp("running")
+    flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "0.5")
+    with up(folder, free_ports(4), *flags) as running:
+        running.heard.until("todoku is ready in ")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def settings_of_running(running: Up, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables with which commands find the running Todoku, and `plenty` of a product in it."""
+    names = [*(f"TODOKU_{service.upper()}_PORT" for service in SERVICES), "TODOKU_NATS_PORT"]
+    variables = dict(zip(names, map(str, running.ports), strict=True))
+    words = ("product", "set", "plenty", "--name", "豊富", "--price", "5", "--stock", "1000000")
+    Caller(tmp_path_factory.getbasetemp(), variables).ok(*words)
+    return variables
+
+
+@pytest.fixture
+def todoku(settings_of_running: dict[str, str], tmp_path: Path) -> Caller:
+    """Calls commands that ask the running Todoku."""
+    return Caller(tmp_path, settings_of_running)
+
+
+@pytest.fixture
+def todoku_alone(tmp_path: Path) -> Caller:
+    """Calls commands where nothing runs."""
+    return Caller(tmp_path)

@@ -1,0 +1,186 @@
+"""Whatever answers, or does not, is told in a sentence that says what to do."""
+
+import socket
+import threading
+
+import pytest
+from scripted import Scripted, answering, problem
+
+from todoku.cli.answers import Order
+from todoku.cli.client import Client
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+
+
+def failure_of(url: str, *, method: str = "GET", find_out: str = "") -> CommandFailed:
+    client = Client("orders", url, timeout_seconds=5)
+    with pytest.raises(CommandFailed) as raised:
+        client.ask(method, "/orders", b"{}" if method == "POST" else None, find_out=find_out)
+    return raised.value
+
+
+def test_nobody_there_says_where_and_what_to_try() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+    failure = failure_of(url)
+
+    assert failure.exit_code is ExitCode.UNREACHABLE
+    for word in (url, "Connection refused", "`todoku up`", "--orders-port", "--url"):
+        assert word in str(failure)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost", "localhost:8080", "ftp://a", "http://", "http://a:b", "http://a/?b"]
+)
+def test_what_is_no_address_is_a_usage_error(url: str) -> None:
+    with pytest.raises(CommandFailed, match=r"write it as http://HOST:PORT") as raised:
+        Client("orders", url)
+
+    assert raised.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("url", ["http://a..b:80", "http://" + "a" * 70])
+def test_a_name_that_no_host_can_have_is_unreachable(url: str) -> None:
+    assert failure_of(url).exit_code is ExitCode.UNREACHABLE
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    assert "secret" not in str(failure_of("http://me:secret@127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Scripted(b"<html>", content_type="text/html"),
+        Scripted(b"{}", status=404),
+        Scripted(b"moved", status=301, content_type="text/plain"),
+        problem(404, "unknown-address", "There is nothing at this address", "See /docs."),
+        Scripted(b"oh no", status=502, content_type="application/problem+json"),
+    ],
+)
+def test_what_is_not_todoku_is_told_from_it(answer: Scripted) -> None:
+    with answering(answer) as server:
+        failure = failure_of(server.url)
+
+    assert failure.exit_code is ExitCode.UNREACHABLE
+    assert f"what answers at {server.url} is not the orders service" in str(failure)
+    assert "--url" in str(failure)
+
+
+def test_what_does_not_speak_http_is_told_from_todoku() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"INFO {}\r\n")
+                connection.recv(65_536)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        failure = failure_of(f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+
+    assert failure.exit_code is ExitCode.UNREACHABLE
+    assert "something else than HTTP" in str(failure)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'{"id": 5}'])
+def test_json_of_another_kind_is_not_todoku(body: bytes) -> None:
+    with answering(Scripted(body)) as server:
+        client = Client("orders", server.url)
+
+        with pytest.raises(CommandFailed, match="this version cannot read") as raised:
+            client.read(client.get("/orders/1"), Order)
+
+    assert raised.value.exit_code is ExitCode.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("status", "slug", "code"),
+    [
+        (400, "invalid-parameter", ExitCode.REFUSED),
+        (404, "unknown-order", ExitCode.NOT_FOUND),
+        (409, "stock-not-settable", ExitCode.REFUSED),
+        (422, "invalid-body", ExitCode.REFUSED),
+        (500, "internal-error", ExitCode.FAILED),
+        (503, "overloaded", ExitCode.BUSY),
+        (503, "database-unavailable", ExitCode.BUSY),
+        (503, "outcome-unknown", ExitCode.OUTCOME_UNKNOWN),
+    ],
+)
+def test_the_exit_code_says_what_kind_of_problem_it_is(
+    status: int, slug: str, code: ExitCode
+) -> None:
+    with answering(problem(status, slug, "A title", "What to do.")) as server:
+        failure = failure_of(server.url)
+
+    assert failure.exit_code is code
+    assert str(failure) == (
+        f"todoku: A title\n  What to do.\n  More about it: {server.url}/problems/{slug}"
+    )
+
+
+def test_a_problem_says_what_is_wrong_where_and_what_to_do() -> None:
+    errors = [{"detail": "Must be at least 1.", "pointer": "#/items/0/quantity"}]
+    with answering(problem(422, "invalid-body", "A title", "Long.", errors=errors)) as server:
+        failure = failure_of(server.url)
+
+    assert "  #/items/0/quantity: Must be at least 1.\n" in str(failure)
+    assert "Long." not in str(failure)
+
+
+def test_nothing_in_a_problem_acts_on_the_terminal() -> None:
+    with answering(problem(422, "x", "\x1b[2J", "\x1b]0;evil\x07")) as server:
+        failure = failure_of(server.url)
+
+    assert "\x1b" not in str(failure)
+
+
+def test_a_question_that_breaks_off_may_be_asked_again() -> None:
+    with answering(Scripted(b"{}", cut_short=True)) as server:
+        failure = failure_of(server.url)
+
+    assert failure.exit_code is ExitCode.UNREACHABLE
+    assert "Try again" in str(failure)
+
+
+def test_when_a_proxy_gives_up_nobody_knows_what_became_of_a_command() -> None:
+    with answering(Scripted(b"<html>", status=504, content_type="text/html")) as server:
+        asked = failure_of(server.url)
+        sent = failure_of(server.url, method="POST", find_out="Look first.")
+
+    assert asked.exit_code is ExitCode.UNREACHABLE
+    assert sent.exit_code is ExitCode.OUTCOME_UNKNOWN
+    assert "504" in str(sent)
+
+
+def test_a_command_that_breaks_off_says_how_to_find_out_what_became_of_it() -> None:
+    with answering(Scripted(b"{}", cut_short=True)) as server:
+        failure = failure_of(server.url, method="POST", find_out="Look first.")
+
+    assert failure.exit_code is ExitCode.OUTCOME_UNKNOWN
+    assert "It may have been carried out. Look first." in str(failure)
+
+
+def test_a_list_is_asked_for_page_by_page_and_no_further_than_wanted() -> None:
+    pages = (
+        Scripted(b'{"items": [1, 2], "nextCursor": "abc"}'),
+        Scripted(b'{"items": [3], "nextCursor": "def"}'),
+    )
+    with answering(*pages) as server:
+        client = Client("orders", server.url + "/behind/a/proxy/")
+        found = list(client.list("/orders", {"userId": "a b", "status": None}, items_max=3))
+
+    assert found == [b"1", b"2", b"3"]
+    assert [request for request, _ in server.asked] == [
+        "GET /behind/a/proxy/orders?userId=a+b&limit=3",
+        "GET /behind/a/proxy/orders?userId=a+b&limit=1&cursor=abc",
+    ]
+
+
+def test_the_last_page_ends_a_list() -> None:
+    with answering(Scripted(b'{"items": [1], "nextCursor": null}')) as server:
+        assert list(Client("orders", server.url).list("/orders", {}, items_max=1_000)) == [b"1"]
+        assert len(server.asked) == 1

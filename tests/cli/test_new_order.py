@@ -1,0 +1,91 @@
+"""An order is typed in a line, and what it leaves out is looked up."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from todoku.cli.answers import Product
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.new_order import TypedItem, parse_item, typed_order
+
+
+def product(product_id: str, price: int, currency: str = "JPY") -> Product:
+    return Product(
+        id=product_id,
+        name="a product",
+        price=price,
+        currency=currency,
+        stock_quantity=1,
+        reserved_quantity=0,
+        available_quantity=1,
+        updated_at=datetime(2026, 11, 22, tzinfo=UTC),
+    )
+
+
+def nobody(product_id: str) -> Product:
+    raise AssertionError(f"{product_id} is looked up")
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        ("prod001:2@5000", TypedItem("prod001", 2, 5_000)),
+        ("prod001:2", TypedItem("prod001", 2, None)),
+        ("prod001@5000", TypedItem("prod001", 1, 5_000)),
+        ("a.b_c-1", TypedItem("a.b_c-1", 1, None)),
+        ("prod001:0@0", TypedItem("prod001", 0, 0)),  # whether that is allowed, the service says
+    ],
+)
+def test_an_item_is_product_quantity_and_price(text: str, item: TypedItem) -> None:
+    assert parse_item(text) == item
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":2", "@5", "a:b", "a:-1", "a:1.5", "a@", "a:1@2@3", "a:٣", "a b", "a:" + "9" * 20]
+)
+def test_what_is_no_item_is_refused_with_the_way_to_write_one(text: str) -> None:
+    with pytest.raises(CommandFailed, match="write PRODUCT:QUANTITY@PRICE") as failure:
+        parse_item(text)
+
+    assert failure.value.exit_code is ExitCode.USAGE
+
+
+def test_nothing_is_looked_up_or_added_where_all_is_said() -> None:
+    body = typed_order(
+        "alice", [TypedItem("a", 2, 5)], address=None, currency=None, look_up=nobody
+    )
+
+    items = [{"productId": "a", "quantity": 2, "price": 5}]
+    assert json.loads(body) == {"userId": "alice", "items": items}
+
+
+def test_missing_prices_are_looked_up_once_a_product_and_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = []
+
+    def look_up(product_id: str) -> Product:
+        asked.append(product_id)
+        return product(product_id, 599, "EUR")
+
+    items = [TypedItem("a", 1, None), TypedItem("a", 2, None), TypedItem("b", 3, 7)]
+    order = json.loads(
+        typed_order("alice", items, address="東京", currency=None, look_up=look_up)
+    )
+
+    assert asked == ["a"]
+    assert [item["price"] for item in order["items"]] == [599, 599, 7]
+    assert (order["currency"], order["shippingAddress"]) == ("EUR", "東京")
+    assert capsys.readouterr().err == "todoku: a costs 5.99 EUR, says the inventory\n"
+
+
+def test_prices_in_two_currencies_make_no_order() -> None:
+    catalogue = {"a": product("a", 1, "EUR"), "b": product("b", 1, "JPY")}
+    items = [parse_item("a"), parse_item("b")]
+
+    with pytest.raises(CommandFailed, match="EUR and JPY"):
+        typed_order("alice", items, address=None, currency=None, look_up=catalogue.__getitem__)
+    with pytest.raises(CommandFailed, match="EUR and USD"):
+        typed_order("alice", items[:1], address=None, currency="USD", look_up=catalogue.__getitem__)

@@ -1,0 +1,168 @@
+"""An order's history is drawn so that one sees who said what, what came late and what is undone."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from todoku.cli.answers import OrderEvent
+from todoku.cli.saga import ENDINGS, STEPS, Saga
+from todoku.contracts import (
+    EVENTS,
+    Event,
+    FailedItem,
+    OrderCreatedEvent,
+    OrderedItem,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    ShippedItem,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.orders.domain import OrderStatus
+
+START = datetime(2026, 11, 22, 3, 4, 5, 678_000, tzinfo=UTC)
+ORDER = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
+SHIPPED = (ShippedItem(product_id="prod001", quantity=2),)
+
+CREATED = OrderCreatedEvent(
+    order_id=ORDER,
+    user_id="山田太郎",
+    items=(OrderedItem(product_id="prod001", quantity=2, price=5_000),),
+    total_amount=10_000,
+)
+RESERVED = StockReservedEvent(
+    order_id=ORDER, items=(ReservedItem(product_id="prod001", quantity=2),)
+)
+REFUSED = StockReservationFailedEvent(
+    order_id=ORDER,
+    reason="too little",
+    failed_items=(
+        FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),
+    ),
+)
+INITIATED = ShipmentInitiatedEvent(order_id=ORDER, shipment_id=ORDER)
+COMPLETED = ShipmentCompletedEvent(
+    order_id=ORDER, shipment_id=ORDER, tracking_number="SIM-1", items=SHIPPED
+)
+FAILED = ShipmentFailedEvent(order_id=ORDER, shipment_id=ORDER, reason="no room", items=SHIPPED)
+
+
+def heard(*told: tuple[Event, str]) -> list[OrderEvent]:
+    """Events as the orders service lists them, ten milliseconds apart."""
+    return [
+        OrderEvent(
+            sequence=n + 1,
+            type=type(event).__name__,
+            source=event.publisher,
+            time=START + timedelta(milliseconds=10 * n),
+            status=status,
+            data=msgspec.Raw(msgspec.json.encode(event)),
+        )
+        for n, (event, status) in enumerate(told)
+    ]
+
+
+def drawn(events: Sequence[OrderEvent], *, width: int = 80) -> list[str]:
+    console, saga = Console(width=width, markup=False, highlight=False), Saga()
+    with console.capture() as capture:
+        for event in events:
+            console.print(saga.draw(event))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_each_event_says_when_who_what_and_where_the_order_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = drawn(heard((CREATED, "PENDING"), (RESERVED, "AWAITING_SHIPMENT")))
+
+    local = START.astimezone()
+    assert lines[0].split() == [
+        *(f"{local:%H:%M:%S}.678", "+0", "ms"),
+        *("orders", "OrderCreatedEvent", "PENDING"),
+    ]
+    assert lines[1].strip() == "山田太郎 orders prod001 ×2 for 10,000 JPY"
+    assert lines[2].split()[1:] == [
+        *("+10", "ms", "inventory", "StockReservedEvent", "AWAITING_SHIPMENT")
+    ]
+    assert lines[3].strip() == "sets aside prod001 ×2"
+
+
+def test_a_failed_shipment_says_what_is_released() -> None:
+    lines = drawn(heard((CREATED, "PENDING"), (FAILED, "SHIPMENT_FAILED")))
+
+    assert "no room" in lines[-2]
+    assert lines[-1].strip() == "↩ compensation: inventory releases prod001 ×2"
+
+
+def test_a_refusal_says_what_was_wanted_and_what_there_was() -> None:
+    lines = drawn(heard((CREATED, "PENDING"), (REFUSED, "CANCELLED_NO_STOCK")))
+
+    assert [line.strip() for line in lines[-2:]] == [
+        "prod001: 2 wanted, 1 available",
+        "nothing is set aside for this order",
+    ]
+
+
+def test_only_what_was_overtaken_is_marked_as_late() -> None:
+    events = heard(
+        (CREATED, "PENDING"),
+        (INITIATED, "AWAITING_SHIPMENT"),
+        (RESERVED, "AWAITING_SHIPMENT"),
+        (COMPLETED, "COMPLETED"),
+    )
+
+    lines = drawn(events)
+
+    late = [n for n, line in enumerate(lines) if "late: " in line]
+    assert len(late) == 1
+    assert "StockReservedEvent" in lines[late[0] - 1]
+
+
+def test_nothing_is_wider_than_eighty_columns() -> None:
+    many = tuple(
+        OrderedItem(product_id="製品" * 8, quantity=10**9, price=10**6) for _ in range(1_000)
+    )
+    created = msgspec.structs.replace(CREATED, items=many, total_amount=10**15)
+    events = heard(
+        (created, "PENDING"),
+        (REFUSED, "CANCELLED_NO_STOCK"),
+        (INITIATED, "CANCELLED_NO_STOCK"),
+        (FAILED, "CANCELLED_NO_STOCK"),
+    )
+    events[-1] = msgspec.structs.replace(events[-1], time=START + timedelta(days=1))
+
+    assert max(map(cell_len, drawn(events))) <= 80
+
+
+def test_what_this_version_does_not_know_is_drawn_without_details() -> None:
+    (unknown,) = heard((CREATED, "PENDING"))
+    unknown = msgspec.structs.replace(unknown, type="OrderPaidEvent", status="PAID")
+    (changed,) = heard((CREATED, "PENDING"))
+    changed = msgspec.structs.replace(changed, data=msgspec.Raw(b'{"orderId": 5}'))
+
+    lines = drawn([unknown, changed])
+
+    assert [line.split()[-2:] for line in lines] == [
+        ["OrderPaidEvent", "PAID"],
+        ["OrderCreatedEvent", "PENDING"],
+    ]
+
+
+def test_nothing_in_an_event_acts_on_the_terminal() -> None:
+    created = msgspec.structs.replace(CREATED, user_id="\x1b[2J\r\nevil [bold]")
+
+    lines = drawn(heard((created, "PENDING\x1b[0m")))
+
+    assert "\x1b" not in "".join(lines)
+    assert "[bold]" in lines[1]
+
+
+def test_every_event_and_every_ending_of_this_version_is_known_here() -> None:
+    assert set(STEPS) == set(EVENTS)
+    assert set(ENDINGS) == {status for status in OrderStatus if status.terminal}

@@ -1,0 +1,766 @@
+"""What each service's tables keep and what they refuse, on SQLite and on PostgreSQL."""
+
+import importlib
+import itertools
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, Connection, Engine, func, insert, select, text
+
+from todoku.broker import Delivery
+from todoku.contracts import (
+    MAX_SAFE_INTEGER,
+    Event,
+    OrderCreatedEvent,
+    OrderedItem,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+    fact_id,
+    seal,
+)
+from todoku.database import (
+    ConstraintViolated,
+    Database,
+    DatabaseUnavailable,
+    current_revision,
+    head_revision,
+    migrate,
+    schema_differences,
+)
+from todoku.engine import Due, Topology
+from todoku.engine.messages import Asked, Heard
+from todoku.engine.writer import Outcome, Writer
+from todoku.host import assemble
+from todoku.inventory.domain import (
+    ReservationState,
+    Restock,
+    SetProduct,
+    deduct_stock,
+    release_stock,
+    reserve_stock,
+    restock,
+    set_product,
+)
+from todoku.inventory.store import InventoryStore, find_product, stock_ledger
+from todoku.orders.domain import (
+    OrderStatus,
+    PlaceOrder,
+    cancel_for_lack_of_stock,
+    complete,
+    confirm_reservation,
+    place_order,
+)
+from todoku.orders.store import OrdersStore, find_order, history, list_orders
+from todoku.settings import Settings
+from todoku.shipping.domain import (
+    Accepted,
+    RecordAnswer,
+    Rejected,
+    Shipment,
+    ShipmentStatus,
+    Unknown,
+    initiate_shipment,
+    record_answer,
+    when_due,
+)
+from todoku.shipping.store import ShippingStore, find_shipment, list_shipments
+
+NOW: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+LATER: Final = NOW + timedelta(seconds=7)
+SERVICES: Final = {service.name: service for service in assemble(Settings())}
+TOPOLOGY: Final = Topology(SERVICES.values())
+ADDRESS: Final = "東京都千代田区 1-1; 'DROP' \"x\" \\ 🏠"
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def databases(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Database]]:
+    """A migrated database of each service. Tests share them, and each uses orders of its own."""
+    with ExitStack() as stack:
+        urls: Any = (
+            {name: tmp_path_factory.mktemp(name) / "service.db" for name in SERVICES}
+            if request.param == "sqlite"
+            else stack.enter_context(_postgres(request.getfixturevalue("postgres_server")))
+        )
+        opened = {name: stack.enter_context(Database.open(url)) for name, url in urls.items()}
+        for name, database in opened.items():
+            migrate(database, f"todoku.{name}")
+        yield opened
+
+
+@contextmanager
+def _postgres(server: Engine) -> Iterator[dict[str, str]]:
+    """An empty database of a PostgreSQL server for each service."""
+    names = {name: f"{name}_{uuid.uuid4().hex}" for name in SERVICES}
+    with server.connect() as connection:
+        for name in names.values():
+            connection.execute(text(f"CREATE DATABASE {name}"))
+    yield {
+        service: server.url.set(drivername="postgresql", database=name).render_as_string(
+            hide_password=False
+        )
+        for service, name in names.items()
+    }
+    with server.connect() as connection:
+        for name in names.values():
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def new_order() -> str:
+    """The id of an order that no other test uses; later ones are greater."""
+    return f"0198c2f0-7b1a-7c3e-9d55-{next(_numbers):012x}"
+
+
+def heard(event: Event, sequence: int = 1) -> Heard:
+    return Heard(Delivery(event.subject, b"", 1, sequence, token=None), seal(event, NOW), event)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+class TestSchema:
+    def test_the_migrations_lead_to_the_tables_that_the_store_describes(
+        self, databases: dict[str, Database], name: str
+    ) -> None:
+        assert schema_differences(databases[name], SERVICES[name].store.metadata) == []
+
+    def test_the_newest_version_is_the_one_that_alembic_finds(
+        self, databases: dict[str, Database], name: str
+    ) -> None:
+        package = importlib.import_module(f"todoku.{name}")
+        folder = str(Path(str(package.__file__)).parent / "migrations")
+        head = ScriptDirectory(folder, version_locations=[folder]).get_current_head()
+        assert head_revision(f"todoku.{name}") == head == current_revision(databases[name])
+
+
+def apply(store: Any, connection: Connection, decide: Any, subject: Any, now: datetime) -> Any:
+    """Load, decide and save, as the engine does for a batch of one; the events that were said."""
+    world = store.load(connection, [subject])
+    state, said = decide(world.view(subject), subject, now)
+    world.put(subject, state)
+    for event in said:
+        if isinstance(event, Event):
+            world.record(seal(event, now, actor="user123"))
+    if isinstance(subject, Event):
+        world.record(seal(subject, now))
+    store.save(connection, world, now)
+    return said
+
+
+class TestOrders:
+    def place(self, connection: Connection, user_id: str = "user123") -> PlaceOrder:
+        command = PlaceOrder(
+            order_id=new_order(),
+            user_id=user_id,
+            items=(
+                OrderedItem(product_id="b", quantity=2, price=5000),
+                OrderedItem(product_id="a", quantity=1, price=3000),
+            ),
+            currency="EUR",
+            shipping_address=ADDRESS,
+        )
+        apply(OrdersStore(), connection, place_order, command, NOW)
+        return command
+
+    def test_an_order_is_found_as_it_was_placed(self, databases: dict[str, Database]) -> None:
+        with databases["orders"].transaction() as connection:
+            command = self.place(connection)
+        expected, _ = place_order(None, command, NOW)
+        with databases["orders"].transaction() as connection:
+            assert find_order(connection, command.order_id) == expected
+            assert OrdersStore().load(connection, [command]).view(command) == expected
+            assert find_order(connection, new_order()) is None
+
+    def test_what_changes_an_order_is_kept_and_its_history_tells_of_it(
+        self, databases: dict[str, Database]
+    ) -> None:
+        store = OrdersStore()
+        with databases["orders"].transaction() as connection:
+            command = self.place(connection)
+        order_id = command.order_id
+        reserved = StockReservedEvent(
+            order_id=order_id, items=(ReservedItem(product_id="b", quantity=2),)
+        )
+        completed = ShipmentCompletedEvent(
+            order_id=order_id, shipment_id="s", tracking_number="SIM-1", items=()
+        )
+        with databases["orders"].transaction() as connection:
+            apply(store, connection, complete, completed, LATER)
+            apply(store, connection, confirm_reservation, reserved, LATER)  # Late.
+        with databases["orders"].read() as connection:
+            order = find_order(connection, order_id)
+            entries = history(connection, order_id)
+        expected, _ = complete(place_order(None, command, NOW)[0], completed, LATER)
+        assert order == expected
+        assert [(e.sequence, e.type, e.source, e.actor, e.status) for e in entries] == [
+            (1, "OrderCreatedEvent", "orders", "user123", "PENDING"),
+            (2, "ShipmentCompletedEvent", "shipping", None, "COMPLETED"),
+            (3, "StockReservedEvent", "inventory", None, "COMPLETED"),
+        ]
+        assert [(e.said_at, e.recorded_at) for e in entries][:2] == [(NOW, NOW), (LATER, LATER)]
+        assert msgspec.json.decode(entries[2].data, type=StockReservedEvent) == reserved
+
+    def test_the_reason_of_a_cancellation_is_kept(self, databases: dict[str, Database]) -> None:
+        with databases["orders"].transaction() as connection:
+            command = self.place(connection)
+            refused = StockReservationFailedEvent(
+                order_id=command.order_id, reason="none left", failed_items=()
+            )
+            apply(OrdersStore(), connection, cancel_for_lack_of_stock, refused, LATER)
+        with databases["orders"].read() as connection:
+            order = find_order(connection, command.order_id)
+        assert order is not None
+        assert (order.status, order.reason) == (OrderStatus.CANCELLED_NO_STOCK, "none left")
+
+    def test_orders_are_listed_newest_first_by_user_and_status(
+        self, databases: dict[str, Database]
+    ) -> None:
+        user = f"user-{next(_numbers)}"
+        with databases["orders"].transaction() as connection:
+            ids = [self.place(connection, user).order_id for _ in range(3)]
+
+        def listed(**wish: Any) -> list[str]:
+            wanted = {"user_id": user, "status": None, "before": None, "limit": 10} | wish
+            with databases["orders"].read() as connection:
+                return [order.id for order in list_orders(connection, **wanted)]
+
+        assert listed() == ids[::-1]
+        assert listed(limit=2) == ids[:0:-1]
+        assert listed(before=ids[2]) == ids[1::-1]
+        assert listed(status=OrderStatus.PENDING) == ids[::-1]
+        assert listed(status=OrderStatus.COMPLETED) == []
+        assert listed(user_id="nobody") == []
+
+
+class TestInventory:
+    store = InventoryStore()
+
+    def product(self, connection: Connection, stock_quantity: int = 10) -> str:
+        product_id = f"product-{next(_numbers):06}"
+        command = SetProduct(
+            product_id=product_id, name="4K モニター", price=7, stock_quantity=stock_quantity
+        )
+        apply(self.store, connection, set_product, command, NOW)
+        return product_id
+
+    def created(self, *lines: tuple[str, int]) -> OrderCreatedEvent:
+        return OrderCreatedEvent(
+            order_id=new_order(),
+            user_id="user",
+            items=tuple(OrderedItem(product_id=key, quantity=n, price=1) for key, n in lines),
+            total_amount=1,
+        )
+
+    def ledger(self, connection: Connection, product_id: str) -> list[tuple[Any, ...]]:
+        columns = stock_ledger.c
+        found = connection.execute(
+            select(columns.reason, columns.quantity, columns.order_id, columns.note)
+            .where(columns.product_id == product_id)
+            .order_by(columns.id)
+        )
+        return [tuple(row) for row in found]
+
+    def test_a_product_is_found_as_it_was_left(self, databases: dict[str, Database]) -> None:
+        with databases["inventory"].transaction() as connection:
+            key = self.product(connection)
+            renamed = SetProduct(product_id=key, name="Monitor", price=9, currency="EUR")
+            apply(self.store, connection, set_product, renamed, LATER)
+            more = Restock(product_id=key, quantity=5, note="Delivery 4711")
+            apply(self.store, connection, restock, more, LATER)
+        with databases["inventory"].read() as connection:
+            product = find_product(connection, key)
+            assert self.ledger(connection, key) == [
+                ("OPENING", 10, None, None),
+                ("RESTOCK", 5, None, "Delivery 4711"),
+            ]
+            assert find_product(connection, "ghost") is None
+        assert product is not None
+        assert (product.name, product.price, product.currency) == ("Monitor", 9, "EUR")
+        assert (product.on_hand, product.reserved) == (15, 0)
+        assert (product.created_at, product.updated_at) == (NOW, LATER)
+
+    @pytest.mark.parametrize("ending", [ReservationState.SHIPPED, ReservationState.RELEASED])
+    def test_a_reservation_is_kept_until_it_has_ended(
+        self, databases: dict[str, Database], ending: ReservationState
+    ) -> None:
+        with databases["inventory"].transaction() as connection:
+            a, b = self.product(connection), self.product(connection)
+            event = self.created((a, 3), (b, 1))
+            apply(self.store, connection, reserve_stock, event, NOW)
+        with databases["inventory"].transaction() as connection:
+            world = self.store.load(connection, [event])
+            expected, _ = reserve_stock(
+                msgspec.structs.replace(world.view(event), reservation=None), event, NOW
+            )
+            assert world.view(event).reservation == expected.reservation
+            assert {key: p.reserved for key, p in world.view(event).products.items()} == {
+                a: 3,
+                b: 1,
+            }
+            shipped = ending is ReservationState.SHIPPED
+            word: Event = (
+                ShipmentCompletedEvent(
+                    order_id=event.order_id, shipment_id="s", tracking_number="t", items=()
+                )
+                if shipped
+                else ShipmentFailedEvent(
+                    order_id=event.order_id, shipment_id="s", reason="r", items=()
+                )
+            )
+            apply(self.store, connection, deduct_stock if shipped else release_stock, word, LATER)
+        with databases["inventory"].transaction() as connection:
+            stock = self.store.load(connection, [word]).view(word)
+            assert stock.reservation is not None
+            assert (stock.reservation.state, stock.reservation.updated_at) == (ending, LATER)
+            assert {key: (p.on_hand, p.reserved) for key, p in stock.products.items()} == (
+                {a: (7, 0), b: (9, 0)} if shipped else {a: (10, 0), b: (10, 0)}
+            )
+            assert self.ledger(connection, a)[1:] == (
+                [("SHIPMENT", -3, event.order_id, None)] if shipped else []
+            )
+
+    def test_a_refusal_is_kept_as_a_reservation_is(self, databases: dict[str, Database]) -> None:
+        with databases["inventory"].transaction() as connection:
+            event = self.created((self.product(connection, 1), 1), ("ghost", 2))
+            apply(self.store, connection, reserve_stock, event, NOW)
+        with databases["inventory"].transaction() as connection:
+            stock = self.store.load(connection, [event]).view(event)
+        assert stock.reservation is not None
+        assert stock.reservation.state is ReservationState.REFUSED
+        assert {line.product_id for line in stock.reservation.lines} == set(stock.products) | {
+            "ghost"
+        }
+
+    def test_a_batch_of_the_largest_orders_is_loaded(self, databases: dict[str, Database]) -> None:
+        """Databases bound the number of parameters: PostgreSQL's driver to 65,535."""
+        events = [self.created(*((f"p{n}-{k}", 1) for k in range(1_000))) for n in range(66)]
+        with databases["inventory"].transaction() as connection:
+            world = self.store.load(connection, events)
+            assert world.view(events[0]).products == {}
+
+
+class TestShipping:
+    store = ShippingStore()
+
+    def initiate(self, connection: Connection, due_in: float = 0.0) -> StockReservedEvent:
+        event = StockReservedEvent(
+            order_id=new_order(),
+            items=(
+                ReservedItem(product_id="a", quantity=2),
+                ReservedItem(product_id="b", quantity=1),
+            ),
+            shipping_address=ADDRESS,
+        )
+        apply(self.store, connection, _initiate(due_in), event, NOW)
+        return event
+
+    def found(self, database: Database, event: Event) -> Shipment:
+        with database.read() as connection:
+            shipment = find_shipment(connection, fact_id(event.order_id, "Shipment"))
+        assert shipment is not None
+        return shipment
+
+    def test_a_shipment_is_found_as_it_was_left(self, databases: dict[str, Database]) -> None:
+        database = databases["shipping"]
+        with database.transaction() as connection:
+            event = self.initiate(connection)
+        expected, _ = _initiate(0.0)(None, event, NOW)
+        assert self.found(database, event) == expected
+        for answer in (Unknown("?"), Accepted("SIM-1")):
+            with database.transaction() as connection:
+                due = Due(event.order_id)
+                apply(self.store, connection, lambda s, _, now: when_due(s, now), due, LATER)
+                expected, _ = when_due(expected, LATER)
+                command = RecordAnswer(order_id=event.order_id, answer=answer)
+                apply(self.store, connection, record_answer, command, LATER)
+                expected, _ = record_answer(expected, command, LATER)
+            assert self.found(database, event) == expected
+        assert expected.status is ShipmentStatus.COMPLETED
+
+    def test_a_rejection_is_kept(self, databases: dict[str, Database]) -> None:
+        database = databases["shipping"]
+        with database.transaction() as connection:
+            event = self.initiate(connection)
+            due = Due(event.order_id)
+            apply(self.store, connection, lambda s, _, now: when_due(s, now), due, LATER)
+            command = RecordAnswer(order_id=event.order_id, answer=Rejected("no room"))
+            apply(self.store, connection, record_answer, command, LATER)
+        shipment = self.found(database, event)
+        assert (shipment.status, shipment.reason) == (ShipmentStatus.FAILED, "no room")
+
+    def test_what_is_due_is_found_the_longest_waiting_first(
+        self, databases: dict[str, Database]
+    ) -> None:
+        with databases["shipping"].transaction() as connection:
+            # Long before whatever other tests have left here.
+            events = [self.initiate(connection, due_in=-1e9 + n) for n in (3, 1, 2)]
+            ids = [events[n].order_id for n in (1, 2, 0)]
+            limit = NOW - timedelta(seconds=1e9 - 2.5)
+            assert [due.key for due in self.store.due(connection, limit, 10)] == ids[:2]
+            assert [due.key for due in self.store.due(connection, NOW, 1)] == ids[:1]
+            assert self.store.next_due_at(connection) == NOW - timedelta(seconds=1e9 - 1)
+            for event in events:  # Done with, for the sake of other tests.
+                key = Due(event.order_id)
+                apply(self.store, connection, lambda s, _, now: when_due(s, now), key, NOW)
+
+    def test_shipments_are_listed_by_order(self, databases: dict[str, Database]) -> None:
+        with databases["shipping"].transaction() as connection:
+            events = [self.initiate(connection) for _ in range(2)]
+            for event in events:
+                (shipment,) = list_shipments(connection, event.order_id, None, 10)
+                assert shipment.order_id == event.order_id
+                assert list_shipments(connection, event.order_id, shipment.id, 10) == []
+            assert len(list_shipments(connection, None, None, 2)) == 2
+
+
+def _initiate(due_in: float) -> Any:
+    def decide(shipment: Any, event: StockReservedEvent, now: datetime) -> Any:
+        return initiate_shipment(
+            shipment, event, now, pickup_delay=lambda _: timedelta(seconds=due_in)
+        )
+
+    return decide
+
+
+ROWS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "orders": (
+        "orders",
+        {
+            "id": "o",
+            "user_id": "u",
+            "total_amount": 1,
+            "currency": "JPY",
+            "shipping_address": "",
+            "status": "PENDING",
+            "event_count": 0,
+            "created_at": NOW,
+            "updated_at": NOW,
+        },
+    ),
+    "order_items": (
+        "orders",
+        {"order_id": "o", "line": 1, "product_id": "p", "quantity": 1, "price": 1},
+    ),
+    "order_events": (
+        "orders",
+        {
+            "order_id": "o",
+            "event_id": "e",
+            "sequence": 1,
+            "type": "t",
+            "source": "s",
+            "said_at": NOW,
+            "recorded_at": NOW,
+            "status": "PENDING",
+            "data": "{}",
+        },
+    ),
+    "products": (
+        "inventory",
+        {
+            "id": "p",
+            "name": "n",
+            "price": 1,
+            "currency": "JPY",
+            "stock_quantity": 5,
+            "reserved_quantity": 5,
+            "created_at": NOW,
+            "updated_at": NOW,
+        },
+    ),
+    "reservations": (
+        "inventory",
+        {
+            "order_id": "o",
+            "product_id": "p",
+            "location": "main",
+            "quantity": 1,
+            "state": "RESERVED",
+            "created_at": NOW,
+            "updated_at": NOW,
+        },
+    ),
+    "stock_ledger": (
+        "inventory",
+        {
+            "product_id": "p",
+            "location": "main",
+            "order_id": "o",
+            "reason": "SHIPMENT",
+            "quantity": -1,
+            "entered_at": NOW,
+        },
+    ),
+    "shipments": (
+        "shipping",
+        {
+            "id": "s",
+            "order_id": "o",
+            "number": 1,
+            "status": "INITIATED",
+            "attempts": 0,
+            "due_at": NOW,
+            "shipping_address": "",
+            "created_at": NOW,
+            "updated_at": NOW,
+        },
+    ),
+    "shipment_items": ("shipping", {"shipment_id": "s", "product_id": "p", "quantity": 1}),
+    "inbox": ("orders", {"event_id": "e", "received_at": NOW}),
+    "outbox": (
+        "orders",
+        {
+            "event_id": "e",
+            "reader": "r",
+            "owner": "o",
+            "position": 1,
+            "subject": "s",
+            "body": b"",
+            "said_at": NOW,
+        },
+    ),
+    "dead_letters": (
+        "orders",
+        {
+            "id": "e",
+            "subject": "s",
+            "body": b"",
+            "error": "e",
+            "traceback": "t",
+            "attempts": 1,
+            "parked_at": NOW,
+        },
+    ),
+}
+"""For each table the service whose database has it, and a row that it takes."""
+
+CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
+    ("orders", "status_known", {"status": "LOST"}),
+    ("orders", "total_amount_exact", {"total_amount": 0}),
+    ("orders", "total_amount_exact", {"total_amount": MAX_SAFE_INTEGER + 1}),
+    ("orders", "completed_tracked", {"status": "COMPLETED"}),
+    ("order_items", "quantity_positive", {"quantity": 0}),
+    ("order_items", "price_positive", {"price": 0}),
+    ("order_events", "sequence_positive", {"sequence": 0}),
+    ("products", "price_exact", {"price": 0}),
+    ("products", "price_exact", {"price": MAX_SAFE_INTEGER + 1}),
+    ("products", "stock_exact", {"stock_quantity": MAX_SAFE_INTEGER + 1}),
+    ("products", "nothing_oversold", {"reserved_quantity": 6}),
+    ("products", "nothing_oversold", {"reserved_quantity": -1}),
+    ("reservations", "quantity_positive", {"quantity": 0}),
+    ("reservations", "state_known", {"state": "LOST"}),
+    ("stock_ledger", "reason_known", {"reason": "THEFT", "quantity": 1, "order_id": None}),
+    ("stock_ledger", "only_shipments_take", {"quantity": 1}),
+    ("stock_ledger", "only_shipments_take", {"reason": "RESTOCK", "order_id": None}),
+    ("stock_ledger", "shipments_have_orders", {"order_id": None}),
+    ("stock_ledger", "shipments_have_orders", {"reason": "RESTOCK", "quantity": 1}),
+    ("shipments", "status_known", {"status": "LOST"}),
+    ("shipments", "unfinished_falls_due", {"due_at": None}),
+    ("shipments", "unfinished_falls_due", {"status": "FAILED"}),
+    ("shipments", "completed_tracked", {"status": "COMPLETED", "due_at": None}),
+    ("shipments", "completed_tracked", {"tracking_number": "t"}),
+    ("shipment_items", "quantity_positive", {"quantity": 0}),
+    ("dead_letters", "attempts_positive", {"attempts": 0}),
+]
+"""For each CHECK how a row breaks it."""
+
+KEYS: Final[list[tuple[str, dict[str, Any]]]] = [
+    ("orders", {"user_id": "other"}),
+    ("order_items", {"product_id": "other"}),
+    ("order_events", {"sequence": 2}),
+    ("products", {"name": "other"}),
+    ("reservations", {"quantity": 2}),
+    ("stock_ledger", {"quantity": -2}),
+    ("shipments", {"order_id": "other"}),
+    ("shipments", {"id": "other"}),
+    ("shipment_items", {"quantity": 2}),
+    ("inbox", {"received_at": LATER}),
+    ("outbox", {"position": 2}),
+    ("dead_letters", {"subject": "other"}),
+]
+"""For each natural key a row that differs from the first in something else only."""
+
+
+def put(databases: dict[str, Database], table: str, *changes: dict[str, Any]) -> None:
+    """Insert a row of a table for each change, and take all of them back."""
+    service, row = ROWS[table]
+    there = SERVICES[service].store.metadata.tables[table]
+    with databases[service].transaction() as connection, connection.begin_nested() as attempt:
+        for change in changes:
+            connection.execute(insert(there).values(**row | change))
+        attempt.rollback()
+
+
+class TestInvariants:
+    @pytest.mark.parametrize("table", ROWS)
+    def test_an_ordinary_row_is_taken(self, databases: dict[str, Database], table: str) -> None:
+        put(databases, table, {})
+
+    @pytest.mark.parametrize(
+        ("table", "check", "change"), CHECKS, ids=[f"{table}-{name}" for table, name, _ in CHECKS]
+    )
+    def test_a_row_that_breaks_an_invariant_is_refused(
+        self, databases: dict[str, Database], table: str, check: str, change: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ConstraintViolated, match=check):
+            put(databases, table, change)
+
+    def test_every_check_of_every_table_is_tried(self) -> None:
+        declared = {
+            (table.name, constraint.name)
+            for service in SERVICES.values()
+            for table in service.store.metadata.tables.values()
+            for constraint in table.constraints
+            if isinstance(constraint, CheckConstraint)
+        }
+        assert declared == {(table, check) for table, check, _ in CHECKS}
+
+    @pytest.mark.parametrize(
+        ("table", "change"), KEYS, ids=[f"{table}-{'-'.join(change)}" for table, change in KEYS]
+    )
+    def test_a_second_row_with_the_same_natural_key_is_refused(
+        self, databases: dict[str, Database], table: str, change: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ConstraintViolated):
+            put(databases, table, {}, change)
+
+    def test_a_product_is_restocked_as_often_as_one_likes(
+        self, databases: dict[str, Database]
+    ) -> None:
+        """Only deductions have a natural key."""
+        delivery = {"reason": "RESTOCK", "quantity": 1, "order_id": None}
+        put(databases, "stock_ledger", delivery, delivery)
+
+    @pytest.mark.parametrize("table", ROWS)
+    def test_nothing_that_is_needed_may_be_absent(
+        self, databases: dict[str, Database], table: str
+    ) -> None:
+        service, row = ROWS[table]
+        columns = SERVICES[service].store.metadata.tables[table].c
+        for column in row:
+            if not columns[column].nullable and not columns[column].primary_key:
+                with pytest.raises(ConstraintViolated):
+                    put(databases, table, {column: None})
+
+
+def writer(database: Database, owner: str, name: str = "inventory") -> Writer:
+    service = SERVICES[name]
+    return Writer(service, database, service.store.tables, TOPOLOGY, owner=owner)
+
+
+def owned(database: Database) -> dict[str, int]:
+    """How many rows of the outbox belong to whom."""
+    outbox = SERVICES["inventory"].store.metadata.tables["outbox"]
+    with database.read() as connection:
+        found = connection.execute(select(outbox.c.owner, func.count()).group_by(outbox.c.owner))
+        return dict(found.all())  # type: ignore[arg-type]
+
+
+def refusable() -> OrderCreatedEvent:
+    """An order of something that there is none of; it is refused, which orders will hear of."""
+    items = (OrderedItem(product_id="ghost", quantity=1, price=1),)
+    return OrderCreatedEvent(order_id=new_order(), user_id="u", items=items, total_amount=1)
+
+
+@pytest.fixture
+def replicated(postgres_url: str) -> Iterator[tuple[Database, Database]]:
+    """One PostgreSQL database, open twice, as by two replicas of the inventory."""
+    with Database.open(postgres_url) as one, Database.open(postgres_url) as other:
+        migrate(one, "todoku.inventory")
+        yield one, other
+
+
+class TestReplicas:
+    def test_a_database_in_a_file_has_one_process_and_a_server_has_many(
+        self, databases: dict[str, Database]
+    ) -> None:
+        for database in databases.values():
+            assert database.exclusive == (database.dialect_name == "sqlite")
+
+    def test_what_a_living_replica_owes_is_left_to_it_until_its_lease_has_passed(
+        self, replicated: tuple[Database, Database]
+    ) -> None:
+        one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
+        one.adopt(NOW, lease_seconds=15)
+        one.step([heard(refusable()), heard(refusable())], NOW, 0)
+        assert other.adopt(NOW + timedelta(seconds=15), lease_seconds=15) == 0
+        assert owned(replicated[0]) == {"a": 2}
+        assert other.adopt(NOW + timedelta(seconds=15.1), lease_seconds=15) == 2
+        assert owned(replicated[0]) == {"b": 2}
+
+    def test_a_lease_that_is_renewed_does_not_pass(
+        self, replicated: tuple[Database, Database]
+    ) -> None:
+        one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
+        for seconds in range(0, 60, 10):
+            one.adopt(NOW + timedelta(seconds=seconds), lease_seconds=15)
+            one.step([heard(refusable())], NOW, 0)
+            other.adopt(NOW + timedelta(seconds=seconds + 9), lease_seconds=15)
+        assert owned(replicated[0]) == {"a": 6}
+
+    def test_the_same_events_at_both_at_once_are_dealt_with_once(
+        self, replicated: tuple[Database, Database]
+    ) -> None:
+        """They meet in the inbox; whoever comes second tries again and then knows them."""
+        events = [refusable() for _ in range(40)]
+        batches = [[heard(event) for event in events], [heard(event) for event in events[::-1]]]
+        together = threading.Barrier(2, timeout=60)
+        outcomes: dict[str, Outcome] = {}
+
+        def work(owner: str, database: Database, batch: list[Heard]) -> None:
+            replica = writer(database, owner)
+            together.wait()
+            for _ in range(20):
+                try:
+                    outcomes[owner] = replica.step(batch, NOW, 0)
+                except DatabaseUnavailable:
+                    continue  # A deadlock: PostgreSQL chose this one to give way.
+                return
+
+        threads = [
+            threading.Thread(target=work, args=each)
+            for each in zip("ab", replicated, batches, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert set(outcomes) == {"a", "b"}
+        for outcome in outcomes.values():
+            assert len(outcome.acks) == 40
+            assert outcome.naks == []
+        assert sum(owned(replicated[0]).values()) == 40
+        assert sum(len(outcome.said) for outcome in outcomes.values()) == 40
+
+    def test_the_last_piece_is_sold_once(self, replicated: tuple[Database, Database]) -> None:
+        one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
+        product = SetProduct(product_id="last", name="n", price=1, stock_quantity=1)
+        one.step([Asked(product, lambda _: None)], NOW, 0)
+        said: list[str] = []
+
+        def buy(replica: Writer) -> None:
+            items = (OrderedItem(product_id="last", quantity=1, price=1),)
+            event = OrderCreatedEvent(
+                order_id=new_order(), user_id="u", items=items, total_amount=1
+            )
+            outcome = replica.step([heard(event)], NOW, 0)
+            said.extend(row.subject for row in outcome.said)
+
+        threads = [threading.Thread(target=buy, args=(replica,)) for replica in (one, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert sorted(said) == ["inventory.reservation_failed", "inventory.reserved"]

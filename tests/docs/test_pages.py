@@ -1,0 +1,81 @@
+"""The pages say what is so: what follows from the code is current, and what they name is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.mutants import MUTANTS
+from todoku.cli import COMMANDS
+from todoku.engine.failpoints import POINTS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
+PAGES = [*READMES, *sorted(DOCS.glob("**/*.md"))]
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def page(request: pytest.FixtureRequest) -> str:
+    """The text of each page in turn."""
+    path: Path = request.param
+    return path.read_text(encoding="utf-8")
+
+
+def test_what_follows_from_the_code_is_current() -> None:
+    """Else: `make docs`."""
+    check = [sys.executable, str(DOCS / "generate.py"), "--check"]
+    told = subprocess.run(check, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_the_site_builds_without_a_warning_and_asks_no_other_server_for_anything(
+    tmp_path: Path,
+) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    told = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    fetched = re.compile(
+        r"""<(?:script|img|iframe)[^>]*\ssrc="https?:|<link[^>]*\shref="https?:"""
+        r"""|url\(["']?https?:|@import[^;]*https?:"""
+    )
+    for file in [*tmp_path.rglob("*.html"), *tmp_path.rglob("*.css")]:
+        assert not fetched.search(file.read_text(encoding="utf-8")), file
+
+
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    """Here, or in an example, which brings it."""
+    for name in re.findall(r"`((?:src|tests|docs|deploy)/[\w./-]+)`", page):
+        brought = DOCS.glob(f"examples/*/{name.removeprefix('src/todoku/').rstrip('/')}")
+        assert (ROOT / name).exists() or any(brought), name
+
+
+def test_every_command_that_a_page_names_is_there(page: str) -> None:
+    for name in re.findall(r"\btodoku ([a-z]+)\b", page):
+        assert name in COMMANDS, name
+
+
+def test_every_target_of_make_that_a_page_names_is_there(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for name in re.findall(r"(?:`|^)make ([a-z]+)", page, re.MULTILINE):
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_every_link_of_the_readmes_leads_to_a_file() -> None:
+    for readme in READMES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", readme.read_text(encoding="utf-8")):
+            assert (ROOT / target).exists(), f"{readme.name}: {target}"
+
+
+def test_the_rules_name_every_planted_bug_and_no_other() -> None:
+    text = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    rules = text[text.index("## The eight rules") : text.index("## Faults")]
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", rules))
+    assert named == {mutant.name for mutant in MUTANTS}
+
+
+def test_every_failpoint_is_named() -> None:
+    text = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    assert all(f"`{point}`" in text for point in POINTS)

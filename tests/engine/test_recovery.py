@@ -1,0 +1,185 @@
+"""A database restored from an old backup is told again what it has lost.
+
+The real services on an honest broker in virtual time: a backup is taken, orders go on, everything
+stops, the backup is put back and the system goes on from there.
+"""
+
+import asyncio
+from collections import Counter
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from engine.virtual import VirtualClock, inline, run
+from uuid_utils import uuid7
+
+from todoku.audit import Report, audit
+from todoku.broker.memory import MemoryBroker
+from todoku.contracts import OrderedItem
+from todoku.database import Database, migrate
+from todoku.engine import Process, Topology
+from todoku.host import assemble
+from todoku.inventory.domain import SetProduct
+from todoku.orders.domain import PlaceOrder
+from todoku.settings import Settings, Span
+from todoku.shipping.carriers import SimulatedCarrier
+from todoku.shipping.domain import Answer, Parcel
+
+SERVICES = ("orders", "inventory", "shipping")
+
+
+class CountingCarrier(SimulatedCarrier):
+    """Counts how often each parcel is booked."""
+
+    def __init__(self) -> None:
+        super().__init__(success_rate=0.6, seed=1)
+        self.calls: Counter[str] = Counter()
+
+    async def book(self, key: str, parcel: Parcel) -> Answer:
+        self.calls[key] += 1
+        return await super().book(key, parcel)
+
+
+class System:
+    """The three services, each with its database, on one broker."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.carrier = CountingCarrier()
+        self.services = assemble(Settings(carrier_delay_seconds=Span(0, 0)), self.carrier)
+        self.databases: dict[str, Database] = {}
+        for name in SERVICES:
+            self.databases[name] = Database.in_memory()
+            migrate(self.databases[name], f"todoku.{name}")
+        self.processes: dict[str, Process] = {}
+        self.starts = 0
+
+    async def start(self) -> None:
+        self.starts += 1
+        for service in self.services:
+            process = Process(
+                service,
+                self.databases[service.name],
+                service.store.tables,
+                self.broker.session(service.name),
+                Topology(self.services),
+                owner=f"{service.name}-{self.starts}",
+                clock=VirtualClock(),
+                run_write=inline,
+                run_read=inline,
+            )
+            await process.start()
+            self.processes[service.name] = process
+
+    async def stop(self) -> None:
+        for process in self.processes.values():
+            await process.stop()
+
+    async def stock(self) -> None:
+        for n in range(3):
+            await self.processes["inventory"].ask(
+                SetProduct(product_id=f"prod{n}", name="A product", price=1, stock_quantity=9)
+            )
+
+    async def order(self, count: int) -> list[str]:
+        placed = []
+        for n in range(count):
+            command = PlaceOrder(
+                order_id=str(uuid7()),
+                user_id="user1",
+                items=(
+                    OrderedItem(product_id=f"prod{n % 3}", quantity=1 + n % 2, price=1),
+                    OrderedItem(product_id=f"prod{(n + 1) % 3}", quantity=1, price=1),
+                ),
+                currency="JPY",
+            )
+            placed.append((await self.processes["orders"].ask(command)).id)
+        return placed
+
+    async def settled(self) -> Report:
+        async with asyncio.timeout(120):
+            while not (report := self.report()).settled:
+                await asyncio.sleep(1)
+        return report
+
+    def report(self) -> Report:
+        with ExitStack() as stack:
+            connections = {
+                name: stack.enter_context(database.read())
+                for name, database in self.databases.items()
+            }
+            return audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
+
+
+@pytest.mark.parametrize("restored", [*((name,) for name in SERVICES), SERVICES])
+def test_what_a_restored_database_lacks_is_rebuilt_and_nothing_is_booked_twice(
+    restored: tuple[str, ...],
+) -> None:
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        await system.stock()
+        before = await system.order(4)
+        await system.settled()
+        backup = {name: system.databases[name].serialize() for name in restored}
+        after = await system.order(8)
+        ended = (await system.settled()).orders
+        calls = Counter(system.carrier.calls)
+        await system.stop()
+
+        for name in restored:
+            system.databases[name].close()
+            system.databases[name] = Database.in_memory(backup[name])
+        await system.start()
+        # Its commands are answered while it is told again.
+        later = await system.order(2)
+        report = await system.settled()
+
+        assert report.findings == ()
+        assert report.parked == {}
+        assert sum(report.orders.values()) == len(before + after + later)
+        for status, count in ended.items():
+            assert report.orders[status] >= count
+        assert all(system.carrier.calls[key] == count for key, count in calls.items())
+        await system.stop()
+
+    run(scenario())
+
+
+def test_an_intact_database_is_not_told_anything_again() -> None:
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        await system.stock()
+        await system.order(6)
+        await system.settled()
+        await system.stop()
+        await system.start()
+        for process in system.processes.values():
+            assert not await process.recovery.needed()
+        await system.order(1)
+        await system.settled()
+        await system.stop()
+
+    run(scenario())
+
+
+def test_a_database_that_was_deleted_is_rebuilt_from_the_stream() -> None:
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        await system.stock()
+        placed = await system.order(6)
+        await system.settled()
+        await system.stop()
+        system.databases["orders"] = Database.in_memory()
+        migrate(system.databases["orders"], "todoku.orders")
+        await system.start()
+        async with asyncio.timeout(60):
+            while sum(system.report().orders.values()) < len(placed):
+                await asyncio.sleep(1)
+        assert (await system.settled()).findings == ()
+        await system.stop()
+
+    run(scenario())
