@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint check format docs wheel lock
+.PHONY: help install run test mutants lint check format docs wheel lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -20,6 +20,9 @@ run: $(INSTALLED) ## Start everything here, e.g. make run ARGS="--orders-port 90
 
 test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+mutants: $(INSTALLED) ## Plant bugs one by one, and show which check of the simulation finds each
+	@$(BIN)/python tests/simulation/mutants.py $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and who imports whom
 	$(BIN)/ruff check .

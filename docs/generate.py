@@ -63,7 +63,7 @@ def _commands() -> Iterator[tuple[str, ...]]:
     for name in COMMANDS:
         group = application(name)[name]
         parts = sorted(part for part in group if not part.startswith("-"))
-        yield from [(name, part) for part in parts] or [(name,)]
+        yield from ((name, part) for part in parts) if parts else [(name,)]
 
 
 def _command_section(words: tuple[str, ...]) -> str:

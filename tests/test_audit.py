@@ -141,6 +141,16 @@ class TestInOrder:
         assert report.settled
         assert report.orders == {}
 
+    def test_a_refusal_may_know_only_what_there_was_too_little_of(self, system: System) -> None:
+        """As one that was rebuilt from the stream does."""
+        system.plant(
+            "inventory",
+            delete(reservations).where(
+                reservations.c.order_id == NO_STOCK, reservations.c.product_id == "b"
+            ),
+        )
+        assert system.audit().clean
+
     def test_what_waits_for_a_receipt_is_counted_by_service_and_reader(
         self, system: System
     ) -> None:
@@ -162,24 +172,35 @@ class TestInOrder:
         self, system: System, name: str
     ) -> None:
         system.place_unheard(NEW)
-        letters = system.services[name].store.metadata.tables["dead_letters"]
-        system.plant(
-            name,
-            row(
-                letters,
-                id="letter",
-                subject="s",
-                body=b"",
-                error="e",
-                traceback="t",
-                attempts=5,
-                order_id=NEW,
-                parked_at=NOW,
-            ),
-        )
+        system.plant(name, a_letter(system, name, state="PARKED"))
         report = system.audit()
         assert report.parked == {name: 1}
         assert report.findings == ()
+
+    def test_an_order_behind_a_letter_that_was_closed_is_not_excused(self, system: System) -> None:
+        system.place_unheard(NEW)
+        closed = a_letter(system, "inventory", state="RETRIED", closed_at=NOW)
+        system.plant("inventory", closed)
+        report = system.audit()
+        assert report.parked == {}
+        assert [(finding.invariant, finding.subject) for finding in report.findings] == [
+            ("I3", NEW)
+        ]
+
+
+def a_letter(system: System, name: str, **values: Any) -> Any:
+    """A dead letter about the new order."""
+    return row(
+        system.services[name].store.metadata.tables["dead_letters"],
+        id="letter",
+        subject="s",
+        body=b"",
+        error="e",
+        attempts=5,
+        order_id=NEW,
+        parked_at=NOW,
+        **values,
+    )
 
 
 def of_order(table: Table, order_id: str) -> Any:
@@ -322,6 +343,7 @@ PLANTED: Final[dict[str, Planted]] = {
         ],
         {
             ("I2", "ghost", "0 reserved, but live reservations add up to 4"),
+            ("I4", NO_STOCK, "{'a': 9, 'b': 9} ordered, but the reservation is for"),
             ("I4", NO_STOCK, "in several states"),
             ("I5", NO_STOCK, "stock is still reserved"),
         },
@@ -351,6 +373,20 @@ PLANTED: Final[dict[str, Planted]] = {
             .values(state="RELEASED")
         ],
         {("I4", COMPLETED, "its reservation is in several states")},
+    ),
+    "a refusal of something else than was ordered": (
+        "inventory",
+        [of_order(reservations, NO_STOCK).values(quantity=8)],
+        {("I4", NO_STOCK, "{'a': 9, 'b': 9} ordered, but the reservation is for {'a': 8, 'b': 8}")},
+    ),
+    "a reservation of less than was ordered": (
+        "inventory",
+        [
+            delete(reservations).where(
+                reservations.c.order_id == FAILED, reservations.c.product_id == "b"
+            )
+        ],
+        {("I4", FAILED, "{'a': 1, 'b': 1} ordered, but the reservation is for {'a': 1}")},
     ),
     "an order without its reservation": (
         "inventory",

@@ -14,6 +14,7 @@ import uvicorn
 from uuid_utils import uuid7
 
 from todoku import logs
+from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
 from todoku.database import Database, migrate
 from todoku.engine import (
@@ -110,9 +111,10 @@ def _process(
             batch_max=settings.batch_messages_max,
             credit=settings.mailbox_messages_max,
             commands_max=settings.mailbox_commands_max,
+            backlog_max=settings.outbox_backlog_max,
             inbox_retention_seconds=settings.inbox_retention_seconds,
         ),
-        failpoint=failpoint_from_environment(),
+        failpoint=failpoint_from_environment(name),
     )
 
 
@@ -120,7 +122,7 @@ def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> Nat
     return NatsBroker(
         settings.broker_url.split(","),
         stream=settings.stream_name,
-        subjects=[f"{service.name}.>" for service in services],
+        subjects=[*(f"{service.name}.>" for service in services), PROBE_SUBJECT],
         prefix=settings.subject_prefix,
         name=f"todoku {name}",
         max_age_seconds=settings.stream_max_age_seconds,

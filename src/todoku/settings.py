@@ -160,6 +160,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mailbox_messages_max: Annotated[
         Count, Meta(description="The most stream messages that wait before no more are fetched.")
     ] = 2_000
+    outbox_backlog_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**31 - 1,
+            description="The most events that wait for the broker before commands are refused.",
+        ),
+    ] = 500_000
     request_body_bytes_max: Annotated[
         int, Meta(ge=1_024, le=2**22, description="The largest HTTP request body, in bytes.")
     ] = 2**20

@@ -61,6 +61,24 @@ class Caller(msgspec.Struct, frozen=True):
         assert said.code == ExitCode.OK, said
         return said
 
+    def unread(self, *words: str) -> Said:
+        """The same, where whoever was to read stdout is gone."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "wb") as out:
+            ended = subprocess.run(
+                self._argv(words),
+                cwd=self.folder,
+                env=self._variables({}),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=BOUND_SECONDS,
+                check=False,
+            )
+        return Said(ended.returncode, "", ended.stderr)
+
     def at_terminal(self, *words: str, **variables: str) -> Said:
         """Run a command as a person does: what it writes all comes in `out`."""
         with self.started(*words, terminal=True, **variables) as (process, output):

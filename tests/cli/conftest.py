@@ -5,30 +5,39 @@ from pathlib import Path
 
 import pytest
 from calling import Caller
-from end_to_end.running import Up, up
 
+from end_to_end.running import Up, up
 from todoku.settings import SERVICES
 
 
 @pytest.fixture(scope="session")
-def running(
-    tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
-) -> Iterator[Up]:
+def running_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of the running Todoku."""
+    return tmp_path_factory.mktemp("running")
+
+
+@pytest.fixture(scope="session")
+def running(running_folder: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Up]:
     """A running `todoku up`, whose carrier is quick and takes every second parcel."""
-    folder = tmp_path_factory.mktemp("running")
     flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "0.5")
-    with up(folder, free_ports(4), *flags) as running:
+    with up(running_folder, free_ports(4), *flags) as running:
         running.heard.until("todoku is ready in ")
         yield running
 
 
+@pytest.fixture
+def running_data(running: Up, running_folder: Path) -> Path:
+    """The data folder of the running Todoku."""
+    return running_folder / "data"
+
+
 @pytest.fixture(scope="session")
-def settings_of_running(running: Up, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def settings_of_running(running: Up, running_folder: Path) -> dict[str, str]:
     """The variables with which commands find the running Todoku, and `plenty` of a product in it."""
     names = [*(f"TODOKU_{service.upper()}_PORT" for service in SERVICES), "TODOKU_NATS_PORT"]
     variables = dict(zip(names, map(str, running.ports), strict=True))
     words = ("product", "set", "plenty", "--name", "豊富", "--price", "5", "--stock", "1000000")
-    Caller(tmp_path_factory.getbasetemp(), variables).ok(*words)
+    Caller(running_folder, variables).ok(*words)
     return variables
 
 

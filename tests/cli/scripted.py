@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.body)
 
-    do_GET = do_POST = do_PUT = _answer  # noqa: N815 - the names that http.server looks for
+    do_GET = do_POST = do_PUT = _answer
 
     def log_message(self, format: str, *args: object) -> None:
         """Nobody reads it."""

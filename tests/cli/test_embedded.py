@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import socket
 import sysconfig
 from collections.abc import Callable
@@ -11,7 +12,15 @@ import msgspec
 import pytest
 
 from todoku.broker import embedded
-from todoku.broker.embedded import LogLine, ServerNotFound, find_server, is_ready, read_log
+from todoku.broker.embedded import (
+    PROBE_SUBJECT,
+    LogLine,
+    ServerNotFound,
+    find_server,
+    is_ready,
+    read_log,
+)
+from todoku.broker.nats import NatsBroker
 from todoku.cli.supervisor import Program, Supervisor
 from todoku.settings import Settings
 
@@ -134,6 +143,43 @@ async def ready_when_greeted_with(greeting: bytes) -> bool:
 )
 def test_only_a_server_with_jetstream_is_ready(greeting: bytes, ready: bool) -> None:
     assert asyncio.run(ready_when_greeted_with(greeting)) is ready
+
+
+def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
+    tmp_path: Path, free_ports: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 0.2)
+    (port,) = free_ports(1)
+    settings = Settings(data_dir=tmp_path, nats_port=port, subject_prefix="here")
+
+    async def scenario() -> None:
+        assert "cannot be asked" in str(await embedded.ailment(settings))
+        embedded.write_config(settings)
+        server = await asyncio.create_subprocess_exec(*embedded.argv(find_server(), settings))
+        try:
+            async with asyncio.timeout(30):
+                while not await is_ready(port):
+                    await asyncio.sleep(0.01)
+            assert await embedded.ailment(settings) is None, "there is no stream yet"
+            broker = NatsBroker(settings.broker_url, subjects=[PROBE_SUBJECT], prefix="here")
+            await broker.start()
+            async with asyncio.timeout(30):
+                while not broker.connected:  # noqa: ASYNC110 - nothing signals it
+                    await asyncio.sleep(0.01)
+            before = await broker.progress([])
+            monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 30)
+            assert await embedded.ailment(settings) is None
+            assert (await broker.progress([])).last_sequence == before.last_sequence + 2
+            await broker.stop()
+
+            monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 0.2)
+            server.send_signal(signal.SIGSTOP)
+            assert "does not say within 0.2 s" in str(await embedded.ailment(settings))
+        finally:
+            server.kill()
+            await server.wait()
+
+    asyncio.run(scenario())
 
 
 def test_nobody_is_not_ready(free_ports: Callable[[int], list[int]]) -> None:

@@ -53,9 +53,7 @@ def test_what_is_no_item_is_refused_with_the_way_to_write_one(text: str) -> None
 
 
 def test_nothing_is_looked_up_or_added_where_all_is_said() -> None:
-    body = typed_order(
-        "alice", [TypedItem("a", 2, 5)], address=None, currency=None, look_up=nobody
-    )
+    body = typed_order("alice", [TypedItem("a", 2, 5)], address=None, currency=None, look_up=nobody)
 
     items = [{"productId": "a", "quantity": 2, "price": 5}]
     assert json.loads(body) == {"userId": "alice", "items": items}
@@ -71,9 +69,7 @@ def test_missing_prices_are_looked_up_once_a_product_and_said(
         return product(product_id, 599, "EUR")
 
     items = [TypedItem("a", 1, None), TypedItem("a", 2, None), TypedItem("b", 3, 7)]
-    order = json.loads(
-        typed_order("alice", items, address="東京", currency=None, look_up=look_up)
-    )
+    order = json.loads(typed_order("alice", items, address="東京", currency=None, look_up=look_up))
 
     assert asked == ["a"]
     assert [item["price"] for item in order["items"]] == [599, 599, 7]

@@ -16,11 +16,14 @@ from todoku.contracts import (
     FailedItem,
     OrderCreatedEvent,
     OrderedItem,
+    ParkingEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
@@ -42,9 +45,7 @@ RESERVED = StockReservedEvent(
 REFUSED = StockReservationFailedEvent(
     order_id=ORDER,
     reason="too little",
-    failed_items=(
-        FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),
-    ),
+    failed_items=(FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),),
 )
 INITIATED = ShipmentInitiatedEvent(order_id=ORDER, shipment_id=ORDER)
 COMPLETED = ShipmentCompletedEvent(
@@ -109,6 +110,23 @@ def test_a_refusal_says_what_was_wanted_and_what_there_was() -> None:
     ]
 
 
+def test_a_parked_message_is_marked_until_somebody_has_seen_to_it() -> None:
+    letter = {
+        "order_id": ORDER,
+        "letter_id": "1",
+        "message_type": "StockReservedEvent",
+        "error": "UnreadableEvent",
+        "parked_at": START,
+    }
+    parked, closed = ShippingMessageParkedEvent(**letter), ShippingMessageClosedEvent(**letter)
+
+    lines = drawn(heard((CREATED, "PENDING"), (parked, "PENDING"), (closed, "PENDING")), width=120)
+
+    assert "StockReservedEvent is parked after UnreadableEvent: it waits for a person" in lines[3]
+    assert "somebody has seen to StockReservedEvent" in lines[5]
+    assert "late" not in "".join(lines)
+
+
 def test_only_what_was_overtaken_is_marked_as_late() -> None:
     events = heard(
         (CREATED, "PENDING"),
@@ -164,5 +182,6 @@ def test_nothing_in_an_event_acts_on_the_terminal() -> None:
 
 
 def test_every_event_and_every_ending_of_this_version_is_known_here() -> None:
-    assert set(STEPS) == set(EVENTS)
+    about_the_saga = {name for name, event in EVENTS.items() if not issubclass(event, ParkingEvent)}
+    assert set(STEPS) == about_the_saga
     assert set(ENDINGS) == {status for status in OrderStatus if status.terminal}

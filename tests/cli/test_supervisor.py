@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from todoku.cli.supervisor import Backoff, Keeper, Program, Supervisor
+from todoku.cli.supervisor import Backoff, Checkup, Keeper, Program, Supervisor
 
 BOUND_SECONDS = 30.0
 
@@ -211,6 +212,34 @@ def test_a_program_is_prepared_before_each_start_and_a_failure_of_that_is_tried_
 
         assert await supervised(supervisor, story)
         assert "one could not be started (No space left on device)" in witness.said[0]
+
+    asyncio.run(scenario())
+
+
+def test_a_program_that_runs_and_does_not_work_is_killed_and_started_again() -> None:
+    """Not at the first ailment: only when it ails as often in a row as its checkup says."""
+
+    async def scenario() -> None:
+        witness = Witness()
+        ailments = iter(["a cough", None, "it is stuck", "it is stuck"])
+
+        async def ailment() -> str | None:
+            return next(ailments, None)
+
+        checkup = Checkup(ailment, every_seconds=0.01, in_a_row=2)
+        # It would not hear a SIGTERM.
+        program = msgspec.structs.replace(witness.program("one", STUBBORN), checkup=checkup)
+        supervisor = witness.supervisor([program], grace_seconds=0.05)
+
+        async def story(_: asyncio.Event) -> None:
+            await witness.until(lambda: witness.count("one is ready again") == 1)
+
+        await supervised(supervisor, story)
+        assert witness.said[:2] == [
+            "one runs but does not work: it is stuck; killing it",
+            "one was ended by signal 9 (Killed); starting it again in 0.01 s",
+        ]
+        assert next(ailments, None) is None
 
     asyncio.run(scenario())
 

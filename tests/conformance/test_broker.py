@@ -508,6 +508,40 @@ async def test_a_purged_stream_lives_on_and_readers_go_on_behind_it(
     assert reading.bodies == bodies(1, first=6)
 
 
+async def test_the_first_message_behind_a_place_is_found_by_its_subjects(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    await broker.publish(
+        [
+            Outgoing("orders.created", b"1"),
+            Outgoing("shipping.failed", b"2"),
+            Outgoing("orders.created", b"3"),
+        ]
+    )
+    assert await broker.first_after(0, ["orders.created", "shipping.failed"]) == 1
+    assert await broker.first_after(1, ["orders.created", "shipping.failed"]) == 2
+    assert await broker.first_after(1, ["orders.created"]) == 3
+    assert await broker.first_after(3, ["orders.created"]) is None
+    assert await broker.first_after(0, ["inventory.reserved"]) is None
+
+
+async def test_a_durable_that_was_forgotten_reads_from_the_start_when_it_is_read_again(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    reading = await Reading.of(broker)
+    await broker.publish(orders(2))
+    reading.subscription.ack(await reading.has(2))
+    await settled_up_to(broker, "inventory", 2)
+    await reading.subscription.stop()
+    await broker.forget("inventory")
+    assert "inventory" not in (await broker.progress(["inventory"])).consumed
+    again = await Reading.of(broker)
+    assert [delivery.body for delivery in await again.has(2)] == bodies(2)
+    await broker.forget("nobody")
+
+
 # Telling and listening
 
 

@@ -540,11 +540,26 @@ ROWS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "error": "e",
             "traceback": "t",
             "attempts": 1,
+            "state": "PARKED",
             "parked_at": NOW,
+        },
+    ),
+    "parked_messages": (
+        "orders",
+        {
+            "order_id": "o",
+            "service": "inventory",
+            "letter_id": "e",
+            "message_type": "t",
+            "error": "e",
+            "parked_at": NOW,
+            "closed": 0,
         },
     ),
 }
 """For each table the service whose database has it, and a row that it takes."""
+
+CLOSED: Final = {"state": "RETRIED", "closed_at": NOW}
 
 CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("orders", "status_known", {"status": "LOST"}),
@@ -573,6 +588,16 @@ CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("shipments", "completed_tracked", {"tracking_number": "t"}),
     ("shipment_items", "quantity_positive", {"quantity": 0}),
     ("dead_letters", "attempts_positive", {"attempts": 0}),
+    ("dead_letters", "state_known", {"state": "LOST", "closed_at": NOW}),
+    ("dead_letters", "closed_once", {"closed_at": NOW}),
+    ("dead_letters", "closed_once", {"state": "RETRIED"}),
+    ("dead_letters", "parked_for_a_fault", {"error": None}),
+    ("dead_letters", "only_parked_retried", CLOSED | {"retry_at": NOW}),
+    ("dead_letters", "edited_replaced", CLOSED | {"state": "EDITED"}),
+    ("dead_letters", "edited_replaced", {"replaced_by": "e2"}),
+    ("dead_letters", "discarded_for_a_reason", CLOSED | {"state": "DISCARDED", "reason": "r"}),
+    ("dead_letters", "discarded_for_a_reason", CLOSED | {"state": "DISCARDED", "closed_by": "b"}),
+    ("parked_messages", "closed_or_not", {"closed": 2}),
 ]
 """For each CHECK how a row breaks it."""
 
@@ -589,6 +614,7 @@ KEYS: Final[list[tuple[str, dict[str, Any]]]] = [
     ("inbox", {"received_at": LATER}),
     ("outbox", {"position": 2}),
     ("dead_letters", {"subject": "other"}),
+    ("parked_messages", {"closed": 1}),
 ]
 """For each natural key a row that differs from the first in something else only."""
 

@@ -7,13 +7,18 @@ from todoku.contracts import (
     Envelope,
     Event,
     FailedItem,
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
     OrderCreatedEvent,
     OrderedItem,
+    ParkingEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
     fact_id,
@@ -25,6 +30,13 @@ SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
 TIME: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 TRACEPARENT: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ADDRESS: Final = "東京都千代田区千代田1-1"
+
+PARKING: Final[tuple[type[ParkingEvent], ...]] = (
+    InventoryMessageParkedEvent,
+    InventoryMessageClosedEvent,
+    ShippingMessageParkedEvent,
+    ShippingMessageClosedEvent,
+)
 
 FULL: Final[tuple[Event, ...]] = (
     OrderCreatedEvent(
@@ -66,6 +78,16 @@ FULL: Final[tuple[Event, ...]] = (
         reason="The simulated carrier had no room for this parcel.",
         items=(ShippedItem(product_id="prod001", quantity=2),),
     ),
+    *(
+        event(
+            order_id=ORDER_ID,
+            letter_id=SHIPMENT_ID,
+            message_type="OrderCreatedEvent",
+            error="UnknownProduct",
+            parked_at=TIME,
+        )
+        for event in PARKING
+    ),
 )
 
 MINIMAL: Final[tuple[Event, ...]] = (
@@ -75,6 +97,10 @@ MINIMAL: Final[tuple[Event, ...]] = (
     ShipmentInitiatedEvent(order_id=ORDER_ID, shipment_id=""),
     ShipmentCompletedEvent(order_id=ORDER_ID, shipment_id="", tracking_number="", items=()),
     ShipmentFailedEvent(order_id=ORDER_ID, shipment_id="", reason="", items=()),
+    *(
+        event(order_id=ORDER_ID, letter_id="", message_type="", error="", parked_at=TIME)
+        for event in PARKING
+    ),
 )
 
 SEALED: Final[dict[str, tuple[Envelope, Event]]] = {

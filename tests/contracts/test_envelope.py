@@ -48,16 +48,17 @@ class TestFactIds:
         neighbour = ORDER_ID[:-1] + "f"
         assert fact_id(ORDER_ID, "Shipment") != fact_id(neighbour, "Shipment")
 
-    def test_an_order_without_a_uuid_has_no_facts(self) -> None:
-        with pytest.raises(ValueError, match="UUID"):
-            fact_id("order-1", "Shipment")
+    @pytest.mark.parametrize("order_id", ["", "order-1", "0198c2f0", ORDER_ID + "00"])
+    def test_an_order_without_a_uuid_has_no_facts(self, order_id: str) -> None:
+        with pytest.raises(ValueError, match=r"UUID|hexadecimal"):
+            fact_id(order_id, "Shipment")
 
 
 class TestSealing:
     @pytest.mark.parametrize("event", FULL, ids=lambda event: type(event).__name__)
     def test_an_envelope_says_who_said_what_about_which_order_and_when(self, event: Event) -> None:
         envelope = seal(event, TIME, actor="user123", traceparent=TRACEPARENT)
-        assert envelope.id == fact_id(ORDER_ID, type(event).__name__)
+        assert envelope.id == fact_id(ORDER_ID, event.fact)
         assert (envelope.source, envelope.type) == (event.publisher, type(event).__name__)
         assert (envelope.subject, envelope.time) == (ORDER_ID, TIME)
         assert (envelope.actor, envelope.traceparent) == ("user123", TRACEPARENT)

@@ -70,4 +70,8 @@ def test_every_event_has_the_subject_and_the_publisher_that_others_rely_on() -> 
         "ShipmentInitiatedEvent": ("shipping.initiated", "shipping"),
         "ShipmentCompletedEvent": ("shipping.completed", "shipping"),
         "ShipmentFailedEvent": ("shipping.failed", "shipping"),
+        "InventoryMessageParkedEvent": ("inventory.message_parked", "inventory"),
+        "InventoryMessageClosedEvent": ("inventory.message_closed", "inventory"),
+        "ShippingMessageParkedEvent": ("shipping.message_parked", "shipping"),
+        "ShippingMessageClosedEvent": ("shipping.message_closed", "shipping"),
     }

@@ -15,7 +15,7 @@ from todoku.contracts.examples import EXAMPLES
 from todoku.host import assemble
 from todoku.settings import SERVICES, Settings
 from todoku.web import Api, Backend, application, asyncapi
-from web.edge import RecordingProcess, client, empty_database
+from web.edge import RecordingProcess, at_once, client, empty_database
 
 SCHEMA = json.loads((Path(__file__).parent / "schemas" / "asyncapi-3.0.0.json").read_text())
 services = assemble(Settings())
@@ -82,6 +82,8 @@ def test_a_service_describes_only_what_it_says_and_hears() -> None:
         "ShipmentInitiatedEvent",
         "ShipmentCompletedEvent",
         "ShipmentFailedEvent",
+        "ShippingMessageParkedEvent",
+        "ShippingMessageClosedEvent",
         "Receipt",
     }
     assert {it["tags"][0]["name"] for it in described["operations"].values()} == {"shipping"}
@@ -110,7 +112,7 @@ async def test_a_service_serves_its_document() -> None:
     described = document("orders")
     with empty_database(MetaData()) as database:
         process = RecordingProcess(lambda command: None)
-        backend = Backend(process=process, database=database, run_read=lambda *_: None)
+        backend = Backend(process=process, database=database, run_read=at_once)
         api = Api(title="", description="", operations=[])
         async with client(application(api, backend, events=described)) as browser:
             answer = await browser.get("/asyncapi.json")

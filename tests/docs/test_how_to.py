@@ -176,8 +176,8 @@ class MumblingCarrier(BaseHTTPRequestHandler):
     """A carrier that takes a parcel at the first call, but hangs up instead of saying so."""
 
     protocol_version = "HTTP/1.1"
-    calls: list[str]
-    booked: dict[str, Any]
+    calls: ClassVar[list[str]]
+    booked: ClassVar[dict[str, Any]]
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -27,7 +27,8 @@ from todoku.contracts import Envelope, Event, fact_id, seal
 from todoku.database import Database, Integer64, Timestamp, table, upsert
 from todoku.engine import Agenda, Due, EngineTables, Service, Topology
 from todoku.engine.messages import Asked, Heard
-from todoku.engine.writer import Outcome, Writer
+from todoku.engine.work import Outcome
+from todoku.engine.writer import Writer
 
 NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 OWNER: Final = "bank-1"
@@ -61,6 +62,13 @@ class Billed(Event, frozen=True, kw_only=True):
 
     subject: ClassVar[str] = "bank.billed"
     publisher: ClassVar[str] = "bank"
+
+
+class Refunded(Event, frozen=True, kw_only=True):
+    """Somebody got money back; an earlier version of the bank reacted to that."""
+
+    subject: ClassVar[str] = "customers.refunded"
+    publisher: ClassVar[str] = "customers"
 
 
 class OpenAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,16 +278,26 @@ class Branch:
         return self.rows("outbox", "owner", "position", "body")
 
 
-def paid(number: int, amount: int = 1, *, attempt: int = 1, sequence: int = 1) -> Heard:
-    """A payment into an account, as it comes from the stream."""
+def paid(
+    number: int, amount: int = 1, *, attempt: int = 1, sequence: int = 1, life: str = ""
+) -> Heard:
+    """A payment into an account, as it comes from the stream in that life."""
     event = Paid(order_id=account_id(number), amount=amount)
     envelope = seal(event, NOW, actor="customer", traceparent="00-trace")
     body = msgspec.json.encode(envelope)
-    return Heard(delivery(body, attempt=attempt, sequence=sequence), envelope, event)
+    return Heard(delivery(body, attempt=attempt, sequence=sequence, life=life), envelope, event)
 
 
-def delivery(body: bytes = b"", *, attempt: int = 1, sequence: int = 1) -> Delivery:
-    return Delivery(Paid.subject, body, attempt, sequence, token=None, headers={"Some": "header"})
+def delivery(body: bytes = b"", *, attempt: int = 1, sequence: int = 1, life: str = "") -> Delivery:
+    return Delivery(
+        Paid.subject,
+        body,
+        attempt,
+        sequence,
+        token=None,
+        headers={"Some": "header"},
+        incarnation=life,
+    )
 
 
 def seconds(count: float) -> datetime:

@@ -12,13 +12,18 @@ from todoku.broker import Delivery
 from todoku.contracts import (
     Event,
     FailedItem,
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
     OrderCreatedEvent,
     OrderedItem,
+    ParkingEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
     fact_id,
@@ -27,7 +32,8 @@ from todoku.contracts import (
 from todoku.database import Database
 from todoku.engine import Service, Topology
 from todoku.engine.messages import Asked, Heard, Message, Receipt, Unreadable
-from todoku.engine.writer import Outcome, Writer
+from todoku.engine.work import Outcome
+from todoku.engine.writer import Writer
 from todoku.host import assemble
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.domain import PlaceOrder
@@ -142,6 +148,21 @@ def answer(n: int) -> Message:
     return asked(RecordAnswer(order_id=order_id(n), answer=said))
 
 
+def parking(event: type[ParkingEvent]) -> "Make":
+    def make(n: int) -> Message:
+        return heard(
+            event(
+                order_id=order_id(n),
+                letter_id=f"letter {n}",
+                message_type="OrderCreatedEvent",
+                error="UnknownProduct",
+                parked_at=NOW,
+            )
+        )
+
+    return make
+
+
 Make = Callable[[int], Message]
 
 CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
@@ -152,6 +173,10 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "initiated": (ORDERS, [place], initiated),
     "completed": (ORDERS, [place], completed),
     "failed": (ORDERS, [place], failed),
+    "parked at inventory": (ORDERS, [place], parking(InventoryMessageParkedEvent)),
+    "closed at inventory": (ORDERS, [place], parking(InventoryMessageClosedEvent)),
+    "parked at shipping": (ORDERS, [place], parking(ShippingMessageParkedEvent)),
+    "closed at shipping": (ORDERS, [place], parking(ShippingMessageClosedEvent)),
     "created, in stock": (INVENTORY, [set_up], created),
     "created, unknown": (INVENTORY, [], created),
     "deducting": (INVENTORY, [set_up, created], completed),

@@ -17,6 +17,7 @@ from engine.bank import (
     NothingPaid,
     OpenAccount,
     Paid,
+    Refunded,
     SendBill,
     account_id,
     bank_database,
@@ -28,7 +29,8 @@ from todoku.contracts import encode, fact_id, seal
 from todoku.database import ConstraintViolated, DatabaseUnavailable
 from todoku.engine import Patience
 from todoku.engine.messages import Heard, Receipt, Unreadable
-from todoku.engine.writer import DUE_AGAIN_SECONDS, Outcome
+from todoku.engine.work import Outcome
+from todoku.engine.writer import DUE_AGAIN_SECONDS
 
 ATTEMPTS_MAX = Patience().failing_attempts_max
 
@@ -176,7 +178,7 @@ class TestADecisionThatRaises:
             Paid.subject,
             message.delivery.body,
             '{"Some":"header"}',
-            f"NothingPaid('{account_id(1)}')",
+            f"NothingPaid: {account_id(1)}",
             ATTEMPTS_MAX,
             paid_id(1),
             "Paid",
@@ -196,11 +198,11 @@ class TestADecisionThatRaises:
 
     def test_an_event_that_this_version_no_longer_reacts_to_is_settled(self) -> None:
         branch = Branch()
-        event = Billed(order_id=account_id(1))
+        event = Refunded(order_id=account_id(1))
         message = Heard(delivery(), seal(event, NOW), event)
         outcome = branch.step(message)
         assert outcome.acks == [message.delivery]
-        assert outcome.receipts == {"bank": [message.envelope.id]}
+        assert outcome.receipts == {"customers": [message.envelope.id]}
 
 
 class TestWhatTheDatabaseRefuses:
@@ -574,6 +576,45 @@ class TestADatabaseThatIsAway:
         assert branch.balances() == {account_id(1): 1, account_id(3): 1}
         assert branch.writer.position == 2
         assert sorted({position for _, position, _ in branch.outbox()}) == [1, 2]
+
+
+class TestThePlaceInTheStream:
+    """What a restored database is told by: a place that is noted too low makes it recover in vain."""
+
+    @staticmethod
+    def places(branch: Branch) -> list[tuple[Any, ...]]:
+        return branch.rows("stream_positions", "incarnation", "sequence")
+
+    def test_the_last_place_that_was_settled_is_noted_for_each_life(self) -> None:
+        branch = Branch()
+        branch.step(paid(1, sequence=7, life="a"), paid(2, sequence=9, life="a"))
+        branch.step(paid(3, sequence=8, life="a"), paid(4, 0, sequence=10, life="a"))
+        assert self.places(branch) == [("a", 9)]
+        branch.step(paid(5, sequence=1, life="b"))
+        assert self.places(branch) == [("a", 9), ("b", 1)]
+
+    def test_a_replica_that_is_behind_does_not_take_it_back(self) -> None:
+        ahead = Branch()
+        behind = Branch(ahead.database, owner="bank-2")
+        behind.step(paid(1, sequence=1, life="a"))
+        ahead.step(paid(2, sequence=20, life="a"))
+        behind.step(paid(3, sequence=15, life="a"))
+        assert self.places(ahead) == [("a", 20)]
+
+    def test_it_is_noted_with_the_commit_that_goes_through(self) -> None:
+        database = Faulty()
+        branch = Branch(database)  # type: ignore[arg-type]
+        branch.step(paid(1, sequence=5, life="a"))
+        database.faults.append("before")
+        with pytest.raises(DatabaseUnavailable):
+            branch.step(paid(2, sequence=10, life="a"))
+        branch.step(paid(2, sequence=10, life="a"))
+        assert self.places(branch) == [("a", 10)]
+
+    def test_it_is_noted_when_a_batch_is_committed_one_by_one(self) -> None:
+        branch = Branch()
+        branch.step(paid(1, sequence=5, life="a"), paid(2, -1, sequence=6, life="a"))
+        assert self.places(branch) == [("a", 5)]
 
 
 class TestTheInbox:

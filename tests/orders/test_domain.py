@@ -12,8 +12,11 @@ from todoku.contracts import (
     MAX_SAFE_INTEGER,
     Event,
     FailedItem,
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
     OrderCreatedEvent,
     OrderedItem,
+    ParkingEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -30,6 +33,8 @@ from todoku.orders.domain import (
     OrderStatus,
     PlaceOrder,
     UnknownOrder,
+    note_closed,
+    note_parked,
     place_order,
 )
 from todoku.orders.service import orders
@@ -213,7 +218,8 @@ def cells(*outcomes: str) -> list[object]:
 class TestFollowing:
     def test_the_matrix_names_every_status_and_every_event(self) -> None:
         assert set(MATRIX) == set(OrderStatus)
-        assert {type(event) for event in EVENTS} == set(orders.reactions)
+        followed = {kind for kind in orders.reactions if not issubclass(kind, ParkingEvent)}
+        assert {type(event) for event in EVENTS} == followed
 
     @pytest.mark.parametrize(("status", "event", "expected"), cells(*OrderStatus))
     def test_an_event_that_is_news_moves_the_order_forward(
@@ -278,3 +284,29 @@ class TestAnyOrderOfArrival:
         assert order.status is ending
         expected = order_that_is(ending)
         assert msgspec.structs.replace(order, updated_at=NOW) == expected
+
+
+PARKED: Final = InventoryMessageParkedEvent(
+    order_id=ORDER_ID,
+    letter_id="letter",
+    message_type="OrderCreatedEvent",
+    error="UnknownProduct",
+    parked_at=NOW,
+)
+CLOSED: Final = InventoryMessageClosedEvent(
+    **{name: getattr(PARKED, name) for name in PARKED.__struct_fields__}
+)
+
+
+class TestParkedMessages:
+    def test_a_message_waits_from_when_it_is_parked_until_it_is_closed(self) -> None:
+        parked, _ = note_parked(None, PARKED, LATER)
+        assert (parked.service, parked.letter_id, parked.parked_at) == ("inventory", "letter", NOW)
+        assert not parked.closed
+        closed, _ = note_closed(parked, CLOSED, LATER)
+        assert closed.closed
+
+    def test_a_message_that_is_closed_before_it_is_heard_of_never_waits(self) -> None:
+        closed, _ = note_closed(None, CLOSED, LATER)
+        assert note_parked(closed, PARKED, LATER) == (closed, [])
+        assert closed.closed

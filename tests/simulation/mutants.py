@@ -6,7 +6,6 @@ proves nothing; a mutant that nothing catches is a missing check.
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,11 +21,13 @@ from todoku.engine.messages import Heard
 from todoku.engine.process import Process, ReceiptMessage
 from todoku.engine.relay import Relay
 from todoku.engine.tables import Inbox, Outbox
-from todoku.engine.writer import Outcome, Writer, _Work
+from todoku.engine.work import Outcome, Work
+from todoku.engine.writer import Writer
 from todoku.inventory import domain as stock
 from todoku.inventory.service import inventory
 from todoku.inventory.store import InventoryStore, InventoryWorld
 from todoku.orders import domain as ordering
+from todoku.orders.service import orders
 from todoku.orders.store import OrdersStore, OrdersWorld
 from todoku.shipping import domain as parcels
 from todoku.shipping import service as shipping
@@ -136,30 +137,30 @@ def publish_before_commit() -> Iterator[None]:
 @mutant
 def answer_before_commit() -> Iterator[None]:
     """A caller is answered before the command is committed."""
-    obey = _Work.obey
+    obey = Work.obey
 
-    def mutated(self: _Work, world: Any, ask: Any) -> None:
+    def mutated(self: Work, world: Any, ask: Any) -> None:
         obey(self, world, ask)
         ask.answer(self.outcome.answers[-1][1])
 
-    with patch.object(_Work, "obey", mutated):
+    with patch.object(Work, "obey", mutated):
         yield
 
 
 @mutant
 def carrier_before_commit() -> Iterator[None]:
     """The carrier is called before the claim to call it is committed."""
-    apply = _Work._apply
+    apply = Work.apply
 
-    def mutated(self: _Work, *arguments: Any, **options: Any) -> Any:
+    def mutated(self: Work, *arguments: Any, **options: Any) -> Any:
         before = len(self.outcome.effects)
         state = apply(self, *arguments, **options)
         for effect in self.outcome.effects[before:]:
-            calling = self.service.effects[type(effect)](effect)
+            calling: Any = self.service.effects[type(effect)](effect)
             asyncio.get_running_loop().create_task(calling)
         return state
 
-    with patch.object(_Work, "_apply", mutated):
+    with patch.object(Work, "apply", mutated):
         yield
 
 
@@ -254,14 +255,14 @@ def lost_commit_answer_believed() -> Iterator[None]:
 @mutant
 def repeat_not_receipted() -> Iterator[None]:
     """An event that is known already is not receipted again."""
-    sift = _Work.sift
+    sift = Work.sift
 
-    def mutated(self: _Work, *arguments: Any) -> Any:
+    def mutated(self: Work, *arguments: Any) -> Any:
         sifted = sift(self, *arguments)
         self.outcome.receipts.clear()
         return sifted
 
-    with patch.object(_Work, "sift", mutated):
+    with patch.object(Work, "sift", mutated):
         yield
 
 
@@ -282,15 +283,15 @@ def credit_not_renewed() -> Iterator[None]:
 @mutant
 def parked_not_receipted() -> Iterator[None]:
     """The publisher of a message that was parked is never told so."""
-    park = _Work._park
+    park = Work._park
 
-    def mutated(self: _Work, delivery: Any, error: str, trace: str, envelope: Any) -> None:
-        park(self, delivery, error, trace, envelope)
+    def mutated(self: Work, letter: Any, delivery: Any, envelope: Any) -> None:
+        park(self, letter, delivery, envelope)
         if envelope is not None:
             self.settled.remove(envelope.id)
             self.outcome.receipts[envelope.source].remove(envelope.id)
 
-    with patch.object(_Work, "_park", mutated):
+    with patch.object(Work, "_park", mutated):
         yield
 
 
@@ -305,10 +306,10 @@ def neighbours_poisoned() -> Iterator[None]:
 def unreadable_dropped() -> Iterator[None]:
     """A message that cannot be read is acknowledged and not kept."""
 
-    def mutated(self: _Work, message: Any) -> None:
+    def mutated(self: Work, message: Any) -> None:
         self.outcome.acks.append(message.delivery)
 
-    with patch.object(_Work, "put_aside", mutated):
+    with patch.object(Work, "put_aside", mutated):
         yield
 
 
@@ -316,10 +317,10 @@ def unreadable_dropped() -> Iterator[None]:
 def poison_never_parked() -> Iterator[None]:
     """A message that cannot be read is asked for again and again."""
 
-    def mutated(self: _Work, message: Any) -> None:
+    def mutated(self: Work, message: Any) -> None:
         self._again(message.delivery)
 
-    with patch.object(_Work, "put_aside", mutated):
+    with patch.object(Work, "put_aside", mutated):
         yield
 
 
@@ -580,19 +581,15 @@ def _reaction(
 def main(names: Sequence[str]) -> int:
     """Hunt the mutants of these names, or all; how many got away."""
     escaped = 0
-    for mutant in MUTANTS:
-        if names and mutant.name not in names:
+    for each in MUTANTS:
+        if names and each.name not in names:
             continue
-        begun = time.monotonic()
-        caught = hunt(mutant)
-        seconds = time.monotonic() - begun
+        caught = hunt(each)
         escaped += caught is None
-        found = (
-            f"seed {caught.seed:>3}  {caught.failure.invariant}  {caught.failure.problem[:70]}"
-            if caught
-            else f"NOT FOUND in {SEEDS_MAX} seeds"
-        )
-        print(f"{mutant.name:<30} {seconds:5.1f} s  {found}", flush=True)
+        found = f"NOT FOUND in {SEEDS_MAX} seeds"
+        if caught is not None:
+            found = f"seed {caught.seed:>2}  {caught.failure.invariant}  {caught.failure.problem}"
+        print(f"{each.name:<28} {found:.110}", flush=True)
     return escaped
 
 

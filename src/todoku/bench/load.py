@@ -8,10 +8,12 @@ each, and in the end a `Load` as MessagePack into the file that the plan names.
 
 import asyncio
 import contextlib
+import resource
 import sys
 import time
 from array import array
 from collections import Counter, deque
+from itertools import cycle
 from pathlib import Path
 
 import msgspec
@@ -52,7 +54,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     orders: int | None
     bodies: tuple[str, ...]
     terminal: tuple[str, ...]
-    result: Path
+    result: str
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -79,6 +81,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     watched: list[tuple[float, float]]
     refused: dict[int, int]
     cpu_seconds: float
+    memory_bytes_max: int
 
 
 class Client:
@@ -86,9 +89,10 @@ class Client:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        place = f"{plan.host}:{plan.port}"
-        self._requests = [request("POST", place, "/orders", body.encode()) for body in plan.bodies]
-        self._place = place
+        self._place = place = f"{plan.host}:{plan.port}"
+        self._requests = cycle(
+            [request("POST", place, "/orders", body.encode()) for body in plan.bodies]
+        )
         self._begun = 0.0
         self._asked = 0
         self._under_way: dict[Connection, float] = {}
@@ -126,6 +130,7 @@ class Client:
             watched=self._watched,
             refused=dict(self._refused),
             cpu_seconds=cpu_seconds,
+            memory_bytes_max=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         )
 
     async def _connect(self) -> Connection:
@@ -141,7 +146,7 @@ class Client:
             async with asyncio.timeout(seconds and seconds + LAST_ANSWER_SECONDS_MAX):
                 await self._over.wait()
         self._ended = True
-        self._refused[0] += len(self._under_way)
+        self._refused.update(0 for _ in self._under_way)
 
     def _now(self) -> float:
         return time.perf_counter() - self._begun
@@ -184,7 +189,7 @@ class Client:
 
     def _send(self, connection: Connection, due: float) -> None:
         self._under_way[connection] = due
-        connection.send(self._requests[len(self._ids) % len(self._requests)])
+        connection.send(next(self._requests))
 
     def _on_answer(self, connection: Connection, answer: Answer) -> None:
         due = self._under_way.pop(connection)
@@ -267,7 +272,7 @@ class Asking:
         self._answer = loop.create_future()
         self._connection.send(look)
         answer = await self._answer
-        return msgspec.json.decode(answer.body, type=Seen).status
+        return str(msgspec.json.decode(answer.body, type=Seen).status)
 
     def _on_answer(self, _: Connection, answer: Answer) -> None:
         self._answer.set_result(answer)
@@ -299,7 +304,7 @@ def main() -> None:
     async def run() -> Load:
         return await Client(plan).run()
 
-    plan.result.write_bytes(msgspec.msgpack.encode(uvloop.run(run())))
+    Path(plan.result).write_bytes(msgspec.msgpack.encode(uvloop.run(run())))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ server is down, they are filled again from the services' outboxes.
 import asyncio
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sysconfig
@@ -23,6 +24,12 @@ VERSION_MIN = (2, 12)
 """The first version with atomic batch publishing."""
 
 PROBE_SECONDS = 1.0
+STORE_SECONDS_MAX = 5.0
+"""How long the server may take to store a probe."""
+
+PROBE_SUBJECT = "broker.probe"
+"""A subject of the stream on which nothing is said that anybody reads."""
+
 MESSAGE_BYTES_MAX = 8 * 2**20
 """The server's recommended limit; the largest event is well below it."""
 
@@ -101,8 +108,60 @@ async def is_ready(port: int) -> bool:
                 writer.close()
     except (OSError, TimeoutError, ValueError):
         return False
+    return _offers_jetstream(greeting)
+
+
+def _offers_jetstream(greeting: bytes) -> bool:
     # The server opens its port after JetStream has recovered, and says in its greeting that it has.
     return greeting.startswith(b"INFO ") and b'"jetstream":true' in greeting
+
+
+async def ailment(settings: Settings) -> str | None:
+    """What keeps a server that is up from storing messages, or None if nothing does.
+
+    A server whose disk was full or refused to sync goes on answering everything but publishes, also
+    after the disk is well again, until it is restarted. Hence this stores two messages, as the
+    services do: in a batch, which needs more of the server than one. A refusal is an answer too: it
+    says that there is no stream yet, or that the disk is full, and that heals without a restart.
+    """
+    prefix = f"{settings.subject_prefix}." if settings.subject_prefix else ""
+    try:
+        async with asyncio.timeout(STORE_SECONDS_MAX):
+            return await _probe(settings.nats_port, prefix + PROBE_SUBJECT)
+    except TimeoutError:
+        return f"it does not say within {STORE_SECONDS_MAX:g} s that it has stored a message"
+    except (OSError, ValueError) as error:
+        return f"it cannot be asked ({error})"
+
+
+async def _probe(port: int, subject: str) -> str | None:
+    """Have a server on this machine answer to an atomic batch of two empty messages, somehow.
+
+    Sources: docs.nats.io, "Client Protocol"; ADR-50.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        if not _offers_jetstream(await reader.readline()):
+            return "it has switched JetStream off"
+        inbox = f"_INBOX.{secrets.token_hex(16)}"
+        writer.write(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n')
+        writer.write(f"SUB {inbox} 1\r\n".encode())
+        writer.write(_batched(subject, inbox, 1) + _batched(subject, inbox, 2, last=True))
+        while line := await reader.readline():
+            if line.startswith((b"MSG ", b"HMSG ")):
+                return None
+        return "it has closed the connection"
+    finally:
+        writer.close()
+
+
+def _batched(subject: str, inbox: str, sequence: int, *, last: bool = False) -> bytes:
+    """An empty message of the batch that is called as the inbox; the last is answered there."""
+    headers = f"NATS/1.0\r\nNats-Batch-Id: {inbox}\r\nNats-Batch-Sequence: {sequence}\r\n"
+    if last:
+        headers += "Nats-Batch-Commit: 1\r\n"
+    size = len(headers) + 2
+    return f"HPUB {subject} {inbox if last else ''} {size} {size}\r\n{headers}\r\n\r\n".encode()
 
 
 def read_log(line: str) -> LogLine | None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "shipment": "Look at the parcels.",
     "doctor": "Look for what keeps Todoku from working, and say what to do.",
     "verify": "Hold the databases against the promise.",
+    "bench": "Put a load on a system, and say what it did.",
     "simulate": "Run the whole system on a hostile network, and hold the promise against it.",
     "config": "Show every setting, its value and where that came from.",
     "run": "Run one service.",

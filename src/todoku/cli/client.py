@@ -181,9 +181,14 @@ def client(service: ServiceName, url: str | None, settings: Settings) -> Client:
     return Client(service, url or settings.http_url(service))
 
 
-def segment(text: str) -> str:
-    """A text as one segment of a path."""
-    return quote(text, safe="")
+def segment(name: str) -> str:
+    """An id as one segment of a path. Raises `CommandFailed` for what cannot be one."""
+    if not name or "/" in name:
+        raise CommandFailed(
+            f"{printable(name)!r} is not an id: an id is not empty and has no slashes.",
+            exit_code=ExitCode.USAGE,
+        )
+    return quote(name, safe="")
 
 
 def _parse(url: str) -> SplitResult:

@@ -15,6 +15,11 @@ def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flag
     The flags of `todoku up` are accepted and take part. Passwords in
     addresses are hidden.
 
+    For example:
+
+        todoku config
+        todoku config --json | jq 'map_values(select(.origin != "default"))'
+
     Parameters
     ----------
     json

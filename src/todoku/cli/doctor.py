@@ -82,4 +82,4 @@ def _summary(findings: Sequence[Finding]) -> str:
     )
     if not wrong and not warnings:
         return f"{len(findings)} checks, all well"
-    return f"{len(findings)} checks: {wrong} wrong, {warnings} warnings"
+    return f"{len(findings)} checks: {wrong} wrong, {warnings} warning{'s' * (warnings != 1)}"

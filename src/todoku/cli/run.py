@@ -20,6 +20,10 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
     machine; until that is there, it takes orders and waits. A second signal
     ends it at once: nothing that was answered is lost by that.
 
+    For example:
+
+        todoku run orders --nats-url nats://broker.example:4222
+
     Parameters
     ----------
     service

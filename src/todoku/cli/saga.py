@@ -13,10 +13,13 @@ from todoku.cli.words import clock_time, later, money, pieces, printable
 from todoku.contracts import (
     EVENTS,
     Event,
+    InventoryMessageParkedEvent,
     OrderCreatedEvent,
+    ParkingEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
+    ShippingMessageParkedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
@@ -30,7 +33,7 @@ STEPS: Mapping[str, int] = {
     ShipmentCompletedEvent.__name__: 3,
     ShipmentFailedEvent.__name__: 3,
 }
-"""The events in the order in which they follow from each other."""
+"""The events of a saga in the order in which they follow from each other; others come at any time."""
 
 AWAITED = {
     OrderCreatedEvent.__name__: "inventory to set the stock aside",
@@ -54,6 +57,7 @@ STATUS_STYLES: Mapping[str, str] = {
 SOURCE_STYLES = {"orders": "cyan", "inventory": "yellow", "shipping": "magenta"}
 LATE_STYLE = "bold yellow"
 COMPENSATION_STYLE = "bold magenta"
+PARKED_STYLE = "bold red"
 
 DETAIL_INDENT = 23
 """Below the source of the event: after 12 columns of time, 9 of milliseconds, and spaces."""
@@ -79,8 +83,7 @@ class Saga:
         step = STEPS.get(event.type, self._furthest_step)
         late = step < self._furthest_step
         self._furthest_step = max(step, self._furthest_step)
-        details = Text("\n").join(_details(event, late))
-        return Group(_line(start, event), *([_indented(details)] if details else []))
+        return Group(_line(start, event), *map(_indented, _details(event, late)))
 
 
 def _line(start: OrderEvent, event: OrderEvent) -> Text:
@@ -120,6 +123,12 @@ def _details(event: OrderEvent, late: bool) -> Iterator[Text]:
             yield Text(
                 f"↩ compensation: inventory releases {printable(pieces(items))}", COMPENSATION_STYLE
             )
+
+        case InventoryMessageParkedEvent() | ShippingMessageParkedEvent() as parked:
+            what = f"{parked.message_type} is parked after {parked.error}: it waits for a person"
+            yield Text(printable(what), PARKED_STYLE)
+        case ParkingEvent(message_type=message_type):
+            yield _said(f"somebody has seen to {message_type}, which was parked")
 
 
 def _event(event: OrderEvent) -> Event | None:

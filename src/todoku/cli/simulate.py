@@ -83,6 +83,11 @@ def simulate(
     run, to the byte. Afterwards everything heals, and every order must end within a bound. A run that
     breaks the promise is made as short as possible and shown. Exit code 1 if there is one.
 
+    For example:
+
+        todoku simulate --seeds 100
+        todoku simulate --seed 42 --trace
+
     Parameters
     ----------
     seed

@@ -17,11 +17,24 @@ OUTPUT_LINE_BYTES_MAX = 2**20
 LAST_OUTPUT_SECONDS = 1.0
 
 
+class Checkup(msgspec.Struct, frozen=True):
+    """How it shows that a program runs and does not work.
+
+    `ailment` says once what is wrong with it, or None; that may take a few seconds. A program that
+    ails `in_a_row` times, looked at `every_seconds`, is killed, and so started again.
+    """
+
+    ailment: Callable[[], Awaitable[str | None]]
+    every_seconds: float = 5.0
+    in_a_row: int = 3
+
+
 class Program(msgspec.Struct, frozen=True):
     """What is to be kept running.
 
     `argv[0]` is an absolute path. `is_ready` asks once whether it serves, and takes no longer than
-    a second or two. `prepare` is called before each start.
+    a second or two. `prepare` is called before each start. From when it is ready on, the `checkup`
+    is made.
     """
 
     name: str
@@ -29,6 +42,7 @@ class Program(msgspec.Struct, frozen=True):
     environment: Mapping[str, str]
     is_ready: Callable[[], Awaitable[bool]]
     prepare: Callable[[], None] = lambda: None
+    checkup: Checkup | None = None
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -177,8 +191,10 @@ class Keeper:
         async with asyncio.TaskGroup() as life:
             output = life.create_task(self._show_output(process))
             readiness = life.create_task(self._watch_readiness())
+            health = life.create_task(self._watch_health(process))
             await self._until_end(process)
             readiness.cancel()
+            health.cancel()
             # It is dead, but what it wrote last may still be in the pipe.
             await asyncio.wait([output], timeout=LAST_OUTPUT_SECONDS)
             output.cancel()
@@ -229,6 +245,21 @@ class Keeper:
         if self._short_lives:
             took_seconds = asyncio.get_running_loop().time() - begun
             self._say(f"{self.name} is ready again, after {took_seconds:.1f} s")
+
+    async def _watch_health(self, process: asyncio.subprocess.Process) -> None:
+        """Kill the program if it runs and does not work."""
+        checkup = self._program.checkup
+        if checkup is None:
+            return
+        await self.ready.wait()
+        ailment, ailing = None, 0
+        while ailing < checkup.in_a_row:
+            await asyncio.sleep(checkup.every_seconds)
+            ailment = await checkup.ailment()
+            ailing = ailing + 1 if ailment else 0
+        self._say(f"{self.name} runs but does not work: {ailment}; killing it")
+        # Not SIGTERM: what is stopped or stuck does not hear it.
+        _signal_group(process, signal.SIGKILL)
 
     async def _show_output(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

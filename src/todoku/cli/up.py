@@ -16,7 +16,7 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.readiness import is_ready
 from todoku.cli.signals import on_stop_signals
-from todoku.cli.supervisor import Program, Supervisor
+from todoku.cli.supervisor import Checkup, Program, Supervisor
 from todoku.cli.voice import Voice
 from todoku.settings import (
     SERVICES,
@@ -35,7 +35,14 @@ def up(*, flags: Flags = None) -> ExitCode:
     """Start the broker and all services here, and keep them running until Ctrl-C.
 
     With --nats-url, that broker is used and none is started. What ends is
-    started again. If `up` itself is killed, all that it started ends too.
+    started again, and so is a broker that runs but stores nothing. If `up`
+    itself is killed, all that it started ends too.
+
+    For example:
+
+        todoku up
+        todoku up --data-dir ~/todoku --carrier-success-rate 0.5
+        todoku up --nats-url nats://broker.example:4222
     """
     started = time.monotonic()
     settings = settings_from(flags, defaults={"demo_catalogue": True}).settings
@@ -90,6 +97,7 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
         environment=os.environ,
         is_ready=functools.partial(embedded.is_ready, settings.nats_port),
         prepare=functools.partial(embedded.write_config, settings),
+        checkup=Checkup(functools.partial(embedded.ailment, settings)),
     )
 
 

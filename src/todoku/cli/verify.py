@@ -32,6 +32,11 @@ def verify(
     after the other, their databases differ for a moment: a finding counts if it is still there
     after the grace period. Exit code 1 if something breaks the promise.
 
+    For example:
+
+        todoku verify
+        todoku verify --overdue-seconds 3600 --json | jq .findings
+
     Parameters
     ----------
     grace_seconds

@@ -10,16 +10,21 @@ from todoku.contracts.envelope import (
 )
 from todoku.contracts.inventory import (
     FailedItem,
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
     ReservedItem,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
 from todoku.contracts.orders import OrderCreatedEvent, OrderedItem
+from todoku.contracts.parking import ParkingEvent
 from todoku.contracts.shipping import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
 )
 from todoku.contracts.wire import (
     EVENTS,
@@ -38,14 +43,19 @@ __all__ = [
     "Envelope",
     "Event",
     "FailedItem",
+    "InventoryMessageClosedEvent",
+    "InventoryMessageParkedEvent",
     "OrderCreatedEvent",
     "OrderedItem",
+    "ParkingEvent",
     "Personal",
     "ReservedItem",
     "ShipmentCompletedEvent",
     "ShipmentFailedEvent",
     "ShipmentInitiatedEvent",
     "ShippedItem",
+    "ShippingMessageClosedEvent",
+    "ShippingMessageParkedEvent",
     "StockReservationFailedEvent",
     "StockReservedEvent",
     "UnknownEventType",

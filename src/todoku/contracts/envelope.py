@@ -30,6 +30,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False)
 
     order_id: str
 
+    @property
+    def fact(self) -> str:
+        """What tells this fact from the others about the same order."""
+        return type(self).__name__
+
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where an event comes from, around the event itself (`data`, kept as the JSON it arrived in).
@@ -59,6 +64,8 @@ def fact_id(order_id: str, name: str, n: int = 1) -> str:
     what it names, as in a UUIDv5. See docs/decisions/0001-fact-ids.md.
     """
     order = bytes.fromhex(order_id.replace("-", ""))
+    if len(order) != 16:
+        raise ValueError(f"{order_id!r} is not a UUID")
     digest = hashlib.sha1(order + f"{name}\0{n}".encode(), usedforsecurity=False).digest()
     octets = bytearray(order[:6] + digest[:10])
     octets[6] = 0x80 | octets[6] & 0x0F

@@ -6,6 +6,8 @@ from typing import Final
 from todoku.contracts.envelope import Event, fact_id
 from todoku.contracts.inventory import (
     FailedItem,
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
     ReservedItem,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -16,10 +18,13 @@ from todoku.contracts.shipping import (
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
 )
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
+LETTER_ID: Final = fact_id(ORDER_ID, "OrderCreatedEvent")
 SAID_AT: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 ADDRESS: Final = "1-1 Chiyoda, Tokyo"
 
@@ -71,6 +76,21 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
                 ShippedItem(product_id="prod001", quantity=2),
                 ShippedItem(product_id="prod002", quantity=1),
             ),
+        ),
+        *(
+            event(
+                order_id=ORDER_ID,
+                letter_id=LETTER_ID,
+                message_type="OrderCreatedEvent",
+                error="UnreadableEvent",
+                parked_at=SAID_AT,
+            )
+            for event in (
+                InventoryMessageParkedEvent,
+                InventoryMessageClosedEvent,
+                ShippingMessageParkedEvent,
+                ShippingMessageClosedEvent,
+            )
         ),
     )
 }

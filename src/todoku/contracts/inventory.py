@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from todoku.contracts.envelope import Event, Personal
+from todoku.contracts.parking import ParkingEvent
 
 
 class ReservedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -40,3 +41,17 @@ class StockReservationFailedEvent(Event, frozen=True, kw_only=True, rename="came
 
     reason: str
     failed_items: tuple[FailedItem, ...]
+
+
+class InventoryMessageParkedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):
+    """The inventory could not deal with a message about the order; it waits for a person."""
+
+    subject: ClassVar[str] = "inventory.message_parked"
+    publisher: ClassVar[str] = "inventory"
+
+
+class InventoryMessageClosedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):
+    """Somebody has seen to a message that was parked at the inventory."""
+
+    subject: ClassVar[str] = "inventory.message_closed"
+    publisher: ClassVar[str] = "inventory"

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from todoku.contracts.envelope import Event, Personal
+from todoku.contracts.parking import ParkingEvent
 
 
 class ShippedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -44,3 +45,17 @@ class ShipmentFailedEvent(Event, frozen=True, kw_only=True, rename="camel"):
     shipment_id: str
     reason: str
     items: tuple[ShippedItem, ...]
+
+
+class ShippingMessageParkedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):
+    """Shipping could not deal with a message about the order; it waits for a person."""
+
+    subject: ClassVar[str] = "shipping.message_parked"
+    publisher: ClassVar[str] = "shipping"
+
+
+class ShippingMessageClosedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):
+    """Somebody has seen to a message that was parked at shipping."""
+
+    subject: ClassVar[str] = "shipping.message_closed"
+    publisher: ClassVar[str] = "shipping"

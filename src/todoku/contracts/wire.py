@@ -6,12 +6,19 @@ from typing import Final
 import msgspec
 
 from todoku.contracts.envelope import Envelope, Event, fact_id
-from todoku.contracts.inventory import StockReservationFailedEvent, StockReservedEvent
+from todoku.contracts.inventory import (
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
 from todoku.contracts.orders import OrderCreatedEvent
 from todoku.contracts.shipping import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
 )
 
 EVENTS: Final[dict[str, type[Event]]] = {
@@ -23,6 +30,10 @@ EVENTS: Final[dict[str, type[Event]]] = {
         ShipmentInitiatedEvent,
         ShipmentCompletedEvent,
         ShipmentFailedEvent,
+        InventoryMessageParkedEvent,
+        InventoryMessageClosedEvent,
+        ShippingMessageParkedEvent,
+        ShippingMessageClosedEvent,
     )
 }
 """Every event type that this version knows, by its name on the wire."""
@@ -52,12 +63,11 @@ def seal(
     traceparent: str | None = None,
 ) -> Envelope:
     """Put an event that is said `now` (UTC) into its envelope."""
-    name = type(event).__name__
     return Envelope(
         specversion="1.0",
-        id=fact_id(event.order_id, name),
+        id=fact_id(event.order_id, event.fact),
         source=event.publisher,
-        type=name,
+        type=type(event).__name__,
         subject=event.order_id,
         time=now,
         datacontenttype="application/json",

@@ -1,6 +1,7 @@
 """Everything that makes a service reliable, and nothing about orders, stock or shipments."""
 
 from todoku.engine.clock import Clock, SteadyClock
+from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.failpoints import from_environment as failpoint_from_environment
 from todoku.engine.mailbox import MailboxFull
 from todoku.engine.messages import Due
@@ -8,11 +9,12 @@ from todoku.engine.metrics import EngineMetrics
 from todoku.engine.process import Process, Tuning
 from todoku.engine.service import Agenda, Decide, Service, Store, Topology, World
 from todoku.engine.tables import EngineTables
-from todoku.engine.writer import Patience
+from todoku.engine.work import Patience
 
 __all__ = [
     "Agenda",
     "Clock",
+    "DeadLetters",
     "Decide",
     "Due",
     "EngineMetrics",

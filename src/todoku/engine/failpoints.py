@@ -1,7 +1,8 @@
 """Places where a process may be made to die, so that its recovery can be tried.
 
 A process that runs for real leaves by `os._exit(137)`, as after a `kill -9`, when it comes for the
-n-th time to the point that `TODOKU_FAILPOINT=name:n` names. A simulator hands in its own.
+n-th time to the point that `TODOKU_FAILPOINT=name:n` names; with `name:n@service`, only the process
+of that service does. A simulator hands in its own.
 """
 
 import os
@@ -26,10 +27,10 @@ Failpoint = Callable[[str], None]
 """Called with the name of the point that was reached."""
 
 
-def from_environment() -> Failpoint:
-    """The failpoint that `TODOKU_FAILPOINT` asks for, or one that does nothing."""
-    wanted = os.environ.get("TODOKU_FAILPOINT", "")
-    if not wanted:
+def from_environment(service: str) -> Failpoint:
+    """The failpoint that `TODOKU_FAILPOINT` asks for in this service, or one that does nothing."""
+    wanted, _, victim = os.environ.get("TODOKU_FAILPOINT", "").partition("@")
+    if not wanted or victim not in ("", service):
         return pass_by
     name, _, count = wanted.partition(":")
     if name not in POINTS:

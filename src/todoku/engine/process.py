@@ -13,14 +13,16 @@ from todoku.broker.port import Broker, BrokerError, Delivery, Subscription
 from todoku.contracts import UnknownEventType, UnreadableEvent, decode
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.clock import Clock
+from todoku.engine.dead_letters import describe
 from todoku.engine.failpoints import Failpoint, pass_by
-from todoku.engine.mailbox import Mailbox
+from todoku.engine.mailbox import Mailbox, MailboxFull
 from todoku.engine.messages import Asked, Heard, Receipt, Unreadable
 from todoku.engine.recovery import PAUSE_SECONDS, Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
 from todoku.engine.tables import EngineTables
-from todoku.engine.writer import Outcome, Patience, Writer
+from todoku.engine.work import Outcome, Patience
+from todoku.engine.writer import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +35,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     batch_max: int = 500
     credit: int = 2_000
     commands_max: int = 5_000
+    backlog_max: int = 500_000
     receipts_max: int = 10_000
     effects_max: int = 500
     window_max: int = 10_000
@@ -187,7 +190,8 @@ class Process:
     ) -> Any:
         """Have a command carried out; the state that it left, once that is committed.
 
-        Raises what the decision raises, or `MailboxFull`. Giving up waiting does not undo it.
+        Raises what the decision raises, or `MailboxFull`, also when too much waits for a broker that
+        is away. Giving up waiting does not undo it.
         """
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -199,6 +203,10 @@ class Process:
             else:
                 answered.set_result(result)
 
+        if self.relay.unsent >= self.tuning.backlog_max:
+            raise MailboxFull(
+                f"{self.relay.unsent} events wait for the broker already: try again later."
+            )
         self.mailbox.ask(Asked(command, answer, actor, traceparent))
         return await answered
 
@@ -398,7 +406,7 @@ def _read(delivery: Delivery) -> Heard | Unreadable:
     except UnreadableEvent as error:
         return Unreadable(
             delivery,
-            str(error),
+            describe(error),
             traceback.format_exc(),
             again=isinstance(error, UnknownEventType),
         )

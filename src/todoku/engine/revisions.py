@@ -51,14 +51,54 @@ def create_first_tables() -> None:
         sa.Column("subject", sa.Text, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("headers", sa.Text),
-        sa.Column("error", sa.Text, nullable=False),
-        sa.Column("traceback", sa.Text, nullable=False),
-        sa.Column("attempts", Integer64, nullable=False),
         sa.Column("event_id", sa.Text),
         sa.Column("event_type", sa.Text),
         sa.Column("order_id", sa.Text),
         sa.Column("parked_at", Timestamp, nullable=False),
+        sa.Column("attempts", Integer64, nullable=False),
+        sa.Column("error", sa.Text),
+        sa.Column("traceback", sa.Text),
+        sa.Column("error_group", sa.Text),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("retry_at", Timestamp),
+        sa.Column("retry_by", sa.Text),
+        sa.Column("closed_at", Timestamp),
+        sa.Column("closed_by", sa.Text),
+        sa.Column("reason", sa.Text),
+        sa.Column("replaces", sa.Text),
+        sa.Column("replaced_by", sa.Text),
         sa.CheckConstraint("attempts >= 1", name="attempts_positive"),
+        sa.CheckConstraint(
+            "state IN ('PARKED', 'RETRIED', 'EDITED', 'DISCARDED')", name="state_known"
+        ),
+        sa.CheckConstraint("(state = 'PARKED') = (closed_at IS NULL)", name="closed_once"),
+        sa.CheckConstraint("state <> 'PARKED' OR error IS NOT NULL", name="parked_for_a_fault"),
+        sa.CheckConstraint("state = 'PARKED' OR retry_at IS NULL", name="only_parked_retried"),
+        sa.CheckConstraint(
+            "(state = 'EDITED') = (replaced_by IS NOT NULL)", name="edited_replaced"
+        ),
+        sa.CheckConstraint(
+            "state <> 'DISCARDED' OR (reason IS NOT NULL AND closed_by IS NOT NULL)",
+            name="discarded_for_a_reason",
+        ),
         sqlite_strict=True,
     )
     op.create_index("dead_letters_by_order", "dead_letters", ["order_id"])
+    op.create_index("dead_letters_by_state", "dead_letters", ["state", "parked_at", "id"])
+    op.create_index(
+        "dead_letters_to_retry",
+        "dead_letters",
+        ["retry_at"],
+        sqlite_where=sa.text("retry_at IS NOT NULL"),
+        postgresql_where=sa.text("retry_at IS NOT NULL"),
+    )
+    op.create_table(
+        "dead_letter_attempts",
+        sa.Column("id", Integer64, primary_key=True),
+        sa.Column("letter_id", sa.Text, nullable=False),
+        sa.Column("at", Timestamp, nullable=False),
+        sa.Column("error", sa.Text),
+        sa.Column("asked_by", sa.Text),
+        sqlite_strict=True,
+    )
+    op.create_index("dead_letter_attempts_by_letter", "dead_letter_attempts", ["letter_id"])

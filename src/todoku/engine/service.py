@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, MetaData
 
-from todoku.contracts import Envelope, Event
+from todoku.contracts import Envelope, Event, ParkingEvent
 from todoku.engine.messages import Due
 from todoku.engine.tables import EngineTables
 
@@ -69,7 +69,8 @@ class Service:
     with them go the reactions that undo or end it, so that both are replayed as they came.
     `reactions` decide on events of others, `commands` on what is asked of this service, the `agenda`
     on what has waited long enough. An effect that a decision returns is carried out by `effects`
-    after the commit; what comes back is the next command.
+    after the commit; what comes back is the next command. `says_parked` and `says_closed` tell the
+    others that a message about an order waits here for a person, and that it no longer does.
     """
 
     name: str
@@ -78,6 +79,8 @@ class Service:
     commands: Mapping[type[Any], Decide] = field(default_factory=dict)
     agenda: Agenda | None = None
     effects: Mapping[type[Any], Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)
+    says_parked: type[ParkingEvent] | None = None
+    says_closed: type[ParkingEvent] | None = None
     recalls: Mapping[type[Event], Decide] = field(default_factory=dict)
 
 

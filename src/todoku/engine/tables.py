@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 
 import msgspec
 from sqlalchemy import (
-    CheckConstraint,
     Column,
     Connection,
     Index,
@@ -30,6 +29,7 @@ from todoku.database import (
     to_microseconds,
     upsert,
 )
+from todoku.engine.dead_letter_tables import DeadLetters
 
 
 class Inbox:
@@ -255,63 +255,27 @@ class StreamPositions:
             Column("incarnation", Text, primary_key=True),
             Column("sequence", Integer64, nullable=False),
         )
-        self._reach = upsert(self.table, ["incarnation"], ["sequence"])
+        self._begin = insert_ignoring_duplicates(self.table)
+        self._advance = (
+            update(self.table)
+            .where(
+                self.table.c.incarnation == bindparam("life"),
+                self.table.c.sequence < bindparam("place"),
+            )
+            .values(sequence=bindparam("place"))
+        )
         self._reached = select(self.table.c.sequence).where(
             self.table.c.incarnation == bindparam("incarnation")
         )
 
     def reach(self, connection: Connection, incarnation: str, sequence: int) -> None:
-        """Note the last place that was settled."""
-        connection.execute(self._reach, {"incarnation": incarnation, "sequence": sequence})
+        """Note the last place that was settled, unless another replica has come further."""
+        connection.execute(self._begin, {"incarnation": incarnation, "sequence": sequence})
+        connection.execute(self._advance, {"life": incarnation, "place": sequence})
 
     def reached(self, connection: Connection, incarnation: str) -> int:
         """The last place that was settled in that life of the stream; 0 if none was."""
         return connection.scalar(self._reached, {"incarnation": incarnation}) or 0
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that could not be dealt with, kept whole. `attempts` counts its deliveries."""
-
-    id: str
-    subject: str
-    body: bytes
-    headers: str | None
-    error: str
-    traceback: str
-    attempts: int
-    event_id: str | None
-    event_type: str | None
-    order_id: str | None
-
-
-class DeadLetters:
-    """The messages that are parked until a person has looked at them."""
-
-    def __init__(self, metadata: MetaData) -> None:
-        self.table = table(
-            "dead_letters",
-            metadata,
-            Column("id", Text, primary_key=True),
-            Column("subject", Text, nullable=False),
-            Column("body", LargeBinary, nullable=False),
-            Column("headers", Text),
-            Column("error", Text, nullable=False),
-            Column("traceback", Text, nullable=False),
-            Column("attempts", Integer64, nullable=False),
-            Column("event_id", Text),
-            Column("event_type", Text),
-            Column("order_id", Text),
-            Column("parked_at", Timestamp, nullable=False),
-            CheckConstraint("attempts >= 1", name="attempts_positive"),
-            Index("dead_letters_by_order", "order_id"),
-        )
-        self._insert = insert_ignoring_duplicates(self.table)
-
-    def park(self, connection: Connection, letters: Iterable[DeadLetter], now: datetime) -> None:
-        """Keep these; one that is already kept stays as it is."""
-        rows = [msgspec.structs.asdict(letter) | {"parked_at": now} for letter in letters]
-        if rows:
-            connection.execute(self._insert, rows)
 
 
 class EngineTables:

@@ -1,6 +1,8 @@
 """The story of the inventory service: it sets stock aside, and ships or releases it."""
 
 from todoku.contracts import (
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
     OrderCreatedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -30,6 +32,8 @@ inventory = Service(
         ShipmentCompletedEvent: deduct_stock,
         ShipmentFailedEvent: release_stock,
     },
+    says_parked=InventoryMessageParkedEvent,
+    says_closed=InventoryMessageClosedEvent,
     recalls={
         StockReservedEvent: recall_reservation,
         StockReservationFailedEvent: recall_refusal,

@@ -21,6 +21,7 @@ from todoku.contracts import (
     Event,
     OrderCreatedEvent,
     OrderedItem,
+    ParkingEvent,
     Personal,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -89,6 +90,19 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     shipment_id: str | None = None
     tracking_number: str | None = None
+
+
+class ParkedMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message about an order that waits at a service for a person, since `parked_at` (UTC) and
+    until it is `closed`. `error` is the class of what went wrong."""
+
+    service: str
+    letter_id: str
+    order_id: str
+    message_type: str
+    error: str
+    parked_at: datetime
+    closed: bool = False
 
 
 def place_order(
@@ -236,6 +250,22 @@ def fail(
     return msgspec.structs.replace(failed, shipment_id=event.shipment_id, reason=event.reason), []
 
 
+def note_parked(
+    message: ParkedMessage | None, event: ParkingEvent, now: datetime
+) -> tuple[ParkedMessage, list[Event]]:
+    """A message about an order waits somewhere. Late if it has been seen to already."""
+    if message is not None:
+        return message, []
+    return _noted(event), []
+
+
+def note_closed(
+    message: ParkedMessage | None, event: ParkingEvent, now: datetime
+) -> tuple[ParkedMessage, list[Event]]:
+    """Somebody has seen to the message; that may be heard before the message itself is heard of."""
+    return msgspec.structs.replace(message or _noted(event), closed=True), []
+
+
 _RANK = {
     OrderStatus.PENDING: 0,
     OrderStatus.AWAITING_SHIPMENT: 1,
@@ -250,6 +280,17 @@ def _advance(order: Order, status: OrderStatus, now: datetime) -> Order:
     if _RANK[order.status] >= _RANK[status]:
         return order  # Late: a later event of the saga overtook this one.
     return msgspec.structs.replace(order, status=status, updated_at=now)
+
+
+def _noted(event: ParkingEvent) -> ParkedMessage:
+    return ParkedMessage(
+        service=event.publisher,
+        letter_id=event.letter_id,
+        order_id=event.order_id,
+        message_type=event.message_type,
+        error=event.error,
+        parked_at=event.parked_at,
+    )
 
 
 def _known(order: Order | None, event: Event) -> Order:

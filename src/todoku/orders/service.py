@@ -1,10 +1,14 @@
 """The story of the orders service: it takes orders and follows them to their end."""
 
 from todoku.contracts import (
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
     OrderCreatedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
@@ -15,6 +19,8 @@ from todoku.orders.domain import (
     complete,
     confirm_reservation,
     fail,
+    note_closed,
+    note_parked,
     note_shipment,
     place_order,
     recall_order,
@@ -31,6 +37,10 @@ orders = Service(
         ShipmentInitiatedEvent: note_shipment,
         ShipmentCompletedEvent: complete,
         ShipmentFailedEvent: fail,
+        InventoryMessageParkedEvent: note_parked,
+        InventoryMessageClosedEvent: note_closed,
+        ShippingMessageParkedEvent: note_parked,
+        ShippingMessageClosedEvent: note_closed,
     },
     recalls={OrderCreatedEvent: recall_order},
 )

@@ -1,6 +1,6 @@
 """The tables of the orders service."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.contracts import Envelope, OrderedItem
+from todoku.contracts import Envelope, OrderedItem, ParkingEvent
 from todoku.database import (
     Integer64,
     Many,
@@ -30,7 +30,8 @@ from todoku.database import (
     to_microseconds,
 )
 from todoku.engine import EngineTables
-from todoku.orders.domain import Order, OrderStatus
+from todoku.orders.domain import Order, OrderStatus, ParkedMessage
+from todoku.orders.parked_messages import ParkedMessages
 
 metadata = MetaData()
 
@@ -93,6 +94,8 @@ order_events = table(
     clustered=True,
 )
 
+parked_messages = ParkedMessages(metadata)
+
 _load_orders = (
     select(orders)
     .where(orders.c.id.in_(bindparam("ids", expanding=True)))
@@ -143,20 +146,34 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 class OrdersWorld:
     """The orders that a batch touches, and what is added to their histories."""
 
-    def __init__(self, found: dict[str, Order], event_counts: dict[str, int]) -> None:
+    def __init__(
+        self,
+        found: dict[str, Order],
+        event_counts: dict[str, int],
+        parked: Mapping[tuple[str, str], ParkedMessage] | None = None,
+    ) -> None:
         self.before = found
         self.after = dict(found)
+        self.parked_before = parked or {}
+        self.parked = dict(self.parked_before)
         self.event_counts = event_counts
         self.recorded: list[tuple[int, str, Envelope]] = []
 
-    def view(self, subject: Any) -> Order | None:
+    def view(self, subject: Any) -> Order | ParkedMessage | None:
+        if isinstance(subject, ParkingEvent):
+            return self.parked.get((subject.publisher, subject.letter_id))
         return self.after.get(subject.order_id)
 
-    def put(self, subject: Any, state: Order) -> None:
-        self.after[subject.order_id] = state
+    def put(self, subject: Any, state: Order | ParkedMessage) -> None:
+        if isinstance(state, ParkedMessage):
+            self.parked[state.service, state.letter_id] = state
+        else:
+            self.after[subject.order_id] = state
 
     def record(self, envelope: Envelope) -> None:
         order_id = envelope.subject
+        if order_id not in self.after:
+            return  # Of a parked message about an order that never was; there is no history to add to.
         sequence = self.event_counts.get(order_id, 0) + 1
         self.event_counts[order_id] = sequence
         self.recorded.append((sequence, self.after[order_id].status, envelope))
@@ -172,9 +189,20 @@ class OrdersStore:
         ids = sorted({subject.order_id for subject in subjects})
         rows = connection.execute(_load_orders, {"ids": ids}).all()
         found = {order.id: order for order in _with_items(connection, rows)}
-        return OrdersWorld(found, {row.id: row.event_count for row in rows})
+        parked = parked_messages.load(
+            connection, {s.order_id for s in subjects if isinstance(s, ParkingEvent)}
+        )
+        return OrdersWorld(found, {row.id: row.event_count for row in rows}, parked)
 
     def save(self, connection: Connection, world: OrdersWorld, now: datetime) -> None:
+        parked_messages.save(
+            connection,
+            [
+                message
+                for key, message in world.parked.items()
+                if message is not world.parked_before.get(key)
+            ],
+        )
         changed = [
             order
             for order_id, order in world.after.items()
@@ -204,6 +232,13 @@ def find_order(connection: Connection, order_id: str) -> Order | None:
     """The order with this id, if there is one."""
     rows = connection.execute(select(orders).where(orders.c.id == order_id)).all()
     return next(iter(_with_items(connection, rows)), None)
+
+
+def find_parked(
+    connection: Connection, order_ids: Collection[str]
+) -> Mapping[str, list[ParkedMessage]]:
+    """The messages about each of these orders that wait for a person, here or elsewhere."""
+    return parked_messages.open(connection, order_ids, OrdersStore.tables.dead_letters)
 
 
 def history(connection: Connection, order_id: str) -> list[HistoryEntry]:

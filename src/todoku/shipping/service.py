@@ -8,6 +8,8 @@ from todoku.contracts import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
     StockReservedEvent,
 )
 from todoku.engine import Agenda, Service
@@ -35,6 +37,8 @@ def shipping(carrier: Carrier, pickup_delay: Callable[[str], timedelta]) -> Serv
         agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=when_due),
         effects={BookParcel: partial(book_parcel, carrier)},
         commands={RecordAnswer: record_answer},
+        says_parked=ShippingMessageParkedEvent,
+        says_closed=ShippingMessageClosedEvent,
         recalls={
             ShipmentCompletedEvent: recall_completed,
             ShipmentFailedEvent: recall_failed,

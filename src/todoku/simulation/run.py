@@ -329,7 +329,7 @@ class _Run:
         self._any_node(dice).crash("killed")
 
     async def _stop(self, dice: Random) -> None:
-        await self._any_node(dice).stop()
+        self._begin(self._any_node(dice).stop())  # It ends by itself, also after healing.
 
     async def _cut_off(self, dice: Random) -> None:
         node = self._any_node(dice)

@@ -16,7 +16,7 @@ from todoku.broker.port import Delivery, Outgoing, Stored
 from todoku.database import Database, DatabaseBroken, DatabaseUnavailable, migrate, sqlite
 from todoku.engine import Patience, Process, Service, Topology, Tuning
 from todoku.engine.process import ReceiptMessage
-from todoku.engine.writer import Outcome
+from todoku.engine.work import Outcome
 from todoku.shipping.carriers import SimulatedCarrier
 from todoku.shipping.domain import Answer, Parcel, Unknown
 from todoku.simulation.faults import Faults

@@ -69,4 +69,17 @@ def upgrade() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "parked_messages",
+        sa.Column("order_id", sa.Text, primary_key=True),
+        sa.Column("service", sa.Text, primary_key=True),
+        sa.Column("letter_id", sa.Text, primary_key=True),
+        sa.Column("message_type", sa.Text, nullable=False),
+        sa.Column("error", sa.Text, nullable=False),
+        sa.Column("parked_at", Timestamp, nullable=False),
+        sa.Column("closed", Integer64, nullable=False),
+        sa.CheckConstraint("closed IN (0, 1)", name="closed_or_not"),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
     create_first_tables()

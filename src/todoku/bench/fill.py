@@ -1,0 +1,151 @@
+"""Fills a data folder with finished orders, as weeks of use would, to measure at scale.
+
+    python -m todoku.bench.fill DATA_DIR ORDERS [DAYS]
+    todoku bench --data-dir DATA_DIR
+
+The services' own writers decide and commit everything, so that all books are as they are in use;
+only the broker between them is left out. A million orders take some ten minutes and 3 GB.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+from uuid_utils import uuid7
+
+from todoku.bench.services import STOCK
+from todoku.broker.port import Delivery
+from todoku.contracts import OrderedItem, decode
+from todoku.database import Database, migrate
+from todoku.engine import Service, Topology
+from todoku.engine.messages import Asked, Heard, Message, Receipt
+from todoku.engine.writer import Outcome, Writer
+from todoku.host import assemble
+from todoku.inventory.domain import SetProduct
+from todoku.orders.domain import PlaceOrder
+from todoku.settings import Settings, Span
+
+BATCH = 500
+PRODUCTS = 100
+USERS = 10_000
+FORGOTTEN_AT_ONCE = 50_000
+
+
+class House:
+    """The three services on their databases, which hand each other what they say."""
+
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        self._services = assemble(settings)
+        topology = Topology(self._services)
+        self._writers: dict[str, Writer] = {}
+        for service in self._services:
+            database = stack.enter_context(Database.open(settings.data_dir / f"{service.name}.db"))
+            migrate(database, f"todoku.{service.name}")
+            self._writers[service.name] = Writer(
+                service, database, service.store.tables, topology, owner="fill"
+            )
+
+    def ask(self, name: str, commands: Sequence[Any], now: datetime) -> None:
+        """Have a service carry out commands, and everybody do what follows from that."""
+        self._step(name, [_asked(command) for command in commands], now)
+
+    def forget(self, before: datetime) -> None:
+        """Prune the inboxes, as the services do while they run."""
+        for writer in self._writers.values():
+            while writer.forget(before, FORGOTTEN_AT_ONCE):
+                pass
+
+    def _step(self, name: str, batch: Sequence[Message], now: datetime) -> None:
+        outcome = self._writers[name].step(batch, now, BATCH)
+        for _, result in outcome.answers:
+            if isinstance(result, Exception):
+                raise result
+        for service in self._services:
+            if heard := _heard_by(service, outcome):
+                self._step(service.name, heard, now)
+        for publisher, ids in outcome.receipts.items():
+            self._writers[publisher].step([Receipt(name, tuple(ids))], now, 0)
+        if outcome.effects:
+            self._step(name, [_asked(c) for c in self._effected(name, outcome)], now)
+
+    def _effected(self, name: str, outcome: Outcome) -> Iterator[Any]:
+        """What comes back from effects that have nothing to wait for."""
+        service = next(service for service in self._services if service.name == name)
+        for effect in outcome.effects:
+            try:
+                service.effects[type(effect)](effect).__await__().send(None)
+            except StopIteration as done:
+                yield done.value
+
+
+def _asked(command: Any) -> Asked:
+    return Asked(command, lambda _: None)
+
+
+def _heard_by(service: Service, outcome: Outcome) -> list[Message]:
+    events = [(row, *decode(row.body)) for row in outcome.said]
+    return [
+        Heard(Delivery(row.subject, row.body, 1, 0, None), envelope, event)
+        for row, envelope, event in events
+        if type(event) in service.reactions
+    ]
+
+
+def fill(
+    folder: Path, orders: int, days: float, *, told: Callable[[int], None] = lambda _: None
+) -> None:
+    """Place that many orders, spread over the last `days`, and see each to its end. `told` hears now
+    and then how many there are."""
+    settings = Settings(
+        data_dir=folder, carrier_delay_seconds=Span(0, 0), carrier_success_rate=0.98
+    )
+    random, end = Random(orders), datetime.now(UTC)
+    begin = end - timedelta(days=days)
+    with ExitStack() as stack:
+        house = House(settings, stack)
+        house.ask("inventory", [_product(n) for n in range(PRODUCTS)], begin)
+        for done in range(0, orders, BATCH):
+            now = begin + (end - begin) * done / orders
+            count = min(BATCH, orders - done)
+            house.ask("orders", [_order(random, now) for _ in range(count)], now)
+            told(done + count)
+        house.forget(end - timedelta(seconds=settings.inbox_retention_seconds))
+
+
+def _product(n: int) -> SetProduct:
+    return SetProduct(product_id=f"bench-{n:04}", name="Bench", price=100, stock_quantity=STOCK)
+
+
+def _order(random: Random, now: datetime) -> PlaceOrder:
+    return PlaceOrder(
+        order_id=str(uuid7(nanoseconds=int(now.timestamp() * 1e9))),
+        user_id=f"bench-user-{random.randrange(USERS)}",
+        items=tuple(
+            OrderedItem(product_id=f"bench-{n:04}", quantity=1, price=100)
+            for n in random.sample(range(PRODUCTS), 2)
+        ),
+        currency="JPY",
+        shipping_address="1-1 Chiyoda, Tokyo",
+    )
+
+
+def main() -> None:
+    """Fill as the command line says."""
+    folder, orders, *days = sys.argv[1:]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    fill(
+        Path(folder),
+        int(orders),
+        float(days[0]) if days else 30.0,
+        told=lambda done: print(f"\r{done:,} orders", end="", file=sys.stderr),
+    )
+    print(file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a process has cost, as Linux tells in `/proc`; elsewhere nothing is known."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+FSYNCS = ("syscalls:sys_enter_fsync", "syscalls:sys_enter_fdatasync")
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a process has used since its start: CPU time in user and system mode, bytes that it had
+    written to the disk, and the most memory that it ever had."""
+
+    cpu_seconds: float
+    written_bytes: int
+    memory_bytes_max: int
+
+
+def spent(pid: int) -> Spent:
+    """What a process has used so far. Raises `OSError` where that is not known."""
+    folder = Path(f"/proc/{pid}")
+    # The name, in parentheses, may hold anything; what follows it are numbers (proc(5)).
+    after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+    return Spent(
+        cpu_seconds=(int(after_name[11]) + int(after_name[12])) / TICKS_A_SECOND,
+        written_bytes=_field(folder / "io", "write_bytes"),
+        memory_bytes_max=_field(folder / "status", "VmHWM") * 1024,
+    )
+
+
+def _field(file: Path, name: str) -> int:
+    lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
+    return int(lines[name].split()[0])
+
+
+def children(pid: int) -> dict[str, int]:
+    """The processes that `todoku up` has started: the broker and the services, by name."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_text().split("\0")[:-1]
+        found["broker" if "nats-server" in words[0] else words[-1]] = int(child)
+    return found
+
+
+@contextmanager
+def counting_fsyncs(pids: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Count fsync and fdatasync of each process meanwhile; what was counted is there at the end.
+
+    `perf` counts them in the kernel, at no cost to the processes. Where it is not there or may not,
+    nothing is counted. (`strace` would stop them at every call and so change what is counted.)
+    """
+    counts: dict[str, int] = {}
+    perf = shutil.which("perf")
+    with TemporaryDirectory() as folder:
+        with ExitStack() as counters:
+            for name, pid in pids.items() if perf else ():
+                counters.enter_context(_counter(str(perf), pid, Path(folder, name)))
+            yield counts
+        for file in Path(folder).iterdir():
+            numbers = [line.split(",")[0] for line in file.read_text().splitlines()]
+            counts[file.name] = sum(int(number) for number in numbers if number.isdecimal())
+
+
+@contextmanager
+def _counter(perf: str, pid: int, result: Path) -> Iterator[None]:
+    command = [perf, "stat", "-x,", "-o", str(result), "-p", str(pid)]
+    events = [word for event in FSYNCS for word in ("-e", event)]
+    process = subprocess.Popen([*command, *events], stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()

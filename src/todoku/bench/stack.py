@@ -1,0 +1,96 @@
+"""A fresh system to put a load on: `todoku up` in a folder of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from todoku.bench.processes import children
+from todoku.settings import SERVICES, Settings, to_environment
+
+READY_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 30.0
+LOOK_SECONDS = 0.01
+READY = "todoku is ready"
+
+
+class StackFailed(Exception):
+    """The system could not be started, or did not stay up. The message says what it said."""
+
+
+class Stack(msgspec.Struct, frozen=True):
+    """A running system: its settings, its processes by name, and how long it took to be ready."""
+
+    settings: Settings
+    pids: dict[str, int]
+    ready_seconds: float
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that are free now, all different."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@contextmanager
+def own_stack(settings: Settings, folder: Path, *, tether: Sequence[str]) -> Iterator[Stack]:
+    """Run `todoku up` with these settings, and stop it at the end.
+
+    What it says goes into `folder`. `tether` is a command that runs another and ends it when this
+    process, whose id it is told, dies. Raises `StackFailed`.
+    """
+    log = folder / "up.log"
+    born = time.monotonic()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*tether, str(os.getpid()), sys.executable, "-m", "todoku", "up"],
+            cwd=folder,
+            env={**os.environ, **to_environment(settings)},
+            stdin=subprocess.PIPE,  # a tether elsewhere than on Linux
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _await_ready(process, log)
+        ready_seconds = time.monotonic() - born
+        pids = {"up": process.pid, **_programs(process.pid)}
+        yield Stack(settings, pids, ready_seconds)
+        if process.poll() is not None:
+            raise StackFailed(f"the system ended while it was under load:\n{_said(log)}")
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    while READY not in _said(log):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise StackFailed(f"the system did not become ready:\n{_said(log)}")
+        time.sleep(LOOK_SECONDS)
+
+
+def _said(log: Path) -> str:
+    return log.read_text(errors="replace")
+
+
+def _programs(up: int) -> dict[str, int]:
+    if sys.platform != "linux":
+        return {}
+    found = children(up)
+    return {name: found[name] for name in (*SERVICES, "broker") if name in found}

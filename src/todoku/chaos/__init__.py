@@ -1,0 +1,22 @@
+"""Breaks real processes under load, and holds what is left against the promise.
+
+`Stack` is a `todoku up` of one's own and every way to break it from outside, `Load` places orders
+and remembers which were accepted, `judge` waits until all has settled and says what became of them.
+`todoku chaos` and the tests of faults are made of these.
+"""
+
+from todoku.chaos.load import Load, prepare_products
+from todoku.chaos.stack import PROGRAMS, Heard, ProgramName, Stack, fresh_settings
+from todoku.chaos.verdict import Verdict, judge
+
+__all__ = [
+    "PROGRAMS",
+    "Heard",
+    "Load",
+    "ProgramName",
+    "Stack",
+    "Verdict",
+    "fresh_settings",
+    "judge",
+    "prepare_products",
+]

@@ -1,0 +1,53 @@
+"""What an operator can do to the stream behind everybody's back, through JetStream's own API."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import nats
+
+from todoku.settings import ServiceName, Settings
+
+ANSWER_SECONDS_MAX = 5.0
+
+
+def delete_stream(settings: Settings) -> None:
+    """Delete the stream with all that it holds, and all durables."""
+    _ask(settings, f"STREAM.DELETE.{settings.stream_name}")
+
+
+def purge_stream(settings: Settings) -> None:
+    """Delete all that the stream holds."""
+    _ask(settings, f"STREAM.PURGE.{settings.stream_name}")
+
+
+def delete_durable(settings: Settings, service: ServiceName) -> None:
+    """Delete a service's durable consumer, and with it how far the service is."""
+    _ask(settings, f"CONSUMER.DELETE.{settings.stream_name}.{service}")
+
+
+def messages_stored(settings: Settings, subjects: str) -> int:
+    """How many messages the stream holds on these subjects."""
+    filtered = {"subjects_filter": subjects}
+    state = _ask(settings, f"STREAM.INFO.{settings.stream_name}", filtered)["state"]
+    return sum(state.get("subjects", {}).values())
+
+
+def _ask(settings: Settings, request: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The answer to a request. Raises an `OSError` or `nats.errors.Error` when there is none, and
+    `LookupError` when it is a refusal, for instance because there is nothing to delete."""
+    answer = asyncio.run(_exchange(settings, request, payload or {}))
+    if "error" in answer:
+        raise LookupError(answer["error"]["description"])
+    return answer
+
+
+async def _exchange(settings: Settings, request: str, payload: dict[str, Any]) -> dict[str, Any]:
+    client = await nats.connect(settings.broker_url, connect_timeout=2, allow_reconnect=False)
+    try:
+        body = msgspec.json.encode(payload) if payload else b""
+        answer = await client.request(f"$JS.API.{request}", body, timeout=ANSWER_SECONDS_MAX)
+    finally:
+        await client.close()
+    decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+    return decoded

@@ -1,0 +1,323 @@
+"""`todoku bench`: put a load on a system, and say what it did."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import Flags, settings_from
+from todoku.cli.options import Json
+from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
+from todoku.cli.supervisor import TETHER
+from todoku.settings import SERVICES, Settings, SettingsInvalid, load, to_text
+
+if TYPE_CHECKING:
+    from todoku.bench.load import Progress as Told
+    from todoku.bench.report import Latency, Report
+    from todoku.bench.run import Measured, Wanted
+
+DEFAULTS = {"carrier_delay_seconds": "0", "carrier_success_rate": "1", "log_level": "warning"}
+"""What is measured is the system, and not how long a simulated carrier takes."""
+
+SECONDS = 10.0
+
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+def bench(
+    *,
+    running: Switch = False,
+    connections: int = 64,
+    rate: float | None = None,
+    seconds: float | None = None,
+    orders: int | None = None,
+    items: int = 2,
+    products: int = 100,
+    hot: Switch = False,
+    fsyncs: Switch = False,
+    patience_seconds: float = 60.0,
+    skip_verify: Switch = False,
+    plot: Path | None = None,
+    json: Json = False,
+    flags: Flags = None,
+) -> ExitCode:
+    """Put a load on a system, and say what it did: orders a second, latencies, costs.
+
+    Starts a fresh system in a temporary folder on free ports, with a carrier that
+    takes every parcel at once; then only flags count, and neither the environment
+    nor todoku.toml. With --data-dir the data is kept there, and what is there
+    already is used. Exit code 1 if an order did not end, or a promise was broken.
+
+    For example:
+
+        todoku bench
+        todoku bench --connections 256 --seconds 60 --plot bench.svg
+        todoku bench --rate 200 --seconds 30 --json
+
+    Parameters
+    ----------
+    running
+        Load the system that runs where the settings say. Its products bench-0000
+        and so on, and the orders, stay there.
+    connections
+        How many connections place orders, each when its last is answered.
+    rate
+        Place so many orders a second instead, whatever the answers do; latencies
+        are from when an order was due.
+    seconds
+        How long to place orders; 10 if --orders is not given either.
+    orders
+        How many orders to place.
+    items
+        How many different products are in an order.
+    products
+        Of how many products.
+    hot
+        One product is in every order.
+    fsyncs
+        Count them with `perf`, which may need to be run as root.
+    patience_seconds
+        How long the last orders may take to end.
+    skip_verify
+        Do not hold the databases against the promise at the end.
+    plot
+        Draw throughput and latency over time into this SVG file.
+    json
+        Print one JSON object.
+    """
+    from todoku.bench.run import Wanted
+
+    _require_sense(connections, rate, seconds, orders, items, products)
+    wanted = Wanted(
+        connections=connections,
+        rate=rate,
+        seconds=SECONDS if seconds is None and orders is None else seconds,
+        orders=orders,
+        items=items,
+        products=products,
+        hot=hot,
+        fsyncs=fsyncs,
+        patience_seconds=patience_seconds,
+    )
+    with tempfile.TemporaryDirectory(prefix="todoku-bench-") as folder:
+        if running:
+            measured = _load(wanted, settings_from(flags).settings, Path(folder))
+        else:
+            settings = _own_settings(flags or {}, Path(folder))
+            measured = _load_own(wanted, settings, Path(folder), verify=not skip_verify)
+    if plot is not None:
+        _draw(measured, plot)
+    report = measured.report
+    if json:
+        write_object(msgspec.json.encode(report))
+    else:
+        _print(report)
+    return ExitCode.OK if report.good else ExitCode.FAILED
+
+
+def _require_sense(
+    connections: int,
+    rate: float | None,
+    seconds: float | None,
+    orders: int | None,
+    items: int,
+    products: int,
+) -> None:
+    for name, value in (
+        ("--connections", connections),
+        ("--rate", rate),
+        ("--seconds", seconds),
+        ("--orders", orders),
+        ("--items", items),
+    ):
+        if value is not None and value <= 0:
+            raise CommandFailed(f"{name} must be above 0.", exit_code=ExitCode.USAGE)
+    if products < items:
+        raise CommandFailed(
+            f"{items} different items an order need as many --products.", exit_code=ExitCode.USAGE
+        )
+
+
+def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
+    """The settings of a system of our own: from the flags, and beside them nothing of this machine's."""
+    from todoku.bench.stack import free_ports
+
+    names = [*(f"{service}_port" for service in SERVICES), "nats_port"]
+    chosen = dict(zip(names, free_ports(len(names)), strict=True))
+    defaults = {**DEFAULTS, **chosen, "data_dir": to_text(folder / "data")}
+    try:
+        return load(flags, defaults=defaults, environment={}, directory=folder).settings
+    except SettingsInvalid as invalid:
+        raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
+
+
+def _load_own(wanted: "Wanted", settings: Settings, folder: Path, *, verify: bool) -> "Measured":
+    from todoku.bench.promise import broken_promises
+    from todoku.bench.stack import StackFailed, own_stack
+
+    tether = (sys.executable, "-I", "-S", str(TETHER))
+    try:
+        with own_stack(settings, folder, tether=tether) as stack:
+            measured = _load(
+                wanted, settings, folder, pids=stack.pids, ready_seconds=stack.ready_seconds
+            )
+            if not verify:
+                return measured
+            broken = broken_promises(settings, overdue_seconds=wanted.patience_seconds)
+            report = msgspec.structs.replace(measured.report, broken=broken)
+            return msgspec.structs.replace(measured, report=report)
+    except StackFailed as failed:
+        raise CommandFailed(str(failed), exit_code=ExitCode.CANNOT_START) from failed
+
+
+def _load(
+    wanted: "Wanted",
+    settings: Settings,
+    folder: Path,
+    *,
+    pids: Mapping[str, int] | None = None,
+    ready_seconds: float | None = None,
+) -> "Measured":
+    from todoku.bench.run import ClientFailed, measure
+    from todoku.bench.services import ServiceRefused
+
+    try:
+        with _progress(wanted) as told:
+            return measure(
+                wanted,
+                settings,
+                pids=pids or {},
+                folder=folder,
+                told=told,
+                ready_seconds=ready_seconds,
+            )
+    except ServiceRefused as refused:
+        raise CommandFailed(str(refused), exit_code=ExitCode.UNREACHABLE) from refused
+    except ClientFailed as failed:
+        raise CommandFailed(str(failed)) from failed
+
+
+@contextmanager
+def _progress(wanted: "Wanted") -> Iterator["Callable[[Told], None]"]:
+    """A bar on stderr, and what it is to be told."""
+    with Progress(
+        TextColumn("placing orders"),
+        BarColumn(),
+        TextColumn("{task.fields[accepted]:>8,} accepted, {task.fields[rate]:>6,.0f}/s"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        refresh_per_second=4,
+    ) as progress:
+        bar = progress.add_task("load", total=1.0, accepted=0, rate=0.0)
+
+        def told(load: "Told") -> None:
+            shares = (
+                load.seconds / wanted.seconds if wanted.seconds else 0.0,
+                load.accepted / wanted.orders if wanted.orders else 0.0,
+            )
+            progress.update(
+                bar,
+                completed=min(1.0, max(shares)),
+                accepted=load.accepted,
+                rate=load.accepted / load.seconds,
+            )
+
+        yield told
+
+
+def _draw(measured: "Measured", file: Path) -> None:
+    from todoku.bench.timeline import panels, svg
+
+    load = measured.load
+    picture = svg(measured.report.loop, panels(load.sent, load.answered, measured.ended))
+    try:
+        file.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        raise CommandFailed(f"{file} cannot be written: {error.strerror}.") from error
+
+
+def _print(report: "Report") -> None:
+    out = console()
+    out.print(report.loop)
+    if report.ready_seconds is not None:
+        out.print(f"ready in {report.ready_seconds:.2f} s")
+    out.print()
+    for line in _orders(report):
+        out.print(line)
+    out.print()
+    out.print(_latencies(report))
+    out.print()
+    out.print(_costs(report))
+    out.print()
+    for line in _broker_and_promise(report):
+        out.print(line)
+
+
+def _orders(report: "Report") -> Iterator[str]:
+    yield f"{report.accepted_a_second:>10,.0f} orders accepted a second ({report.accepted:,} in all)"
+    yield (
+        f"{report.ended_a_second:>10,.0f} orders ended a second, "
+        f"from the first POST to the last end, {report.seconds:.1f} s"
+    )
+    for status, count in report.endings.items():
+        yield f"{count:>10,} {status}"
+    yield f"{report.unfinished:>10,} unfinished"
+    for code, count in report.refused.items():
+        yield f"{count:>10,} answered {code}" if code else f"{count:>10,} not answered"
+
+
+def _latencies(report: "Report") -> Table:
+    rows = table(KEY("ms"), *map(NUMBER, ("p50", "p95", "p99", "max", "count")))
+    named: tuple[tuple[str, Latency | None], ...] = (
+        ("POST", report.post),
+        ("POST → end, by the server's clock", report.ended),
+        ("POST → end, seen by asking", report.seen),
+    )
+    for name, latency in named:
+        if latency is not None:
+            figures = (latency.p50, latency.p95, latency.p99, latency.max)
+            rows.add_row(*cells(name, *(f"{ms:,.1f}" for ms in figures), f"{latency.count:,}"))
+    return rows
+
+
+def _costs(report: "Report") -> Table:
+    columns = ("CPU ms", "commits", "fsyncs", "KiB written", "peak MiB")
+    rows = table(KEY("an order"), *map(NUMBER, columns))
+    for name, cost in report.costs.items():
+        rows.add_row(
+            *cells(
+                name,
+                f"{cost.cpu_ms:.3f}",
+                _or_nothing(cost.commits),
+                _or_nothing(cost.fsyncs),
+                f"{cost.written_bytes / 1024:.1f}",
+                f"{cost.memory_bytes_max / 2**20:.0f}",
+            )
+        )
+    rows.add_row(*cells("together", f"{report.cpu_ms:.3f}", "", "", "", ""))
+    return rows
+
+
+def _or_nothing(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.3f}"
+
+
+def _broker_and_promise(report: "Report") -> Iterator[str]:
+    size = (
+        "" if report.traffic.bytes is None else f", {report.traffic.bytes:,.0f} bytes on its disk"
+    )
+    yield f"{report.traffic.messages:.2f} messages an order in the stream{size}"
+    yield f"{report.traffic.repeated:,} events sent more than once"
+    if report.broken is not None:
+        yield "\n".join(report.broken) or "clean: nothing is broken"

@@ -1,0 +1,304 @@
+"""Where dead letters are kept, in every service's database."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Index,
+    LargeBinary,
+    MetaData,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    tuple_,
+    update,
+)
+
+from todoku.database import Integer64, Timestamp, insert_ignoring_duplicates, table, upsert
+from todoku.engine.dead_letters import Attempt, DeadLetter, LetterState, shape
+
+
+class LetterSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A letter as it stands in a list, without what it says."""
+
+    id: str
+    state: LetterState
+    order_id: str | None
+    event_type: str | None
+    error: str | None
+    error_group: str | None
+    attempts: int
+    parked_at: datetime
+    retry_at: datetime | None
+    closed_at: datetime | None
+    closed_by: str | None
+    reason: str | None
+    replaces: str | None
+    replaced_by: str | None
+
+    @property
+    def error_class(self) -> str:
+        """The class of the last error."""
+        return (self.error or "").partition(":")[0]
+
+
+class LetterGroup(msgspec.Struct, frozen=True):
+    """Parked letters whose errors have one shape: how many, for how many orders, since when (UTC)."""
+
+    id: str
+    shape: str
+    letters: int
+    orders: int
+    first_parked_at: datetime
+    last_parked_at: datetime
+
+
+class DeadLetters:
+    """The messages that were parked, and every attempt at them. Nothing here is ever deleted."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.table = table(
+            "dead_letters",
+            metadata,
+            Column("id", Text, primary_key=True),
+            Column("subject", Text, nullable=False),
+            Column("body", LargeBinary, nullable=False),
+            Column("headers", Text),
+            Column("event_id", Text),
+            Column("event_type", Text),
+            Column("order_id", Text),
+            Column("parked_at", Timestamp, nullable=False),
+            Column("attempts", Integer64, nullable=False),
+            Column("error", Text),
+            Column("traceback", Text),
+            Column("error_group", Text),
+            Column("state", Text, nullable=False),
+            Column("retry_at", Timestamp),
+            Column("retry_by", Text),
+            Column("closed_at", Timestamp),
+            Column("closed_by", Text),
+            Column("reason", Text),
+            Column("replaces", Text),
+            Column("replaced_by", Text),
+            CheckConstraint("attempts >= 1", name="attempts_positive"),
+            CheckConstraint(
+                "state IN ('PARKED', 'RETRIED', 'EDITED', 'DISCARDED')", name="state_known"
+            ),
+            CheckConstraint("(state = 'PARKED') = (closed_at IS NULL)", name="closed_once"),
+            CheckConstraint("state <> 'PARKED' OR error IS NOT NULL", name="parked_for_a_fault"),
+            CheckConstraint("state = 'PARKED' OR retry_at IS NULL", name="only_parked_retried"),
+            CheckConstraint(
+                "(state = 'EDITED') = (replaced_by IS NOT NULL)", name="edited_replaced"
+            ),
+            CheckConstraint(
+                "state <> 'DISCARDED' OR (reason IS NOT NULL AND closed_by IS NOT NULL)",
+                name="discarded_for_a_reason",
+            ),
+            Index("dead_letters_by_order", "order_id"),
+            Index("dead_letters_by_state", "state", "parked_at", "id"),
+            Index(
+                "dead_letters_to_retry",
+                "retry_at",
+                sqlite_where=text("retry_at IS NOT NULL"),
+                postgresql_where=text("retry_at IS NOT NULL"),
+            ),
+        )
+        self.attempts = table(
+            "dead_letter_attempts",
+            metadata,
+            Column("id", Integer64, primary_key=True),
+            Column("letter_id", Text, nullable=False),
+            Column("at", Timestamp, nullable=False),
+            Column("error", Text),
+            Column("asked_by", Text),
+            Index("dead_letter_attempts_by_letter", "letter_id"),
+        )
+        columns = self.table.c
+        self._insert = insert_ignoring_duplicates(self.table)
+        self._replace = upsert(
+            self.table, ["id"], [column.name for column in columns if column is not columns.id]
+        )
+        self._insert_attempts = insert(self.attempts)
+        self._find = (
+            select(self.table)
+            .where(columns.id.in_(bindparam("ids", expanding=True)))
+            .order_by(columns.id)
+            .with_for_update()
+        )
+        self._schedule = (
+            update(self.table)
+            .where(columns.id == bindparam("key"))
+            .values(retry_at=bindparam("retry_at"), retry_by=bindparam("retry_by"))
+        )
+
+    def park(
+        self, connection: Connection, letters: Sequence[DeadLetter], attempts: Iterable[Attempt]
+    ) -> None:
+        """Keep these and what was tried; one that is already kept stays as it is."""
+        if letters:
+            connection.execute(self._insert, [_row(letter) for letter in letters])
+        self._note(connection, attempts)
+
+    def replace(
+        self, connection: Connection, letters: Sequence[DeadLetter], attempts: Iterable[Attempt]
+    ) -> None:
+        """Keep these as they are now, and what was tried."""
+        if letters:
+            connection.execute(self._replace, [_row(letter) for letter in letters])
+        self._note(connection, attempts)
+
+    def find(self, connection: Connection, ids: Collection[str]) -> dict[str, DeadLetter]:
+        """Those of these letters that there are, for a transaction that changes them."""
+        if not ids:
+            return {}
+        found = connection.execute(self._find, {"ids": sorted(ids)})
+        return {row.id: _letter(row) for row in found}
+
+    def schedule(
+        self,
+        connection: Connection,
+        group: str | None,
+        now: datetime,
+        per_second: float,
+        by: str | None,
+    ) -> int:
+        """Have what is parked, all or one group, retried one after the other, the oldest first, at
+        so many a second from now on; how many that is."""
+        columns = self.table.c
+        parked = select(columns.id).where(columns.state == LetterState.PARKED.value)
+        if group is not None:
+            parked = parked.where(columns.error_group == group)
+        ids = connection.scalars(parked.order_by(columns.parked_at, columns.id)).all()
+        if ids:
+            connection.execute(
+                self._schedule,
+                [
+                    {
+                        "key": key,
+                        "retry_at": now + timedelta(seconds=n / per_second),
+                        "retry_by": by,
+                    }
+                    for n, key in enumerate(ids)
+                ],
+            )
+        return len(ids)
+
+    def to_retry(
+        self, connection: Connection, now: datetime, count: int
+    ) -> list[tuple[str, str | None]]:
+        """Up to `count` letters whose retry is due, the longest due first: their ids, and who asked."""
+        columns = self.table.c
+        found = connection.execute(
+            select(columns.id, columns.retry_by)
+            .where(columns.retry_at <= now)
+            .order_by(columns.retry_at)
+            .limit(count)
+        )
+        return [(letter_id, by) for letter_id, by in found]
+
+    def next_retry_at(self, connection: Connection) -> datetime | None:
+        """When the next retry is due, if any is."""
+        columns = self.table.c
+        found: datetime | None = connection.scalar(
+            select(func.min(columns.retry_at)).where(columns.retry_at.is_not(None))
+        )
+        return found
+
+    def get(self, connection: Connection, letter_id: str) -> DeadLetter | None:
+        """The letter with this id, if there is one."""
+        row = connection.execute(select(self.table).where(self.table.c.id == letter_id)).first()
+        return None if row is None else _letter(row)
+
+    def parked_about(
+        self, connection: Connection, order_ids: Collection[str]
+    ) -> list[LetterSummary]:
+        """The letters about these orders that are still parked."""
+        query = self._summaries().where(
+            self.table.c.order_id.in_(sorted(order_ids)),
+            self.table.c.state == LetterState.PARKED.value,
+        )
+        return [_summary(row) for row in connection.execute(query)]
+
+    def attempts_at(self, connection: Connection, letter_id: str) -> list[Attempt]:
+        """What was tried with a letter, in the order in which it was."""
+        columns = self.attempts.c
+        found = connection.execute(
+            select(columns.letter_id, columns.at, columns.error, columns.asked_by)
+            .where(columns.letter_id == letter_id)
+            .order_by(columns.id)
+        )
+        return [Attempt(**row) for row in found.mappings()]
+
+    def page(
+        self,
+        connection: Connection,
+        *,
+        state: LetterState | None,
+        order_id: str | None,
+        group: str | None,
+        before: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[LetterSummary]:
+        """Up to `limit` letters, those parked last first, of those that stand behind the one parked
+        `before`, with that id."""
+        columns = self.table.c
+        query = self._summaries().order_by(columns.parked_at.desc(), columns.id.desc()).limit(limit)
+        if state is not None:
+            query = query.where(columns.state == state.value)
+        if order_id is not None:
+            query = query.where(columns.order_id == order_id)
+        if group is not None:
+            query = query.where(columns.error_group == group)
+        if before is not None:
+            query = query.where(tuple_(columns.parked_at, columns.id) < tuple_(*before))
+        return [_summary(row) for row in connection.execute(query)]
+
+    def groups(self, connection: Connection) -> list[LetterGroup]:
+        """What is parked, grouped by what its errors have in common, the largest group first."""
+        columns = self.table.c
+        count = func.count()
+        found = connection.execute(
+            select(
+                columns.error_group,
+                func.min(columns.error),
+                count,
+                func.count(columns.order_id.distinct()),
+                func.min(columns.parked_at),
+                func.max(columns.parked_at),
+            )
+            .where(columns.state == LetterState.PARKED.value)
+            .group_by(columns.error_group)
+            .order_by(count.desc(), columns.error_group)
+        )
+        return [
+            LetterGroup(group, shape(error), *figures) for group, error, *figures in found.tuples()
+        ]
+
+    def _summaries(self) -> Select[Any]:
+        return select(*(self.table.c[name] for name in LetterSummary.__struct_fields__))
+
+    def _note(self, connection: Connection, attempts: Iterable[Attempt]) -> None:
+        if rows := [msgspec.structs.asdict(attempt) for attempt in attempts]:
+            connection.execute(self._insert_attempts, rows)
+
+
+def _letter(row: Row[Any]) -> DeadLetter:
+    return DeadLetter(**{**row._mapping, "state": LetterState(row.state)})
+
+
+def _summary(row: Row[Any]) -> LetterSummary:
+    return LetterSummary(**{**row._mapping, "state": LetterState(row.state)})
+
+
+def _row(letter: DeadLetter) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(letter), "state": letter.state.value}

@@ -1,0 +1,314 @@
+"""What one transaction decides: commands, events and what is due, and what is to be done after it."""
+
+import traceback
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from todoku.broker.port import Delivery
+from todoku.contracts import Envelope, Event, ParkingEvent, seal
+from todoku.database import ConstraintViolated
+from todoku.engine.dead_letters import Attempt, DeadLetter, describe, letter_id, parked
+from todoku.engine.messages import Asked, Due, Heard, Message, Unreadable
+from todoku.engine.service import Decide, Service, World
+from todoku.engine.tables import OutboxRow
+
+log = structlog.get_logger(__name__)
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a message that fails is tried before it is parked.
+
+    A decision that raises may succeed once a neighbour's event or a new version has arrived;
+    an unknown type waits for a rolling upgrade to pass.
+    """
+
+    failing_attempts_max: int = 5
+    unknown_attempts_max: int = 12
+    backoff_seconds_max: float = 60.0
+
+    def delay_seconds(self, attempt: int) -> float:
+        """The pause after the `attempt`-th delivery."""
+        return min(2.0 ** min(attempt - 1, 32), self.backoff_seconds_max)
+
+
+class Outcome(msgspec.Struct):
+    """What is to be done after a commit, and only then."""
+
+    answers: list[tuple[Asked, Any]] = []
+    said: list[OutboxRow] = []
+    acks: list[Delivery] = []
+    naks: list[tuple[Delivery, float]] = []
+    terms: list[Delivery] = []
+    receipts: dict[str, list[str]] = {}
+    effects: list[Any] = []
+    next_due_at: datetime | None = None
+
+    def receipt(self, envelope: Envelope) -> None:
+        """Owe the event's publisher a receipt."""
+        self.receipts.setdefault(envelope.source, []).append(envelope.id)
+
+    def absorb(self, other: "Outcome") -> None:
+        """Do what the other asks for too."""
+        self.answers += other.answers
+        self.said += other.said
+        self.acks += other.acks
+        self.naks += other.naks
+        self.terms += other.terms
+        self.effects += other.effects
+        for publisher, ids in other.receipts.items():
+            self.receipts.setdefault(publisher, []).extend(ids)
+        self.next_due_at = other.next_due_at
+
+
+class Work:
+    """What one transaction has decided so far. A decision that raises leaves no trace in it.
+
+    `room` is how many effects may be started for what is due at once. `earlier` are the failed
+    attempts at messages that are still being tried, by the ids that their letters would have.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        now: datetime,
+        patience: Patience,
+        room: int,
+        earlier: Mapping[str, Sequence[Attempt]],
+    ) -> None:
+        self.service = service
+        self.now = now
+        self.patience = patience
+        self.room = room
+        self.earlier = earlier
+        self.outcome = Outcome()
+        self.said: list[tuple[Envelope, Event]] = []
+        self.settled: list[str] = []
+        self.parked: list[DeadLetter] = []
+        self.attempts: list[Attempt] = []
+        self.setbacks: list[Attempt] = []
+        self.met: set[str] = set()
+        self.copies: list[tuple[str, Delivery]] = []
+
+    def sift(
+        self, batch: Sequence[Message], known: set[str]
+    ) -> tuple[list[Heard], list[Unreadable]]:
+        """The events of the batch that are new, and those of them that cannot be read."""
+        fresh: list[Heard] = []
+        spoilt: list[Unreadable] = []
+        for message in batch:
+            if isinstance(message, Heard) and not self._is_repeat(message, known):
+                fresh.append(message)
+            elif isinstance(message, Unreadable) and not self._is_repeat(message, known):
+                spoilt.append(message)
+        return fresh, spoilt
+
+    def _is_repeat(self, message: Heard | Unreadable, known: set[str]) -> bool:
+        """Whether the event was met before. One that is known is receipted again: the first receipt
+        may be lost. A copy within the batch waits for what becomes of the first."""
+        envelope = message.envelope
+        if envelope is None:
+            return False
+        if envelope.id in known:
+            self.outcome.acks.append(message.delivery)
+            self.outcome.receipt(envelope)
+            return True
+        if envelope.id in self.met:
+            self.copies.append((envelope.id, message.delivery))
+            return True
+        self.met.add(envelope.id)
+        return False
+
+    def settle_copies(self) -> None:
+        """Let copies share the fate of the first: what was not dealt with must come again."""
+        settled = set(self.settled)
+        for event_id, delivery in self.copies:
+            if event_id in settled:
+                self.outcome.acks.append(delivery)
+            else:
+                self._again(delivery)
+
+    def obey(self, world: World, ask: Asked) -> None:
+        """Carry out a command, or answer with what keeps it from being carried out."""
+        try:
+            decide = self.service.commands[type(ask.command)]
+            state = self.apply(
+                world, decide, ask.command, actor=ask.actor, traceparent=ask.traceparent
+            )
+        except Exception as error:
+            self.outcome.answers.append((ask, error))
+        else:
+            self.outcome.answers.append((ask, state))
+
+    def react(self, world: World, message: Heard) -> None:
+        """Decide on an event; one that fails is tried again later, and in the end parked."""
+        envelope = message.envelope
+        decide = self._decision_on(message)
+        if decide is None:
+            # A durable keeps the subjects of the version that made it, and that one reacted to more.
+            self._settle(message)
+            return
+        try:
+            self.apply(
+                world,
+                decide,
+                message.event,
+                heard=envelope,
+                actor=envelope.actor,
+                traceparent=envelope.traceparent,
+            )
+        except Exception as error:
+            self._fail(message, error)
+        else:
+            self._settle(message)
+
+    def _decision_on(self, message: Heard) -> Decide | None:
+        if not message.recalled:
+            return self.service.reactions.get(type(message.event))
+        recall, time = self.service.recalls[type(message.event)], message.envelope.time
+        return lambda state, event, _: recall(state, event, time)
+
+    def attend(self, world: World, due: Due) -> bool:
+        """Decide on what is due; whether that went well."""
+        agenda = self.service.agenda
+        assert agenda is not None
+        try:
+            self.apply(world, lambda state, _, now: agenda.decide(state, now), due)
+        except Exception:
+            log.exception("deciding on what is due failed", key=due.key)
+            return False
+        return True
+
+    def refuse(
+        self, asked: Sequence[Asked], fresh: Sequence[Heard], error: ConstraintViolated
+    ) -> None:
+        """The database will not have what this message leads to."""
+        self.outcome.answers += [(ask, error) for ask in asked]
+        for message in fresh:
+            self._fail(message, error)
+
+    def put_aside(self, message: Unreadable) -> None:
+        """Wait for a version that can read this, or park it."""
+        attempts_max = self.patience.unknown_attempts_max if message.again else 1
+        self._set_back(
+            message.delivery, message.envelope, message.error, message.traceback, attempts_max
+        )
+
+    def announce(self, kind: type[ParkingEvent] | None, letter: DeadLetter) -> None:
+        """Tell the others about a letter, if it can be about an order: those have UUIDs for ids."""
+        if kind is None or letter.order_id is None or not _is_uuid(letter.order_id):
+            return
+        event = kind(
+            order_id=letter.order_id,
+            letter_id=letter.id,
+            message_type=letter.event_type or "",
+            error=letter.error_class,
+            parked_at=letter.parked_at,
+        )
+        self.said.append((seal(event, self.now), event))
+
+    def apply(
+        self,
+        world: World,
+        decide: Decide,
+        subject: Any,
+        *,
+        heard: Envelope | None = None,
+        actor: str | None = None,
+        traceparent: str | None = None,
+    ) -> Any:
+        """Decide, and keep what follows; the state that is left. Raises what the decision raises."""
+        state, outputs = decide(world.view(subject), subject, self.now)
+        agenda = self.service.agenda
+        if agenda is not None and self._due_at_once(state):
+            state, more = agenda.decide(state, self.now)
+            outputs = [*outputs, *more]
+        said = [
+            (seal(output, self.now, actor=actor, traceparent=traceparent), output)
+            for output in outputs
+            if isinstance(output, Event)
+        ]
+        world.put(subject, state)
+        if heard is not None:
+            world.record(heard)
+        for envelope, _ in said:
+            world.record(envelope)
+        self.said += said
+        self.outcome.effects += [output for output in outputs if not isinstance(output, Event)]
+        return state
+
+    def _due_at_once(self, state: Any) -> bool:
+        """Whether what was decided wants attention already, and there is room to give it."""
+        due_at: datetime | None = state.due_at
+        has_room = len(self.outcome.effects) < self.room
+        return has_room and due_at is not None and due_at <= self.now
+
+    def _settle(self, message: Heard) -> None:
+        self.outcome.acks.append(message.delivery)
+        if message.envelope.source != self.service.name:
+            self.settled.append(message.envelope.id)
+            self.outcome.receipt(message.envelope)
+
+    def _fail(self, message: Heard, error: Exception) -> None:
+        self._set_back(
+            message.delivery,
+            message.envelope,
+            describe(error),
+            "".join(traceback.format_exception(error)),
+            self.patience.failing_attempts_max,
+        )
+
+    def _set_back(
+        self,
+        delivery: Delivery,
+        envelope: Envelope | None,
+        error: str,
+        trace: str,
+        attempts_max: int,
+    ) -> None:
+        """Have the message again later, or park it after too many attempts."""
+        attempt = Attempt(letter_id=letter_id(delivery, envelope), at=self.now, error=error)
+        if delivery.attempt >= attempts_max:
+            self.attempts += [*self.earlier.get(attempt.letter_id, ()), attempt]
+            self._park(parked(delivery, envelope, error, trace, self.now), delivery, envelope)
+            return
+        self.setbacks.append(attempt)
+        self._again(delivery)
+        log.warning(
+            "a message could not be dealt with, trying again later",
+            subject=delivery.subject,
+            event_id=envelope and envelope.id,
+            order_id=envelope and envelope.subject,
+            attempt=delivery.attempt,
+            error=error,
+        )
+
+    def _again(self, delivery: Delivery) -> None:
+        self.outcome.naks.append((delivery, self.patience.delay_seconds(delivery.attempt)))
+
+    def _park(self, letter: DeadLetter, delivery: Delivery, envelope: Envelope | None) -> None:
+        log.error(
+            "a message is parked",
+            letter_id=letter.id,
+            subject=letter.subject,
+            order_id=letter.order_id,
+            error=letter.error,
+        )
+        self.parked.append(letter)
+        self.announce(self.service.says_parked, letter)
+        self.outcome.terms.append(delivery)
+        if envelope is not None:
+            self.settled.append(envelope.id)
+            self.outcome.receipt(envelope)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""The table of the messages about orders that wait somewhere for a person, and reading it."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import CheckConstraint, Column, Connection, MetaData, Text, bindparam, select
+
+from todoku.contracts import OrderCreatedEvent
+from todoku.database import Integer64, Many, Timestamp, table, to_microseconds, upsert
+from todoku.engine import DeadLetters
+from todoku.orders.domain import ParkedMessage
+
+
+class ParkedMessages:
+    """What the other services have said about their dead letters, kept by order. What is closed is
+    kept too: it may be heard of before the message itself is."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.table = table(
+            "parked_messages",
+            metadata,
+            Column("order_id", Text, primary_key=True),
+            Column("service", Text, primary_key=True),
+            Column("letter_id", Text, primary_key=True),
+            Column("message_type", Text, nullable=False),
+            Column("error", Text, nullable=False),
+            Column("parked_at", Timestamp, nullable=False),
+            Column("closed", Integer64, nullable=False),
+            CheckConstraint("closed IN (0, 1)", name="closed_or_not"),
+            clustered=True,
+        )
+        self._load = select(self.table).where(
+            self.table.c.order_id.in_(bindparam("ids", expanding=True))
+        )
+        self._save = Many(upsert(self.table, ["order_id", "service", "letter_id"], ["closed"]))
+
+    def load(
+        self, connection: Connection, order_ids: Collection[str]
+    ) -> dict[tuple[str, str], ParkedMessage]:
+        """The messages about these orders, by service and letter."""
+        if not order_ids:
+            return {}
+        found = connection.execute(self._load, {"ids": sorted(order_ids)})
+        messages = (
+            ParkedMessage(**{**row, "closed": bool(row["closed"])}) for row in found.mappings()
+        )
+        return {(message.service, message.letter_id): message for message in messages}
+
+    def save(self, connection: Connection, messages: Iterable[ParkedMessage]) -> None:
+        """Keep these as they are now."""
+        self._save(connection, [_row(message) for message in messages])
+
+    def open(
+        self, connection: Connection, order_ids: Collection[str], letters: DeadLetters
+    ) -> Mapping[str, list[ParkedMessage]]:
+        """The messages about each of these orders that still wait: at others, and in our own
+        `letters`; the oldest first."""
+        waiting = [
+            message for message in self.load(connection, order_ids).values() if not message.closed
+        ]
+        waiting += _own(connection, order_ids, letters)
+        by_order: dict[str, list[ParkedMessage]] = {}
+        for message in sorted(waiting, key=lambda message: message.parked_at):
+            by_order.setdefault(message.order_id, []).append(message)
+        return by_order
+
+
+def _own(
+    connection: Connection, order_ids: Collection[str], letters: DeadLetters
+) -> Iterable[ParkedMessage]:
+    for letter in letters.parked_about(connection, order_ids):
+        assert letter.order_id is not None
+        yield ParkedMessage(
+            service=OrderCreatedEvent.publisher,
+            letter_id=letter.id,
+            order_id=letter.order_id,
+            message_type=letter.event_type or "",
+            error=letter.error_class,
+            parked_at=letter.parked_at,
+        )
+
+
+def _row(message: ParkedMessage) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(message),
+        "parked_at": to_microseconds(message.parked_at),
+        "closed": int(message.closed),
+    }

@@ -1,0 +1,87 @@
+"""`todoku --install-completion` teaches the shell what can be typed."""
+
+import shutil
+import subprocess
+
+import pytest
+from calling import Caller
+
+from todoku.cli.exit_codes import ExitCode
+
+ASK_BASH = """
+source "$1"; shift
+COMP_LINE="todoku $*"; COMP_POINT=${#COMP_LINE}
+COMP_WORDS=(todoku "$@"); COMP_CWORD=$#
+_todoku
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="asks bash")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        (("ord",), {"order"}),
+        (("order", ""), {"list", "place", "show", "watch"}),
+        (("order", "place", "--wa"), {"--watch"}),
+        (("order", "list", "--status", "C"), {"COMPLETED", "CANCELLED_NO_STOCK"}),
+        (("run", "o"), {"orders"}),
+        (("up", "--orders-p"), {"--orders-port"}),
+    ],
+)
+def test_bash_completes_commands_flags_and_choices(
+    typed: tuple[str, ...], completed: set[str], todoku_alone: Caller
+) -> None:
+    script = todoku_alone.folder / "todoku.bash"
+    script.write_text(todoku_alone.ok("--install-completion", "--shell", "bash", "--print").out)
+
+    answer = subprocess.run(
+        ["bash", "--norc", "-c", ASK_BASH, "bash", str(script), *typed],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert completed <= set(answer.stdout.split())
+    assert all(word.startswith(typed[-1]) for word in answer.stdout.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_s_own_program_accepts_its_script(shell: str, todoku_alone: Caller) -> None:
+    said = todoku_alone.ok("--install-completion", "--shell", shell, "--print")
+
+    assert "shipment" in said.out
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=said.out, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("shell", "files"),
+    [
+        ("bash", {".bashrc", ".local/share/bash-completion/completions/todoku"}),
+        ("zsh", {".zshrc", ".zsh/completions/_cyclopts_todoku"}),
+        ("fish", {".config/fish/completions/todoku.fish"}),
+    ],
+)
+def test_it_is_written_where_the_shell_looks(
+    shell: str, files: set[str], todoku_alone: Caller
+) -> None:
+    home = todoku_alone.folder
+
+    said = todoku_alone("--install-completion", "--shell", shell, HOME=str(home))
+
+    assert said.code == ExitCode.OK
+    assert {str(file.relative_to(home)) for file in home.rglob("*") if file.is_file()} == files
+    assert f"`exec {shell}`" in said.err
+
+
+def test_where_it_cannot_be_written_that_is_said(todoku_alone: Caller) -> None:
+    (todoku_alone.folder / "home").write_text("")
+
+    said = todoku_alone(
+        *("--install-completion", "--shell", "fish"), HOME=str(todoku_alone.folder / "home")
+    )
+
+    assert said.code == ExitCode.CANNOT_START
+    assert "--print" in said.err
+    assert "Traceback" not in said.err

@@ -1,0 +1,65 @@
+"""`todoku product` against a running Todoku."""
+
+import pytest
+from calling import Caller
+from rich.cells import cell_len
+
+from todoku.cli.exit_codes import ExitCode
+
+
+def test_a_product_is_made_changed_in_part_and_restocked(todoku: Caller) -> None:
+    made = todoku.ok(
+        *("product", "set", "neu", "--name", "キーボード", "--price", "599"),
+        *("--currency", "EUR", "--stock", "3", "--json"),
+    ).object
+    cheaper = todoku.ok("product", "set", "neu", "--price", "499", "--json").object
+    restocked = todoku.ok("product", "restock", "neu", "7", "--reason", "入荷", "--json").object
+
+    assert (made["name"], made["price"], made["stockQuantity"]) == ("キーボード", 599, 3)
+    assert (cheaper["name"], cheaper["price"], cheaper["currency"]) == ("キーボード", 499, "EUR")
+    assert restocked["stockQuantity"] == 10
+    rows = [line.split() for line in todoku.ok("product", "show", "neu").out.splitlines()]
+    assert ["price", "4.99", "EUR"] in rows
+    assert ["available", "10"] in rows
+
+
+def test_a_new_product_needs_a_name_and_a_price(todoku: Caller) -> None:
+    said = todoku("product", "set", "nowhere", "--price", "5")
+
+    assert said.code == ExitCode.NOT_FOUND
+    assert "a new one needs both --name and --price" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("set", "prod001", "--stock", "5"), ExitCode.REFUSED),
+        (("set", "a b", "--name", "x", "--price", "5"), ExitCode.REFUSED),
+        (("set", "../up", "--name", "x", "--price", "5"), ExitCode.USAGE),
+        (("show", ""), ExitCode.USAGE),
+        (("restock", "prod001", "0"), ExitCode.REFUSED),
+        (("restock", "prod001", "many"), ExitCode.USAGE),
+        (("restock", "nowhere", "1"), ExitCode.NOT_FOUND),
+        (("show", "nowhere"), ExitCode.NOT_FOUND),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_nothing_is_printed(
+    words: tuple[str, ...], code: ExitCode, todoku: Caller
+) -> None:
+    said = todoku("product", *words)
+
+    assert said.code == code
+    assert said.out == ""
+    assert "Traceback" not in said.err
+
+
+def test_products_are_listed_in_eighty_columns_with_wide_names(todoku: Caller) -> None:
+    name = "世界一打ちやすい日本製の静音メカニカルキーボード" * 4
+    todoku.ok("product", "set", "wide", "--name", name, "--price", "15000", "--stock", "1")
+
+    rows = todoku("product", "list", COLUMNS="80").out.splitlines()
+
+    assert rows[0].split() == ["id", "name", "price", "stock", "reserved", "available"]
+    assert max(map(cell_len, rows)) <= 80
+    assert name in todoku.ok("product", "list").out
+    assert "wide" in [product["id"] for product in todoku.ok("product", "list", "--json").lines]

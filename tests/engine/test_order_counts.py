@@ -1,0 +1,182 @@
+"""What an order costs in messages, commits and round trips, on a real broker: counted, not timed.
+
+A hundred orders arrive at once, which is how a busy system sees them. The bounds are several times
+what is usual and a fraction of what it would be without batches, so that noise cannot break them.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from uuid_utils import uuid7
+
+from conformance.brokers import NatsServer, until
+from todoku.broker import Delivery, Outgoing, Stored
+from todoku.broker.nats import NatsBroker
+from todoku.broker.nats_reader import NatsReader
+from todoku.contracts import OrderedItem
+from todoku.database import Database, migrate
+from todoku.engine import Process, Service, SteadyClock, Topology
+from todoku.host import assemble
+from todoku.inventory.domain import SetProduct
+from todoku.orders.domain import PlaceOrder
+from todoku.settings import Settings, Span
+
+ORDERS = 100
+PRODUCTS = 10
+MESSAGES_AN_ORDER = 4
+"""Created, reserved, shipment initiated, shipment completed."""
+
+READINGS_AN_ORDER = 6
+"""The first and the third are read by one service, the others by two."""
+
+
+class Tally(msgspec.Struct):
+    """What three services have cost for a hundred orders."""
+
+    published: Counter[str]
+    publishes: Counter[str]
+    receipts: Counter[str]
+    delivered: Counter[str]
+    commits: dict[str, int]
+    repeated: dict[str, int]
+
+
+class CountedBroker(NatsBroker):
+    """The real broker, which counts what it is asked."""
+
+    def __init__(self, url: str, service: str, tally: Tally) -> None:
+        super().__init__(url, name=service)
+        self._service = service
+        self._tally = tally
+
+    async def publish(self, messages: Sequence[Outgoing]) -> Stored:
+        self._tally.publishes[self._service] += 1
+        self._tally.published.update(message.subject for message in messages)
+        return await super().publish(messages)
+
+    def notify(self, subject: str, body: bytes) -> None:
+        self._tally.receipts[self._service] += subject.startswith("receipts.")
+        super().notify(subject, body)
+
+    async def subscribe(
+        self,
+        durable: str,
+        subjects: Sequence[str],
+        deliver: Callable[[Sequence[Delivery]], None],
+    ) -> NatsReader:
+        def counted(deliveries: Sequence[Delivery]) -> None:
+            self._tally.delivered[self._service] += len(deliveries)
+            deliver(deliveries)
+
+        return await super().subscribe(durable, subjects, counted)
+
+
+async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def process(
+    service: Service, services: Sequence[Service], broker: NatsBroker, database: Database
+) -> Process:
+    migrate(database, f"todoku.{service.name}")
+    return Process(
+        service,
+        database,
+        service.store.tables,
+        broker,
+        Topology(services),
+        owner="test",
+        clock=SteadyClock(),
+        run_write=at_once,
+        run_read=at_once,
+    )
+
+
+def order(n: int) -> PlaceOrder:
+    items = tuple(
+        OrderedItem(product_id=f"prod{(n + k) % PRODUCTS}", quantity=1, price=1) for k in range(2)
+    )
+    return PlaceOrder(order_id=str(uuid7()), user_id="user", items=items, currency="JPY")
+
+
+async def place_a_hundred_orders(url: str, folder: Path) -> Tally:
+    services = assemble(Settings(carrier_delay_seconds=Span(0, 0), carrier_success_rate=1))
+    tally = Tally(Counter(), Counter(), Counter(), Counter(), {}, {})
+    async with AsyncExitStack() as stack:
+        processes: dict[str, Process] = {}
+        databases = {}
+        for service in services:
+            database = stack.enter_context(Database.open(folder / f"{service.name}.db"))
+            databases[service.name] = database
+            broker = CountedBroker(url, service.name, tally)
+            processes[service.name] = process(service, services, broker, database)
+        for running in processes.values():
+            await running.start()
+            stack.push_async_callback(running.stop)
+        await until(lambda: all(running.connected for running in processes.values()))
+        ask = processes["inventory"].ask
+        for n in range(PRODUCTS):
+            await ask(SetProduct(product_id=f"prod{n}", name="n", price=1, stock_quantity=10**6))
+        before = {name: running.counts.batches for name, running in processes.items()}
+        await asyncio.gather(*(processes["orders"].ask(order(n)) for n in range(ORDERS)))
+        await until(lambda: settled(processes, databases))
+        tally.commits = {
+            name: running.counts.batches - before[name] for name, running in processes.items()
+        }
+        tally.repeated = {name: p.relay.events_repeated for name, p in processes.items()}
+    return tally
+
+
+def settled(processes: dict[str, Process], databases: dict[str, Database]) -> bool:
+    """Whether every event has been read, and receipted by all who react to it."""
+    owed = 0
+    for name, running in processes.items():
+        with databases[name].read() as connection:
+            owed += running.service.store.tables.outbox.backlog(connection)
+    done = sum(running.counts.settled for running in processes.values())
+    return owed == 0 and done >= ORDERS * READINGS_AN_ORDER
+
+
+@pytest.fixture(scope="module")
+def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    folder = tmp_path_factory.mktemp("counts")
+    server = NatsServer(folder)
+    server.start()
+    try:
+        yield asyncio.run(place_a_hundred_orders(server.url, folder))
+    finally:
+        server.stop()
+
+
+def test_an_order_that_goes_well_is_four_messages_in_the_stream(tally: Tally) -> None:
+    assert tally.published == {
+        "orders.created": ORDERS,
+        "inventory.reserved": ORDERS,
+        "shipping.initiated": ORDERS,
+        "shipping.completed": ORDERS,
+    }
+    assert tally.published.total() == ORDERS * MESSAGES_AN_ORDER
+
+
+def test_an_order_is_read_six_times_and_nothing_is_sent_or_read_again(tally: Tally) -> None:
+    assert tally.delivered.total() == ORDERS * READINGS_AN_ORDER
+    assert set(tally.repeated.values()) == {0}
+
+
+def test_many_events_are_published_in_one_round_trip(tally: Tally) -> None:
+    assert tally.publishes.total() <= ORDERS * MESSAGES_AN_ORDER / 4, tally
+
+
+def test_many_events_are_receipted_in_one_message(tally: Tally) -> None:
+    assert tally.receipts.total() <= ORDERS * READINGS_AN_ORDER / 4, tally
+
+
+def test_many_messages_are_committed_together(tally: Tally) -> None:
+    """Each service takes 200 to 400 messages, commands and answers; one commit each would be as many."""
+    assert max(tally.commits.values()) <= ORDERS / 2, tally

@@ -1,0 +1,56 @@
+"""The short selection: a minute of faults, as part of `make test`."""
+
+import shutil
+from collections.abc import Callable
+
+from faults.conftest import Prove
+from todoku.chaos import PROGRAMS, Load, Stack, prepare_products
+from todoku.cli.exit_codes import ExitCode
+
+EXIT_AT_A_FAILPOINT = "ended with exit code 137"
+
+
+def test_each_program_is_killed_in_turn(stack: Stack, prove: Prove) -> None:
+    """`kill -9` of each service and of the broker under load, brought back by `up` alone, costs nothing."""
+    with Load(stack) as load:
+        for name in PROGRAMS:
+            load.until_accepted(150)
+            stack.kill(name)
+            stack.until_ready()
+        load.until_accepted(150)
+    prove(stack, load, injected=len(PROGRAMS))
+
+
+def test_the_broker_is_killed_and_its_files_are_deleted(stack: Stack, prove: Prove) -> None:
+    """What the broker held is in the outboxes: with its disk wiped in mid-saga every order ends."""
+    with Load(stack) as load:
+        load.until_accepted(300)
+        stack.kill("broker")
+        shutil.rmtree(stack.settings.data_dir / "broker")
+        stack.until_ready()
+        load.until_accepted(300)
+    prove(stack, load, injected=1)
+
+
+def test_ctrl_c_in_the_middle_and_a_new_start(stack: Stack, prove: Prove) -> None:
+    """Orders that were unfinished at Ctrl-C finish after the next start."""
+    with Load(stack) as load:
+        load.until_accepted(500)
+        assert stack.stop() == ExitCode.OK
+        stack.start()
+        load.until_accepted(100)
+    prove(stack, load, injected=1)
+
+
+def test_a_crash_between_commit_and_publish(make_stack: Callable[..., Stack], prove: Prove) -> None:
+    """Orders dies again and again between a commit and what follows from it; nothing is forgotten."""
+    stack = make_stack()
+    stack.start({"TODOKU_FAILPOINT": "after-commit:40@orders"})
+    prepare_products(stack)
+    with Load(stack) as load:
+        stack.heard.until(EXIT_AT_A_FAILPOINT, 60, times=3)
+        crashes = stack.heard.count(EXIT_AT_A_FAILPOINT)
+        stack.stop()
+        stack.start()
+        load.until_accepted(100)
+    prove(stack, load, injected=crashes)
