@@ -84,6 +84,7 @@ async def test_an_accepted_order_is_answered_with_201_its_address_and_itself(
         "trackingNumber": None,
         "createdAt": "2026-01-02T03:04:05Z",
         "updatedAt": "2026-01-02T03:04:05Z",
+        "parked": [],
     }
     assert process.asked == [
         PlaceOrder(

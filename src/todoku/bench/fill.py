@@ -24,7 +24,8 @@ from todoku.contracts import OrderedItem, decode
 from todoku.database import Database, migrate
 from todoku.engine import Service, Topology
 from todoku.engine.messages import Asked, Heard, Message, Receipt
-from todoku.engine.writer import Outcome, Writer
+from todoku.engine.work import Outcome
+from todoku.engine.writer import Writer
 from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import PlaceOrder

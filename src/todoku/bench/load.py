@@ -95,6 +95,7 @@ class Client:
         )
         self._begun = 0.0
         self._asked = 0
+        self._connections: set[Connection] = set()
         self._under_way: dict[Connection, float] = {}
         self._idle: deque[Connection] = deque()
         self._overdue: deque[float] = deque()
@@ -109,19 +110,22 @@ class Client:
 
     async def run(self) -> Load:
         """Place the orders, and return when the last is answered."""
-        connections = [await self._connect() for _ in range(self._plan.connections)]
+        free = [await self._connect() for _ in range(self._plan.connections)]
         watching = asyncio.create_task(self._watch())
         telling = asyncio.create_task(self._tell())
         started_at, cpu_before = time.time(), time.process_time()
         self._begun = time.perf_counter()
-        for connection in connections:
+        for connection in free:
             self._free(connection)
         if self._plan.rate:
             self._fall_due()
         await self._until_over()
         cpu_seconds = time.process_time() - cpu_before
-        for task in (watching, telling):
-            task.cancel()
+        watching.cancel()
+        telling.cancel()
+        await asyncio.wait([watching, telling])
+        for connection in self._connections:
+            connection.close()
         return Load(
             started_at=started_at,
             sent=list(self._sent),
@@ -138,6 +142,7 @@ class Client:
         _, connection = await loop.create_connection(
             lambda: Connection(self._on_answer, self._on_loss), self._plan.host, self._plan.port
         )
+        self._connections.add(connection)
         return connection
 
     async def _until_over(self) -> None:
@@ -209,6 +214,7 @@ class Client:
             self._watcher.set_result((due, order_id))
 
     def _on_loss(self, connection: Connection) -> None:
+        self._connections.discard(connection)
         if self._under_way.pop(connection, None) is not None:
             self._refused[0] += 1
         elif connection in self._idle:
@@ -226,13 +232,13 @@ class Client:
 
     async def _watch(self) -> None:
         """Follow one order after the other to its end, as a client that asks would see it."""
-        asking = Asking(self._plan.host, self._plan.port)
-        while True:
-            self._watcher = asyncio.get_running_loop().create_future()
-            due, order_id = await self._watcher
-            with contextlib.suppress(OSError):
-                await self._follow(asking, due, order_id)
-            await asyncio.sleep(WATCH_EVERY_SECONDS)
+        with contextlib.closing(Asking(self._plan.host, self._plan.port)) as asking:
+            while True:
+                self._watcher = asyncio.get_running_loop().create_future()
+                due, order_id = await self._watcher
+                with contextlib.suppress(OSError):
+                    await self._follow(asking, due, order_id)
+                await asyncio.sleep(WATCH_EVERY_SECONDS)
 
     async def _follow(self, asking: "Asking", due: float, order_id: bytes) -> None:
         look = request("GET", self._place, f"/orders/{order_id.decode()}")
@@ -274,8 +280,14 @@ class Asking:
         answer = await self._answer
         return str(msgspec.json.decode(answer.body, type=Seen).status)
 
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            self._connection.close()
+
     def _on_answer(self, _: Connection, answer: Answer) -> None:
-        self._answer.set_result(answer)
+        if not self._answer.done():
+            self._answer.set_result(answer)
 
     def _on_loss(self, _: Connection) -> None:
         self._connection = None

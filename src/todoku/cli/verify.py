@@ -11,9 +11,11 @@ from cyclopts import Parameter
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.settings import Settings
+from todoku.settings import SERVICES, Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from todoku.audit import Report
 
 LOOK_AGAIN_SECONDS = 0.5
@@ -65,7 +67,7 @@ def _lasting(settings: Settings, grace_seconds: float, overdue_after: timedelta)
 
 
 def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
-    from todoku.audit import SERVICES, audit
+    from todoku.audit import audit
     from todoku.database import Database, DatabaseError
 
     try:
@@ -74,7 +76,7 @@ def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
                 name: stack.enter_context(Database.open_read_only(settings.database(name)))
                 for name in SERVICES
             }
-            connections = {
+            connections: dict[str, Connection] = {
                 name: stack.enter_context(database.read()) for name, database in databases.items()
             }
             return audit(connections, datetime.now(UTC), overdue_after=overdue_after)

@@ -1,7 +1,7 @@
 """How amounts, times and lists of items read to a person at a terminal."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -84,9 +84,3 @@ def _acts(character: str) -> bool:
     """Whether a character controls or reorders what is shown, or ends a line."""
     category = unicodedata.category(character)
     return category[0] == "C" or category in ("Zl", "Zp")
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names in a sentence: `a`, `a and b`, `a, b and c`."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

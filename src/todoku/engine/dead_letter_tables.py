@@ -280,9 +280,7 @@ class DeadLetters:
             .group_by(columns.error_group)
             .order_by(count.desc(), columns.error_group)
         )
-        return [
-            LetterGroup(group, shape(error), *figures) for group, error, *figures in found.tuples()
-        ]
+        return [LetterGroup(group, shape(error), *figures) for group, error, *figures in found]
 
     def _summaries(self) -> Select[Any]:
         return select(*(self.table.c[name] for name in LetterSummary.__struct_fields__))

@@ -1,5 +1,6 @@
 """Orders over HTTP: place one, look at it, follow its history, list them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -8,8 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 from uuid_utils import uuid7
 
 from todoku.contracts import OrderedItem, Personal
-from todoku.orders.domain import InvalidOrder, Order, OrderStatus, PlaceOrder
-from todoku.orders.store import HistoryEntry, find_order, history, list_orders
+from todoku.orders.domain import InvalidOrder, Order, OrderStatus, ParkedMessage, PlaceOrder
+from todoku.orders.store import HistoryEntry, find_order, find_parked, history, list_orders
 from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
 from todoku.web.fields import (
     ITEMS_MAX,
@@ -49,6 +50,17 @@ class NewOrder(
     currency: Currency = "JPY"
 
 
+class ParkedView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A message about the order that a service could not deal with: it waits for a person, `since`
+    when, with an error of this class. That service's GET /dead-letters/{letterId} tells all."""
+
+    service: str
+    letter_id: str
+    event_type: str
+    error: str
+    since: datetime
+
+
 class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An order as it stands. `totalAmount` and prices are in minor units of `currency`."""
 
@@ -64,6 +76,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tracking_number: str | None
     created_at: datetime
     updated_at: datetime
+    parked: list[ParkedView]
 
 
 class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -200,14 +213,15 @@ class OrderRoutes:
             traceparent=call.traceparent,
             find_out=f"GET {address} finds the order once it is accepted.",
         )
-        return Reply(201, _view(order), {"Location": address})
+        return Reply(201, _view(order, []), {"Location": address})
 
     async def show(self, call: Call) -> Reply:
         order_id = _order_id(call)
         order = await self._backend.read(find_order, order_id)
         if order is None:
             raise _unknown_order(order_id)
-        return Reply(200, _view(order))
+        parked = await self._backend.read(find_parked, [order_id])
+        return Reply(200, _view(order, parked.get(order_id, [])))
 
     async def history(self, call: Call) -> Reply:
         order_id = _order_id(call)
@@ -226,10 +240,11 @@ class OrderRoutes:
             limit=query.limit + 1,
         )
         page = orders[: query.limit]
+        parked = await self._backend.read(find_parked, [order.id for order in page])
         cursor = to_cursor(page[-1].id) if len(orders) > len(page) else None
         return Reply(
             200,
-            OrderPage([_view(order) for order in page], cursor),
+            OrderPage([_view(order, parked.get(order.id, [])) for order in page], cursor),
             next_page("/orders", query, cursor),
         )
 
@@ -250,7 +265,7 @@ def _unknown_order(order_id: str) -> Problem:
     )
 
 
-def _view(order: Order) -> OrderView:
+def _view(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
     return OrderView(
         id=order.id,
         user_id=order.user_id,
@@ -264,6 +279,16 @@ def _view(order: Order) -> OrderView:
         tracking_number=order.tracking_number,
         created_at=order.created_at,
         updated_at=order.updated_at,
+        parked=[
+            ParkedView(
+                service=message.service,
+                letter_id=message.letter_id,
+                event_type=message.message_type,
+                error=message.error,
+                since=message.parked_at,
+            )
+            for message in parked
+        ],
     )
 
 

@@ -16,6 +16,7 @@ from todoku.database import DatabaseUnavailable
 from todoku.engine import MailboxFull
 from todoku.web import openapi
 from todoku.web.backend import Backend
+from todoku.web.dead_letters import LETTER_REFUSALS, dead_letter_operations
 from todoku.web.exchange import ClientGone, encode
 from todoku.web.health import health_operations
 from todoku.web.metrics import Measured, Metrics
@@ -50,7 +51,15 @@ def application(
 
     `events` is the AsyncAPI document to serve beside the OpenAPI one.
     """
-    api = replace(api, operations=[*api.operations, *health_operations(backend)])
+    api = replace(
+        api,
+        operations=[
+            *api.operations,
+            *dead_letter_operations(backend),
+            *health_operations(backend),
+        ],
+        refusals={**api.refusals, **LETTER_REFUSALS},
+    )
     metrics = Metrics(collectors)
     limits = limits or Limits()
     documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}

@@ -20,6 +20,7 @@ UUID_PATTERN: Final = (
     r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?!\n)$"
 )
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,200}(?!\n)$"
+GROUP_PATTERN: Final = r"^[0-9a-f]{12}(?!\n)$"
 TEXT_PATTERN: Final = r"^[^\u0000]*$"
 
 ALLOWED: Final = {
@@ -27,6 +28,7 @@ ALLOWED: Final = {
     CURRENCY_PATTERN: "three capital letters, as in ISO 4217: JPY, EUR",
     UUID_PATTERN: "a UUID: 8-4-4-4-12 hexadecimal digits",
     CURSOR_PATTERN: "a cursor from nextCursor or from the Link header",
+    GROUP_PATTERN: "a group from GET /dead-letters/groups: 12 hexadecimal digits",
     TEXT_PATTERN: "a text without the character NUL",
 }
 """What each pattern allows, in words."""
@@ -96,6 +98,34 @@ Note = Annotated[
         pattern=TEXT_PATTERN,
         description="Why stock is added, for the ledger.",
         examples=["Delivery 4711"],
+    ),
+]
+GroupId = Annotated[
+    str,
+    Meta(
+        pattern=GROUP_PATTERN,
+        description="The name of a kind of error.",
+        examples=["5a0c2e91b7d4"],
+    ),
+]
+Who = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=TEXT_PATTERN,
+        description="Who asks for this.",
+        examples=["alice"],
+    ),
+]
+Reason = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=1_000,
+        pattern=TEXT_PATTERN,
+        description="Why it is right to do this.",
+        examples=["A message of a test run."],
     ),
 ]
 PageLimit = Annotated[

@@ -79,6 +79,13 @@ UNKNOWN_SHIPMENT = ProblemType(
     "No shipment has this id. A shipment is opened once an order's stock is reserved.",
     "Look for the order's shipment with GET /shipments?orderId=….",
 )
+UNKNOWN_LETTER = ProblemType(
+    "unknown-letter",
+    404,
+    "There is no such dead letter",
+    "No message with this id is or was parked at this service.",
+    "Look at GET /dead-letters; orders, inventory and shipping each keep their own.",
+)
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
     405,
@@ -109,6 +116,21 @@ TOO_MUCH_STOCK = ProblemType(
     "JSON reader keeps exact.",
     "Restock fewer pieces.",
 )
+LETTER_CLOSED = ProblemType(
+    "letter-closed",
+    409,
+    "The dead letter has been seen to",
+    "The message is no longer parked: it was retried, edited or discarded, or is being dealt with "
+    "at this moment. Nothing was done.",
+    "Look at its `state`; of an edited one, `replacedBy` leads to its successor.",
+)
+LETTER_STAYS_PARKED = ProblemType(
+    "letter-stays-parked",
+    409,
+    "The message could not be dealt with this time either",
+    "The retry failed as the detail says. The attempt is written down, and the message stays parked.",
+    "Remove the cause and retry, edit the message, or discard it.",
+)
 BODY_TOO_LARGE = ProblemType(
     "body-too-large",
     413,
@@ -137,6 +159,14 @@ INVALID_ORDER = ProblemType(
     "Every field is well formed, but they do not make an order together: a product has two prices, "
     "or the total passes 2⁵³−1 = 9007199254740991.",
     "Change what the detail names, and send the order again.",
+)
+INVALID_EDIT = ProblemType(
+    "invalid-edit",
+    422,
+    "This cannot take the message's place",
+    "The data is not an event of the same type and about the same order, or of the parked message "
+    "not even the envelope can be read. Nothing was done.",
+    "Change what the detail names; /asyncapi.json describes every event.",
 )
 INTERNAL_ERROR = ProblemType(
     "internal-error",
@@ -185,14 +215,18 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         UNKNOWN_ORDER,
         UNKNOWN_PRODUCT,
         UNKNOWN_SHIPMENT,
+        UNKNOWN_LETTER,
         METHOD_NOT_ALLOWED,
         REQUEST_TOO_SLOW,
         STOCK_NOT_SETTABLE,
         TOO_MUCH_STOCK,
+        LETTER_CLOSED,
+        LETTER_STAYS_PARKED,
         BODY_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         INVALID_BODY,
         INVALID_ORDER,
+        INVALID_EDIT,
         INTERNAL_ERROR,
         OVERLOADED,
         DATABASE_UNAVAILABLE,

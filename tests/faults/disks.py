@@ -1,0 +1,106 @@
+"""Small disks that can be filled and cut off from power: ext4 on loop devices. Needs root."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+FS_IOC_SHUTDOWN = 0x8004587D
+NO_LOG_FLUSH = 2
+"""What is neither on the disk nor in its journal is lost, as in a power cut. Source: ext4.h."""
+
+UNMOUNT_SECONDS_MAX = 20.0
+POLL_SECONDS = 0.1
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("losetup"),
+    reason="mounts a small disk: needs root on Linux",
+)
+
+
+class Disk:
+    """A file system of its own, mounted on `path`."""
+
+    def __init__(self, device: str, path: Path) -> None:
+        self.path = path
+        self._device = device
+
+    def mount(self) -> None:
+        """Make its files reachable."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        _run("mount", self._device, str(self.path))
+
+    def unmount(self) -> None:
+        """Let go of it; those who used it must be dead, and may still be dying."""
+        patience_ends = time.monotonic() + UNMOUNT_SECONDS_MAX
+        while True:
+            try:
+                _run("umount", str(self.path))
+                return
+            except subprocess.CalledProcessError:
+                if time.monotonic() > patience_ends:
+                    raise
+                time.sleep(POLL_SECONDS)
+
+    def fill(self) -> None:
+        """Take all the space that there is."""
+        with self._filler.open("ab", buffering=0) as filler:
+            for size in (2**20, 2**12, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        filler.write(bytes(size))
+
+    def free(self) -> None:
+        """Give the space back."""
+        self._filler.unlink(missing_ok=True)
+
+    def cut_power(self) -> None:
+        """Lose what has not been synced. Whoever uses the disk gets errors from now on."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, FS_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+        finally:
+            os.close(descriptor)
+
+    def power_on(self) -> None:
+        """Mount it again, as after a power cut; those who used it must be dead."""
+        self.unmount()
+        self.mount()
+
+    @property
+    def _filler(self) -> Path:
+        return self.path / "filler"
+
+
+@contextmanager
+def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
+    """A disk of that size, mounted on `path`; gone at the end, whatever has happened."""
+    image = path.with_name(f"{path.name}.img")
+    with image.open("wb") as file:
+        file.truncate(megabytes * 2**20)
+    _run("mkfs.ext4", "-q", str(image))
+    device = _run("losetup", "--show", "--find", str(image))
+    try:
+        disk = Disk(device, path)
+        disk.mount()
+        try:
+            yield disk
+        finally:
+            # Lazily, if somebody still uses it: the device is freed when they end.
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _run("umount", "--lazy", str(path))
+    finally:
+        _run("losetup", "--detach", device)
+        image.unlink()
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,102 @@
+"""More than it can do: a lock that is held, a service that is away, customers without end."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from faults.conftest import Prove
+from todoku.chaos import Load, Stack, Verdict, jetstream, prepare_products
+from todoku.chaos.faults import database_locked, service_away
+from todoku.settings import SERVICES, ServiceName
+
+pytestmark = pytest.mark.faults
+
+LOCKED_SECONDS = float(os.environ.get("FAULTS_LOCKED_SECONDS", "8"))
+AWAY_SECONDS = float(os.environ.get("FAULTS_AWAY_SECONDS", "30"))
+OVERLOAD_SECONDS = float(os.environ.get("FAULTS_OVERLOAD_SECONDS", "20"))
+
+EVENTS_AN_ORDER = {"COMPLETED": 4, "SHIPMENT_FAILED": 4, "CANCELLED_NO_STOCK": 2}
+EVERYTHING = ("orders.>", "inventory.>", "shipping.>")
+
+WAITING_MAX = 500
+CUSTOMERS = 3 * WAITING_MAX
+GROWTH_BYTES_MAX = 150 * 2**20
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_lock_on_the_database_of(service: ServiceName, stack: Stack, prove: Prove) -> None:
+    """A service whose database another program keeps locked waits, says so, and loses nothing."""
+    with Load(stack, answer_seconds_max=LOCKED_SECONDS + 30) as load:
+        load.until_accepted(300)
+        with database_locked(stack, service):
+            load.go_on_for(LOCKED_SECONDS)
+        load.until_accepted(300)
+    prove(stack, load, injected=1, note=f"locked for {LOCKED_SECONDS:g} s")
+
+
+@pytest.mark.parametrize("service", ["inventory", "shipping"])
+def test_an_absence_of(service: ServiceName, stack: Stack, prove: Prove) -> None:
+    """While a service is away the others go on, and send nothing twice: what it missed is there for
+    it when it comes back."""
+    with Load(stack, orders_per_second=200) as load:
+        load.until_accepted(100)
+        with service_away(stack, service):
+            load.go_on_for(AWAY_SECONDS)
+        load.until_accepted(100)
+    verdict = prove(stack, load, injected=1, within_seconds=120 + AWAY_SECONDS)
+    sent = messages_an_event(stack, verdict)
+    assert sent < 1.05, f"{sent:.3f} messages were sent for each event"
+
+
+def messages_an_event(stack: Stack, verdict: Verdict) -> float:
+    """How many messages went into the stream for each event that was said."""
+    sent = sum(jetstream.messages_stored(stack.settings, subjects) for subjects in EVERYTHING)
+    said = sum(EVENTS_AN_ORDER[status] * count for status, count in verdict.orders.items())
+    return sent / said
+
+
+def test_three_times_the_customers_that_may_wait(
+    make_stack: Callable[..., Stack], prove: Prove
+) -> None:
+    """Beyond what it can do it says 503 and when to come back, takes no more memory, and finishes
+    all that it accepted."""
+    stack = make_stack(mailbox_commands_max=WAITING_MAX)
+    stack.start()
+    prepare_products(stack)
+    with Load(stack, customers=CUSTOMERS, orders_per_second=None) as load:
+        load.until_accepted(1000)
+        before = {name: stack.resident_bytes(name) for name in SERVICES}
+        load.go_on_for(OVERLOAD_SECONDS)
+        growth = {name: stack.resident_bytes(name) - before[name] for name in SERVICES}
+    assert load.refused
+    assert not load.unadvised
+    assert max(growth.values()) < GROWTH_BYTES_MAX, growth
+    grown = ", ".join(f"{name} {size / 2**20:+.0f} MiB" for name, size in growth.items())
+    prove(
+        stack,
+        load,
+        injected=1,
+        within_seconds=180,
+        note=f"{load.refused} refused with Retry-After; memory: {grown}",
+    )
+
+
+def test_a_broker_that_is_away_for_too_long(make_stack: Callable[..., Stack], prove: Prove) -> None:
+    """Orders are taken while the broker is away, as many as may wait for it; then 503."""
+    backlog = 400
+    stack = make_stack(outbox_backlog_max=backlog)
+    stack.start()
+    prepare_products(stack)
+    with Load(stack) as load:
+        load.until_accepted(100)
+        stack.freeze("broker")
+        taken = len(load.accepted)
+        while not load.refused:
+            load.go_on_for(0.1)
+        taken = len(load.accepted) - taken
+        stack.thaw("broker")
+        load.until_accepted(100)
+    assert taken >= backlog
+    assert not load.unadvised
+    prove(stack, load, injected=1, note=f"{taken} orders taken without a broker, then 503")

@@ -1,0 +1,63 @@
+"""The broker's own store is lost or damaged under load: it is a cache."""
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from faults.conftest import Prove
+from todoku.chaos import Load, Stack, faults
+
+pytestmark = pytest.mark.faults
+
+TIMES = 5
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.wipe_broker,
+        faults.delete_stream,
+        faults.purge_stream,
+        faults.delete_durable,
+    ],
+    ids=lambda fault: fault.__name__,
+)
+def test_the_stream_loses(fault: faults.Fault, stack: Stack, prove: Prove) -> None:
+    """What the broker has lost, the outboxes send again; what it forgot is read again and known."""
+    dice = Random(1)
+    with Load(stack) as load:
+        for _ in range(TIMES):
+            load.until_accepted(200)
+            fault(stack, dice)
+        load.until_accepted(200)
+    prove(stack, load, injected=TIMES)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flipped_bytes(seed: int, stack: Stack, prove: Prove) -> None:
+    """Whatever the broker makes of files that a disk has damaged, every order ends as it should."""
+    dice = Random(seed)
+    with Load(stack, seed=seed) as load:
+        for _ in range(3):
+            load.until_accepted(200)
+            faults.flip_broker_bytes(stack, dice)
+        load.until_accepted(200)
+    prove(stack, load, injected=3 * faults.FLIPPED_BYTES)
+
+
+def test_a_stream_that_is_too_small(make_stack: Callable[..., Stack], prove: Prove) -> None:
+    """A stream that drops what nobody has read yet loses nothing: the outbox still has it."""
+    stack = make_stack(stream_max_bytes=2**20)
+    stack.start()
+    faults_injected = 1
+    from todoku.chaos import prepare_products
+
+    prepare_products(stack)
+    with Load(stack) as load:
+        load.until_accepted(100)
+        stack.freeze("inventory")
+        load.until_accepted(3000)
+        stack.thaw("inventory")
+        load.until_accepted(100)
+    prove(stack, load, injected=faults_injected)
