@@ -18,7 +18,7 @@ from todoku.database.lock import FileLock
 from todoku.settings import SETTINGS
 
 FreePorts = Callable[[int], list[int]]
-GROUPS = {"order", "product", "shipment"}
+GROUPS = {"dead", "order", "product", "shipment"}
 WITHOUT_SETTINGS = {"simulate"}
 HEAVY = ("litestar", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from faults.conftest import Prove
-from todoku.chaos import Load, Stack, faults
+from todoku.chaos import Load, Stack, faults, prepare_products
 
 pytestmark = pytest.mark.faults
 
@@ -46,13 +46,24 @@ def test_flipped_bytes(seed: int, stack: Stack, prove: Prove) -> None:
     prove(stack, load, injected=3 * faults.FLIPPED_BYTES)
 
 
+def test_damaged_descriptions_of_the_stream_and_its_readers(stack: Stack, prove: Prove) -> None:
+    """A stream that the broker cannot find and durables that it cannot open are made anew."""
+    dice = Random(0)
+    with Load(stack) as load:
+        load.until_accepted(300)
+        with faults.broker_dead(stack) as files:
+            damaged = [*files.rglob("meta.inf"), *files.rglob("o.dat")]
+            for file in damaged:
+                for _ in range(5):
+                    faults.flip_byte(file, dice)
+        load.until_accepted(300)
+    prove(stack, load, injected=len(damaged))
+
+
 def test_a_stream_that_is_too_small(make_stack: Callable[..., Stack], prove: Prove) -> None:
     """A stream that drops what nobody has read yet loses nothing: the outbox still has it."""
     stack = make_stack(stream_max_bytes=2**20)
     stack.start()
-    faults_injected = 1
-    from todoku.chaos import prepare_products
-
     prepare_products(stack)
     with Load(stack) as load:
         load.until_accepted(100)
@@ -60,4 +71,4 @@ def test_a_stream_that_is_too_small(make_stack: Callable[..., Stack], prove: Pro
         load.until_accepted(3000)
         stack.thaw("inventory")
         load.until_accepted(100)
-    prove(stack, load, injected=faults_injected)
+    prove(stack, load, injected=1)

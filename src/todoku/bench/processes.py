@@ -41,6 +41,14 @@ def _field(file: Path, name: str) -> int:
     return int(lines[name].split()[0])
 
 
+def busy_seconds() -> float:
+    """The CPU time that was not idle since the start of this machine, all cores together; what
+    another machine took away from this one counts too. Raises `OSError` where that is not known."""
+    # cpu  user nice system idle iowait irq softirq steal guest guest_nice (proc(5))
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / TICKS_A_SECOND
+
+
 def children(pid: int) -> dict[str, int]:
     """The processes that `todoku up` has started: the broker and the services, by name."""
     found = {}

@@ -56,7 +56,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     `seconds` is from the first order to the last that ended. `post` is how long the answers took;
     `ended` how long it took until orders had ended, all of them, by the clock of the orders service
     (when it decided so, which is a commit before it could be seen); `seen` the same for those that
-    were watched by asking. In open loop all are from when the order was due.
+    were watched by asking. In open loop all are from when the order was due. `other_cores` is how
+    many cores of the machine were taken by anything else meanwhile, where that is known. `stages`
+    are the CPU milliseconds an order of each stage in each service, if they were watched.
     """
 
     loop: str
@@ -73,7 +75,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     seen: Latency | None
     costs: Mapping[str, Cost]
     traffic: Traffic
-    broken: tuple[str, ...] | None
+    other_cores: float | None
+    stages: Mapping[str, Mapping[str, float]] = {}
+    broken: tuple[str, ...] | None = None
 
     @property
     def cpu_ms(self) -> float:

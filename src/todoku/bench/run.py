@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 from todoku.bench.load import Load, Plan, Progress
-from todoku.bench.processes import Spent, counting_fsyncs, spent
+from todoku.bench.processes import Spent, busy_seconds, counting_fsyncs, spent
 from todoku.bench.report import Cost, Latency, Report, Traffic
 from todoku.bench.services import Ending, Services, endings
 from todoku.orders.domain import OrderStatus
@@ -61,8 +62,10 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class _Standing(msgspec.Struct, frozen=True):
-    """How everything stands at one moment."""
+    """How everything stands at one moment; `busy_seconds` is None where that is not known."""
 
+    at: float
+    busy_seconds: float | None
     spent: Mapping[str, Spent]
     counted: Mapping[str, Mapping[str, float]]
     stream: "_StreamState | None"
@@ -111,9 +114,9 @@ def measure(
         Report(
             loop=wanted.loop,
             ready_seconds=ready_seconds,
-            broken=None,
             **_figures(load, found, ended),
             costs=_costs(load, before, after, fsyncs),
+            other_cores=_other_cores(load, before, after),
             traffic=_traffic(len(load.ids), before, after),
         ),
         load,
@@ -173,6 +176,8 @@ def _place_orders(plan: Plan, told: Callable[[Progress], None]) -> Load:
 
 def _standing(settings: Settings, services: Services, pids: Mapping[str, int]) -> _Standing:
     return _Standing(
+        at=time.monotonic(),
+        busy_seconds=busy_seconds() if pids else None,
         spent={name: spent(pid) for name, pid in pids.items()},
         counted={name: services.counted(name) for name in SERVICES},
         stream=asyncio.run(_stream_state(settings)),
@@ -248,6 +253,15 @@ def _costs(
         memory_bytes_max=load.memory_bytes_max,
     )
     return costs
+
+
+def _other_cores(load: Load, before: _Standing, after: _Standing) -> float | None:
+    if before.busy_seconds is None or after.busy_seconds is None:
+        return None
+    ours = load.cpu_seconds + sum(
+        after.spent[name].cpu_seconds - then.cpu_seconds for name, then in before.spent.items()
+    )
+    return max(0.0, after.busy_seconds - before.busy_seconds - ours) / (after.at - before.at)
 
 
 def _traffic(orders: int, before: _Standing, after: _Standing) -> Traffic:

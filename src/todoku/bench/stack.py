@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,10 +43,12 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def own_stack(settings: Settings, folder: Path, *, tether: Sequence[str]) -> Iterator[Stack]:
+def own_stack(
+    settings: Settings, folder: Path, *, tether: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[Stack]:
     """Run `todoku up` with these settings, and stop it at the end.
 
-    What it says goes into `folder`. `tether` is a command that runs another and ends it when this
+    What it says goes into `folder`; `environment` is told to it beside ours. `tether` is a command that runs another and ends it when this
     process, whose id it is told, dies. Raises `StackFailed`.
     """
     log = folder / "up.log"
@@ -55,7 +57,7 @@ def own_stack(settings: Settings, folder: Path, *, tether: Sequence[str]) -> Ite
         process = subprocess.Popen(
             [*tether, str(os.getpid()), sys.executable, "-m", "todoku", "up"],
             cwd=folder,
-            env={**os.environ, **to_environment(settings)},
+            env={**os.environ, **to_environment(settings), **environment},
             stdin=subprocess.PIPE,  # a tether elsewhere than on Linux
             stdout=out,
             stderr=subprocess.STDOUT,

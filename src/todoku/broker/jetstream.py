@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from todoku.broker.nats_link import Link, NobodyAnswers
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
@@ -25,10 +26,15 @@ CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
 JETSTREAM_NOT_ENABLED = (10076, 10039)
 
+STORE_FAILED = "error creating store"
+"""How JetStream describes that it cannot use the files that are left of a durable."""
+
 NO_JETSTREAM = (
     "the NATS server runs without JetStream: start it with `--jetstream` and a `--store_dir`,"
     " or enable JetStream for this account"
 )
+
+log = structlog.get_logger()
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -110,7 +116,8 @@ Info = TypeVar("Info", StreamInfo, ConsumerInfo)
 class JetStream:
     """One stream and its durables, as they should be.
 
-    Subjects and durables are given and taken without `prefix`.
+    Subjects and durables are given and taken without `prefix`. A `disposable` stream is nobody else's,
+    so that it may be deleted, to be made anew, when its files are damaged.
     """
 
     def __init__(
@@ -123,8 +130,10 @@ class JetStream:
         max_bytes: int,
         replicas: int,
         ack_wait_seconds: float,
+        disposable: bool,
     ) -> None:
         self.prefix = prefix
+        self._disposable = disposable
         self._name = name
         self._ack_wait_seconds = ack_wait_seconds
         self._preparing = asyncio.Lock()
@@ -168,8 +177,25 @@ class JetStream:
         config = wanted if info is None else _amended(info.config, wanted, "filter_subjects")
         if info is None or config != info.config:
             request = f"CONSUMER.CREATE.{self._name}.{self._durable(reader)}"
-            await _make(link, request, {"stream_name": self._name, "config": config})
+            try:
+                await _make(link, request, {"stream_name": self._name, "config": config})
+            except _Damaged as damaged:
+                await self._begin_anew(link, damaged)
         return incarnation
+
+    async def _begin_anew(self, link: Link, damaged: "_Damaged") -> None:
+        """Delete the stream together with the damaged files of a durable, which stay there otherwise.
+
+        What it held is still in the outboxes. Raises, so that everything is made again.
+        """
+        if not self._disposable:
+            raise BrokerUnsuitable(
+                f"{damaged}: its files are damaged. Delete the stream {self._name}: it is made anew,"
+                " and Todoku loses nothing by that"
+            )
+        log.error("broker_stream_damaged", problem=str(damaged))
+        await _ask(link, f"STREAM.DELETE.{self._name}")
+        raise BrokerUnavailable("the stream was damaged and has been deleted: it is made anew")
 
     async def reader_info(self, link: Link, reader: str) -> ConsumerInfo | None:
         """The durable, or None if there is none."""
@@ -223,6 +249,10 @@ class _Refused(BrokerUnavailable):
         self.error = error
 
 
+class _Damaged(_Refused):
+    """JetStream cannot use the files of what is to be made."""
+
+
 async def _find(link: Link, request: str, kind: type[Info], absent: int) -> Info | None:
     """The answer to a question, or None if it is the error `absent`."""
     try:
@@ -238,7 +268,7 @@ async def _make(link: Link, request: str, payload: Mapping[str, Any]) -> bytes:
     try:
         return await _ask(link, request, payload)
     except _Refused as refused:
-        if refused.error.code == SERVICE_UNAVAILABLE:
+        if refused.error.code == SERVICE_UNAVAILABLE or isinstance(refused, _Damaged):
             raise
         raise BrokerUnsuitable(f"{refused}: change the setting here or there") from None
 
@@ -262,6 +292,8 @@ async def _ask(link: Link, request: str, payload: Mapping[str, Any] | None = Non
 def _refusal(request: str, error: ApiError) -> BrokerError:
     if error.err_code in JETSTREAM_NOT_ENABLED:
         return BrokerUnsuitable(NO_JETSTREAM)
+    if error.description.startswith(STORE_FAILED):
+        return _Damaged(request, error)
     return _Refused(request, error)
 
 

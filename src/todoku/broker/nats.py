@@ -47,7 +47,8 @@ class NatsBroker:
     """A `todoku.broker.Broker`: this process's connection to a NATS server or cluster.
 
     `subjects` are what the stream stores. `prefix` goes before every subject and every durable's
-    name on the way out and comes off on the way in, so that installations can share a server.
+    name on the way out and comes off on the way in, so that installations can share a server. A
+    `disposable` stream may be deleted when its files are damaged.
     `options` go to nats-py's `connect` (tls, user_credentials, nkeys_seed, inbox_prefix, …).
     `problem` is what keeps the broker from serving now, or None.
     """
@@ -65,6 +66,7 @@ class NatsBroker:
         replicas: int = 1,
         ack_wait_seconds: float = 10,
         publish_timeout_seconds: float = 5,
+        disposable: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.problem: BrokerError | None = None
@@ -79,6 +81,7 @@ class NatsBroker:
             max_bytes=max_bytes,
             replicas=replicas,
             ack_wait_seconds=ack_wait_seconds,
+            disposable=disposable,
         )
         self._publish_timeout_seconds = publish_timeout_seconds
         self._link: Link | None = None

@@ -10,6 +10,16 @@ import msgspec
 from todoku.contracts import OrderedItem, ShippedItem
 
 
+class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A message about an order that waits at a service for a person."""
+
+    service: str
+    letter_id: str
+    event_type: str
+    error: str
+    since: datetime
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An order as it stands. `total_amount` and prices are in minor units of `currency`."""
 
@@ -25,6 +35,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tracking_number: str | None
     created_at: datetime
     updated_at: datetime
+    parked: tuple[Parked, ...] = ()
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -71,6 +82,50 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reason: str | None
     created_at: datetime
     updated_at: datetime
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A message that a service could not deal with; `group` names all that failed alike."""
+
+    id: str
+    state: str
+    order_id: str | None
+    event_type: str | None
+    error: str | None
+    group: str | None
+    attempts: int
+    parked_at: datetime
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One try at a message: how it failed, if it did, and who asked for it, if anybody did."""
+
+    at: datetime
+    error: str | None
+    asked_by: str | None
+
+
+class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True, rename="camel"):
+    """All about a dead letter. `body` is the message where it is JSON, else `body_base64`."""
+
+    subject: str
+    body: msgspec.Raw
+    body_base64: str | None
+    traceback: str | None
+    history: tuple[Attempt, ...]
+    retry_at: datetime | None
+    closed_at: datetime | None
+    closed_by: str | None
+    reason: str | None
+    replaces: str | None
+    replaced_by: str | None
+
+
+class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How many parked messages are tried again, and when the last of them."""
+
+    scheduled: int
+    last_at: datetime
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -45,6 +45,7 @@ def bench(
     products: int = 100,
     hot: Switch = False,
     fsyncs: Switch = False,
+    stages: Switch = False,
     patience_seconds: float = 60.0,
     skip_verify: Switch = False,
     plot: Path | None = None,
@@ -86,6 +87,9 @@ def bench(
         One product is in every order.
     fsyncs
         Count them with `perf`, which may need to be run as root.
+    stages
+        Show where the services' CPU time goes, stage by stage; that makes them
+        some percent slower.
     patience_seconds
         How long the last orders may take to end.
     skip_verify
@@ -114,7 +118,9 @@ def bench(
             measured = _load(wanted, settings_from(flags).settings, Path(folder))
         else:
             settings = _own_settings(flags or {}, Path(folder))
-            measured = _load_own(wanted, settings, Path(folder), verify=not skip_verify)
+            measured = _load_own(
+                wanted, settings, Path(folder), stages=stages, verify=not skip_verify
+            )
     if plot is not None:
         _draw(measured, plot)
     report = measured.report
@@ -161,23 +167,29 @@ def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
 
 
-def _load_own(wanted: "Wanted", settings: Settings, folder: Path, *, verify: bool) -> "Measured":
+def _load_own(
+    wanted: "Wanted", settings: Settings, folder: Path, *, stages: bool, verify: bool
+) -> "Measured":
+    from todoku.bench import stages as watched
     from todoku.bench.promise import broken_promises
     from todoku.bench.stack import StackFailed, own_stack
 
     tether = (sys.executable, "-I", "-S", str(TETHER))
+    environment = watched.environment(folder) if stages else {}
     try:
-        with own_stack(settings, folder, tether=tether) as stack:
+        with own_stack(settings, folder, tether=tether, environment=environment) as stack:
             measured = _load(
                 wanted, settings, folder, pids=stack.pids, ready_seconds=stack.ready_seconds
             )
-            if not verify:
-                return measured
-            broken = broken_promises(settings, overdue_seconds=wanted.patience_seconds)
-            report = msgspec.structs.replace(measured.report, broken=broken)
-            return msgspec.structs.replace(measured, report=report)
+            report = measured.report
+            if verify:
+                broken = broken_promises(settings, overdue_seconds=wanted.patience_seconds)
+                report = msgspec.structs.replace(report, broken=broken)
     except StackFailed as failed:
         raise CommandFailed(str(failed), exit_code=ExitCode.CANNOT_START) from failed
+    if stages:
+        report = msgspec.structs.replace(report, stages=watched.an_order(folder, report))
+    return msgspec.structs.replace(measured, report=report)
 
 
 def _load(
@@ -260,6 +272,9 @@ def _print(report: "Report") -> None:
     out.print()
     out.print(_costs(report))
     out.print()
+    if report.stages:
+        out.print(_stages(report))
+        out.print()
     for line in _broker_and_promise(report):
         out.print(line)
 
@@ -309,6 +324,18 @@ def _costs(report: "Report") -> Table:
     return rows
 
 
+def _stages(report: "Report") -> Table:
+    services = report.stages
+    rows = table(KEY("CPU µs an order"), *map(NUMBER, (*services, "together")))
+    names = dict.fromkeys(name for spent in services.values() for name in spent)
+    for name in names:
+        spent = [1_000 * stages.get(name, 0.0) for stages in services.values()]
+        rows.add_row(*cells(name, *(f"{us:.0f}" for us in (*spent, sum(spent)))))
+    wholes = [1_000 * sum(stages.values()) for stages in services.values()]
+    rows.add_row(*cells("together", *(f"{us:.0f}" for us in (*wholes, sum(wholes)))))
+    return rows
+
+
 def _or_nothing(figure: float | None) -> str:
     return "" if figure is None else f"{figure:.3f}"
 
@@ -319,5 +346,7 @@ def _broker_and_promise(report: "Report") -> Iterator[str]:
     )
     yield f"{report.traffic.messages:.2f} messages an order in the stream{size}"
     yield f"{report.traffic.repeated:,} events sent more than once"
+    if report.other_cores is not None:
+        yield f"{report.other_cores:.2f} cores were taken by other programs"
     if report.broken is not None:
         yield "\n".join(report.broken) or "clean: nothing is broken"

@@ -271,6 +271,11 @@ def _print(found: Order) -> None:
         "changed": day_and_time(found.updated_at),
         "shipment": found.shipment_id,
         "tracking": found.tracking_number,
+        "parked": "; ".join(
+            f"{parked.event_type} at {parked.service} ({parked.error}):"
+            f" todoku dead show {parked.letter_id} --service {parked.service}"
+            for parked in found.parked
+        ),
     }
     items = table(KEY("product"), NUMBER("quantity"), NUMBER("price"), NUMBER("sum"))
     for item in found.items:

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,31 +14,22 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.options import Json
 from todoku.cli.output import write_object
+from todoku.simulation import Explanation, Plan, Result, explain, replay
+from todoku.simulation import simulate as run_plan
 
-if TYPE_CHECKING:
-    from todoku.simulation import Plan, Result
-
-SHRUNK_MAX = 3
+EXPLAINED_MAX = 3
 """How many failed runs are made short and shown in full; the others are named."""
 
 SEEDS_A_TIME = 8
 """How many runs a process is given at once."""
 
 
-class Broken(msgspec.Struct):
-    """A run that broke the promise: how, the shortest schedule found for it, and what happened."""
-
-    seed: int
-    invariant: str
-    problem: str
-    orders: tuple[str, ...]
-    schedule: list[str]
-    happened: list[str]
-    repeat: str
-
-
 class Campaign(msgspec.Struct):
-    """What many runs came to. `settled_seconds_max` is how long the slowest needed after healing."""
+    """What many runs came to.
+
+    `settled_seconds_max` is the simulated time that the slowest needed after healing. `digest` is
+    that of a single run.
+    """
 
     runs: int = 0
     events: int = 0
@@ -49,9 +39,9 @@ class Campaign(msgspec.Struct):
     seconds: float = 0.0
     digest: str | None = None
     broken_seeds: list[int] = []
-    broken: list[Broken] = []
+    explanations: list[Explanation] = []
 
-    def add(self, result: "Result") -> None:
+    def add(self, result: Result) -> None:
         """Count a run."""
         self.runs += 1
         self.events += result.events
@@ -112,8 +102,6 @@ def simulate(
             "--seeds and --orders begin at 1, --jobs at 0; --trace is for one seed, without --json.",
             exit_code=ExitCode.USAGE,
         )
-    from todoku.simulation import Plan, replay
-
     allowed = tuple(only.split(",")) if only else None
     plans = [Plan(seed=seed + n, orders=orders, only=allowed) for n in range(seeds)]
     if trace:
@@ -127,26 +115,24 @@ def simulate(
     return ExitCode.FAILED if campaign.broken_seeds else ExitCode.OK
 
 
-def _run(plans: Sequence["Plan"], jobs: int, shrink_seconds: float) -> Campaign:
+def _run(plans: Sequence[Plan], jobs: int, shrink_seconds: float) -> Campaign:
     campaign = Campaign()
     begun = time.monotonic()
     for result in _with_progress(_results(plans, jobs), len(plans)):
         campaign.add(result)
-        if result.failures and len(campaign.broken) < SHRUNK_MAX:
-            campaign.broken.append(_explain(result, shrink_seconds))
+        if result.failures and len(campaign.explanations) < EXPLAINED_MAX:
+            campaign.explanations.append(explain(result, seconds_max=shrink_seconds))
     campaign.seconds = round(time.monotonic() - begun, 2)
     return campaign
 
 
-def _results(plans: Sequence["Plan"], jobs: int) -> Iterator["Result"]:
-    from todoku.simulation import simulate
-
+def _results(plans: Sequence[Plan], jobs: int) -> Iterator[Result]:
     if min(jobs, len(plans)) == 1:
-        yield from map(simulate, plans)
+        yield from map(run_plan, plans)
         return
     with ProcessPoolExecutor(jobs, initializer=_leave_ctrl_c_to_the_parent) as pool:
         try:
-            yield from pool.map(simulate, plans, chunksize=SEEDS_A_TIME)
+            yield from pool.map(run_plan, plans, chunksize=SEEDS_A_TIME)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -155,7 +141,7 @@ def _leave_ctrl_c_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _with_progress(results: Iterable["Result"], total: int) -> Iterable["Result"]:
+def _with_progress(results: Iterable[Result], total: int) -> Iterable[Result]:
     """The same, with a bar at a terminal."""
     if total == 1 or not sys.stderr.isatty():
         return results
@@ -165,39 +151,8 @@ def _with_progress(results: Iterable["Result"], total: int) -> Iterable["Result"
     return track(results, "simulating", total=total, console=Console(stderr=True), transient=True)
 
 
-def _explain(result: "Result", shrink_seconds: float) -> Broken:
-    """The shortest run that still fails in the same way, and what happened in it."""
-    from todoku.simulation import replay, shrink
-
-    shortest, trace = replay(shrink(result, seconds_max=shrink_seconds).plan)
-    plan, failure = shortest.plan, shortest.failures[0]
-    labels = ",".join(each.label for each in shortest.occurred)
-    return Broken(
-        seed=plan.seed,
-        invariant=failure.invariant,
-        problem=failure.problem,
-        orders=failure.orders,
-        schedule=[f"{each.at:9.3f}  {each.label}" for each in shortest.occurred],
-        happened=list(trace.lines(failure.orders or None)),
-        repeat=f"todoku simulate --trace --seed {plan.seed} --orders {plan.orders} --only {labels}",
-    )
-
-
 def _as_text(campaign: Campaign) -> str:
-    lines: list[str] = []
-    for broken in campaign.broken:
-        lines += [
-            f"seed {broken.seed} breaks {broken.invariant}: {broken.problem}",
-            "",
-            f"  The shortest schedule that was found ({len(broken.schedule)} orders and faults):",
-            *(f"    {line}" for line in broken.schedule),
-            "",
-            "  What led there:",
-            *(f"    {line}" for line in broken.happened),
-            "",
-            f"  Again: {broken.repeat}",
-            "",
-        ]
+    lines = [f"{explanation}\n" for explanation in campaign.explanations]
     lines += [
         f"{campaign.runs:>9} runs in {campaign.seconds:.1f} s, {campaign.events} events",
         *_counted(campaign.orders, "orders"),

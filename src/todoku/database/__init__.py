@@ -1,9 +1,10 @@
 """Everything in which SQLite and PostgreSQL differ.
 
 `Database` gives transactions and snapshots as SQLAlchemy connections; `Timestamp`, `Integer64` and
-`table` describe tables for both; `migrate` brings them up to date.
+`table` describe tables for both; `migrate` brings them up to date; `back_up` copies those of SQLite.
 """
 
+from todoku.database.backup import back_up
 from todoku.database.columns import Integer64, Timestamp, table, to_microseconds
 from todoku.database.database import Database
 from todoku.database.errors import (
@@ -36,6 +37,7 @@ __all__ = [
     "Many",
     "SchemaMismatch",
     "Timestamp",
+    "back_up",
     "current_revision",
     "head_revision",
     "insert_ignoring_duplicates",

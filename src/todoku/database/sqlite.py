@@ -57,6 +57,11 @@ def readers(path: Path, count: int) -> Engine:
     return _engine(lambda: _connect_file(path, "ro", READER_PRAGMAS), "BEGIN", count, path)
 
 
+def connect_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection of the driver's own to a file, which is only read."""
+    return _connect_file(path, "ro", READER_PRAGMAS)
+
+
 def memory(template: bytes | None) -> Engine:
     """One connection to a database in memory that starts as a copy of `template`.
 

@@ -30,6 +30,7 @@ from todoku.engine.dead_letters import (
     edited,
     failed_again,
     retried,
+    shape,
 )
 from todoku.engine.messages import Asked
 from todoku.engine.service import World
@@ -173,7 +174,7 @@ class Office:
 
     def _fail(self, ask: Asked, letter: DeadLetter, error: Exception) -> None:
         failed = failed_again(letter, describe(error), "".join(traceback.format_exception(error)))
-        log.warning("a dead letter stays parked", letter_id=letter.id, error=failed.error)
+        log.warning("a dead letter stays parked", letter_id=letter.id, error=shape(describe(error)))
         self._moved[letter.id] = failed
         self._note_attempt(ask, failed)
         if letter.new:

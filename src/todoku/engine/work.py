@@ -12,7 +12,7 @@ import structlog
 from todoku.broker.port import Delivery
 from todoku.contracts import Envelope, Event, ParkingEvent, seal
 from todoku.database import ConstraintViolated
-from todoku.engine.dead_letters import Attempt, DeadLetter, describe, letter_id, parked
+from todoku.engine.dead_letters import Attempt, DeadLetter, describe, letter_id, parked, shape
 from todoku.engine.messages import Asked, Due, Heard, Message, Unreadable
 from todoku.engine.service import Decide, Service, World
 from todoku.engine.tables import OutboxRow
@@ -284,7 +284,7 @@ class Work:
             event_id=envelope and envelope.id,
             order_id=envelope and envelope.subject,
             attempt=delivery.attempt,
-            error=error,
+            error=shape(error),
         )
 
     def _again(self, delivery: Delivery) -> None:
@@ -296,10 +296,9 @@ class Work:
             letter_id=letter.id,
             subject=letter.subject,
             order_id=letter.order_id,
-            error=letter.error,
+            error=shape(letter.error or ""),
         )
         self.parked.append(letter)
-        self.announce(self.service.says_parked, letter)
         self.outcome.terms.append(delivery)
         if envelope is not None:
             self.settled.append(envelope.id)

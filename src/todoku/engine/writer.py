@@ -188,6 +188,7 @@ class Writer:
             for message in spoilt:
                 work.put_aside(message)
             work.settle_copies()
+            self._announce(connection, work)
             receipts = [message for message in batch if isinstance(message, Receipt)]
             # A receipt that the database refuses is dropped: it costs one repeat.
             self._write_books(connection, work, [] if refusal else receipts)
@@ -232,6 +233,14 @@ class Writer:
         for due in waiting:
             if not work.attend(world, due):
                 self._due_again[due.key] = work.now + timedelta(seconds=DUE_AGAIN_SECONDS)
+
+    def _announce(self, connection: Connection, work: Work) -> None:
+        """Tell the others what is parked now. What comes again after the inbox has forgotten it is
+        parked already, and told."""
+        kept = self._tables.dead_letters.find(connection, {letter.id for letter in work.parked})
+        for letter in work.parked:
+            if letter.id not in kept:
+                work.announce(self._service.says_parked, letter)
 
     def _write_books(self, connection: Connection, work: Work, receipts: Sequence[Receipt]) -> None:
         self._tables.inbox.add(connection, work.settled, work.now)

@@ -1,0 +1,221 @@
+"""Where the CPU time of a service goes, by stage: what `todoku bench --stages` adds up.
+
+The functions that the stages name are wrapped while a service runs, and the CPU clock of the thread
+is read whenever one is entered or left. Time belongs to the innermost stage; what is inside none is
+the rest: the event loop, the sockets, threads that hand over to each other. Reading the clock makes
+a service some percent slower, evenly.
+"""
+
+import atexit
+import gc
+import inspect
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from functools import wraps
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import msgspec
+
+from todoku.bench.report import Report
+from todoku.settings import SERVICES
+
+FOLDER_VARIABLE = "TODOKU_BENCH_STAGES"
+"""Names the folder into which each service writes its times when it ends."""
+
+STAGES = {
+    "HTTP, protocol": (
+        "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.data_received",
+        "uvicorn.protocols.http.httptools_impl:RequestResponseCycle.send",
+    ),
+    "HTTP, framework": ("uvicorn.protocols.http.httptools_impl:RequestResponseCycle.run_asgi",),
+    "HTTP, reading the order": (
+        "todoku.web.operations:read_body",
+        "todoku.web.operations:decode_body",
+    ),
+    "HTTP, the route": ("todoku.orders.http:OrderRoutes.place",),
+    "HTTP, the reply": ("todoku.web.exchange:Reply.__init__", "todoku.web.exchange:Reply.__call__"),
+    "asking the writer": ("todoku.engine.process:Process.ask",),
+    "reading the stream": ("nats.aio.client:Client._read_loop",),
+    "decoding events": ("todoku.engine.process:_read",),
+    "handing over to the writer": ("todoku.engine.process:Process.write_step",),
+    "writer": ("todoku.engine.writer:Writer.step",),
+    "inbox": ("todoku.engine.tables:Inbox.known", "todoku.engine.tables:Inbox.add"),
+    "loading": (
+        "todoku.orders.store:OrdersStore.load",
+        "todoku.inventory.store:InventoryStore.load",
+        "todoku.shipping.store:ShippingStore.load",
+    ),
+    "deciding": ("todoku.engine.writer:Writer._decide",),
+    "saving": (
+        "todoku.orders.store:OrdersStore.save",
+        "todoku.inventory.store:InventoryStore.save",
+        "todoku.shipping.store:ShippingStore.save",
+    ),
+    "what is due": (
+        "todoku.shipping.store:ShippingStore.due",
+        "todoku.shipping.store:ShippingStore.next_due_at",
+    ),
+    "encoding events": ("todoku.engine.writer:encode",),
+    "outbox": ("todoku.engine.tables:Outbox.add",),
+    "receipts, settling": ("todoku.engine.tables:Outbox.settle",),
+    "stream position": ("todoku.engine.tables:StreamPositions.reach",),
+    "begin and commit": (
+        "todoku.database.database:Database._connect",
+        "sqlalchemy.engine.default:DefaultDialect.do_commit",
+    ),
+    "publishing": ("todoku.engine.relay:Relay.step",),
+    "acknowledging": ("todoku.broker.nats_reader:NatsReader.ack",),
+    "receipts, sending": ("todoku.broker.nats:NatsBroker.notify",),
+    "receipts, reading": ("todoku.engine.process:Process._receipted",),
+    "writing to the broker": ("nats.aio.client:Client._flusher",),
+    "carrier": ("todoku.engine.process:Process._have_effect",),
+}
+"""The stages in the order of an order's way, each with the functions whose time is its own."""
+
+SQL = (
+    "sqlalchemy.engine.default:DefaultDialect.do_execute",
+    "sqlalchemy.engine.default:DefaultDialect.do_executemany",
+)
+"""The database itself: a part of the stage that asks it, told apart by `IN_SQL`."""
+
+IN_SQL = ", in the database"
+COLLECTION = "garbage collection"
+REST = "the rest"
+
+NAMES = (*(name for stage in STAGES for name in (stage, stage + IN_SQL)), COLLECTION)
+SITE = "from todoku.bench.stages import install; install()\n"
+
+
+class Clock(threading.local):
+    """The times of one thread: `spent[stage]` in nanoseconds."""
+
+    clocks: "list[Counter[str]]" = []  # of all threads
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+        self.clocks.append(self.spent)
+        self._inside = [REST]
+        self._since = time.thread_time_ns()
+
+    @property
+    def stage(self) -> str:
+        """Where the thread is."""
+        return self._inside[-1]
+
+    def enter(self, stage: str) -> None:
+        """Count for this stage from now on, until `leave`."""
+        now = time.thread_time_ns()
+        self.spent[self._inside[-1]] += now - self._since
+        self._since = now
+        self._inside.append(stage)
+
+    def leave(self) -> None:
+        """Count for the stage before again."""
+        now = time.thread_time_ns()
+        self.spent[self._inside.pop()] += now - self._since
+        self._since = now
+
+
+_clock = Clock()
+
+
+class _Timed:
+    """An awaitable whose steps count for a stage; while it waits, nothing does."""
+
+    def __init__(self, stage: str, coroutine: Any) -> None:
+        self._stage = stage
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        send, argument = self._coroutine.send, None
+        while True:
+            _clock.enter(self._stage)
+            try:
+                awaited = send(argument)
+            except StopIteration as done:
+                return done.value
+            finally:
+                _clock.leave()
+            try:
+                send, argument = self._coroutine.send, (yield awaited)
+            except BaseException as error:
+                send, argument = self._coroutine.throw, error
+
+
+def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with its time counted for the stage."""
+    if inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            return await _Timed(stage, function(*args, **kwargs))
+    else:
+
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            _clock.enter(_clock.stage + stage if stage is IN_SQL else stage)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _clock.leave()
+
+    return run
+
+
+def install() -> None:
+    """In a service of a bench that wants it, wrap the stages; elsewhere do nothing."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder or "run" not in sys.orig_argv:
+        return
+    for stage, names in {**STAGES, IN_SQL: SQL}.items():
+        for name in names:
+            _wrap(stage, name)
+    gc.callbacks.append(_collecting)
+    atexit.register(_write, Path(folder, sys.orig_argv[-1]))
+
+
+def _wrap(stage: str, name: str) -> None:
+    owner, _, attribute = name.replace(":", ".").rpartition(".")
+    holder = resolve_name(owner)
+    setattr(holder, attribute, timed(stage, getattr(holder, attribute)))
+
+
+def _collecting(phase: str, _: dict[str, int]) -> None:
+    if phase == "start":
+        _clock.enter(COLLECTION)
+    else:
+        _clock.leave()
+
+
+def _write(file: Path) -> None:
+    total: Counter[str] = sum(_clock.clocks, Counter())
+    file.write_bytes(msgspec.json.encode({name: ns / 1e9 for name, ns in total.items()}))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What the services must be told so that each watches itself and writes its times into `folder`.
+
+    Python runs a module of this name at its start, if it finds one.
+    """
+    (folder / "sitecustomize.py").write_text(SITE, encoding="utf-8")
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return {FOLDER_VARIABLE: str(folder), "PYTHONPATH": path}
+
+
+def an_order(folder: Path, report: Report) -> dict[str, dict[str, float]]:
+    """The CPU milliseconds an order of each stage in each service, once they have ended; with the
+    rest they add up to what the report says that the service costs."""
+    found = {}
+    for service in SERVICES:
+        seconds = msgspec.json.decode((folder / service).read_bytes(), type=dict[str, float])
+        stages = {
+            name: 1_000 * seconds[name] / report.accepted for name in NAMES if name in seconds
+        }
+        found[service] = {**stages, REST: report.costs[service].cpu_ms - sum(stages.values())}
+    return found

@@ -1,0 +1,154 @@
+"""`todoku backup`, on real databases."""
+
+import hashlib
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlalchemy import text
+
+from todoku.cli.backup import backup
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.database import Database, back_up, migrate
+from todoku.settings import SERVICES
+
+TRANSFERS = 300
+BYSTANDERS = 20
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with the databases of all services."""
+    folder = tmp_path / "data"
+    for service in SERVICES:
+        with Database.open(folder / f"{service}.db") as database:
+            migrate(database, f"todoku.{service}")
+    return folder
+
+
+def made_in(folder: Path) -> Path:
+    """The one backup that is there."""
+    (found,) = folder.iterdir()
+    return found
+
+
+def test_a_backup_is_complete_checked_and_described(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also while the services have their databases open."""
+    with ExitStack() as stack:
+        for service in SERVICES:
+            stack.enter_context(Database.open(data / f"{service}.db"))
+        assert backup(tmp_path / "a" / "b", json=True, flags={"data_dir": data}) is ExitCode.OK
+
+    folder = made_in(tmp_path / "a" / "b")
+    told = msgspec.json.decode(capsys.readouterr().out)
+    assert told["folder"] == str(folder)
+    assert msgspec.json.decode((folder / "manifest.json").read_bytes()) == told["manifest"]
+    assert {file.name for file in folder.iterdir()} == {
+        "SHA256SUMS",
+        "manifest.json",
+        *(f"{service}.db" for service in SERVICES),
+    }
+    for service in SERVICES:
+        copy = (folder / f"{service}.db").read_bytes()
+        described = told["manifest"]["databases"][service]
+        assert described["sha256"] == hashlib.sha256(copy).hexdigest()
+        assert described["bytes"] == len(copy)
+        assert described["revision"] is not None
+    checked = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, check=False)
+    assert checked.returncode == 0
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_person_is_told_where_it_is(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup(tmp_path / "there", flags={"data_dir": data})
+
+    assert str(made_in(tmp_path / "there")) in capsys.readouterr().out
+
+
+def test_of_a_backup_that_fails_nothing_is_left(data: Path, tmp_path: Path) -> None:
+    with (data / "shipping.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+
+    with pytest.raises(CommandFailed, match="no backup was made"):
+        backup(tmp_path / "there", flags={"data_dir": data})
+
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=r"There is no database at .*orders\.db"):
+        backup(tmp_path / "there", flags={"data_dir": tmp_path / "nothing"})
+
+
+def test_a_place_that_cannot_be_written_is_named(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(CommandFailed, match=r"no backup was made in .*file"):
+        backup(tmp_path / "file", flags={"data_dir": data})
+
+
+def test_a_server_has_its_own_tools(data: Path, tmp_path: Path) -> None:
+    flags = {"data_dir": data, "orders_database_url": "postgresql://db.example/orders"}
+
+    with pytest.raises(CommandFailed, match="pg_dump") as raised:
+        backup(tmp_path / "there", flags=flags)
+
+    assert raised.value.exit_code is ExitCode.USAGE
+
+
+@pytest.fixture
+def purses(tmp_path: Path) -> Iterator[list[Database]]:
+    """Databases of one row each; what the first pays the last has got a moment later. Those in
+    between take time to begin with."""
+    with ExitStack() as stack:
+        opened = []
+        for name in ("payer", *map(str, range(BYSTANDERS)), "payee"):
+            database = stack.enter_context(Database.open(tmp_path / f"{name}.db"))
+            with database.transaction() as connection:
+                connection.execute(text("CREATE TABLE purse (total INTEGER)"))
+                connection.execute(text("INSERT INTO purse VALUES (0)"))
+            opened.append(database)
+        yield opened
+
+
+def test_all_copies_are_of_one_instant(purses: list[Database], tmp_path: Path) -> None:
+    """What one database has got from another, that one has given in the same backup."""
+    ended = threading.Event()
+
+    def pay() -> None:
+        for _ in range(TRANSFERS):
+            for database in (purses[0], purses[-1]):
+                with database.transaction() as connection:
+                    connection.execute(text("UPDATE purse SET total = total + 1"))
+        ended.set()
+
+    paying = threading.Thread(target=pay)
+    paying.start()
+    owed = set()
+    while not ended.is_set():
+        # The payee first: taken one after the other, its copy would be older than the payer's.
+        copies = {Path(purse.name): Path(f"{purse.name}.copy") for purse in reversed(purses)}
+        back_up(copies)
+        payee, *_, payer = map(total_in, copies.values())
+        owed.add(payer - payee)
+    paying.join()
+    assert owed <= {0, 1}
+
+
+def total_in(file: Path) -> int:
+    """What is in the purse."""
+    connection = sqlite3.connect(file)
+    (total,) = connection.execute("SELECT total FROM purse").fetchone()
+    connection.close()
+    return int(total)

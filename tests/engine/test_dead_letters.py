@@ -1,0 +1,581 @@
+"""What becomes of messages that could not be dealt with, once a person sees to them.
+
+The causes are real ones: bytes that are no event, a type that this version does not know, an event
+that contradicts what was heard before, one that comes long before its cause, a row that a CHECK
+refuses. Everything goes through the three services on one broker, in virtual time.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+import pytest
+from sqlalchemy import select
+
+from engine.test_process import Town, in_town, order_id
+from engine.virtual import START, until
+from todoku.contracts import (
+    OrderCreatedEvent,
+    OrderedItem,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShippedItem,
+    StockReservedEvent,
+    encode,
+    seal,
+    wire,
+)
+from todoku.engine import Process
+from todoku.engine.dead_letters import (
+    Attempt,
+    DeadLetter,
+    DiscardLetter,
+    EditLetter,
+    InvalidEdit,
+    LetterClosed,
+    LetterState,
+    LetterStaysParked,
+    RetryLetter,
+    RetryParked,
+    UnknownLetter,
+    group_of,
+    shape,
+)
+from todoku.inventory.domain import SetProduct
+from todoku.inventory.store import stock_ledger
+from todoku.orders.domain import OrderStatus, ParkedMessage, PlaceOrder
+from todoku.orders.store import find_parked
+from todoku.simulation.loop import VirtualClock
+
+GARBAGE: Final = b"\xff not an event"
+ITEM: Final = OrderedItem(product_id="prod001", quantity=1, price=100)
+
+
+def place(n: int = 1) -> PlaceOrder:
+    return PlaceOrder(order_id=order_id(n), user_id="user", items=(ITEM,), currency="JPY")
+
+
+def created(n: int = 1, *, quantity: int = 1) -> OrderCreatedEvent:
+    item = msgspec.structs.replace(ITEM, quantity=quantity)
+    return OrderCreatedEvent(order_id=order_id(n), user_id="user", items=(item,), total_amount=100)
+
+
+def reserved(n: int = 1, *, quantity: int = 1) -> StockReservedEvent:
+    item = ReservedItem(product_id="prod001", quantity=quantity)
+    return StockReservedEvent(order_id=order_id(n), items=(item,))
+
+
+def completed(n: int = 1) -> ShipmentCompletedEvent:
+    return ShipmentCompletedEvent(
+        order_id=order_id(n),
+        shipment_id="shipment",
+        tracking_number="T",
+        items=(ShippedItem(product_id="prod001", quantity=1),),
+    )
+
+
+def letters(town: Town, service: str) -> list[DeadLetter]:
+    """A service's dead letters, whole, the oldest first."""
+    tables = town.services[service].store.tables.dead_letters
+    with town.disks[service].database.read() as connection:
+        ids = connection.scalars(
+            select(tables.table.c.id).order_by(tables.table.c.parked_at, tables.table.c.id)
+        ).all()
+        found = [tables.get(connection, letter_id) for letter_id in ids]
+    return [letter for letter in found if letter is not None]
+
+
+def attempts(town: Town, service: str, letter_id: str) -> list[Attempt]:
+    tables = town.services[service].store.tables.dead_letters
+    with town.disks[service].database.read() as connection:
+        return tables.attempts_at(connection, letter_id)
+
+
+def deductions(town: Town) -> int:
+    """How many pieces have left the house for orders."""
+    with town.disks["inventory"].database.read() as connection:
+        found = connection.scalars(
+            select(stock_ledger.c.quantity).where(stock_ledger.c.order_id.is_not(None))
+        )
+        return -sum(found)
+
+
+def parked_at_orders(town: Town, n: int = 1) -> list[ParkedMessage]:
+    """What orders tells of the parked messages of an order."""
+    with town.disks["orders"].database.read() as connection:
+        return find_parked(connection, [order_id(n)]).get(order_id(n), [])
+
+
+async def parked(town: Town, service: str, count: int = 1) -> DeadLetter:
+    """Wait until so many letters are there; the last of them."""
+    await until(lambda: len(letters(town, service)) == count, every_seconds=0.5)
+    return letters(town, service)[-1]
+
+
+async def stock_up(process: Process) -> None:
+    await process.ask(
+        SetProduct(product_id="prod001", name="Keyboard", price=100, stock_quantity=10)
+    )
+
+
+@contextmanager
+def older_version(*unknown: str) -> Iterator[None]:
+    """A version of the program that does not know these event types yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in unknown:
+            patch.delitem(wire._decode_data, name)
+        yield
+
+
+class TestBytesThatAreNoEvent:
+    def test_a_retry_fails_and_is_written_down_with_who_asked(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            town.publish(GARBAGE)
+            letter = await parked(town, "orders")
+            with pytest.raises(LetterStaysParked, match=r"UnreadableEvent: not a CloudEvents"):
+                await process.ask(RetryLetter(letter_id=letter.id, by="alice"))
+            (after,) = letters(town, "orders")
+            assert (after.state, after.attempts, after.body) == (LetterState.PARKED, 2, GARBAGE)
+            assert [a.asked_by for a in attempts(town, "orders", letter.id)] == [None, "alice"]
+
+        in_town(scenario)
+
+    def test_nothing_can_take_the_place_of_what_has_no_envelope(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            town.publish(GARBAGE)
+            letter = await parked(town, "orders")
+            with pytest.raises(InvalidEdit, match="discard"):
+                await process.ask(EditLetter(letter_id=letter.id, data=b"{}"))
+            assert letters(town, "orders") == [letter]
+
+        in_town(scenario)
+
+    def test_discarding_it_keeps_it_with_who_and_why(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            town.publish(GARBAGE)
+            letter = await parked(town, "orders")
+            await process.ask(DiscardLetter(letter_id=letter.id, reason="noise", by="alice"))
+            (after,) = letters(town, "orders")
+            assert (after.state, after.reason, after.closed_by) == ("DISCARDED", "noise", "alice")
+            assert after.body == GARBAGE
+            assert after.closed_at is not None
+
+        in_town(scenario)
+
+
+class TestATypeThatThisVersionDoesNotKnow:
+    def test_the_version_that_knows_it_deals_with_it_when_it_is_retried(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            await process.ask(place())
+            with older_version("StockReservedEvent"):
+                town.say(StockReservedEvent(order_id=order_id(), items=()))
+                letter = await parked(town, "orders")
+                with pytest.raises(LetterStaysParked, match="UnknownEventType"):
+                    await process.ask(RetryLetter(letter_id=letter.id))
+            after = await process.ask(RetryLetter(letter_id=letter.id, by="alice"))
+            assert (after.state, after.closed_by, after.error) == ("RETRIED", "alice", None)
+            assert town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT
+            assert letters(town, "orders") == [after]
+
+        in_town(scenario)
+
+    def test_every_attempt_is_written_down(self) -> None:
+        async def scenario(town: Town) -> None:
+            await town.start("orders")
+            with older_version("StockReservedEvent"):
+                town.say(StockReservedEvent(order_id=order_id(), items=()))
+                letter = await parked(town, "orders")
+            history = attempts(town, "orders", letter.id)
+            assert letter.attempts == len(history) == 12
+            assert {attempt.error for attempt in history} == {letter.error}
+            assert [attempt.at for attempt in history] == sorted({a.at for a in history})
+
+        in_town(scenario)
+
+
+class TestAContradiction:
+    def test_it_stays_parked_whatever_is_tried_and_its_order_says_so(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders, _ = await town.start("orders"), await town.start("inventory")
+            await orders.ask(place())  # There is no such product.
+            await until(lambda: town.statuses()[order_id()] == OrderStatus.CANCELLED_NO_STOCK)
+            town.say(completed())
+            letter = await parked(town, "orders")
+            with pytest.raises(LetterStaysParked, match="ContradictoryEvent"):
+                await orders.ask(RetryLetter(letter_id=letter.id))
+            assert town.statuses()[order_id()] == OrderStatus.CANCELLED_NO_STOCK
+            await until(lambda: len(parked_at_orders(town)) == 2)
+            told = {
+                message.service: (message.letter_id, message.message_type, message.error)
+                for message in parked_at_orders(town)
+            }
+            same = (letter.id, "ShipmentCompletedEvent", "ContradictoryEvent")
+            assert told == {"orders": same, "inventory": same}
+
+        in_town(scenario)
+
+
+class TestAnEventLongBeforeItsCause:
+    def test_once_the_cause_is_there_a_retry_brings_the_saga_to_its_end(self) -> None:
+        async def scenario(town: Town) -> None:
+            inventory = await town.start("inventory")
+            await stock_up(inventory)
+            town.say(completed())
+            letter = await parked(town, "inventory")
+            town.say(created())
+            await until(lambda: town.owed("inventory") > 1)
+            await inventory.ask(RetryLetter(letter_id=letter.id))
+            assert deductions(town) == 1
+            with pytest.raises(LetterClosed):
+                await inventory.ask(RetryLetter(letter_id=letter.id))
+            town.say(completed())
+            await until(lambda: town.broker.consumed("inventory") == town.broker.last_sequence)
+            assert deductions(town) == 1
+
+        in_town(scenario)
+
+    @pytest.mark.parametrize("point", ["before-commit", "after-commit"])
+    def test_a_crash_during_the_retry_loses_nothing_and_doubles_nothing(self, point: str) -> None:
+        async def scenario(town: Town) -> None:
+            inventory = await town.start("inventory")
+            await stock_up(inventory)
+            town.say(completed())
+            letter = await parked(town, "inventory")
+            town.say(created())
+            await until(lambda: town.owed("inventory") > 1)
+            await crash_at(town, inventory, point, RetryLetter(letter_id=letter.id))
+            again = await town.start("inventory")
+            if point == "before-commit":
+                await again.ask(RetryLetter(letter_id=letter.id))
+            else:
+                with pytest.raises(LetterClosed):
+                    await again.ask(RetryLetter(letter_id=letter.id))
+            assert deductions(town) == 1
+            assert letters(town, "inventory")[0].state == LetterState.RETRIED
+
+        in_town(scenario)
+
+    def test_a_retry_whose_commit_was_not_heard_of_is_not_done_twice(self) -> None:
+        async def scenario(town: Town) -> None:
+            inventory = await town.start("inventory")
+            await stock_up(inventory)
+            town.say(completed())
+            letter = await parked(town, "inventory")
+            town.say(created())
+            await until(lambda: town.owed("inventory") > 1)
+            town.disks["inventory"].faults = ["after"]
+            with pytest.raises(LetterClosed):
+                await inventory.ask(RetryLetter(letter_id=letter.id))
+            assert deductions(town) == 1
+
+        in_town(scenario)
+
+
+async def crash_at(town: Town, process: Process, point: str, command: Any) -> None:
+    """Have a process carry out a command and die at a point of that."""
+
+    class Crashed(Exception):
+        """As by `kill -9`."""
+
+    def die(reached: str) -> None:
+        if reached == point:
+            raise Crashed
+
+    process.writer._failpoint = die
+    town.running.remove(process)
+    asked = process.ask(command)
+    with pytest.raises(TimeoutError):
+        await _in_vain(asked)
+    town.kill(process)
+
+
+async def _in_vain(asked: Any) -> None:
+    async with asyncio.timeout(1):
+        await asked
+
+
+class TestARowThatACheckRefuses:
+    def test_its_correction_takes_its_place_and_the_saga_goes_on_to_its_end(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders, shipping = await town.start("orders"), await town.start("shipping")
+            await orders.ask(place())
+            town.say(reserved(quantity=0))
+            letter = await parked(town, "shipping")
+            with pytest.raises(LetterStaysParked, match="quantity_positive"):
+                await shipping.ask(RetryLetter(letter_id=letter.id))
+            data = msgspec.json.encode(reserved())
+            successor = await shipping.ask(EditLetter(letter_id=letter.id, data=data, by="alice"))
+            before = next(one for one in letters(town, "shipping") if one.id == letter.id)
+            assert (before.state, before.replaced_by) == (LetterState.EDITED, successor.id)
+            assert (successor.state, successor.replaces) == (LetterState.RETRIED, letter.id)
+            envelope, event = wire.decode(successor.body)
+            assert (envelope.actor, envelope.source) == ("alice", "shipping")
+            assert event == reserved()
+            await until(lambda: town.statuses()[order_id()] == OrderStatus.COMPLETED)
+            assert parked_at_orders(town) == []
+
+        in_town(scenario)
+
+    def test_a_correction_that_fails_too_is_parked_in_its_place(self) -> None:
+        async def scenario(town: Town) -> None:
+            shipping = await town.start("shipping")
+            town.say(reserved(quantity=0))
+            letter = await parked(town, "shipping")
+            data = msgspec.json.encode(reserved(quantity=-1))
+            successor = await shipping.ask(EditLetter(letter_id=letter.id, data=data))
+            assert (successor.state, successor.attempts) == (LetterState.PARKED, 1)
+            assert "quantity_positive" in successor.error
+            again = await shipping.ask(
+                EditLetter(letter_id=successor.id, data=msgspec.json.encode(reserved()))
+            )
+            assert (again.state, again.replaces) == (LetterState.RETRIED, successor.id)
+
+        in_town(scenario)
+
+    @pytest.mark.parametrize(
+        ("data", "complaint"),
+        [
+            (b'{"orderId": 1}', "the data of this StockReservedEvent is off"),
+            (msgspec.json.encode(reserved(2)), "the envelope is about"),
+            (msgspec.json.encode(reserved())[:-1] + b',"item":[]}', "has no field item"),
+        ],
+        ids=["against the schema", "about another order", "with a misspelt field"],
+    )
+    def test_what_is_no_such_event_is_refused_and_nothing_is_changed(
+        self, data: bytes, complaint: str
+    ) -> None:
+        async def scenario(town: Town) -> None:
+            shipping = await town.start("shipping")
+            town.say(reserved(quantity=0))
+            letter = await parked(town, "shipping")
+            with pytest.raises(InvalidEdit, match=complaint):
+                await shipping.ask(EditLetter(letter_id=letter.id, data=data))
+            assert letters(town, "shipping") == [letter]
+
+        in_town(scenario)
+
+
+class TestTellingOrders:
+    def test_orders_knows_of_messages_parked_elsewhere_until_they_are_seen_to(self) -> None:
+        async def scenario(town: Town) -> None:
+            inventory = await town.start("inventory")
+            town.say(created(quantity=0))
+            letter = await parked(town, "inventory")
+            orders = await town.start("orders")  # It was away when that happened.
+            await orders.ask(place())
+            await until(lambda: bool(parked_at_orders(town)))
+            (told,) = parked_at_orders(town)
+            assert (told.service, told.letter_id) == ("inventory", letter.id)
+            assert (told.message_type, told.error) == ("OrderCreatedEvent", "AssertionError")
+            await inventory.ask(DiscardLetter(letter_id=letter.id, reason="noise", by="alice"))
+            await until(lambda: not parked_at_orders(town))
+            await until(lambda: town.owed("inventory") == 0)
+
+        in_town(scenario)
+
+    def test_an_order_that_orders_does_not_know_is_no_trouble(self) -> None:
+        async def scenario(town: Town) -> None:
+            await town.start("inventory")
+            await town.start("orders")
+            town.say(created(quantity=0))
+            await until(lambda: bool(parked_at_orders(town)))
+            assert letters(town, "orders") == []
+
+        in_town(scenario)
+
+    def test_what_is_about_no_order_is_kept_to_oneself(self) -> None:
+        async def scenario(town: Town) -> None:
+            await town.start("inventory")
+            town.publish(GARBAGE, subject=OrderCreatedEvent.subject)
+            await parked(town, "inventory")
+            assert town.owed("inventory") == 0
+
+        in_town(scenario)
+
+    def test_a_failed_correction_is_what_waits_then(self) -> None:
+        async def scenario(town: Town) -> None:
+            inventory, _ = await town.start("inventory"), await town.start("orders")
+            town.say(created(quantity=0))
+            letter = await parked(town, "inventory")
+            data = msgspec.json.encode(created(quantity=-1))
+            successor = await inventory.ask(EditLetter(letter_id=letter.id, data=data))
+            await until(lambda: [m.letter_id for m in parked_at_orders(town)] == [successor.id])
+
+        in_town(scenario)
+
+
+class TestRetryingMany:
+    def test_they_are_tried_one_after_the_other_at_the_rate_that_was_asked_for(self) -> None:
+        async def scenario(town: Town) -> None:
+            inventory = await waiting(town, 5)
+            asked_at = VirtualClock().now()
+            scheduled = await inventory.ask(RetryParked(per_second=2, by="alice"))
+            assert scheduled.count == 5
+            await until(lambda: {one.state for one in letters(town, "inventory")} == {"RETRIED"})
+            closed = sorted(one.closed_at for one in letters(town, "inventory") if one.closed_at)
+            waits = [(at - asked_at).total_seconds() for at in closed]
+            assert waits == pytest.approx([0, 0.5, 1, 1.5, 2], abs=0.1)
+            assert {one.closed_by for one in letters(town, "inventory")} == {"alice"}
+            assert deductions(town) == 5
+
+        in_town(scenario)
+
+    def test_a_killed_process_leaves_the_rest_to_the_next(self) -> None:
+        async def scenario(town: Town) -> None:
+            inventory = await waiting(town, 4)
+            await inventory.ask(RetryParked(per_second=1))
+            await until(lambda: deductions(town) == 2)
+            town.kill(inventory)
+            await town.start("inventory")
+            await until(lambda: deductions(town) == 4)
+            assert {one.state for one in letters(town, "inventory")} == {LetterState.RETRIED}
+
+        in_town(scenario)
+
+    def test_of_one_group_the_others_are_left_alone(self) -> None:
+        async def scenario(town: Town) -> None:
+            inventory = await waiting(town, 2)
+            town.publish(GARBAGE, subject=OrderCreatedEvent.subject)
+            await until(lambda: len(letters(town, "inventory")) == 3)
+            group = letters(town, "inventory")[0].error_group
+            assert (await inventory.ask(RetryParked(per_second=10, group=group))).count == 2
+            await until(lambda: deductions(town) == 2)
+            noise = next(one for one in letters(town, "inventory") if one.body == GARBAGE)
+            assert (noise.state, noise.attempts) == (LetterState.PARKED, 1)
+
+        in_town(scenario)
+
+    def test_one_that_fails_again_is_not_tried_for_ever(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            town.publish(GARBAGE)
+            await parked(town, "orders")
+            await orders.ask(RetryParked(per_second=10, by="alice"))
+            await until(lambda: letters(town, "orders")[0].attempts == 2)
+            batches = orders.counts.batches
+            await orders.ask(place())
+            assert letters(town, "orders")[0].retry_at is None
+            assert orders.counts.batches == batches + 1
+
+        in_town(scenario)
+
+    def test_groups_say_how_many_failed_alike(self) -> None:
+        async def scenario(town: Town) -> None:
+            await waiting(town, 3)
+            tables = town.services["inventory"].store.tables.dead_letters
+            with town.disks["inventory"].database.read() as connection:
+                (group,) = tables.groups(connection)
+            assert (group.letters, group.orders) == (3, 3)
+            assert group.shape.startswith("UnknownReservation: ShipmentCompletedEvent for order …,")
+
+        in_town(scenario)
+
+
+async def waiting(town: Town, count: int) -> Process:
+    """An inventory at which so many messages are parked whose causes have come since."""
+    inventory = await town.start("inventory")
+    await stock_up(inventory)
+    town.say(*(completed(n) for n in range(count)))
+    await until(lambda: len(letters(town, "inventory")) == count, every_seconds=0.5)
+    town.say(*(created(n) for n in range(count)))
+    await until(lambda: town.owed("inventory") >= 2 * count)
+    return inventory
+
+
+class TestWhatIsAskedForInVain:
+    def test_there_is_no_such_letter(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            with pytest.raises(UnknownLetter):
+                await orders.ask(RetryLetter(letter_id=order_id()))
+
+        in_town(scenario)
+
+    def test_of_two_who_ask_at_once_one_comes_too_late(self) -> None:
+        async def scenario(town: Town) -> None:
+            inventory = await waiting(town, 1)
+            (letter,) = letters(town, "inventory")
+            answers = await asyncio.gather(
+                inventory.ask(RetryLetter(letter_id=letter.id)),
+                inventory.ask(DiscardLetter(letter_id=letter.id, reason="r", by="b")),
+                inventory.ask(RetryLetter(letter_id=letter.id)),
+                return_exceptions=True,
+            )
+            assert [type(answer) for answer in answers] == [DeadLetter, LetterClosed, LetterClosed]
+            assert deductions(town) == 1
+
+        in_town(scenario)
+
+    def test_beside_it_other_commands_are_carried_out(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            town.publish(GARBAGE)
+            letter = await parked(town, "orders")
+            failed, placed = await asyncio.gather(
+                orders.ask(RetryLetter(letter_id=letter.id)),
+                orders.ask(place()),
+                return_exceptions=True,
+            )
+            assert isinstance(failed, LetterStaysParked)
+            assert placed.id == order_id()
+
+        in_town(scenario)
+
+
+class TestTheShapeOfAnError:
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [
+            (
+                "UnknownOrder: X for order 0198c2f0-7b1a-7c3e-9d55-000000000001, which is not here",
+                "UnknownOrder: X for order …, which is not here",
+            ),
+            ("KeyError: 'alice'", "KeyError: …"),
+            ("ConstraintViolated: a row\nDETAIL: Failing row contains (alice)", None),
+        ],
+    )
+    def test_it_leaves_out_what_belongs_to_one_message(
+        self, error: str, expected: str | None
+    ) -> None:
+        assert shape(error) == (expected or "ConstraintViolated: a row")
+
+    def test_errors_of_one_shape_are_one_group(self) -> None:
+        assert group_of("E: order 1 is off") == group_of("E: order 22 is off")
+        assert group_of("E: order 1 is off") != group_of("F: order 1 is off")
+
+
+def test_a_letter_keeps_its_id_however_often_its_message_comes() -> None:
+    async def scenario(town: Town) -> None:
+        orders = await town.start("orders")
+        await orders.ask(place())
+        spoilt = encode(seal(created(9), START)).replace(b'"items"', b'"stuff"')
+        town.publish(spoilt, spoilt, GARBAGE, GARBAGE)
+        await until(lambda: town.broker.consumed("orders") == town.broker.last_sequence)
+        town.publish(spoilt, GARBAGE)
+        await until(lambda: town.broker.consumed("orders") == town.broker.last_sequence)
+        assert len(letters(town, "orders")) == 2
+
+    in_town(scenario)
+
+
+def test_a_parked_message_that_outlives_the_inbox_is_not_told_of_twice() -> None:
+    """The first telling may still wait for its reader: saying the fact again would clash with it."""
+
+    async def scenario(town: Town) -> None:
+        inventory = await town.start("inventory")
+        spoilt = encode(seal(completed(), START)).replace(b'"items"', b'"stuff"')
+        town.publish(spoilt)
+        letter = await parked(town, "inventory")
+        assert inventory.writer.forget(START + timedelta(days=1), 100) == 1
+        town.publish(spoilt)
+        await until(lambda: town.broker.consumed("inventory") == town.broker.last_sequence)
+        assert letters(town, "inventory") == [letter]
+
+    in_town(scenario)

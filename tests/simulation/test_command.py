@@ -1,0 +1,58 @@
+"""`todoku simulate`, as a person or a script calls it."""
+
+import json
+import re
+
+import pytest
+
+from simulation.mutants import MUTANTS
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.simulate import simulate
+
+NO_COMPENSATION = next(each for each in MUTANTS if each.name == "no-compensation")
+
+
+def test_a_clean_run_says_so_with_its_digest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(seed=1) is ExitCode.OK
+
+    out = capsys.readouterr().out
+    assert out.endswith("clean: nothing broke the promise\n")
+    assert re.search(r"^digest [0-9a-f]{32}$", out, re.MULTILINE)
+
+
+def test_runs_in_several_processes_are_those_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    simulate(seed=1, seeds=20, jobs=2, json=True)
+    together = json.loads(capsys.readouterr().out)
+    simulate(seed=1, seeds=20, jobs=1, json=True)
+    alone = json.loads(capsys.readouterr().out)
+
+    del together["seconds"], alone["seconds"]
+    assert together == alone
+    assert together["runs"] == 20
+    assert sum(together["orders"].values()) == 100
+
+
+def test_a_broken_promise_is_explained_and_can_be_seen_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with NO_COMPENSATION.plant():
+        assert simulate(seed=2, json=True) is ExitCode.FAILED
+        (explanation,) = json.loads(capsys.readouterr().out)["explanations"]
+        only = explanation["again"].split("--only ")[1]
+        assert simulate(seed=2, only=only, trace=True) is ExitCode.FAILED
+
+    out = capsys.readouterr().out
+    assert explanation["invariant"] == "I5"
+    assert len(explanation["schedule"]) == 1
+    assert any("ShipmentFailedEvent" in line for line in explanation["happened"])
+    assert f"seed 2 breaks I5: {explanation['problem']}" in out
+    assert out.endswith("1 runs broke the promise: seeds 2\n")
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"orders": 0}, {"trace": True, "seeds": 2}])
+def test_what_cannot_be_run_is_a_usage_error(wrong: dict[str, int]) -> None:
+    with pytest.raises(CommandFailed) as refused:
+        simulate(**wrong)  # type: ignore[arg-type]
+
+    assert refused.value.exit_code is ExitCode.USAGE
