@@ -153,12 +153,12 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
     settings = Settings(data_dir=tmp_path, nats_port=port, subject_prefix="here")
 
     async def scenario() -> None:
-        assert "cannot be asked" in str(await embedded.ailment(settings))
         embedded.write_config(settings)
+        assert "cannot be asked" in str(await embedded.ailment(settings))
         server = await asyncio.create_subprocess_exec(*embedded.argv(find_server(), settings))
         try:
             async with asyncio.timeout(30):
-                while not await is_ready(port):
+                while not await is_ready(port):  # noqa: ASYNC110 - in another process
                     await asyncio.sleep(0.01)
             assert await embedded.ailment(settings) is None, "there is no stream yet"
             broker = NatsBroker(settings.broker_url, subjects=[PROBE_SUBJECT], prefix="here")
@@ -169,7 +169,7 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
             before = await broker.progress([])
             monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 30)
             assert await embedded.ailment(settings) is None
-            assert (await broker.progress([])).last_sequence == before.last_sequence + 2
+            assert (await broker.progress([])).last_sequence == before.last_sequence + 1
             await broker.stop()
 
             monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 0.2)
@@ -180,6 +180,22 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
             await server.wait()
 
     asyncio.run(scenario())
+
+
+def test_files_that_are_put_aside_are_kept_until_the_next_time(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    store = tmp_path / "broker" / "jetstream"
+    for content in ("first", "second"):
+        store.mkdir(parents=True)
+        (store / "file").write_text(content)
+
+        said = embedded.put_files_aside(settings)
+
+        assert not store.exists()
+        assert str(tmp_path / "broker" / "damaged") in said
+        assert (tmp_path / "broker" / "damaged" / "file").read_text() == content
+    embedded.put_files_aside(settings)
+    assert not store.exists()
 
 
 def test_nobody_is_not_ready(free_ports: Callable[[int], list[int]]) -> None:

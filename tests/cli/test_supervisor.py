@@ -216,17 +216,27 @@ def test_a_program_is_prepared_before_each_start_and_a_failure_of_that_is_tried_
     asyncio.run(scenario())
 
 
-def test_a_program_that_runs_and_does_not_work_is_killed_and_started_again() -> None:
-    """Not at the first ailment: only when it ails as often in a row as its checkup says."""
+@pytest.mark.parametrize(
+    ("ailments", "remedies"),
+    [
+        (["a cough", None, "it is stuck", "it is stuck"], []),
+        (["it is stuck", "it is stuck"], ["one: it was given a pill"]),
+    ],
+    ids=["well at first", "never well"],
+)
+def test_a_program_that_runs_and_does_not_work_is_killed_and_started_again(
+    ailments: list[str | None], remedies: list[str]
+) -> None:
+    """Only when it ails as often in a row as its checkup says; with a remedy if it never was well."""
 
     async def scenario() -> None:
         witness = Witness()
-        ailments = iter(["a cough", None, "it is stuck", "it is stuck"])
+        found = iter(ailments)
 
         async def ailment() -> str | None:
-            return next(ailments, None)
+            return next(found, None)
 
-        checkup = Checkup(ailment, every_seconds=0.01, in_a_row=2)
+        checkup = Checkup(ailment, lambda: "it was given a pill", every_seconds=0.01, in_a_row=2)
         # It would not hear a SIGTERM.
         program = msgspec.structs.replace(witness.program("one", STUBBORN), checkup=checkup)
         supervisor = witness.supervisor([program], grace_seconds=0.05)
@@ -235,11 +245,12 @@ def test_a_program_that_runs_and_does_not_work_is_killed_and_started_again() -> 
             await witness.until(lambda: witness.count("one is ready again") == 1)
 
         await supervised(supervisor, story)
-        assert witness.said[:2] == [
+        assert next(found, None) is None
+        assert [said for said in witness.said if "stopped within" not in said][:-1] == [
             "one runs but does not work: it is stuck; killing it",
             "one was ended by signal 9 (Killed); starting it again in 0.01 s",
+            *remedies,
         ]
-        assert next(ailments, None) is None
 
     asyncio.run(scenario())
 

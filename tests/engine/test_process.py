@@ -23,7 +23,7 @@ from todoku.contracts import (
     seal,
 )
 from todoku.database import Database, DatabaseUnavailable
-from todoku.engine import MailboxFull, Process, Service, Topology, Tuning
+from todoku.engine import MailboxFull, Process, ProcessFailed, Service, Topology, Tuning
 from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import InvalidOrder, OrderStatus, PlaceOrder
@@ -453,6 +453,38 @@ class TestStarting:
                 await process.failed()
 
         run(main())
+
+    def test_who_is_not_answered_before_a_loop_fails_is_told_that_nobody_knows(self) -> None:
+        async def main() -> None:
+            town = Town()
+            process = await town.start("orders")
+
+            def broken(*_: Any) -> None:
+                raise ZeroDivisionError
+
+            process.writer.step = broken  # type: ignore[method-assign,assignment]
+            asking = asyncio.create_task(process.ask(place()))
+            with pytest.raises(ZeroDivisionError):
+                await process.failed()
+            with pytest.raises(ProcessFailed, match="ZeroDivisionError"):
+                await asking
+
+        run(main())
+
+    def test_beyond_a_bounded_backlog_nothing_more_is_taken_until_the_broker_is_back(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            await until(lambda: process.connected)
+            town.broker.stop()
+            for number in range(3):
+                await process.ask(place(number))
+            with pytest.raises(MailboxFull, match="3 events wait for the broker"):
+                await process.ask(place(4))
+            town.broker.start()
+            await until(lambda: process.relay.idle)
+            await process.ask(place(4))
+
+        in_town(scenario, backlog_max=3)
 
 
 class TestStopping:

@@ -84,6 +84,7 @@ class Disk:
 def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
     """A disk of that size, mounted on `path`; gone at the end, whatever has happened."""
     image = path.with_name(f"{path.name}.img")
+    image.parent.mkdir(parents=True, exist_ok=True)
     with image.open("wb") as file:
         file.truncate(megabytes * 2**20)
     _run("mkfs.ext4", "-q", str(image))

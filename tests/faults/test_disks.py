@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import sqlite3
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,12 +79,14 @@ def test_a_full_disk_under_the_database_of(
 
 @needs_strace
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_sync_that_fails_under(service: ProgramName, stack: Stack, prove: Prove) -> None:
+def test_a_sync_that_fails_under(
+    service: ProgramName, tmp_path: Path, stack: Stack, prove: Prove
+) -> None:
     """A service whose disk refuses to sync ends at once and never tries that sync again; its next
     life believes only what is on the disk."""
     with Load(stack) as load:
         load.until_accepted(300)
-        with failing_syncs(stack.pid(service)):
+        with failing_syncs(stack.pid(service), tmp_path):
             stack.heard.until(f"{service} ended with exit code", 60)
         stack.until_ready()
         load.until_accepted(300)
@@ -94,11 +95,11 @@ def test_a_sync_that_fails_under(service: ProgramName, stack: Stack, prove: Prov
 
 
 @needs_strace
-def test_a_sync_that_fails_under_the_broker(stack: Stack, prove: Prove) -> None:
+def test_a_sync_that_fails_under_the_broker(tmp_path: Path, stack: Stack, prove: Prove) -> None:
     """A broker whose disk refuses to sync is found out and started again, and nothing is lost."""
     with Load(stack) as load:
         load.until_accepted(300)
-        with failing_syncs(stack.pid("broker")):
+        with failing_syncs(stack.pid("broker"), tmp_path):
             stack.heard.until("starting it again", 90)
         stack.until_ready()
         load.until_accepted(300)
@@ -194,21 +195,19 @@ def server(settings: Settings, sync_interval: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def failing_syncs(pid: int) -> Iterator[None]:
+def failing_syncs(pid: int, folder: Path) -> Iterator[None]:
     """Let every fsync and fdatasync of a process fail with EIO."""
     calls = "fsync,fdatasync"
-    strace = subprocess.Popen(
-        ["strace", "-f", "-p", str(pid), "-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert strace.stderr is not None
+    log = folder / "strace"
+    with log.open("w") as err:
+        strace = subprocess.Popen(
+            ["strace", "-f", "-p", str(pid), f"-etrace={calls}", f"-einject={calls}:error=EIO"],
+            stderr=err,
+        )
     try:
-        first = strace.stderr.readline()
-        if "attached" not in first:
-            pytest.skip(f"strace may not do this here: {first.strip()}")
-        # What it prints must go somewhere, or the process would wait for it.
-        threading.Thread(target=strace.stderr.read, daemon=True).start()
+        while "attached" not in (said := log.read_text()):
+            if strace.poll() is not None:
+                pytest.skip(f"strace may not do this here: {said}")
         yield
     finally:
         strace.terminate()

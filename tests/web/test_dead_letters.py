@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -62,6 +62,13 @@ def completed(n: int = 1) -> ShipmentCompletedEvent:
     )
 
 
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it holds, within bounds."""
+    async with asyncio.timeout(10):
+        while not await condition():
+            await asyncio.sleep(0.001)
+
+
 class Place:
     """Orders and inventory, which hear each other and park what fails at once, and their clients."""
 
@@ -102,9 +109,11 @@ class Place:
 
     async def publish(self, *messages: tuple[str, bytes]) -> None:
         self.broker.store([Outgoing(subject, body) for subject, body in messages])
-        async with asyncio.timeout(10):
-            while self.broker.consumed("inventory") != self.broker.last_sequence:
-                await asyncio.sleep(0)
+
+        async def settled() -> bool:
+            return self.broker.consumed("inventory") == self.broker.last_sequence
+
+        await until(settled)
 
     def count(self, table: str) -> int:
         """How many rows a table of the inventory has."""
@@ -278,9 +287,11 @@ async def test_many_are_retried_in_the_background(place: Place) -> None:
         "/dead-letters/retry", json={"all": True, "ratePerSecond": 1000}
     )
     assert (reply.status_code, reply.json()["scheduled"]) == (202, 3)
-    async with asyncio.timeout(10):
-        while await place.parked():
-            await asyncio.sleep(0.001)
+
+    async def done() -> bool:
+        return not await place.parked()
+
+    await until(done)
     assert place.count("stock_ledger") == 4
 
 
@@ -315,16 +326,24 @@ async def test_an_order_says_which_of_its_messages_wait_and_where(place: Place) 
     assert order["parked"] == []
     address = f"/orders/{order['id']}"
     event = msgspec.structs.replace(completed(), order_id=order["id"])
-    async with asyncio.timeout(10):
-        while (await place.orders.get(address)).json()["status"] != "CANCELLED_NO_STOCK":
-            await asyncio.sleep(0.001)
-        await place.say(event)
-        while len((await place.orders.get(address)).json()["parked"]) < 2:
-            await asyncio.sleep(0.001)
-    here, there = sorted(
-        (await place.orders.get(address)).json()["parked"],
-        key=lambda one: one["service"] != "orders",
-    )
+
+    async def ended() -> bool:
+        return bool((await place.orders.get(address)).json()["status"] == "CANCELLED_NO_STOCK")
+
+    async def parked() -> list[Any]:
+        found: list[Any] = (await place.orders.get(address)).json()["parked"]
+        return sorted(found, key=lambda one: one["service"] != "orders")
+
+    async def both_parked() -> bool:
+        return len(await parked()) == 2
+
+    async def none_parked() -> bool:
+        return not await parked()
+
+    await until(ended)
+    await place.say(event)
+    await until(both_parked)
+    here, there = await parked()
     letter_id = there["letterId"]
     assert (here["service"], there["service"]) == ("orders", "inventory")
     assert there | {"since": ""} == {
@@ -339,6 +358,4 @@ async def test_an_order_says_which_of_its_messages_wait_and_where(place: Place) 
     gone = {"reason": "noise", "by": "bob"}
     await place.inventory.post(f"/dead-letters/{letter_id}/discard", json=gone)
     await place.orders.post(f"/dead-letters/{here['letterId']}/discard", json=gone)
-    async with asyncio.timeout(10):
-        while (await place.orders.get(address)).json()["parked"]:
-            await asyncio.sleep(0.001)
+    await until(none_parked)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from todoku.bench import stages
 from todoku.bench.load import Load, Plan, Progress
 from todoku.bench.processes import Spent, busy_seconds, counting_fsyncs, spent
 from todoku.bench.report import Cost, Latency, Report, Traffic
@@ -39,6 +40,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     products: int
     hot: bool
     fsyncs: bool
+    stages: bool
     patience_seconds: float
 
     @property
@@ -99,6 +101,8 @@ def measure(
     products = [f"bench-{n:04}" for n in range(wanted.products)]
     services.stock_up(products)
     before = _standing(settings, services, pids)
+    if wanted.stages:
+        stages.begin(pids)
     with counting_fsyncs(pids if wanted.fsyncs else {}) as fsyncs:
         load = _place_orders(_plan(wanted, settings, products, folder), told)
         if not load.ids:

@@ -48,8 +48,8 @@ def own_stack(
 ) -> Iterator[Stack]:
     """Run `todoku up` with these settings, and stop it at the end.
 
-    What it says goes into `folder`; `environment` is told to it beside ours. `tether` is a command that runs another and ends it when this
-    process, whose id it is told, dies. Raises `StackFailed`.
+    What it says goes into `folder`. `tether` is a command that runs another and ends it when this
+    process, whose id it is told, dies. `environment` is added to ours. Raises `StackFailed`.
     """
     log = folder / "up.log"
     born = time.monotonic()

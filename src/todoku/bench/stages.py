@@ -10,15 +10,16 @@ import atexit
 import gc
 import inspect
 import os
+import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from functools import wraps
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -95,7 +96,8 @@ SITE = "from todoku.bench.stages import install; install()\n"
 class Clock(threading.local):
     """The times of one thread: `spent[stage]` in nanoseconds."""
 
-    clocks: "list[Counter[str]]" = []  # of all threads
+    clocks: ClassVar[list[Counter[str]]] = []
+    """The times of all threads."""
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
@@ -177,6 +179,7 @@ def install() -> None:
         for name in names:
             _wrap(stage, name)
     gc.callbacks.append(_collecting)
+    signal.signal(signal.SIGUSR2, _forget)
     atexit.register(_write, Path(folder, sys.orig_argv[-1]))
 
 
@@ -191,6 +194,11 @@ def _collecting(phase: str, _: dict[str, int]) -> None:
         _clock.enter(COLLECTION)
     else:
         _clock.leave()
+
+
+def _forget(*_: object) -> None:
+    for spent in _clock.clocks:
+        spent.clear()
 
 
 def _write(file: Path) -> None:
@@ -208,10 +216,16 @@ def environment(folder: Path) -> dict[str, str]:
     return {FOLDER_VARIABLE: str(folder), "PYTHONPATH": path}
 
 
+def begin(pids: Mapping[str, int]) -> None:
+    """Let the services that watch themselves forget what was before the load."""
+    for service in SERVICES:
+        os.kill(pids[service], signal.SIGUSR2)
+
+
 def an_order(folder: Path, report: Report) -> dict[str, dict[str, float]]:
     """The CPU milliseconds an order of each stage in each service, once they have ended; with the
     rest they add up to what the report says that the service costs."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for service in SERVICES:
         seconds = msgspec.json.decode((folder / service).read_bytes(), type=dict[str, float])
         stages = {

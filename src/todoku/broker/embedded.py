@@ -5,6 +5,7 @@ server is down, they are filled again from the services' outboxes.
 """
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
@@ -26,6 +27,9 @@ VERSION_MIN = (2, 12)
 PROBE_SECONDS = 1.0
 STORE_SECONDS_MAX = 5.0
 """How long the server may take to store a probe."""
+
+FREE_BYTES_MIN = 2**20
+"""A disk with less free space counts as full."""
 
 PROBE_SUBJECT = "broker.probe"
 """A subject of the stream on which nothing is said that anybody reads."""
@@ -120,10 +124,13 @@ async def ailment(settings: Settings) -> str | None:
     """What keeps a server that is up from storing messages, or None if nothing does.
 
     A server whose disk was full or refused to sync goes on answering everything but publishes, also
-    after the disk is well again, until it is restarted. Hence this stores two messages, as the
-    services do: in a batch, which needs more of the server than one. A refusal is an answer too: it
-    says that there is no stream yet, or that the disk is full, and that heals without a restart.
+    after the disk is well again, until it is restarted. Hence this stores a message. A refusal is an
+    answer too, for instance where there is no stream yet.
     """
+    if shutil.disk_usage(_folder(settings)).free < FREE_BYTES_MIN:
+        return (
+            None  # A restart would mend nothing before there is space; the server says so itself.
+        )
     prefix = f"{settings.subject_prefix}." if settings.subject_prefix else ""
     try:
         async with asyncio.timeout(STORE_SECONDS_MAX):
@@ -135,18 +142,19 @@ async def ailment(settings: Settings) -> str | None:
 
 
 async def _probe(port: int, subject: str) -> str | None:
-    """Have a server on this machine answer to an atomic batch of two empty messages, somehow.
+    """Have a server on this machine answer to an empty message, somehow.
 
-    Sources: docs.nats.io, "Client Protocol"; ADR-50.
+    Source: docs.nats.io, "Client Protocol".
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         if not _offers_jetstream(await reader.readline()):
             return "it has switched JetStream off"
         inbox = f"_INBOX.{secrets.token_hex(16)}"
-        writer.write(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n')
-        writer.write(f"SUB {inbox} 1\r\n".encode())
-        writer.write(_batched(subject, inbox, 1) + _batched(subject, inbox, 2, last=True))
+        writer.write(
+            b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n'
+            + f"SUB {inbox} 1\r\nPUB {subject} {inbox} 0\r\n\r\n".encode()
+        )
         while line := await reader.readline():
             if line.startswith((b"MSG ", b"HMSG ")):
                 return None
@@ -155,13 +163,19 @@ async def _probe(port: int, subject: str) -> str | None:
         writer.close()
 
 
-def _batched(subject: str, inbox: str, sequence: int, *, last: bool = False) -> bytes:
-    """An empty message of the batch that is called as the inbox; the last is answered there."""
-    headers = f"NATS/1.0\r\nNats-Batch-Id: {inbox}\r\nNats-Batch-Sequence: {sequence}\r\n"
-    if last:
-        headers += "Nats-Batch-Commit: 1\r\n"
-    size = len(headers) + 2
-    return f"HPUB {subject} {inbox if last else ''} {size} {size}\r\n{headers}\r\n\r\n".encode()
+def put_files_aside(settings: Settings) -> str:
+    """Let a server that does not recover from its files begin without any; say so in a sentence.
+
+    Those that were put aside before are deleted. To be called while no server runs.
+    """
+    aside = _folder(settings) / "damaged"
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        (_folder(settings) / "jetstream").rename(aside)
+    return (
+        f"it was not well since its start, so its files are put aside in {aside}, and it begins"
+        " without any; what was in them is still in the outboxes"
+    )
 
 
 def read_log(line: str) -> LogLine | None:

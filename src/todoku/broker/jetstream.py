@@ -130,7 +130,7 @@ class JetStream:
         max_bytes: int,
         replicas: int,
         ack_wait_seconds: float,
-        disposable: bool,
+        disposable: bool = False,
     ) -> None:
         self.prefix = prefix
         self._disposable = disposable

@@ -111,6 +111,7 @@ def bench(
         products=products,
         hot=hot,
         fsyncs=fsyncs,
+        stages=stages and not running,
         patience_seconds=patience_seconds,
     )
     with tempfile.TemporaryDirectory(prefix="todoku-bench-") as folder:
@@ -118,9 +119,7 @@ def bench(
             measured = _load(wanted, settings_from(flags).settings, Path(folder))
         else:
             settings = _own_settings(flags or {}, Path(folder))
-            measured = _load_own(
-                wanted, settings, Path(folder), stages=stages, verify=not skip_verify
-            )
+            measured = _load_own(wanted, settings, Path(folder), verify=not skip_verify)
     if plot is not None:
         _draw(measured, plot)
     report = measured.report
@@ -167,15 +166,13 @@ def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
 
 
-def _load_own(
-    wanted: "Wanted", settings: Settings, folder: Path, *, stages: bool, verify: bool
-) -> "Measured":
-    from todoku.bench import stages as watched
+def _load_own(wanted: "Wanted", settings: Settings, folder: Path, *, verify: bool) -> "Measured":
+    from todoku.bench import stages
     from todoku.bench.promise import broken_promises
     from todoku.bench.stack import StackFailed, own_stack
 
     tether = (sys.executable, "-I", "-S", str(TETHER))
-    environment = watched.environment(folder) if stages else {}
+    environment = stages.environment(folder) if wanted.stages else {}
     try:
         with own_stack(settings, folder, tether=tether, environment=environment) as stack:
             measured = _load(
@@ -187,8 +184,8 @@ def _load_own(
                 report = msgspec.structs.replace(report, broken=broken)
     except StackFailed as failed:
         raise CommandFailed(str(failed), exit_code=ExitCode.CANNOT_START) from failed
-    if stages:
-        report = msgspec.structs.replace(report, stages=watched.an_order(folder, report))
+    if wanted.stages:
+        report = msgspec.structs.replace(report, stages=stages.an_order(folder, report))
     return msgspec.structs.replace(measured, report=report)
 
 
@@ -325,12 +322,14 @@ def _costs(report: "Report") -> Table:
 
 
 def _stages(report: "Report") -> Table:
+    from todoku.bench.stages import NAMES, REST
+
     services = report.stages
     rows = table(KEY("CPU µs an order"), *map(NUMBER, (*services, "together")))
-    names = dict.fromkeys(name for spent in services.values() for name in spent)
-    for name in names:
+    for name in (*NAMES, REST):
         spent = [1_000 * stages.get(name, 0.0) for stages in services.values()]
-        rows.add_row(*cells(name, *(f"{us:.0f}" for us in (*spent, sum(spent)))))
+        if any(spent):
+            rows.add_row(*cells(name, *(f"{us:.0f}" for us in (*spent, sum(spent)))))
     wholes = [1_000 * sum(stages.values()) for stages in services.values()]
     rows.add_row(*cells("together", *(f"{us:.0f}" for us in (*wholes, sum(wholes)))))
     return rows

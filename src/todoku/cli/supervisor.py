@@ -21,10 +21,12 @@ class Checkup(msgspec.Struct, frozen=True):
     """How it shows that a program runs and does not work.
 
     `ailment` says once what is wrong with it, or None; that may take a few seconds. A program that
-    ails `in_a_row` times, looked at `every_seconds`, is killed, and so started again.
+    ails `in_a_row` times, looked at `every_seconds`, is killed, and so started again. If it has not
+    been well for a moment of its life, `remedy` is called before that, and says what it did.
     """
 
     ailment: Callable[[], Awaitable[str | None]]
+    remedy: Callable[[], str]
     every_seconds: float = 5.0
     in_a_row: int = 3
 
@@ -155,6 +157,7 @@ class Keeper:
         self._show = show
         self._backoff = backoff
         self._short_lives = 0
+        self._needs_remedy = False
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
 
@@ -203,6 +206,9 @@ class Keeper:
         return _end_of(process)
 
     async def _start(self) -> asyncio.subprocess.Process:
+        if self._needs_remedy and self._program.checkup is not None:
+            self._say(f"{self.name}: {self._program.checkup.remedy()}")
+            self._needs_remedy = False
         self._program.prepare()
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", TETHER, str(os.getpid())),
@@ -252,11 +258,13 @@ class Keeper:
         if checkup is None:
             return
         await self.ready.wait()
-        ailment, ailing = None, 0
+        ailment, ailing, checks = None, 0, 0
         while ailing < checkup.in_a_row:
             await asyncio.sleep(checkup.every_seconds)
             ailment = await checkup.ailment()
             ailing = ailing + 1 if ailment else 0
+            checks += 1
+        self._needs_remedy = ailing == checks
         self._say(f"{self.name} runs but does not work: {ailment}; killing it")
         # Not SIGTERM: what is stopped or stuck does not hear it.
         _signal_group(process, signal.SIGKILL)

@@ -97,7 +97,10 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
         environment=os.environ,
         is_ready=functools.partial(embedded.is_ready, settings.nats_port),
         prepare=functools.partial(embedded.write_config, settings),
-        checkup=Checkup(functools.partial(embedded.ailment, settings)),
+        checkup=Checkup(
+            ailment=functools.partial(embedded.ailment, settings),
+            remedy=functools.partial(embedded.put_files_aside, settings),
+        ),
     )
 
 

@@ -6,7 +6,7 @@ from todoku.engine.failpoints import from_environment as failpoint_from_environm
 from todoku.engine.mailbox import MailboxFull
 from todoku.engine.messages import Due
 from todoku.engine.metrics import EngineMetrics
-from todoku.engine.process import Process, Tuning
+from todoku.engine.process import Process, ProcessFailed, Tuning
 from todoku.engine.service import Agenda, Decide, Service, Store, Topology, World
 from todoku.engine.tables import EngineTables
 from todoku.engine.work import Patience
@@ -22,6 +22,7 @@ __all__ = [
     "MailboxFull",
     "Patience",
     "Process",
+    "ProcessFailed",
     "Service",
     "SteadyClock",
     "Store",

@@ -29,6 +29,11 @@ log = structlog.get_logger(__name__)
 DRAIN_SECONDS_MAX = 2.0
 
 
+class ProcessFailed(Exception):
+    """The process ends, because one of its loops has failed. Nobody knows whether what was asked of
+    it was carried out."""
+
+
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """How much the engine takes at a time, and how often it looks around."""
 
@@ -127,6 +132,7 @@ class Process:
         self._next_due_at: datetime | None = None
         self._effects: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        self._unanswered: set[asyncio.Future[Any]] = set()
         self.counts = Counts()
         self.database_well = False
         self._stopping = False
@@ -162,9 +168,16 @@ class Process:
     async def failed(self) -> None:
         """Wait until a loop has failed, and raise why. A process whose loop has failed must end."""
         done, _ = await asyncio.wait(self._loops, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            if not task.cancelled():
-                task.result()
+        try:
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+        except Exception as error:
+            self._stopping = True
+            for answered in self._unanswered:
+                if not answered.done():
+                    answered.set_exception(ProcessFailed(repr(error)))
+            raise
 
     async def stop(self) -> None:
         """Finish what is under way, and let go of the broker."""
@@ -190,8 +203,8 @@ class Process:
     ) -> Any:
         """Have a command carried out; the state that it left, once that is committed.
 
-        Raises what the decision raises, or `MailboxFull`, also when too much waits for a broker that
-        is away. Giving up waiting does not undo it.
+        Raises what the decision raises, `ProcessFailed`, or `MailboxFull`: also when too much waits
+        for a broker that is away. Giving up waiting does not undo it.
         """
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -203,12 +216,18 @@ class Process:
             else:
                 answered.set_result(result)
 
+        if self._stopping:
+            raise MailboxFull("This process is about to end: try again later.")
         if self.relay.unsent >= self.tuning.backlog_max:
             raise MailboxFull(
                 f"{self.relay.unsent} events wait for the broker already: try again later."
             )
         self.mailbox.ask(Asked(command, answer, actor, traceparent))
-        return await answered
+        self._unanswered.add(answered)
+        try:
+            return await answered
+        finally:
+            self._unanswered.discard(answered)
 
     async def write_step(self) -> None:
         """Wait for something to decide on, commit a batch of it, and do what follows."""

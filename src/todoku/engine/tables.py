@@ -113,7 +113,8 @@ class Outbox:
             Index("outbox_by_position", "owner", "position"),
         )
         columns = self.table.c
-        self._insert = Many(insert(self.table))
+        # A fact that is said again while it is still owed is owed once.
+        self._insert = Many(insert_ignoring_duplicates(self.table))
         self._settle = Many(
             delete(self.table).where(
                 columns.event_id == bindparam("settled_event"),

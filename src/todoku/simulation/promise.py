@@ -17,6 +17,7 @@ from todoku.broker.port import Delivery, Outgoing
 from todoku.inventory.domain import ReservationState
 from todoku.orders.domain import Order, OrderStatus
 from todoku.shipping.domain import Accepted, Answer, ShipmentStatus
+from todoku.simulation.trace import head_of
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -28,16 +29,6 @@ class Failure(msgspec.Struct, frozen=True):
     problem: str
     orders: tuple[str, ...] = ()
 
-
-class Head(msgspec.Struct):
-    """The part of an envelope that names a message."""
-
-    id: str
-    type: str
-    subject: str
-
-
-_decode_head = msgspec.json.Decoder(Head).decode
 
 _STOCK_OFF = """
 SELECT id, stock_quantity, reserved_quantity, ledger, live FROM (
@@ -212,7 +203,8 @@ class Promise:
     def published(self, service: str, messages: Iterable[Outgoing]) -> None:
         """R2: what a service says is in its database before."""
         for message in messages:
-            head = _decode_head(message.body)
+            head = head_of(message.body)
+            assert head is not None
             if head.id not in self._said[service]:
                 self.fail("R2", f"{service} said {head.type} before it was committed", head.subject)
 
@@ -325,11 +317,3 @@ class Promise:
 
     def _rows(self, service: str, statement: str) -> Rows:
         return self._databases[service].execute(statement).fetchall()
-
-
-def head_of(body: bytes) -> Head | None:
-    """The name of a message, if it can be read."""
-    try:
-        return _decode_head(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None

@@ -23,7 +23,7 @@ class Record(NamedTuple):
     body: bytes
 
 
-class _Head(msgspec.Struct):
+class Head(msgspec.Struct):
     """The part of an envelope that names a message."""
 
     id: str
@@ -31,7 +31,7 @@ class _Head(msgspec.Struct):
     subject: str
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_head = msgspec.json.Decoder(Head).decode
 
 
 class Trace:
@@ -60,7 +60,7 @@ class Trace:
         """A line for each record; with `orders`, for those that concern one of these or nobody."""
         names: dict[str, str] = {}
         for record in self.records:
-            head = _head(record.body)
+            head = head_of(record.body)
             if head is not None:
                 names[head.id] = f"{head.type} {head.subject[-ORDER_SHOWN:]}"
             text = record.text
@@ -74,7 +74,8 @@ class Trace:
                 yield f"{record.at:9.3f}  {record.where:<9}  {record.what:<9}  {text}".rstrip()
 
 
-def _head(body: bytes) -> _Head | None:
+def head_of(body: bytes) -> Head | None:
+    """What names a message, if it can be read."""
     try:
         return _decode_head(body)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from todoku.database import Database
+from todoku.engine import ProcessFailed
 from todoku.web.problems import OUTCOME_UNKNOWN, Problem
 
 P = ParamSpec("P")
@@ -48,6 +49,11 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
                 OUTCOME_UNKNOWN,
                 f"No outcome after {self.answer_timeout_seconds:g} seconds; it may still be "
                 f"carried out. {find_out}",
+            ) from None
+        except ProcessFailed:
+            raise Problem(
+                OUTCOME_UNKNOWN,
+                f"The service has to end, and it is not known whether this was done. {find_out}",
             ) from None
 
     async def read(
