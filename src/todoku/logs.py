@@ -6,7 +6,6 @@ from typing import Literal
 
 import structlog
 
-
 QUIET_LIBRARIES = ("alembic", "uvicorn")
 """They talk about themselves at every start: only what goes wrong there is of interest."""
 

@@ -4,16 +4,14 @@ The real services on an honest broker in virtual time: a backup is taken, orders
 stops, the backup is put back and the system goes on from there.
 """
 
-import asyncio
 from collections import Counter
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from engine.virtual import VirtualClock, inline, run
 from uuid_utils import uuid7
 
+from engine.virtual import VirtualClock, inline, run, until
 from todoku.audit import Report, audit
 from todoku.broker.memory import MemoryBroker
 from todoku.contracts import OrderedItem
@@ -98,10 +96,8 @@ class System:
         return placed
 
     async def settled(self) -> Report:
-        async with asyncio.timeout(120):
-            while not (report := self.report()).settled:
-                await asyncio.sleep(1)
-        return report
+        await until(lambda: self.report().settled, every_seconds=1)
+        return self.report()
 
     def report(self) -> Report:
         with ExitStack() as stack:
@@ -176,9 +172,7 @@ def test_a_database_that_was_deleted_is_rebuilt_from_the_stream() -> None:
         system.databases["orders"] = Database.in_memory()
         migrate(system.databases["orders"], "todoku.orders")
         await system.start()
-        async with asyncio.timeout(60):
-            while sum(system.report().orders.values()) < len(placed):
-                await asyncio.sleep(1)
+        await until(lambda: sum(system.report().orders.values()) == len(placed), every_seconds=1)
         assert (await system.settled()).findings == ()
         await system.stop()
 

@@ -65,7 +65,7 @@ def completed(n: int = 1) -> ShipmentCompletedEvent:
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until it holds, within bounds."""
     async with asyncio.timeout(10):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - nothing signals what is asked over HTTP
             await asyncio.sleep(0.001)
 
 
