@@ -59,8 +59,8 @@ class Span(msgspec.Struct, frozen=True):
 
 def _absolute_path(written: object) -> Path:
     """A path as a person writes it, made independent of the working directory."""
-    if not isinstance(written, str | Path):
-        raise ValueError(written)  # noqa: TRY004 - as for every other value that is not allowed
+    if not isinstance(written, str | Path) or not str(written):
+        raise ValueError(written)
     return Path(os.path.abspath(os.path.expanduser(written)))
 
 

@@ -30,7 +30,8 @@ def test_a_bench_of_its_own_sees_every_order_to_its_end_and_breaks_no_promise(
     tmp_path: Path,
 ) -> None:
     """An order is 4 messages in the stream, and nothing is sent again."""
-    answer = bench(tmp_path, "--orders", "40", "--connections", "8", "--json", "--plot", "x.svg")
+    load = ("--orders", "40", "--connections", "8", "--stages")
+    answer = bench(tmp_path, *load, "--json", "--plot", "x.svg")
 
     assert answer.returncode == ExitCode.OK, answer.stderr
     report = json.loads(answer.stdout)
@@ -40,7 +41,9 @@ def test_a_bench_of_its_own_sees_every_order_to_its_end_and_breaks_no_promise(
     assert report["traffic"]["messages"] == 4
     assert report["traffic"]["repeated"] == 0
     assert report["post"]["count"] == report["ended"]["count"] == 40
-    assert set(report["costs"]) >= {"client"}
+    for service, stages in report["stages"].items():
+        assert stages["saving"] > 0
+        assert sum(stages.values()) == pytest.approx(report["costs"][service]["cpuMs"])
     ElementTree.parse(tmp_path / "x.svg")
     assert [path.name for path in tmp_path.iterdir()] == ["x.svg"]
 

@@ -182,3 +182,42 @@ async def test_an_answer_that_takes_longer_than_headers_may_still_arrives(
         answer = await asyncio.wait_for(reader.readuntil(body), timeout=10)
         writer.close()
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_endless_headers_are_refused_before_they_fill_the_memory() -> None:
+    async with listening(echo_app()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 70_000)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b'"type":"/problems/headers-too-large"' in answer
+        writer.close()
+
+
+async def test_a_body_that_comes_with_its_headers_does_not_count_as_headers() -> None:
+    async with listening(echo_app()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        body = b'{"text":"hello"}'
+        for _ in range(2):
+            writer.write(
+                b"POST /echo HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+                + b"X: "
+                + b"a" * 40_000
+                + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+                + body
+            )
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            await reader.readexactly(len(body))
+        writer.close()
+
+
+async def test_what_is_not_http_gets_a_problem_too() -> None:
+    async with listening(echo_app()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"application/problem+json" in answer
+        assert b'"type":"/problems/malformed-request"' in answer
+        writer.close()

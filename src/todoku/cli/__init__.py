@@ -71,6 +71,11 @@ def application(typed: str | None = None) -> "App":
 
 def main() -> None:
     """Run the command that was typed, and leave with its exit code."""
+    if sys.stdout is None:  # It was closed by whoever started us: `todoku … >&-`.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the end
+    if not all(map(_is_text, sys.argv)):
+        print("todoku: the command line is not UTF-8: type it in UTF-8.", file=sys.stderr)
+        sys.exit(ExitCode.USAGE)
     try:
         outcome: Any = application(next(iter(sys.argv[1:]), None))()
         sys.stdout.flush()
@@ -89,6 +94,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(outcome)
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _write_no_more() -> None:

@@ -72,10 +72,21 @@ def typed_order(
             for item in items
         ],
     }
-    optional = {"shippingAddress": address, "currency": _currency(currency, catalogue.values())}
+    found = _currency(currency, catalogue.values())
+    if currency is None and found not in (None, DEFAULT_CURRENCY) and len(catalogue) < len(items):
+        raise CommandFailed(
+            f"the inventory's prices are in {found}; are those that you gave, too? Say so with"
+            f" --currency {found}.",
+            exit_code=ExitCode.USAGE,
+        )
+    optional = {"shippingAddress": address, "currency": found}
     return msgspec.json.encode(
         order | {name: value for name, value in optional.items() if value is not None}
     )
+
+
+DEFAULT_CURRENCY = "JPY"
+"""What the service takes an order to be in that names no currency."""
 
 
 def _currency(wanted: str | None, products: Iterable[Product]) -> str | None:

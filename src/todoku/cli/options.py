@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
 
@@ -19,5 +19,8 @@ Url = Annotated[
     ),
 ]
 
-ItemsMax = Annotated[int, Parameter(name="--limit", help="How many to list at most.")]
+ItemsMax = Annotated[
+    int,
+    Parameter(name="--limit", help="How many to list at most.", validator=validators.Number(gte=1)),
+]
 """`--limit`: how many rows of a list are wanted."""

@@ -68,7 +68,7 @@ def _lasting(settings: Settings, grace_seconds: float, overdue_after: timedelta)
 
 def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
     from todoku.audit import audit
-    from todoku.database import Database, DatabaseError
+    from todoku.database import Database, DatabaseError, require_current
 
     try:
         with ExitStack() as stack:
@@ -76,6 +76,8 @@ def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
                 name: stack.enter_context(Database.open_read_only(settings.database(name)))
                 for name in SERVICES
             }
+            for name, database in databases.items():
+                require_current(database, f"todoku.{name}")
             connections: dict[str, Connection] = {
                 name: stack.enter_context(database.read()) for name, database in databases.items()
             }

@@ -407,7 +407,7 @@ class Process:
         try:
             await asyncio.wait_for(self.mailbox.emptied(), timeout=DRAIN_SECONDS_MAX)
         except TimeoutError:
-            log.info("stopped with a full mailbox: its messages come again", left=len(self.mailbox))
+            log.info("stopped before all was decided: it comes again", left=len(self.mailbox))
 
     async def _adopt(self) -> None:
         now = self.clock.now()

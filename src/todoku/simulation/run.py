@@ -380,7 +380,7 @@ class _Run:
         command = Restock(
             product_id=dice.choice(PRODUCTS),
             quantity=dice.randint(1, 3),
-            note=f"restock at {self._now():.3f}",
+            note=f"restock {dice.getrandbits(32):08x}",
         )
         with suppress(UnknownProduct):
             if await self._ask("inventory", command):

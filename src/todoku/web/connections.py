@@ -1,9 +1,19 @@
 """Connections of slow and half-open clients do not stay open for ever."""
 
 import asyncio
+from http import HTTPStatus
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from todoku.web.exchange import encode
+from todoku.web.problems import (
+    CONTENT_TYPE,
+    HEADERS_TOO_LARGE,
+    MALFORMED_REQUEST,
+    Problem,
+    ProblemType,
+)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -14,12 +24,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """
 
     header_seconds_max: ClassVar[float] = 10.0
+    header_bytes_max: ClassVar[int] = 64 * 1024
 
     _headers_due: asyncio.TimerHandle | None = None
+    _headers_awaited = True
+    _header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        awaited = self._headers_awaited
+        super().data_received(data)
+        # Only what has not completed the headers counts: a body may come in the same piece.
+        self._header_bytes = self._header_bytes + len(data) if awaited else 0
+        if self._headers_awaited and self._header_bytes > self.header_bytes_max:
+            self._refuse(HEADERS_TOO_LARGE, "Send fewer or shorter headers: 64 KiB at most.")
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets a problem too, like everything else that is not understood."""
+        self._refuse(MALFORMED_REQUEST, f"This is not an HTTP/1.1 request: {msg}")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -33,11 +58,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect_nothing()
         super().connection_lost(exc)
 
+    def _refuse(self, kind: ProblemType, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        body = encode(Problem(kind, detail).details())
+        reason = HTTPStatus(kind.status).phrase
+        self.transport.write(
+            f"HTTP/1.1 {kind.status} {reason}\r\nContent-Type: {CONTENT_TYPE}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+            + body
+        )
+        self.transport.close()
+
     def _expect_headers(self) -> None:
         self._expect_nothing()
+        self._headers_awaited = True
+        self._header_bytes = 0
         self._headers_due = self.loop.call_later(self.header_seconds_max, self._hang_up)
 
     def _expect_nothing(self) -> None:
+        self._headers_awaited = False
         if self._headers_due is not None:
             self._headers_due.cancel()
 

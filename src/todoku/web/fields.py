@@ -14,7 +14,7 @@ from todoku.contracts import MAX_SAFE_INTEGER
 ITEMS_MAX: Final = 1_000
 PAGE_MAX: Final = 200
 
-PRODUCT_ID_PATTERN: Final = r"^[A-Za-z0-9._-]{1,64}(?!\n)$"
+PRODUCT_ID_PATTERN: Final = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}(?!\n)$"
 CURRENCY_PATTERN: Final = r"^[A-Z]{3}(?!\n)$"
 UUID_PATTERN: Final = (
     r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?!\n)$"
@@ -24,7 +24,7 @@ GROUP_PATTERN: Final = r"^[0-9a-f]{12}(?!\n)$"
 TEXT_PATTERN: Final = r"^[^\u0000]*$"
 
 ALLOWED: Final = {
-    PRODUCT_ID_PATTERN: "1 to 64 letters, digits, '.', '_' or '-'",
+    PRODUCT_ID_PATTERN: "1 to 64 letters, digits, '.', '_' or '-', but not '.' or '..'",
     CURRENCY_PATTERN: "three capital letters, as in ISO 4217: JPY, EUR",
     UUID_PATTERN: "a UUID: 8-4-4-4-12 hexadecimal digits",
     CURSOR_PATTERN: "a cursor from nextCursor or from the Link header",

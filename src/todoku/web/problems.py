@@ -35,6 +35,13 @@ MALFORMED_REQUEST = ProblemType(
     "host.",
     "Correct what the detail names.",
 )
+HEADERS_TOO_LARGE = ProblemType(
+    "headers-too-large",
+    431,
+    "The headers are too large",
+    "The address and the headers of a request may take 64 KiB together.",
+    "Send fewer or shorter headers.",
+)
 MALFORMED_JSON = ProblemType(
     "malformed-json",
     400,
@@ -223,6 +230,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         LETTER_CLOSED,
         LETTER_STAYS_PARKED,
         BODY_TOO_LARGE,
+        HEADERS_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         INVALID_BODY,
         INVALID_ORDER,
