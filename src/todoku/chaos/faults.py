@@ -112,8 +112,10 @@ def broker_dead(stack: Stack) -> Iterator[Path]:
     """The folder of the broker's files, while nobody is there who would write into it."""
     # Frozen first and killed last: `up` would start it again before we have done anything.
     stack.freeze("broker")
-    yield stack.settings.data_dir / "broker"
-    _kill(stack, "broker")
+    try:
+        yield stack.settings.data_dir / "broker"
+    finally:
+        _kill(stack, "broker")
 
 
 @contextmanager

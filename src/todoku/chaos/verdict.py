@@ -1,7 +1,7 @@
 """What became of the orders, once everything has settled: the promise, held against a real run."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +21,7 @@ outbox = metadata.tables["outbox"]
 LOOK_AGAIN_SECONDS = 0.25
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether the promise was kept. `lost` are orders that were accepted and are not there;
     `phantoms` counts orders beyond those that were accepted or whose outcome nobody was told.
     `settled_seconds` is how long it took until nothing waited, None if it did not end in time."""
@@ -43,11 +43,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def broken(self) -> list[str]:
-        """Every broken promise, in a sentence each."""
+        """Every broken promise, in a line each that begins with the name of the invariant."""
         return [
             *(f"I1 order {order_id} was accepted and is lost" for order_id in self.lost),
             *([f"I1 {self.phantoms} orders that nobody placed"] if self.phantoms else []),
-            *(f"a request was answered with {answer}" for answer in self.wrong),
+            *(f"HTTP a request was answered with {answer}" for answer in self.wrong),
             *(f"{each.invariant} {each.subject}: {each.problem}" for each in self.findings),
             *(f"I3 {count} messages parked at {name}" for name, count in self.parked.items()),
             *(
@@ -58,19 +58,28 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def judge(settings: Settings, load: Load, *, within_seconds: float = 60.0) -> Verdict:
-    """Wait until all has settled, or that time is over, and hold it against the promise."""
+def judge(
+    settings: Settings,
+    load: Load,
+    *,
+    within_seconds: float = 60.0,
+    before: Collection[str] = frozenset(),
+) -> Verdict:
+    """Wait until all has settled, or that time is over, and hold it against the promise.
+
+    `before` are the orders that were there before the load.
+    """
     began = time.monotonic()
     while not _is_settled(settings) and time.monotonic() < began + within_seconds:
         time.sleep(LOOK_AGAIN_SECONDS)
     settled_seconds = round(time.monotonic() - began, 1)
     report = _audited(settings, within_seconds)
-    existing = _order_ids(settings)
+    existing = order_ids(settings)
     return Verdict(
         accepted=len(load.accepted),
         orders=report.orders,
         lost=tuple(sorted(load.accepted - existing)),
-        phantoms=max(0, len(existing - load.accepted) - load.unknown),
+        phantoms=max(0, len(existing - load.accepted - set(before)) - load.unknown),
         wrong=tuple(load.wrong),
         findings=report.findings,
         parked=report.parked,
@@ -97,7 +106,8 @@ def _audited(settings: Settings, within_seconds: float) -> Report:
         return audit(connections, datetime.now(UTC), overdue_after=overdue_after)
 
 
-def _order_ids(settings: Settings) -> set[str]:
+def order_ids(settings: Settings) -> set[str]:
+    """Every order that is there."""
     with _reading(settings) as connections:
         return set(connections["orders"].scalars(select(orders.c.id)))
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": "Hold the databases against the promise.",
     "bench": "Put a load on a system, and say what it did.",
     "simulate": "Run the whole system on a hostile network, and hold the promise against it.",
+    "chaos": "Break a real system under load, and hold the promise against it.",
     "backup": "Copy the databases as they were at one instant, while everything runs.",
     "config": "Show every setting, its value and where that came from.",
     "run": "Run one service.",

@@ -47,6 +47,7 @@ Service = Annotated[
     ServiceName | None,
     Parameter(help="Only at this service; without it, every service is asked.", show_default=False),
 ]
+Correction = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 By = Annotated[
     str | None,
     Parameter(help="Who says so; without it, your login name.", show_default=False),
@@ -185,7 +186,7 @@ def edit(
     letter_id: Id,
     /,
     *,
-    file: str | None = None,
+    file: Correction = None,
     service: Service = None,
     by: By = None,
     json: Json = False,

@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    literal,
     select,
     text,
     tuple_,
@@ -260,7 +261,8 @@ class DeadLetters:
         if group is not None:
             query = query.where(columns.error_group == group)
         if before is not None:
-            query = query.where(tuple_(columns.parked_at, columns.id) < tuple_(*before))
+            place = tuple_(literal(before[0], Timestamp), before[1])
+            query = query.where(tuple_(columns.parked_at, columns.id) < place)
         return [_summary(row) for row in connection.execute(query)]
 
     def groups(self, connection: Connection) -> list[LetterGroup]:

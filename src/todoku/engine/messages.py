@@ -42,13 +42,15 @@ class Asked(msgspec.Struct, frozen=True):
     """A command from somebody who waits.
 
     `answer` is called on the event loop's thread after the commit, with the state that the command
-    left, or with the error that kept it from being carried out.
+    left, or with the error that kept it from being carried out. With an `id` it is carried out once,
+    however often it is given: after a commit of which nobody knows whether it went through.
     """
 
     command: Any
     answer: Callable[[Any], None]
     actor: str | None = None
     traceparent: str | None = None
+    id: str | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

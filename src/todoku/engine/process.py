@@ -129,10 +129,12 @@ class Process:
         self.recovery = Recovery(service, broker, database, tables.positions, run=run_read)
         self._subscription: Subscription | None = None
         self._caught_up = False
+        self._owner = owner
+        self._commands_numbered = 0
         self._next_due_at: datetime | None = None
         self._effects: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
-        self._unanswered: set[asyncio.Future[Any]] = set()
+        self._unanswered: dict[asyncio.Future[Any], None] = {}  # In the order in which they asked.
         self.counts = Counts()
         self.database_well = False
         self._stopping = False
@@ -222,12 +224,18 @@ class Process:
             raise MailboxFull(
                 f"{self.relay.unsent} events wait for the broker already: try again later."
             )
-        self.mailbox.ask(Asked(command, answer, actor, traceparent))
-        self._unanswered.add(answered)
+        self.mailbox.ask(Asked(command, answer, actor, traceparent, self._command_id(command)))
+        self._unanswered[answered] = None
         try:
             return await answered
         finally:
-            self._unanswered.discard(answered)
+            self._unanswered.pop(answered, None)
+
+    def _command_id(self, command: Any) -> str | None:
+        if type(command) not in self.service.once:
+            return None
+        self._commands_numbered += 1
+        return f"{self._owner}:{self._commands_numbered}"
 
     async def write_step(self) -> None:
         """Wait for something to decide on, commit a batch of it, and do what follows."""

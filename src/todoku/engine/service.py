@@ -4,7 +4,7 @@ A service is a table of who reacts to what, a store that loads and saves what th
 and nothing more. Everything that makes it reliable is the engine's.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -68,15 +68,18 @@ class Service:
     `recalls` are decisions too: they take the service's own word for what its database has lost;
     with them go the reactions that undo or end it, so that both are replayed as they came.
     `reactions` decide on events of others, `commands` on what is asked of this service, the `agenda`
-    on what has waited long enough. An effect that a decision returns is carried out by `effects`
-    after the commit; what comes back is the next command. `says_parked` and `says_closed` tell the
-    others that a message about an order waits here for a person, and that it no longer does.
+    on what has waited long enough. Commands of the types `once` have no key of their own that keeps
+    them from having their effect twice: the engine gives them one. An effect that a decision returns
+    is carried out by `effects` after the commit; what comes back is the next command. `says_parked`
+    and `says_closed` tell the others that a message about an order waits here for a person, and that
+    it no longer does.
     """
 
     name: str
     store: Store
     reactions: Mapping[type[Event], Decide]
     commands: Mapping[type[Any], Decide] = field(default_factory=dict)
+    once: Collection[type[Any]] = ()
     agenda: Agenda | None = None
     effects: Mapping[type[Any], Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)
     says_parked: type[ParkingEvent] | None = None

@@ -92,12 +92,14 @@ class Work:
         self.attempts: list[Attempt] = []
         self.setbacks: list[Attempt] = []
         self.met: set[str] = set()
+        self.known: set[str] = set()
         self.copies: list[tuple[str, Delivery]] = []
 
     def sift(
         self, batch: Sequence[Message], known: set[str]
     ) -> tuple[list[Heard], list[Unreadable]]:
         """The events of the batch that are new, and those of them that cannot be read."""
+        self.known = known
         fresh: list[Heard] = []
         spoilt: list[Unreadable] = []
         for message in batch:
@@ -134,6 +136,9 @@ class Work:
 
     def obey(self, world: World, ask: Asked) -> None:
         """Carry out a command, or answer with what keeps it from being carried out."""
+        if ask.id in self.known:
+            self.outcome.answers.append((ask, world.view(ask.command)))
+            return
         try:
             decide = self.service.commands[type(ask.command)]
             state = self.apply(
@@ -143,6 +148,8 @@ class Work:
             self.outcome.answers.append((ask, error))
         else:
             self.outcome.answers.append((ask, state))
+            if ask.id is not None:
+                self.settled.append(ask.id)
 
     def react(self, world: World, message: Heard) -> None:
         """Decide on an event; one that fails is tried again later, and in the end parked."""

@@ -204,9 +204,11 @@ class Writer:
         return work.outcome
 
     def _known(self, connection: Connection, batch: Sequence[Message]) -> set[str]:
-        """The ids of those events of the batch that were dealt with before."""
+        """The ids of those events and commands of the batch that were dealt with before."""
         envelopes = (m.envelope for m in batch if isinstance(m, (Heard, Unreadable)))
-        return self._tables.inbox.known(connection, {e.id for e in envelopes if e is not None})
+        ids = {envelope.id for envelope in envelopes if envelope is not None}
+        ids |= {m.id for m in batch if isinstance(m, Asked) and m.id is not None}
+        return self._tables.inbox.known(connection, ids)
 
     def _waiting(self, connection: Connection, now: datetime, room: int) -> list[Due]:
         """What is due, except for what is left alone."""

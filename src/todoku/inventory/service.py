@@ -27,6 +27,7 @@ inventory = Service(
     name=StockReservedEvent.publisher,
     store=InventoryStore(),
     commands={SetProduct: set_product, Restock: restock},
+    once={Restock},
     reactions={
         OrderCreatedEvent: reserve_stock,
         ShipmentCompletedEvent: deduct_stock,

@@ -17,7 +17,7 @@ from todoku.broker.memory import MemoryBroker
 from todoku.broker.port import Outgoing
 from todoku.contracts import EVENTS, OrderedItem
 from todoku.database import ConstraintViolated, Database
-from todoku.engine import MailboxFull, Topology, Tuning
+from todoku.engine import MailboxFull, ProcessFailed, Topology, Tuning
 from todoku.host import assemble
 from todoku.inventory.domain import Restock, SetProduct, StockNotSettable, UnknownProduct
 from todoku.orders.domain import PlaceOrder
@@ -292,7 +292,7 @@ class _Run:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await process.ask(command)
-        except (TimeoutError, MailboxFull):
+        except (TimeoutError, MailboxFull, ProcessFailed):
             return None
 
     # Those who do harm.
@@ -449,9 +449,7 @@ class _Run:
         self.promise.judge_report(report)
         self.promise.judge_histories()
         self.promise.judge_bookings(self._carrier.answers)
-        # A command whose commit nobody has confirmed is carried out again: it happens at least once.
-        lost_answers = self._faults.counts["lose-commit-answer"]
-        self.promise.judge_restocks(self._restocks, most=1 + lost_answers)
+        self.promise.judge_restocks(self._restocks, most=1)
         sent = [message for _, message in self._poison_sent]
         self.promise.judge_dead_letters(self._poison_owed + sent)
 
