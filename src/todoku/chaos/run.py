@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
 import msgspec
@@ -46,6 +46,7 @@ def wreak(stack: Stack, plan: Plan, *, tell: Callable[[str], None]) -> Chaos:
     Raises `TimeoutError` if it does not heal.
     """
     dice = Random(plan.seed)
+    faults = _dealt(dice)
     struck: Counter[str] = Counter(dict.fromkeys(FAULTS, 0))
     missed: Counter[str] = Counter()
     prepare_products(stack)
@@ -54,7 +55,7 @@ def wreak(stack: Stack, plan: Plan, *, tell: Callable[[str], None]) -> Chaos:
     with Load(stack, orders_per_second=plan.orders_per_second, seed=plan.seed) as load:
         while time.monotonic() < ends:
             load.go_on_for(dice.uniform(0.0, PAUSE_SECONDS_MAX))
-            name = dice.choice(list(FAULTS))
+            name = next(faults)
             tell(f"{len(load.accepted):,} orders accepted; next: {name}")
             (struck if _strike(stack, name, dice) else missed)[name] += 1
         tell("no more faults")
@@ -68,6 +69,12 @@ def wreak(stack: Stack, plan: Plan, *, tell: Callable[[str], None]) -> Chaos:
         unknown=load.unknown,
         verdict=judge(stack.settings, load, within_seconds=plan.settle_seconds, before=before),
     )
+
+
+def _dealt(dice: Random) -> Iterator[str]:
+    """Faults without end: all of them in a random sequence, then all in another."""
+    while True:
+        yield from dice.sample(list(FAULTS), len(FAULTS))
 
 
 def _strike(stack: Stack, name: str, dice: Random) -> bool:
