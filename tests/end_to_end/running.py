@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from todoku.chaos import Heard
 from todoku.settings import SERVICES, ServiceName
 
 BOUND_SECONDS = 60.0
@@ -22,7 +22,7 @@ class Up(msgspec.Struct, frozen=True):
 
     process: "subprocess.Popen[str]"
     ports: Sequence[int]
-    heard: "Heard"
+    heard: Heard
 
     def url(self, service: ServiceName) -> str:
         """Where a service is, without a slash at the end."""
@@ -49,39 +49,6 @@ class Up(msgspec.Struct, frozen=True):
         """Whether the service says that it is ready."""
         with urllib.request.urlopen(f"{self.url(service)}/readyz", timeout=BOUND_SECONDS) as answer:
             return bool(answer.status == 200)
-
-
-class Heard:
-    """The lines of a stream as they come, kept for whoever waits for one."""
-
-    def __init__(self, stream: Iterator[str]) -> None:
-        self.lines: list[str] = []
-        self._news = threading.Condition()
-        self._ended = False
-        threading.Thread(target=self._listen, args=(stream,), daemon=True).start()
-
-    def _listen(self, stream: Iterator[str]) -> None:
-        for line in stream:
-            with self._news:
-                self.lines.append(line.rstrip("\n"))
-                self._news.notify_all()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
-
-    def until(self, text: str, *, times: int = 1) -> None:
-        """Wait until `text` has been said in that many lines."""
-        self._until(lambda: sum(text in line for line in self.lines) >= times or self._ended)
-        said = sum(text in line for line in self.lines)
-        assert said >= times, f"{text!r} was not said: {self.lines}"
-
-    def until_end(self) -> None:
-        """Wait until nobody can write to the stream any more."""
-        self._until(lambda: self._ended)
-
-    def _until(self, condition: Callable[[], bool]) -> None:
-        with self._news:
-            assert self._news.wait_for(condition, BOUND_SECONDS), f"in vain; heard: {self.lines}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What the tests of faults share: a stack under load, its judgement, and the table at the end."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,11 +9,20 @@ from typing import Any, Protocol
 import pytest
 
 from todoku.chaos import Load, Stack, Verdict, fresh_settings, judge, prepare_products
+from todoku.cli.supervisor import TETHER
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # it looks into /proc and holds on to kernel interfaces
 
 REPORT = "faults"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clean_up_when_terminated() -> Iterator[None]:
+    """Who ends the tests with SIGTERM finds no process, mount or loop device left either."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 class Prove(Protocol):
@@ -35,7 +45,8 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     made: list[Stack] = []
 
     def make(data_dir: Path | None = None, **settings: Any) -> Stack:
-        stack = Stack(fresh_settings(data_dir or tmp_path / "data", **settings), tmp_path / "log")
+        chosen = fresh_settings(data_dir or tmp_path / "data", **settings)
+        stack = Stack(chosen, tmp_path / "log", tether=TETHER)
         made.append(stack)
         return stack
 

@@ -87,7 +87,7 @@ def test_a_sync_that_fails_under(
     with Load(stack) as load:
         load.until_accepted(300)
         with failing_syncs(stack.pid(service), tmp_path):
-            stack.heard.until(f"{service} ended with exit code", 60)
+            stack.heard.until(f"{service} ended with exit code")
         stack.until_ready()
         load.until_accepted(300)
     said = next(line for line in stack.heard.lines if f"{service} ended" in line)

@@ -48,7 +48,7 @@ def test_a_crash_between_commit_and_publish(make_stack: Callable[..., Stack], pr
     stack.start({"TODOKU_FAILPOINT": "after-commit:40@orders"})
     prepare_products(stack)
     with Load(stack) as load:
-        stack.heard.until(EXIT_AT_A_FAILPOINT, 60, times=3)
+        stack.heard.until(EXIT_AT_A_FAILPOINT, times=3)
         crashes = stack.heard.count(EXIT_AT_A_FAILPOINT)
         stack.stop()
         stack.start()

@@ -21,6 +21,7 @@ ProgramName = ServiceName | Literal["broker"]
 PROGRAMS: tuple[ProgramName, ...] = (*SERVICES, "broker")
 
 READY_SECONDS_MAX = 60.0
+SAID_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 60.0
 PROBE_SECONDS = 2.0
 POLL_SECONDS = 0.05
@@ -30,12 +31,14 @@ class Stack:
     """A `todoku up`, run as a user runs it: a real process with real children.
 
     What it says on stdout is `heard`; what its programs log is appended to the file `log`. Used as a
-    context, nothing of it is left running at the end, whatever has happened.
+    context, nothing of it is left running at the end; through a `tether` (todoku/cli/tether.py), it
+    ends with this process too, whatever happens to that. To be started in the main thread.
     """
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, settings: Settings, log: Path, *, tether: Path) -> None:
         self.settings = settings
         self.log = log
+        self._tether = tether
         self._process: subprocess.Popen[str] | None = None
         self._heard = Heard([])
 
@@ -57,13 +60,16 @@ class Stack:
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Run `todoku up`, with more in its environment, and wait until everything has been ready."""
         self.launch(environment)
-        self._heard.until("todoku is ready in ", READY_SECONDS_MAX)
+        self._heard.until("todoku is ready in ")
 
     def launch(self, environment: Mapping[str, str] | None = None) -> None:
         """The same, without waiting."""
         with self.log.open("a") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "todoku", "up"],
+                [
+                    *(sys.executable, "-I", "-S", self._tether, str(os.getpid())),
+                    *(sys.executable, "-m", "todoku", "up"),
+                ],
                 env={**os.environ, **to_environment(self.settings), **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -161,7 +167,7 @@ class Stack:
 
     def _end(self) -> None:
         process, self._process = self._running(), None
-        self._heard.until_end(STOP_SECONDS_MAX)
+        self._heard.until_end()
         assert process.stdout is not None
         process.stdout.close()
 
@@ -189,19 +195,18 @@ class Heard:
         """In how many lines `text` has been said."""
         return sum(text in line for line in list(self.lines))
 
-    def until(self, text: str, seconds_max: float, *, times: int = 1) -> None:
-        """Wait until `text` has been said in that many lines. Raises `TimeoutError` if it was not."""
-        self._until(lambda: self.count(text) >= times or self._ended, seconds_max)
+    def until(self, text: str, seconds_max: float = SAID_SECONDS_MAX, *, times: int = 1) -> None:
+        """Wait until `text` has been said in that many lines. Raises `TimeoutError` if it is not."""
+        with self._news:
+            self._news.wait_for(lambda: self.count(text) >= times or self._ended, seconds_max)
         if self.count(text) < times:
             raise TimeoutError(f"{text!r} was not said {times} times: {self.lines}")
 
-    def until_end(self, seconds_max: float) -> None:
-        """Wait until nobody can write to the stream any more."""
-        self._until(lambda: self._ended, seconds_max)
-
-    def _until(self, condition: Callable[[], bool], seconds_max: float) -> None:
+    def until_end(self, seconds_max: float = SAID_SECONDS_MAX) -> None:
+        """Wait until nobody can write to the stream any more. Raises `TimeoutError`."""
         with self._news:
-            self._news.wait_for(condition, seconds_max)
+            if not self._news.wait_for(lambda: self._ended, seconds_max):
+                raise TimeoutError(f"somebody still has the stream, which said: {self.lines}")
 
     def _listen(self, stream: Iterable[str]) -> None:
         for line in stream:

@@ -14,6 +14,7 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.options import Json
 from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, say, table, write_object
+from todoku.cli.supervisor import TETHER
 
 if TYPE_CHECKING:
     from todoku.chaos import Chaos, Plan
@@ -100,7 +101,7 @@ def _run(plan: "Plan", data: Path, log: Path) -> "Chaos":
     from todoku.chaos import Stack, fresh_settings, wreak
 
     data.parent.mkdir(parents=True, exist_ok=True)
-    with Stack(fresh_settings(data), log) as stack:
+    with Stack(fresh_settings(data), log, tether=TETHER) as stack:
         try:
             stack.start()
         except TimeoutError as error:

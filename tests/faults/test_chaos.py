@@ -1,0 +1,57 @@
+"""`todoku chaos`, as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from todoku.chaos.faults import FAULTS
+from todoku.cli.exit_codes import ExitCode
+
+
+def chaos(*flags: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "todoku", "chaos", *flags], capture_output=True, text=True
+    )
+
+
+@pytest.mark.faults
+def test_every_fault_once_in_one_run(tmp_path: Path) -> None:
+    """The promise is kept, each fault has struck, and a program can read what happened."""
+    told = chaos("--seconds", "60", "--seed", "1", "--data-dir", str(tmp_path / "data"), "--json")
+
+    assert told.returncode == ExitCode.OK, told.stdout + told.stderr
+    outcome = msgspec.json.decode(told.stdout)
+    assert outcome["faults"].keys() == FAULTS.keys()
+    assert sum(outcome["faults"].values()) >= len(FAULTS)
+    assert outcome["broken"] == []
+    assert sum(outcome["verdict"]["orders"].values()) >= outcome["verdict"]["accepted"] > 0
+
+
+@pytest.mark.faults
+def test_a_person_sees_a_table_and_a_second_run_goes_on_with_the_data(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    for _ in range(2):
+        told = chaos("--seconds", "1", "--data-dir", data)
+
+        assert told.returncode == ExitCode.OK, told.stdout + told.stderr
+        assert "kept: nothing broke the promise" in told.stdout
+        assert all(name in told.stdout for name in FAULTS)
+
+
+@pytest.mark.parametrize("flags", [("--seconds", "-1"), ("--orders-per-second", "0")])
+def test_what_cannot_be_meant_is_refused(flags: tuple[str, ...]) -> None:
+    told = chaos(*flags)
+
+    assert told.returncode == ExitCode.USAGE
+
+
+def test_a_system_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    told = chaos("--data-dir", str(tmp_path / "file"))
+
+    assert told.returncode == ExitCode.CANNOT_START
+    assert "the system did not start: todoku: the data folder" in told.stderr
