@@ -19,7 +19,7 @@ from todoku.settings import SETTINGS
 
 FreePorts = Callable[[int], list[int]]
 GROUPS = {"dead", "order", "product", "shipment"}
-WITHOUT_SETTINGS = {"simulate"}
+WITHOUT_SETTINGS = {"chaos", "simulate"}
 HEAVY = ("litestar", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 
 

@@ -50,7 +50,7 @@ def until(look: Callable[[], Any]) -> Any:
 def garbage(todoku: Caller, publish: Publish) -> Iterator[str]:
     """The id of a letter that inventory made of bytes which are no event."""
     before = {letter["id"] for letter in listed(todoku)}
-    publish("orders.created", b"\xff " + uuid.uuid4().bytes)
+    publish("orders.created", b"\xff " + uuid.uuid4().hex.encode())
     found = until(lambda: [one for one in listed(todoku) if one["id"] not in before])
     letter_id: str = found[0]["id"]
     yield letter_id

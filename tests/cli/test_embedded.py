@@ -153,6 +153,7 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
     settings = Settings(data_dir=tmp_path, nats_port=port, subject_prefix="here")
 
     async def scenario() -> None:
+        assert "were deleted" in str(await embedded.ailment(settings))
         embedded.write_config(settings)
         assert "cannot be asked" in str(await embedded.ailment(settings))
         server = await asyncio.create_subprocess_exec(*embedded.argv(find_server(), settings))

@@ -69,12 +69,21 @@ def test_missing_prices_are_looked_up_once_a_product_and_said(
         return product(product_id, 599, "EUR")
 
     items = [TypedItem("a", 1, None), TypedItem("a", 2, None), TypedItem("b", 3, 7)]
-    order = json.loads(typed_order("alice", items, address="東京", currency=None, look_up=look_up))
+    order = json.loads(typed_order("alice", items, address="東京", currency="EUR", look_up=look_up))
 
     assert asked == ["a"]
     assert [item["price"] for item in order["items"]] == [599, 599, 7]
     assert (order["currency"], order["shippingAddress"]) == ("EUR", "東京")
     assert capsys.readouterr().err == "todoku: a costs 5.99 EUR, says the inventory\n"
+
+
+def test_a_given_price_is_not_taken_for_the_currency_of_a_price_looked_up() -> None:
+    items = [parse_item("a"), parse_item("b@7")]
+
+    with pytest.raises(CommandFailed, match="in EUR; are those that you gave, too"):
+        typed_order(
+            "alice", items, address=None, currency=None, look_up=lambda name: product(name, 1, "EUR")
+        )
 
 
 def test_prices_in_two_currencies_make_no_order() -> None:

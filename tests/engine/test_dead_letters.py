@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from engine.test_process import Town, in_town, order_id
 from engine.virtual import START, until
+from todoku.broker.port import Delivery
 from todoku.contracts import (
     OrderCreatedEvent,
     OrderedItem,
@@ -44,6 +45,7 @@ from todoku.engine.dead_letters import (
     group_of,
     shape,
 )
+from todoku.engine.messages import Heard
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import stock_ledger
 from todoku.orders.domain import OrderStatus, ParkedMessage, PlaceOrder
@@ -358,6 +360,27 @@ class TestARowThatACheckRefuses:
             with pytest.raises(InvalidEdit, match=complaint):
                 await shipping.ask(EditLetter(letter_id=letter.id, data=data))
             assert letters(town, "shipping") == [letter]
+
+        in_town(scenario)
+
+
+class TestAnEventOfOnesOwn:
+    def test_what_a_restored_database_could_not_be_told_is_told_again_and_not_skipped(self) -> None:
+        async def scenario(town: Town) -> None:
+            shipping = await town.start("shipping")
+            said = completed()
+            spoilt = msgspec.structs.replace(
+                said, items=(ShippedItem(product_id="prod001", quantity=0),)
+            )
+            envelope = seal(spoilt, START)
+            delivery = Delivery(spoilt.subject, encode(envelope), 99, 1, token=None)
+            shipping.writer.step([Heard(delivery, envelope, spoilt, recalled=True)], START, 0)
+            (letter,) = letters(town, "shipping")
+            with pytest.raises(LetterStaysParked, match="quantity_positive"):
+                await shipping.ask(RetryLetter(letter_id=letter.id))
+            data = msgspec.json.encode(said)
+            await shipping.ask(EditLetter(letter_id=letter.id, data=data))
+            assert town.count("shipping", "shipments") == 1
 
         in_town(scenario)
 

@@ -1,5 +1,6 @@
 """The broker's own store is lost or damaged under load: it is a cache."""
 
+import shutil
 from collections.abc import Callable
 from random import Random
 
@@ -44,6 +45,17 @@ def test_flipped_bytes(seed: int, stack: Stack, prove: Prove) -> None:
             faults.flip_broker_bytes(stack, dice)
         load.until_accepted(200)
     prove(stack, load, injected=3 * faults.FLIPPED_BYTES)
+
+
+def test_files_that_are_deleted_under_a_running_broker(stack: Stack, prove: Prove) -> None:
+    """`up` notices, says so, and starts the broker again without any files."""
+    with Load(stack) as load:
+        load.until_accepted(300)
+        shutil.rmtree(stack.settings.data_dir / "broker")
+        stack.heard.until("broker runs but does not work: its files were deleted while it ran")
+        stack.until_ready()
+        load.until_accepted(300)
+    prove(stack, load, injected=1)
 
 
 def test_damaged_descriptions_of_the_stream_and_its_readers(stack: Stack, prove: Prove) -> None:

@@ -49,6 +49,7 @@ def place(stack: Stack, status: str) -> None:
                 total_amount=100,
                 shipping_address="",
                 status=status,
+                reason="sold out",
                 event_count=0,
                 created_at=NOW,
                 updated_at=NOW,
@@ -67,20 +68,20 @@ def test_an_order_that_was_accepted_and_is_not_there_is_lost(stack: Stack, load:
 
 
 def test_an_order_that_nobody_placed_is_a_phantom(stack: Stack, load: Load) -> None:
-    place(stack, "COMPLETED")
+    place(stack, "CANCELLED_NO_STOCK")
 
     assert judged(stack, load).broken[0] == "I1 1 orders that nobody placed"
 
 
 def test_of_an_order_without_an_answer_nobody_knows(stack: Stack, load: Load) -> None:
-    place(stack, "COMPLETED")
+    place(stack, "CANCELLED_NO_STOCK")
     load.unknown = 1
 
     assert judged(stack, load).phantoms == 0
 
 
 def test_an_order_that_was_there_before_is_no_phantom(stack: Stack, load: Load) -> None:
-    place(stack, "COMPLETED")
+    place(stack, "CANCELLED_NO_STOCK")
 
     assert judge(stack.settings, load, within_seconds=0, before={ORDER}).phantoms == 0
 
@@ -96,7 +97,7 @@ def test_an_order_that_does_not_end_is_not_settled(stack: Stack, load: Load) -> 
 
 
 def test_what_the_audit_finds_breaks_the_promise(stack: Stack, load: Load) -> None:
-    place(stack, "COMPLETED")
+    place(stack, "CANCELLED_NO_STOCK")
     load.accepted.add(ORDER)
 
     assert any(line.startswith(f"I4 {ORDER}") for line in judged(stack, load).broken)

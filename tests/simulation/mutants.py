@@ -485,6 +485,17 @@ def restocked_twice() -> Iterator[None]:
 
 
 @mutant
+def unconfirmed_command_repeated() -> Iterator[None]:
+    """A command whose commit nobody confirmed is carried out again."""
+
+    def mutated(self: Process, command: Any) -> None:
+        pass
+
+    with patch.object(Process, "_command_id", mutated):
+        yield
+
+
+@mutant
 def ledger_tidied() -> Iterator[None]:
     """Restocks are merged into the opening entry, so that the sums stay right."""
     save = InventoryStore.save

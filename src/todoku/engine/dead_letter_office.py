@@ -82,16 +82,18 @@ class Office:
     def decide(self, world: World) -> None:
         """Decide on every case."""
         for case in self.cases:
-            decide = self._work.service.reactions.get(type(case.event))
+            envelope, event = case.envelope, case.event
+            recalled = event.publisher == self._work.service.name
             try:
+                decide = self._work.decision_on(event, envelope.time, recalled=recalled)
                 if decide is not None:
                     self._work.apply(
                         world,
                         decide,
-                        case.event,
-                        heard=case.envelope,
-                        actor=case.envelope.actor,
-                        traceparent=case.envelope.traceparent,
+                        event,
+                        heard=envelope,
+                        actor=envelope.actor,
+                        traceparent=envelope.traceparent,
                     )
             except Exception as error:
                 self._fail(case.ask, case.letter, error)

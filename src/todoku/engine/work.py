@@ -154,7 +154,7 @@ class Work:
     def react(self, world: World, message: Heard) -> None:
         """Decide on an event; one that fails is tried again later, and in the end parked."""
         envelope = message.envelope
-        decide = self._decision_on(message)
+        decide = self.decision_on(message.event, envelope.time, recalled=message.recalled)
         if decide is None:
             # A durable keeps the subjects of the version that made it, and that one reacted to more.
             self._settle(message)
@@ -173,11 +173,13 @@ class Work:
         else:
             self._settle(message)
 
-    def _decision_on(self, message: Heard) -> Decide | None:
-        if not message.recalled:
-            return self.service.reactions.get(type(message.event))
-        recall, time = self.service.recalls[type(message.event)], message.envelope.time
-        return lambda state, event, _: recall(state, event, time)
+    def decision_on(self, event: Event, said_at: datetime, *, recalled: bool) -> Decide | None:
+        """What this service does about an event of others; or about one of its own, for which the
+        time stands still at the instant at which it was said."""
+        if not recalled:
+            return self.service.reactions.get(type(event))
+        recall = self.service.recalls[type(event)]
+        return lambda state, event, _: recall(state, event, said_at)
 
     def attend(self, world: World, due: Due) -> bool:
         """Decide on what is due; whether that went well."""

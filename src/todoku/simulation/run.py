@@ -449,7 +449,7 @@ class _Run:
         self.promise.judge_report(report)
         self.promise.judge_histories()
         self.promise.judge_bookings(self._carrier.answers)
-        self.promise.judge_restocks(self._restocks, most=1)
+        self.promise.judge_restocks(self._restocks)
         sent = [message for _, message in self._poison_sent]
         self.promise.judge_dead_letters(self._poison_owed + sent)
 

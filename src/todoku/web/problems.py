@@ -35,13 +35,6 @@ MALFORMED_REQUEST = ProblemType(
     "host.",
     "Correct what the detail names.",
 )
-HEADERS_TOO_LARGE = ProblemType(
-    "headers-too-large",
-    431,
-    "The headers are too large",
-    "The address and the headers of a request may take 64 KiB together.",
-    "Send fewer or shorter headers.",
-)
 MALFORMED_JSON = ProblemType(
     "malformed-json",
     400,
@@ -175,6 +168,13 @@ INVALID_EDIT = ProblemType(
     "not even the envelope can be read. Nothing was done.",
     "Change what the detail names; /asyncapi.json describes every event.",
 )
+HEADERS_TOO_LARGE = ProblemType(
+    "headers-too-large",
+    431,
+    "The headers are too large",
+    "The address and the headers of a request may take 64 KiB together.",
+    "Send fewer or shorter headers.",
+)
 INTERNAL_ERROR = ProblemType(
     "internal-error",
     500,
@@ -230,11 +230,11 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         LETTER_CLOSED,
         LETTER_STAYS_PARKED,
         BODY_TOO_LARGE,
-        HEADERS_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         INVALID_BODY,
         INVALID_ORDER,
         INVALID_EDIT,
+        HEADERS_TOO_LARGE,
         INTERNAL_ERROR,
         OVERLOADED,
         DATABASE_UNAVAILABLE,
