@@ -82,7 +82,11 @@ def test_a_given_price_is_not_taken_for_the_currency_of_a_price_looked_up() -> N
 
     with pytest.raises(CommandFailed, match="in EUR; are those that you gave, too"):
         typed_order(
-            "alice", items, address=None, currency=None, look_up=lambda name: product(name, 1, "EUR")
+            "alice",
+            items,
+            address=None,
+            currency=None,
+            look_up=lambda name: product(name, 1, "EUR"),
         )
 
 

@@ -66,6 +66,11 @@ def blocks_of(readme: str) -> list[Block]:
     return blocks
 
 
+def _is_set_for_us(name: str) -> bool:
+    """Whether a variable says how these tests run: to a make inside a make, or to todoku."""
+    return name.startswith(("TODOKU_", "MAKE", "MFLAGS"))
+
+
 class Reader:
     """Somebody who does what the page says, in terminals of their own."""
 
@@ -78,7 +83,7 @@ class Reader:
             )
         )
         self._environment = {
-            **{name: value for name, value in os.environ.items() if name[:7] != "TODOKU_"},
+            **{name: value for name, value in os.environ.items() if not _is_set_for_us(name)},
             **{name: str(self._ports[usual]) for name, usual in PORTS.items()},
             "TODOKU_DATA_DIR": str(folder / "data"),
             "TODOKU_CARRIER_DELAY_SECONDS": "0",

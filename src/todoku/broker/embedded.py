@@ -127,10 +127,13 @@ async def ailment(settings: Settings) -> str | None:
     after the disk is well again, until it is restarted. Hence this stores a message. A refusal is an
     answer too, for instance where there is no stream yet.
     """
-    if shutil.disk_usage(_folder(settings)).free < FREE_BYTES_MIN:
-        return (
-            None  # A restart would mend nothing before there is space; the server says so itself.
-        )
+    try:
+        free_bytes = shutil.disk_usage(_folder(settings)).free
+    except FileNotFoundError:
+        return "its files were deleted while it ran"
+    if free_bytes < FREE_BYTES_MIN:
+        # A restart would mend nothing before there is space; the server says so itself.
+        return None
     prefix = f"{settings.subject_prefix}." if settings.subject_prefix else ""
     try:
         async with asyncio.timeout(STORE_SECONDS_MAX):
