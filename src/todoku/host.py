@@ -1,6 +1,7 @@
 """Puts the services together, and runs any one of them."""
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -43,6 +44,9 @@ LOCK_WAIT_SECONDS = 10.0
 """How long a start waits for an earlier process of the same service to let go of its database."""
 
 READER_THREADS = 2
+
+GARBAGE_THRESHOLDS = (50_000, 20, 100)
+"""How much is allocated between two looks for cycles, a generation each: hardly any arise."""
 
 APIS: dict[str, Callable[[Backend], Api]] = {
     "orders": orders_api,
@@ -180,6 +184,7 @@ async def _serve_http(
             timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
         )
     )
+    _collect_less_garbage()
     serving = asyncio.create_task(server.serve())
     failing = asyncio.create_task(process.failed())
     stopping = asyncio.create_task(stop.wait())
@@ -192,6 +197,14 @@ async def _serve_http(
             task.cancel()
     if failing.done() and not failing.cancelled():
         failing.result()
+
+
+def _collect_less_garbage() -> None:
+    """Leave alone what the program itself is made of: looking through it, again and again, for
+    garbage took a seventh of a service's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 class _Server(uvicorn.Server):
