@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Table, delete, insert, text, update
 
-from todoku.audit import SERVICES, Finding, Report, audit
+from todoku.audit import SERVICES, Awaited, Finding, ParkedLetters, Report, audit, orders_named
 from todoku.broker import Delivery
 from todoku.contracts import OrderedItem, decode
 from todoku.database import Database
@@ -129,8 +129,8 @@ class TestInOrder:
         assert system.audit() == Report(
             findings=(),
             orders={"CANCELLED_NO_STOCK": 1, "COMPLETED": 1, "SHIPMENT_FAILED": 1},
-            backlog={},
-            parked={},
+            awaited=(),
+            dead_letters=(),
         )
         assert system.audit().clean
         assert system.audit().settled
@@ -155,10 +155,10 @@ class TestInOrder:
         self, system: System
     ) -> None:
         system.place_unheard(NEW)
-        report = system.audit(NOW)
+        report = system.audit(LATER)
+        assert report.awaited == (Awaited("orders", "inventory", 1, NOW),)
         assert report.backlog == {"orders → inventory": 1}
         assert not report.settled
-        assert report.clean
 
     def test_an_order_that_has_not_ended_is_no_finding_while_it_has_time(
         self, system: System
@@ -174,6 +174,7 @@ class TestInOrder:
         system.place_unheard(NEW)
         system.plant(name, a_letter(system, name, state="PARKED"))
         report = system.audit()
+        assert report.dead_letters == (ParkedLetters(name, 1, (NEW,)),)
         assert report.parked == {name: 1}
         assert report.findings == ()
 
@@ -268,17 +269,17 @@ PLANTED: Final[dict[str, Planted]] = {
     "a reservation without an order": (
         "inventory",
         [a_reservation(GHOST), set_stock(reserved_quantity=1)],
-        {("I1", GHOST, "its stock is RESERVED and its shipment None")},
+        {("I1", GHOST, "does not know it, but its stock is RESERVED")},
     ),
     "a shipment without an order": (
         "shipping",
         [a_shipment(GHOST)],
-        {("I1", GHOST, "its stock is None and its shipment INITIATED")},
+        {("I1", GHOST, "does not know it, but its shipment is INITIATED")},
     ),
     "a deduction without an order": (
         "inventory",
         [a_deduction(GHOST), set_stock(stock_quantity=6)],
-        {("I1", GHOST, "does not know it")},
+        {("I1", GHOST, "does not know it, but the ledger deducts pieces for it")},
     ),
     "a history without its beginning": (
         "orders",
@@ -298,7 +299,7 @@ PLANTED: Final[dict[str, Planted]] = {
         [delete(stock_ledger).where(stock_ledger.c.product_id == "a")],
         {
             ("I2", "a", "8 on hand, but the ledger adds up to 0"),
-            ("I4", COMPLETED, "reserved {'a': 2, 'b': 2} and SHIPPED, but the ledger deducts"),
+            ("I4", COMPLETED, "{'a': 2, 'b': 2} SHIPPED, but the ledger deducts {'b': 2}"),
         },
     ),
     "a reserved piece that nobody has reserved": (
@@ -362,7 +363,7 @@ PLANTED: Final[dict[str, Planted]] = {
         [of_order(reservations, COMPLETED).values(state="RELEASED")],
         {
             ("I4", COMPLETED, "COMPLETED, but its reservation is RELEASED"),
-            ("I4", COMPLETED, "and RELEASED, but the ledger deducts {'a': 2, 'b': 2}"),
+            ("I4", COMPLETED, "RELEASED, but the ledger deducts {'a': 2, 'b': 2}"),
         },
     ),
     "a reservation of which one line has another state": (
@@ -391,12 +392,12 @@ PLANTED: Final[dict[str, Planted]] = {
     "an order without its reservation": (
         "inventory",
         [delete(reservations).where(reservations.c.order_id == NO_STOCK)],
-        {("I4", NO_STOCK, "CANCELLED_NO_STOCK, but its reservation is None")},
+        {("I4", NO_STOCK, "CANCELLED_NO_STOCK, but it has no reservation")},
     ),
     "an order without its shipment": (
         "shipping",
         [delete(shipments).where(shipments.c.order_id == FAILED)],
-        {("I4", FAILED, "SHIPMENT_FAILED, but its shipment is None")},
+        {("I4", FAILED, "SHIPMENT_FAILED, but it has no shipment")},
     ),
     "a shipment that ended otherwise than its order": (
         "shipping",
@@ -415,7 +416,7 @@ PLANTED: Final[dict[str, Planted]] = {
         ],
         {
             ("I4", COMPLETED, "it has 2 shipments"),
-            ("I4", FAILED, "SHIPMENT_FAILED, but its shipment is None"),
+            ("I4", FAILED, "SHIPMENT_FAILED, but it has no shipment"),
         },
     ),
     "a deduction made twice": (
@@ -436,7 +437,7 @@ PLANTED: Final[dict[str, Planted]] = {
     "a deduction for an order whose shipment failed": (
         "inventory",
         [a_deduction(FAILED, quantity=-1), set_stock(stock_quantity=7)],
-        {("I4", FAILED, "and RELEASED, but the ledger deducts {'a': 1}")},
+        {("I4", FAILED, "RELEASED, but the ledger deducts {'a': 1}")},
     ),
     "an order that is stuck": (
         "orders",
@@ -452,6 +453,68 @@ PLANTED: Final[dict[str, Planted]] = {
         },
     ),
 }
+
+
+HANGING: Final[dict[str, tuple[str, list[tuple[str, Any]], str | None]]] = {
+    # How far an order has come that is PENDING or AWAITING_SHIPMENT after its time: its status, what
+    # else is changed, and which service may say again what it knows.
+    "nobody else knows it": ("PENDING", [], "orders"),
+    "it was refused": ("PENDING", [("inventory", a_reservation(NEW, "REFUSED"))], "inventory"),
+    "its stock is reserved": (
+        "AWAITING_SHIPMENT",
+        [("inventory", a_reservation(NEW)), ("inventory", set_stock(reserved_quantity=1))],
+        "inventory",
+    ),
+    "its shipment is open": (
+        "PENDING",
+        [
+            ("inventory", a_reservation(NEW)),
+            ("inventory", set_stock(reserved_quantity=1)),
+            ("shipping", a_shipment(NEW)),
+        ],
+        "shipping",
+    ),
+    # What another decision was built upon is lost: nobody may decide on it anew.
+    "its reservation is lost": ("AWAITING_SHIPMENT", [], None),
+    "its shipment is lost": ("PENDING", [("inventory", a_reservation(NEW, "RELEASED"))], None),
+}
+
+
+@pytest.mark.parametrize("how", HANGING)
+def test_the_service_that_is_furthest_on_may_say_again_what_it_knows_of_an_order_that_hangs(
+    system: System, how: str
+) -> None:
+    status, planted, asked = HANGING[how]
+    system.place_unheard(NEW)
+    system.plant("orders", ending(NEW, status))
+    for name, statement in planted:
+        system.plant(name, statement)
+    findings = system.audit().findings
+    assert {finding.subject for finding in findings} == {NEW}
+    assert [finding.asks for finding in findings if finding.invariant == "I3"] == [asked]
+    assert {finding.asks for finding in findings} - {None} == {asked} - {None}
+    assert any("backup" in finding.advice for finding in findings) == (asked is None)
+
+
+def test_the_last_word_of_shipping_is_asked_for_where_stock_is_reserved_for_an_ended_order(
+    system: System,
+) -> None:
+    system.plant("inventory", of_order(reservations, FAILED).values(state="RESERVED"))
+    assert ("I5", "shipping") in {
+        (finding.invariant, finding.asks) for finding in system.audit().findings
+    }
+
+
+def test_reserved_pieces_that_do_not_add_up_lead_to_the_orders(system: System) -> None:
+    system.plant("inventory", of_order(reservations, FAILED).values(state="RESERVED"))
+    advice = [finding.advice for finding in system.audit().findings if finding.subject == "a"]
+    assert [FAILED in each for each in advice] == [True]
+
+
+def test_a_long_list_of_orders_is_cut() -> None:
+    assert orders_named([]) == "no order"
+    assert orders_named(["1", "2"]) == "1, 2"
+    assert orders_named([str(n) for n in range(7)]) == "0, 1, 2, 3, 4 and 2 more"
 
 
 def matches(finding: Finding, expected: tuple[str, str, str]) -> bool:

@@ -4,13 +4,13 @@ It reads only. Services move one after the other, so what compares two of them i
 that has settled: no outbox row waits. On a live system a finding counts if it is still there later.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, func, select, union
+from sqlalchemy import Connection, func, select, union
 
+from todoku.engine.dead_letters import LetterState
 from todoku.inventory.domain import ReservationState
 from todoku.inventory.store import products, reservations, stock_ledger
 from todoku.orders.domain import OrderStatus
@@ -21,29 +21,66 @@ from todoku.shipping.store import shipments
 
 SERVICES = ("orders", "inventory", "shipping")
 
+_outbox = orders_metadata.tables["outbox"]
+_letters = orders_metadata.tables["dead_letters"]
+"""Alike in every service."""
+
 
 class Finding(msgspec.Struct, frozen=True, order=True):
-    """A broken invariant: which, of what (an order, a product, a service), how, and what to do."""
+    """A broken invariant: which, of what (an order or a product), how, and what to do. `asks` is the
+    service, if there is one, that can say again without harm what somebody has not heard about it."""
 
     invariant: str
     subject: str
     problem: str
     advice: str
+    asks: str | None = None
+
+    @property
+    def about(self) -> tuple[str, str]:
+        """Which invariant is broken of what, whatever the numbers."""
+        return self.invariant, self.subject
+
+
+class Awaited(msgspec.Struct, frozen=True):
+    """Events of a service that wait for a reader's receipt: how many, the oldest since when (UTC)."""
+
+    service: str
+    reader: str
+    events: int
+    since: datetime
+
+
+class ParkedLetters(msgspec.Struct, frozen=True):
+    """A service's dead letters that nobody has seen to yet, and the orders that they are about."""
+
+    service: str
+    letters: int
+    orders: tuple[str, ...]
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an audit saw. `backlog` counts, for each service and reader, the events that wait for a
-    receipt; `parked` counts each service's dead letters."""
+    """What an audit saw."""
 
     findings: tuple[Finding, ...]
     orders: dict[str, int]
-    backlog: dict[str, int]
-    parked: dict[str, int]
+    awaited: tuple[Awaited, ...]
+    dead_letters: tuple[ParkedLetters, ...]
+
+    @property
+    def backlog(self) -> dict[str, int]:
+        """How many events wait for a receipt, by who owes and who is awaited."""
+        return {f"{way.service} → {way.reader}": way.events for way in self.awaited}
+
+    @property
+    def parked(self) -> dict[str, int]:
+        """How many dead letters each service has."""
+        return {parked.service: parked.letters for parked in self.dead_letters}
 
     @property
     def settled(self) -> bool:
         """Whether no event waits for a receipt and every order has ended."""
-        return not self.backlog and all(OrderStatus(status).terminal for status in self.orders)
+        return not self.awaited and all(OrderStatus(status).terminal for status in self.orders)
 
     @property
     def clean(self) -> bool:
@@ -70,11 +107,8 @@ class _OrderSeen(msgspec.Struct):
 def audit(connections: dict[str, Connection], now: datetime, *, overdue_after: timedelta) -> Report:
     """Audit the databases of "orders", "inventory" and "shipping" as they stand."""
     ours, stock, parcels = (connections[name] for name in SERVICES)
-    parked_orders = {
-        order_id
-        for name in SERVICES
-        for order_id in connections[name].scalars(_parked(name, "order_id"))
-    }
+    dead_letters = tuple(_dead_letters(connections))
+    parked_orders = {order_id for parked in dead_letters for order_id in parked.orders}
     findings = [
         *_ledger_findings(stock),
         *(
@@ -90,39 +124,27 @@ def audit(connections: dict[str, Connection], now: datetime, *, overdue_after: t
                 select(orders.c.status, func.count()).group_by(orders.c.status).order_by("status")
             ).all()
         ),
-        backlog=_backlog(connections),
-        parked={
-            name: count
-            for name in SERVICES
-            if (
-                count := connections[name].scalar(
-                    select(func.count()).select_from(_parked(name, "id").subquery())
-                )
-            )
-        },
+        awaited=tuple(_awaited(connections)),
+        dead_letters=dead_letters,
     )
 
 
-def _books(service: str, table: str) -> Any:
-    """One of the engine's tables, which are alike in every service."""
-    return orders_metadata.tables[table]
-
-
-def _parked(service: str, column: str) -> Select[Any]:
-    """A column of the dead letters that nobody has seen to yet."""
-    letters = _books(service, "dead_letters")
-    return select(letters.c[column]).where(letters.c.state == "PARKED")
-
-
-def _backlog(connections: dict[str, Connection]) -> dict[str, int]:
-    backlog: dict[str, int] = {}
+def _dead_letters(connections: dict[str, Connection]) -> Iterator[ParkedLetters]:
+    parked = select(_letters.c.order_id).where(_letters.c.state == LetterState.PARKED.value)
     for name in SERVICES:
-        outbox = _books(name, "outbox")
-        for reader, count in connections[name].execute(
-            select(outbox.c.reader, func.count()).group_by(outbox.c.reader).order_by("reader")
-        ):
-            backlog[f"{name} → {reader}"] = count
-    return backlog
+        if about := connections[name].scalars(parked).all():
+            yield ParkedLetters(name, len(about), tuple(sorted(set(about) - {None})))
+
+
+def _awaited(connections: dict[str, Connection]) -> Iterator[Awaited]:
+    by_reader = (
+        select(_outbox.c.reader, func.count(), func.min(_outbox.c.said_at))
+        .group_by(_outbox.c.reader)
+        .order_by(_outbox.c.reader)
+    )
+    for name in SERVICES:
+        for reader, events, since in connections[name].execute(by_reader):
+            yield Awaited(name, reader, events, since)
 
 
 def _ledger_findings(stock: Connection) -> Iterator[Finding]:
@@ -167,7 +189,7 @@ def _ledger_findings(stock: Connection) -> Iterator[Finding]:
                 "I2",
                 product_id,
                 f"{reserved} reserved, but live reservations add up to {live}",
-                "Look at this product's reservations and the orders they belong to.",
+                _reserved_for(stock, product_id),
             )
         if not 0 <= reserved <= on_hand:
             yield Finding(
@@ -176,6 +198,32 @@ def _ledger_findings(stock: Connection) -> Iterator[Finding]:
                 f"{on_hand} on hand and {reserved} reserved: more is promised than is there",
                 "Restock it before its parcels are due.",
             )
+
+
+ORDERS_NAMED_MAX = 5
+
+
+def _reserved_for(stock: Connection, product_id: str) -> str:
+    """Which orders a product is reserved for, to be looked at by a person."""
+    found = stock.scalars(
+        select(reservations.c.order_id)
+        .where(
+            reservations.c.product_id == product_id,
+            reservations.c.state == ReservationState.RESERVED.value,
+        )
+        .order_by(reservations.c.order_id)
+    ).all()
+    return (
+        f"It is reserved for {orders_named(found)}: look at each with `todoku order show`, and look "
+        "who else writes to the database."
+    )
+
+
+def orders_named(order_ids: Sequence[str]) -> str:
+    """Orders in a line: the first few by their ids."""
+    named = ", ".join(order_ids[:ORDERS_NAMED_MAX])
+    more = len(order_ids) - ORDERS_NAMED_MAX
+    return (f"{named} and {more:,} more" if more > 0 else named) or "no order"
 
 
 def _orders_seen(ours: Connection, stock: Connection, parcels: Connection) -> Iterator[_OrderSeen]:
@@ -246,13 +294,7 @@ def _order_findings(
     seen: _OrderSeen, overdue: datetime, parked_orders: set[str]
 ) -> Iterable[Finding]:
     if seen.status is None:
-        yield Finding(
-            "I1",
-            seen.order_id,
-            f"the orders service does not know it, but its stock is {seen.reservation} "
-            f"and its shipment {seen.shipment}",
-            "The orders database is older than the others: was a backup restored?",
-        )
+        yield Finding("I1", seen.order_id, _known_elsewhere(seen), RESTORED)
         return
     if not seen.said_created:
         yield Finding(
@@ -282,48 +324,120 @@ def _order_findings(
             f"it has {seen.shipments} shipments",
             "Ask the carrier which of them it has, and stop the others.",
         )
-    if not seen.status.terminal:
+    if seen.status.terminal:
+        yield from _ending_findings(seen)
+    else:
+        yield from _missing_findings(seen)
         if seen.order_id not in parked_orders and (seen.created_at or overdue) < overdue:
-            yield Finding(
-                "I3",
-                seen.order_id,
-                f"still {seen.status} after its time",
-                "See which event it waits for: GET /orders/{id}/events; is that service running?",
-            )
-        return
-    yield from _ending_findings(seen)
+            yield _overdue_finding(seen)
+
+
+RESTORED = (
+    "A database was restored from a backup that is older than the others, and the stream no longer "
+    "held what it lacks: restore a newer backup, or enter what is missing from your own records."
+)
+
+
+def _known_elsewhere(seen: _OrderSeen) -> str:
+    known = [
+        f"its stock is {seen.reservation}" if seen.reservation else "",
+        "the ledger deducts pieces for it" if seen.deducted and not seen.reservation else "",
+        f"its shipment is {seen.shipment}" if seen.shipment else "",
+    ]
+    return f"the orders service does not know it, but {' and '.join(filter(None, known))}"
+
+
+def _missing_findings(seen: _OrderSeen) -> Iterable[Finding]:
+    """What others have built upon must be there, also while the order is on its way."""
+    promised = seen.shipment is not None or seen.status is OrderStatus.AWAITING_SHIPMENT
+    if seen.reservation is None and promised:
+        shipment = f"its shipment is {seen.shipment}" if seen.shipment else f"it is {seen.status}"
+        yield Finding("I4", seen.order_id, f"{shipment}, but nothing is reserved for it", RESTORED)
+    left = seen.reservation in (ReservationState.SHIPPED, ReservationState.RELEASED)
+    if seen.shipment is None and left:
+        yield Finding(
+            "I4",
+            seen.order_id,
+            f"its reservation is {seen.reservation}, but it has no shipment",
+            RESTORED,
+        )
+
+
+def _overdue_finding(seen: _OrderSeen) -> Finding:
+    """The service that is furthest on may say again what it knows. An earlier one must not: where a
+    later decision was lost, it would be made anew, on other grounds."""
+    asks, advice = None, "See what else is found about it, and repair that first."
+    if seen.shipment in (ShipmentStatus.INITIATED, ShipmentStatus.BOOKING):
+        asks = "shipping"
+        advice = (
+            "Its carrier has not given a clear answer: see "
+            f"`todoku shipment list --order {seen.order_id}` and shipping's log."
+        )
+    elif seen.shipment is not None:
+        asks, advice = "shipping", _unheard("orders", "how its shipment ended")
+    elif seen.reservation is ReservationState.REFUSED:
+        asks, advice = "inventory", _unheard("orders", "that there was too little stock")
+    elif seen.reservation is ReservationState.RESERVED:
+        asks, advice = "inventory", _unheard("shipping", "that its stock is reserved")
+    elif seen.reservation is None and seen.status is OrderStatus.PENDING:
+        asks, advice = "orders", _unheard("inventory", "of it")
+    return Finding("I3", seen.order_id, f"still {seen.status} after its time", advice, asks)
+
+
+def _unheard(reader: str, what: str) -> str:
+    return (
+        f"The {reader} service has not heard {what}. See with `todoku doctor` that it runs; if it "
+        "does, have it said again: `todoku verify --repair`."
+    )
 
 
 def _ending_findings(seen: _OrderSeen) -> Iterable[Finding]:
     assert seen.status is not None
     reservation, shipment = _ENDINGS[seen.status]
     if seen.reservation is ReservationState.RESERVED:
+        ended = seen.shipment in (ShipmentStatus.COMPLETED, ShipmentStatus.FAILED)
         yield Finding(
             "I5",
             seen.order_id,
             f"the order is {seen.status}, but stock is still reserved for it",
-            "The event that ends it has not reached the inventory: is that service running?",
+            _unheard("inventory", "how its shipment ended") if ended else RESTORED,
+            "shipping" if ended else None,
         )
     elif seen.reservation is not reservation:
+        what = (
+            f"its reservation is {seen.reservation}"
+            if seen.reservation
+            else "it has no reservation"
+        )
         yield Finding(
             "I4",
             seen.order_id,
-            f"the order is {seen.status}, but its reservation is {seen.reservation}",
-            "Compare the order's history with the inventory's log.",
+            f"the order is {seen.status}, but {what}",
+            "Compare `todoku order show` with the inventory's log."
+            if seen.reservation
+            else RESTORED,
         )
     if seen.shipment is not shipment:
+        what = f"its shipment is {seen.shipment}" if seen.shipment else "it has no shipment"
         yield Finding(
             "I4",
             seen.order_id,
-            f"the order is {seen.status}, but its shipment is {seen.shipment}",
-            "Compare the order's history with the shipping service's log.",
+            f"the order is {seen.status}, but {what}",
+            "Compare `todoku order show` with shipping's log." if seen.shipment else RESTORED,
         )
     expected = seen.reserved if seen.reservation is ReservationState.SHIPPED else ()
     if seen.deducted != expected:
         yield Finding(
             "I4",
             seen.order_id,
-            f"reserved {dict(seen.reserved)} and {seen.reservation}, "
-            f"but the ledger deducts {dict(seen.deducted)}",
-            "Count the shelf, and correct it through the ledger.",
+            _wrong_deduction(seen),
+            "Count the shelf, and compare with the ledger's entries for these products.",
         )
+
+
+def _wrong_deduction(seen: _OrderSeen) -> str:
+    reserved = (
+        f"{dict(seen.reserved)} {seen.reservation}" if seen.reservation else "nothing reserved"
+    )
+    deducted = f"deducts {dict(seen.deducted)}" if seen.deducted else "deducts nothing"
+    return f"{reserved}, but the ledger {deducted}"

@@ -152,7 +152,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 172_800.0
 
     batch_messages_max: Annotated[
-        Count, Meta(description="The most messages and commands in one transaction.")
+        int,
+        Meta(
+            # Commands, messages and receipts each have a third of it.
+            ge=3,
+            le=1_000_000,
+            description="The most messages and commands in one transaction.",
+        ),
     ] = 500
     mailbox_commands_max: Annotated[
         Count, Meta(description="The most HTTP commands that wait before more are refused.")

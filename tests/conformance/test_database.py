@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -22,6 +23,8 @@ from sqlalchemy import (
     Engine,
     MetaData,
     Text,
+    bindparam,
+    delete,
     func,
     insert,
     inspect,
@@ -39,6 +42,7 @@ from todoku.database import (
     DatabaseUnavailable,
     DatabaseUnsuitable,
     Integer64,
+    Many,
     SchemaMismatch,
     Timestamp,
     current_revision,
@@ -56,6 +60,7 @@ from todoku.database import (
 SERVICE = "example_service"
 EXAMPLE = Path(__file__).parent / SERVICE
 PATIENCE_SECONDS = 60
+KEYED = ACCOUNTS.c.name == bindparam("key")
 INSTANTS = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.timezones())
 
 
@@ -595,6 +600,27 @@ class TestStatements:
             columns = ACCOUNTS.c.name, ACCOUNTS.c.balance, ACCOUNTS.c.note
             found = connection.execute(select(*columns)).all()
         assert sorted(found) == [("a", 2, None), ("b", 2, "new")]
+
+    @pytest.mark.parametrize(
+        ("statement", "rows", "left"),
+        [
+            (delete(ACCOUNTS).where(KEYED), [{"key": "ab"}, {"key": "c"}], ["d"]),
+            (
+                update(ACCOUNTS).where(KEYED).values(name=bindparam("new")),
+                [{"key": "ab", "new": "e"}, {"key": "c", "new": "f"}],
+                ["d", "e", "f"],
+            ),
+        ],
+    )
+    def test_a_statement_is_run_for_many_rows_however_many_values_they_have(
+        self, any_database: Database, statement: Any, rows: list[dict[str, str]], left: list[str]
+    ) -> None:
+        deposit(any_database, "ab", "c", "d")
+        run = Many(statement)
+        with any_database.transaction() as connection:
+            run(connection, rows)
+            run(connection, [])
+        assert names(any_database) == left
 
 
 class TestInMemory:

@@ -38,7 +38,7 @@ from todoku.database import (
     migrate,
     schema_differences,
 )
-from todoku.engine import Due, Topology
+from todoku.engine import Due, Memory, Topology
 from todoku.engine.messages import Asked, Heard
 from todoku.engine.writer import Outcome, Writer
 from todoku.host import assemble
@@ -147,7 +147,7 @@ class TestSchema:
 
 def apply(store: Any, connection: Connection, decide: Any, subject: Any, now: datetime) -> Any:
     """Load, decide and save, as the engine does for a batch of one; the events that were said."""
-    world = store.load(connection, [subject])
+    world = store.load(connection, [subject], Memory(0))
     state, said = decide(world.view(subject), subject, now)
     world.put(subject, state)
     for event in said:
@@ -180,7 +180,7 @@ class TestOrders:
         expected, _ = place_order(None, command, NOW)
         with databases["orders"].transaction() as connection:
             assert find_order(connection, command.order_id) == expected
-            assert OrdersStore().load(connection, [command]).view(command) == expected
+            assert OrdersStore().load(connection, [command], Memory(0)).view(command) == expected
             assert find_order(connection, new_order()) is None
 
     def test_what_changes_an_order_is_kept_and_its_history_tells_of_it(
@@ -300,7 +300,7 @@ class TestInventory:
             event = self.created((a, 3), (b, 1))
             apply(self.store, connection, reserve_stock, event, NOW)
         with databases["inventory"].transaction() as connection:
-            world = self.store.load(connection, [event])
+            world = self.store.load(connection, [event], Memory(0))
             expected, _ = reserve_stock(
                 msgspec.structs.replace(world.view(event), reservation=None), event, NOW
             )
@@ -321,7 +321,7 @@ class TestInventory:
             )
             apply(self.store, connection, deduct_stock if shipped else release_stock, word, LATER)
         with databases["inventory"].transaction() as connection:
-            stock = self.store.load(connection, [word]).view(word)
+            stock = self.store.load(connection, [word], Memory(0)).view(word)
             assert stock.reservation is not None
             assert (stock.reservation.state, stock.reservation.updated_at) == (ending, LATER)
             assert {key: (p.on_hand, p.reserved) for key, p in stock.products.items()} == (
@@ -336,7 +336,7 @@ class TestInventory:
             event = self.created((self.product(connection, 1), 1), ("ghost", 2))
             apply(self.store, connection, reserve_stock, event, NOW)
         with databases["inventory"].transaction() as connection:
-            stock = self.store.load(connection, [event]).view(event)
+            stock = self.store.load(connection, [event], Memory(0)).view(event)
         assert stock.reservation is not None
         assert stock.reservation.state is ReservationState.REFUSED
         assert {line.product_id for line in stock.reservation.lines} == set(stock.products) | {
@@ -347,7 +347,7 @@ class TestInventory:
         """Databases bound the number of parameters: PostgreSQL's driver to 65,535."""
         events = [self.created(*((f"p{n}-{k}", 1) for k in range(1_000))) for n in range(66)]
         with databases["inventory"].transaction() as connection:
-            world = self.store.load(connection, events)
+            world = self.store.load(connection, events, Memory(0))
             assert world.view(events[0]).products == {}
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from todoku.broker import Delivery
 from todoku.contracts import Envelope, Event, fact_id, seal
 from todoku.database import Database, Integer64, Timestamp, table, upsert
-from todoku.engine import Agenda, Due, EngineTables, Service, Topology
+from todoku.engine import Agenda, Due, EngineTables, Memory, Service, Topology
 from todoku.engine.messages import Asked, Heard
 from todoku.engine.work import Outcome
 from todoku.engine.writer import Writer
@@ -159,15 +159,21 @@ class BankWorld:
     def record(self, envelope: Envelope) -> None:
         self.recorded.append(envelope)
 
+    def keep(self, memory: Memory) -> None:
+        memory.keep("accounts", self.after)
+
 
 class BankStore:
     metadata = metadata
     tables = EngineTables(metadata)
 
-    def load(self, connection: Connection, subjects: Sequence[Any]) -> BankWorld:
-        ids = sorted({_key(subject) for subject in subjects})
-        rows = connection.execute(_load.with_for_update(), {"ids": ids})
-        return BankWorld({row.id: Account(**row._mapping) for row in rows})
+    def load(self, connection: Connection, subjects: Sequence[Any], memory: Memory) -> BankWorld:
+        ids = {_key(subject) for subject in subjects}
+        found = memory.recall("accounts", ids)
+        if missing := sorted(ids - found.keys()):
+            rows = connection.execute(_load.with_for_update(), {"ids": missing})
+            found |= {row.id: Account(**row._mapping) for row in rows}
+        return BankWorld(found)
 
     def save(self, connection: Connection, world: BankWorld, now: datetime) -> None:
         changed = [a for key, a in world.after.items() if a is not world.before.get(key)]

@@ -552,6 +552,15 @@ class TestADatabaseThatIsAway:
         assert outcome.acks == [paid(1, 7).delivery]
         assert outcome.said == []
 
+    def test_what_was_remembered_before_such_a_commit_is_not_believed(self) -> None:
+        branch, faults = self.branch()
+        branch.open(1, balance=10, fee=3, due_at=NOW)
+        faults.append("after")
+        with pytest.raises(DatabaseUnavailable):
+            branch.step(paid(1, 5))
+        branch.step(room=1)
+        assert branch.balances() == {account_id(1): 12}
+
     def test_the_position_takes_in_what_was_committed_unnoticed(self) -> None:
         """Else what it said would share its positions with what is said next, and never be sent."""
         branch, faults = self.branch()

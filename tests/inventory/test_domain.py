@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -41,6 +42,7 @@ from todoku.inventory.domain import (
     release_stock,
     reserve_stock,
     restock,
+    retell_reservation,
     set_product,
 )
 from todoku.inventory.store import InventoryWorld
@@ -116,6 +118,7 @@ class TestReserving:
             state=ReservationState.RESERVED,
             created_at=LATER,
             updated_at=LATER,
+            shipping_address="1-1 Chiyoda",
         )
         assert said == [
             StockReservedEvent(
@@ -208,6 +211,44 @@ def end(before: Stock, event: Event) -> Stock:
     after, said = DECIDE[type(event)](before, event, LATER)  # type: ignore[index,operator]
     assert said == []
     return after
+
+
+class TestSayingAgain:
+    def test_what_is_reserved_is_said_again_as_it_was_with_the_address(self) -> None:
+        after, (said,) = reserve_stock(stock(product()), created(("prod001", 3)), NOW)
+        assert retell_reservation(after) == [(said, NOW)]
+
+    def test_a_refusal_names_what_was_asked_for_and_never_as_much_as_that(self) -> None:
+        lines = (Line("prod001", 3), Line("none", 1))
+        refused = reservation(ReservationState.REFUSED, *lines)
+        for on_hand in (1, 10):
+            here = stock(product(on_hand=on_hand), reservation=refused)
+            ((said, said_at),) = retell_reservation(here)
+            assert said == StockReservationFailedEvent(
+                order_id=ORDER_ID,
+                reason="insufficient stock",
+                failed_items=(
+                    FailedItem(
+                        product_id="prod001",
+                        requested_quantity=3,
+                        available_quantity=min(on_hand, 2),
+                    ),
+                    FailedItem(product_id="none", requested_quantity=1, available_quantity=0),
+                ),
+            )
+            assert said_at == NOW
+
+    @pytest.mark.parametrize("state", [ReservationState.SHIPPED, ReservationState.RELEASED])
+    def test_what_has_ended_is_not_shipped_again(self, state: ReservationState) -> None:
+        ended = msgspec.structs.replace(reservation(state), shipping_address="1-1 Chiyoda")
+        assert retell_reservation(stock(product(), reservation=ended)) == []
+
+    def test_a_reservation_from_before_addresses_were_kept_sends_no_parcel_to_nowhere(self) -> None:
+        here = stock(product(reserved=3), reservation=reservation(ReservationState.RESERVED))
+        assert retell_reservation(here) == []
+
+    def test_of_an_order_that_is_not_here_nothing_is_said(self) -> None:
+        assert retell_reservation(stock(product())) == []
 
 
 class TestEnding:

@@ -36,6 +36,7 @@ from todoku.orders.domain import (
     note_closed,
     note_parked,
     place_order,
+    retell_order,
 )
 from todoku.orders.service import orders
 
@@ -43,6 +44,7 @@ ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
 NOW: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER: Final = NOW + timedelta(seconds=7)
+LATER_STILL: Final = LATER + timedelta(seconds=7)
 
 RESERVED = StockReservedEvent(
     order_id=ORDER_ID, items=(ReservedItem(product_id="prod001", quantity=2),)
@@ -215,6 +217,21 @@ def cells(*outcomes: str) -> list[object]:
     ]
 
 
+class TestSayingAgain:
+    def test_while_nobody_has_decided_on_it_that_it_was_accepted_is_said_as_it_was(self) -> None:
+        order, (said,) = place_order(None, wish(item()), NOW)
+        assert retell_order(order) == [(said, NOW)]
+
+    @pytest.mark.parametrize("status", set(OrderStatus) - {OrderStatus.PENDING})
+    def test_what_others_have_built_upon_is_not_put_up_for_decision_again(
+        self, status: OrderStatus
+    ) -> None:
+        assert retell_order(order_that_is(status)) == []
+
+    def test_of_an_order_that_is_not_here_nothing_is_said(self) -> None:
+        assert retell_order(None) == []
+
+
 class TestFollowing:
     def test_the_matrix_names_every_status_and_every_event(self) -> None:
         assert set(MATRIX) == set(OrderStatus)
@@ -238,7 +255,9 @@ class TestFollowing:
         self, status: OrderStatus, event: Event, _: str
     ) -> None:
         order = order_that_is(status)
-        assert react(order, event) == msgspec.structs.replace(order, shipment_id=SHIPMENT_ID)
+        noted = react(order, event)
+        assert noted == msgspec.structs.replace(order, shipment_id=SHIPMENT_ID, updated_at=LATER)
+        assert react(noted, event, now=LATER_STILL) is noted, "the same shipment is no news"
 
     @pytest.mark.parametrize(("status", "event", "_"), cells(CONTRADICTION))
     def test_an_event_that_excludes_what_was_heard_is_refused(

@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy import delete
 
 from todoku.contracts import Event, OrderCreatedEvent, ShipmentCompletedEvent, ShipmentFailedEvent
+from todoku.engine.memory import Memory
 from todoku.engine.messages import Heard
 from todoku.engine.process import Process, ReceiptMessage
 from todoku.engine.relay import Relay
@@ -249,6 +250,17 @@ def lost_commit_answer_believed() -> Iterator[None]:
         return 0
 
     with patch.object(Outbox, "last_position", mutated):
+        yield
+
+
+@mutant
+def memory_believed() -> Iterator[None]:
+    """After a commit whose answer was lost, what was remembered before it is taken for the state."""
+
+    def mutated(self: Memory) -> None:
+        pass
+
+    with patch.object(Memory, "forget", mutated):
         yield
 
 

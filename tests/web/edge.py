@@ -46,6 +46,9 @@ class RecordingProcess:
         answer = self._answer(command)
         return await answer if hasattr(answer, "__await__") else answer
 
+    def send_again(self) -> None:
+        """Nothing is owed here."""
+
 
 def empty_database(metadata: MetaData) -> Database:
     """A database in memory with these tables."""

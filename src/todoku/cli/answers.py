@@ -128,6 +128,20 @@ class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     last_at: datetime
 
 
+class SaidAgain(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a service has said again about an order."""
+
+    order_id: str
+    event_types: tuple[str, ...]
+
+
+class SentAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service sends again: so many awaited receipts' worth, or about these orders."""
+
+    owed: int
+    orders: tuple[SaidAgain, ...]
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A part of a list, each item kept as the service wrote it."""
 

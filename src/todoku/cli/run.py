@@ -9,6 +9,7 @@ from todoku.cli.claims import Port, make_data_folder, require_free
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
+from todoku.cli.output import say
 from todoku.cli.signals import on_stop_signals
 from todoku.settings import SETTINGS, ServiceName, Settings, SettingsInvalid
 
@@ -38,15 +39,30 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
 
     from todoku import host
     from todoku.broker.port import BrokerUnsuitable
-    from todoku.database.errors import DatabaseError
+    from todoku.cli.databases import user_of
+    from todoku.database import DatabaseError
 
+    if user := user_of(settings.database(service)):
+        say(f"{service}: its database is in use by {user}; waiting {host.LOCK_WAIT_SECONDS:g} s")
     try:
         uvloop.run(_serve(host.serve, service, settings))
     except SettingsInvalid as invalid:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
     except (BrokerUnsuitable, DatabaseError) as error:
-        raise CommandFailed(f"{service}: {error}", exit_code=ExitCode.CANNOT_START) from error
+        raise CommandFailed(f"{service}: {error}", exit_code=_exit_code(error)) from error
     return ExitCode.OK
+
+
+def _exit_code(error: Exception) -> ExitCode:
+    from todoku.database import DatabaseInUse, DatabaseUnavailable
+
+    match error:
+        case DatabaseInUse():
+            return ExitCode.IN_USE
+        case DatabaseUnavailable():
+            return ExitCode.BUSY  # It is out of reach just now, and the next start may find it.
+        case _:
+            return ExitCode.CANNOT_START
 
 
 async def _serve(

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -36,7 +36,8 @@ class Program(msgspec.Struct, frozen=True):
 
     `argv[0]` is an absolute path. `is_ready` asks once whether it serves, and takes no longer than
     a second or two. `prepare` is called before each start. From when it is ready on, the `checkup`
-    is made.
+    is made. Until it is ready for the first time, an exit code among `final_codes` says that it
+    would never be.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Program(msgspec.Struct, frozen=True):
     is_ready: Callable[[], Awaitable[bool]]
     prepare: Callable[[], None] = lambda: None
     checkup: Checkup | None = None
+    final_codes: Collection[int] = ()
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -116,11 +118,20 @@ class Supervisor:
         for keeper in self.keepers:
             await keeper.ready.wait()
 
+    @property
+    def final_code(self) -> int | None:
+        """The exit code with which a program ended for good, if one did."""
+        codes = (keeper.final_code for keeper in self.keepers)
+        return next((code for code in codes if code is not None), None)
+
     async def run(self, stop: asyncio.Event) -> bool:
-        """Keep the programs running until `stop`; return whether all then ended unforced."""
+        """Keep the programs running until `stop`; return whether all then ended unforced.
+
+        `stop` is set from here when one of them has ended for good.
+        """
         async with asyncio.TaskGroup() as lives:
             for keeper in self.keepers:
-                lives.create_task(keeper.keep())
+                lives.create_task(keeper.keep(give_up=stop.set))
             await stop.wait()
             for stage in reversed(self._stages):
                 await asyncio.gather(*(keeper.stop() for keeper in stage))
@@ -150,6 +161,8 @@ class Keeper:
         self.forced = False
         """Whether it had to be killed because it did not stop in time."""
         self.ready = asyncio.Event()
+        self.final_code: int | None = None
+        """The exit code with which it ended for good."""
         self._program = program
         self._grace_seconds = grace_seconds
         self._hurry = hurry
@@ -157,15 +170,19 @@ class Keeper:
         self._show = show
         self._backoff = backoff
         self._short_lives = 0
+        self._has_served = False
+        self._last_words = b""
         self._needs_remedy = False
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
 
-    async def keep(self) -> None:
-        """Go on until stopped."""
-        while not self._stopping.is_set():
+    async def keep(self, *, give_up: Callable[[], None]) -> None:
+        """Go on until stopped, or until it is of no use to go on; then `give_up`."""
+        while not self._stopping.is_set() and self.final_code is None:
             await self.live_once()
         self._stopped.set()
+        if self.final_code is not None:
+            give_up()
 
     async def stop(self) -> None:
         """Ask the program to end, and wait until it has."""
@@ -177,6 +194,10 @@ class Keeper:
         born = asyncio.get_running_loop().time()
         end = await self._live()
         if self._stopping.is_set():
+            return
+        if self.final_code is not None:
+            last_words = self._last_words.decode(errors="replace")
+            self._say(f"{self.name} {end}, and would again; it said last: {last_words}")
             return
         lived_seconds = asyncio.get_running_loop().time() - born
         self._short_lives = self._backoff.short_lives(self._short_lives, lived_seconds)
@@ -203,6 +224,8 @@ class Keeper:
             output.cancel()
         self.ready.clear()
         self.pid = None
+        if not self._has_served and process.returncode in self._program.final_codes:
+            self.final_code = process.returncode
         return _end_of(process)
 
     async def _start(self) -> asyncio.subprocess.Process:
@@ -248,6 +271,7 @@ class Keeper:
         while not await self._program.is_ready():  # noqa: ASYNC110 - in another process
             await asyncio.sleep(READY_POLL_SECONDS)
         self.ready.set()
+        self._has_served = True
         if self._short_lives:
             took_seconds = asyncio.get_running_loop().time() - begun
             self._say(f"{self.name} is ready again, after {took_seconds:.1f} s")
@@ -272,6 +296,7 @@ class Keeper:
     async def _show_output(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for line in _lines(process.stdout):
+            self._last_words = line
             self._show(self.name, line)
 
 

@@ -87,6 +87,8 @@ async def _keep_up(
         clean = await supervisor.run(stop)
         await farewell
     voice.say("stopped")
+    if supervisor.final_code is not None:
+        return ExitCode(supervisor.final_code)
     return ExitCode.OK if clean else ExitCode.FAILED
 
 
@@ -115,6 +117,7 @@ def _service(name: ServiceName, settings: Settings, environment: Mapping[str, st
         argv=(sys.executable, "-m", "todoku", "run", name),
         environment=environment,
         is_ready=functools.partial(is_ready, settings.own_host, settings.port(name)),
+        final_codes=(ExitCode.USAGE, ExitCode.CANNOT_START, ExitCode.IN_USE),
     )
 
 

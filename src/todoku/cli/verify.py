@@ -1,6 +1,8 @@
 """`todoku verify`: hold the databases against the promise."""
 
 import time
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -8,10 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import Parameter
 
+from todoku.cli.answers import SentAgain
+from todoku.cli.client import client
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.settings import SERVICES, Settings
+from todoku.cli.options import Json
+from todoku.cli.output import say
+from todoku.cli.words import age, printable
+from todoku.settings import SERVICES, ServiceName, Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -20,12 +27,27 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_SECONDS = 0.5
 
+SECONDS_MAX = 10**9
+"""Some thirty years."""
+
+ORDERS_MAX = 200
+"""About how many orders a service is asked at once."""
+
+
+def _is_a_time(_: type, seconds: float) -> None:
+    if not 0 <= seconds <= SECONDS_MAX:
+        raise ValueError(f"Must be from 0 to {SECONDS_MAX:,}.")
+
+
+Seconds = Annotated[float, Parameter(validator=_is_a_time)]
+
 
 def verify(
     *,
-    grace_seconds: float = 10.0,
-    overdue_seconds: float = 300.0,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    grace_seconds: Seconds = 10.0,
+    overdue_seconds: Seconds = 300.0,
+    repair: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    json: Json = False,
     flags: Flags = None,
 ) -> ExitCode:
     """Hold the databases against the promise, and print what breaks it.
@@ -37,6 +59,7 @@ def verify(
     For example:
 
         todoku verify
+        todoku verify --repair
         todoku verify --overdue-seconds 3600 --json | jq .findings
 
     Parameters
@@ -45,25 +68,80 @@ def verify(
         How long a finding must last to count.
     overdue_seconds
         How old an order may be before it should have ended.
+    repair
+        Ask the running services to send again what somebody seems not to have heard, then look
+        once more. Nothing is edited.
     json
         Print one JSON object.
     """
     settings = settings_from(flags).settings
-    report = _lasting(settings, grace_seconds, timedelta(seconds=overdue_seconds))
-    print(_as_json(report) if json else _as_text(report))
+    overdue_after = timedelta(seconds=overdue_seconds)
+    report = _lasting(settings, grace_seconds, overdue_after)
+    if repair and _repair(settings, report, timedelta(seconds=grace_seconds)):
+        report = _lasting(settings, grace_seconds, overdue_after)
+    print(_as_json(report) if json else "\n".join(_as_text(report)))
     return ExitCode.OK if report.clean else ExitCode.FAILED
 
 
 def _lasting(settings: Settings, grace_seconds: float, overdue_after: timedelta) -> "Report":
-    """The report, with only those findings that were there all the time."""
+    """The report, with only those findings whose like was there all the time: on a running system
+    the numbers in them change."""
     report = _audit(settings, overdue_after)
-    lasting = set(report.findings)
+    lasting = {finding.about for finding in report.findings}
     patience_ends = time.monotonic() + grace_seconds
     while lasting and time.monotonic() < patience_ends:
         time.sleep(LOOK_AGAIN_SECONDS)
         report = _audit(settings, overdue_after)
-        lasting &= set(report.findings)
-    return msgspec.structs.replace(report, findings=tuple(sorted(lasting)))
+        lasting &= {finding.about for finding in report.findings}
+    findings = tuple(finding for finding in report.findings if finding.about in lasting)
+    return msgspec.structs.replace(report, findings=findings)
+
+
+def _repair(settings: Settings, report: "Report", grace: timedelta) -> bool:
+    """Have said again what somebody seems not to have heard; whether anything was. Raises
+    `CommandFailed` where a service does not answer."""
+    asked = list(_wanted(report, datetime.now(UTC) - grace))
+    for service, order_ids in asked:
+        _ask(settings, service, order_ids)
+    if not asked:
+        say("nothing to repair by sending it again")
+    return bool(asked)
+
+
+def _wanted(
+    report: "Report", overdue: datetime
+) -> Iterator[tuple[ServiceName, tuple[str, ...] | None]]:
+    """Which service is to say again what about these orders, or, without orders, all that it owes."""
+    for service in SERVICES:
+        about = sorted({each.subject for each in report.findings if each.asks == service})
+        for first in range(0, len(about), ORDERS_MAX):
+            yield service, tuple(about[first : first + ORDERS_MAX])
+        if any(way.service == service and way.since < overdue for way in report.awaited):
+            yield service, None
+
+
+def _ask(settings: Settings, service: ServiceName, order_ids: tuple[str, ...] | None) -> None:
+    keeper = client(service, None, settings)
+    body = msgspec.json.encode({} if order_ids is None else {"orderIds": order_ids})
+    try:
+        answer = keeper.send(
+            "POST", "/events/send-again", body, find_out="It may be asked for again."
+        )
+    except CommandFailed as failure:
+        if failure.exit_code is not ExitCode.UNREACHABLE:
+            raise
+        reason = str(failure).removeprefix("todoku: ")
+        raise CommandFailed(
+            f"--repair asks the services themselves, so they must run: start `todoku up`. {reason}",
+            exit_code=ExitCode.UNREACHABLE,
+        ) from failure
+    sent = keeper.read(answer, SentAgain)
+    if order_ids is None:
+        say(f"{service} sends again all that it owes: receipts awaited: {sent.owed:,}")
+        return
+    said = Counter(name for order in sent.orders for name in order.event_types)
+    what = ", ".join(f"{printable(name)} ×{count:,}" for name, count in sorted(said.items()))
+    say(f"{service} says again about {len(order_ids):,} of the orders: {what or 'nothing'}")
 
 
 def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
@@ -95,16 +173,27 @@ def _as_json(report: "Report") -> str:
     return msgspec.json.format(msgspec.json.encode(told)).decode()
 
 
-def _as_text(report: "Report") -> str:
-    lines = [f"{count:>9} orders {status}" for status, count in report.orders.items()]
-    lines += [f"{count:>9} receipts awaited, {way}" for way, count in report.backlog.items()]
-    lines += [f"{count:>9} dead letters at {name}" for name, count in report.parked.items()]
+def _as_text(report: "Report") -> Iterator[str]:
+    from todoku.audit import orders_named
+
+    for status, count in report.orders.items():
+        yield f"{count:>9,} orders {status}"
+    now = datetime.now(UTC)
+    for way in report.awaited:
+        yield (
+            f"{way.events:>9,} receipts of {way.reader} awaited by {way.service}, "
+            f"the longest for {age(way.since, now)}"
+        )
+    if report.awaited:
+        yield f"{'':9} They are sent again by themselves: see with `todoku doctor` that all runs."
+    for parked in report.dead_letters:
+        yield (
+            f"{parked.letters:>9,} dead letters at {parked.service}, "
+            f"about {printable(orders_named(parked.orders))}"
+        )
+        yield f"{'':9} See to them: `todoku dead list --service {parked.service}`."
     for finding in report.findings:
-        lines += [
-            f"{finding.invariant}  {finding.subject}: {finding.problem}",
-            f"    {finding.advice}",
-        ]
-    lines.append(
-        f"{len(report.findings)} broken promises" if report.findings else "clean: nothing is broken"
-    )
-    return "\n".join(lines)
+        yield f"{finding.invariant}  {printable(finding.subject)}: {printable(finding.problem)}"
+        yield f"    {printable(finding.advice)}"
+    broken = len(report.findings)
+    yield f"{broken:,} broken promises" if broken else "clean: nothing is broken"

@@ -125,6 +125,11 @@ class Database:
         with self._connect(self._writer) as connection, change(connection):
             yield connection
 
+    def version(self, connection: Connection) -> int | None:
+        """A number that is another one once any other connection has committed something; None on
+        PostgreSQL, which cannot tell."""
+        return sqlite.version(connection) if self.dialect_name == "sqlite" else None
+
     def serialize(self) -> bytes:
         """A copy of a database in memory, to be a template for others."""
         if self._writer is not self._readers:

@@ -164,6 +164,12 @@ def _apply(pragmas: Mapping[str, int | str], connection: sqlite3.Connection, pat
             )
 
 
+def version(connection: Connection) -> int:
+    """A number that changes when another connection commits."""
+    (found,) = _driver_connection(connection).execute("PRAGMA data_version").fetchone()
+    return int(found)
+
+
 def serialize(connection: Connection) -> bytes:
     """The pages of the whole database."""
     return _driver_connection(connection).serialize()

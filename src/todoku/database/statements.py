@@ -59,13 +59,19 @@ class Many:
     ) -> tuple[str, Callable[[Any], Any]]:
         keys = list(row) if isinstance(self._statement, AnyInsert) else None
         compiled = self._statement.compile(dialect=connection.dialect, column_keys=keys)
-        if compiled.positional:
-            arrange: Callable[[Any], Any] = itemgetter(*(compiled.positiontup or ()))
+        names = tuple(compiled.positiontup or compiled.bind_names.values())
+        if not compiled.positional:
+            arrange: Callable[[Any], Any] = partial(_only, names)
+        elif len(names) == 1:  # `itemgetter` would give the value itself.
+            arrange = partial(_values, names)
         else:
-            names = tuple(compiled.bind_names.values())
-            arrange = partial(_only, names)
+            arrange = itemgetter(*names)
         self._compiled[connection.dialect.name] = str(compiled), arrange
         return self._compiled[connection.dialect.name]
+
+
+def _values(names: Sequence[str], row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
 
 
 def _only(names: Sequence[str], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,13 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     ids: tuple[str, ...]
 
 
+class SayAgain(msgspec.Struct, frozen=True):
+    """A command to any service: say again what it has decided about an order. The answer is a tuple
+    of the events that it said."""
+
+    order_id: str
+
+
 class Due(msgspec.Struct, frozen=True, gc=False):
     """Something of the service's own wants attention: its `due_at` has passed."""
 

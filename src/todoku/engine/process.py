@@ -23,9 +23,11 @@ from todoku.engine.service import Service, Topology
 from todoku.engine.tables import EngineTables
 from todoku.engine.work import Outcome, Patience
 from todoku.engine.writer import Writer
+from todoku.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+DEFAULTS = Settings()
 DRAIN_SECONDS_MAX = 2.0
 
 
@@ -37,17 +39,17 @@ class ProcessFailed(Exception):
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """How much the engine takes at a time, and how often it looks around."""
 
-    batch_max: int = 500
-    credit: int = 2_000
-    commands_max: int = 5_000
-    backlog_max: int = 500_000
+    batch_max: int = DEFAULTS.batch_messages_max
+    credit: int = DEFAULTS.mailbox_messages_max
+    commands_max: int = DEFAULTS.mailbox_commands_max
+    backlog_max: int = DEFAULTS.outbox_backlog_max
     receipts_max: int = 10_000
     effects_max: int = 500
     window_max: int = 10_000
     look_seconds: float = 2.0
     lease_seconds: float = 15.0
     effect_timeout_seconds: float = 10.0
-    inbox_retention_seconds: float = 14 * 86_400.0
+    inbox_retention_seconds: float = DEFAULTS.inbox_retention_seconds
     prune_count: int = 5_000
     patience: Patience = Patience()
 
@@ -236,6 +238,11 @@ class Process:
             return None
         self._commands_numbered += 1
         return f"{self._owner}:{self._commands_numbered}"
+
+    def send_again(self) -> None:
+        """Send everything that this process still owes once more, because a person asks for it."""
+        log.warning("asked to send again what is still owed")
+        self.relay.start_over()
 
     async def write_step(self) -> None:
         """Wait for something to decide on, commit a batch of it, and do what follows."""

@@ -125,7 +125,8 @@ class Relay:
             return
         progress = await self._broker.progress(tuple(self._sent))
         if any(sent.incarnation != progress.incarnation for sent in outstanding):
-            self._start_over()
+            log.warning("the stream is a new one: what is still owed is sent again")
+            self.start_over()
             return
         for reader in self._sent:
             await self._look_at(reader, progress)
@@ -139,9 +140,8 @@ class Relay:
         while sent and sent[0].sequence <= progress.consumed.get(reader, 0):
             self._suspects[reader].append(sent.popleft())
 
-    def _start_over(self) -> None:
+    def start_over(self) -> None:
         """Send everything that is still owed, as after a start of the process."""
-        log.warning("the stream is a new one: what is still owed is sent again")
         for reader in self._sent:
             self._sent[reader].clear()
             self._suspects[reader].clear()

@@ -12,11 +12,16 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, MetaData
 
 from todoku.contracts import Envelope, Event, ParkingEvent
+from todoku.engine.memory import Memory
 from todoku.engine.messages import Due
 from todoku.engine.tables import EngineTables
 
 Decide = Callable[[Any, Any, datetime], tuple[Any, Sequence[Any]]]
 """A pure decision: `(state, message, now) → (state, events and effects)`."""
+
+Retell = Callable[[Any], Sequence[tuple[Event, datetime]]]
+"""A pure look at a state: the facts about an order that were decided in it, and when (UTC) each was
+said. It leaves out what a reader that has lost everything could not hear again without harm."""
 
 Subject = Any
 """What a decision is about: an event, a command or a `Due`."""
@@ -34,6 +39,9 @@ class World(Protocol):
     def record(self, envelope: Envelope) -> None:
         """Note, for the service's own history, an event that it said, or heard and decided on."""
 
+    def keep(self, memory: Memory) -> None:
+        """Have remembered what this leaves in the database. To be called once that is committed."""
+
 
 class Store(Protocol):
     """A service's tables. Each statement count is constant, however large the batch."""
@@ -41,8 +49,9 @@ class Store(Protocol):
     metadata: MetaData
     tables: EngineTables
 
-    def load(self, connection: Connection, subjects: Sequence[Subject]) -> World:
-        """Everything that these subjects touch; locked, where others may write too."""
+    def load(self, connection: Connection, subjects: Sequence[Subject], memory: Memory) -> World:
+        """Everything that these subjects touch, as remembered, else from the tables; locked, where
+        others may write too."""
 
     def save(self, connection: Connection, world: Any, now: datetime) -> None:
         """Write what has changed in the world that `load` gave."""
@@ -72,7 +81,7 @@ class Service:
     them from having their effect twice: the engine gives them one. An effect that a decision returns
     is carried out by `effects` after the commit; what comes back is the next command. `says_parked`
     and `says_closed` tell the others that a message about an order waits here for a person, and that
-    it no longer does.
+    it no longer does. `retells` gives the facts that can be said again about an order.
     """
 
     name: str
@@ -85,6 +94,7 @@ class Service:
     says_parked: type[ParkingEvent] | None = None
     says_closed: type[ParkingEvent] | None = None
     recalls: Mapping[type[Event], Decide] = field(default_factory=dict)
+    retells: Retell | None = None
 
 
 class Topology:

@@ -151,6 +151,18 @@ class Work:
             if ask.id is not None:
                 self.settled.append(ask.id)
 
+    def say_again(self, world: World, ask: Asked) -> None:
+        """Owe anew, to all who read them, the facts about an order, each as it was said the first
+        time; what nobody has lost they know by its id."""
+        try:
+            facts = self.service.retells(world.view(ask.command)) if self.service.retells else ()
+            said = [(seal(event, said_at), event) for event, said_at in facts]
+        except Exception as error:
+            self.outcome.answers.append((ask, error))
+        else:
+            self.said += said
+            self.outcome.answers.append((ask, tuple(event for _, event in said)))
+
     def react(self, world: World, message: Heard) -> None:
         """Decide on an event; one that fails is tried again later, and in the end parked."""
         envelope = message.envelope

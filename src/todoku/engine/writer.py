@@ -14,7 +14,8 @@ from todoku.database import ConstraintViolated, Database
 from todoku.engine.dead_letter_office import LETTER_COMMANDS, Office
 from todoku.engine.dead_letters import Attempt, RetryLetter
 from todoku.engine.failpoints import Failpoint, pass_by
-from todoku.engine.messages import Asked, Due, Heard, Message, Receipt, Unreadable
+from todoku.engine.memory import Memory
+from todoku.engine.messages import Asked, Due, Heard, Message, Receipt, SayAgain, Unreadable
 from todoku.engine.service import Service, Topology, World
 from todoku.engine.tables import EngineTables, Owed
 from todoku.engine.work import Outcome, Patience, Work
@@ -29,6 +30,9 @@ DUE_LOOK_SECONDS = 1.0
 
 RETRIES_MAX = 100
 """How many dead letters are retried in one batch at most."""
+
+REMEMBERED_MAX = 5_000
+"""How many orders, products or shipments need not be loaded when they are touched again."""
 
 SETBACKS_MAX = 10_000
 """Of how many messages that are still being tried the failed attempts are remembered."""
@@ -67,6 +71,7 @@ class Writer:
         self._retry_at: datetime | None = None
         self._setbacks: dict[str, list[Attempt]] = {}
         self._reached = ("", 0)
+        self._memory = Memory(REMEMBERED_MAX)
 
     @property
     def position(self) -> int:
@@ -92,6 +97,7 @@ class Writer:
         with self._database.transaction() as connection:
             if not certain:
                 self._reached = ("", 0)
+                self._memory.forget()
                 owed = self._tables.outbox.last_position(connection, self._owner)
                 self._position = max(self._position, owed)
             yield connection
@@ -165,10 +171,12 @@ class Writer:
         """One transaction. `only` is the one due thing to look at; `refusal` is why the batch's single
         message could not be saved before."""
         with self._transaction() as connection:
+            self._memory.hold(self._database.version(connection))
             waiting = [only] if only else self._waiting(connection, now, room)
             work = Work(self._service, now, self._patience, room - len(waiting), self._setbacks)
             fresh, spoilt = work.sift(batch, self._known(connection, batch))
             asked, about_letters = _commands(batch)
+            worlds: list[World] = []
             office = Office(work, connection, self._tables.dead_letters)
             office.open(about_letters)
             subjects = [
@@ -181,10 +189,11 @@ class Writer:
                 work.refuse(asked, fresh, refusal)
                 office.refuse(refusal)
             elif subjects:
-                world = self._service.store.load(connection, subjects)
+                world = self._service.store.load(connection, subjects, self._memory)
                 self._decide(work, world, asked, fresh, waiting)
                 office.decide(world)
                 self._service.store.save(connection, world, now)
+                worlds.append(world)
             for message in spoilt:
                 work.put_aside(message)
             work.settle_copies()
@@ -200,6 +209,8 @@ class Writer:
         self._failpoint("after-commit")
         self._position += len(work.said)
         self._retry_at = retry_at
+        for world in worlds:
+            world.keep(self._memory)
         self._remember(work)
         return work.outcome
 
@@ -229,7 +240,10 @@ class Writer:
         waiting: Sequence[Due],
     ) -> None:
         for ask in asked:
-            work.obey(world, ask)
+            if isinstance(ask.command, SayAgain):
+                work.say_again(world, ask)
+            else:
+                work.obey(world, ask)
         for message in fresh:
             work.react(world, message)
         for due in waiting:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -17,6 +18,7 @@ from todoku.contracts import (
     Event,
     FailedItem,
     OrderCreatedEvent,
+    Personal,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -110,13 +112,15 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for an order, and what became of it."""
+    """What was asked for an order, and what became of it. `shipping_address` is kept because it was
+    said with it; None if it is not known any more."""
 
     order_id: str
     lines: tuple[Line, ...]
     state: ReservationState
     created_at: datetime
     updated_at: datetime
+    shipping_address: Annotated[str | None, Personal] = None
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +171,12 @@ def reserve_stock(
     shortages = _shortages(stock.products, lines)
     state = ReservationState.REFUSED if shortages else ReservationState.RESERVED
     reservation = Reservation(
-        order_id=event.order_id, lines=lines, state=state, created_at=now, updated_at=now
+        order_id=event.order_id,
+        lines=lines,
+        state=state,
+        created_at=now,
+        updated_at=now,
+        shipping_address=event.shipping_address,
     )
     if shortages:
         refused = msgspec.structs.replace(stock, reservation=reservation)
@@ -179,15 +188,7 @@ def reserve_stock(
     reserved = Stock(
         products=_moved(stock.products, lines, now, reserved=+1), reservation=reservation
     )
-    return reserved, [
-        StockReservedEvent(
-            order_id=event.order_id,
-            items=tuple(
-                ReservedItem(product_id=li.product_id, quantity=li.quantity) for li in lines
-            ),
-            shipping_address=event.shipping_address,
-        )
-    ]
+    return reserved, [_reserved(reservation, event.shipping_address)]
 
 
 def recall_reservation(
@@ -210,6 +211,7 @@ def recall_reservation(
             state=ReservationState.RESERVED,
             created_at=time,
             updated_at=time,
+            shipping_address=event.shipping_address,
         ),
     ), []
 
@@ -228,6 +230,21 @@ def recall_refusal(
         updated_at=time,
     )
     return Stock(products={}, reservation=refused), []
+
+
+def retell_reservation(stock: Stock) -> list[tuple[Event, datetime]]:
+    """What was decided about an order, while that still holds: what was shipped or released would be
+    shipped again by a shipping service that has lost it. Nor is a parcel sent to nowhere."""
+    reservation = stock.reservation
+    if reservation is None:
+        return []
+    match reservation.state, reservation.shipping_address:
+        case ReservationState.REFUSED, _:
+            return [(_refused(stock.products, reservation), reservation.created_at)]
+        case ReservationState.RESERVED, str(address):
+            return [(_reserved(reservation, address), reservation.created_at)]
+        case _:
+            return []
 
 
 def deduct_stock(
@@ -341,16 +358,50 @@ def _one_line_a_product(event: OrderCreatedEvent) -> tuple[Line, ...]:
     return tuple(Line(product_id, quantity) for product_id, quantity in quantities.items())
 
 
+def _reserved(reservation: Reservation, shipping_address: str) -> StockReservedEvent:
+    return StockReservedEvent(
+        order_id=reservation.order_id,
+        items=tuple(
+            ReservedItem(product_id=line.product_id, quantity=line.quantity)
+            for line in reservation.lines
+        ),
+        shipping_address=shipping_address,
+    )
+
+
+def _refused(
+    products: Mapping[str, Product], reservation: Reservation
+) -> StockReservationFailedEvent:
+    """A refusal as far as it is known later: of which products there was too little is not kept, so
+    all are named, with what there is of them now if that is less than was asked for."""
+    items = tuple(
+        FailedItem(
+            product_id=line.product_id,
+            requested_quantity=line.quantity,
+            available_quantity=min(_available(products, line.product_id), line.quantity - 1),
+        )
+        for line in reservation.lines
+    )
+    return StockReservationFailedEvent(
+        order_id=reservation.order_id, reason="insufficient stock", failed_items=items
+    )
+
+
+def _available(products: Mapping[str, Product], product_id: str) -> int:
+    """Pieces that can still be promised; none of what is no product."""
+    product = products.get(product_id)
+    return 0 if product is None else product.available
+
+
 def _shortages(products: Mapping[str, Product], lines: Iterable[Line]) -> tuple[FailedItem, ...]:
-    available = {product_id: product.available for product_id, product in products.items()}
     return tuple(
         FailedItem(
             product_id=line.product_id,
             requested_quantity=line.quantity,
-            available_quantity=available.get(line.product_id, 0),
+            available_quantity=available,
         )
         for line in lines
-        if line.quantity > available.get(line.product_id, 0)
+        if line.quantity > (available := _available(products, line.product_id))
     )
 
 

@@ -19,6 +19,7 @@ from todoku.inventory.domain import (
     release_stock,
     reserve_stock,
     restock,
+    retell_reservation,
     set_product,
 )
 from todoku.inventory.store import InventoryStore
@@ -41,4 +42,5 @@ inventory = Service(
         ShipmentCompletedEvent: deduct_stock,
         ShipmentFailedEvent: release_stock,
     },
+    retells=retell_reservation,
 )

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope, OrderCreatedEvent, StockReservedEvent
 from todoku.database import Integer64, Many, Timestamp, table, to_microseconds
-from todoku.engine import EngineTables
+from todoku.engine import LINES_REMEMBERED_MAX, EngineTables, Memory
 from todoku.inventory.domain import (
     LedgerEntry,
     Line,
@@ -67,6 +67,7 @@ reservations = table(
     Column("state", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    Column("shipping_address", Text),
     CheckConstraint("quantity >= 1", name="quantity_positive"),
     CheckConstraint("state IN ('RESERVED', 'REFUSED', 'SHIPPED', 'RELEASED')", name="state_known"),
     clustered=True,
@@ -165,6 +166,17 @@ class InventoryWorld:
     def record(self, envelope: Envelope) -> None:
         """The ledger and the reservations are this service's history."""
 
+    def keep(self, memory: Memory) -> None:
+        memory.keep("products", self.products)
+        memory.keep(
+            "reservations",
+            {
+                order_id: held
+                for order_id, held in self.reservations.items()
+                if len(held.lines) <= LINES_REMEMBERED_MAX
+            },
+        )
+
 
 class InventoryStore:
     """Loads and saves products, reservations and the ledger."""
@@ -172,13 +184,17 @@ class InventoryStore:
     metadata = metadata
     tables = EngineTables(metadata)
 
-    def load(self, connection: Connection, subjects: Sequence[Any]) -> InventoryWorld:
-        reserved = _read_reservations(
-            connection, {subject.order_id for subject in subjects if hasattr(subject, "order_id")}
-        )
+    def load(
+        self, connection: Connection, subjects: Sequence[Any], memory: Memory
+    ) -> InventoryWorld:
+        order_ids = {subject.order_id for subject in subjects if hasattr(subject, "order_id")}
+        reserved = memory.recall("reservations", order_ids)
+        reserved |= _read_reservations(connection, order_ids - reserved.keys())
         product_ids = {key for subject in subjects for key in _product_ids(subject)}
         product_ids |= {line.product_id for held in reserved.values() for line in held.lines}
-        return InventoryWorld(_read_products(connection, product_ids), reserved)
+        found = memory.recall("products", product_ids)
+        found |= _read_products(connection, product_ids - found.keys())
+        return InventoryWorld(found, reserved)
 
     def save(self, connection: Connection, world: InventoryWorld, now: datetime) -> None:
         _save_products(connection, world)
@@ -224,6 +240,7 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
             state=ReservationState(lines[0].state),
             created_at=lines[0].created_at,
             updated_at=lines[0].updated_at,
+            shipping_address=lines[0].shipping_address,
         )
         for order_id, lines in rows.items()
     }
@@ -314,6 +331,7 @@ def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
             "state": reservation.state.value,
             "created_at": to_microseconds(reservation.created_at),
             "updated_at": to_microseconds(reservation.updated_at),
+            "shipping_address": reservation.shipping_address,
         }
 
 

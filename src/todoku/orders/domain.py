@@ -123,16 +123,7 @@ def place_order(
         created_at=now,
         updated_at=now,
     )
-    return placed, [
-        OrderCreatedEvent(
-            order_id=placed.id,
-            user_id=placed.user_id,
-            items=placed.items,
-            total_amount=placed.total_amount,
-            currency=placed.currency,
-            shipping_address=placed.shipping_address,
-        )
-    ]
+    return placed, [_accepted(placed)]
 
 
 def recall_order(
@@ -152,6 +143,14 @@ def recall_order(
         created_at=time,
         updated_at=time,
     ), []
+
+
+def retell_order(order: Order | None) -> list[tuple[Event, datetime]]:
+    """That the order was accepted, while nobody is known to have decided on it. Later, an inventory
+    that has lost its decision would make another, on which others could no longer act."""
+    if order is None or order.status is not OrderStatus.PENDING:
+        return []
+    return [(_accepted(order), order.created_at)]
 
 
 def one_line_a_product(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
@@ -219,7 +218,9 @@ def note_shipment(
     if order.status is OrderStatus.CANCELLED_NO_STOCK:
         raise _contradiction(order, event)
     advanced = _advance(order, OrderStatus.AWAITING_SHIPMENT, now)
-    return msgspec.structs.replace(advanced, shipment_id=event.shipment_id), []
+    if advanced.shipment_id == event.shipment_id:
+        return advanced, []  # Late: the shipment's outcome was heard first, or this was heard before.
+    return msgspec.structs.replace(advanced, shipment_id=event.shipment_id, updated_at=now), []
 
 
 def complete(
@@ -264,6 +265,17 @@ def note_closed(
 ) -> tuple[ParkedMessage, list[Event]]:
     """Somebody has seen to the message; that may be heard before the message itself is heard of."""
     return msgspec.structs.replace(message or _noted(event), closed=True), []
+
+
+def _accepted(order: Order) -> OrderCreatedEvent:
+    return OrderCreatedEvent(
+        order_id=order.id,
+        user_id=order.user_id,
+        items=order.items,
+        total_amount=order.total_amount,
+        currency=order.currency,
+        shipping_address=order.shipping_address,
+    )
 
 
 _RANK = {

@@ -24,6 +24,7 @@ from todoku.orders.domain import (
     note_shipment,
     place_order,
     recall_order,
+    retell_order,
 )
 from todoku.orders.store import OrdersStore
 
@@ -43,4 +44,5 @@ orders = Service(
         ShippingMessageClosedEvent: note_closed,
     },
     recalls={OrderCreatedEvent: recall_order},
+    retells=retell_order,
 )

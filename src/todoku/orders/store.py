@@ -29,7 +29,7 @@ from todoku.database import (
     table,
     to_microseconds,
 )
-from todoku.engine import EngineTables
+from todoku.engine import LINES_REMEMBERED_MAX, EngineTables, Memory
 from todoku.orders.domain import Order, OrderStatus, ParkedMessage
 from todoku.orders.parked_messages import ParkedMessages
 
@@ -178,6 +178,16 @@ class OrdersWorld:
         self.event_counts[order_id] = sequence
         self.recorded.append((sequence, self.after[order_id].status, envelope))
 
+    def keep(self, memory: Memory) -> None:
+        memory.keep(
+            "orders",
+            {
+                order_id: (order, self.event_counts.get(order_id, 0))
+                for order_id, order in self.after.items()
+                if len(order.items) <= LINES_REMEMBERED_MAX
+            },
+        )
+
 
 class OrdersStore:
     """Loads and saves orders with their items and their history."""
@@ -185,14 +195,18 @@ class OrdersStore:
     metadata = metadata
     tables = EngineTables(metadata)
 
-    def load(self, connection: Connection, subjects: Sequence[Any]) -> OrdersWorld:
-        ids = sorted({subject.order_id for subject in subjects})
-        rows = connection.execute(_load_orders, {"ids": ids}).all()
-        found = {order.id: order for order in _with_items(connection, rows)}
+    def load(self, connection: Connection, subjects: Sequence[Any], memory: Memory) -> OrdersWorld:
+        ids = {subject.order_id for subject in subjects}
+        found = memory.recall("orders", ids)
+        found |= _read_orders(connection, ids - found.keys())
         parked = parked_messages.load(
             connection, {s.order_id for s in subjects if isinstance(s, ParkingEvent)}
         )
-        return OrdersWorld(found, {row.id: row.event_count for row in rows}, parked)
+        return OrdersWorld(
+            {order_id: order for order_id, (order, _) in found.items()},
+            {order_id: event_count for order_id, (_, event_count) in found.items()},
+            parked,
+        )
 
     def save(self, connection: Connection, world: OrdersWorld, now: datetime) -> None:
         parked_messages.save(
@@ -283,6 +297,17 @@ def orders_query(
     if before is not None:
         query = query.where(orders.c.id < before)
     return query
+
+
+def _read_orders(connection: Connection, ids: set[str]) -> dict[str, tuple[Order, int]]:
+    """These orders, each with the number of events in its history."""
+    if not ids:
+        return {}
+    rows = connection.execute(_load_orders, {"ids": sorted(ids)}).all()
+    return {
+        order.id: (order, row.event_count)
+        for order, row in zip(_with_items(connection, rows), rows, strict=True)
+    }
 
 
 def _with_items(connection: Connection, rows: Sequence[Row[Any]]) -> list[Order]:

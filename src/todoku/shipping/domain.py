@@ -135,13 +135,7 @@ def initiate_shipment(
         created_at=now,
         updated_at=now,
     )
-    return initiated, [
-        ShipmentInitiatedEvent(
-            order_id=initiated.order_id,
-            shipment_id=initiated.id,
-            shipping_address=initiated.shipping_address,
-        )
-    ]
+    return initiated, [_initiated(initiated)]
 
 
 def recall_completed(
@@ -177,6 +171,19 @@ def _recalled(event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetim
         created_at=time,
         updated_at=time,
     )
+
+
+def retell_shipment(shipment: Shipment | None) -> list[tuple[Event, datetime]]:
+    """The last word about a shipment; those before it follow from it."""
+    if shipment is None:
+        return []
+    match shipment.status:
+        case ShipmentStatus.COMPLETED:
+            return [(_completed(shipment), shipment.updated_at)]
+        case ShipmentStatus.FAILED:
+            return [(_failed(shipment), shipment.updated_at)]
+        case _:
+            return [(_initiated(shipment), shipment.created_at)]
 
 
 def when_due(shipment: Shipment, now: datetime) -> tuple[Shipment, list[BookParcel]]:
@@ -232,25 +239,42 @@ def _complete(
         due_at=None,
         updated_at=now,
     )
-    return completed, [
-        ShipmentCompletedEvent(
-            order_id=completed.order_id,
-            shipment_id=completed.id,
-            tracking_number=tracking_number,
-            items=completed.items,
-        )
-    ]
+    return completed, [_completed(completed)]
 
 
 def _fail(shipment: Shipment, reason: str, now: datetime) -> tuple[Shipment, list[Event]]:
     failed = msgspec.structs.replace(
         shipment, status=ShipmentStatus.FAILED, reason=reason, due_at=None, updated_at=now
     )
-    return failed, [
-        ShipmentFailedEvent(
-            order_id=failed.order_id, shipment_id=failed.id, reason=reason, items=failed.items
-        )
-    ]
+    return failed, [_failed(failed)]
+
+
+def _initiated(shipment: Shipment) -> ShipmentInitiatedEvent:
+    return ShipmentInitiatedEvent(
+        order_id=shipment.order_id,
+        shipment_id=shipment.id,
+        shipping_address=shipment.shipping_address,
+    )
+
+
+def _completed(shipment: Shipment) -> ShipmentCompletedEvent:
+    assert shipment.tracking_number is not None
+    return ShipmentCompletedEvent(
+        order_id=shipment.order_id,
+        shipment_id=shipment.id,
+        tracking_number=shipment.tracking_number,
+        items=shipment.items,
+    )
+
+
+def _failed(shipment: Shipment) -> ShipmentFailedEvent:
+    assert shipment.reason is not None
+    return ShipmentFailedEvent(
+        order_id=shipment.order_id,
+        shipment_id=shipment.id,
+        reason=shipment.reason,
+        items=shipment.items,
+    )
 
 
 def _ask_again(shipment: Shipment, reason: str, now: datetime) -> Shipment:

@@ -22,6 +22,7 @@ from todoku.shipping.domain import (
     recall_completed,
     recall_failed,
     record_answer,
+    retell_shipment,
     when_due,
 )
 from todoku.shipping.store import ShippingStore
@@ -43,6 +44,7 @@ def shipping(carrier: Carrier, pickup_delay: Callable[[str], timedelta]) -> Serv
             ShipmentCompletedEvent: recall_completed,
             ShipmentFailedEvent: recall_failed,
         },
+        retells=retell_shipment,
     )
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope, ShippedItem
 from todoku.database import Integer64, Many, Timestamp, table, to_microseconds
-from todoku.engine import Due, EngineTables
+from todoku.engine import LINES_REMEMBERED_MAX, Due, EngineTables, Memory
 from todoku.shipping.domain import Shipment, ShipmentStatus
 
 metadata = MetaData()
@@ -120,6 +120,16 @@ class ShippingWorld:
     def record(self, envelope: Envelope) -> None:
         """The shipments are this service's history."""
 
+    def keep(self, memory: Memory) -> None:
+        memory.keep(
+            "shipments",
+            {
+                order_id: shipment
+                for order_id, shipment in self.after.items()
+                if len(shipment.items) <= LINES_REMEMBERED_MAX
+            },
+        )
+
 
 class ShippingStore:
     """Loads and saves shipments with their items. What falls due is named by its order."""
@@ -127,12 +137,12 @@ class ShippingStore:
     metadata = metadata
     tables = EngineTables(metadata)
 
-    def load(self, connection: Connection, subjects: Sequence[Any]) -> ShippingWorld:
-        ids = sorted({_order_id(subject) for subject in subjects})
-        rows = connection.execute(_load_shipments, {"ids": ids}).all()
-        return ShippingWorld(
-            {shipment.order_id: shipment for shipment in with_items(connection, rows)}
-        )
+    def load(
+        self, connection: Connection, subjects: Sequence[Any], memory: Memory
+    ) -> ShippingWorld:
+        ids = {_order_id(subject) for subject in subjects}
+        found = memory.recall("shipments", ids)
+        return ShippingWorld(found | _read_shipments(connection, ids - found.keys()))
 
     def save(self, connection: Connection, world: ShippingWorld, now: datetime) -> None:
         changed = [
@@ -173,6 +183,13 @@ def list_shipments(
     if before is not None:
         query = query.where(shipments.c.id < before)
     return with_items(connection, connection.execute(query).all())
+
+
+def _read_shipments(connection: Connection, order_ids: set[str]) -> dict[str, Shipment]:
+    if not order_ids:
+        return {}
+    rows = connection.execute(_load_shipments, {"ids": sorted(order_ids)}).all()
+    return {shipment.order_id: shipment for shipment in with_items(connection, rows)}
 
 
 def with_items(connection: Connection, rows: Sequence[Row[Any]]) -> list[Shipment]:

@@ -20,7 +20,7 @@ from todoku.web.dead_letters import LETTER_REFUSALS, dead_letter_operations
 from todoku.web.exchange import ClientGone, encode
 from todoku.web.health import health_operations
 from todoku.web.metrics import Measured, Metrics
-from todoku.web.operations import Api, Limits, routes
+from todoku.web.operations import Api, Limits, Operation, routes
 from todoku.web.pages import READ, page_routes
 from todoku.web.problems import (
     CONTENT_TYPE,
@@ -33,6 +33,7 @@ from todoku.web.problems import (
     Problem,
     ProblemType,
 )
+from todoku.web.send_again import send_again_operations
 
 log = structlog.get_logger(__name__)
 
@@ -53,11 +54,7 @@ def application(
     """
     api = replace(
         api,
-        operations=[
-            *api.operations,
-            *dead_letter_operations(backend),
-            *health_operations(backend),
-        ],
+        operations=[*api.operations, *shared_operations(backend)],
         refusals={**api.refusals, **LETTER_REFUSALS},
     )
     metrics = Metrics(collectors)
@@ -77,6 +74,15 @@ def application(
         request_max_body_size=limits.body_bytes_max,
     )
     return Measured(app, metrics)
+
+
+def shared_operations(backend: Backend) -> list[Operation]:
+    """What every service offers, whatever it is about."""
+    return [
+        *dead_letter_operations(backend),
+        *send_again_operations(backend),
+        *health_operations(backend),
+    ]
 
 
 def _metrics_route(metrics: Metrics) -> HTTPRouteHandler:

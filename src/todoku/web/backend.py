@@ -26,6 +26,9 @@ class Engine(Protocol):
     ) -> Any:
         """Have a command carried out; the state that it left, once that is committed."""
 
+    def send_again(self) -> None:
+        """Send everything that is still owed once more."""
+
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """A service's engine and database. `run_read` runs a plain function away from the event loop."""

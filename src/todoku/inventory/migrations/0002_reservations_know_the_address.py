@@ -1,0 +1,11 @@
+"""A reservation keeps the address that was said with it, so that it can be said again."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("reservations", sa.Column("shipping_address", sa.Text))

@@ -1,0 +1,218 @@
+"""A service says again what others have lost: they hear it once more, and nothing happens twice.
+
+What is lost is taken out of the databases and the stream by hand, as no fault known to us does it.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import delete, update
+
+from engine.test_process import Disk, Town, in_town, order_id
+from engine.virtual import until
+from todoku.contracts import OrderedItem
+from todoku.engine import Process, SayAgain
+from todoku.inventory.domain import SetProduct
+from todoku.inventory.store import stock_ledger
+from todoku.orders.domain import OrderStatus, PlaceOrder
+from todoku.orders.store import history
+from todoku.shipping.domain import Rejected
+from todoku.shipping.store import list_shipments, shipments
+
+ADDRESS: Final = "1-1 Chiyoda, Tokyo"
+ORDER: Final = PlaceOrder(
+    order_id=order_id(),
+    user_id="user",
+    items=(OrderedItem(product_id="prod001", quantity=1, price=100),),
+    currency="JPY",
+    shipping_address=ADDRESS,
+)
+AGAIN: Final = SayAgain(order_id=order_id())
+
+
+def lose(town: Town, name: str) -> None:
+    """What a service owes is in no outbox and in no stream any more."""
+    outbox = town.services[name].store.metadata.tables["outbox"]
+    with town.disks[name].database.transaction() as connection:
+        connection.execute(delete(outbox))
+    town.broker.wipe()
+
+
+async def stock_up(process: Process) -> None:
+    await process.ask(
+        SetProduct(product_id="prod001", name="Keyboard", price=100, stock_quantity=10)
+    )
+
+
+async def ended(town: Town, status: OrderStatus) -> None:
+    """Wait until the order stands there and nobody waits for a receipt."""
+    await until(lambda: town.statuses() == {order_id(): status})
+    await until(lambda: not any(map(town.owed, town.services)))
+
+
+def said(events: Any) -> list[str]:
+    return [type(event).__name__ for event in events]
+
+
+class TestWhatIsLost:
+    def test_an_order_of_which_nobody_has_heard_is_dealt_with(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            await orders.ask(ORDER)
+            lose(town, "orders")
+            await stock_up(await town.start("inventory"))
+            await town.start("shipping")
+            assert said(await orders.ask(AGAIN)) == ["OrderCreatedEvent"]
+            await ended(town, OrderStatus.COMPLETED)
+
+        in_town(scenario)
+
+    def test_a_shipment_is_opened_for_what_is_reserved_and_goes_to_the_same_address(self) -> None:
+        async def scenario(town: Town) -> None:
+            await (await town.start("orders")).ask(ORDER)
+            inventory = await town.start("inventory")
+            await stock_up(inventory)
+            await until(lambda: town.count("inventory", "reservations") == 1)
+            lose(town, "inventory")
+            await town.start("shipping")
+            assert said(await inventory.ask(AGAIN)) == ["StockReservedEvent"]
+            await ended(town, OrderStatus.COMPLETED)
+            with town.disks["shipping"].database.read() as connection:
+                (shipment,) = list_shipments(connection, order_id(), None, 2)
+            assert shipment.shipping_address == ADDRESS
+
+        in_town(scenario)
+
+    def test_an_order_hears_that_it_was_refused(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            await orders.ask(ORDER)
+            inventory = await town.start("inventory")
+            await until(lambda: town.count("inventory", "reservations") == 1)
+            town.kill(orders)
+            lose(town, "inventory")
+            with town.disks["orders"].database.transaction() as connection:
+                table = town.services["orders"].store.metadata.tables["orders"]
+                connection.execute(update(table).values(status="PENDING", reason=None))
+                connection.execute(delete(town.services["orders"].store.tables.inbox.table))
+            await town.start("orders")
+            assert said(await inventory.ask(AGAIN)) == ["StockReservationFailedEvent"]
+            await ended(town, OrderStatus.CANCELLED_NO_STOCK)
+
+        in_town(scenario)
+
+    @pytest.mark.parametrize("refused", [False, True])
+    def test_the_end_of_a_shipment_is_heard_by_who_has_missed_it(self, refused: bool) -> None:
+        async def scenario(town: Town) -> None:
+            town.courier.answers = [Rejected("no room")] if refused else []
+            orders = await town.start("orders")
+            inventory = await town.start("inventory")
+            shipping = await town.start("shipping")
+            await stock_up(inventory)
+            town.courier.seconds = 5.0
+            await orders.ask(ORDER)
+            await until(lambda: town.courier.busy == 1 and town.owed("shipping") == 0)
+            town.kill(orders)
+            town.kill(inventory)
+            await until(lambda: town.owed("shipping") == 2)
+            lose(town, "shipping")
+            await town.start("orders")
+            await town.start("inventory")
+            expected = "ShipmentFailedEvent" if refused else "ShipmentCompletedEvent"
+            assert said(await shipping.ask(AGAIN)) == [expected]
+            status = OrderStatus.SHIPMENT_FAILED if refused else OrderStatus.COMPLETED
+            await ended(town, status)
+            assert deductions(town.disks["inventory"]) == (0 if refused else 1)
+            assert len(town.courier.calls) == 1
+
+        in_town(scenario)
+
+
+def deductions(disk: Disk) -> int:
+    """How many pieces have left the house for orders."""
+    with disk.database.read() as connection:
+        found = connection.execute(
+            stock_ledger.select().where(stock_ledger.c.order_id.is_not(None))
+        )
+        return -sum(entry.quantity for entry in found)
+
+
+class TestWhatIsNotLost:
+    def test_everything_said_again_at_any_time_changes_nothing(self) -> None:
+        """Each service is asked after every step, while the order goes its way and after its end."""
+
+        async def scenario(town: Town) -> None:
+            processes = [await town.start(name) for name in town.services]
+            await stock_up(processes[1])
+            town.courier.seconds = 1.0
+            asking = asyncio.create_task(processes[0].ask(ORDER))
+            for _ in range(200):
+                for process in processes:
+                    await process.ask(AGAIN)
+                await asyncio.sleep(0.01)
+            await asking
+            await ended(town, OrderStatus.COMPLETED)
+            for name in town.services:
+                assert town.count(name, "dead_letters") == 0
+            assert town.count("shipping", "shipments") == 1
+            assert len(town.courier.calls) == 1
+            assert deductions(town.disks["inventory"]) == 1
+            with town.disks["orders"].database.read() as connection:
+                told = history(connection, order_id())
+            assert [entry.sequence for entry in told] == [1, 2, 3, 4]
+
+        in_town(scenario)
+
+    def test_of_an_order_that_is_not_here_nothing_is_said(self) -> None:
+        async def scenario(town: Town) -> None:
+            for name in town.services:
+                process = await town.start(name)
+                assert await process.ask(AGAIN) == ()
+                assert town.owed(name) == 0
+
+        in_town(scenario)
+
+    def test_a_row_that_makes_no_sense_fails_only_who_asks_about_it(self) -> None:
+        async def scenario(town: Town) -> None:
+            shipping = await town.start("shipping")
+            await (await town.start("orders")).ask(ORDER)
+            await stock_up(await town.start("inventory"))
+            town.courier.answers = [Rejected("no room")]
+            await ended(town, OrderStatus.SHIPMENT_FAILED)
+            town.kill(shipping)
+            with town.disks["shipping"].database.transaction() as connection:
+                connection.execute(update(shipments).values(reason=None))
+            shipping = await town.start("shipping")
+            with pytest.raises(AssertionError):
+                await shipping.ask(AGAIN)
+            assert await shipping.ask(SayAgain(order_id=order_id(2))) == ()
+
+        in_town(scenario)
+
+
+class TestAllThatIsOwed:
+    def test_it_is_sent_once_more_at_once(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            await orders.ask(ORDER)
+            await until(lambda: orders.relay.idle)
+            assert town.subjects() == ["orders.created"]
+            orders.send_again()
+            await until(lambda: orders.relay.idle)
+            assert town.subjects() == ["orders.created"] * 2
+            await stock_up(await town.start("inventory"))
+            await until(lambda: town.owed("orders") == 0)
+            assert town.count("inventory", "reservations") == 1
+
+        in_town(scenario)
+
+    def test_without_anything_owed_nothing_is_sent(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            orders.send_again()
+            await orders.ask(ORDER)
+            await until(lambda: orders.relay.idle)
+            assert town.subjects() == ["orders.created"]
+
+        in_town(scenario)

@@ -1,0 +1,86 @@
+"""Sending again over HTTP, at real orders and a real inventory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from todoku.inventory.http import inventory_api
+from todoku.inventory.service import inventory
+from todoku.orders.http import orders_api
+from todoku.orders.service import orders
+from web.edge import client, running, running_together
+
+pytestmark = pytest.mark.anyio
+
+PATH: Final = "/events/send-again"
+UNKNOWN: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
+NEW_ORDER: Final = {
+    "userId": "alice",
+    "items": [{"productId": "none", "quantity": 1, "price": 1}],
+}
+
+
+@pytest.fixture
+async def alone() -> AsyncIterator[httpx.AsyncClient]:
+    """Orders, to which nobody listens."""
+    async with running(orders, orders_api) as app:
+        yield client(app)
+
+
+@pytest.fixture
+async def both() -> AsyncIterator[Sequence[httpx.AsyncClient]]:
+    async with running_together([(orders, orders_api), (inventory, inventory_api)]) as apps:
+        yield [client(app) for app in apps]
+
+
+async def test_a_service_tells_what_it_has_said_again_about_each_order(
+    alone: httpx.AsyncClient,
+) -> None:
+    placed = (await alone.post("/orders", json=NEW_ORDER)).json()["id"]
+    reply = await alone.post(PATH, json={"orderIds": [placed.upper(), UNKNOWN]})
+    assert reply.status_code == 202
+    assert reply.json() == {
+        "owed": 0,
+        "orders": [
+            {"orderId": placed, "eventTypes": ["OrderCreatedEvent"]},
+            {"orderId": UNKNOWN, "eventTypes": []},
+        ],
+    }
+
+
+async def test_an_order_hears_again_what_it_has_heard_and_its_history_stays(
+    both: Sequence[httpx.AsyncClient],
+) -> None:
+    at_orders, at_inventory = both
+    placed = (await at_orders.post("/orders", json=NEW_ORDER)).json()["id"]
+
+    async def order() -> Any:
+        return (await at_orders.get(f"/orders/{placed}")).json()
+
+    async with asyncio.timeout(10):
+        while (await order())["status"] != "CANCELLED_NO_STOCK":  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.001)
+    before = await order(), (await at_orders.get(f"/orders/{placed}/events")).json()
+    reply = await at_inventory.post(PATH, json={"orderIds": [placed]})
+    assert reply.json()["orders"][0]["eventTypes"] == ["StockReservationFailedEvent"]
+    async with asyncio.timeout(10):  # What is heard again is receipted again.
+        while (await at_inventory.post(PATH, json={})).json()["owed"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert before == (await order(), (await at_orders.get(f"/orders/{placed}/events")).json())
+
+
+async def test_without_orders_all_that_is_owed_is_sent(alone: httpx.AsyncClient) -> None:
+    reply = await alone.post(PATH, json={})
+    assert (reply.status_code, reply.json()) == (202, {"owed": 0, "orders": []})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"orderIds": []}, {"orderIds": ["no-uuid"]}, {"orderIds": [UNKNOWN] * 201}, {"orders": []}],
+)
+async def test_what_cannot_be_orders_is_refused(alone: httpx.AsyncClient, body: Any) -> None:
+    reply = await alone.post(PATH, json=body)
+    assert (reply.status_code, reply.json()["type"]) == (422, "/problems/invalid-body")
