@@ -5,7 +5,7 @@ With `--check` nothing is written; the pages that are out of date are named, and
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from todoku.contracts import EVENTS, Event
 from todoku.host import APIS, assemble
 from todoku.settings import SETTINGS, Setting, Settings, to_text
 from todoku.web import Backend, asyncapi, problems
+from todoku.web.application import shared_operations
 from todoku.web.operations import Operation
 
 DOCS = Path(__file__).parent
@@ -135,8 +136,11 @@ this case and what to do, and `errors` points to the field or the parameter.
 
 def http_reference() -> str:
     settings = Settings()
+    # The routes are only described here: no backend is needed for that.
+    backend = cast(Backend, None)
     sections = "\n".join(
-        f"## {name}: `{settings.http_url(cast(Any, name))}`\n\n{_operations(name)}" for name in APIS
+        f"## {name}: `{settings.http_url(cast(Any, name))}`\n\n{_operations(api(backend).operations)}"
+        for name, api in APIS.items()
     )
     return f"""# HTTP
 
@@ -151,13 +155,14 @@ Each service also serves its OpenAPI 3.1 document at `/openapi.json`, pages to r
 and `/readyz` (its database serves; the broker is not asked, because orders are taken without it). All of
 it works offline.
 
-{sections}"""
+{sections}
+## On each service
+
+{_operations(shared_operations(backend))}"""
 
 
-def _operations(service: str) -> str:
-    # The routes are only described here: no backend is needed for that.
-    api = APIS[service](cast(Backend, None))
-    rows = "\n".join(_operation_row(operation) for operation in api.operations)
+def _operations(operations: Iterable[Operation]) -> str:
+    rows = "\n".join(_operation_row(operation) for operation in operations)
     return f"| request | answers | what for |\n|---|---|---|\n{rows}\n"
 
 

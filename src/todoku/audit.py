@@ -333,8 +333,8 @@ def _order_findings(
 
 
 RESTORED = (
-    "A database was restored from a backup that is older than the others, and the stream no longer "
-    "held what it lacks: restore a newer backup, or enter what is missing from your own records."
+    "Was a database restored from a backup? What the backup lacks and the stream no longer held is "
+    "missing: restore a newer one, or enter it from your own records."
 )
 
 
@@ -353,6 +353,13 @@ def _missing_findings(seen: _OrderSeen) -> Iterable[Finding]:
     if seen.reservation is None and promised:
         shipment = f"its shipment is {seen.shipment}" if seen.shipment else f"it is {seen.status}"
         yield Finding("I4", seen.order_id, f"{shipment}, but nothing is reserved for it", RESTORED)
+    if seen.reservation is ReservationState.REFUSED and promised:
+        yield Finding(
+            "I4",
+            seen.order_id,
+            f"it is {seen.status}, but its stock was refused",
+            "Compare `todoku order show` with the inventory's log, and stop its parcel.",
+        )
     left = seen.reservation in (ReservationState.SHIPPED, ReservationState.RELEASED)
     if seen.shipment is None and left:
         yield Finding(
@@ -375,7 +382,7 @@ def _overdue_finding(seen: _OrderSeen) -> Finding:
         )
     elif seen.shipment is not None:
         asks, advice = "shipping", _unheard("orders", "how its shipment ended")
-    elif seen.reservation is ReservationState.REFUSED:
+    elif seen.reservation is ReservationState.REFUSED and seen.status is OrderStatus.PENDING:
         asks, advice = "inventory", _unheard("orders", "that there was too little stock")
     elif seen.reservation is ReservationState.RESERVED:
         asks, advice = "inventory", _unheard("shipping", "that its stock is reserved")
@@ -395,13 +402,13 @@ def _ending_findings(seen: _OrderSeen) -> Iterable[Finding]:
     assert seen.status is not None
     reservation, shipment = _ENDINGS[seen.status]
     if seen.reservation is ReservationState.RESERVED:
-        ended = seen.shipment in (ShipmentStatus.COMPLETED, ShipmentStatus.FAILED)
+        told = seen.shipment is not None and seen.shipment is shipment
         yield Finding(
             "I5",
             seen.order_id,
             f"the order is {seen.status}, but stock is still reserved for it",
-            _unheard("inventory", "how its shipment ended") if ended else RESTORED,
-            "shipping" if ended else None,
+            _unheard("inventory", "how its shipment ended") if told else RESTORED,
+            "shipping" if told else None,
         )
     elif seen.reservation is not reservation:
         what = (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from todoku.broker.embedded import find_server
 from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import ADDRESSES
@@ -171,6 +172,66 @@ def test_up_with_a_taken_port_starts_nothing(tmp_path: Path, free_ports: FreePor
     assert f"port {taken}, wanted by shipping, is taken" in answer.stderr
     assert "--shipping-port" in answer.stderr
     assert [path.name for path in (tmp_path / "todoku-data").iterdir()] == ["up.lock"]
+
+
+def test_up_with_a_broker_that_cannot_serve_says_why_and_starts_nothing(
+    tmp_path: Path, free_ports: FreePorts
+) -> None:
+    (port,) = free_ports(1)
+    without_jetstream = [str(find_server().path), "-a", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(without_jetstream, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            next(line for line in server.stderr if "Server is ready" in line)
+            url = f"nats://me:secret@127.0.0.1:{port}"
+            answer = todoku("up", "--nats-url", url, folder=tmp_path)
+        finally:
+            server.kill()
+
+    assert answer.returncode == ExitCode.CANNOT_START
+    assert f"the broker at nats://***@127.0.0.1:{port} cannot serve" in answer.stderr
+    assert "start it with `--jetstream`" in answer.stderr
+    assert answer.stdout == ""
+
+
+def test_run_on_a_database_in_use_says_at_once_whose_it_is(
+    tmp_path: Path, free_ports: FreePorts
+) -> None:
+    (port,) = free_ports(1)
+    code = "from todoku import cli, host; host.LOCK_WAIT_SECONDS = 0.1; cli.main()"
+    lock = FileLock(tmp_path / "orders.db.lock")
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", code, "run", "orders", "--orders-port", str(port)],
+            env={**os.environ, "TODOKU_DATA_DIR": str(tmp_path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        lock.release()
+
+    assert answer.returncode == ExitCode.IN_USE
+    first, last = answer.stderr.splitlines()
+    assert first.startswith(f"todoku: orders: its database is in use by process {os.getpid()} ")
+    assert "Stop that process" in last
+
+
+def test_run_with_a_database_out_of_reach_says_that_a_later_try_may_help(
+    tmp_path: Path, free_ports: FreePorts
+) -> None:
+    """So `up` goes on trying, as it does not with settings that cannot work."""
+    orders, nobody = free_ports(2)
+    answer = todoku(
+        *("run", "orders", "--orders-port", str(orders)),
+        *("--orders-database-url", f"postgresql://127.0.0.1:{nobody}/orders"),
+        folder=tmp_path,
+    )
+
+    assert answer.returncode == ExitCode.BUSY
+    assert answer.stderr.startswith("todoku: orders: PostgreSQL: ")
 
 
 def test_up_and_run_with_a_file_in_the_place_of_the_data_folder_say_so(tmp_path: Path) -> None:

@@ -183,6 +183,13 @@ def test_what_is_to_be_retried_must_be_said_once(todoku_alone: Caller, words: tu
     assert todoku_alone("dead", "retry", *words).code == ExitCode.USAGE
 
 
+@pytest.mark.parametrize("rate", ["0", "1001", "-1"])
+def test_a_rate_that_cannot_be_is_refused_before_anybody_is_asked(
+    todoku_alone: Caller, rate: str
+) -> None:
+    assert todoku_alone("dead", "retry", "--all", "--rate", rate).code == ExitCode.USAGE
+
+
 @pytest.mark.parametrize(
     "words", [("show",), ("retry",), ("edit", "--file", "-"), ("discard", "--reason", "r")]
 )

@@ -98,6 +98,17 @@ def test_people_read_a_line_a_check_and_a_summary(examined: Callable[..., Said])
     assert re.fullmatch(r"todoku: \d+ checks: 1 wrong, \d warnings?\n", said.err)
 
 
+def test_a_database_that_is_not_where_its_service_runs_is_worth_a_warning(
+    todoku: Caller, tmp_path: Path
+) -> None:
+    """Somebody has deleted it, or looks into the wrong folder."""
+    said = todoku("doctor", "--json", "--data-dir", str(tmp_path / "elsewhere"))
+
+    assert checks(said)["orders database"]["verdict"] == Verdict.WARNING
+    assert "though the service runs" in checks(said)["orders database"]["found"]
+    assert "--data-dir" in checks(said)["orders database"]["fix"]
+
+
 def test_a_port_in_other_hands_is_wrong_and_names_its_flag(examined: Callable[..., Said]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as rival:
         said = examined("--orders-port", str(rival.getsockname()[1]))

@@ -165,6 +165,23 @@ def test_lists_fit_the_terminal_also_with_wide_characters(columns: int, todoku: 
     assert "…" in said.out
 
 
+def test_in_a_narrow_terminal_the_ids_are_still_whole(todoku: Caller) -> None:
+    order_id = placed(todoku, "--user", "alice", "plenty@5")
+    products = [product["id"] for product in todoku.ok("product", "list", "--json").lines]
+
+    assert order_id in todoku("order", "list", COLUMNS="40").out
+    rows = todoku("product", "list", COLUMNS="40").out.splitlines()
+    assert [row.split()[0] for row in rows] == ["id", *products]
+
+
+@pytest.mark.parametrize("timeout", ["-1", "soon"])
+def test_a_time_that_is_none_is_a_usage_error(timeout: str, todoku: Caller) -> None:
+    said = todoku("order", "watch", "any", "--timeout", timeout)
+
+    assert said.code == ExitCode.USAGE
+    assert "--timeout" in said.err
+
+
 def test_into_a_pipe_nothing_is_cut_off(todoku: Caller) -> None:
     user = "とても長い名前の人" * 8
     placed(todoku, "--user", user, "plenty@5")
@@ -197,7 +214,8 @@ def test_at_a_terminal_the_next_command_is_suggested_and_colours_are_used(todoku
 def test_a_reader_that_goes_away_is_no_error_to_talk_about(todoku: Caller) -> None:
     placed(todoku, "--user", "alice", "plenty@5")
 
-    for words in (("order", "list"), ("order", "list", "--json"), ("product", "list"), ("config",)):
+    lists = (("order", "list"), ("order", "list", "--json"), ("product", "list"), ("config",))
+    for words in (*lists, ("--help",), ("order", "--help"), ("--version",)):
         said = todoku.unread(*words)
 
         assert (said.code, said.err) == (ExitCode.OUTPUT_CLOSED, "")

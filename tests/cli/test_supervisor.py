@@ -54,7 +54,9 @@ class Witness:
             self._news.clear()
             await self._news.wait()
 
-    def program(self, name: str, code: str, *, ready: bool | None = None) -> Program:
+    def program(
+        self, name: str, code: str, *, ready: bool | None = None, final_codes: tuple[int, ...] = ()
+    ) -> Program:
         """A program in Python; ready when it has said hello, unless told otherwise."""
 
         async def is_ready() -> bool:
@@ -65,6 +67,7 @@ class Witness:
             argv=(sys.executable, "-I", "-S", "-c", code),
             environment=os.environ,
             is_ready=is_ready,
+            final_codes=final_codes,
         )
 
     def supervisor(
@@ -190,6 +193,45 @@ def test_a_program_that_ends_again_and_again_is_started_less_and_less_often() ->
             f"one ended with exit code 3; starting it again in {delay} s"
             for delay in ("0.01", "0.02", "0.04", "0.08", "0.08")
         ]
+
+    asyncio.run(scenario())
+
+
+def test_a_program_that_could_never_serve_ends_everything_with_its_reason() -> None:
+    async def scenario() -> None:
+        witness = Witness()
+        code = "print('the disk is of a newer version'); raise SystemExit(3)"
+        supervisor = witness.supervisor(
+            [witness.program("other", STEADY)],
+            [witness.program("one", code, ready=False, final_codes=(2, 3))],
+        )
+
+        async with asyncio.timeout(BOUND_SECONDS):
+            assert await supervisor.run(asyncio.Event())
+
+        assert supervisor.final_code == 3
+        assert witness.said == [
+            "one ended with exit code 3, and would again;"
+            " it said last: the disk is of a newer version"
+        ]
+        assert all(keeper.pid is None for keeper in supervisor.keepers)
+
+    asyncio.run(scenario())
+
+
+def test_what_has_served_before_is_started_again_whatever_its_exit_code() -> None:
+    async def scenario() -> None:
+        witness = Witness()
+        code = STEADY.replace('print("goodbye", flush=True)', "3")
+        supervisor = witness.supervisor([witness.program("one", code, final_codes=(3,))])
+
+        async def story(_: asyncio.Event) -> None:
+            await supervisor.all_ready()
+            os.kill(pid_of(supervisor, "one"), signal.SIGTERM)
+            await witness.until(lambda: witness.count("ended with exit code 3; starting") == 1)
+
+        assert await supervised(supervisor, story)
+        assert supervisor.final_code is None
 
     asyncio.run(scenario())
 

@@ -362,7 +362,9 @@ with Database.open(sys.argv[1]) as database:
         with Database.open(sqlite_file) as database, pytest.raises(DatabaseBroken):
             names(database)
 
-    @pytest.mark.parametrize("where", ["mysql://localhost/x", "://", "sqlite+aiosqlite:///x"])
+    @pytest.mark.parametrize(
+        "where", ["mysql://localhost/x", "://", "postgresql://h:p/x", "sqlite+aiosqlite:///x"]
+    )
     def test_an_unknown_kind_of_database_is_refused(self, where: str) -> None:
         with pytest.raises(DatabaseUnsuitable):
             Database.open(where)

@@ -325,6 +325,28 @@ class TestARowThatACheckRefuses:
 
         in_town(scenario)
 
+    @pytest.mark.parametrize("point", ["before-commit", "after-commit"])
+    def test_a_crash_during_the_edit_loses_nothing_and_doubles_nothing(self, point: str) -> None:
+        async def scenario(town: Town) -> None:
+            shipping = await town.start("shipping")
+            town.say(reserved(quantity=0))
+            letter = await parked(town, "shipping")
+            edit = EditLetter(letter_id=letter.id, data=msgspec.json.encode(reserved()))
+            await crash_at(town, shipping, point, edit)
+            again = await town.start("shipping")
+            if point == "before-commit":
+                assert letters(town, "shipping") == [letter]
+                await again.ask(edit)
+            else:
+                with pytest.raises(LetterClosed):
+                    await again.ask(edit)
+            states = sorted(each.state for each in letters(town, "shipping"))
+            assert states == [LetterState.EDITED, LetterState.RETRIED]
+            assert town.count("shipping", "shipments") == 1
+            await until(lambda: len(town.courier.calls) == 1)
+
+        in_town(scenario)
+
     def test_a_correction_that_fails_too_is_parked_in_its_place(self) -> None:
         async def scenario(town: Town) -> None:
             shipping = await town.start("shipping")

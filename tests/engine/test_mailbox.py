@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.bank import paid
 from engine.virtual import START, run
 from todoku.engine import MailboxFull
-from todoku.engine.mailbox import Mailbox
+from todoku.engine.mailbox import RECEIPTS_WAIT_SECONDS, Mailbox
 from todoku.engine.messages import Asked, Heard, Receipt
 
 HEARD: Final = paid(1)
@@ -119,18 +119,29 @@ class TestArrival:
     """How long a writer waits, in virtual time."""
 
     @staticmethod
-    def waited(box: Mailbox, until: datetime | None, wake: Any = None) -> float:
+    def waited(
+        box: Mailbox, until: datetime | None, wake: Any = None, *, after: float = 3
+    ) -> float:
         async def main() -> float:
             loop = asyncio.get_running_loop()
             if wake is not None:
-                loop.call_later(3, wake)
+                loop.call_later(after, wake)
             await box.arrival(until, START)
             return loop.time()
 
         return run(main())
 
     def test_the_writer_does_not_wait_when_something_is_here(self) -> None:
-        assert self.waited(mailbox(receipts=1), None) == 0
+        assert self.waited(mailbox(messages=1), None) == 0
+        assert self.waited(mailbox(commands=1, receipts=1), None) == 0
+
+    def test_receipts_wait_a_moment_for_something_to_share_a_commit_with(self) -> None:
+        assert self.waited(mailbox(receipts=2), None) == RECEIPTS_WAIT_SECONDS
+
+    def test_receipts_go_with_what_comes_meanwhile(self) -> None:
+        box = mailbox(receipts=2)
+        early = RECEIPTS_WAIT_SECONDS / 2
+        assert self.waited(box, None, lambda: box.deliver([HEARD]), after=early) == early
 
     @pytest.mark.parametrize(
         "arrive",
@@ -138,14 +149,19 @@ class TestArrival:
             lambda box: box.ask(asked()),
             lambda box: box.answer_effect(asked()),
             lambda box: box.deliver([HEARD]),
-            lambda box: box.receipt(Receipt("reader", ())),
             lambda box: box.wake(),
         ],
-        ids=["command", "answer", "message", "receipt", "wake-up"],
+        ids=["command", "answer", "message", "wake-up"],
     )
     def test_whatever_arrives_wakes_the_writer(self, arrive: Any) -> None:
         box = mailbox()
         assert self.waited(box, None, lambda: arrive(box)) == 3
+
+    def test_the_wait_of_receipts_begins_with_the_first(self) -> None:
+        box = mailbox()
+        receipt = Receipt("reader", ())
+        waited = self.waited(box, None, lambda: (box.receipt(receipt), box.receipt(receipt)))
+        assert waited == 3 + RECEIPTS_WAIT_SECONDS
 
     def test_the_writer_comes_back_when_something_falls_due(self) -> None:
         assert self.waited(mailbox(), START + timedelta(seconds=2)) == 2

@@ -306,7 +306,7 @@ async def test_an_unknown_order_is_404_whatever_its_id_looks_like(
         ("cursor=", "cursor"),
         ("cursor=*", "cursor"),
         ("cursor=abc", "cursor"),
-        ("userId=%FF", "query"),
+        ("userId=%FF", "userId"),
     ],
 )
 async def test_a_parameter_that_is_not_allowed_is_refused_by_name(

@@ -10,6 +10,7 @@ import pytest
 from litestar.types import ASGIApp
 
 from todoku.database import Database
+from todoku.host import APIS
 from todoku.web import (
     Answer,
     Api,
@@ -21,6 +22,7 @@ from todoku.web import (
     Reply,
     application,
 )
+from todoku.web.application import shared_operations
 from web.edge import JSON, RecordingProcess, at_once, client, listening
 
 pytestmark = pytest.mark.anyio
@@ -29,10 +31,12 @@ BYTES_MAX = 1000
 Handle = Callable[[Call], Awaitable[Reply]]
 
 
-class Echo(msgspec.Struct, forbid_unknown_fields=True):
+class Echo(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Something to be said back."""
 
     text: str
+    note: str | None = None
+    data: dict[str, Any] = {}
 
 
 async def echo(call: Call) -> Reply:
@@ -221,3 +225,134 @@ async def test_what_is_not_http_gets_a_problem_too() -> None:
         assert b"application/problem+json" in answer
         assert b'"type":"/problems/malformed-request"' in answer
         writer.close()
+
+
+BODY = b'{"text":"x"}'
+POST = (
+    b"POST /echo HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+)
+
+
+async def until_closed(sent: bytes, *, eof: bool = False, handle: Handle = echo) -> bytes:
+    """All that is answered until the connection is closed from the other side."""
+    async with listening(echo_app(handle)) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(sent)
+        if eof:
+            writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), timeout=10)
+        writer.close()
+    return answer
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+async def test_a_client_that_says_no_more_still_gets_its_answers(requests: int) -> None:
+    async def answer_later(call: Call) -> Reply:
+        await asyncio.sleep(0)
+        return Reply(200, call.body)
+
+    answers = await until_closed(POST * requests, eof=True, handle=answer_later)
+    assert answers.count(b"HTTP/1.1 200 ") == answers.count(BODY) == requests
+    assert answers.count(b"connection: close") == 1
+
+
+async def test_what_breaks_off_is_not_answered() -> None:
+    assert await until_closed(POST[:-1], eof=True) == b""
+
+
+@pytest.mark.parametrize(
+    ("version", "hosts", "allowed"),
+    [
+        ("1.1", ["here"], True),
+        ("1.1", [""], True),
+        ("1.1", [], False),
+        ("1.1", ["here", "here"], False),
+        ("1.0", [], True),
+        ("1.0", ["here", "there"], False),
+    ],
+)
+async def test_a_request_names_one_host(version: str, hosts: list[str], allowed: bool) -> None:
+    head = f"GET /livez HTTP/{version}\r\n" + "".join(f"Host: {host}\r\n" for host in hosts)
+    answer = await until_closed(f"{head}Connection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 " if allowed else b"HTTP/1.1 400 ")
+    assert allowed or b'"type":"/problems/malformed-request"' in answer
+
+
+async def test_a_request_without_a_host_is_refused_after_those_before_it_are_answered() -> None:
+    answers = await until_closed(POST + POST.replace(b"Host: here\r\n", b"") + POST)
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 400 " in answers
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ('{"text": "x", "text": "x"}', "text"),
+        ('{"text": "a:b", "text": "x"}', "text"),
+        ('{"text": "x", "note": "y", "note": "y"}', "note"),
+        ('{"text": "x", "data": {"a": [{"b": 1, "b": 2}]}}', "b"),
+        (f'{{"text": "x", "data": {{"c": {"9" * 500}, "c": 1}}}}', "c"),
+    ],
+)
+async def test_a_name_that_is_given_twice_is_refused(
+    http: httpx.AsyncClient, body: str, name: str
+) -> None:
+    reply = await http.post("/echo", content=body, headers=JSON)
+    assert slug(reply) == (422, "invalid-body")
+    assert reply.json()["detail"].startswith(f"{name}: Given more than once")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"text": "a:b"}',
+        '{"text": "a\\u003ab"}',
+        '{"text": "x", "note": ""}',
+        '{"text": "x", "note": null, "data": {}}',
+        '{"text": "x", "note": "text:", "data": {"text": {"text": "text"}}}',
+    ],
+)
+async def test_a_name_that_is_given_once_in_each_object_is_not(
+    http: httpx.AsyncClient, body: str
+) -> None:
+    assert (await http.post("/echo", content=body, headers=JSON)).status_code == 200
+
+
+@pytest.mark.parametrize("service", sorted(APIS))
+def test_every_body_leaves_out_what_has_its_default(service: str) -> None:
+    """Else a name that is given twice would not show in the number of colons."""
+    backend = Backend(
+        process=RecordingProcess(lambda _: None), database=Database.in_memory(), run_read=at_once
+    )
+    operations = [*APIS[service](backend).operations, *shared_operations(backend)]
+    bodies = [operation.body for operation in operations if operation.body]
+    assert bodies
+    for body in bodies:
+        optional = any(not field.required for field in msgspec.structs.fields(body))
+        assert body.__struct_config__.omit_defaults or not optional, body
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [("a=1&b=%FF", "b"), ("%E5%90%8D=%FF", "名"), ("a%ZZ=1", "a%ZZ"), ("%FF=1", "\ufffd")],
+)
+async def test_a_parameter_that_cannot_be_read_is_named(
+    http: httpx.AsyncClient, query: str, parameter: str
+) -> None:
+    reply = await http.post(f"/echo?{query}", json={"text": "x"})
+    assert slug(reply) == (400, "invalid-parameter")
+    assert [error["parameter"] for error in reply.json()["errors"]] == [parameter]
+
+
+async def test_an_address_that_is_not_encoded_is_refused_with_the_way_to_encode_it() -> None:
+    answer = await until_closed("GET /echo?text=届く HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"--data-urlencode" in answer
+
+
+async def test_too_many_parameters_are_refused(http: httpx.AsyncClient) -> None:
+    reply = await http.post("/echo?" + "&".join(f"p{n}" for n in range(101)), json={"text": "x"})
+    assert slug(reply) == (400, "invalid-parameter")
+    assert "more than 100" in reply.json()["detail"]

@@ -217,7 +217,10 @@ class NatsBroker:
     def _in_trouble(self, problem: BrokerError) -> None:
         """Remember what is wrong, and log it when it is news."""
         if str(problem) != str(self.problem):
-            log.warning("broker_away", problem=str(problem))
+            if isinstance(problem, BrokerUnsuitable):
+                log.error("broker_unsuitable", problem=str(problem))
+            else:
+                log.warning("broker_away", problem=str(problem))
         self.problem = problem
 
     def _live(self, stream: StreamInfo) -> None:

@@ -86,6 +86,11 @@ def main() -> None:
     except BrokenPipeError:
         _write_no_more()
         sys.exit(ExitCode.OUTPUT_CLOSED)
+    except SystemExit as end:
+        # rich, which draws the help, has an exit code of its own for a reader who went away.
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(ExitCode.OUTPUT_CLOSED)
+        raise
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise

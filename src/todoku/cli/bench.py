@@ -16,7 +16,7 @@ from rich.table import Table
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.cli.options import Json
+from todoku.cli.options import Json, Seconds
 from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
 from todoku.cli.supervisor import TETHER
 from todoku.settings import SERVICES, Settings, SettingsInvalid, load, to_text
@@ -46,7 +46,7 @@ def bench(
     hot: Switch = False,
     fsyncs: Switch = False,
     stages: Switch = False,
-    patience_seconds: float = 60.0,
+    patience_seconds: Seconds = 60.0,
     skip_verify: Switch = False,
     plot: Path | None = None,
     json: Json = False,

@@ -3,15 +3,19 @@
 from pathlib import Path
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from todoku.cli.holders import holder
 
 
 def file_of(where: str | Path) -> Path | None:
-    """The file of a SQLite database; None for a server's. `where` is as in the settings."""
+    """The file of a SQLite database; None for what is none. `where` is as in the settings."""
     if isinstance(where, Path) or "://" not in where:
         return Path(where).resolve()
-    url = make_url(where)
+    try:
+        url = make_url(where)
+    except (ArgumentError, ValueError):
+        return None  # Whoever opens it is told what is wrong with it.
     if url.get_backend_name() != "sqlite" or not url.database:
         return None
     return Path(url.database).resolve()

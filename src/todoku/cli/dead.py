@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from todoku.cli.answers import DeadLetter, DeadLetterDetails, ScheduledRetries
 from todoku.cli.client import Client, client, segment
@@ -48,6 +48,7 @@ Service = Annotated[
     Parameter(help="Only at this service; without it, every service is asked.", show_default=False),
 ]
 Correction = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+Rate = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000))]
 By = Annotated[
     str | None,
     Parameter(help="Who says so; without it, your login name.", show_default=False),
@@ -144,7 +145,7 @@ def retry(
     service: Service = None,
     group: str | None = None,
     all: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    rate: int = 10,
+    rate: Rate = 10,
     by: By = None,
     json: JsonLines = False,
     addresses: Addresses = None,

@@ -54,7 +54,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from network.clocks(present)
     yield from network.ports(settings, present)
     yield from network.broker(settings, running=bool(present))
-    yield from databases.databases(settings)
+    yield from databases.databases(settings, present)
 
 
 def _worst(findings: Sequence[Finding]) -> Verdict:

@@ -24,3 +24,6 @@ ItemsMax = Annotated[
     Parameter(name="--limit", help="How many to list at most.", validator=validators.Number(gte=1)),
 ]
 """`--limit`: how many rows of a list are wanted."""
+
+Seconds = Annotated[float, Parameter(validator=validators.Number(gte=0))]
+"""How long something may take."""

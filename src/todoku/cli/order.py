@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from todoku.cli.answers import Order, Product
 from todoku.cli.client import Client, client, segment
@@ -20,6 +20,7 @@ from todoku.cli.output import (
     cells,
     console,
     grid,
+    ids,
     say,
     suggest,
     table,
@@ -33,7 +34,11 @@ order = App(name="order", help="Place orders, look at them, and watch them to th
 
 Timeout = Annotated[
     float | None,
-    Parameter(help="How many seconds to watch; without it, to the end.", show_default=False),
+    Parameter(
+        help="How many seconds to watch; without it, to the end.",
+        validator=validators.Number(gte=0),
+        show_default=False,
+    ),
 ]
 FIND_OUT = "Look with `todoku order list` before you place it again."
 Source = Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)]
@@ -290,7 +295,11 @@ def _print(found: Order) -> None:
 
 
 def _print_rows(found: Sequence[Order]) -> None:
-    rows = table(KEY("id"), KEY("status"), NUMBER("total"), NUMBER("age"), TEXT("user"), gap=1)
+    rows = table(
+        ids("id", (each.id for each in found)),
+        *(KEY("status"), NUMBER("total"), NUMBER("age"), TEXT("user")),
+        gap=1,
+    )
     now = datetime.now(UTC)
     for each in found:
         total = money(each.total_amount, each.currency)

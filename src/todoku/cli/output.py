@@ -84,6 +84,12 @@ TEXT = Column
 """Columns: what is never shortened before the others are, numbers, and what is shortened."""
 
 
+def ids(header: str, values: Iterable[str]) -> Column:
+    """The column of these ids, which are whole at any width: half an id leads nowhere."""
+    longest = max((len(printable(value)) for value in values), default=0)
+    return Column(header, no_wrap=True, min_width=longest)
+
+
 def table(*columns: Column, gap: int = 2) -> Table:
     """An empty table, without lines; `gap` spaces are between its columns."""
     return Table(*columns, box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")

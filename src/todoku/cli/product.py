@@ -14,12 +14,12 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
-    KEY,
     NUMBER,
     TEXT,
     cells,
     console,
     grid,
+    ids,
     say,
     suggest,
     table,
@@ -211,7 +211,7 @@ def _existing(inventory: Client, product_id: str) -> Product:
 
 def _print_rows(products: Sequence[Product]) -> None:
     numbers = map(NUMBER, ("price", "stock", "reserved", "available"))
-    rows = table(KEY("id"), TEXT("name"), *numbers)
+    rows = table(ids("id", (each.id for each in products)), TEXT("name"), *numbers)
     for each in products:
         stock = (each.stock_quantity, each.reserved_quantity, each.available_quantity)
         price = money(each.price, each.currency)

@@ -9,7 +9,6 @@ from todoku.cli.claims import Port, make_data_folder, require_free
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.cli.output import say
 from todoku.cli.signals import on_stop_signals
 from todoku.settings import SETTINGS, ServiceName, Settings, SettingsInvalid
 
@@ -43,6 +42,8 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
     from todoku.database import DatabaseError
 
     if user := user_of(settings.database(service)):
+        from todoku.cli.output import say  # Its drawing is loaded with it: not into every service.
+
         say(f"{service}: its database is in use by {user}; waiting {host.LOCK_WAIT_SECONDS:g} s")
     try:
         uvloop.run(_serve(host.serve, service, settings))

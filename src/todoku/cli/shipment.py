@@ -17,6 +17,7 @@ from todoku.cli.output import (
     cells,
     console,
     grid,
+    ids,
     say,
     suggest,
     table,
@@ -106,7 +107,10 @@ def show(
 
 
 def _print_rows(shipments: Sequence[Shipment]) -> None:
-    rows = table(KEY("id"), KEY("status"), NUMBER("age"), TEXT("tracking or reason"))
+    rows = table(
+        ids("id", (each.id for each in shipments)),
+        *(KEY("status"), NUMBER("age"), TEXT("tracking or reason")),
+    )
     now = datetime.now(UTC)
     for each in shipments:
         outcome = each.tracking_number or each.reason or ""

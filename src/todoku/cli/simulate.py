@@ -12,7 +12,7 @@ import msgspec
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.options import Json
+from todoku.cli.options import Json, Seconds
 from todoku.cli.output import write_object
 from todoku.simulation import Explanation, Plan, Result, explain, replay
 from todoku.simulation import simulate as run_plan
@@ -63,7 +63,7 @@ def simulate(
     only: str = "",
     jobs: int = 0,
     trace: bool = False,
-    shrink_seconds: float = 20.0,
+    shrink_seconds: Seconds = 20.0,
     json: Json = False,
 ) -> ExitCode:
     """Run the whole system on a seeded, hostile network, and hold the promise against it.

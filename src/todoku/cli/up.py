@@ -31,12 +31,13 @@ PATIENCE_SECONDS = 10.0
 """How long to wait without a word for what is not ready."""
 
 
-def up(*, flags: Flags = None) -> ExitCode:
+def up(*, flags: Flags = None) -> int:
     """Start the broker and all services here, and keep them running until Ctrl-C.
 
     With --nats-url, that broker is used and none is started. What ends is
-    started again, and so is a broker that runs but stores nothing. If `up`
-    itself is killed, all that it started ends too.
+    started again, and so is a broker that runs but stores nothing; but where a
+    service can never start, all ends with its exit code. If `up` itself is
+    killed, all that it started ends too.
 
     For example:
 
@@ -49,6 +50,8 @@ def up(*, flags: Flags = None) -> ExitCode:
     with data_folder(settings.data_dir):
         server = None if settings.nats_url else _find_server()
         require_free(list(_ports(settings)))
+        if settings.nats_url:
+            _require_suitable_broker(settings)
         return asyncio.run(_keep_up(settings, server, started))
 
 
@@ -57,6 +60,24 @@ def _find_server() -> embedded.ServerProgram:
         return embedded.find_server()
     except embedded.ServerNotFound as error:
         raise CommandFailed(str(error), exit_code=ExitCode.CANNOT_START) from error
+
+
+def _require_suitable_broker(settings: Settings) -> None:
+    """Check that the broker can serve, if it is there: one that is absent is waited for."""
+    from todoku.broker.port import BrokerError, BrokerUnsuitable
+    from todoku.cli.checks.network import stream_info
+
+    address = without_password(settings.broker_url)
+    try:
+        asyncio.run(stream_info(settings))
+    except BrokerUnsuitable as error:
+        raise CommandFailed(
+            f"the broker at {address} cannot serve: {error}.", exit_code=ExitCode.CANNOT_START
+        ) from error
+    except BrokerError as error:
+        print(
+            f"todoku: {error}. Until {address} answers, orders are taken and wait.", file=sys.stderr
+        )
 
 
 def _ports(settings: Settings) -> Iterator[Port]:
@@ -69,7 +90,7 @@ def _ports(settings: Settings) -> Iterator[Port]:
 
 async def _keep_up(
     settings: Settings, server: embedded.ServerProgram | None, started: float
-) -> ExitCode:
+) -> int:
     voice = Voice(settings, out=sys.stdout, err=sys.stderr)
     supervisor = Supervisor(
         # Stopped from the last stage to the first: the services before their broker.
@@ -88,7 +109,7 @@ async def _keep_up(
         await farewell
     voice.say("stopped")
     if supervisor.final_code is not None:
-        return ExitCode(supervisor.final_code)
+        return supervisor.final_code
     return ExitCode.OK if clean else ExitCode.FAILED
 
 

@@ -172,8 +172,10 @@ def _parse(where: str | Path) -> URL:
         return URL.create("sqlite", database=str(where))
     try:
         url = make_url(where)
-    except ArgumentError as error:
-        raise DatabaseUnsuitable("This is not a database URL.") from error
+    except (ArgumentError, ValueError) as error:  # ValueError: its port is not a number
+        raise DatabaseUnsuitable(
+            "This is not a database URL: use sqlite:///path or postgresql://…"
+        ) from error
     if url.drivername not in ("sqlite", "postgresql", "postgresql+psycopg"):
         raise DatabaseUnsuitable(
             f"There is no support for {url.drivername}: use sqlite:///path or postgresql://…"

@@ -3,9 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from todoku.engine.messages import Asked, Heard, Message, Receipt, Unreadable
+
+RECEIPTS_WAIT_SECONDS = 0.05
+"""How long receipts wait for something to share a commit with. Nobody waits for them."""
 
 
 class MailboxFull(Exception):
@@ -52,27 +56,29 @@ class Mailbox:
         self._arrived.set()
 
     def receipt(self, receipt: Receipt) -> None:
-        """Put a receipt in, if there is room."""
+        """Put a receipt in, if there is room. Its wait for company begins with the first one."""
         if len(self._receipts) < self._receipts_max:
+            if not self:
+                self._arrived.set()
             self._receipts.append(receipt)
-            self._arrived.set()
 
     def wake(self) -> None:
         """Let the writer look at what is due."""
         self._arrived.set()
 
     async def arrival(self, until: datetime | None, now: datetime) -> None:
-        """Wait until something is here, or until `until`."""
-        if self:
+        """Wait until something is here that is worth a batch, or until `until`."""
+        if self._commands or self._messages:
             return
-        self._emptied.set()
-        self._arrived.clear()
         timeout = None if until is None else max(0.0, (until - now).total_seconds())
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._arrived.wait()
-        except TimeoutError:
-            return
+                if not self:
+                    self._emptied.set()
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                if len(self) == len(self._receipts) > 0:
+                    await self._company()
 
     async def emptied(self) -> None:
         """Wait until nothing waits here and the writer comes for more."""
@@ -95,3 +101,10 @@ class Mailbox:
         return [
             lane.popleft() for lane, share in zip(lanes, shares, strict=True) for _ in range(share)
         ]
+
+    async def _company(self) -> None:
+        """Wait for something that receipts can share a commit with, but not for long."""
+        self._arrived.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECEIPTS_WAIT_SECONDS):
+                await self._arrived.wait()

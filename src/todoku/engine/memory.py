@@ -46,5 +46,5 @@ class Memory:
         for key, state in states.items():
             kept.pop(key, None)
             kept[key] = state
-        for key in list(kept)[: max(0, len(kept) - self._kept_max)]:
-            del kept[key]
+        while len(kept) > self._kept_max:
+            del kept[next(iter(kept))]

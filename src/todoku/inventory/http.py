@@ -42,7 +42,12 @@ from todoku.web.problems import (
 
 
 class ProductChange(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """What a product is called and costs. `stockQuantity` is the opening stock of a new product; of
     an existing one it may only repeat what is there."""
@@ -53,7 +58,9 @@ class ProductChange(
     stock_quantity: StockQuantity | None = None
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Delivery(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Pieces that have come into the house."""
 
     quantity: Quantity

@@ -219,7 +219,7 @@ def note_shipment(
         raise _contradiction(order, event)
     advanced = _advance(order, OrderStatus.AWAITING_SHIPMENT, now)
     if advanced.shipment_id == event.shipment_id:
-        return advanced, []  # Late: the shipment's outcome was heard first, or this was heard before.
+        return advanced, []  # Late: heard before, or after the shipment's outcome.
     return msgspec.structs.replace(advanced, shipment_id=event.shipment_id, updated_at=now), []
 
 

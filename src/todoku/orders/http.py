@@ -40,7 +40,12 @@ class NewItem(
 
 
 class NewOrder(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """What somebody wants to have. The lines of the same product are added up."""
 

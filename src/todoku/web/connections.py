@@ -4,6 +4,7 @@ import asyncio
 from http import HTTPStatus
 from typing import ClassVar
 
+from litestar.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from todoku.web.exchange import encode
@@ -14,6 +15,18 @@ from todoku.web.problems import (
     Problem,
     ProblemType,
 )
+
+
+async def without_host(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application for a request that names no host or several (RFC 9112, section 3.2)."""
+    body = encode(Problem(MALFORMED_REQUEST, "Send the header Host, and once only.").details())
+    headers = [
+        (b"content-type", CONTENT_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -44,7 +57,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets a problem too, like everything else that is not understood."""
-        self._refuse(MALFORMED_REQUEST, f"This is not an HTTP/1.1 request: {msg}")
+        self._refuse(
+            MALFORMED_REQUEST,
+            "This is not an HTTP/1.1 request. If it is one but for an address that is not ASCII, "
+            "percent-encode that, as curl does with -G --data-urlencode.",
+        )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -52,7 +69,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._expect_nothing()
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            self.app = without_host
         super().on_headers_complete()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays: who has said all may still wait for the answer to it."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if not answering or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()

@@ -153,14 +153,21 @@ class DeadLetterQuery(
     cursor: Cursor | UnsetType = UNSET
 
 
-class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Retry(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Try a parked message again."""
 
     by: Who | None = None
 
 
 class RetryMany(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """Try many parked messages again: those of a `group`, or `all`."""
 
@@ -177,7 +184,9 @@ class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     last_at: datetime
 
 
-class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Edit(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """The event as it should have been: the message's `data`, of the same type and order."""
 
     data: dict[str, Any]

@@ -1,7 +1,7 @@
 """What a client is told about a value that is not allowed: the decoder's words, made into advice."""
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,18 +16,28 @@ KINDS: Final = {
     "array": "a list",
     "object": "an object",
 }
-LENGTHS: Final = {"array": "items", "str": "characters"}
+LENGTHS: Final = {"array": "item", "str": "character"}
 BOUNDS: Final = {">=": "at least", "<=": "at most"}
 PATTERNS: Final = {repr(pattern): words for pattern, words in ALLOWED.items()}
 
 
-def explain(error: msgspec.ValidationError) -> tuple[str, tuple[str, ...]]:
-    """What is wrong and what to do, and the way to the field in question."""
+def explain(error: msgspec.ValidationError, kind: type[Any]) -> tuple[str, tuple[str, ...]]:
+    """What is wrong with what should be of this kind, what to do, and the way to the field in
+    question."""
     message, _, path = str(error).partition(" - at `$")
     names = re.findall(r"[^.\[\]`]+", path)
     if match := re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", message):
         names.append(match[2])
+    if message.startswith("Invalid enum value"):
+        return f"Must be one of {', '.join(_choices(kind, names[-1]))}.", tuple(names)
     return _advice(message), tuple(names)
+
+
+def _choices(kind: type[Any], name: str) -> list[str]:
+    """The values of the enumeration that the field of this name is."""
+    struct: Any = msgspec.inspect.type_info(kind)
+    [field] = (field for field in struct.fields if field.encode_name == name)
+    return [str(value) for value in field.type.cls]
 
 
 def _advice(message: str) -> str:
@@ -35,12 +45,11 @@ def _advice(message: str) -> str:
         return "Not known here: remove it, or correct its name."
     if message.startswith("Object missing required field"):
         return "Missing: add it."
-    if message.startswith("Invalid enum value"):
-        return f"{message.removeprefix('Invalid enum value ')} is none of the values in /docs."
     if match := re.fullmatch(r"Expected `str` matching regex (.*)", message):
         return f"Must be {PATTERNS[match[1]]}."
     if match := re.fullmatch(r"Expected `(\w+)` of length (>=|<=) (\d+)", message):
-        return f"Must have {BOUNDS[match[2]]} {match[3]} {LENGTHS[match[1]]}."
+        plural = "" if match[3] == "1" else "s"
+        return f"Must have {BOUNDS[match[2]]} {match[3]} {LENGTHS[match[1]]}{plural}."
     if match := re.fullmatch(r"Expected `int` (>=|<=) (-?\d+)", message):
         return f"Must be {BOUNDS[match[1]]} {match[2]}."
     if match := re.fullmatch(r"Expected `(.+)`, got `(\w+)`", message):

@@ -31,8 +31,8 @@ MALFORMED_REQUEST = ProblemType(
     "malformed-request",
     400,
     "The request is malformed",
-    "The request as a whole cannot be understood, for instance because its Host header is not a "
-    "host.",
+    "The request as a whole cannot be understood, for instance because its Host header is missing, "
+    "given twice, or not a host.",
     "Correct what the detail names.",
 )
 MALFORMED_JSON = ProblemType(
@@ -149,8 +149,9 @@ INVALID_BODY = ProblemType(
     "invalid-body",
     422,
     "The body is not what is expected here",
-    "The body is JSON, but a field is missing, unknown, of the wrong type or out of its limits.",
-    "Correct the field that `errors` points to; /docs describes every field.",
+    "The body is JSON, but a field is missing, unknown, given twice, of the wrong type or out of its "
+    "limits.",
+    "Correct the field that the detail names; /docs describes every field.",
 )
 INVALID_ORDER = ProblemType(
     "invalid-order",

@@ -21,7 +21,12 @@ outbox = Outbox(MetaData())
 
 
 class SendAgain(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """What is wanted again: all that is still owed, or what was decided about these orders."""
 
@@ -96,4 +101,6 @@ ABOUT = """\
 Without `orderIds`, every event that still waits for a receipt is sent once more; of several replicas,
 the one that answers sends its own. With them, the service says once more what it has decided about
 these orders, from its own tables. An event that is said again has the id that it had: who knows it
-passes over it. What a reader that has lost everything could not hear again without harm is left out."""
+passes over it. What a reader that has lost everything could not hear again without harm is left out,
+as far as this service alone can tell: `todoku verify --repair` looks at all of them, and asks only
+where it is safe."""

@@ -1,6 +1,7 @@
 """The databases: whether they can be read, their version, and who has them."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from pathlib import Path
 
 from todoku.cli.checks import Finding, ok, warning, wrong
 from todoku.cli.databases import file_of, user_of
@@ -15,22 +16,33 @@ from todoku.database import (
 from todoku.settings import SERVICES, ServiceName, Settings
 
 
-def databases(settings: Settings) -> Iterator[Finding]:
-    """Each service's database."""
+def databases(settings: Settings, present: Container[ServiceName]) -> Iterator[Finding]:
+    """Each service's database; `present` are the services that run."""
     for service in SERVICES:
-        yield _database(service, settings)
+        yield _database(service, settings, running=service in present)
 
 
-def _database(service: ServiceName, settings: Settings) -> Finding:
+def _database(service: ServiceName, settings: Settings, *, running: bool) -> Finding:
     check, where = f"{service} database", settings.database(service)
     try:
         file = file_of(where)
         if file is not None and not file.exists():
-            return ok(check, f"{file} is not there yet; it is made at the first start")
+            return _absent(check, file, running=running)
         with Database.open_read_only(where) as database:
             return _readable(check, service, database, user_of(where))
     except DatabaseError as error:
         return wrong(check, "cannot be read", fix=str(error))
+
+
+def _absent(check: str, file: Path, *, running: bool) -> Finding:
+    if not running:
+        return ok(check, f"{file} is not there yet; it is made at the first start")
+    return warning(
+        check,
+        f"{file} is not there, though the service runs",
+        fix="name the folder that it has with --data-dir; if the file was deleted, stop Todoku and"
+        " restore a backup",
+    )
 
 
 def _readable(check: str, service: ServiceName, database: Database, user: str | None) -> Finding:

@@ -176,7 +176,7 @@ def _greeting(urls: str) -> Greeting | None:
 async def _stream(settings: Settings, *, running: bool) -> Finding:
     name = settings.stream_name
     try:
-        info = await _stream_info(settings)
+        info = await stream_info(settings)
     except BrokerUnsuitable as error:
         return wrong("stream", f"{name} cannot be looked at", fix=str(error))
     except BrokerError as error:
@@ -191,7 +191,8 @@ async def _stream(settings: Settings, *, running: bool) -> Finding:
     return ok("stream", f"{name} is not there yet; the services make it")
 
 
-async def _stream_info(settings: Settings) -> StreamInfo | None:
+async def stream_info(settings: Settings) -> StreamInfo | None:
+    """The stream, or None if there is none. Raises `BrokerError`, also when no server answers."""
     stream = JetStream(
         settings.stream_name,
         prefix="",
