@@ -45,6 +45,14 @@ LOCK_WAIT_SECONDS = 10.0
 
 READER_THREADS = 2
 
+TURNS = 3
+"""How many turns the event loop gets for everything else before each batch of the writer."""
+
+LISTENERS = 8
+"""How many connections can be accepted in a turn of the event loop: libuv accepts one a socket."""
+
+CONNECTIONS_WAITING_MAX = 2048
+
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
 """How much is allocated between two looks for cycles, a generation each: hardly any arise."""
 
@@ -54,6 +62,10 @@ APIS: dict[str, Callable[[Backend], Api]] = {
     "shipping": shipping_api,
 }
 """What each service offers over HTTP."""
+
+
+class AddressUnusable(Exception):
+    """The host or the port of a service cannot be listened at."""
 
 
 def assemble(settings: Settings, carrier: Carrier | None = None) -> tuple[Service, ...]:
@@ -70,13 +82,14 @@ def assemble(settings: Settings, carrier: Carrier | None = None) -> tuple[Servic
 async def serve(name: ServiceName, settings: Settings, stop: asyncio.Event) -> None:
     """Run a service until `stop` is set, then finish what is under way.
 
-    Raises what keeps it from starting or from going on: a `DatabaseError`, a `BrokerUnsuitable`, or
-    the error of a loop that failed. Whatever is raised, nothing that was answered is lost by it.
+    Raises what keeps it from starting or from going on: a `DatabaseError`, a `BrokerUnsuitable`,
+    `AddressUnusable`, or the error of a loop that failed. Whatever is raised, nothing that was
+    answered is lost by it.
     """
     logs.configure(settings.log_level, settings.log_format, name)
     with Database.open(settings.database(name), lock_wait_seconds=LOCK_WAIT_SECONDS) as database:
         migrate(database, f"todoku.{name}")
-        with _runner(1, "writer") as run_write, _runner(READER_THREADS, "reader") as run_read:
+        with _writer(database) as run_write, _threads(READER_THREADS, "reader") as run_read:
             services = assemble(settings, _real_carrier(name, settings))
             process = _process(name, settings, services, database, run_write, run_read)
             await process.start()
@@ -179,13 +192,15 @@ async def _serve_http(
             http=BoundedHttpProtocol,
             lifespan="off",
             access_log=False,
+            proxy_headers=False,
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
         )
     )
     _collect_less_garbage()
-    serving = asyncio.create_task(server.serve())
+    sockets = _listen(settings.host, settings.port(name))
+    serving = asyncio.create_task(server.serve(sockets))
     failing = asyncio.create_task(process.failed())
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -197,6 +212,19 @@ async def _serve_http(
             task.cancel()
     if failing.done() and not failing.cancelled():
         failing.result()
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at every address of `host`, each of them several times."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listeners = [
+            socket.create_server(address, family=family, backlog=CONNECTIONS_WAITING_MAX)
+            for family, address in sorted({(entry[0], entry[4][:2]) for entry in found})
+        ]
+    except OSError as error:
+        raise AddressUnusable(f"nothing can listen at {host}:{port} ({error})") from error
+    return [listener.dup() for listener in listeners for _ in range(LISTENERS - 1)] + listeners
 
 
 def _collect_less_garbage() -> None:
@@ -216,7 +244,25 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _runner(threads: int, name: str) -> Iterator[Any]:
+def _writer(database: Database) -> Iterator[Any]:
+    """What runs the writer: on SQLite the event loop itself (decision 10), else a thread, since then a
+    commit is a wait for another machine."""
+    if database.exclusive:
+        yield _in_turn
+    else:
+        with _threads(1, "writer") as run:
+            yield run
+
+
+async def _in_turn(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a plain function once everything else has had its turns."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    return function(*arguments)
+
+
+@contextmanager
+def _threads(threads: int, name: str) -> Iterator[Any]:
     """Threads that run plain functions for the event loop: `await run(function, *arguments)`."""
     with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
 

@@ -49,7 +49,7 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
         uvloop.run(_serve(host.serve, service, settings))
     except SettingsInvalid as invalid:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
-    except (BrokerUnsuitable, DatabaseError) as error:
+    except (BrokerUnsuitable, DatabaseError, host.AddressUnusable) as error:
         raise CommandFailed(f"{service}: {error}", exit_code=_exit_code(error)) from error
     return ExitCode.OK
 

@@ -35,6 +35,7 @@ COMMON_PRAGMAS: Mapping[str, int] = {
 # mmap_size stays 0: with a mapped file, a failing disk kills the process instead of raising.
 WRITER_PRAGMAS: Mapping[str, int | str] = {
     **COMMON_PRAGMAS,
+    "busy_timeout": 100,  # whoever writes here is alone; while a stranger does, others want to go on
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: NORMAL loses commits in a power cut
     "foreign_keys": 1,

@@ -50,7 +50,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float = 15.0
     effect_timeout_seconds: float = 10.0
     inbox_retention_seconds: float = DEFAULTS.inbox_retention_seconds
-    prune_count: int = 5_000
+    prune_count: int = 1_000
     patience: Patience = Patience()
 
 
@@ -431,7 +431,9 @@ class Process:
     async def _prune(self) -> None:
         before = self.clock.now() - timedelta(seconds=self.tuning.inbox_retention_seconds)
         # A bounded number at a time: pruning shares the writer with everything else.
-        await self._run_write(self.writer.forget, before, self.tuning.prune_count)
+        pruned = count = self.tuning.prune_count
+        while pruned == count:
+            pruned = await self._run_write(self.writer.forget, before, count)
 
 
 def _read(delivery: Delivery) -> Heard | Unreadable:
