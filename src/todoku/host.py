@@ -45,9 +45,6 @@ LOCK_WAIT_SECONDS = 10.0
 
 READER_THREADS = 2
 
-TURNS = 3
-"""How many turns the event loop gets for everything else before each batch of the writer."""
-
 LISTENERS = 8
 """How many connections can be accepted in a turn of the event loop: libuv accepts one a socket."""
 
@@ -255,9 +252,8 @@ def _writer(database: Database) -> Iterator[Any]:
 
 
 async def _in_turn(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a plain function once everything else has had its turns."""
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
+    """Run a plain function once everything else has had its turn."""
+    await asyncio.sleep(0)
     return function(*arguments)
 
 
