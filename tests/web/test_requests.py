@@ -216,6 +216,33 @@ async def test_a_body_that_comes_with_its_headers_does_not_count_as_headers() ->
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Content-Type: text/plain\r\nContent-Length: 3000000", b"415"),
+        (b"Content-Type: application/json\r\nContent-Length: 3000000", b"413"),
+        (b"Content-Type: application/json\r\nTransfer-Encoding: chunked", b"413"),
+    ],
+)
+async def test_a_client_that_sends_all_before_it_reads_hears_why_it_is_refused(
+    headers: bytes, status: bytes
+) -> None:
+    piece = b"x" * 30_000
+    if b"chunked" in headers:
+        piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+    async with listening(echo_app()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"POST /echo HTTP/1.1\r\nHost: here\r\n" + headers + b"\r\n\r\n")
+        for _ in range(100):
+            writer.write(piece)
+            await asyncio.wait_for(writer.drain(), 10)
+        if b"chunked" in headers:
+            writer.write(b"0\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 " + status)
+
+
 async def test_what_is_not_http_gets_a_problem_too() -> None:
     async with listening(echo_app()) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)

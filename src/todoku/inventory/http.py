@@ -16,7 +16,7 @@ from todoku.inventory.domain import (
     UnknownProduct,
 )
 from todoku.inventory.store import find_product, list_products
-from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web import Answer, Api, Backend, Body, Call, Operation, Problem, Reply
 from todoku.web.exchange import invalid_parameter
 from todoku.web.fields import (
     ALLOWED,
@@ -41,14 +41,7 @@ from todoku.web.problems import (
 )
 
 
-class ProductChange(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class ProductChange(Body, frozen=True, kw_only=True):
     """What a product is called and costs. `stockQuantity` is the opening stock of a new product; of
     an existing one it may only repeat what is there."""
 
@@ -58,9 +51,7 @@ class ProductChange(
     stock_quantity: StockQuantity | None = None
 
 
-class Delivery(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class Delivery(Body, frozen=True, kw_only=True):
     """Pieces that have come into the house."""
 
     quantity: Quantity

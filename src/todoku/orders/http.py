@@ -11,7 +11,7 @@ from uuid_utils import uuid7
 from todoku.contracts import OrderedItem, Personal
 from todoku.orders.domain import InvalidOrder, Order, OrderStatus, ParkedMessage, PlaceOrder
 from todoku.orders.store import HistoryEntry, find_order, find_parked, history, list_orders
-from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web import Answer, Api, Backend, Body, Call, Operation, Problem, Reply
 from todoku.web.fields import (
     ITEMS_MAX,
     Address,
@@ -29,9 +29,7 @@ from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
 from todoku.web.problems import DATABASE_UNAVAILABLE, INVALID_ORDER, UNKNOWN_ORDER
 
 
-class NewItem(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, gc=False
-):
+class NewItem(Body, frozen=True, kw_only=True, gc=False):
     """A number of pieces of one product, at a price for each."""
 
     product_id: ProductId
@@ -39,14 +37,7 @@ class NewItem(
     price: Price
 
 
-class NewOrder(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class NewOrder(Body, frozen=True, kw_only=True):
     """What somebody wants to have. The lines of the same product are added up."""
 
     user_id: Annotated[UserId, Personal]

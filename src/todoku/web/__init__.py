@@ -3,7 +3,7 @@
 from todoku.web.application import application
 from todoku.web.backend import Backend
 from todoku.web.connections import BoundedHttpProtocol
-from todoku.web.exchange import Call, Reply
+from todoku.web.exchange import Body, Call, Reply
 from todoku.web.operations import Answer, Api, Limits, Operation
 from todoku.web.problems import Problem, ProblemType
 
@@ -11,6 +11,7 @@ __all__ = [
     "Answer",
     "Api",
     "Backend",
+    "Body",
     "BoundedHttpProtocol",
     "Call",
     "Limits",

@@ -32,7 +32,7 @@ from todoku.engine.dead_letters import (
     shape,
 )
 from todoku.web.backend import Backend
-from todoku.web.exchange import Call, Reply
+from todoku.web.exchange import Body, Call, Reply
 from todoku.web.fields import Cursor, GroupId, PageLimit, Reason, Uuid, Who, canonical_uuid
 from todoku.web.operations import Answer, Operation
 from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
@@ -153,22 +153,13 @@ class DeadLetterQuery(
     cursor: Cursor | UnsetType = UNSET
 
 
-class Retry(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class Retry(Body, frozen=True, kw_only=True):
     """Try a parked message again."""
 
     by: Who | None = None
 
 
-class RetryMany(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class RetryMany(Body, frozen=True, kw_only=True):
     """Try many parked messages again: those of a `group`, or `all`."""
 
     group: GroupId | None = None
@@ -184,16 +175,14 @@ class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     last_at: datetime
 
 
-class Edit(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class Edit(Body, frozen=True, kw_only=True):
     """The event as it should have been: the message's `data`, of the same type and order."""
 
     data: dict[str, Any]
     by: Who | None = None
 
 
-class Discard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Discard(Body, frozen=True, kw_only=True):
     """Do without a parked message: why, and who says so."""
 
     reason: Reason

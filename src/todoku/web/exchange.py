@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -26,6 +27,10 @@ from todoku.web.problems import (
 # The rest of a refused body would be taken for the next request.
 HANG_UP: Final = {"Connection": "close"}
 
+LINGER_SECONDS_MAX = 2.0
+LINGER_BYTES_MAX = 2**24
+"""How long, and how far, a refused body is passed over before it is answered."""
+
 PARAMETERS_MAX: Final = 100
 NOT_ENCODED: Final = (
     "Must be UTF-8 in percent-encoding, as curl writes it with -G --data-urlencode."
@@ -36,6 +41,18 @@ encode: Final = msgspec.json.Encoder().encode
 
 class ClientGone(Exception):
     """The client hung up before its request was complete; there is nobody to answer."""
+
+
+class Body(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """What a client sends, in JSON. What is unknown is refused; so is a name that is given twice,
+    which shows by what encoding it again lacks, so defaults are left out there (`decode_body`)."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -76,9 +93,13 @@ async def read_body(
 
     Raises `Problem` when it is of another type, too large or too slow, and `ClientGone`.
     """
-    _require_json(headers)
-    if int(headers.get(b"content-length", b"0")) > bytes_max:
-        raise _too_large(bytes_max)
+    try:
+        _require_json(headers)
+        if int(headers.get(b"content-length", b"0")) > bytes_max:
+            raise _too_large(bytes_max)
+    except Problem:
+        await _pass_over(receive)
+        raise
     try:
         async with asyncio.timeout(seconds_max):
             return await _receive_all(receive, bytes_max)
@@ -91,17 +112,35 @@ async def read_body(
 
 
 async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGone
-        part = message.get("body", b"")
+    body, more = b"", True
+    while more:
+        part, more = await _receive_part(receive)
         if len(body) + len(part) > bytes_max:
+            if more:
+                await _pass_over(receive)
             raise _too_large(bytes_max)
         body = body + part if body else part
-        if not message.get("more_body", False):
-            return body
+    return body
+
+
+async def _receive_part(receive: Receive) -> tuple[bytes, bool]:
+    """What has come of a body, and whether there is more."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientGone
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def _pass_over(receive: Receive) -> None:
+    """Read what still comes of a refused body: hung up on while it sends, a client may be told of a
+    broken connection and never of the answer."""
+    passed = 0
+    with suppress(TimeoutError, ClientGone):
+        async with asyncio.timeout(LINGER_SECONDS_MAX):
+            more = True
+            while more and passed < LINGER_BYTES_MAX:
+                part, more = await _receive_part(receive)
+                passed += len(part)
 
 
 def _too_large(bytes_max: int) -> Problem:

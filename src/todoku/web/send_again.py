@@ -11,7 +11,7 @@ from sqlalchemy import MetaData
 from todoku.contracts import Event
 from todoku.engine import Outbox, SayAgain
 from todoku.web.backend import Backend
-from todoku.web.exchange import Call, Reply
+from todoku.web.exchange import Body, Call, Reply
 from todoku.web.fields import PAGE_MAX, Uuid, canonical_uuid
 from todoku.web.operations import Answer, Operation
 from todoku.web.problems import DATABASE_UNAVAILABLE
@@ -20,14 +20,7 @@ outbox = Outbox(MetaData())
 """The table as every service has it."""
 
 
-class SendAgain(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class SendAgain(Body, frozen=True, kw_only=True):
     """What is wanted again: all that is still owed, or what was decided about these orders."""
 
     order_ids: (
