@@ -56,7 +56,7 @@ def up(
     folder: Path,
     ports: Sequence[int],
     *flags: str,
-    todoku: Sequence[str] = (sys.executable, "-m", "todoku"),
+    todoku: Sequence[str] = (sys.executable, "-P", "-m", "todoku"),
 ) -> Iterator[Up]:
     """Run `todoku up` on ports for the three services and the broker; at the end, kill what is left."""
     names = [*(f"--{service}-port" for service in SERVICES), "--nats-port"]

@@ -58,6 +58,15 @@ def test_it_starts_everything_says_where_and_stops_it_on_ctrl_c(
         assert not [line for line in running.heard.lines if "killing" in line]
 
 
+def test_what_lies_in_the_folder_where_it_is_started_is_not_imported(
+    tmp_path: Path, free_ports: FreePorts
+) -> None:
+    (tmp_path / "http.py").write_text("raise SystemExit('somebody else wrote this')")
+    with up(tmp_path, free_ports(4)) as running:
+        running.heard.until("todoku is ready in ")
+        assert everything_answers(running)
+
+
 def test_what_is_not_written_to_a_terminal_is_plain_and_the_log_is_json(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:

@@ -250,6 +250,21 @@ class TestADatabaseThatIsAway:
 
         in_town(scenario)
 
+    def test_nothing_is_sent_again_for_want_of_receipts_that_cannot_be_noted(self) -> None:
+        async def scenario(town: Town) -> None:
+            process = await town.start("orders")
+            await process.ask(place())
+            await until(lambda: process.relay.idle)
+            town.disks["orders"].faults = ["before"] * 1_000
+            await town.start("inventory")
+            await asyncio.sleep(60)
+            assert not process.database_well
+            assert process.relay.events_repeated == 0
+            town.disks["orders"].faults = []
+            await until(lambda: town.owed("orders") == 0)
+
+        in_town(scenario)
+
     def test_what_was_committed_before_the_answer_was_lost_is_sent_without_a_restart(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")

@@ -198,6 +198,18 @@ async def test_endless_headers_are_refused_before_they_fill_the_memory() -> None
         writer.close()
 
 
+@pytest.mark.parametrize(("header_bytes", "status"), [(60_000, b"404"), (66_000, b"431")])
+async def test_headers_that_come_in_one_piece_are_bounded_too(
+    header_bytes: int, status: bytes
+) -> None:
+    async with listening(echo_app()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * header_bytes + b"\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 " + status)
+
+
 async def test_a_body_that_comes_with_its_headers_does_not_count_as_headers() -> None:
     async with listening(echo_app()) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)

@@ -156,7 +156,7 @@ def _body(random: Random, wanted: Wanted, products: list[str]) -> str:
 
 def _place_orders(plan: Plan, told: Callable[[Progress], None]) -> Load:
     with subprocess.Popen(
-        [sys.executable, "-m", "todoku.bench.load"],
+        [sys.executable, "-P", "-m", "todoku.bench.load"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

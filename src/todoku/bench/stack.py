@@ -55,7 +55,7 @@ def own_stack(
     born = time.monotonic()
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*tether, str(os.getpid()), sys.executable, "-m", "todoku", "up"],
+            [*tether, str(os.getpid()), sys.executable, "-P", "-m", "todoku", "up"],
             cwd=folder,
             env={**os.environ, **to_environment(settings), **environment},
             stdin=subprocess.PIPE,  # a tether elsewhere than on Linux

@@ -68,7 +68,7 @@ class Stack:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", self._tether, str(os.getpid())),
-                    *(sys.executable, "-m", "todoku", "up"),
+                    *(sys.executable, "-P", "-m", "todoku", "up"),
                 ],
                 env={**os.environ, **to_environment(self.settings), **(environment or {})},
                 stdin=subprocess.DEVNULL,
@@ -254,4 +254,6 @@ def _program_of(pid: int) -> ProgramName | None:
         return None
     if words and Path(words[0]).name == embedded.PROGRAM:
         return "broker"
-    return next((name for name in SERVICES if words[1:] == ["-m", "todoku", "run", name]), None)
+    return next(
+        (name for name in SERVICES if words[1:] == ["-P", "-m", "todoku", "run", name]), None
+    )

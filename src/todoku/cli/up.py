@@ -135,7 +135,8 @@ def _services(settings: Settings, voice: Voice) -> list[Program]:
 def _service(name: ServiceName, settings: Settings, environment: Mapping[str, str]) -> Program:
     return Program(
         name=name,
-        argv=(sys.executable, "-m", "todoku", "run", name),
+        # -P: whatever lies in the folder that somebody happens to be in is not imported.
+        argv=(sys.executable, "-P", "-m", "todoku", "run", name),
         environment=environment,
         is_ready=functools.partial(is_ready, settings.own_host, settings.port(name)),
         final_codes=(ExitCode.USAGE, ExitCode.CANNOT_START, ExitCode.IN_USE),

@@ -257,6 +257,8 @@ class Process:
     async def look_step(self) -> None:
         """After a while, look for evidence that something must be sent again."""
         await asyncio.sleep(self.tuning.look_seconds)
+        if not self.database_well:
+            return  # Receipts cannot be noted: that one is missing is no evidence.
         try:
             await self.relay.look()
         except (BrokerError, DatabaseUnavailable) as error:

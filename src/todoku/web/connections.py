@@ -4,7 +4,7 @@ import asyncio
 from http import HTTPStatus
 from typing import ClassVar
 
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from todoku.web.exchange import encode
@@ -13,20 +13,31 @@ from todoku.web.problems import (
     HEADERS_TOO_LARGE,
     MALFORMED_REQUEST,
     Problem,
-    ProblemType,
 )
 
 
-async def without_host(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application for a request that names no host or several (RFC 9112, section 3.2)."""
-    body = encode(Problem(MALFORMED_REQUEST, "Send the header Host, and once only.").details())
+def refusing(problem: Problem) -> ASGIApp:
+    """The application for a request that is refused because of its headers."""
+    body = encode(problem.details())
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"content-length", b"%d" % len(body)),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        status = problem.kind.status
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return refuse
+
+
+TOO_LARGE = Problem(HEADERS_TOO_LARGE, "Send fewer or shorter headers: 64 KiB at most.")
+refuse_size = refusing(TOO_LARGE)
+
+# RFC 9112, section 3.2.
+refuse_hosts = refusing(Problem(MALFORMED_REQUEST, "Send the header Host, and once only."))
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -53,14 +64,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Only what has not completed the headers counts: a body may come in the same piece.
         self._header_bytes = self._header_bytes + len(data) if awaited else 0
         if self._headers_awaited and self._header_bytes > self.header_bytes_max:
-            self._refuse(HEADERS_TOO_LARGE, "Send fewer or shorter headers: 64 KiB at most.")
+            self._refuse(TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets a problem too, like everything else that is not understood."""
         self._refuse(
-            MALFORMED_REQUEST,
-            "This is not an HTTP/1.1 request. If it is one but for an address that is not ASCII, "
-            "percent-encode that, as curl does with -G --data-urlencode.",
+            Problem(
+                MALFORMED_REQUEST,
+                "This is not an HTTP/1.1 request. If it is one but for an address that is not "
+                "ASCII, percent-encode that, as curl does with -G --data-urlencode.",
+            )
         )
 
     def on_message_begin(self) -> None:
@@ -71,7 +84,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect_nothing()
         hosts = [name for name, _ in self.headers].count(b"host")
         if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
-            self.app = without_host
+            self.app = refuse_hosts
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.header_bytes_max:  # They may all have come in one piece.
+            self.app = refuse_size
         super().on_headers_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -86,13 +102,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect_nothing()
         super().connection_lost(exc)
 
-    def _refuse(self, kind: ProblemType, detail: str) -> None:
+    def _refuse(self, problem: Problem) -> None:
         if self.transport.is_closing():
             return
-        body = encode(Problem(kind, detail).details())
-        reason = HTTPStatus(kind.status).phrase
+        body = encode(problem.details())
+        status = problem.kind.status
+        reason = HTTPStatus(status).phrase
         self.transport.write(
-            f"HTTP/1.1 {kind.status} {reason}\r\nContent-Type: {CONTENT_TYPE}\r\n"
+            f"HTTP/1.1 {status} {reason}\r\nContent-Type: {CONTENT_TYPE}\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
             + body
         )

@@ -184,7 +184,7 @@ async def _stream(settings: Settings, *, running: bool) -> Finding:
         return warning("stream", found, fix="look into the broker's log")
     if info is not None:
         count = info.state.last_seq - info.state.first_seq + 1
-        return ok("stream", f"{name}, {count:,} events")
+        return ok("stream", f"{name}, {count:,} messages, those of health checks among them")
     if running:
         fix = "look into the services' log: they make it when they reach the broker"
         return warning("stream", f"{name} is not there", fix=fix)
