@@ -405,7 +405,7 @@ class TestSqliteFile:
             for pragma, value in {
                 "journal_mode": "wal",
                 "synchronous": 2,
-                "busy_timeout": 5000,
+                "busy_timeout": 100,
                 "foreign_keys": 1,
                 "trusted_schema": 0,
             }.items():

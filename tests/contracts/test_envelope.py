@@ -118,6 +118,7 @@ class TestPersonalData:
             "ShipmentInitiatedEvent",
             "PlaceOrder",
             "Order",
+            "Reservation",
             "Shipment",
             "Parcel",
         }

@@ -9,7 +9,7 @@ from sqlalchemy import Column, Connection, MetaData, Text, insert, select
 
 from todoku.contracts import Envelope
 from todoku.database import Timestamp, table
-from todoku.engine import EngineTables
+from todoku.engine import EngineTables, Memory
 from todoku.notifications.domain import Notification
 
 metadata = MetaData()
@@ -39,6 +39,9 @@ class NotificationsWorld:
     def record(self, envelope: Envelope) -> None:
         """The notifications are this service's history."""
 
+    def keep(self, memory: Memory) -> None:
+        """An order ends once: nothing here is touched again soon."""
+
 
 class NotificationsStore:
     """Loads and saves notifications. A notification is never changed."""
@@ -46,7 +49,9 @@ class NotificationsStore:
     metadata = metadata
     tables = EngineTables(metadata)
 
-    def load(self, connection: Connection, subjects: Sequence[Any]) -> NotificationsWorld:
+    def load(
+        self, connection: Connection, subjects: Sequence[Any], memory: Memory
+    ) -> NotificationsWorld:
         ids = sorted({subject.order_id for subject in subjects})
         rows = connection.execute(select(notifications).where(notifications.c.order_id.in_(ids)))
         return NotificationsWorld({row.order_id: Notification(**row._mapping) for row in rows})

@@ -19,7 +19,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope
 from todoku.database import Integer64, Timestamp, table
-from todoku.engine import EngineTables
+from todoku.engine import EngineTables, Memory
 from todoku.payments.domain import Payment, PaymentStatus
 
 metadata = MetaData()
@@ -67,6 +67,9 @@ class PaymentsWorld:
     def record(self, envelope: Envelope) -> None:
         """The payments are this service's history."""
 
+    def keep(self, memory: Memory) -> None:
+        memory.keep("payments", self.after)
+
 
 class PaymentsStore:
     """Loads and saves payments, whatever the batch in three statements at most."""
@@ -74,10 +77,15 @@ class PaymentsStore:
     metadata = metadata
     tables = EngineTables(metadata)
 
-    def load(self, connection: Connection, subjects: Sequence[Any]) -> PaymentsWorld:
-        ids = sorted({subject.order_id for subject in subjects})
-        rows = connection.execute(_load, {"ids": ids})
-        return PaymentsWorld({row.order_id: _payment(row) for row in rows})
+    def load(
+        self, connection: Connection, subjects: Sequence[Any], memory: Memory
+    ) -> PaymentsWorld:
+        ids = {subject.order_id for subject in subjects}
+        found = memory.recall("payments", ids)
+        if missing := sorted(ids - found.keys()):
+            rows = connection.execute(_load, {"ids": missing})
+            found |= {row.order_id: _payment(row) for row in rows}
+        return PaymentsWorld(found)
 
     def save(self, connection: Connection, world: PaymentsWorld, now: datetime) -> None:
         changed = [it for key, it in world.after.items() if it is not world.before.get(key)]
