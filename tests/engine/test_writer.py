@@ -602,6 +602,11 @@ class TestThePlaceInTheStream:
         branch.step(paid(5, sequence=1, life="b"))
         assert self.places(branch) == [("a", 9), ("b", 1)]
 
+    def test_a_batch_may_hold_messages_of_two_lives(self) -> None:
+        branch = Branch()
+        branch.step(paid(1, sequence=9, life="a"), paid(2, sequence=1, life="b"))
+        assert self.places(branch) == [("a", 9), ("b", 1)]
+
     def test_a_replica_that_is_behind_does_not_take_it_back(self) -> None:
         ahead = Branch()
         behind = Branch(ahead.database, owner="bank-2")

@@ -202,7 +202,7 @@ class Writer:
             # A receipt that the database refuses is dropped: it costs one repeat.
             self._write_books(connection, work, [] if refusal else receipts)
             if not any(message.recalled for message in fresh):
-                self._note_position(connection, (*work.outcome.acks, *work.outcome.terms))
+                self._note_positions(connection, (*work.outcome.acks, *work.outcome.terms))
             retry_at = office.write(self._retry_at)
             work.outcome.next_due_at = self._next_due_at(connection, now)
             self._failpoint("before-commit")
@@ -278,17 +278,19 @@ class Writer:
         )
         self._tables.dead_letters.park(connection, work.parked, work.attempts)
 
-    def _note_position(self, connection: Connection, settled: Iterable[Delivery]) -> None:
-        """Note how far into the stream this database has come, so that a backup of it can tell."""
-        last = max(settled, key=lambda delivery: delivery.sequence, default=None)
-        if last is None:
-            return
-        incarnation, reached = self._reached
-        if incarnation != last.incarnation:
-            reached = self._tables.positions.reached(connection, last.incarnation)
-        if last.sequence > reached:
-            self._tables.positions.reach(connection, last.incarnation, last.sequence)
-            self._reached = last.incarnation, last.sequence
+    def _note_positions(self, connection: Connection, settled: Iterable[Delivery]) -> None:
+        """Note how far into the stream this database has come, so that a backup of it can tell; into
+        each life of the stream, since a batch may hold messages of two."""
+        last: dict[str, int] = {}
+        for delivery in settled:
+            last[delivery.incarnation] = max(delivery.sequence, last.get(delivery.incarnation, 0))
+        for incarnation, sequence in last.items():
+            life, reached = self._reached
+            if life != incarnation:
+                reached = self._tables.positions.reached(connection, incarnation)
+            if sequence > reached:
+                self._tables.positions.reach(connection, incarnation, sequence)
+                self._reached = incarnation, sequence
 
     def _remember(self, work: Work) -> None:
         """Keep in mind how messages failed that are tried again, and forget those that are not."""
