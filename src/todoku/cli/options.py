@@ -25,5 +25,14 @@ ItemsMax = Annotated[
 ]
 """`--limit`: how many rows of a list are wanted."""
 
-Seconds = Annotated[float, Parameter(validator=validators.Number(gte=0))]
+SECONDS_MAX = 10**9
+"""Some thirty years."""
+
+
+def _is_a_time(_: type, seconds: float) -> None:
+    if not 0 <= seconds <= SECONDS_MAX:  # So is what is not a number.
+        raise ValueError(f"Must be from 0 to {SECONDS_MAX:,}.")
+
+
+Seconds = Annotated[float, Parameter(validator=_is_a_time)]
 """How long something may take."""

@@ -15,7 +15,7 @@ from todoku.cli.client import client
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.cli.options import Json
+from todoku.cli.options import Json, Seconds
 from todoku.cli.output import say
 from todoku.cli.words import age, printable
 from todoku.settings import SERVICES, ServiceName, Settings
@@ -27,19 +27,8 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_SECONDS = 0.5
 
-SECONDS_MAX = 10**9
-"""Some thirty years."""
-
 ORDERS_MAX = 200
 """About how many orders a service is asked at once."""
-
-
-def _is_a_time(_: type, seconds: float) -> None:
-    if not 0 <= seconds <= SECONDS_MAX:
-        raise ValueError(f"Must be from 0 to {SECONDS_MAX:,}.")
-
-
-Seconds = Annotated[float, Parameter(validator=_is_a_time)]
 
 
 def verify(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from sqlalchemy import Connection
 from uuid_utils import uuid7
 
 from todoku.contracts import OrderedItem, Personal
@@ -213,11 +214,10 @@ class OrderRoutes:
 
     async def show(self, call: Call) -> Reply:
         order_id = _order_id(call)
-        order = await self._backend.read(find_order, order_id)
-        if order is None:
+        view = await self._backend.read(_find_view, order_id)
+        if view is None:
             raise _unknown_order(order_id)
-        parked = await self._backend.read(find_parked, [order_id])
-        return Reply(200, _view(order, parked.get(order_id, [])))
+        return Reply(200, view)
 
     async def history(self, call: Call) -> Reply:
         order_id = _order_id(call)
@@ -228,21 +228,16 @@ class OrderRoutes:
 
     async def list(self, call: Call) -> Reply:
         query: OrderQuery = call.query
-        orders = await self._backend.read(
-            list_orders,
+        found = await self._backend.read(
+            _list_views,
             user_id=query.user_id or None,
             status=query.status or None,
             before=from_cursor(query.cursor, canonical_uuid),
             limit=query.limit + 1,
         )
-        page = orders[: query.limit]
-        parked = await self._backend.read(find_parked, [order.id for order in page])
-        cursor = to_cursor(page[-1].id) if len(orders) > len(page) else None
-        return Reply(
-            200,
-            OrderPage([_view(order, parked.get(order.id, [])) for order in page], cursor),
-            next_page("/orders", query, cursor),
-        )
+        page = found[: query.limit]
+        cursor = to_cursor(page[-1].id) if len(found) > len(page) else None
+        return Reply(200, OrderPage(page, cursor), next_page("/orders", query, cursor))
 
 
 def _order_id(call: Call) -> str:
@@ -259,6 +254,20 @@ def _unknown_order(order_id: str) -> Problem:
         UNKNOWN_ORDER,
         f"There is no order {order_id!r}: use the id from the answer to POST /orders.",
     )
+
+
+def _find_view(connection: Connection, order_id: str) -> OrderView | None:
+    order = find_order(connection, order_id)
+    return None if order is None else _views(connection, [order])[0]
+
+
+def _list_views(connection: Connection, /, **wanted: Any) -> list[OrderView]:
+    return _views(connection, list_orders(connection, **wanted))
+
+
+def _views(connection: Connection, orders: Sequence[Order]) -> list[OrderView]:
+    parked = find_parked(connection, [order.id for order in orders])
+    return [_view(order, parked.get(order.id, [])) for order in orders]
 
 
 def _view(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
