@@ -21,7 +21,7 @@ from todoku.settings import SETTINGS
 FreePorts = Callable[[int], list[int]]
 GROUPS = {"dead", "order", "product", "shipment"}
 WITHOUT_SETTINGS = {"chaos", "simulate"}
-HEAVY = ("litestar", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
+HEAVY = ("starlette", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 
 
 def todoku(

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import uvicorn
-from litestar.types import ASGIApp
 from sqlalchemy import MetaData
+from starlette.types import ASGIApp
 
 from todoku.broker.memory import MemoryBroker
 from todoku.database import Database

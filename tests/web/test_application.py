@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from litestar.types import ASGIApp
 from prometheus_client import Gauge
+from starlette.types import ASGIApp
 
 from todoku.database import Database, DatabaseUnavailable
 from todoku.web import Answer, Api, Backend, Call, Operation, Reply, application
@@ -113,7 +113,7 @@ async def test_requests_are_counted_by_method_route_and_status(
     for method, route, status, count in (
         ("GET", "/things/{thingId}", 200, 2),
         ("GET", "", 404, 1),
-        ("DELETE", "", 405, 1),
+        ("DELETE", "/things/{thingId}", 405, 1),
     ):
         assert (
             f'http_server_request_duration_seconds_count{{http_request_method="{method}",'

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from litestar.types import ASGIApp
+from starlette.types import ASGIApp
 
 from todoku.database import Database
 from todoku.host import APIS
@@ -305,6 +305,8 @@ async def test_what_breaks_off_is_not_answered() -> None:
     [
         ("1.1", ["here"], True),
         ("1.1", [""], True),
+        ("1.1", ["[::1]:8080"], True),
+        ("1.1", ["not a host"], False),
         ("1.1", [], False),
         ("1.1", ["here", "here"], False),
         ("1.0", [], True),

@@ -1,16 +1,17 @@
 """One service's whole HTTP side: its operations, its problems, health, metrics and documents."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
-from litestar import Litestar, Request, Response, route
-from litestar.exceptions import HTTPException
-from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp
 from msgspec.structs import replace
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.database import DatabaseUnavailable
 from todoku.engine import MailboxFull
@@ -19,15 +20,22 @@ from todoku.web.backend import Backend
 from todoku.web.dead_letters import LETTER_REFUSALS, dead_letter_operations
 from todoku.web.exchange import ClientGone, encode
 from todoku.web.health import health_operations
-from todoku.web.metrics import Measured, Metrics
-from todoku.web.operations import Api, Limits, Operation, routes
-from todoku.web.pages import READ, page_routes
+from todoku.web.metrics import Measured, Metrics, route_of
+from todoku.web.operations import (
+    Api,
+    Endpoint,
+    Limits,
+    Operation,
+    Serve,
+    method_not_allowed,
+    routes,
+)
+from todoku.web.pages import page_routes
 from todoku.web.problems import (
     CONTENT_TYPE,
     DATABASE_UNAVAILABLE,
     INTERNAL_ERROR,
     MALFORMED_REQUEST,
-    METHOD_NOT_ALLOWED,
     OVERLOADED,
     UNKNOWN_ADDRESS,
     Problem,
@@ -62,18 +70,48 @@ def application(
     documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}
     if events is not None:
         documents["/asyncapi.json"] = events
-    app = Litestar(
+    router = Router(
         [
             *routes(api.operations, limits),
             *page_routes(api.title, documents),
-            _metrics_route(metrics),
+            Route("/metrics", Endpoint({"GET": _show_metrics(metrics)})),
         ],
-        exception_handlers={Exception: _problem_handler(api.refusals)},
-        openapi_config=None,
-        logging_config=None,
-        request_max_body_size=limits.body_bytes_max,
+        redirect_slashes=False,
+        default=_nothing_there,
     )
-    return Measured(app, metrics)
+    return Measured(Answering(router, api.refusals), metrics)
+
+
+class Answering:
+    """An ASGI application whose exceptions are answered with the problems that they are."""
+
+    def __init__(self, app: ASGIApp, refusals: Refusals) -> None:
+        self._app = app
+        self._refusals = refusals
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(scope["path"]) > 1:
+            scope["path"] = scope["path"].rstrip("/")  # `/orders/` is `/orders`.
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            reply = self._reply(scope, error)
+            await reply(scope, receive, send)
+
+    def _reply(self, scope: Scope, error: Exception) -> Response:
+        problem = _to_problem(error, self._refusals)
+        if problem.kind is INTERNAL_ERROR:
+            log.error(
+                "a request failed",
+                method=scope["method"],
+                route=route_of(scope),
+                exc_info=error,
+            )
+        return Response(
+            encode(problem.details()),
+            status_code=problem.kind.status,
+            headers={**problem.headers, "Content-Type": CONTENT_TYPE},
+        )
 
 
 def shared_operations(backend: Backend) -> list[Operation]:
@@ -85,34 +123,17 @@ def shared_operations(backend: Backend) -> list[Operation]:
     ]
 
 
-def _metrics_route(metrics: Metrics) -> HTTPRouteHandler:
-    @route("/metrics", http_method=READ)
-    async def show_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-        write, content_type = choose_encoder(request.headers.get("accept", ""))
+def _show_metrics(metrics: Metrics) -> Serve:
+    async def show(scope: Scope, receive: Receive) -> Response:
+        accepted = Headers(scope=scope).get("accept", "")
+        write, content_type = choose_encoder(accepted)
         return Response(write(metrics.registry), headers={"Content-Type": content_type})
 
-    return show_metrics
+    return show
 
 
-def _problem_handler(
-    refusals: Refusals,
-) -> Callable[[Request[Any, Any, Any], Exception], Response[bytes]]:
-    def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        problem = _to_problem(error, refusals)
-        if problem.kind is INTERNAL_ERROR:
-            log.error(
-                "a request failed",
-                method=request.method,
-                route=request.scope.get("path_template", ""),
-                exc_info=error,
-            )
-        return Response(
-            encode(problem.details()),
-            status_code=problem.kind.status,
-            headers={**problem.headers, "Content-Type": CONTENT_TYPE},
-        )
-
-    return answer
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    raise HTTPException(404)
 
 
 def _to_problem(error: Exception, refusals: Refusals) -> Problem:
@@ -126,23 +147,11 @@ def _to_problem(error: Exception, refusals: Refusals) -> Problem:
             return Problem(DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE.advice)
         case ClientGone():
             return Problem(MALFORMED_REQUEST, "The request breaks off.")
+        case HTTPException(status_code=405):
+            return method_not_allowed("GET, HEAD")  # Only static files are served by Starlette.
         case HTTPException():
-            return _framework_problem(error)
+            return Problem(UNKNOWN_ADDRESS, "There is nothing at this address: see /docs.")
         case _ if type(error) in refusals:
             return Problem(refusals[type(error)], str(error))
-        case _:
-            return Problem(INTERNAL_ERROR, INTERNAL_ERROR.advice)
-
-
-def _framework_problem(error: HTTPException) -> Problem:
-    """What Litestar itself says: that an address or a method is not offered, or the Host is off."""
-    match error.status_code:
-        case 404:
-            return Problem(UNKNOWN_ADDRESS, "There is nothing at this address: see /docs.")
-        case 405:
-            allowed = ", ".join(sorted((error.headers or {})["allow"].split(", ")))
-            return Problem(METHOD_NOT_ALLOWED, f"Use one of {allowed}.", headers={"Allow": allowed})
-        case status if status < 500:
-            return Problem(MALFORMED_REQUEST, error.detail)
         case _:
             return Problem(INTERNAL_ERROR, INTERNAL_ERROR.advice)

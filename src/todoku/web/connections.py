@@ -1,10 +1,11 @@
 """Connections of slow and half-open clients do not stay open for ever."""
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import ClassVar
 
-from litestar.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from todoku.web.exchange import encode
@@ -36,8 +37,11 @@ def refusing(problem: Problem) -> ASGIApp:
 TOO_LARGE = Problem(HEADERS_TOO_LARGE, "Send fewer or shorter headers: 64 KiB at most.")
 refuse_size = refusing(TOO_LARGE)
 
-# RFC 9112, section 3.2.
-refuse_hosts = refusing(Problem(MALFORMED_REQUEST, "Send the header Host, and once only."))
+# RFC 9112, section 3.2; RFC 3986, section 3.2.2.
+refuse_hosts = refusing(
+    Problem(MALFORMED_REQUEST, "Send the header Host, once only: a name, perhaps with a port.")
+)
+_is_host = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*").fullmatch
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -82,13 +86,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._expect_nothing()
-        hosts = [name for name, _ in self.headers].count(b"host")
-        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+        if not self._is_addressed():
             self.app = refuse_hosts
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self.header_bytes_max:  # They may all have come in one piece.
             self.app = refuse_size
         super().on_headers_complete()
+
+    def _is_addressed(self) -> bool:
+        """Whether the request has a Host, as it must but for HTTP/1.0."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not hosts:
+            return bool(self.parser.get_http_version() == "1.0")
+        return len(hosts) == 1 and _is_host(hosts[0]) is not None
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Whether the connection stays: who has said all may still wait for the answer to it."""

@@ -7,10 +7,9 @@ histogram's `_count` is the number of requests.
 from collections.abc import Iterable
 from time import perf_counter
 
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
@@ -51,9 +50,6 @@ class Measured:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
         began = perf_counter()
         status = 0  # stays so when nothing is answered: the client has gone
 
@@ -66,5 +62,12 @@ class Measured:
         try:
             await self._app(scope, receive, note_status)
         finally:
-            route = scope.get("path_template", "")
-            self._metrics.observe(scope["method"], route, status, perf_counter() - began)
+            seconds = perf_counter() - began
+            self._metrics.observe(scope["method"], route_of(scope), status, seconds)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the path that a request was for, such as `/orders/{orderId}`; empty where
+    nothing matched."""
+    route = scope.get("route")
+    return "" if route is None else route.path

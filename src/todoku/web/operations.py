@@ -1,12 +1,12 @@
 """What a service offers over HTTP: a table of operations, from which routes and documents are made."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from litestar import Request
-from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp, Method
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.web.exchange import (
     Call,
@@ -16,7 +16,9 @@ from todoku.web.exchange import (
     read_body,
     traceparent,
 )
-from todoku.web.problems import ProblemType
+from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,27 +72,42 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
     refusals: Mapping[type[Exception], ProblemType] = {}
 
 
-Serve = Callable[[Request[Any, Any, Any]], Awaitable[Reply]]
+Serve = Callable[[Scope, Receive], Awaitable[ASGIApp]]
+"""Takes a request, and gives the reply to send."""
 
 
-def routes(operations: Iterable[Operation], limits: Limits) -> list[HTTPRouteHandler]:
-    """The routes on which operations are served: one a path, which knows all of its methods."""
-    paths: dict[str, dict[Method, Serve]] = {}
+class Endpoint:
+    """All that is served at one path, by method; an ASGI application."""
+
+    def __init__(self, methods: Mapping[str, Serve]) -> None:
+        self._methods = {**methods, "OPTIONS": self._options}
+        if "GET" in methods:
+            self._methods["HEAD"] = methods["GET"]
+        self._allowed = ", ".join(sorted(self._methods))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        serve = self._methods.get(scope["method"])
+        if serve is None:
+            raise method_not_allowed(self._allowed)
+        reply = await serve(scope, receive)
+        await reply(scope, receive, send)
+
+    async def _options(self, scope: Scope, receive: Receive) -> ASGIApp:
+        return Response(status_code=204, headers={"Allow": self._allowed})
+
+
+def method_not_allowed(allowed: str) -> Problem:
+    """The problem that an address has other methods."""
+    return Problem(METHOD_NOT_ALLOWED, f"Use one of {allowed}.", headers={"Allow": allowed})
+
+
+def routes(operations: Iterable[Operation], limits: Limits) -> list[Route]:
+    """The routes on which operations are served: one a path."""
+    paths: dict[str, dict[str, Serve]] = {}
     for operation in operations:
         methods = paths.setdefault(operation.path, {})
         methods[operation.method] = _served(operation, limits)
-    return [_route(path, methods) for path, methods in paths.items()]
-
-
-def _route(path: str, methods: dict[Method, Serve]) -> HTTPRouteHandler:
-    if "GET" in methods:
-        methods["HEAD"] = methods["GET"]
-
-    async def dispatch(request: Request[Any, Any, Any]) -> ASGIApp:
-        return await methods[request.method](request)
-
-    template = path.replace("}", ":str}")
-    return HTTPRouteHandler(template, http_method=list(methods))(dispatch)
+    return [Route(path, Endpoint(methods)) for path, methods in paths.items()]
 
 
 def _served(operation: Operation, limits: Limits) -> Serve:
@@ -103,8 +120,7 @@ def _served(operation: Operation, limits: Limits) -> Serve:
     no_query = operation.query()
     decoder = msgspec.json.Decoder(operation.body) if operation.body else None
 
-    async def serve(request: Request[Any, Any, Any]) -> Reply:
-        scope = request.scope
+    async def serve(scope: Scope, receive: Receive) -> Reply:
         headers = dict(scope["headers"])
         query, body = no_query, None
         if scope["query_string"]:
@@ -112,7 +128,7 @@ def _served(operation: Operation, limits: Limits) -> Serve:
         if decoder is not None:
             received = await read_body(
                 headers,
-                request.receive,
+                receive,
                 bytes_max=limits.body_bytes_max,
                 seconds_max=limits.body_seconds_max,
             )

@@ -5,17 +5,16 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from litestar import MediaType, route
-from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
-from litestar.router import Router
-from litestar.static_files import create_static_files_router
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope
 
 from todoku.web.exchange import encode
+from todoku.web.operations import Endpoint
 from todoku.web.problems import PROBLEM_TYPES, UNKNOWN_ADDRESS, Problem, ProblemType
 
 STATIC: Final = Path(__file__).parent / "static"
-READ: Final = ("GET", "HEAD")
 
 STYLE: Final = """
 body { font: 16px/1.6 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem;
@@ -29,46 +28,35 @@ td { padding: .15rem 1rem .15rem 0; vertical-align: top }
 """
 
 
-def page_routes(
-    title: str, documents: Mapping[str, Mapping[str, Any]]
-) -> Sequence[HTTPRouteHandler | Router]:
+def page_routes(title: str, documents: Mapping[str, Mapping[str, Any]]) -> Sequence[BaseRoute]:
     """`documents` at their paths, `/docs`, `/problems` and what they need."""
-    docs_page = _docs_page(title)
-    problems_page = _problems_page()
-    problem_pages = {slug: _problem_page(kind) for slug, kind in PROBLEM_TYPES.items()}
+    problem_pages = {
+        slug: HTMLResponse(_problem_page(kind)) for slug, kind in PROBLEM_TYPES.items()
+    }
 
-    @route("/docs", http_method=READ, media_type=MediaType.HTML)
-    async def show_docs() -> str:
-        return docs_page
-
-    @route("/problems", http_method=READ, media_type=MediaType.HTML)
-    async def list_problems() -> str:
-        return problems_page
-
-    @route("/problems/{slug:str}", http_method=READ, media_type=MediaType.HTML)
-    async def show_problem(slug: FromPath[str]) -> str:
+    async def show_problem(scope: Scope, receive: Receive) -> Response:
+        slug = scope["path_params"]["slug"]
         if slug not in problem_pages:
             raise Problem(UNKNOWN_ADDRESS, f"There is no problem {slug!r}: see /problems.")
         return problem_pages[slug]
 
-    static_files = create_static_files_router(path="/static", directories=[STATIC])
     return [
-        *(_document_route(path, document) for path, document in documents.items()),
-        show_docs,
-        list_problems,
-        show_problem,
-        static_files,
+        *(
+            _fixed(path, Response(encode(document), media_type="application/json"))
+            for path, document in documents.items()
+        ),
+        _fixed("/docs", HTMLResponse(_docs_page(title))),
+        _fixed("/problems", HTMLResponse(_problems_page())),
+        Route("/problems/{slug}", Endpoint({"GET": show_problem})),
+        Mount("/static", StaticFiles(directory=STATIC)),
     ]
 
 
-def _document_route(path: str, document: Mapping[str, Any]) -> HTTPRouteHandler:
-    body = encode(document)
+def _fixed(path: str, response: Response) -> Route:
+    async def show(scope: Scope, receive: Receive) -> Response:
+        return response
 
-    @route(path, http_method=READ, media_type=MediaType.JSON)
-    async def show_document() -> bytes:
-        return body
-
-    return show_document
+    return Route(path, Endpoint({"GET": show}))
 
 
 def _docs_page(title: str) -> str:
