@@ -43,8 +43,10 @@ from todoku.database import (
     DatabaseUnsuitable,
     Integer64,
     Many,
+    Query,
     SchemaMismatch,
     Timestamp,
+    among,
     current_revision,
     head_revision,
     insert_ignoring_duplicates,
@@ -623,6 +625,73 @@ class TestStatements:
             run(connection, rows)
             run(connection, [])
         assert names(any_database) == left
+
+    def test_a_growing_upsert_leaves_what_is_larger(self, any_database: Database) -> None:
+        deposit(any_database, "a", "b", balance=5)
+        with any_database.transaction() as connection:
+            grow = Many(upsert(ACCOUNTS, ["name"], ["balance"], growing="balance"))
+            grow(connection, [{"name": n, "balance": b} for n, b in (("a", 4), ("b", 6), ("c", 1))])
+            columns = ACCOUNTS.c.name, ACCOUNTS.c.balance
+            assert sorted(connection.execute(select(*columns)).all()) == [
+                ("a", 5),
+                ("b", 6),
+                ("c", 1),
+            ]
+
+
+NAMED = Query(select(ACCOUNTS).where(among(ACCOUNTS.c.name, "names")).order_by(ACCOUNTS.c.name))
+
+
+class TestQueries:
+    @pytest.mark.parametrize("count", [0, 1, 5_000])
+    def test_rows_among_a_list_are_found_however_long_it_is(
+        self, any_database: Database, count: int
+    ) -> None:
+        odd = ["it's", 'a "b"', "[]", "届く", "\\", "%s"]
+        deposit(any_database, *odd, "other")
+        wanted = [*odd, *(f"nobody {n}" for n in range(count))]
+        with any_database.read() as connection:
+            found = [row.name for row in NAMED(connection, names=wanted)]
+        assert sorted(found) == sorted(odd)
+
+    def test_values_are_what_the_columns_hold(self, any_database: Database) -> None:
+        deposit(any_database, "a", balance=2**62)
+        opened = datetime(2030, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+        since = Query(
+            select(ACCOUNTS.c.opened_at, ACCOUNTS.c.balance, ACCOUNTS.c.note).where(
+                ACCOUNTS.c.opened_at >= bindparam("since"), ACCOUNTS.c.balance > 0
+            )
+        )
+        with any_database.transaction() as connection:
+            connection.execute(update(ACCOUNTS).values(opened_at=opened))
+            assert since(connection, since=opened) == [(opened, 2**62, None)]
+            assert since.scalar(connection, since=opened) == opened
+            assert since.scalar(connection, since=opened + timedelta(microseconds=1)) is None
+
+    def test_they_see_one_snapshot(self, database: Database) -> None:
+        deposit(database, "a")
+        with database.read() as connection:
+            before = NAMED(connection, names=["a", "b"])
+            deposit(database, "b")
+            assert NAMED(connection, names=["a", "b"]) == before
+        with database.read() as connection:
+            assert len(NAMED(connection, names=["a", "b"])) == 2
+
+    @pytest.mark.parametrize("name", ["\ud800", "a\0b"])
+    def test_a_value_that_cannot_be_a_text_is_refused_or_not_found(
+        self, any_database: Database, name: str
+    ) -> None:
+        deposit(any_database, "b")
+        with any_database.read() as connection, contextlib.suppress(ConstraintViolated):
+            assert NAMED(connection, names=[name]) == []
+
+    def test_what_the_database_refuses_is_told_in_our_terms(self, any_database: Database) -> None:
+        with any_database.transaction() as connection:
+            connection.execute(text("DROP TABLE entries"))
+            connection.execute(text("DROP TABLE accounts"))
+            with pytest.raises(DatabaseError):
+                NAMED(connection, names=["a"])
+            connection.rollback()
 
 
 class TestInMemory:

@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
+from todoku.database import statements as module
+
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
@@ -15,8 +17,16 @@ def listening() -> Iterator[list[str]]:
     def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
         statements.append(statement)
 
+    def hear_sqlite(connection: Any, sql: str, *rest: Any, **options: Any) -> Any:
+        if connection.dialect.name == "sqlite":  # Elsewhere SQLAlchemy passes it on.
+            statements.append(sql)
+        return ask_driver(connection, sql, *rest, **options)
+
     event.listen(Engine, "before_cursor_execute", hear)
+    ask_driver = module.ask_driver
+    module.ask_driver = hear_sqlite  # type: ignore[assignment]
     try:
         yield statements
     finally:
         event.remove(Engine, "before_cursor_execute", hear)
+        module.ask_driver = ask_driver

@@ -23,7 +23,7 @@ from todoku.database.migrations import (
     require_current,
     schema_differences,
 )
-from todoku.database.statements import Many, insert_ignoring_duplicates, upsert
+from todoku.database.statements import Many, Query, among, insert_ignoring_duplicates, upsert
 
 __all__ = [
     "ConstraintViolated",
@@ -35,8 +35,10 @@ __all__ = [
     "DatabaseUnsuitable",
     "Integer64",
     "Many",
+    "Query",
     "SchemaMismatch",
     "Timestamp",
+    "among",
     "back_up",
     "current_revision",
     "head_revision",

@@ -21,7 +21,7 @@ from todoku.database.errors import (
     DatabaseUnavailable,
     DatabaseUnsuitable,
 )
-from todoku.database.translation import translate_errors
+from todoku.database.translation import raise_translated, translate_errors
 
 POOL_WAIT_SECONDS = 30.0
 IN_MEMORY = Path(":memory:")
@@ -119,18 +119,28 @@ def _refuse_to_commit_into_a_deleted_file(engine: Engine, path: Path) -> None:
 
     @event.listens_for(engine, "connect")
     def remember(_connection: object, record: ConnectionPoolEntry) -> None:
-        record.info["inode"] = path.stat().st_ino
+        record.info["inode"] = _inode(path)
 
     @event.listens_for(engine, "commit")
     def compare(connection: Connection) -> None:
-        if not path.exists() or path.stat().st_ino != connection.info["inode"]:
+        if _inode(path) != connection.info["inode"]:
             raise DatabaseBroken(f"{path} was deleted or replaced while this process had it open.")
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _begin_with(engine: Engine, statement: str) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(statement)
+        try:
+            _driver_connection(connection).execute(statement)
+        except sqlite3.Error as error:
+            raise_translated(connection.dialect, error)
 
 
 def _connect_file(path: Path, mode: str, pragmas: Mapping[str, int | str]) -> sqlite3.Connection:

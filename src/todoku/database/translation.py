@@ -1,13 +1,17 @@
 """Where the errors of drivers become the errors of this package."""
 
 from collections.abc import Callable
+from typing import NoReturn
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from todoku.database.errors import ConstraintViolated, DatabaseError
 
 Translate = Callable[[BaseException], DatabaseError | None]
+
+_translations: WeakKeyDictionary[Dialect, Translate] = WeakKeyDictionary()
 
 
 def translate_errors(engine: Engine, translate: Translate) -> None:
@@ -17,10 +21,20 @@ def translate_errors(engine: Engine, translate: Translate) -> None:
     parameters may be personal data.
     """
 
+    _translations[engine.dialect] = translate
+
     @event.listens_for(engine, "handle_error")
     def handle(context: ExceptionContext) -> DatabaseError | None:
         error = context.original_exception
         return _value_fault(error) or translate(error)
+
+
+def raise_translated(dialect: Dialect, error: Exception) -> NoReturn:
+    """Raise what an error of the driver means, where SQLAlchemy does not see it."""
+    meaning = _value_fault(error) or _translations[dialect](error)
+    if meaning is None:
+        raise error
+    raise meaning from error
 
 
 def _value_fault(error: BaseException) -> ConstraintViolated | None:

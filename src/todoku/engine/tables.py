@@ -23,7 +23,9 @@ from sqlalchemy import (
 from todoku.database import (
     Integer64,
     Many,
+    Query,
     Timestamp,
+    among,
     insert_ignoring_duplicates,
     table,
     to_microseconds,
@@ -46,7 +48,7 @@ class Inbox:
         )
         self._insert = Many(insert(self.table))
         event_id = self.table.c.event_id
-        self._known = select(event_id).where(event_id.in_(bindparam("ids", expanding=True)))
+        self._known = Query(select(event_id).where(among(event_id, "ids")))
         self._prune = delete(self.table).where(
             self.table.c.event_id.in_(
                 select(self.table.c.event_id)
@@ -60,7 +62,7 @@ class Inbox:
         """Those of the ids that have been dealt with."""
         if not ids:
             return set()
-        return set(connection.scalars(self._known, {"ids": sorted(ids)}))
+        return {row.event_id for row in self._known(connection, ids=sorted(ids))}
 
     def add(self, connection: Connection, ids: Iterable[str], now: datetime) -> None:
         """Note that these are dealt with."""
@@ -256,27 +258,20 @@ class StreamPositions:
             Column("incarnation", Text, primary_key=True),
             Column("sequence", Integer64, nullable=False),
         )
-        self._begin = insert_ignoring_duplicates(self.table)
-        self._advance = (
-            update(self.table)
-            .where(
-                self.table.c.incarnation == bindparam("life"),
-                self.table.c.sequence < bindparam("place"),
+        self._reach = Many(upsert(self.table, ["incarnation"], ["sequence"], growing="sequence"))
+        self._reached = Query(
+            select(self.table.c.sequence).where(
+                self.table.c.incarnation == bindparam("incarnation")
             )
-            .values(sequence=bindparam("place"))
-        )
-        self._reached = select(self.table.c.sequence).where(
-            self.table.c.incarnation == bindparam("incarnation")
         )
 
     def reach(self, connection: Connection, incarnation: str, sequence: int) -> None:
         """Note the last place that was settled, unless another replica has come further."""
-        connection.execute(self._begin, {"incarnation": incarnation, "sequence": sequence})
-        connection.execute(self._advance, {"life": incarnation, "place": sequence})
+        self._reach(connection, [{"incarnation": incarnation, "sequence": sequence}])
 
     def reached(self, connection: Connection, incarnation: str) -> int:
         """The last place that was settled in that life of the stream; 0 if none was."""
-        return connection.scalar(self._reached, {"incarnation": incarnation}) or 0
+        return self._reached.scalar(connection, incarnation=incarnation) or 0
 
 
 class EngineTables:

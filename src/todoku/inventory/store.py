@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from todoku.contracts import Envelope, OrderCreatedEvent, StockReservedEvent
-from todoku.database import Integer64, Many, Timestamp, table, to_microseconds
+from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import LINES_REMEMBERED_MAX, EngineTables, Memory
 from todoku.inventory.domain import (
     LedgerEntry,
@@ -34,10 +34,6 @@ from todoku.inventory.domain import (
 
 LOCATION = "main"
 """The one place where stock lies; keys allow for more."""
-
-PARAMETERS_MAX = 10_000
-"""How many products one statement names: SQLite may take 32,766 parameters, PostgreSQL 65,535, and a
-batch of the largest orders names more."""
 
 metadata = MetaData()
 
@@ -98,15 +94,12 @@ stock_ledger = table(
     ),
 )
 
-_load_products = (
-    select(products)
-    .where(products.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(products.c.id)
-    .with_for_update()
+_load_products = Query(
+    select(products).where(among(products.c.id, "ids")).order_by(products.c.id).with_for_update()
 )
-_load_reservations = (
+_load_reservations = Query(
     select(reservations)
-    .where(reservations.c.order_id.in_(bindparam("ids", expanding=True)))
+    .where(among(reservations.c.order_id, "ids"))
     .order_by(reservations.c.order_id, reservations.c.product_id)
     .with_for_update()
 )
@@ -231,7 +224,7 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
     if not order_ids:
         return {}
     rows: dict[str, list[Any]] = {}
-    for row in connection.execute(_load_reservations, {"ids": sorted(order_ids)}):
+    for row in _load_reservations(connection, ids=sorted(order_ids)):
         rows.setdefault(row.order_id, []).append(row)
     return {
         order_id: Reservation(
@@ -247,14 +240,9 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
 
 
 def _read_products(connection: Connection, ids: set[str]) -> dict[str, Product]:
-    ordered = sorted(ids)
-    return {
-        row.id: _product(row)
-        for first in range(0, len(ordered), PARAMETERS_MAX)
-        for row in connection.execute(
-            _load_products, {"ids": ordered[first : first + PARAMETERS_MAX]}
-        )
-    }
+    if not ids:
+        return {}
+    return {row.id: _product(row) for row in _load_products(connection, ids=sorted(ids))}
 
 
 def _save_products(connection: Connection, world: InventoryWorld) -> None:

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Connection,
     Index,
     MetaData,
-    Row,
     Select,
     Text,
     bindparam,
@@ -24,7 +23,9 @@ from todoku.contracts import Envelope, OrderedItem, ParkingEvent
 from todoku.database import (
     Integer64,
     Many,
+    Query,
     Timestamp,
+    among,
     insert_ignoring_duplicates,
     table,
     to_microseconds,
@@ -96,15 +97,12 @@ order_events = table(
 
 parked_messages = ParkedMessages(metadata)
 
-_load_orders = (
-    select(orders)
-    .where(orders.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(orders.c.id)
-    .with_for_update()
+_load_orders = Query(
+    select(orders).where(among(orders.c.id, "ids")).order_by(orders.c.id).with_for_update()
 )
-_load_items = (
+_load_items = Query(
     select(order_items)
-    .where(order_items.c.order_id.in_(bindparam("ids", expanding=True)))
+    .where(among(order_items.c.order_id, "ids"))
     .order_by(order_items.c.order_id, order_items.c.line)
 )
 _insert_orders = Many(insert(orders))
@@ -303,18 +301,18 @@ def _read_orders(connection: Connection, ids: set[str]) -> dict[str, tuple[Order
     """These orders, each with the number of events in its history."""
     if not ids:
         return {}
-    rows = connection.execute(_load_orders, {"ids": sorted(ids)}).all()
+    rows = _load_orders(connection, ids=sorted(ids))
     return {
         order.id: (order, row.event_count)
         for order, row in zip(_with_items(connection, rows), rows, strict=True)
     }
 
 
-def _with_items(connection: Connection, rows: Sequence[Row[Any]]) -> list[Order]:
+def _with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
     if not rows:
         return []
     items: dict[str, list[OrderedItem]] = {row.id: [] for row in rows}
-    for row in connection.execute(_load_items, {"ids": list(items)}):
+    for row in _load_items(connection, ids=list(items)):
         items[row.order_id].append(
             OrderedItem(product_id=row.product_id, quantity=row.quantity, price=row.price)
         )

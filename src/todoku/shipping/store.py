@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     Index,
     MetaData,
-    Row,
     Text,
     UniqueConstraint,
     bindparam,
@@ -22,7 +21,7 @@ from sqlalchemy import (
 )
 
 from todoku.contracts import Envelope, ShippedItem
-from todoku.database import Integer64, Many, Timestamp, table, to_microseconds
+from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import LINES_REMEMBERED_MAX, Due, EngineTables, Memory
 from todoku.shipping.domain import Shipment, ShipmentStatus
 
@@ -71,18 +70,18 @@ shipment_items = table(
     clustered=True,
 )
 
-_load_shipments = (
+_load_shipments = Query(
     select(shipments)
-    .where(shipments.c.order_id.in_(bindparam("ids", expanding=True)))
+    .where(among(shipments.c.order_id, "ids"))
     .order_by(shipments.c.order_id)
     .with_for_update()
 )
-_load_items = (
+_load_items = Query(
     select(shipment_items)
-    .where(shipment_items.c.shipment_id.in_(bindparam("ids", expanding=True)))
+    .where(among(shipment_items.c.shipment_id, "ids"))
     .order_by(shipment_items.c.shipment_id, shipment_items.c.product_id)
 )
-_due = (
+_due = Query(
     select(shipments.c.order_id)
     .where(shipments.c.due_at <= bindparam("now", type_=Timestamp))
     .order_by(shipments.c.due_at)
@@ -101,7 +100,7 @@ _update_shipments = Many(
         }
     )
 )
-_next_due_at = select(func.min(shipments.c.due_at)).where(shipments.c.due_at.is_not(None))
+_next_due_at = Query(select(func.min(shipments.c.due_at)).where(shipments.c.due_at.is_not(None)))
 
 
 class ShippingWorld:
@@ -159,11 +158,10 @@ class ShippingStore:
         )
 
     def due(self, connection: Connection, now: datetime, limit: int) -> list[Due]:
-        due = connection.scalars(_due, {"now": now, "count": limit})
-        return [Due(order_id) for order_id in due]
+        return [Due(row.order_id) for row in _due(connection, now=now, count=limit)]
 
     def next_due_at(self, connection: Connection) -> datetime | None:
-        found: datetime | None = connection.scalar(_next_due_at)
+        found: datetime | None = _next_due_at.scalar(connection)
         return found
 
 
@@ -188,16 +186,16 @@ def list_shipments(
 def _read_shipments(connection: Connection, order_ids: set[str]) -> dict[str, Shipment]:
     if not order_ids:
         return {}
-    rows = connection.execute(_load_shipments, {"ids": sorted(order_ids)}).all()
+    rows = _load_shipments(connection, ids=sorted(order_ids))
     return {shipment.order_id: shipment for shipment in with_items(connection, rows)}
 
 
-def with_items(connection: Connection, rows: Sequence[Row[Any]]) -> list[Shipment]:
+def with_items(connection: Connection, rows: Sequence[Any]) -> list[Shipment]:
     """The shipments of these rows of `shipments`, in the same order."""
     if not rows:
         return []
     items: dict[str, list[ShippedItem]] = {row.id: [] for row in rows}
-    for row in connection.execute(_load_items, {"ids": list(items)}):
+    for row in _load_items(connection, ids=list(items)):
         items[row.shipment_id].append(ShippedItem(product_id=row.product_id, quantity=row.quantity))
     return [
         Shipment(
