@@ -8,7 +8,7 @@ from typing import ClassVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from todoku.web.exchange import encode
+from todoku.web.exchange import COMPLETE, encode
 from todoku.web.problems import (
     CONTENT_TYPE,
     HEADERS_TOO_LARGE,
@@ -54,8 +54,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     header_seconds_max: ClassVar[float] = 10.0
     header_bytes_max: ClassVar[int] = 64 * 1024
 
-    _headers_due: asyncio.TimerHandle | None = None
-    _headers_awaited = True
+    _alarm: asyncio.TimerHandle | None = None
+    _headers_due_at: float | None = None
     _header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -63,11 +63,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
-        awaited = self._headers_awaited
+        awaited = self._headers_due_at is not None
         super().data_received(data)
         # Only what has not completed the headers counts: a body may come in the same piece.
         self._header_bytes = self._header_bytes + len(data) if awaited else 0
-        if self._headers_awaited and self._header_bytes > self.header_bytes_max:
+        if self._headers_due_at is not None and self._header_bytes > self.header_bytes_max:
             self._refuse(TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
@@ -85,7 +85,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect_headers()
 
     def on_headers_complete(self) -> None:
-        self._expect_nothing()
+        self._headers_due_at = None
         if not self._is_addressed():
             self.app = refuse_hosts
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -108,8 +108,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
         return True
 
+    def on_message_complete(self) -> None:
+        self.scope[COMPLETE] = True  # type: ignore[typeddict-unknown-key]
+        super().on_message_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._expect_nothing()
+        self._headers_due_at = None
+        if self._alarm is not None:
+            self._alarm.cancel()
         super().connection_lost(exc)
 
     def _refuse(self, problem: Problem) -> None:
@@ -126,15 +132,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _expect_headers(self) -> None:
-        self._expect_nothing()
-        self._headers_awaited = True
         self._header_bytes = 0
-        self._headers_due = self.loop.call_later(self.header_seconds_max, self._hang_up)
+        self._headers_due_at = self.loop.time() + self.header_seconds_max
+        if self._alarm is None:
+            self._alarm = self.loop.call_at(self._headers_due_at, self._look_at_the_clock)
 
-    def _expect_nothing(self) -> None:
-        self._headers_awaited = False
-        if self._headers_due is not None:
-            self._headers_due.cancel()
+    def _look_at_the_clock(self) -> None:
+        # The alarm is not set anew for each request, which would cost more than reading its headers.
+        self._alarm = None
+        if self._headers_due_at is None:
+            return
+        if self._headers_due_at > self.loop.time():
+            self._alarm = self.loop.call_at(self._headers_due_at, self._look_at_the_clock)
+        else:
+            self._hang_up()
 
     def _hang_up(self) -> None:
         # A request that is still being answered comes first; the client sent the next one early.

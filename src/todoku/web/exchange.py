@@ -31,6 +31,9 @@ LINGER_SECONDS_MAX = 2.0
 LINGER_BYTES_MAX = 2**24
 """How long, and how far, a refused body is passed over before it is answered."""
 
+COMPLETE: Final = "todoku.complete"
+"""In the scope of a request whose body has come already when it is served."""
+
 PARAMETERS_MAX: Final = 100
 NOT_ENCODED: Final = (
     "Must be UTF-8 in percent-encoding, as curl writes it with -G --data-urlencode."
@@ -87,9 +90,14 @@ class Reply:
 
 
 async def read_body(
-    headers: Mapping[bytes, bytes], receive: Receive, *, bytes_max: int, seconds_max: float
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    *,
+    bytes_max: int,
+    seconds_max: float,
+    complete: bool,
 ) -> bytes:
-    """The whole body of a request that must be JSON.
+    """The whole body of a request that must be JSON. `complete` says that there is no need to wait.
 
     Raises `Problem` when it is of another type, too large or too slow, and `ClientGone`.
     """
@@ -100,6 +108,8 @@ async def read_body(
     except Problem:
         await _pass_over(receive)
         raise
+    if complete:
+        return await _receive_all(receive, bytes_max)
     try:
         async with asyncio.timeout(seconds_max):
             return await _receive_all(receive, bytes_max)

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.web.exchange import (
+    COMPLETE,
     Call,
     Reply,
     decode_body,
@@ -131,6 +132,7 @@ def _served(operation: Operation, limits: Limits) -> Serve:
                 receive,
                 bytes_max=limits.body_bytes_max,
                 seconds_max=limits.body_seconds_max,
+                complete=COMPLETE in scope,
             )
             body = decode_body(decoder, received)
         return await handle(Call(scope["path_params"], query, body, traceparent(headers)))
