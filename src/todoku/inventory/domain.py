@@ -5,7 +5,6 @@ A reservation is all or nothing and is decided once: `RESERVED` or `REFUSED`. A 
 only together with an entry in the ledger.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -350,10 +349,10 @@ def _created(command: SetProduct, now: datetime) -> Stock:
 
 
 def _one_line_a_product(event: OrderCreatedEvent) -> tuple[Line, ...]:
-    quantities: Counter[str] = Counter()
+    quantities: dict[str, int] = {}
     for item in event.items:
         assert item.quantity >= 1, event
-        quantities[item.product_id] += item.quantity
+        quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
     assert quantities, event
     return tuple(Line(product_id, quantity) for product_id, quantity in quantities.items())
 

@@ -9,7 +9,6 @@ moves forward: what arrives late is kept in the history and changes nothing. Two
 exclude each other are never both true; hearing both is an error and is parked for a person to see.
 """
 
-from collections import Counter
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -158,7 +157,7 @@ def one_line_a_product(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...
     if not items:
         raise InvalidOrder("An order needs at least one item.")
     prices: dict[str, int] = {}
-    quantities: Counter[str] = Counter()
+    quantities: dict[str, int] = {}
     for item in items:
         if item.quantity < 1 or item.price < 1:
             raise InvalidOrder(
@@ -169,7 +168,7 @@ def one_line_a_product(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...
                 f"Product {item.product_id!r} has two prices in this order, "
                 f"{prices[item.product_id]} and {item.price}: send one price for each product."
             )
-        quantities[item.product_id] += item.quantity
+        quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
     return tuple(
         OrderedItem(product_id=product_id, quantity=quantities[product_id], price=price)
         for product_id, price in prices.items()

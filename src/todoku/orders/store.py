@@ -108,23 +108,21 @@ _load_items = Query(
 _insert_orders = Many(insert(orders))
 _insert_items = Many(insert(order_items))
 _insert_events = Many(insert_ignoring_duplicates(order_events))
-_update_orders = Many(
-    update(orders)
-    .where(orders.c.id == bindparam("key"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in (
-                "status",
-                "reason",
-                "shipment_id",
-                "tracking_number",
-                "event_count",
-                "updated_at",
-            )
-        }
+
+
+def _update(*columns: str) -> Many:
+    """Writes these columns of an order."""
+    return Many(
+        update(orders)
+        .where(orders.c.id == bindparam("key"))
+        .values({name: bindparam(name) for name in columns})
     )
-)
+
+
+CHANGING = ("reason", "shipment_id", "tracking_number", "event_count", "updated_at")
+_update_orders = _update(*CHANGING)
+# Apart, because an index on the status makes it cost twice as much.
+_update_with_status = _update("status", *CHANGING)
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,13 +222,13 @@ class OrdersStore:
         _insert_orders(connection, [_order_row(order, world) for order in new])
         _insert_items(connection, [row for order in new for row in _item_rows(order)])
         touched = {envelope.subject for _, _, envelope in world.recorded} | {o.id for o in changed}
-        _update_orders(
-            connection,
-            [
-                {"key": key, **_order_row(world.after[key], world)}
-                for key in sorted(touched & world.before.keys())
-            ],
-        )
+        moved: list[dict[str, Any]] = []
+        stayed: list[dict[str, Any]] = []
+        for key in sorted(touched & world.before.keys()):
+            rows = stayed if world.after[key].status is world.before[key].status else moved
+            rows.append({"key": key, **_order_row(world.after[key], world)})
+        _update_with_status(connection, moved)
+        _update_orders(connection, stayed)
         _insert_events(
             connection,
             [
