@@ -154,12 +154,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_messages_max: Annotated[
         int,
         Meta(
-            # Commands, messages and receipts each have a third of it.
-            ge=3,
+            # Commands and receipts each have a fifth of it, messages the rest.
+            ge=5,
             le=1_000_000,
             description="The most messages and commands in one transaction.",
         ),
-    ] = 500
+    ] = 1_500
     mailbox_commands_max: Annotated[
         Count, Meta(description="The most HTTP commands that wait before more are refused.")
     ] = 2_000

@@ -110,7 +110,7 @@ def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
         ("carrier_delay_seconds", "1..", "a number of seconds, or a range like 1..3"),
         ("demo_catalogue", "perhaps", "true or false"),
         ("log_format", "pretty", "auto, console, json"),
-        ("batch_messages_max", "2", "a whole number from 3 to 1000000"),
+        ("batch_messages_max", "4", "a whole number from 5 to 1000000"),
         ("stream_name", "to.do", "letters, digits, - and _"),
         ("subject_prefix", "a.", "words of letters, digits, - and _, joined by dots"),
         ("nats_url", "localhost", "nats://HOST:PORT"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.bank import paid
 from engine.virtual import START, run
 from todoku.engine import MailboxFull
-from todoku.engine.mailbox import RECEIPTS_WAIT_SECONDS, Mailbox
+from todoku.engine.mailbox import CROWD, GATHER_SECONDS, RECEIPTS_WAIT_SECONDS, Mailbox
 from todoku.engine.messages import Asked, Heard, Receipt
 
 HEARD: Final = paid(1)
@@ -42,22 +42,22 @@ class TestShares:
     @pytest.mark.parametrize(
         ("waiting", "limit", "expected"),
         [
-            ((100, 100, 100), 30, (10, 10, 10)),
-            ((100, 100, 100), 31, (11, 10, 10)),
+            ((100, 100, 100), 30, (6, 18, 6)),
+            ((100, 100, 100), 31, (6, 19, 6)),
             ((100, 0, 0), 30, (30, 0, 0)),
             ((0, 100, 0), 30, (0, 30, 0)),
             ((0, 0, 100), 30, (0, 0, 30)),
-            ((100, 2, 100), 30, (18, 2, 10)),
+            ((100, 2, 100), 30, (22, 2, 6)),
             ((1, 2, 3), 30, (1, 2, 3)),
             ((0, 0, 0), 30, (0, 0, 0)),
         ],
     )
-    def test_each_lane_may_fill_a_third_and_use_what_others_leave_free(
+    def test_each_lane_has_a_share_and_uses_what_others_leave_free(
         self, waiting: tuple[int, int, int], limit: int, expected: tuple[int, int, int]
     ) -> None:
         assert lanes(mailbox(*waiting).take(limit)) == expected
 
-    @given(waiting=st.tuples(*[st.integers(0, 40)] * 3), limit=st.integers(3, 60))
+    @given(waiting=st.tuples(*[st.integers(0, 40)] * 3), limit=st.integers(5, 60))
     def test_a_batch_is_as_full_as_it_can_be_and_no_lane_starves(
         self, waiting: tuple[int, int, int], limit: int
     ) -> None:
@@ -65,8 +65,8 @@ class TestShares:
         taken = lanes(box.take(limit))
         assert sum(taken) == min(limit, sum(waiting))
         assert len(box) == sum(waiting) - sum(taken)
-        for there, here in zip(waiting, taken, strict=True):
-            assert min(there, limit // 3) <= here <= there
+        for there, here, fifths in zip(waiting, taken, (1, 3, 1), strict=True):
+            assert min(there, limit * fifths // 5) <= here <= there
 
     @given(waiting=st.tuples(*[st.integers(0, 20)] * 3), limit=st.integers(1, 12))
     def test_whatever_waits_is_taken_in_the_end_and_in_the_order_of_its_lane(
@@ -168,6 +168,13 @@ class TestArrival:
 
     def test_what_is_overdue_is_not_waited_for(self) -> None:
         assert self.waited(mailbox(), datetime(2020, 1, 1, tzinfo=UTC)) == 0
+
+    def test_after_a_crowd_more_is_let_gather(self) -> None:
+        box = mailbox(messages=CROWD + 2)
+        box.take(CROWD)
+        assert self.waited(box, None) == GATHER_SECONDS
+        box.take(1)
+        assert self.waited(box, None) == 0
 
     def test_emptied_waits_until_the_writer_has_done_what_it_took(self) -> None:
         async def main() -> list[str]:

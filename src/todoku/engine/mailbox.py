@@ -12,12 +12,18 @@ RECEIPTS_WAIT_SECONDS = 0.05
 """How long receipts wait for something to share a commit with. Nobody waits for them."""
 
 
+CROWD = 30
+GATHER_SECONDS = 0.005
+"""How long more is let gather after a batch of at least `CROWD`: what a batch costs however small it is
+(a commit, a batch to the broker) is shared by more then, and everybody is served sooner."""
+
+
 class MailboxFull(Exception):
     """More is asked of this service than it can do: come back later."""
 
 
 class Mailbox:
-    """Three lanes (commands, messages, receipts), each with its share of a batch.
+    """Three lanes (messages, commands, receipts), each with its share of a batch.
 
     Commands are refused beyond `commands_max`. Messages are bounded by the credit given to the
     broker; receipts by the events outstanding, and those beyond `receipts_max` are dropped, because a
@@ -32,6 +38,7 @@ class Mailbox:
         self._receipts: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
+        self._crowded = False
 
     def __len__(self) -> int:
         return len(self._commands) + len(self._messages) + len(self._receipts)
@@ -68,6 +75,11 @@ class Mailbox:
 
     async def arrival(self, until: datetime | None, now: datetime) -> None:
         """Wait until something is here that is worth a batch, or until `until`."""
+        await self._something(until, now)
+        if self._crowded:
+            await asyncio.sleep(GATHER_SECONDS)
+
+    async def _something(self, until: datetime | None, now: datetime) -> None:
         if self._commands or self._messages:
             return
         timeout = None if until is None else max(0.0, (until - now).total_seconds())
@@ -89,15 +101,20 @@ class Mailbox:
     def take(self, limit: int) -> list[Message]:
         """Up to `limit` of what waits, oldest first in each lane.
 
-        Each lane may fill a third; what one leaves free the others may use.
+        Messages may fill three fifths, since an order brings three for each command, and what has
+        begun goes before what is new; the others one fifth each. What one leaves free another may use.
         """
-        lanes = (self._commands, self._messages, self._receipts)
-        shares = [min(len(lane), limit // 3) for lane in lanes]
+        lanes = (self._messages, self._commands, self._receipts)
+        shares = [
+            min(len(lane), limit * fifths // 5)
+            for lane, fifths in zip(lanes, (3, 1, 1), strict=True)
+        ]
         spare = limit - sum(shares)
         for i, lane in enumerate(lanes):
             more = min(spare, len(lane) - shares[i])
             shares[i] += more
             spare -= more
+        self._crowded = sum(shares) >= CROWD
         return [
             lane.popleft() for lane, share in zip(lanes, shares, strict=True) for _ in range(share)
         ]

@@ -112,7 +112,7 @@ class Writer:
         """Decide on a batch and commit it; what is to be done then. `room` is how many effects may be
         started: what is due beyond it stays due.
 
-        A batch that the database refuses because of one message is tried again message by message,
+        A batch that the database refuses because of one message is halved until that one is alone,
         so that nobody poisons a neighbour. Raises `DatabaseUnavailable` if nothing could be
         committed; the same batch may be given again.
         """
@@ -124,12 +124,24 @@ class Writer:
         try:
             return self._commit(batch, now, room)
         except ConstraintViolated as error:
-            log.warning("batch refused, trying one by one", messages=len(batch), error=str(error))
-        outcome = Outcome()
-        for message in batch:
-            outcome.absorb(self._step_alone(message, now))
+            log.warning("batch refused, trying parts of it", messages=len(batch), error=str(error))
+        outcome = self._step_apart(batch, now)
         for due in self._find_due(now, room):
             outcome.absorb(self._step_due(due, now))
+        return outcome
+
+    def _step_apart(self, refused: Sequence[Message], now: datetime) -> Outcome:
+        """Commit a batch that was refused as a whole, in parts; nothing that is due along with it."""
+        outcome = Outcome()
+        half = len(refused) // 2
+        for part in (refused[:half], refused[half:]):
+            if len(part) == 1:
+                outcome.absorb(self._step_alone(part[0], now))
+            elif part:
+                try:
+                    outcome.absorb(self._commit(part, now, 0))
+                except ConstraintViolated:
+                    outcome.absorb(self._step_apart(part, now))
         return outcome
 
     def _step_alone(self, message: Message, now: datetime) -> Outcome:
