@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from todoku.database import statements as module
+from todoku.database import prepared
 
 
 @contextmanager
@@ -23,10 +23,10 @@ def listening() -> Iterator[list[str]]:
         return ask_driver(connection, sql, *rest, **options)
 
     event.listen(Engine, "before_cursor_execute", hear)
-    ask_driver = module.ask_driver
-    module.ask_driver = hear_sqlite  # type: ignore[assignment]
+    ask_driver = prepared.ask_driver
+    prepared.ask_driver = hear_sqlite  # type: ignore[assignment]
     try:
         yield statements
     finally:
         event.remove(Engine, "before_cursor_execute", hear)
-        module.ask_driver = ask_driver
+        prepared.ask_driver = ask_driver

@@ -80,7 +80,7 @@ STAGES = {
 """The stages in the order of an order's way, each with the functions whose time is its own."""
 
 SQL = (
-    "todoku.database.statements:ask_driver",
+    "todoku.database.prepared:ask_driver",
     "sqlalchemy.engine.default:DefaultDialect.do_execute",
     "sqlalchemy.engine.default:DefaultDialect.do_executemany",
 )

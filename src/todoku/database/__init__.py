@@ -23,7 +23,8 @@ from todoku.database.migrations import (
     require_current,
     schema_differences,
 )
-from todoku.database.statements import Many, Query, among, insert_ignoring_duplicates, upsert
+from todoku.database.prepared import Many, Query
+from todoku.database.statements import among, insert_ignoring_duplicates, upsert
 
 __all__ = [
     "ConstraintViolated",

@@ -11,11 +11,12 @@ from todoku.engine.messages import Asked, Heard, Message, Receipt, Unreadable
 RECEIPTS_WAIT_SECONDS = 0.05
 """How long receipts wait for something to share a commit with. Nobody waits for them."""
 
-
 CROWD = 30
+"""A batch of so many messages is a large one."""
+
 GATHER_SECONDS = 0.005
-"""How long more is let gather after a batch of at least `CROWD`: what a batch costs however small it is
-(a commit, a batch to the broker) is shared by more then, and everybody is served sooner."""
+"""How long more is let gather after a large batch: what a batch costs however small it is (a commit, a
+batch to the broker) is shared by more then, and everybody is served sooner."""
 
 
 class MailboxFull(Exception):

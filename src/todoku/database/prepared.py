@@ -1,0 +1,168 @@
+"""Statements that are compiled once and then given to the driver itself.
+
+What every batch of a service asks goes this way: SQLAlchemy's own way of executing costs more than the
+work of the database (docs/performance.md).
+"""
+
+import sqlite3
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Delete,
+    Dialect,
+    Insert,
+    Select,
+    Update,
+)
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
+
+from todoku.database.translation import raise_translated
+
+
+def ask_driver(
+    connection: Connection, sql: str, parameters: Any, *, many: bool = False
+) -> Sequence[Sequence[Any]]:
+    """What a statement in the driver's own dialect finds, within the connection's transaction.
+
+    `many` runs it for each of many `parameters`, and finds nothing.
+    """
+    if not connection.in_transaction():
+        connection.begin()
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        result = connection.exec_driver_sql(sql, parameters)
+        return result.all() if result.returns_rows else ()
+    try:
+        if many:
+            driver.executemany(sql, parameters)
+            return ()
+        return driver.execute(sql, parameters).fetchall()
+    except Exception as error:
+        raise_translated(connection.dialect, error)
+
+
+class Query:
+    """A SELECT that is compiled once for each database. Its rows have the names of its columns."""
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self._statement = statement
+        row = namedtuple("row", statement.selected_columns.keys(), rename=True)  # type: ignore[misc]
+        self._make = row._make
+        self._compiled: dict[str, _CompiledQuery] = {}
+
+    def __call__(self, connection: Connection, **parameters: Any) -> list[Any]:
+        """All rows that it finds with these parameters."""
+        dialect = connection.dialect
+        compiled = self._compiled.get(dialect.name)
+        if compiled is None:
+            compiled = self._compiled[dialect.name] = _CompiledQuery(self._statement, dialect)
+        try:
+            bound = compiled.bind(parameters)
+        except ValueError as error:
+            raise_translated(dialect, error)
+        found = ask_driver(connection, compiled.sql, bound)
+        return [self._make(row) for row in compiled.convert(found)]
+
+    def scalar(self, connection: Connection, **parameters: Any) -> Any:
+        """The first value of the first row, None if there is none."""
+        rows = self(connection, **parameters)
+        return rows[0][0] if rows else None
+
+
+class _CompiledQuery:
+    """A query as a database's driver takes it, with what must be done to values on their way."""
+
+    def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        self.sql = str(compiled)
+        self._positional = compiled.positional
+        self._fixed = compiled.params
+        binds = {name: bind for bind, name in compiled.bind_names.items()}
+        names = compiled.positiontup or list(binds)
+        self._binds = [(name, _on_its_way_in(binds[name], dialect)) for name in names]
+        self._results = [
+            (n, processor)
+            for n, column in enumerate(statement.selected_columns)
+            if (processor := _impl(column, dialect).result_processor(dialect, None)) is not None
+        ]
+
+    def bind(self, parameters: Mapping[str, Any]) -> Any:
+        given = {**self._fixed, **parameters}
+        if self._positional:
+            return tuple([process(given[name]) for name, process in self._binds])
+        return {name: process(given[name]) for name, process in self._binds}
+
+    def convert(self, rows: Sequence[Sequence[Any]]) -> Iterable[Sequence[Any]]:
+        return map(self._converted, rows) if self._results else rows
+
+    def _converted(self, row: Sequence[Any]) -> Sequence[Any]:
+        values = list(row)
+        for n, process in self._results:
+            values[n] = process(values[n])
+        return values
+
+
+def _on_its_way_in(bind: BindParameter[Any], dialect: Dialect) -> Callable[[Any], Any]:
+    return _impl(bind, dialect).bind_processor(dialect) or _as_it_is
+
+
+def _impl(element: ColumnElement[Any], dialect: Dialect) -> TypeEngine[Any]:
+    return element.type.dialect_impl(dialect)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+class Many:
+    """A statement that is run for many rows at once, compiled once for each database.
+
+    The rows, which all have the same keys, hold values as the driver takes them: an instant through
+    `to_microseconds`, an enumeration by its value.
+    """
+
+    def __init__(self, statement: Insert | Update | Delete) -> None:
+        self._statement = statement
+        self._compiled: dict[str, tuple[str, Callable[[Any], Any]]] = {}
+
+    def __call__(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run it for all rows; for none, do nothing."""
+        if not rows:
+            return
+        compiled = self._compiled.get(connection.dialect.name)
+        if compiled is None:
+            compiled = self._compile(connection, rows[0])
+        sql, arrange = compiled
+        ask_driver(connection, sql, [arrange(row) for row in rows], many=True)
+
+    def _compile(
+        self, connection: Connection, row: Mapping[str, Any]
+    ) -> tuple[str, Callable[[Any], Any]]:
+        keys = list(row) if isinstance(self._statement, Insert) else None
+        compiled = self._statement.compile(dialect=connection.dialect, column_keys=keys)
+        names = tuple(compiled.positiontup or compiled.bind_names.values())
+        if not compiled.positional:
+            arrange: Callable[[Any], Any] = partial(_only, names)
+        elif len(names) == 1:  # `itemgetter` would give the value itself.
+            arrange = partial(_values, names)
+        else:
+            arrange = itemgetter(*names)
+        self._compiled[connection.dialect.name] = str(compiled), arrange
+        return self._compiled[connection.dialect.name]
+
+
+def _values(names: Sequence[str], row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
+
+
+def _only(names: Sequence[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in names}
