@@ -118,9 +118,11 @@ def test_power_cuts(tmp_path: Path, make_stack: Callable[..., Stack], prove: Pro
         with Load(stack) as load:
             for _ in range(cuts):
                 load.until_accepted(300)
+                load.cut_off()
                 disk.cut_power()
                 stack.kill_up()
                 disk.power_on()
+                load.reconnect()
                 stack.start()
             load.until_accepted(100)
         prove(stack, load, injected=cuts)

@@ -73,6 +73,7 @@ class Load:
         self._interval_seconds = customers / orders_per_second if orders_per_second else 0.0
         self._orders = _orders(random.Random(seed))
         self._answer_seconds_max = answer_seconds_max
+        self._cut_off = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._place_orders()))
 
@@ -92,6 +93,15 @@ class Load:
             if time.monotonic() > patience_ends:
                 raise TimeoutError(f"{len(self.accepted)} orders accepted, {goal} expected: {self}")
             time.sleep(POLL_SECONDS)
+
+    def cut_off(self) -> None:
+        """Believe no answer until `reconnect`: a machine without power gives none. One whose disk alone
+        is cut off goes on for milliseconds, in which the kernel may call lost data synced."""
+        self._cut_off = True
+
+    def reconnect(self) -> None:
+        """Believe answers again."""
+        self._cut_off = False
 
     def go_on_for(self, seconds: float) -> None:
         """Let the customers order for a while."""
@@ -135,10 +145,12 @@ class Load:
             self.unreached += 1
 
     def _note_answer(self, status: int, headers: bytes, answer: bytes) -> bool:
-        if status == 201:
+        if self._cut_off:
+            self.unknown += 1
+        elif status == 201:
             self.accepted.add(json.loads(answer)["id"])
             return True
-        if status == 503 and b"/problems/outcome-unknown" in answer:
+        elif status == 503 and b"/problems/outcome-unknown" in answer:
             self.unknown += 1
         elif status == 503:
             self.refused += 1
