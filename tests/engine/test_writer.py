@@ -214,6 +214,13 @@ class TestWhatTheDatabaseRefuses:
         assert outcome.receipts == {"customers": [paid_id(1), paid_id(3)]}
         assert [row.position for row in outcome.said] == [1, 2]
 
+    def test_it_is_found_by_halving(self) -> None:
+        commits: list[str] = []
+        branch = Branch(failpoint=commits.append)
+        outcome = branch.step(*(paid(n, -5 if n == 70 else 1) for n in range(1, 129)))
+        assert len(outcome.acks) == 127
+        assert commits.count("before-commit") == 7 + 1  # A half at each of 7 levels, then it alone.
+
     def test_at_the_last_attempt_it_is_parked(self) -> None:
         branch, refused = Branch(), paid(2, -5, attempt=ATTEMPTS_MAX)
         outcome = branch.step(paid(1, 1), refused)

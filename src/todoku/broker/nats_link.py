@@ -62,7 +62,7 @@ class _Client(Client):
             await super()._process_op_err(error)
 
 
-_header_lines = re.compile(r"^([!-9;-~]+):[ \t]*(.*?)[ \t]*\r$", re.MULTILINE).findall
+_header_lines = re.compile(r"^([!-9;-~]+):[ \t]*(.*?)[ \t]*\r?$", re.MULTILINE).findall
 
 
 class NobodyAnswers(BrokerUnavailable):

@@ -119,7 +119,7 @@ def _refuse_to_commit_into_a_deleted_file(engine: Engine, path: Path) -> None:
 
     @event.listens_for(engine, "connect")
     def remember(_connection: object, record: ConnectionPoolEntry) -> None:
-        record.info["inode"] = _inode(path)
+        record.info["inode"] = path.stat().st_ino
 
     @event.listens_for(engine, "commit")
     def compare(connection: Connection) -> None:
