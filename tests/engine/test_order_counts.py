@@ -1,11 +1,12 @@
-"""What an order costs in messages, commits and round trips, on a real broker: counted, not timed.
+"""What an order costs in messages, commits, fsyncs and round trips, on a real broker: counted, not
+timed.
 
 A hundred orders arrive at once, which is how a busy system sees them.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from uuid_utils import uuid7
 
 from conformance.brokers import NatsServer, until
+from todoku.bench.fsyncs import CannotCount, counting_fsyncs
 from todoku.broker import Delivery, Outgoing, Stored
-from todoku.broker.nats import NatsBroker
+from todoku.broker.nats import SINGLES_MAX, NatsBroker
 from todoku.broker.nats_reader import NatsReader
 from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
@@ -47,6 +49,8 @@ class Tally(msgspec.Struct):
     delivered: Counter[str]
     commits: dict[str, int]
     repeated: dict[str, int]
+    synced: Counter[str]
+    """How often each file was synced, by its path."""
 
 
 class CountedBroker(NatsBroker):
@@ -107,9 +111,9 @@ def order(n: int) -> PlaceOrder:
     return PlaceOrder(order_id=str(uuid7()), user_id="user", items=items, currency="JPY")
 
 
-async def place_a_hundred_orders(url: str, folder: Path) -> Tally:
+async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, int]) -> Tally:
     services = assemble(Settings(carrier_delay_seconds=Span(0, 0), carrier_success_rate=1))
-    tally = Tally(Counter(), Counter(), Counter(), Counter(), {}, {})
+    tally = Tally(Counter(), Counter(), Counter(), Counter(), {}, {}, Counter())
     async with AsyncExitStack() as stack:
         processes: dict[str, Process] = {}
         databases = {}
@@ -126,11 +130,13 @@ async def place_a_hundred_orders(url: str, folder: Path) -> Tally:
         for n in range(PRODUCTS):
             await ask(SetProduct(product_id=f"prod{n}", name="n", price=1, stock_quantity=10**6))
         before = {name: running.counts.batches for name, running in processes.items()}
+        synced_before = Counter(synced)
         await asyncio.gather(*(processes["orders"].ask(order(n)) for n in range(ORDERS)))
         await until(lambda: settled(processes, databases))
         tally.commits = {
             name: running.counts.batches - before[name] for name, running in processes.items()
         }
+        tally.synced = Counter(synced) - synced_before
         tally.repeated = {name: p.relay.events_repeated for name, p in processes.items()}
     return tally
 
@@ -149,11 +155,19 @@ def settled(processes: dict[str, Process], databases: dict[str, Database]) -> bo
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
     folder = tmp_path_factory.mktemp("counts")
     server = NatsServer(folder)
-    server.start()
+
+    def run(synced: Mapping[str, int]) -> Tally:
+        server.start()
+        try:
+            return asyncio.run(place_a_hundred_orders(server.url, folder, synced))
+        finally:
+            server.stop()
+
     try:
-        yield asyncio.run(place_a_hundred_orders(server.url, folder))
-    finally:
-        server.stop()
+        with counting_fsyncs() as counter:
+            yield counter.run(run, counter.counts)
+    except CannotCount:
+        yield run({})
 
 
 def test_an_order_that_goes_well_is_four_messages_in_the_stream(tally: Tally) -> None:
@@ -184,3 +198,26 @@ def test_a_commit_leads_to_one_receipt_for_each_publisher_at_most(tally: Tally) 
 def test_many_messages_are_committed_together(tally: Tally) -> None:
     """Each service takes hundreds of messages, commands and answers; some six commits are usual."""
     assert max(tally.commits.values()) <= ORDERS / 2, tally
+
+
+def test_a_commit_is_one_fsync_at_most(tally: Tally) -> None:
+    _require_counted(tally)
+    for service, commits in tally.commits.items():
+        synced = {path: n for path, n in tally.synced.items() if f"/{service}.db" in path}
+        assert [Path(path).name for path in synced] == [f"{service}.db-wal"], tally
+        assert sum(synced.values()) <= commits, tally
+
+
+def test_a_publish_is_a_handful_of_fsyncs_however_many_messages_it_has(tally: Tally) -> None:
+    """Some for a batch, or one for each of a few single messages. How often the broker notes where
+    its readers are (`obs`) goes by the clock, and is not counted."""
+    _require_counted(tally)
+    synced = sum(
+        n for path, n in tally.synced.items() if "/jetstream/" in path and "/obs/" not in path
+    )
+    assert tally.publishes.total() <= synced <= SINGLES_MAX * tally.publishes.total(), tally
+
+
+def _require_counted(tally: Tally) -> None:
+    if not tally.synced:
+        pytest.skip("fsyncs cannot be counted here")

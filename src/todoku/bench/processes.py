@@ -1,18 +1,11 @@
 """What a process has cost, as Linux tells in `/proc`; elsewhere nothing is known."""
 
 import os
-import shutil
-import signal
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-FSYNCS = ("syscalls:sys_enter_fsync", "syscalls:sys_enter_fdatasync")
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -56,34 +49,3 @@ def children(pid: int) -> dict[str, int]:
         words = Path(f"/proc/{child}/cmdline").read_text().split("\0")[:-1]
         found["broker" if "nats-server" in words[0] else words[-1]] = int(child)
     return found
-
-
-@contextmanager
-def counting_fsyncs(pids: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Count fsync and fdatasync of each process meanwhile; what was counted is there at the end.
-
-    `perf` counts them in the kernel, at no cost to the processes. Where it is not there or may not,
-    nothing is counted. (`strace` would stop them at every call and so change what is counted.)
-    """
-    counts: dict[str, int] = {}
-    perf = shutil.which("perf")
-    with TemporaryDirectory() as folder:
-        with ExitStack() as counters:
-            for name, pid in pids.items() if perf else ():
-                counters.enter_context(_counter(str(perf), pid, Path(folder, name)))
-            yield counts
-        for file in Path(folder).iterdir():
-            numbers = [line.split(",")[0] for line in file.read_text().splitlines()]
-            counts[file.name] = sum(int(number) for number in numbers if number.isdecimal())
-
-
-@contextmanager
-def _counter(perf: str, pid: int, result: Path) -> Iterator[None]:
-    command = [perf, "stat", "-x,", "-o", str(result), "-p", str(pid)]
-    events = [word for event in FSYNCS for word in ("-e", event)]
-    process = subprocess.Popen([*command, *events], stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()

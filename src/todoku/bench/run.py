@@ -14,7 +14,7 @@ import msgspec
 
 from todoku.bench import stages
 from todoku.bench.load import Load, Plan, Progress
-from todoku.bench.processes import Spent, busy_seconds, counting_fsyncs, spent
+from todoku.bench.processes import Spent, busy_seconds, spent
 from todoku.bench.report import Cost, Latency, Report, Traffic
 from todoku.bench.services import Ending, Services, endings
 from todoku.orders.domain import OrderStatus
@@ -39,7 +39,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     products: int
     hot: bool
-    fsyncs: bool
     stages: bool
     patience_seconds: float
 
@@ -69,6 +68,7 @@ class _Standing(msgspec.Struct, frozen=True):
     at: float
     busy_seconds: float | None
     spent: Mapping[str, Spent]
+    fsyncs: Mapping[str, int]
     counted: Mapping[str, Mapping[str, float]]
     stream: "_StreamState | None"
 
@@ -90,36 +90,41 @@ def measure(
     pids: Mapping[str, int],
     folder: Path,
     told: Callable[[Progress], None],
+    fsyncs: Callable[[], Mapping[str, int]] = dict,
     ready_seconds: float | None = None,
 ) -> Measured:
     """Put the load on the system that is where the settings say.
 
-    `pids` are its processes, by name, as far as they are on this machine. `told` hears how far the
-    load is. Raises `ServiceRefused` and `ClientFailed`.
+    `pids` are its processes, by name, as far as they are on this machine, and `fsyncs` says how many
+    each of them has made, if that is counted. `told` hears how far the load is. Raises
+    `ServiceRefused` and `ClientFailed`.
     """
+
+    def standing() -> _Standing:
+        return _standing(settings, services, pids, fsyncs)
+
     services = Services(settings)
     products = [f"bench-{n:04}" for n in range(wanted.products)]
     services.stock_up(products)
-    before = _standing(settings, services, pids)
+    before = standing()
     if wanted.stages:
         stages.begin(pids)
-    with counting_fsyncs(pids if wanted.fsyncs else {}) as fsyncs:
-        load = _place_orders(_plan(wanted, settings, products, folder), told)
-        if not load.ids:
-            raise ClientFailed(f"no order was accepted: {_in_words(load.refused)}")
-        found, after = endings(
-            services,
-            load.ids,
-            patience_seconds=wanted.patience_seconds,
-            when_last_ended=lambda: _standing(settings, services, pids),
-        )
+    load = _place_orders(_plan(wanted, settings, products, folder), told)
+    if not load.ids:
+        raise ClientFailed(f"no order was accepted: {_in_words(load.refused)}")
+    found, after = endings(
+        services,
+        load.ids,
+        patience_seconds=wanted.patience_seconds,
+        when_last_ended=standing,
+    )
     ended = _ended(load, found)
     return Measured(
         Report(
             loop=wanted.loop,
             ready_seconds=ready_seconds,
             **_figures(load, found, ended),
-            costs=_costs(load, before, after, fsyncs),
+            costs=_costs(load, before, after),
             other_cores=_other_cores(load, before, after),
             traffic=_traffic(len(load.ids), before, after),
         ),
@@ -178,11 +183,17 @@ def _place_orders(plan: Plan, told: Callable[[Progress], None]) -> Load:
     return msgspec.msgpack.decode(Path(plan.result).read_bytes(), type=Load)
 
 
-def _standing(settings: Settings, services: Services, pids: Mapping[str, int]) -> _Standing:
+def _standing(
+    settings: Settings,
+    services: Services,
+    pids: Mapping[str, int],
+    fsyncs: Callable[[], Mapping[str, int]],
+) -> _Standing:
     return _Standing(
         at=time.monotonic(),
         busy_seconds=busy_seconds() if pids else None,
         spent={name: spent(pid) for name, pid in pids.items()},
+        fsyncs=fsyncs(),
         counted={name: services.counted(name) for name in SERVICES},
         stream=asyncio.run(_stream_state(settings)),
     )
@@ -233,9 +244,7 @@ def _figures(
     }
 
 
-def _costs(
-    load: Load, before: _Standing, after: _Standing, fsyncs: Mapping[str, int]
-) -> dict[str, Cost]:
+def _costs(load: Load, before: _Standing, after: _Standing) -> dict[str, Cost]:
     orders = len(load.ids)
     costs = {}
     for name, then in before.spent.items():
@@ -245,7 +254,9 @@ def _costs(
             commits=_more(before, after, name, "todoku_batches_total") / orders
             if name in SERVICES
             else None,
-            fsyncs=fsyncs[name] / orders if name in fsyncs else None,
+            fsyncs=(after.fsyncs[name] - before.fsyncs[name]) / orders
+            if name in after.fsyncs
+            else None,
             written_bytes=(now.written_bytes - then.written_bytes) / orders,
             memory_bytes_max=now.memory_bytes_max,
         )

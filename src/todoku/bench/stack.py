@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
 
+from todoku.bench.fsyncs import FsyncCounter, counting_fsyncs
 from todoku.bench.processes import children
 from todoku.settings import SERVICES, Settings, to_environment
 
@@ -26,11 +28,27 @@ class StackFailed(Exception):
 
 
 class Stack(msgspec.Struct, frozen=True):
-    """A running system: its settings, its processes by name, and how long it took to be ready."""
+    """A running system: its settings, its processes by name, and how long it took to be ready.
+
+    `synced` are the paths of files and how often each was synced, if that is counted.
+    """
 
     settings: Settings
     pids: dict[str, int]
     ready_seconds: float
+    synced: Mapping[str, int] | None
+
+    def fsyncs(self) -> dict[str, int]:
+        """How many fsyncs each process has made, by name; empty if they are not counted."""
+        if self.synced is None:
+            return {}
+        folder = self.settings.data_dir.resolve()
+        found = Counter(dict.fromkeys((*SERVICES, "broker"), 0))
+        for path, count in dict(self.synced).items():
+            if Path(path).is_relative_to(folder) and path != str(folder):
+                first = Path(path).relative_to(folder).parts[0]
+                found[first.partition(".db")[0]] += count
+        return found
 
 
 def free_ports(count: int) -> list[int]:
@@ -44,30 +62,57 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def own_stack(
-    settings: Settings, folder: Path, *, tether: Sequence[str], environment: Mapping[str, str]
+    settings: Settings,
+    folder: Path,
+    *,
+    tether: Sequence[str],
+    environment: Mapping[str, str],
+    count_fsyncs: bool = False,
 ) -> Iterator[Stack]:
     """Run `todoku up` with these settings, and stop it at the end.
 
     What it says goes into `folder`. `tether` is a command that runs another and ends it when this
-    process, whose id it is told, dies. `environment` is added to ours. Raises `StackFailed`.
+    process, whose id it is told, dies. `environment` is added to ours. Raises `StackFailed`, and
+    `CannotCount` if fsyncs are to be counted and cannot be.
     """
+    command = [*tether, str(os.getpid()), sys.executable, "-P", "-m", "todoku", "up"]
+    variables = {**os.environ, **to_environment(settings), **environment}
+    with (
+        counting_fsyncs() if count_fsyncs else nullcontext() as counter,
+        _running(command, variables, folder, settings, counter) as stack,
+    ):
+        yield stack
+
+
+@contextmanager
+def _running(
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    folder: Path,
+    settings: Settings,
+    counter: FsyncCounter | None,
+) -> Iterator[Stack]:
     log = folder / "up.log"
     born = time.monotonic()
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*tether, str(os.getpid()), sys.executable, "-P", "-m", "todoku", "up"],
-            cwd=folder,
-            env={**os.environ, **to_environment(settings), **environment},
-            stdin=subprocess.PIPE,  # a tether elsewhere than on Linux
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+
+    def start() -> "subprocess.Popen[bytes]":
+        with log.open("wb") as out:
+            return subprocess.Popen(
+                command,
+                cwd=folder,
+                env=variables,
+                stdin=subprocess.PIPE,  # a tether elsewhere than on Linux
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    process = counter.run(start) if counter else start()
     try:
         _await_ready(process, log)
         ready_seconds = time.monotonic() - born
         pids = {"up": process.pid, **_programs(process.pid)}
-        yield Stack(settings, pids, ready_seconds)
+        yield Stack(settings, pids, ready_seconds, counter.counts if counter else None)
         if process.poll() is not None:
             raise StackFailed(f"the system ended while it was under load:\n{_said(log)}")
     finally:

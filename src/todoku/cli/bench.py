@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from todoku.bench.load import Progress as Told
     from todoku.bench.report import Latency, Report
     from todoku.bench.run import Measured, Wanted
+    from todoku.bench.stack import Stack
 
 DEFAULTS = {"carrier_delay_seconds": "0", "carrier_success_rate": "1", "log_level": "warning"}
 """What is measured is the system, and not how long a simulated carrier takes."""
@@ -86,7 +87,7 @@ def bench(
     hot
         One product is in every order.
     fsyncs
-        Count them with `perf`, which may need to be run as root.
+        Count them, which takes some percent more; not with --running.
     stages
         Show where the services' CPU time goes, stage by stage; that makes them
         some percent slower.
@@ -102,6 +103,12 @@ def bench(
     from todoku.bench.run import Wanted
 
     _require_sense(connections, rate, seconds, orders, items, products)
+    if running and fsyncs:
+        raise CommandFailed(
+            "Only the fsyncs of a system that was started for it can be counted: "
+            "leave out --running or --fsyncs.",
+            exit_code=ExitCode.USAGE,
+        )
     wanted = Wanted(
         connections=connections,
         rate=rate,
@@ -110,7 +117,6 @@ def bench(
         items=items,
         products=products,
         hot=hot,
-        fsyncs=fsyncs,
         stages=stages and not running,
         patience_seconds=patience_seconds,
     )
@@ -119,7 +125,9 @@ def bench(
             measured = _load(wanted, settings_from(flags).settings, Path(folder))
         else:
             settings = _own_settings(flags or {}, Path(folder))
-            measured = _load_own(wanted, settings, Path(folder), verify=not skip_verify)
+            measured = _load_own(
+                wanted, settings, Path(folder), verify=not skip_verify, count_fsyncs=fsyncs
+            )
     if plot is not None:
         _draw(measured, plot)
     report = measured.report
@@ -166,23 +174,26 @@ def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
 
 
-def _load_own(wanted: "Wanted", settings: Settings, folder: Path, *, verify: bool) -> "Measured":
+def _load_own(
+    wanted: "Wanted", settings: Settings, folder: Path, *, verify: bool, count_fsyncs: bool
+) -> "Measured":
     from todoku.bench import stages
+    from todoku.bench.fsyncs import CannotCount
     from todoku.bench.promise import broken_promises
     from todoku.bench.stack import StackFailed, own_stack
 
     tether = (sys.executable, "-I", "-S", str(TETHER))
     environment = stages.environment(folder) if wanted.stages else {}
     try:
-        with own_stack(settings, folder, tether=tether, environment=environment) as stack:
-            measured = _load(
-                wanted, settings, folder, pids=stack.pids, ready_seconds=stack.ready_seconds
-            )
+        with own_stack(
+            settings, folder, tether=tether, environment=environment, count_fsyncs=count_fsyncs
+        ) as stack:
+            measured = _load(wanted, settings, folder, stack)
             report = measured.report
             if verify:
                 broken = broken_promises(settings, overdue_seconds=wanted.patience_seconds)
                 report = msgspec.structs.replace(report, broken=broken)
-    except StackFailed as failed:
+    except (StackFailed, CannotCount) as failed:
         raise CommandFailed(str(failed), exit_code=ExitCode.CANNOT_START) from failed
     if wanted.stages:
         report = msgspec.structs.replace(report, stages=stages.an_order(folder, report))
@@ -193,9 +204,7 @@ def _load(
     wanted: "Wanted",
     settings: Settings,
     folder: Path,
-    *,
-    pids: Mapping[str, int] | None = None,
-    ready_seconds: float | None = None,
+    stack: "Stack | None" = None,
 ) -> "Measured":
     from todoku.bench.run import ClientFailed, measure
     from todoku.bench.services import ServiceRefused
@@ -205,10 +214,11 @@ def _load(
             return measure(
                 wanted,
                 settings,
-                pids=pids or {},
+                pids=stack.pids if stack else {},
                 folder=folder,
                 told=told,
-                ready_seconds=ready_seconds,
+                fsyncs=stack.fsyncs if stack else dict,
+                ready_seconds=stack.ready_seconds if stack else None,
             )
     except ServiceRefused as refused:
         raise CommandFailed(str(refused), exit_code=ExitCode.UNREACHABLE) from refused

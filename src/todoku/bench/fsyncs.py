@@ -1,0 +1,162 @@
+"""Counts the fsyncs of programs, one by one: without root, and without another program.
+
+On Linux a program may have the system calls of its own threads, and of the processes that these start,
+looked at before they are made (seccomp_unotify(2)). Here only `fsync` and `fdatasync` are looked at,
+by file, and let pass; nothing else is slowed down.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import select
+import struct
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import ParamSpec, TypeVar
+
+import msgspec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Numbers(msgspec.Struct, frozen=True):
+    """A machine's own numbers for these system calls (asm/unistd.h)."""
+
+    seccomp: int
+    fsync: int
+    fdatasync: int
+
+
+NUMBERS = {
+    "x86_64": _Numbers(seccomp=317, fsync=74, fdatasync=75),
+    "aarch64": _Numbers(seccomp=277, fsync=82, fdatasync=83),
+}
+
+PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+SECCOMP_SET_MODE_FILTER = 1  # linux/seccomp.h
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
+SECCOMP_RET_USER_NOTIF = 0x7FC00000
+SECCOMP_RET_ALLOW = 0x7FFF0000
+SECCOMP_USER_NOTIF_FLAG_CONTINUE = 1
+SECCOMP_IOCTL_NOTIF_RECV = 0xC0502100
+SECCOMP_IOCTL_NOTIF_SEND = 0xC0182101
+
+NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+"""id, thread, flags; system call, architecture, instruction, six arguments."""
+
+ANSWER = struct.Struct("=QqiI")
+"""id, value, error, flags."""
+
+LOAD_NUMBER, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h
+
+
+class CannotCount(Exception):
+    """This system does not let its programs' system calls be looked at. The message says why."""
+
+
+class FsyncCounter:
+    """`run` calls functions whose fsyncs, and those of processes that they start, are counted.
+
+    All run in one thread, which lives as long as the counter does. `counts` is by the file's path.
+    """
+
+    def __init__(self, thread: ThreadPoolExecutor, counts: "Counter[str]") -> None:
+        self.counts = counts
+        self._thread = thread
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What the function gives or raises."""
+        return self._thread.submit(function, *args, **kwargs).result()
+
+
+@contextmanager
+def counting_fsyncs() -> Iterator[FsyncCounter]:
+    """Count until the end, by when the processes started must have ended. Raises `CannotCount`."""
+    counts: Counter[str] = Counter()
+    with ThreadPoolExecutor(1, thread_name_prefix="counted") as thread:
+        listener = thread.submit(_listen_to_this_thread).result()
+        watching = threading.Thread(target=_watch, args=(listener, counts), daemon=True)
+        watching.start()
+        yield FsyncCounter(thread, counts)
+    watching.join()
+
+
+def _listen_to_this_thread() -> int:
+    """Have this thread's fsyncs, and those of all that it starts, wait for a word on the descriptor
+    that is returned."""
+    numbers = NUMBERS.get(platform.machine())
+    if sys.platform != "linux" or numbers is None:
+        raise CannotCount("fsyncs can be counted on Linux only, on x86-64 and ARM64")
+    libc = ctypes.CDLL(None, use_errno=True)
+    program = _filter(numbers)
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
+        flags = SECCOMP_FILTER_FLAG_NEW_LISTENER
+        listener: int = libc.syscall(
+            numbers.seccomp, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program)
+        )
+        if listener >= 0:
+            return listener
+    reason = os.strerror(ctypes.get_errno())
+    raise CannotCount(f"fsyncs cannot be counted, the kernel does not allow it: {reason}")
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = (
+        ("code", ctypes.c_uint16),
+        ("jump_if", ctypes.c_uint8),
+        ("jump_else", ctypes.c_uint8),
+        ("operand", ctypes.c_uint32),
+    )
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
+
+
+def _filter(numbers: _Numbers) -> _Program:
+    instructions = (
+        (LOAD_NUMBER, 0, 0, 0),
+        (JUMP_IF_EQUAL, 1, 0, numbers.fsync),
+        (JUMP_IF_EQUAL, 0, 1, numbers.fdatasync),
+        (RETURN, 0, 0, SECCOMP_RET_USER_NOTIF),
+        (RETURN, 0, 0, SECCOMP_RET_ALLOW),
+    )
+    length = len(instructions)
+    return _Program(
+        length, (_Instruction * length)(*(_Instruction(*each) for each in instructions))
+    )
+
+
+def _watch(listener: int, counts: "Counter[str]") -> None:
+    """Count what is about to be synced and let it pass, until nobody is left who could sync."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    try:
+        while not poll.poll()[0][1] & select.POLLHUP:
+            try:
+                counts[_let_pass(listener)] += 1
+            except OSError as error:
+                if error.errno != errno.ENOENT:  # It was killed meanwhile.
+                    raise
+    finally:
+        os.close(listener)
+
+
+def _let_pass(listener: int) -> str:
+    """The path of the file that the next one is about to sync."""
+    received = bytearray(NOTIFICATION.size)
+    fcntl.ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, received)
+    notification, thread, *_, descriptor = NOTIFICATION.unpack(received)[:7]
+    path = ""
+    with suppress(OSError):
+        path = os.readlink(f"/proc/{thread}/fd/{descriptor}")
+    answer = ANSWER.pack(notification, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE)
+    fcntl.ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, answer)
+    return path
