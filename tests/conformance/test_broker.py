@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from brokers import BrokerHost, MemoryHost, NatsHost, NatsServer, until
-from nats.aio.client import Client
 
 from todoku.broker import (
     Broker,
@@ -18,7 +17,6 @@ from todoku.broker import (
     Subscription,
 )
 from todoku.broker.nats import NatsBroker
-from todoku.broker.nats_link import _Client
 
 pytestmark = pytest.mark.anyio
 
@@ -740,20 +738,3 @@ async def test_a_reader_is_served_again_after_its_server_was_frozen(
     nats_host.server.thaw()
     await published(broker, orders(1, first=2))
     await until(lambda: b"order 2" in reading.bodies)
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"Nats-Batch-Id: abc.1\r\nNats-Batch-Sequence: 2\r\nNats-Batch-Commit: 1\r\n\r\n",
-        b"Nats-Last-Consumer: 7\r\nNats-Last-Stream: 9",
-        b"Name:Value\r\nOther:\t a: b \r\nEmpty:\r\n\r\n",
-        b"no colon\r\nbad name: x\r\n: nothing\r\nGood: y\r\n\r\n",
-        "Name: 届く\r\n\r\n".encode(),
-        b"\r\n",
-        b"",
-    ],
-)
-async def test_headers_are_read_as_nats_py_reads_them(raw: bytes) -> None:
-    theirs = {name: value for name, value in Client._parse_header_lines(raw).items() if name}
-    assert _Client._parse_header_lines(raw) == theirs

@@ -14,8 +14,9 @@ import msgspec
 import structlog
 
 from todoku.broker.jetstream import JetStream, PublishAnswer, StreamInfo
-from todoku.broker.nats_link import Inbox, Link, NobodyAnswers
+from todoku.broker.nats_link import Link, NobodyAnswers
 from todoku.broker.nats_reader import NatsReader
+from todoku.broker.nats_wire import Inbox, publication
 from todoku.broker.port import (
     BrokerError,
     BrokerUnavailable,
@@ -30,7 +31,8 @@ BATCH_MESSAGES_MAX = 1_000
 """The server's own limit for an atomic batch."""
 
 BATCH_BYTES_MAX = 4 * 1024 * 1024
-BATCH_ID_LENGTH_MAX = 64
+BATCH_ID_LENGTH = 24
+"""How much of a reply subject's end names a batch: unique, and short, since every message keeps it."""
 
 SINGLES_MAX = 12
 """Up to here messages that are each acknowledged are stored sooner than a batch, which costs some
@@ -164,7 +166,7 @@ class NatsBroker:
     async def listen(
         self, subject: str, heard: Callable[[bytes], None], *, group: str | None = None
     ) -> None:
-        inbox = Inbox(lambda message: heard(message.data))
+        inbox = Inbox(lambda message: heard(message.body))
         self._listeners.append((self._prefix + subject, inbox, group or ""))
         if self._link is not None:
             self._link.hear(self._prefix + subject, inbox, group or "")
@@ -256,18 +258,22 @@ class NatsBroker:
         return max(_sequence(answer) for answer in answers)
 
     def _send_singles(self, link: Link, chunk: Sequence[Outgoing], reply: str) -> None:
-        for message in chunk:
-            link.send(self._prefix + message.subject, message.body, reply)
+        link.send_all(
+            publication(self._prefix + message.subject, message.body, reply) for message in chunk
+        )
 
     def _send_batch(self, link: Link, chunk: Sequence[Outgoing], reply: str) -> None:
-        batch_id = reply[-BATCH_ID_LENGTH_MAX:]
+        link.send_all(self._batch(chunk, reply))
+
+    def _batch(self, chunk: Sequence[Outgoing], reply: str) -> Iterator[bytes]:
+        batch_id = reply[-BATCH_ID_LENGTH:]
         for place, message in enumerate(chunk, 1):
             headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(place)}
             last = place == len(chunk)
             if last:
                 headers["Nats-Batch-Commit"] = "1"
             subject = self._prefix + message.subject
-            link.send(subject, message.body, reply if last else "", headers)
+            yield publication(subject, message.body, reply if last else "", headers)
 
     async def _look_at_the_stream(self, link: Link) -> None:
         """It gave a place that was taken before, so it may have begun a new life."""

@@ -6,16 +6,14 @@ place; so there is one way of healing, whatever has happened.
 
 import asyncio
 import contextlib
-import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import structlog
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
+from todoku.broker.nats_wire import Client, Inbox, Message, publication
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
 
 SERVER_VERSION_MIN = (2, 12)
@@ -46,46 +44,8 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class _Client(Client):
-    """nats-py's client, but for two things: on a lost connection it fails in its last flush, for nobody
-    to hear; and its reading of the two headers that every stored message has takes as long as the
-    rest of the message."""
-
-    @staticmethod
-    def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        if raw.isascii():
-            return dict(_header_lines(raw.decode()))
-        return Client._parse_header_lines(raw)
-
-    async def _process_op_err(self, error: Exception) -> None:
-        with contextlib.suppress(OSError):
-            await super()._process_op_err(error)
-
-
-_header_lines = re.compile(r"^([!-9;-~]+):[ \t]*(.*?)[ \t]*\r?$", re.MULTILINE).findall
-
-
 class NobodyAnswers(BrokerUnavailable):
     """Nothing listens on the subject: no stream stores it, or JetStream is not there."""
-
-
-class Inbox(asyncio.Future[Msg]):
-    """Hands over each message of a subscription as it is parsed.
-
-    nats-py gives messages to a subscription's future from within its parser. With a callback each
-    would pass a queue and a task, and the task stays behind when a connection fails while closing.
-    """
-
-    def __init__(self, heard: Callable[[Msg], None]) -> None:
-        super().__init__()
-        self._heard = heard
-
-    def set_result(self, message: Msg) -> None:
-        try:
-            self._heard(message)
-        except Exception:
-            # What escapes from here would end nats-py's reading for good.
-            log.exception("broker_message_not_handled", subject=message.subject)
 
 
 class _Flight:
@@ -96,11 +56,11 @@ class _Flight:
         self._expected = expected
         self._replies: list[bytes] = []
 
-    def land(self, message: Msg) -> None:
-        if status(message) == NO_RESPONDERS:
+    def land(self, message: Message) -> None:
+        if message.headers.status == NO_RESPONDERS:
             self.fail(NobodyAnswers("nobody answers there"))
             return
-        self._replies.append(message.data)
+        self._replies.append(message.body)
         if len(self._replies) == self._expected and not self.landed.done():
             self.landed.set_result(self._replies)
 
@@ -116,7 +76,7 @@ class Link:
     """
 
     def __init__(self, trouble: Callable[[BrokerError], None]) -> None:
-        self._client = _Client()
+        self._client = Client()
         self._trouble = trouble
         self._inbox = ""
         self._flights: dict[str, _Flight] = {}
@@ -166,17 +126,21 @@ class Link:
             async with asyncio.timeout(CLOSE_SECONDS_MAX):
                 await self._client.close()
 
-    def send(
-        self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None
-    ) -> None:
+    def send(self, subject: str, body: bytes, reply: str = "") -> None:
         """Put a message into the buffer, which is flushed when the event loop comes round."""
-        _at_once(self._client.publish(subject, body, reply, headers))
+        self.send_all([publication(subject, body, reply)])
+
+    def send_all(self, publications: Iterable[bytes]) -> None:
+        """The same for many, as `publication` makes them."""
+        _at_once(self._client.write(b"".join(publications)))
 
     def new_inbox(self) -> str:
         return self._client.new_inbox()
 
     def hear(self, subject: str, inbox: Inbox, group: str = "") -> NatsSubscription:
-        return _at_once(self._client.subscribe(subject, queue=group, future=inbox))
+        return _at_once(
+            self._client.subscribe(subject, queue=group, future=inbox)  # type: ignore[arg-type]
+        )
 
     def unhear(self, subscription: NatsSubscription) -> None:
         with contextlib.suppress(BrokerUnavailable):
@@ -205,7 +169,7 @@ class Link:
         finally:
             del self._flights[reply]
 
-    def _replied(self, message: Msg) -> None:
+    def _replied(self, message: Message) -> None:
         flight = self._flights.get(message.subject)
         if flight is not None:
             flight.land(message)
@@ -234,13 +198,6 @@ class Link:
 
     async def _closed(self) -> None:
         self._stirred.set()
-
-
-def status(message: Msg) -> str:
-    """The server's own word about a request, such as `503`; empty for a message of somebody's."""
-    if message.data or not message.headers:
-        return ""
-    return str(message.headers.get("Status", ""))
 
 
 def _at_once(doing: Coroutine[Any, Any, T]) -> T:

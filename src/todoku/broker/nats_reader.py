@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 import msgspec
 import structlog
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from todoku.broker.jetstream import NANOSECONDS, JetStream
-from todoku.broker.nats_link import Inbox, Link, status
+from todoku.broker.nats_link import Link
+from todoku.broker.nats_wire import Inbox, Message, publication
 from todoku.broker.port import BrokerError, BrokerUnavailable, Delivery
 
 PULL_EXPIRES_SECONDS = 30
@@ -47,6 +48,7 @@ class NatsReader:
         self._subjects = subjects
         self._deliver = deliver
         self._on_stop = stopped
+        self._loop = asyncio.get_running_loop()
         self._next_subject = stream.next_subject(durable)
         self._link: Link | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -67,15 +69,14 @@ class NatsReader:
         self._pull()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self._settle(delivery, b"+ACK")
+        self._settle(deliveries, b"+ACK")
 
     def nak(self, delivery: Delivery, delay_seconds: float) -> None:
         delay = int(delay_seconds * NANOSECONDS)
-        self._settle(delivery, b'-NAK {"delay": %d}' % delay if delay > 0 else b"-NAK")
+        self._settle([delivery], b'-NAK {"delay": %d}' % delay if delay > 0 else b"-NAK")
 
     def term(self, delivery: Delivery) -> None:
-        self._settle(delivery, b"+TERM")
+        self._settle([delivery], b"+TERM")
 
     async def stop(self) -> None:
         if self._stopped:
@@ -143,13 +144,12 @@ class NatsReader:
 
     async def _until_astray(self) -> None:
         """Return when the server gives up the request, or says nothing about it any more."""
-        now = asyncio.get_running_loop().time
-        self._heard_at = now()
+        self._heard_at = monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._astray.wait(), HEARTBEAT_SECONDS)
                 return
-            if self._requested and now() - self._heard_at > SILENCE_SECONDS_MAX:
+            if self._requested and monotonic() - self._heard_at > SILENCE_SECONDS_MAX:
                 log.warning("broker_reader_unanswered", durable=self._durable)
                 return
 
@@ -160,7 +160,7 @@ class NatsReader:
         if self._link is None or not self._inbox:
             return
         self._requests += 1
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = monotonic()
         request = {
             "batch": self._credit,
             "expires": PULL_EXPIRES_SECONDS * NANOSECONDS,
@@ -173,8 +173,8 @@ class NatsReader:
     def _reply_subject(self) -> str:
         return f"{self._inbox}.{self._requests}"
 
-    def _heard(self, message: Msg) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+    def _heard(self, message: Message) -> None:
+        self._heard_at = monotonic()
         if not message.reply:
             self._told(message)
             return
@@ -182,11 +182,11 @@ class NatsReader:
         self._requested -= 1
         self._credit -= 1
         if not self._arrived:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            self._loop.call_soon(self._hand_over)
         self._arrived.append(
             Delivery(
                 subject=message.subject[len(self._stream.prefix) :],
-                body=message.data,
+                body=message.body,
                 attempt=attempt,
                 sequence=sequence,
                 token=(self._incarnation, message.reply),
@@ -195,16 +195,16 @@ class NatsReader:
             )
         )
 
-    def _told(self, message: Msg) -> None:
+    def _told(self, message: Message) -> None:
         """The server speaks about a request."""
-        word = status(message)
+        word = message.headers.status
         if word == HEARTBEAT or message.subject != self._reply_subject():
             return
         if word in EXPIRED:
             self._requested = 0
             self._pull()
             return
-        log.info("broker_pull_refused", durable=self._durable, headers=message.headers)
+        log.info("broker_pull_refused", durable=self._durable, headers=dict(message.headers))
         self._astray.set()
 
     def _hand_over(self) -> None:
@@ -217,12 +217,17 @@ class NatsReader:
             self._pull()
             self._deliver(arrived)
 
-    def _settle(self, delivery: Delivery, word: bytes) -> None:
-        incarnation, reply = delivery.token
-        if self._link is None or incarnation != self._incarnation:
-            return  # It comes again, if its life goes on.
+    def _settle(self, deliveries: Sequence[Delivery], word: bytes) -> None:
+        # What is of another life of the stream comes again, if that life goes on.
+        replies = [
+            reply
+            for incarnation, reply in (delivery.token for delivery in deliveries)
+            if incarnation == self._incarnation
+        ]
+        if self._link is None or not replies:
+            return
         with contextlib.suppress(BrokerUnavailable):
-            self._link.send(reply, word)
+            self._link.send_all([publication(reply, word) for reply in replies])
 
 
 def _place(ack_subject: str) -> tuple[int, int]:

@@ -146,7 +146,7 @@ def parked(
         id=letter_id(delivery, envelope),
         subject=delivery.subject,
         body=delivery.body,
-        headers=msgspec.json.encode(delivery.headers).decode() if delivery.headers else None,
+        headers=msgspec.json.encode(dict(delivery.headers)).decode() if delivery.headers else None,
         event_id=envelope.id if envelope else None,
         event_type=envelope.type if envelope else None,
         order_id=envelope.subject if envelope else None,
