@@ -172,7 +172,7 @@ class OrdersWorld:
             return  # Of a parked message about an order that never was; there is no history to add to.
         sequence = self.event_counts.get(order_id, 0) + 1
         self.event_counts[order_id] = sequence
-        self.recorded.append((sequence, self.after[order_id].status, envelope))
+        self.recorded.append((sequence, self.after[order_id].status.value, envelope))
 
     def keep(self, memory: Memory) -> None:
         memory.keep(

@@ -3,12 +3,12 @@
 import asyncio
 import re
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from todoku.web.exchange import COMPLETE, encode
+from todoku.web.exchange import COMPLETE, IN_ONE_PIECE, encode
 from todoku.web.problems import (
     CONTENT_TYPE,
     HEADERS_TOO_LARGE,
@@ -44,6 +44,42 @@ refuse_hosts = refusing(
 _is_host = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*").fullmatch
 
 
+class GatheringTransport:
+    """A transport that keeps what it is given within a `with`, and writes it together at its end.
+
+    uvloop writes each piece at once: the head of a reply and its body would be two system calls here,
+    and two at the client.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._kept: list[bytes] | None = None
+        self.is_closing = transport.is_closing
+
+    def __enter__(self) -> None:
+        self._kept = []
+
+    def __exit__(self, *_: object) -> None:
+        kept, self._kept = self._kept, None
+        if kept:
+            self._transport.write(b"".join(kept))
+
+    def write(self, data: bytes) -> None:
+        """Write this, or keep it."""
+        if self._kept is None:
+            self._transport.write(data)
+        else:
+            self._kept.append(data)
+
+    def close(self) -> None:
+        """Close the connection, after what is kept is written."""
+        self.__exit__()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with a time within which the headers of a request must be complete.
 
@@ -60,6 +96,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = GatheringTransport(transport)  # type: ignore[assignment]
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -110,6 +147,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.scope[COMPLETE] = True  # type: ignore[typeddict-unknown-key]
+        self.scope[IN_ONE_PIECE] = self.transport  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -34,10 +34,16 @@ LINGER_BYTES_MAX = 2**24
 COMPLETE: Final = "todoku.complete"
 """In the scope of a request whose body has come already when it is served."""
 
+IN_ONE_PIECE: Final = "todoku.in-one-piece"
+"""In the scope of a request whose server can be told to write the parts of a reply together: a context
+within which it keeps them."""
+
 PARAMETERS_MAX: Final = 100
 NOT_ENCODED: Final = (
     "Must be UTF-8 in percent-encoding, as curl writes it with -G --data-urlencode."
 )
+
+NOTHING: Final = nullcontext()
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -84,9 +90,11 @@ class Reply:
             self._headers.append((name.lower().encode(), value.encode("latin-1")))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
         body = b"" if scope.get("method") == "HEAD" else self._body
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        start = {"type": "http.response.start", "status": self.status, "headers": self._headers}
+        with scope.get(IN_ONE_PIECE, NOTHING):
+            await send(start)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def read_body(
