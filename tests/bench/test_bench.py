@@ -10,8 +10,9 @@ import pytest
 
 from todoku.bench.fill import fill
 from todoku.bench.promise import broken_promises
+from todoku.bench.reads import READS
 from todoku.cli.exit_codes import ExitCode
-from todoku.settings import Settings
+from todoku.settings import SERVICES, Settings
 
 
 def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -48,6 +49,17 @@ def test_a_bench_of_its_own_sees_every_order_to_its_end_and_breaks_no_promise(
     assert [path.name for path in tmp_path.iterdir()] == ["x.svg"]
 
 
+def test_fsyncs_are_counted_of_every_process_that_keeps_something(tmp_path: Path) -> None:
+    answer = bench(tmp_path, "--orders", "20", "--fsyncs", "--skip-verify", "--json")
+    if "can be counted" in answer.stderr or "cannot be counted" in answer.stderr:
+        pytest.skip(answer.stderr)
+
+    assert answer.returncode == ExitCode.OK, answer.stderr
+    costs = json.loads(answer.stdout)["costs"]
+    assert all(0 < costs[name]["fsyncs"] <= costs[name]["commits"] for name in SERVICES)
+    assert costs["broker"]["fsyncs"] > 0
+
+
 def test_an_order_that_does_not_end_in_time_makes_it_fail(tmp_path: Path) -> None:
     flags = ("--carrier-delay-seconds", "300", "--patience-seconds", "0.1", "--skip-verify")
     answer = bench(tmp_path, "--orders", "5", *flags, "--json")
@@ -57,7 +69,15 @@ def test_an_order_that_does_not_end_in_time_makes_it_fail(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--connections", "0"), ("--rate", "-1"), ("--items", "3", "--products", "2")]
+    "arguments",
+    [
+        ("--connections", "0"),
+        ("--rate", "-1"),
+        ("--items", "3", "--products", "2"),
+        ("--reads", "0"),
+        ("--cold",),
+        ("--running", "--fsyncs"),
+    ],
 )
 def test_a_load_that_makes_no_sense_is_a_usage_error(
     arguments: tuple[str, ...], tmp_path: Path
@@ -74,3 +94,25 @@ def test_what_is_filled_in_keeps_every_promise(tmp_path: Path) -> None:
 
     assert told == [500, 700]
     assert broken_promises(Settings(data_dir=tmp_path), overdue_seconds=1) == ()
+
+
+@pytest.mark.parametrize("cold", [(), ("--cold",)])
+def test_reading_is_timed_for_each_thing_and_each_list(
+    cold: tuple[str, ...], tmp_path: Path
+) -> None:
+    fill(tmp_path / "data", 20, 30)
+    answer = bench(tmp_path, "--reads", "3", *cold, "--data-dir", "data", "--json")
+
+    assert answer.returncode == ExitCode.OK, answer.stderr
+    report = json.loads(answer.stdout)
+    assert report["orders"] == 20
+    assert report["cold"] is bool(cold)
+    assert {latency["count"] for latency in report["latencies"].values()} == {3}
+    assert set(report["latencies"]) == set(READS)
+
+
+def test_without_orders_there_is_nothing_to_read(tmp_path: Path) -> None:
+    answer = bench(tmp_path, "--reads", "3")
+
+    assert answer.returncode == ExitCode.FAILED
+    assert "todoku.bench.fill" in answer.stderr

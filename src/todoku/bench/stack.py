@@ -66,7 +66,7 @@ def own_stack(
     folder: Path,
     *,
     tether: Sequence[str],
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] | None = None,
     count_fsyncs: bool = False,
 ) -> Iterator[Stack]:
     """Run `todoku up` with these settings, and stop it at the end.
@@ -76,7 +76,7 @@ def own_stack(
     `CannotCount` if fsyncs are to be counted and cannot be.
     """
     command = [*tether, str(os.getpid()), sys.executable, "-P", "-m", "todoku", "up"]
-    variables = {**os.environ, **to_environment(settings), **environment}
+    variables = {**os.environ, **to_environment(settings), **(environment or {})}
     with (
         counting_fsyncs() if count_fsyncs else nullcontext() as counter,
         _running(command, variables, folder, settings, counter) as stack,

@@ -3,9 +3,9 @@
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -18,6 +18,7 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
+from todoku.cli.reads import time_reads
 from todoku.cli.supervisor import TETHER
 from todoku.settings import SERVICES, Settings, SettingsInvalid, load, to_text
 
@@ -49,6 +50,8 @@ def bench(
     stages: Switch = False,
     patience_seconds: Seconds = 60.0,
     skip_verify: Switch = False,
+    reads: int | None = None,
+    cold: Switch = False,
     plot: Path | None = None,
     json: Json = False,
     flags: Flags = None,
@@ -65,6 +68,7 @@ def bench(
         todoku bench
         todoku bench --connections 256 --seconds 60 --plot bench.svg
         todoku bench --rate 200 --seconds 30 --json
+        todoku bench --reads 500 --data-dir DIRECTORY
 
     Parameters
     ----------
@@ -95,6 +99,11 @@ def bench(
         How long the last orders may take to end.
     skip_verify
         Do not hold the databases against the promise at the end.
+    reads
+        Read each thing and the first page of each list so many times instead, one
+        after the other, and say how long it took.
+    cold
+        With --reads: have them read from the disk (SQLite on Linux).
     plot
         Draw throughput and latency over time into this SVG file.
     json
@@ -102,13 +111,13 @@ def bench(
     """
     from todoku.bench.run import Wanted
 
-    _require_sense(connections, rate, seconds, orders, items, products)
-    if running and fsyncs:
-        raise CommandFailed(
-            "Only the fsyncs of a system that was started for it can be counted: "
-            "leave out --running or --fsyncs.",
-            exit_code=ExitCode.USAGE,
-        )
+    _require_sense(connections, rate, seconds, orders, items, products, reads)
+    for senseless, why in (
+        (running and fsyncs, "--fsyncs counts those of a system of its own: leave out --running."),
+        (cold and reads is None, "--cold is about reading: give --reads too."),
+    ):
+        if senseless:
+            raise CommandFailed(why, exit_code=ExitCode.USAGE)
     wanted = Wanted(
         connections=connections,
         rate=rate,
@@ -121,10 +130,16 @@ def bench(
         patience_seconds=patience_seconds,
     )
     with tempfile.TemporaryDirectory(prefix="todoku-bench-") as folder:
+        settings = (
+            settings_from(flags).settings if running else _own_settings(flags or {}, Path(folder))
+        )
+        if reads is not None:
+            stack = nullcontext() if running else _own_stack(settings, Path(folder))
+            with stack:
+                return time_reads(settings, reads, cold=cold, json=json)
         if running:
-            measured = _load(wanted, settings_from(flags).settings, Path(folder))
+            measured = _load(wanted, settings, Path(folder))
         else:
-            settings = _own_settings(flags or {}, Path(folder))
             measured = _load_own(
                 wanted, settings, Path(folder), verify=not skip_verify, count_fsyncs=fsyncs
             )
@@ -145,6 +160,7 @@ def _require_sense(
     orders: int | None,
     items: int,
     products: int,
+    reads: int | None,
 ) -> None:
     for name, value in (
         ("--connections", connections),
@@ -152,6 +168,7 @@ def _require_sense(
         ("--seconds", seconds),
         ("--orders", orders),
         ("--items", items),
+        ("--reads", reads),
     ):
         if value is not None and value <= 0:
             raise CommandFailed(f"{name} must be above 0.", exit_code=ExitCode.USAGE)
@@ -178,26 +195,32 @@ def _load_own(
     wanted: "Wanted", settings: Settings, folder: Path, *, verify: bool, count_fsyncs: bool
 ) -> "Measured":
     from todoku.bench import stages
-    from todoku.bench.fsyncs import CannotCount
     from todoku.bench.promise import broken_promises
-    from todoku.bench.stack import StackFailed, own_stack
 
-    tether = (sys.executable, "-I", "-S", str(TETHER))
     environment = stages.environment(folder) if wanted.stages else {}
-    try:
-        with own_stack(
-            settings, folder, tether=tether, environment=environment, count_fsyncs=count_fsyncs
-        ) as stack:
-            measured = _load(wanted, settings, folder, stack)
-            report = measured.report
-            if verify:
-                broken = broken_promises(settings, overdue_seconds=wanted.patience_seconds)
-                report = msgspec.structs.replace(report, broken=broken)
-    except (StackFailed, CannotCount) as failed:
-        raise CommandFailed(str(failed), exit_code=ExitCode.CANNOT_START) from failed
+    with _own_stack(settings, folder, environment=environment, count_fsyncs=count_fsyncs) as stack:
+        measured = _load(wanted, settings, folder, stack)
+        report = measured.report
+        if verify:
+            broken = broken_promises(settings, overdue_seconds=wanted.patience_seconds)
+            report = msgspec.structs.replace(report, broken=broken)
     if wanted.stages:
         report = msgspec.structs.replace(report, stages=stages.an_order(folder, report))
     return msgspec.structs.replace(measured, report=report)
+
+
+@contextmanager
+def _own_stack(settings: Settings, folder: Path, **options: Any) -> Iterator["Stack"]:
+    """A system of our own, and in words why there is none."""
+    from todoku.bench.fsyncs import CannotCount
+    from todoku.bench.stack import StackFailed, own_stack
+
+    tether = (sys.executable, "-I", "-S", str(TETHER))
+    try:
+        with own_stack(settings, folder, tether=tether, **options) as stack:
+            yield stack
+    except (StackFailed, CannotCount) as failed:
+        raise CommandFailed(str(failed), exit_code=ExitCode.CANNOT_START) from failed
 
 
 def _load(

@@ -12,7 +12,7 @@ import msgspec
 
 from todoku.web.exchange import invalid_parameter
 
-DEFAULT_LIMIT = 50
+DEFAULT_LIMIT = 20
 
 
 def to_cursor(key: str) -> str:

@@ -1,0 +1,40 @@
+"""`todoku bench --reads`: how long reading takes."""
+
+import msgspec
+
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
+from todoku.settings import Settings
+
+
+def time_reads(settings: Settings, count: int, *, cold: bool, json: bool) -> ExitCode:
+    """Read from the system that is where the settings say, and print how long it took."""
+    from todoku.bench.reads import NothingToRead, measure_reads
+    from todoku.bench.services import ServiceRefused
+    from todoku.database import DatabaseError
+
+    try:
+        report = measure_reads(settings, count, cold=cold)
+    except ServiceRefused as refused:
+        raise CommandFailed(str(refused), exit_code=ExitCode.UNREACHABLE) from refused
+    except DatabaseError as error:
+        raise CommandFailed(f"The orders are drawn from the database itself: {error}") from error
+    except NothingToRead as nothing:
+        raise CommandFailed(
+            "There are no orders to read. Fill a folder, and name it:\n"
+            "  python -m todoku.bench.fill DIRECTORY 1000000\n"
+            "  todoku bench --reads 500 --data-dir DIRECTORY"
+        ) from nothing
+    if json:
+        write_object(msgspec.json.encode(report))
+        return ExitCode.OK
+    where = "from the disk" if report.cold else "as it comes"
+    out = console()
+    out.print(f"{count:,} times each, {where}, among {report.orders:,} orders\n")
+    rows = table(KEY("ms"), *map(NUMBER, ("p50", "p95", "p99", "max")))
+    for name, latency in report.latencies.items():
+        figures = (latency.p50, latency.p95, latency.p99, latency.max)
+        rows.add_row(*cells(name, *(f"{ms:,.1f}" for ms in figures)))
+    out.print(rows)
+    return ExitCode.OK
