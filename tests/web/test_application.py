@@ -154,7 +154,7 @@ def test_problem_types_are_in_the_order_of_their_status() -> None:
 
 
 async def test_an_unknown_address_is_404(http: httpx.AsyncClient) -> None:
-    for path in ("/", "/nothing", "/things", "/static/nothing", "/static/../pages.py"):
+    for path in ("/", "/nothing", "/things", "/livez%0A", "/static/nothing", "/static/../pages.py"):
         assert slug(await http.get(path)) == (404, "unknown-address")
 
 

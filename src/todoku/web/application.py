@@ -93,6 +93,8 @@ class Answering:
         if len(scope["path"]) > 1:
             scope["path"] = scope["path"].rstrip("/")  # `/orders/` is `/orders`.
         try:
+            if scope["path"].endswith("\n"):
+                raise HTTPException(404)  # To Starlette's patterns a last newline is nothing.
             await self._app(scope, receive, send)
         except Exception as error:
             reply = self._reply(scope, error)
