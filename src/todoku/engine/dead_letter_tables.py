@@ -25,7 +25,15 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.database import Integer64, Timestamp, insert_ignoring_duplicates, table, upsert
+from todoku.database import (
+    Integer64,
+    Query,
+    Timestamp,
+    among,
+    insert_ignoring_duplicates,
+    table,
+    upsert,
+)
 from todoku.engine.dead_letters import Attempt, DeadLetter, LetterState, shape
 
 
@@ -136,6 +144,11 @@ class DeadLetters:
             .order_by(columns.id)
             .with_for_update()
         )
+        self._parked_about = Query(
+            self._summaries().where(
+                among(columns.order_id, "ids"), columns.state == LetterState.PARKED.value
+            )
+        )
         self._schedule = (
             update(self.table)
             .where(columns.id == bindparam("key"))
@@ -224,11 +237,7 @@ class DeadLetters:
         self, connection: Connection, order_ids: Collection[str]
     ) -> list[LetterSummary]:
         """The letters about these orders that are still parked."""
-        query = self._summaries().where(
-            self.table.c.order_id.in_(sorted(order_ids)),
-            self.table.c.state == LetterState.PARKED.value,
-        )
-        return [_summary(row) for row in connection.execute(query)]
+        return [_summary(row) for row in self._parked_about(connection, ids=sorted(order_ids))]
 
     def attempts_at(self, connection: Connection, letter_id: str) -> list[Attempt]:
         """What was tried with a letter, in the order in which it was."""
@@ -296,8 +305,9 @@ def _letter(row: Row[Any]) -> DeadLetter:
     return DeadLetter(**{**row._mapping, "state": LetterState(row.state)})
 
 
-def _summary(row: Row[Any]) -> LetterSummary:
-    return LetterSummary(**{**row._mapping, "state": LetterState(row.state)})
+def _summary(row: Sequence[Any]) -> LetterSummary:
+    values = dict(zip(LetterSummary.__struct_fields__, row, strict=True))
+    return LetterSummary(**{**values, "state": LetterState(values["state"])})
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:

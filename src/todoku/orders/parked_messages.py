@@ -4,10 +4,19 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import CheckConstraint, Column, Connection, MetaData, Text, bindparam, select
+from sqlalchemy import CheckConstraint, Column, Connection, MetaData, Text, select
 
 from todoku.contracts import OrderCreatedEvent
-from todoku.database import Integer64, Many, Timestamp, table, to_microseconds, upsert
+from todoku.database import (
+    Integer64,
+    Many,
+    Query,
+    Timestamp,
+    among,
+    table,
+    to_microseconds,
+    upsert,
+)
 from todoku.engine import DeadLetters
 from todoku.orders.domain import ParkedMessage
 
@@ -30,9 +39,7 @@ class ParkedMessages:
             CheckConstraint("closed IN (0, 1)", name="closed_or_not"),
             clustered=True,
         )
-        self._load = select(self.table).where(
-            self.table.c.order_id.in_(bindparam("ids", expanding=True))
-        )
+        self._load = Query(select(self.table).where(among(self.table.c.order_id, "ids")))
         self._save = Many(upsert(self.table, ["order_id", "service", "letter_id"], ["closed"]))
 
     def load(
@@ -41,10 +48,8 @@ class ParkedMessages:
         """The messages about these orders, by service and letter."""
         if not order_ids:
             return {}
-        found = connection.execute(self._load, {"ids": sorted(order_ids)})
-        messages = (
-            ParkedMessage(**{**row, "closed": bool(row["closed"])}) for row in found.mappings()
-        )
+        rows = (row._asdict() for row in self._load(connection, ids=sorted(order_ids)))
+        messages = (ParkedMessage(**{**row, "closed": bool(row["closed"])}) for row in rows)
         return {(message.service, message.letter_id): message for message in messages}
 
     def save(self, connection: Connection, messages: Iterable[ParkedMessage]) -> None:
