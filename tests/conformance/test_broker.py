@@ -738,3 +738,16 @@ async def test_a_reader_is_served_again_after_its_server_was_frozen(
     nats_host.server.thaw()
     await published(broker, orders(1, first=2))
     await until(lambda: b"order 2" in reading.bodies)
+
+
+async def test_a_notice_too_large_for_the_server_is_dropped_and_costs_no_connection(
+    nats_host: NatsHost, connect: Connections
+) -> None:
+    broker = await connect(nats_host)
+    heard: list[bytes] = []
+    await broker.listen("receipts.orders", heard.append)
+    broker.notify("receipts.orders", b"x" * (1024 * 1024 + 1))
+    broker.notify("receipts.orders", b"receipt")
+    await until(lambda: bool(heard))
+    assert heard == [b"receipt"]
+    assert broker.connected

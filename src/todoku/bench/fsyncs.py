@@ -54,6 +54,9 @@ NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 ANSWER = struct.Struct("=QqiI")
 """id, value, error, flags."""
 
+LAST_WORD_SECONDS_MAX = 5.0
+"""How long to wait for the end of processes that ought to have ended."""
+
 LOAD_NUMBER, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h
 
 
@@ -85,7 +88,7 @@ def counting_fsyncs() -> Iterator[FsyncCounter]:
         watching = threading.Thread(target=_watch, args=(listener, counts), daemon=True)
         watching.start()
         yield FsyncCounter(thread, counts)
-    watching.join()
+    watching.join(LAST_WORD_SECONDS_MAX)
 
 
 def _listen_to_this_thread() -> int:

@@ -128,10 +128,14 @@ class Link:
 
     def send(self, subject: str, body: bytes, reply: str = "") -> None:
         """Put a message into the buffer, which is flushed when the event loop comes round."""
+        if len(body) > self._client.max_payload:  # The server would hang up on it.
+            raise BrokerUnavailable(
+                f"{len(body)} bytes are more than the NATS server takes at once"
+            )
         self.send_all([publication(subject, body, reply)])
 
     def send_all(self, publications: Iterable[bytes]) -> None:
-        """The same for many, as `publication` makes them."""
+        """The same for many, as `publication` makes them; none may be larger than the server takes."""
         _at_once(self._client.write(b"".join(publications)))
 
     def new_inbox(self) -> str:
