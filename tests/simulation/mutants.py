@@ -20,6 +20,7 @@ from todoku.contracts import Event, OrderCreatedEvent, ShipmentCompletedEvent, S
 from todoku.engine.memory import Memory
 from todoku.engine.messages import Heard
 from todoku.engine.process import Process, ReceiptMessage
+from todoku.engine.reading import Reading
 from todoku.engine.relay import Relay
 from todoku.engine.tables import Inbox, Outbox
 from todoku.engine.work import Outcome, Work
@@ -86,8 +87,9 @@ def acknowledge_before_commit() -> Iterator[None]:
     commit = Process._commit
 
     async def mutated(self: Process, batch: Sequence[Any]) -> Outcome:
-        if self._subscription is not None:
-            self._subscription.ack([each.delivery for each in batch if isinstance(each, Heard)])
+        subscription = self.reading._subscription
+        if subscription is not None:
+            subscription.ack([each.delivery for each in batch if isinstance(each, Heard)])
         return await commit(self, batch)
 
     with patch.object(Process, "_commit", mutated):
@@ -282,10 +284,10 @@ def repeat_not_receipted() -> Iterator[None]:
 def credit_not_renewed() -> Iterator[None]:
     """Messages that were dealt with make no room for others."""
 
-    def mutated(self: Process, used: int) -> None:
+    def mutated(self: Reading, used: int) -> None:
         pass
 
-    with patch.object(Process, "_refill", mutated):
+    with patch.object(Reading, "refill", mutated):
         yield
 
 

@@ -43,7 +43,7 @@ STAGES = {
     "HTTP, the reply": ("todoku.web.exchange:Reply.__init__", "todoku.web.exchange:Reply.__call__"),
     "asking the writer": ("todoku.engine.process:Process.ask",),
     "reading the stream": ("nats.aio.client:Client._read_loop",),
-    "decoding events": ("todoku.engine.process:_read",),
+    "decoding events": ("todoku.engine.reading:_read",),
     "handing over to the writer": ("todoku.engine.process:Process.write_step",),
     "writer": ("todoku.engine.writer:Writer.step",),
     "inbox": ("todoku.engine.tables:Inbox.known", "todoku.engine.tables:Inbox.add"),
@@ -75,7 +75,7 @@ STAGES = {
     "receipts, sending": ("todoku.broker.nats:NatsBroker.notify",),
     "receipts, reading": ("todoku.engine.process:Process._receipted",),
     "writing to the broker": ("nats.aio.client:Client._flusher",),
-    "carrier": ("todoku.engine.process:Process._have_effect",),
+    "carrier": ("todoku.engine.effects:Effects._call",),
 }
 """The stages in the order of an order's way, each with the functions whose time is its own."""
 

@@ -51,7 +51,7 @@ class EngineMetrics(Collector):
         yield GaugeMetricFamily(
             "todoku_effects_running",
             "Calls outside under way.",
-            value=self._process.effects_running,
+            value=len(self._process.effects),
         )
         yield GaugeMetricFamily(
             "todoku_broker_connected", "1 while the broker answers.", value=self._process.connected

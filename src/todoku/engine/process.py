@@ -1,7 +1,6 @@
 """A running service: its loops around the writer, the relay and the broker."""
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,15 +8,15 @@ from typing import Any
 import msgspec
 import structlog
 
-from todoku.broker.port import Broker, BrokerError, Delivery, Subscription
-from todoku.contracts import UnknownEventType, UnreadableEvent, decode
+from todoku.broker.port import Broker, BrokerError
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.clock import Clock
-from todoku.engine.dead_letters import describe
+from todoku.engine.effects import Effects
 from todoku.engine.failpoints import Failpoint, pass_by
 from todoku.engine.mailbox import Mailbox, MailboxFull
 from todoku.engine.messages import Asked, Heard, Receipt, Unreadable
-from todoku.engine.recovery import PAUSE_SECONDS, Recovery
+from todoku.engine.reading import Reading
+from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
 from todoku.engine.tables import EngineTables
@@ -129,12 +128,23 @@ class Process:
             failpoint=failpoint,
         )
         self.recovery = Recovery(service, broker, database, tables.positions, run=run_read)
-        self._subscription: Subscription | None = None
-        self._caught_up = False
+        self.reading = Reading(
+            service,
+            broker,
+            self.recovery,
+            self.mailbox,
+            credit=self.tuning.credit,
+            failpoint=failpoint,
+        )
+        self.effects = Effects(
+            service.effects,
+            self.mailbox,
+            seconds_max=self.tuning.effect_timeout_seconds,
+            failpoint=failpoint,
+        )
         self._owner = owner
         self._commands_numbered = 0
         self._next_due_at: datetime | None = None
-        self._effects: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._unanswered: dict[asyncio.Future[Any], None] = {}  # In the order in which they asked.
         self.counts = Counts()
@@ -146,11 +156,6 @@ class Process:
         """Whether the broker answers."""
         return self._broker.connected
 
-    @property
-    def effects_running(self) -> int:
-        """How many calls outside are under way."""
-        return len(self._effects)
-
     async def start(self) -> None:
         """Take over what earlier processes owe, connect, and begin. Needs the database, not the broker."""
         await self._adopt()
@@ -160,7 +165,7 @@ class Process:
         await self._broker.listen(
             f"receipts.{self.service.name}", self._receipted, group=self.service.name
         )
-        self._loops.append(asyncio.create_task(self._begin_reading(), name="begin"))
+        self._loops.append(asyncio.create_task(self.reading.begin(), name="begin"))
         for name, step in (
             ("write", self.write_step),
             ("relay", self.relay.step),
@@ -186,21 +191,22 @@ class Process:
     async def stop(self) -> None:
         """Finish what is under way, and let go of the broker."""
         self._stopping = True
-        if self._subscription is not None:
-            await self._subscription.stop()
-        if self._effects:
-            await asyncio.wait(self._effects, timeout=self.tuning.effect_timeout_seconds)
+        await self.reading.stop()
+        await self.effects.finished()
         await self._drain()
-        for task in (*self._effects, *self._loops):
-            task.cancel()
-        await asyncio.gather(*self._effects, *self._loops, return_exceptions=True)
+        await asyncio.gather(*self._cancel(), return_exceptions=True)
         await self._broker.stop()
 
     def abandon(self) -> None:
         """Stop at once and finish nothing, as when the process is killed."""
         self._stopping = True
-        for task in (*self._effects, *self._loops):
+        self._cancel()
+
+    def _cancel(self) -> list[asyncio.Task[None]]:
+        """End all that runs; the tasks that are ending by that."""
+        for task in self._loops:
             task.cancel()
+        return [*self.effects.cancel(), *self._loops]
 
     async def ask(
         self, command: Any, *, actor: str | None = None, traceparent: str | None = None
@@ -252,7 +258,7 @@ class Process:
         outcome = await self._commit(batch)
         self._next_due_at = outcome.next_due_at
         self._carry_out(outcome)
-        self._refill(sum(isinstance(message, (Heard, Unreadable)) for message in batch))
+        self.reading.refill(sum(isinstance(message, (Heard, Unreadable)) for message in batch))
 
     async def look_step(self) -> None:
         """After a while, look for evidence that something must be sent again."""
@@ -276,46 +282,9 @@ class Process:
 
     def _room(self) -> int:
         """How many more effects may be under way; none before the database is known to be whole."""
-        if self._stopping or not self._caught_up:
+        if self._stopping or not self.reading.caught_up:
             return 0
-        return self.tuning.effects_max - len(self._effects)
-
-    async def _begin_reading(self) -> None:
-        """Read from the stream, once the broker answers; recover first, if the database lacks what
-        was settled before."""
-        while True:
-            try:
-                if await self.recovery.needed():
-                    await self._recover()
-                else:
-                    await self._subscribe()
-                break
-            except (BrokerError, DatabaseUnavailable) as error:
-                log.debug("reading has to wait", error=str(error))
-            await asyncio.sleep(PAUSE_SECONDS)
-        self._caught_up = True
-        self.mailbox.wake()
-
-    async def _recover(self) -> None:
-        log.warning("the database is older than the stream: it is told again what it has lost")
-        stream = await self._broker.progress([])
-        self._subscription = await self.recovery.recall(self._recall)
-        if self._subscription is not None:
-            self._subscription.want(self.tuning.credit)
-            await self.recovery.caught_up(self.recovery.durable, stream)
-            await self._subscription.stop()
-            await self._broker.forget(self.recovery.durable)
-        await self._broker.forget(self.service.name)
-        await self._subscribe()
-        await self.recovery.caught_up(self.service.name, stream)
-        log.warning("the database has caught up", sequence=stream.last_sequence)
-
-    async def _subscribe(self) -> None:
-        if subjects := [event.subject for event in self.service.reactions]:
-            self._subscription = await self._broker.subscribe(
-                self.service.name, subjects, self._deliver
-            )
-            self._subscription.want(self.tuning.credit)
+        return self.tuning.effects_max - len(self.effects)
 
     async def _commit(self, batch: Sequence[Any]) -> Outcome:
         """Commit the batch, however long the database is away; nothing of it is lost meanwhile."""
@@ -341,14 +310,14 @@ class Process:
             asked.answer(result)
         self.relay.offer(outcome.said)
         self.relay.owe(self.writer.position)  # Also what was committed before an answer was lost.
-        self._settle(outcome)
+        self.reading.settle(outcome)
         for publisher, ids in outcome.receipts.items():
             self._failpoint("before-receipt")
             body = _encode_receipt(ReceiptMessage(self.service.name, tuple(ids)))
             self._broker.notify(f"receipts.{publisher}", body)
             self._failpoint("after-receipt")
         for effect in outcome.effects:
-            self._start_effect(effect)
+            self.effects.start(effect)
 
     def _count(self, outcome: Outcome) -> None:
         self.counts.batches += 1
@@ -357,39 +326,6 @@ class Process:
         self.counts.put_back += len(outcome.naks)
         self.counts.parked += len(outcome.terms)
 
-    def _settle(self, outcome: Outcome) -> None:
-        subscription = self._subscription
-        if subscription is None or not (outcome.acks or outcome.naks or outcome.terms):
-            return
-        self._failpoint("before-ack")
-        subscription.ack(outcome.acks)
-        for delivery, delay_seconds in outcome.naks:
-            subscription.nak(delivery, delay_seconds)
-        for delivery in outcome.terms:
-            subscription.term(delivery)
-        self._failpoint("after-ack")
-
-    def _refill(self, used: int) -> None:
-        if self._subscription is not None and used and not self._stopping:
-            self._subscription.want(used)
-
-    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
-        self.mailbox.deliver([_read(delivery) for delivery in deliveries])
-
-    def _recall(self, deliveries: Sequence[Delivery]) -> None:
-        messages = [_read(delivery) for delivery in deliveries]
-        self.mailbox.deliver(
-            [
-                msgspec.structs.replace(message, recalled=True)
-                for message in messages
-                if isinstance(message, Heard)
-            ]
-        )
-        # What we said and cannot read, a newer version said: it is passed over.
-        unreadable = [m.delivery for m in messages if isinstance(m, Unreadable)]
-        if self._subscription is not None and unreadable:
-            self._subscription.ack(unreadable)
-
     def _receipted(self, body: bytes) -> None:
         try:
             message = _decode_receipt(body)
@@ -397,27 +333,6 @@ class Process:
             log.warning("a receipt cannot be read", error=str(error))
         else:
             self.mailbox.receipt(Receipt(message.reader, message.ids))
-
-    def _start_effect(self, effect: Any) -> None:
-        task = asyncio.create_task(self._have_effect(effect))
-        self._effects.add(task)
-        task.add_done_callback(self._end_effect)
-
-    def _end_effect(self, task: asyncio.Task[None]) -> None:
-        self._effects.discard(task)
-        self.mailbox.wake()  # There is room again for what is due.
-
-    async def _have_effect(self, effect: Any) -> None:
-        """Call the outside. What comes back is a command; an error leaves the claim to fall due again."""
-        self._failpoint("before-effect")
-        try:
-            async with asyncio.timeout(self.tuning.effect_timeout_seconds):
-                command = await self.service.effects[type(effect)](effect)
-        except Exception as error:
-            log.warning("a call outside failed, it will be made again", error=repr(error))
-        else:
-            self._failpoint("after-effect")
-            self.mailbox.answer_effect(Asked(command, _log_failure))
 
     async def _drain(self) -> None:
         """Wait, within bounds, until what is in the mailbox is committed."""
@@ -436,24 +351,6 @@ class Process:
         pruned = count = self.tuning.prune_count
         while pruned == count:
             pruned = await self._run_write(self.writer.forget, before, count)
-
-
-def _read(delivery: Delivery) -> Heard | Unreadable:
-    try:
-        envelope, event = decode(delivery.body)
-    except UnreadableEvent as error:
-        return Unreadable(
-            delivery,
-            describe(error),
-            traceback.format_exc(),
-            again=isinstance(error, UnknownEventType),
-        )
-    return Heard(delivery, envelope, event)
-
-
-def _log_failure(result: Any) -> None:
-    if isinstance(result, Exception):
-        log.error("the outcome of a call outside could not be recorded", error=repr(result))
 
 
 async def _forever(step: Callable[[], Awaitable[None]]) -> None:

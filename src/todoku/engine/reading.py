@@ -1,0 +1,139 @@
+"""How a service reads the stream: from there into the mailbox, and back what became of it."""
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from todoku.broker.port import Broker, BrokerError, Delivery, Subscription
+from todoku.contracts import UnknownEventType, UnreadableEvent, decode
+from todoku.database import DatabaseUnavailable
+from todoku.engine.dead_letters import describe
+from todoku.engine.failpoints import Failpoint, pass_by
+from todoku.engine.mailbox import Mailbox
+from todoku.engine.messages import Heard, Unreadable
+from todoku.engine.recovery import PAUSE_SECONDS, Recovery
+from todoku.engine.service import Service
+from todoku.engine.work import Outcome
+
+log = structlog.get_logger(__name__)
+
+
+class Reading:
+    """A service's durable reader, which no more than `credit` messages are asked for at a time.
+
+    Until it has `caught_up` the database may lack what was settled before.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        broker: Broker,
+        recovery: Recovery,
+        mailbox: Mailbox,
+        *,
+        credit: int,
+        failpoint: Failpoint = pass_by,
+    ) -> None:
+        self.caught_up = False
+        self._service = service
+        self._broker = broker
+        self._recovery = recovery
+        self._mailbox = mailbox
+        self._credit = credit
+        self._failpoint = failpoint
+        self._subscription: Subscription | None = None
+        self._stopped = False
+
+    async def begin(self) -> None:
+        """Read from the stream, once the broker answers; recover first, if the database lacks what
+        was settled before."""
+        while True:
+            try:
+                if await self._recovery.needed():
+                    await self._recover()
+                else:
+                    await self._subscribe()
+                break
+            except (BrokerError, DatabaseUnavailable) as error:
+                log.debug("reading has to wait", error=str(error))
+            await asyncio.sleep(PAUSE_SECONDS)
+        self.caught_up = True
+        self._mailbox.wake()
+
+    async def stop(self) -> None:
+        """Take nothing more; what is in the mailbox can still be settled."""
+        self._stopped = True
+        if self._subscription is not None:
+            await self._subscription.stop()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Say what became of messages, now that it is committed."""
+        subscription = self._subscription
+        if subscription is None or not (outcome.acks or outcome.naks or outcome.terms):
+            return
+        self._failpoint("before-ack")
+        subscription.ack(outcome.acks)
+        for delivery, delay_seconds in outcome.naks:
+            subscription.nak(delivery, delay_seconds)
+        for delivery in outcome.terms:
+            subscription.term(delivery)
+        self._failpoint("after-ack")
+
+    def refill(self, used: int) -> None:
+        """Ask for as many messages as have left the mailbox."""
+        if self._subscription is not None and used and not self._stopped:
+            self._subscription.want(used)
+
+    async def _recover(self) -> None:
+        log.warning("the database is older than the stream: it is told again what it has lost")
+        stream = await self._broker.progress([])
+        self._subscription = await self._recovery.recall(self._recall)
+        if self._subscription is not None:
+            self._subscription.want(self._credit)
+            await self._recovery.caught_up(self._recovery.durable, stream)
+            await self._subscription.stop()
+            await self._broker.forget(self._recovery.durable)
+        await self._broker.forget(self._service.name)
+        await self._subscribe()
+        await self._recovery.caught_up(self._service.name, stream)
+        log.warning("the database has caught up", sequence=stream.last_sequence)
+
+    async def _subscribe(self) -> None:
+        if subjects := [event.subject for event in self._service.reactions]:
+            self._subscription = await self._broker.subscribe(
+                self._service.name, subjects, self._deliver
+            )
+            self._subscription.want(self._credit)
+
+    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        self._mailbox.deliver([_read(delivery) for delivery in deliveries])
+
+    def _recall(self, deliveries: Sequence[Delivery]) -> None:
+        messages = [_read(delivery) for delivery in deliveries]
+        self._mailbox.deliver(
+            [
+                msgspec.structs.replace(message, recalled=True)
+                for message in messages
+                if isinstance(message, Heard)
+            ]
+        )
+        # What we said and cannot read, a newer version said: it is passed over.
+        unreadable = [m.delivery for m in messages if isinstance(m, Unreadable)]
+        if self._subscription is not None and unreadable:
+            self._subscription.ack(unreadable)
+
+
+def _read(delivery: Delivery) -> Heard | Unreadable:
+    try:
+        envelope, event = decode(delivery.body)
+    except UnreadableEvent as error:
+        return Unreadable(
+            delivery,
+            describe(error),
+            traceback.format_exc(),
+            again=isinstance(error, UnknownEventType),
+        )
+    return Heard(delivery, envelope, event)
