@@ -1,8 +1,11 @@
 """`todoku bench` as a user runs it, and the folder that is filled for it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +15,7 @@ from todoku.bench.fill import fill
 from todoku.bench.promise import broken_promises
 from todoku.bench.reads import READS
 from todoku.cli.exit_codes import ExitCode
+from todoku.database.lock import FileLock
 from todoku.settings import SERVICES, Settings
 
 
@@ -77,6 +81,11 @@ def test_an_order_that_does_not_end_in_time_makes_it_fail(tmp_path: Path) -> Non
         ("--reads", "0"),
         ("--cold",),
         ("--running", "--fsyncs"),
+        ("--running", "--stages"),
+        ("--reads", "3", "--plot", "x.svg"),
+        ("--rate", "nan"),
+        ("--seconds", "inf"),
+        ("--plot", "nowhere/x.svg"),
     ],
 )
 def test_a_load_that_makes_no_sense_is_a_usage_error(
@@ -111,8 +120,114 @@ def test_reading_is_timed_for_each_thing_and_each_list(
     assert set(report["latencies"]) == set(READS)
 
 
-def test_without_orders_there_is_nothing_to_read(tmp_path: Path) -> None:
-    answer = bench(tmp_path, "--reads", "3")
+@pytest.mark.parametrize("data_dir", [(), ("--data-dir", "typo")])
+def test_without_orders_there_is_nothing_to_read(data_dir: tuple[str, ...], tmp_path: Path) -> None:
+    answer = bench(tmp_path, "--reads", "3", *data_dir)
 
     assert answer.returncode == ExitCode.FAILED
     assert "todoku.bench.fill" in answer.stderr
+    assert not (tmp_path / "typo").exists()
+
+
+def test_what_cannot_be_filled_is_refused_with_a_word(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments in ((), ("new", "many"), ("new", "0"), ("new", "1", "nan"), (".", "1")):
+        answer = subprocess.run(
+            [sys.executable, "-m", "todoku.bench.fill", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert answer.returncode == 2
+        assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def begun(folder: Path, *arguments: str) -> "tuple[subprocess.Popen[str], dict[str, int]]":
+    """A bench that is under way, and the ids of the processes below it, by name."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "todoku", "bench", *arguments],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = {name: pid for pid, name in below(process.pid).items()}
+        if len(found) == 2:
+            return process, found
+        time.sleep(0.02)
+    process.kill()
+    raise TimeoutError("the load did not begin")
+
+
+def below(pid: int) -> dict[int, str]:
+    """The children of a process: `up`, and the client once it has begun."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+        if "todoku.bench.load" in words or "up" in words:
+            found[int(child)] = "load" if "todoku.bench.load" in words else "up"
+    return found
+
+
+def until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether it has not ended; perhaps nobody asks any more how it ended."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@on_linux
+def test_a_load_ends_with_the_bench_that_is_killed(tmp_path: Path) -> None:
+    process, pids = begun(tmp_path, "--orders", "1000000")
+    process.kill()
+    process.communicate()
+    until_gone(pids["load"])
+    until_gone(pids["up"])
+
+
+@on_linux
+def test_a_bench_that_is_asked_to_stop_leaves_nothing_behind(tmp_path: Path) -> None:
+    process, pids = begun(tmp_path, "--orders", "1000000")
+    process.terminate()
+    out, err = process.communicate(timeout=40)
+    assert process.returncode == ExitCode.INTERRUPTED, err
+    assert "Traceback" not in out + err
+    until_gone(pids["load"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@on_linux
+def test_a_system_that_dies_under_load_ends_the_bench_with_its_reason(tmp_path: Path) -> None:
+    process, pids = begun(tmp_path, "--orders", "1000000")
+    os.kill(pids["up"], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.CANNOT_START, err
+    assert "ended while it was under load" in err
+
+
+def test_a_folder_in_use_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    lock = FileLock(tmp_path / "data" / "up.lock")
+    answer = bench(tmp_path, "--orders", "1", "--data-dir", "data")
+    lock.release()
+    assert answer.returncode == ExitCode.IN_USE, answer.stderr

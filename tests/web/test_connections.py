@@ -69,6 +69,16 @@ async def test_a_reply_is_written_in_one_piece(
     assert bodies == pieces_wanted
 
 
+def test_who_has_hung_up_is_written_nothing() -> None:
+    transport = RecordingTransport()
+    gathering = GatheringTransport(transport)
+    gathering.close()
+    gathering.write(b"late")
+    with gathering:
+        gathering.write(b"later")
+    assert transport.written == [b"closed"]
+
+
 def test_what_is_kept_is_written_before_the_connection_is_closed() -> None:
     transport = RecordingTransport()
     gathering = GatheringTransport(transport)

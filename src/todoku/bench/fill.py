@@ -8,6 +8,7 @@ only the broker between them is left out. A million orders take some ten minutes
 """
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from uuid_utils import uuid7
 from todoku.bench.services import STOCK
 from todoku.broker.port import Delivery
 from todoku.contracts import OrderedItem, decode
-from todoku.database import Database, migrate
+from todoku.database import Database, DatabaseError, migrate
 from todoku.engine import Service, Topology
 from todoku.engine.messages import Asked, Heard, Message, Receipt
 from todoku.engine.work import Outcome
@@ -35,6 +36,7 @@ BATCH = 500
 PRODUCTS = 100
 USERS = 10_000
 FORGOTTEN_AT_ONCE = 50_000
+DAYS_MAX = 10_000
 
 
 class House:
@@ -137,15 +139,38 @@ def _order(random: Random, now: datetime) -> PlaceOrder:
 
 def main() -> None:
     """Fill as the command line says."""
-    folder, orders, *days = sys.argv[1:]
+    parser = ArgumentParser(prog="python -m todoku.bench.fill", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a new folder, or an empty one")
+    parser.add_argument("orders", type=_at_least_one, help="how many")
+    parser.add_argument("days", type=_days, nargs="?", default=30.0, help="over how many days")
+    given = parser.parse_args()
+    if given.folder.exists() and (not given.folder.is_dir() or any(given.folder.iterdir())):
+        parser.error(f"{given.folder} is not empty: name a new folder")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    fill(
-        Path(folder),
-        int(orders),
-        float(days[0]) if days else 30.0,
-        told=lambda done: print(f"\r{done:,} orders", end="", file=sys.stderr),
-    )
+    try:
+        fill(
+            given.folder,
+            given.orders,
+            given.days,
+            told=lambda done: print(f"\r{done:,} orders", end="", file=sys.stderr),
+        )
+    except DatabaseError as error:
+        sys.exit(str(error))
     print(file=sys.stderr)
+
+
+def _at_least_one(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days <= DAYS_MAX:  # So is what is not a number.
+        raise ValueError(text)
+    return days
 
 
 if __name__ == "__main__":

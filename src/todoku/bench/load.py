@@ -8,6 +8,7 @@ each, and in the end a `Load` as MessagePack into the file that the plan names.
 
 import asyncio
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -26,6 +27,9 @@ PAUSE_SECONDS = 0.1
 
 LAST_ANSWER_SECONDS_MAX = 40.0
 """How long to wait for the last answers: longer than a service takes to say that it has none."""
+
+GONE_SECONDS_MAX = 10.0
+"""How long nothing listens until the system is taken for gone."""
 
 ID_LENGTH = 36
 ID_MARK = b'"id":"'
@@ -71,7 +75,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     after it: when an accepted order was sent (in open loop: when it was due, so that waiting for a
     connection counts), and how long its answer took. `watched` are the orders that were asked for
     again and again until they had ended: when sent, and how long that took. `refused` counts the
-    other answers by status; 0 is none.
+    other answers by status; 0 is none. `cpu_seconds` is what the load has cost, `process_seconds` what
+    the whole process has, since its birth.
     """
 
     started_at: float
@@ -81,6 +86,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     watched: list[tuple[float, float]]
     refused: dict[int, int]
     cpu_seconds: float
+    process_seconds: float
     memory_bytes_max: int
 
 
@@ -101,6 +107,7 @@ class Client:
         self._overdue: deque[float] = deque()
         self._over = asyncio.Event()
         self._ended = False
+        self._lost_at = 0.0
         self._sent = array("d")
         self._answered = array("d")
         self._ids: list[bytes] = []
@@ -110,7 +117,7 @@ class Client:
 
     async def run(self) -> Load:
         """Place the orders, and return when the last is answered."""
-        free = [await self._connect() for _ in range(self._plan.connections)]
+        free = await self._connect_all()
         watching = asyncio.create_task(self._watch())
         telling = asyncio.create_task(self._tell())
         started_at, cpu_before = time.time(), time.process_time()
@@ -134,8 +141,19 @@ class Client:
             watched=self._watched,
             refused=dict(self._refused),
             cpu_seconds=cpu_seconds,
+            process_seconds=time.process_time(),
             memory_bytes_max=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         )
+
+    async def _connect_all(self) -> list[Connection]:
+        """All connections of the plan. Ends the program with a word if they cannot be had."""
+        try:
+            return [await self._connect() for _ in range(self._plan.connections)]
+        except OSError as error:
+            sys.exit(
+                f"{len(self._connections)} of {self._plan.connections} connections could be made, "
+                f"and no more: {error.strerror or error}"
+            )
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -219,6 +237,7 @@ class Client:
             self._refused[0] += 1
         elif connection in self._idle:
             self._idle.remove(connection)
+        self._lost_at = self._now()
         if not self._ended:
             asyncio.create_task(self._replace())  # noqa: RUF006 - kept by the connection it makes
 
@@ -229,6 +248,8 @@ class Client:
                 self._free(await self._connect())
                 return
             self._look_whether_over()
+            if not self._connections and self._now() - self._lost_at > GONE_SECONDS_MAX:
+                self._over.set()
 
     async def _watch(self) -> None:
         """Follow one order after the other to its end, as a client that asks would see it."""
@@ -252,8 +273,11 @@ class Client:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             line = msgspec.json.encode(Progress(self._now(), len(self._ids))) + b"\n"
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            try:
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
+            except OSError:
+                os._exit(1)  # Whoever wanted this load is no more.
 
 
 class Asking:

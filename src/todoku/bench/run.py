@@ -66,6 +66,7 @@ class _Standing(msgspec.Struct, frozen=True):
     """How everything stands at one moment; `busy_seconds` is None where that is not known."""
 
     at: float
+    own_seconds: float
     busy_seconds: float | None
     spent: Mapping[str, Spent]
     fsyncs: Mapping[str, int]
@@ -191,6 +192,7 @@ def _standing(
 ) -> _Standing:
     return _Standing(
         at=time.monotonic(),
+        own_seconds=time.process_time(),
         busy_seconds=busy_seconds() if pids else None,
         spent={name: spent(pid) for name, pid in pids.items()},
         fsyncs=fsyncs(),
@@ -204,8 +206,17 @@ async def _stream_state(settings: Settings) -> _StreamState | None:
     import nats
     from nats.errors import Error
 
+    async def pass_over(_: Exception) -> None:
+        """That it does not answer is all there is to say."""
+
     try:
-        client = await nats.connect(settings.broker_url.split(","), allow_reconnect=False)
+        client = await nats.connect(
+            settings.broker_url.split(","),
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.2,
+            error_cb=pass_over,
+        )
         try:
             info = await client.jetstream().stream_info(settings.stream_name)
         finally:
@@ -273,7 +284,8 @@ def _costs(load: Load, before: _Standing, after: _Standing) -> dict[str, Cost]:
 def _other_cores(load: Load, before: _Standing, after: _Standing) -> float | None:
     if before.busy_seconds is None or after.busy_seconds is None:
         return None
-    ours = load.cpu_seconds + sum(
+    ours = load.process_seconds + after.own_seconds - before.own_seconds
+    ours += sum(
         after.spent[name].cpu_seconds - then.cpu_seconds for name, then in before.spent.items()
     )
     return max(0.0, after.busy_seconds - before.busy_seconds - ours) / (after.at - before.at)

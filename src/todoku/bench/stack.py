@@ -24,7 +24,14 @@ READY = "todoku is ready"
 
 
 class StackFailed(Exception):
-    """The system could not be started, or did not stay up. The message says what it said."""
+    """The system could not be started, or did not stay up. The message says what it said.
+
+    `exit_code` is the one that it ended with, if it has.
+    """
+
+    def __init__(self, what: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        super().__init__(f"{what}:\n{_said(log).strip()}")
+        self.exit_code = process.poll()
 
 
 class Stack(msgspec.Struct, frozen=True):
@@ -112,9 +119,11 @@ def _running(
         _await_ready(process, log)
         ready_seconds = time.monotonic() - born
         pids = {"up": process.pid, **_programs(process.pid)}
-        yield Stack(settings, pids, ready_seconds, counter.counts if counter else None)
-        if process.poll() is not None:
-            raise StackFailed(f"the system ended while it was under load:\n{_said(log)}")
+        try:
+            yield Stack(settings, pids, ready_seconds, counter.counts if counter else None)
+        finally:
+            if process.poll() is not None:
+                raise StackFailed("the system ended while it was under load", process, log)
     finally:
         process.send_signal(signal.SIGINT)
         try:
@@ -128,7 +137,7 @@ def _await_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS_MAX
     while READY not in _said(log):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise StackFailed(f"the system did not become ready:\n{_said(log)}")
+            raise StackFailed("the system did not become ready", process, log)
         time.sleep(LOOK_SECONDS)
 
 

@@ -18,7 +18,8 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
-from todoku.cli.reads import time_reads
+from todoku.cli.reads import require_orders, time_reads
+from todoku.cli.signals import interrupt_on_stop_signals
 from todoku.cli.supervisor import TETHER
 from todoku.settings import SERVICES, Settings, SettingsInvalid, load, to_text
 
@@ -32,6 +33,27 @@ DEFAULTS = {"carrier_delay_seconds": "0", "carrier_success_rate": "1", "log_leve
 """What is measured is the system, and not how long a simulated carrier takes."""
 
 SECONDS = 10.0
+
+RATE_MAX = 100_000
+LARGE = 100_000_000
+"""No other figure that is wanted may be above this."""
+
+ALONE = (
+    (
+        "--running",
+        ("--fsyncs", "--stages", "--skip-verify"),
+        "loads a system that was started by somebody else and is not looked into",
+    ),
+    (
+        "--reads",
+        (
+            *("--rate", "--seconds", "--orders", "--hot"),
+            *("--fsyncs", "--stages", "--skip-verify", "--plot"),
+        ),
+        "places no orders",
+    ),
+)
+"""Options, those that would have no effect with each, and why."""
 
 Switch = Annotated[bool, Parameter(negative="")]
 
@@ -74,7 +96,7 @@ def bench(
     ----------
     running
         Load the system that runs where the settings say. Its products bench-0000
-        and so on, and the orders, stay there.
+        and so on, and the orders, stay there; it is not verified.
     connections
         How many connections place orders, each when its last is answered.
     rate
@@ -112,12 +134,24 @@ def bench(
     from todoku.bench.run import Wanted
 
     _require_sense(connections, rate, seconds, orders, items, products, reads)
-    for senseless, why in (
-        (running and fsyncs, "--fsyncs counts those of a system of its own: leave out --running."),
-        (cold and reads is None, "--cold is about reading: give --reads too."),
-    ):
-        if senseless:
-            raise CommandFailed(why, exit_code=ExitCode.USAGE)
+    _require_possible(
+        {
+            "--running": running,
+            "--rate": rate,
+            "--seconds": seconds,
+            "--orders": orders,
+            "--hot": hot,
+            "--fsyncs": fsyncs,
+            "--stages": stages,
+            "--reads": reads,
+            "--cold": cold,
+            "--skip-verify": skip_verify,
+            "--plot": plot,
+        }
+    )
+    if plot is not None and (plot.is_dir() or not plot.parent.is_dir()):
+        raise CommandFailed(f"{plot} is no place for a file.", exit_code=ExitCode.USAGE)
+    interrupt_on_stop_signals()
     wanted = Wanted(
         connections=connections,
         rate=rate,
@@ -126,7 +160,7 @@ def bench(
         items=items,
         products=products,
         hot=hot,
-        stages=stages and not running,
+        stages=stages,
         patience_seconds=patience_seconds,
     )
     with tempfile.TemporaryDirectory(prefix="todoku-bench-") as folder:
@@ -134,6 +168,7 @@ def bench(
             settings_from(flags).settings if running else _own_settings(flags or {}, Path(folder))
         )
         if reads is not None:
+            require_orders(settings)
             stack = nullcontext() if running else _own_stack(settings, Path(folder))
             with stack:
                 return time_reads(settings, reads, cold=cold, json=json)
@@ -143,13 +178,13 @@ def bench(
             measured = _load_own(
                 wanted, settings, Path(folder), verify=not skip_verify, count_fsyncs=fsyncs
             )
-    if plot is not None:
-        _draw(measured, plot)
     report = measured.report
     if json:
         write_object(msgspec.json.encode(report))
     else:
         _print(report)
+    if plot is not None:
+        _draw(measured, plot)
     return ExitCode.OK if report.good else ExitCode.FAILED
 
 
@@ -170,12 +205,25 @@ def _require_sense(
         ("--items", items),
         ("--reads", reads),
     ):
-        if value is not None and value <= 0:
-            raise CommandFailed(f"{name} must be above 0.", exit_code=ExitCode.USAGE)
+        most = RATE_MAX if name == "--rate" else LARGE
+        if value is not None and not 0 < value <= most:  # So is what is not a number.
+            raise CommandFailed(
+                f"{name} must be above 0, and at most {most:,}.", exit_code=ExitCode.USAGE
+            )
     if products < items:
         raise CommandFailed(
             f"{items} different items an order need as many --products.", exit_code=ExitCode.USAGE
         )
+
+
+def _require_possible(given: Mapping[str, object]) -> None:
+    """Refuse what would have no effect together with something else."""
+    for name, without, why in ALONE:
+        for other in without:
+            if given[name] and given[other]:
+                raise CommandFailed(f"{name} {why}: leave out {other}.", exit_code=ExitCode.USAGE)
+    if given["--cold"] and not given["--reads"]:
+        raise CommandFailed("--cold is about reading: give --reads too.", exit_code=ExitCode.USAGE)
 
 
 def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
@@ -219,8 +267,12 @@ def _own_stack(settings: Settings, folder: Path, **options: Any) -> Iterator["St
     try:
         with own_stack(settings, folder, tether=tether, **options) as stack:
             yield stack
-    except (StackFailed, CannotCount) as failed:
+    except CannotCount as failed:
         raise CommandFailed(str(failed), exit_code=ExitCode.CANNOT_START) from failed
+    except StackFailed as failed:
+        in_use = failed.exit_code == ExitCode.IN_USE
+        code = ExitCode.IN_USE if in_use else ExitCode.CANNOT_START
+        raise CommandFailed(str(failed), exit_code=code) from failed
 
 
 def _load(

@@ -2,10 +2,22 @@
 
 import msgspec
 
+from todoku.cli.databases import file_of
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
 from todoku.settings import Settings
+
+NO_ORDERS = """There are no orders to read. Fill a folder, and name it:
+  python -m todoku.bench.fill DIRECTORY 1000000
+  todoku bench --reads 500 --data-dir DIRECTORY"""
+
+
+def require_orders(settings: Settings) -> None:
+    """Refuse to make an empty system in a folder that was meant to hold one."""
+    file = file_of(settings.database("orders"))
+    if file is not None and not file.exists():
+        raise CommandFailed(NO_ORDERS)
 
 
 def time_reads(settings: Settings, count: int, *, cold: bool, json: bool) -> ExitCode:
@@ -21,11 +33,7 @@ def time_reads(settings: Settings, count: int, *, cold: bool, json: bool) -> Exi
     except DatabaseError as error:
         raise CommandFailed(f"The orders are drawn from the database itself: {error}") from error
     except NothingToRead as nothing:
-        raise CommandFailed(
-            "There are no orders to read. Fill a folder, and name it:\n"
-            "  python -m todoku.bench.fill DIRECTORY 1000000\n"
-            "  todoku bench --reads 500 --data-dir DIRECTORY"
-        ) from nothing
+        raise CommandFailed(NO_ORDERS) from nothing
     if json:
         write_object(msgspec.json.encode(report))
         return ExitCode.OK

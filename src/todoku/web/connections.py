@@ -62,14 +62,14 @@ class GatheringTransport:
     def __exit__(self, *_: object) -> None:
         kept, self._kept = self._kept, None
         if kept:
-            self._transport.write(b"".join(kept))
+            self.write(b"".join(kept))
 
     def write(self, data: bytes) -> None:
-        """Write this, or keep it."""
-        if self._kept is None:
-            self._transport.write(data)
-        else:
+        """Write this, or keep it. Whoever has hung up early, with more asked, is written nothing."""
+        if self._kept is not None:
             self._kept.append(data)
+        elif not self.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close the connection, after what is kept is written."""
