@@ -153,3 +153,4 @@ async def test_headers_are_the_ones_that_nats_py_finds() -> None:
     theirs = await NatsClient()._process_headers(raw)
     ours = Headers(raw)
     assert theirs == {"Status": ours.status, "Description": "Idle Heartbeat", **ours}
+    assert ours.word == "100 Idle Heartbeat"

@@ -197,14 +197,14 @@ class NatsReader:
 
     def _told(self, message: Message) -> None:
         """The server speaks about a request."""
-        word = message.headers.status
-        if word == HEARTBEAT or message.subject != self._reply_subject():
+        status = message.headers.status
+        if status == HEARTBEAT or message.subject != self._reply_subject():
             return
-        if word in EXPIRED:
+        if status in EXPIRED:
             self._requested = 0
             self._pull()
             return
-        log.info("broker_pull_refused", durable=self._durable, headers=dict(message.headers))
+        log.info("broker_pull_refused", durable=self._durable, said=message.headers.word)
         self._astray.set()
 
     def _hand_over(self) -> None:

@@ -30,10 +30,16 @@ class Headers(Mapping[str, str]):
         self._read: dict[str, str] | None = None
 
     @property
-    def status(self) -> str:
-        """The server's own word about a request, such as `503`; empty for a message of somebody's."""
+    def word(self) -> str:
+        """The server's own word about a request, such as `409 Consumer Deleted`; empty for a message of
+        somebody's."""
         first = self._raw.partition(NEWLINE)[0]
-        return first.removeprefix(VERSION).strip()[:3].decode(errors="replace")
+        return first.removeprefix(VERSION).strip().decode(errors="replace")
+
+    @property
+    def status(self) -> str:
+        """The number that it begins with."""
+        return self.word[:3]
 
     def __getitem__(self, name: str) -> str:
         return self._all()[name]

@@ -11,13 +11,13 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
+from todoku.cli.figures import print_report
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.options import Json, Seconds
-from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
+from todoku.cli.output import write_object
 from todoku.cli.reads import require_orders, time_reads
 from todoku.cli.signals import interrupt_on_stop_signals
 from todoku.cli.supervisor import TETHER
@@ -25,7 +25,6 @@ from todoku.settings import SERVICES, Settings, SettingsInvalid, load, to_text
 
 if TYPE_CHECKING:
     from todoku.bench.load import Progress as Told
-    from todoku.bench.report import Latency, Report
     from todoku.bench.run import Measured, Wanted
     from todoku.bench.stack import Stack
 
@@ -182,7 +181,7 @@ def bench(
     if json:
         write_object(msgspec.json.encode(report))
     else:
-        _print(report)
+        print_report(report)
     if plot is not None:
         _draw(measured, plot)
     return ExitCode.OK if report.good else ExitCode.FAILED
@@ -339,98 +338,3 @@ def _draw(measured: "Measured", file: Path) -> None:
         file.write_text(picture, encoding="utf-8")
     except OSError as error:
         raise CommandFailed(f"{file} cannot be written: {error.strerror}.") from error
-
-
-def _print(report: "Report") -> None:
-    out = console()
-    out.print(report.loop)
-    if report.ready_seconds is not None:
-        out.print(f"ready in {report.ready_seconds:.2f} s")
-    out.print()
-    for line in _orders(report):
-        out.print(line)
-    out.print()
-    out.print(_latencies(report))
-    out.print()
-    out.print(_costs(report))
-    out.print()
-    if report.stages:
-        out.print(_stages(report))
-        out.print()
-    for line in _broker_and_promise(report):
-        out.print(line)
-
-
-def _orders(report: "Report") -> Iterator[str]:
-    yield f"{report.accepted_a_second:>10,.0f} orders accepted a second ({report.accepted:,} in all)"
-    yield (
-        f"{report.ended_a_second:>10,.0f} orders ended a second, "
-        f"from the first POST to the last end, {report.seconds:.1f} s"
-    )
-    for status, count in report.endings.items():
-        yield f"{count:>10,} {status}"
-    yield f"{report.unfinished:>10,} unfinished"
-    for code, count in report.refused.items():
-        yield f"{count:>10,} answered {code}" if code else f"{count:>10,} not answered"
-
-
-def _latencies(report: "Report") -> Table:
-    rows = table(KEY("ms"), *map(NUMBER, ("p50", "p95", "p99", "max", "count")))
-    named: tuple[tuple[str, Latency | None], ...] = (
-        ("POST", report.post),
-        ("POST → end, by the server's clock", report.ended),
-        ("POST → end, seen by asking", report.seen),
-    )
-    for name, latency in named:
-        if latency is not None:
-            figures = (latency.p50, latency.p95, latency.p99, latency.max)
-            rows.add_row(*cells(name, *(f"{ms:,.1f}" for ms in figures), f"{latency.count:,}"))
-    return rows
-
-
-def _costs(report: "Report") -> Table:
-    columns = ("CPU ms", "commits", "fsyncs", "KiB written", "peak MiB")
-    rows = table(KEY("an order"), *map(NUMBER, columns))
-    for name, cost in report.costs.items():
-        rows.add_row(
-            *cells(
-                name,
-                f"{cost.cpu_ms:.3f}",
-                _or_nothing(cost.commits),
-                _or_nothing(cost.fsyncs),
-                f"{cost.written_bytes / 1024:.1f}",
-                f"{cost.memory_bytes_max / 2**20:.0f}",
-            )
-        )
-    rows.add_row(*cells("together", f"{report.cpu_ms:.3f}", "", "", "", ""))
-    return rows
-
-
-def _stages(report: "Report") -> Table:
-    from todoku.bench.stages import NAMES, REST
-
-    services = report.stages
-    rows = table(KEY("CPU µs an order"), *map(NUMBER, (*services, "together")))
-    for name in (*NAMES, REST):
-        spent = [1_000 * stages.get(name, 0.0) for stages in services.values()]
-        if any(spent):
-            rows.add_row(*cells(name, *(f"{us:.0f}" for us in (*spent, sum(spent)))))
-    wholes = [1_000 * sum(stages.values()) for stages in services.values()]
-    rows.add_row(*cells("together", *(f"{us:.0f}" for us in (*wholes, sum(wholes)))))
-    return rows
-
-
-def _or_nothing(figure: float | None) -> str:
-    return "" if figure is None else f"{figure:.3f}"
-
-
-def _broker_and_promise(report: "Report") -> Iterator[str]:
-    size = (
-        "" if report.traffic.bytes is None else f", {report.traffic.bytes:,.0f} bytes on its disk"
-    )
-    yield f"{report.traffic.messages:.2f} messages an order in the stream{size}"
-    yield f"{report.traffic.repeated:,} events sent more than once"
-    if report.other_cores is not None:
-        yield f"{report.other_cores:.2f} cores were taken by other programs"
-    if report.broken is not None:
-        yield "\n".join(report.broken) or "clean: nothing is broken"

@@ -1,5 +1,6 @@
 """One service's whole HTTP side: its operations, its problems, health, metrics and documents."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.database import DatabaseUnavailable
@@ -70,12 +71,13 @@ def application(
     documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}
     if events is not None:
         documents["/asyncapi.json"] = events
+    served = [
+        *routes(api.operations, limits),
+        *page_routes(api.title, documents),
+        Route("/metrics", Endpoint({"GET": _show_metrics(metrics)})),
+    ]
     router = Router(
-        [
-            *routes(api.operations, limits),
-            *page_routes(api.title, documents),
-            Route("/metrics", Endpoint({"GET": _show_metrics(metrics)})),
-        ],
+        [_to_the_last_character(route) for route in served],
         redirect_slashes=False,
         default=_nothing_there,
     )
@@ -93,8 +95,6 @@ class Answering:
         if len(scope["path"]) > 1:
             scope["path"] = scope["path"].rstrip("/")  # `/orders/` is `/orders`.
         try:
-            if scope["path"].endswith("\n"):
-                raise HTTPException(404)  # To Starlette's patterns a last newline is nothing.
             await self._app(scope, receive, send)
         except Exception as error:
             reply = self._reply(scope, error)
@@ -114,6 +114,14 @@ class Answering:
             status_code=problem.kind.status,
             headers={**problem.headers, "Content-Type": CONTENT_TYPE},
         )
+
+
+def _to_the_last_character(route: BaseRoute) -> BaseRoute:
+    """The route, for its path only: Starlette's pattern passes over a newline at the end."""
+    if isinstance(route, Route):
+        pattern = route.path_regex.pattern.removesuffix("$") + r"\Z"
+        route.path_regex = re.compile(pattern)
+    return route
 
 
 def shared_operations(backend: Backend) -> list[Operation]:
