@@ -237,7 +237,7 @@ class Client:
             self._refused[0] += 1
         elif connection in self._idle:
             self._idle.remove(connection)
-        self._lost_at = self._now()
+        self._lost_at = time.perf_counter()
         if not self._ended:
             asyncio.create_task(self._replace())  # noqa: RUF006 - kept by the connection it makes
 
@@ -248,7 +248,8 @@ class Client:
                 self._free(await self._connect())
                 return
             self._look_whether_over()
-            if not self._connections and self._now() - self._lost_at > GONE_SECONDS_MAX:
+            lost_seconds = time.perf_counter() - self._lost_at
+            if not self._connections and lost_seconds > GONE_SECONDS_MAX:
                 self._over.set()
 
     async def _watch(self) -> None:

@@ -8,6 +8,7 @@ import http.client
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from urllib.parse import urlencode
 from uuid import UUID
@@ -16,13 +17,12 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from todoku.bench.report import Latency
+from todoku.bench.run import SEED
 from todoku.bench.services import ANSWER_SECONDS_MAX, ServiceRefused
 from todoku.database import Database
 from todoku.orders.domain import OrderStatus
 from todoku.orders.store import orders
 from todoku.settings import SERVICES, ServiceName, Settings
-
-SEED = 20_260_105
 
 
 class NothingToRead(Exception):
@@ -44,18 +44,18 @@ class ReadReport(msgspec.Struct, frozen=True, rename="camel"):
     latencies: Mapping[str, Latency]
 
 
-Path = Callable[[Drawn], str]
+Address = Callable[[Drawn], str]
 
 
 def _orders_of(drawn: Drawn, **more: str) -> str:
     return "/orders?" + urlencode({"userId": drawn.user_id, **more})
 
 
-def _orders_in(status: OrderStatus) -> Path:
+def _orders_in(status: OrderStatus) -> Address:
     return lambda _: f"/orders?status={status.value}"
 
 
-READS: Mapping[str, tuple[ServiceName, Path]] = {
+READS: Mapping[str, tuple[ServiceName, Address]] = {
     "an order": ("orders", lambda it: f"/orders/{it.order_id}"),
     "an order's history": ("orders", lambda it: f"/orders/{it.order_id}/events"),
     "orders": ("orders", lambda _: "/orders"),
@@ -70,9 +70,9 @@ READS: Mapping[str, tuple[ServiceName, Path]] = {
 """What is read: at which service, and the address for an order drawn."""
 
 
-def measure_reads(settings: Settings, count: int, *, cold: bool) -> ReadReport:
-    """Read `count` times of each kind. When `cold`, what of the databases' files is in the system's
-    memory goes from it before each kind, where Linux may (SQLite, and what is written already).
+def measure_reads(settings: Settings, count: int, *, cold: Sequence[Path] = ()) -> ReadReport:
+    """Read `count` times of each kind. What of the files `cold` is in the system's memory goes from it
+    before each kind, but for what is not on the disk yet.
 
     Raises `ServiceRefused`, and `NothingToRead`.
     """
@@ -84,12 +84,12 @@ def measure_reads(settings: Settings, count: int, *, cold: bool) -> ReadReport:
         drawn = {kind: draw(connection, Random(f"{SEED} {kind}"), count) for kind in READS}
     latencies = {}
     for kind, (service, path) in READS.items():
-        if cold:
-            _let_go_of_files(settings)
+        for file in cold:
+            _let_go_of(file)
         seconds = _read(settings, service, [path(each) for each in drawn[kind]])
         if (latency := Latency.of(seconds)) is not None:
             latencies[kind] = latency
-    return ReadReport(there, cold, latencies)
+    return ReadReport(there, bool(cold), latencies)
 
 
 def draw(connection: Connection, random: Random, count: int) -> list[Drawn]:
@@ -130,10 +130,9 @@ def _read(settings: Settings, service: ServiceName, paths: Sequence[str]) -> Ite
         connection.close()
 
 
-def _let_go_of_files(settings: Settings) -> None:
-    for file in settings.data_dir.glob("*.db*"):
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+def _let_go_of(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)

@@ -46,8 +46,14 @@ ALONE = (
     (
         "--reads",
         (
-            *("--rate", "--seconds", "--orders", "--hot"),
-            *("--fsyncs", "--stages", "--skip-verify", "--plot"),
+            "--rate",
+            "--seconds",
+            "--orders",
+            "--hot",
+            "--fsyncs",
+            "--stages",
+            "--skip-verify",
+            "--plot",
         ),
         "places no orders",
     ),

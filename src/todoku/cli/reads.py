@@ -1,12 +1,15 @@
 """`todoku bench --reads`: how long reading takes."""
 
+import sys
+from pathlib import Path
+
 import msgspec
 
 from todoku.cli.databases import file_of
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
-from todoku.settings import Settings
+from todoku.settings import SERVICES, Settings
 
 NO_ORDERS = """There are no orders to read. Fill a folder, and name it:
   python -m todoku.bench.fill DIRECTORY 1000000
@@ -20,6 +23,19 @@ def require_orders(settings: Settings) -> None:
         raise CommandFailed(NO_ORDERS)
 
 
+def _files(settings: Settings) -> list[Path]:
+    """The files that reading has to come from, where the system can be told to let go of them."""
+    files = [file_of(settings.database(service)) for service in SERVICES]
+    found = [file for file in files if file is not None and file.exists()]
+    if sys.platform != "linux" or len(found) < len(files):
+        raise CommandFailed(
+            "Reading from the disk needs Linux and SQLite databases on this machine: "
+            "leave out --cold.",
+            exit_code=ExitCode.USAGE,
+        )
+    return found
+
+
 def time_reads(settings: Settings, count: int, *, cold: bool, json: bool) -> ExitCode:
     """Read from the system that is where the settings say, and print how long it took."""
     from todoku.bench.reads import NothingToRead, measure_reads
@@ -27,7 +43,7 @@ def time_reads(settings: Settings, count: int, *, cold: bool, json: bool) -> Exi
     from todoku.database import DatabaseError
 
     try:
-        report = measure_reads(settings, count, cold=cold)
+        report = measure_reads(settings, count, cold=_files(settings) if cold else ())
     except ServiceRefused as refused:
         raise CommandFailed(str(refused), exit_code=ExitCode.UNREACHABLE) from refused
     except DatabaseError as error:

@@ -43,7 +43,7 @@ NOT_ENCODED: Final = (
     "Must be UTF-8 in percent-encoding, as curl writes it with -G --data-urlencode."
 )
 
-NOTHING: Final = nullcontext()
+AS_IT_COMES: Final = nullcontext()
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -92,7 +92,7 @@ class Reply:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b"" if scope.get("method") == "HEAD" else self._body
         start = {"type": "http.response.start", "status": self.status, "headers": self._headers}
-        with scope.get(IN_ONE_PIECE, NOTHING):
+        with scope.get(IN_ONE_PIECE, AS_IT_COMES):
             await send(start)
             await send({"type": "http.response.body", "body": body, "more_body": False})
 
