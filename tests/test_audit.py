@@ -13,8 +13,8 @@ from todoku.broker import Delivery
 from todoku.contracts import OrderedItem, decode
 from todoku.database import Database
 from todoku.engine import Service, Topology
-from todoku.engine.messages import Asked, Heard, Receipt
-from todoku.engine.writer import Outcome, Writer
+from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt
+from todoku.engine.writer import PostCommitActions, Writer
 from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import products, reservations, stock_ledger
@@ -54,16 +54,20 @@ class System:
 
     def ask(self, name: str, command: Any) -> None:
         """Have a command carried out, and all that follows from it."""
-        self._follow(name, self.writers[name].step([Asked(command, lambda _: None)], NOW, 1))
+        self._follow(
+            name, self.writers[name].step([PendingCommand(command, lambda _: None)], NOW, 1)
+        )
 
-    def _follow(self, name: str, outcome: Outcome) -> None:
-        for row in outcome.said:
+    def _follow(self, name: str, actions: PostCommitActions) -> None:
+        for row in actions.published:
             envelope, event = decode(row.body)
-            heard = Heard(Delivery(row.subject, row.body, 1, 1, token=None), envelope, event)
+            incoming = IncomingEvent(
+                Delivery(row.subject, row.body, 1, 1, token=None), envelope, event
+            )
             for reader in self.topology.readers(type(event)):
-                self._follow(reader, self.writers[reader].step([heard], NOW, 1))
+                self._follow(reader, self.writers[reader].step([incoming], NOW, 1))
                 self.writers[name].step([Receipt(reader, (envelope.id,))], NOW, 0)
-        for booking in outcome.effects:
+        for booking in actions.effects:
             answer = RecordAnswer(order_id=booking.order_id, answer=self.answers[booking.order_id])
             self.ask("shipping", answer)
 
@@ -79,7 +83,7 @@ class System:
         """Place an order of which nobody else has heard yet."""
         items = (OrderedItem(product_id="a", quantity=1, price=100),)
         command = PlaceOrder(order_id=order_id, user_id="user", items=items, currency="JPY")
-        self.writers["orders"].step([Asked(command, lambda _: None)], NOW, 0)
+        self.writers["orders"].step([PendingCommand(command, lambda _: None)], NOW, 0)
 
     def plant(self, name: str, *statements: Any) -> None:
         """Change a database behind the program's back."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from sqlalchemy import Connection, func, select, union
 
-from todoku.engine.dead_letters import LetterState
+from todoku.engine.dead_letters import DeadLetterState
 from todoku.inventory.domain import ReservationState
 from todoku.inventory.store import products, reservations, stock_ledger
 from todoku.orders.domain import OrderStatus
@@ -130,7 +130,7 @@ def audit(connections: dict[str, Connection], now: datetime, *, overdue_after: t
 
 
 def _dead_letters(connections: dict[str, Connection]) -> Iterator[ParkedLetters]:
-    parked = select(_letters.c.order_id).where(_letters.c.state == LetterState.PARKED.value)
+    parked = select(_letters.c.order_id).where(_letters.c.state == DeadLetterState.PARKED.value)
     for name in SERVICES:
         if about := connections[name].scalars(parked).all():
             yield ParkedLetters(name, len(about), tuple(sorted(set(about) - {None})))

@@ -19,12 +19,12 @@ from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
 from todoku.database import Database, migrate
 from todoku.engine import (
+    EngineConfig,
     EngineMetrics,
     Process,
     Service,
     SteadyClock,
     Topology,
-    Tuning,
     failpoint_from_environment,
 )
 from todoku.inventory.catalogue import DEMO_CATALOGUE, is_empty
@@ -121,7 +121,7 @@ def _process(
         clock=SteadyClock(),
         run_write=run_write,
         run_read=run_read,
-        tuning=Tuning(
+        config=EngineConfig(
             batch_max=settings.batch_messages_max,
             credit=settings.mailbox_messages_max,
             commands_max=settings.mailbox_commands_max,

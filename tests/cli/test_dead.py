@@ -58,7 +58,7 @@ def garbage(todoku: Caller, publish: Publish) -> Iterator[str]:
 
 
 @pytest.fixture
-def spoilt(todoku: Caller, publish: Publish) -> tuple[OrderCreatedEvent, str]:
+def undecodable(todoku: Caller, publish: Publish) -> tuple[OrderCreatedEvent, str]:
     """An order's event that misses its items, and the letter that inventory made of it."""
     placed = todoku.ok("order", "place", "--user", "alice", "none:1@5", "--json").object
     event = OrderCreatedEvent(
@@ -85,7 +85,7 @@ def test_letters_are_listed_by_what_went_wrong_and_shown_in_full(
     assert (letter["service"], letter["state"]) == ("inventory", "PARKED")
     rows = todoku("dead", "list", COLUMNS="200").out.splitlines()
     header = next(row for row in rows if letter["group"] in row)
-    assert header.startswith(f"inventory {letter['group']} UnreadableEvent: ")
+    assert header.startswith(f"inventory {letter['group']} UndecodableEvent: ")
     assert any(row.split()[:2] == [garbage, "unreadable"] for row in rows)
     shown = todoku.ok("dead", "show", garbage).out
     assert "b'\\xff" in shown
@@ -94,8 +94,10 @@ def test_letters_are_listed_by_what_went_wrong_and_shown_in_full(
     assert (details["body"], details["subject"]) == (None, "orders.created")
 
 
-def test_letters_are_listed_by_order(todoku: Caller, spoilt: tuple[OrderCreatedEvent, str]) -> None:
-    event, letter_id = spoilt
+def test_letters_are_listed_by_order(
+    todoku: Caller, undecodable: tuple[OrderCreatedEvent, str]
+) -> None:
+    event, letter_id = undecodable
     out = todoku.ok("dead", "list", "--by", "order").out.splitlines()
     at = out.index(f"inventory {event.order_id}")
     assert any(letter_id in row for row in out[at:])
@@ -105,15 +107,15 @@ def test_letters_are_listed_by_order(todoku: Caller, spoilt: tuple[OrderCreatedE
 def test_a_retry_that_fails_says_why_and_leads_on(todoku: Caller, garbage: str) -> None:
     said = todoku("dead", "retry", garbage, "--by", "bob")
     assert said.code == ExitCode.FAILED
-    assert "UnreadableEvent" in said.err
+    assert "UndecodableEvent" in said.err
     history = todoku.ok("dead", "show", garbage, "--json").object["history"]
     assert [attempt["askedBy"] for attempt in history] == [None, "bob"]
 
 
 def test_a_correction_from_stdin_is_dealt_with_and_the_saga_goes_on(
-    todoku: Caller, spoilt: tuple[OrderCreatedEvent, str]
+    todoku: Caller, undecodable: tuple[OrderCreatedEvent, str]
 ) -> None:
-    event, letter_id = spoilt
+    event, letter_id = undecodable
     correction = msgspec.json.encode(event).decode()
     said = todoku("dead", "edit", letter_id, "--file", "-", "--json", stdin=correction)
     assert said.code == ExitCode.OK, said
@@ -124,9 +126,9 @@ def test_a_correction_from_stdin_is_dealt_with_and_the_saga_goes_on(
 
 
 def test_a_correction_is_made_in_ones_editor(
-    todoku: Caller, spoilt: tuple[OrderCreatedEvent, str], tmp_path: Path
+    todoku: Caller, undecodable: tuple[OrderCreatedEvent, str], tmp_path: Path
 ) -> None:
-    _, letter_id = spoilt
+    _, letter_id = undecodable
     editor = tmp_path / "my editor"
     editor.write_text('#!/bin/sh\nsed -i s/stuff/items/ "$1"\n')
     editor.chmod(0o700)
@@ -136,9 +138,9 @@ def test_a_correction_is_made_in_ones_editor(
 
 
 def test_an_editor_that_changes_nothing_changes_nothing(
-    todoku: Caller, spoilt: tuple[OrderCreatedEvent, str]
+    todoku: Caller, undecodable: tuple[OrderCreatedEvent, str]
 ) -> None:
-    _, letter_id = spoilt
+    _, letter_id = undecodable
     said = todoku("dead", "edit", letter_id, EDITOR="true")
     assert said.code == ExitCode.FAILED
     assert "nothing was corrected" in said.err
@@ -148,9 +150,9 @@ def test_an_editor_that_changes_nothing_changes_nothing(
 
 @pytest.mark.parametrize(("correction", "code"), [("{", ExitCode.USAGE), ("{}", ExitCode.REFUSED)])
 def test_a_correction_that_is_no_such_event_is_refused(
-    todoku: Caller, spoilt: tuple[OrderCreatedEvent, str], correction: str, code: ExitCode
+    todoku: Caller, undecodable: tuple[OrderCreatedEvent, str], correction: str, code: ExitCode
 ) -> None:
-    _, letter_id = spoilt
+    _, letter_id = undecodable
     assert todoku("dead", "edit", letter_id, "--file", "-", stdin=correction).code == code
     assert todoku.ok("dead", "show", letter_id, "--json").object["state"] == "PARKED"
 

@@ -153,15 +153,15 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
     settings = Settings(data_dir=tmp_path, nats_port=port, subject_prefix="here")
 
     async def scenario() -> None:
-        assert "were deleted" in str(await embedded.ailment(settings))
+        assert "were deleted" in str(await embedded.diagnosis(settings))
         embedded.write_config(settings)
-        assert "cannot be asked" in str(await embedded.ailment(settings))
+        assert "cannot be asked" in str(await embedded.diagnosis(settings))
         server = await asyncio.create_subprocess_exec(*embedded.argv(find_server(), settings))
         try:
             async with asyncio.timeout(30):
                 while not await is_ready(port):  # noqa: ASYNC110 - in another process
                     await asyncio.sleep(0.01)
-            assert await embedded.ailment(settings) is None, "there is no stream yet"
+            assert await embedded.diagnosis(settings) is None, "there is no stream yet"
             broker = NatsBroker(settings.broker_url, subjects=[PROBE_SUBJECT], prefix="here")
             await broker.start()
             async with asyncio.timeout(30):
@@ -169,13 +169,13 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
                     await asyncio.sleep(0.01)
             before = await broker.progress([])
             monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 30)
-            assert await embedded.ailment(settings) is None
+            assert await embedded.diagnosis(settings) is None
             assert (await broker.progress([])).last_sequence == before.last_sequence + 1
             await broker.stop()
 
             monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 0.2)
             server.send_signal(signal.SIGSTOP)
-            assert "does not say within 0.2 s" in str(await embedded.ailment(settings))
+            assert "does not say within 0.2 s" in str(await embedded.diagnosis(settings))
         finally:
             server.kill()
             await server.wait()

@@ -115,14 +115,14 @@ def test_a_parked_message_is_marked_until_somebody_has_seen_to_it() -> None:
         "order_id": ORDER,
         "letter_id": "1",
         "message_type": "StockReservedEvent",
-        "error": "UnreadableEvent",
+        "error": "UndecodableEvent",
         "parked_at": START,
     }
     parked, closed = ShippingMessageParkedEvent(**letter), ShippingMessageClosedEvent(**letter)
 
     lines = drawn(heard((CREATED, "PENDING"), (parked, "PENDING"), (closed, "PENDING")), width=120)
 
-    assert "StockReservedEvent is parked after UnreadableEvent: it waits for a person" in lines[3]
+    assert "StockReservedEvent is parked after UndecodableEvent: it waits for a person" in lines[3]
     assert "somebody has seen to StockReservedEvent" in lines[5]
     assert "late" not in "".join(lines)
 

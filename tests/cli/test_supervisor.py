@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from todoku.cli.supervisor import Backoff, Checkup, Keeper, Program, Supervisor
+from todoku.cli.supervisor import Backoff, Checkup, ProcessRunner, Program, Supervisor
 
 BOUND_SECONDS = 30.0
 
@@ -81,12 +81,12 @@ class Witness:
         )
 
 
-def keeper_of(supervisor: Supervisor, name: str) -> Keeper:
-    return next(keeper for keeper in supervisor.keepers if keeper.name == name)
+def runner_of(supervisor: Supervisor, name: str) -> ProcessRunner:
+    return next(keeper for keeper in supervisor.runners if keeper.name == name)
 
 
 def pid_of(supervisor: Supervisor, name: str) -> int:
-    pid = keeper_of(supervisor, name).pid
+    pid = runner_of(supervisor, name).pid
     assert pid is not None
     return pid
 
@@ -214,7 +214,7 @@ def test_a_program_that_could_never_serve_ends_everything_with_its_reason() -> N
             "one ended with exit code 3, and would again;"
             " it said last: the disk is of a newer version"
         ]
-        assert all(keeper.pid is None for keeper in supervisor.keepers)
+        assert all(keeper.pid is None for keeper in supervisor.runners)
 
     asyncio.run(scenario())
 
@@ -275,10 +275,10 @@ def test_a_program_that_runs_and_does_not_work_is_killed_and_started_again(
         witness = Witness()
         found = iter(ailments)
 
-        async def ailment() -> str | None:
+        async def diagnosis() -> str | None:
             return next(found, None)
 
-        checkup = Checkup(ailment, lambda: "it was given a pill", every_seconds=0.01, in_a_row=2)
+        checkup = Checkup(diagnosis, lambda: "it was given a pill", every_seconds=0.01, in_a_row=2)
         # It would not hear a SIGTERM.
         program = msgspec.structs.replace(witness.program("one", STUBBORN), checkup=checkup)
         supervisor = witness.supervisor([program], grace_seconds=0.05)

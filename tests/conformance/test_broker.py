@@ -169,7 +169,7 @@ async def test_sequences_go_on_from_one_publish_to_the_next(
     first = await broker.publish(orders(3))
     second = await broker.publish(orders(20, first=4))
     assert (first.sequence, second.sequence) == (3, 23)
-    assert first.incarnation == second.incarnation
+    assert first.stream_epoch == second.stream_epoch
 
 
 async def test_publishes_at_the_same_time_do_not_mix_up_their_answers(
@@ -367,7 +367,7 @@ async def test_progress_tells_the_ends_of_the_stream_and_how_far_each_reader_is(
     reading.subscription.ack([deliveries[0], deliveries[2]])
     await settled_up_to(broker, "inventory", 1)
     progress = await broker.progress(["inventory", "shipping", "nobody"])
-    assert progress.incarnation == stored.incarnation
+    assert progress.stream_epoch == stored.stream_epoch
     assert (progress.first_sequence, progress.last_sequence) == (1, 5)
     assert progress.consumed == {"inventory": 1, "shipping": 5}
 
@@ -412,7 +412,7 @@ async def test_after_a_restart_deliveries_go_on_without_new_credit(
     await host.start()
     await published(broker, orders(8, first=5))
     await reading.has(10)
-    assert (await broker.progress([])).incarnation == before.incarnation
+    assert (await broker.progress([])).stream_epoch == before.stream_epoch
     assert b"order 5" in reading.bodies
     assert len(reading.deliveries) == 10  # Some of them again: acks are not synced to the disk.
 
@@ -443,8 +443,8 @@ async def test_a_wiped_disk_is_another_incarnation_in_which_everything_works(
     await published(broker, orders(3, first=6))
     await reading.has(8)
     after = await broker.publish(orders(1, first=9))
-    assert after.incarnation != before.incarnation
-    assert after.incarnation == (await broker.progress([])).incarnation
+    assert after.stream_epoch != before.stream_epoch
+    assert after.stream_epoch == (await broker.progress([])).stream_epoch
     again = (await reading.has(9))[5:]
     assert [delivery.body for delivery in again] == bodies(4, first=6)
     reading.subscription.ack(again)
@@ -460,7 +460,7 @@ async def test_a_deleted_stream_is_made_anew(host: BrokerHost, connect: Connecti
     await published(broker, orders(30, first=3))
     await reading.has(32)
     assert reading.bodies[2:] == bodies(30, first=3)
-    assert (await broker.publish(orders(1))).incarnation != before.incarnation
+    assert (await broker.publish(orders(1))).stream_epoch != before.stream_epoch
 
 
 async def test_an_ack_for_a_message_of_an_earlier_life_settles_nothing_in_a_later_one(
@@ -503,7 +503,7 @@ async def test_a_purged_stream_lives_on_and_readers_go_on_behind_it(
     assert (progress.first_sequence, progress.last_sequence) == (6, 5)
     reading.subscription.want(10)
     after = await broker.publish(orders(1, first=6))
-    assert (after.incarnation, after.sequence) == (before.incarnation, 6)
+    assert (after.stream_epoch, after.sequence) == (before.stream_epoch, 6)
     await reading.has(1)
     assert reading.bodies == bodies(1, first=6)
 
@@ -688,7 +688,7 @@ async def test_a_stream_that_an_operator_has_changed_is_put_right(
     before = await broker.publish(orders(1))
     await nats_host.update_stream(allow_atomic=False)
     after = await broker.publish(orders(50))
-    assert (after.incarnation, after.sequence) == (before.incarnation, 51)
+    assert (after.stream_epoch, after.sequence) == (before.stream_epoch, 51)
 
 
 async def test_an_event_too_large_for_the_server_is_refused_before_anything_is_sent(

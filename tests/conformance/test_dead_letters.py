@@ -14,15 +14,15 @@ from todoku.engine import Topology
 from todoku.engine.dead_letters import (
     Attempt,
     DeadLetter,
-    DiscardLetter,
-    EditLetter,
-    LetterState,
-    LetterStaysParked,
-    RetryLetter,
-    RetryParked,
+    DeadLetterState,
+    DiscardDeadLetter,
+    EditDeadLetter,
+    RedeliveryFailed,
+    RetryDeadLetter,
+    RetryDeadLetters,
     group_of,
 )
-from todoku.engine.messages import Asked, Heard
+from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import Writer
 from todoku.inventory.service import inventory
 from todoku.orders.domain import ParkedMessage
@@ -79,7 +79,12 @@ def test_pages_begin_behind_the_letter_before_also_where_all_were_parked_at_once
     before = None
     with database.read() as connection:
         while page := LETTERS.page(
-            connection, state=LetterState.PARKED, order_id=None, group=None, before=before, limit=2
+            connection,
+            state=DeadLetterState.PARKED,
+            order_id=None,
+            group=None,
+            before=before,
+            limit=2,
         ):
             seen += [one.id for one in page]
             before = page[-1].parked_at, page[-1].id
@@ -111,7 +116,7 @@ def test_each_thing_that_can_be_done_with_a_letter_is_written_down(database: Dat
     )
 
     def ask(command: Any) -> Any:
-        ((_, answer),) = writer.step([Asked(command, lambda _: None)], NOW, 0).answers
+        ((_, answer),) = writer.step([PendingCommand(command, lambda _: None)], NOW, 0).answers
         return answer
 
     def parked(n: int) -> str:
@@ -119,30 +124,30 @@ def test_each_thing_that_can_be_done_with_a_letter_is_written_down(database: Dat
         event = OrderCreatedEvent(order_id=order_id, user_id="u", items=(), total_amount=1)
         envelope = seal(event, NOW)
         delivery = Delivery(event.subject, encode(envelope), 99, n, token=None)
-        writer.step([Heard(delivery, envelope, event)], NOW, 0)
+        writer.step([IncomingEvent(delivery, envelope, event)], NOW, 0)
         return envelope.id
 
     item = OrderedItem(product_id="prod001", quantity=1, price=1)
     retried, edited, discarded = (parked(n) for n in range(3))
-    assert isinstance(ask(RetryLetter(letter_id=retried, by="alice")), LetterStaysParked)
+    assert isinstance(ask(RetryDeadLetter(letter_id=retried, by="alice")), RedeliveryFailed)
     with database.read() as connection:
         before = LETTERS.get(connection, edited)
     assert before is not None
     data = msgspec.json.decode(before.body)["data"] | {"items": msgspec.to_builtins([item])}
-    successor = ask(EditLetter(letter_id=edited, data=msgspec.json.encode(data), by="alice"))
-    assert ask(DiscardLetter(letter_id=discarded, reason="noise", by="alice")).reason == "noise"
-    assert ask(RetryParked(per_second=1)).count == 1
+    successor = ask(EditDeadLetter(letter_id=edited, data=msgspec.json.encode(data), by="alice"))
+    assert ask(DiscardDeadLetter(letter_id=discarded, reason="noise", by="alice")).reason == "noise"
+    assert ask(RetryDeadLetters(per_second=1)).count == 1
     writer.step([], NOW, 0)
     with database.read() as connection:
         states = {key: LETTERS.get(connection, key) for key in (retried, edited, discarded)}
         history = LETTERS.attempts_at(connection, retried)
     assert {one.state: one.attempts for one in states.values() if one} == {
-        LetterState.PARKED: 101,
-        LetterState.EDITED: 99,
-        LetterState.DISCARDED: 99,
+        DeadLetterState.PARKED: 101,
+        DeadLetterState.EDITED: 99,
+        DeadLetterState.DISCARDED: 99,
     }
     assert [attempt.asked_by for attempt in history] == [None, "alice", None]
-    assert (successor.state, successor.replaces) == (LetterState.RETRIED, edited)
+    assert (successor.state, successor.replaces) == (DeadLetterState.RETRIED, edited)
 
 
 def test_orders_keeps_what_others_say_of_their_letters(request: pytest.FixtureRequest) -> None:

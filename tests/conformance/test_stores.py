@@ -38,9 +38,9 @@ from todoku.database import (
     migrate,
     schema_differences,
 )
-from todoku.engine import Due, Memory, Topology
-from todoku.engine.messages import Asked, Heard
-from todoku.engine.writer import Outcome, Writer
+from todoku.engine import Due, StateCache, Topology
+from todoku.engine.messages import IncomingEvent, PendingCommand
+from todoku.engine.writer import PostCommitActions, Writer
 from todoku.host import assemble
 from todoku.inventory.domain import (
     ReservationState,
@@ -125,8 +125,10 @@ def new_order() -> str:
     return f"0198c2f0-7b1a-7c3e-9d55-{next(_numbers):012x}"
 
 
-def heard(event: Event, sequence: int = 1) -> Heard:
-    return Heard(Delivery(event.subject, b"", 1, sequence, token=None), seal(event, NOW), event)
+def incoming(event: Event, sequence: int = 1) -> IncomingEvent:
+    return IncomingEvent(
+        Delivery(event.subject, b"", 1, sequence, token=None), seal(event, NOW), event
+    )
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -147,16 +149,16 @@ class TestSchema:
 
 def apply(store: Any, connection: Connection, decide: Any, subject: Any, now: datetime) -> Any:
     """Load, decide and save, as the engine does for a batch of one; the events that were said."""
-    world = store.load(connection, [subject], Memory(0))
-    state, said = decide(world.view(subject), subject, now)
-    world.put(subject, state)
-    for event in said:
+    unit_of_work = store.load(connection, [subject], StateCache(0))
+    state, published = decide(unit_of_work.view(subject), subject, now)
+    unit_of_work.put(subject, state)
+    for event in published:
         if isinstance(event, Event):
-            world.record(seal(event, now, actor="user123"))
+            unit_of_work.record(seal(event, now, actor="user123"))
     if isinstance(subject, Event):
-        world.record(seal(subject, now))
-    store.save(connection, world, now)
-    return said
+        unit_of_work.record(seal(subject, now))
+    store.save(connection, unit_of_work, now)
+    return published
 
 
 class TestOrders:
@@ -180,7 +182,9 @@ class TestOrders:
         expected, _ = place_order(None, command, NOW)
         with databases["orders"].transaction() as connection:
             assert find_order(connection, command.order_id) == expected
-            assert OrdersStore().load(connection, [command], Memory(0)).view(command) == expected
+            assert (
+                OrdersStore().load(connection, [command], StateCache(0)).view(command) == expected
+            )
             assert find_order(connection, new_order()) is None
 
     def test_what_changes_an_order_is_kept_and_its_history_tells_of_it(
@@ -300,12 +304,12 @@ class TestInventory:
             event = self.created((a, 3), (b, 1))
             apply(self.store, connection, reserve_stock, event, NOW)
         with databases["inventory"].transaction() as connection:
-            world = self.store.load(connection, [event], Memory(0))
+            unit_of_work = self.store.load(connection, [event], StateCache(0))
             expected, _ = reserve_stock(
-                msgspec.structs.replace(world.view(event), reservation=None), event, NOW
+                msgspec.structs.replace(unit_of_work.view(event), reservation=None), event, NOW
             )
-            assert world.view(event).reservation == expected.reservation
-            assert {key: p.reserved for key, p in world.view(event).products.items()} == {
+            assert unit_of_work.view(event).reservation == expected.reservation
+            assert {key: p.reserved for key, p in unit_of_work.view(event).products.items()} == {
                 a: 3,
                 b: 1,
             }
@@ -321,7 +325,7 @@ class TestInventory:
             )
             apply(self.store, connection, deduct_stock if shipped else release_stock, word, LATER)
         with databases["inventory"].transaction() as connection:
-            stock = self.store.load(connection, [word], Memory(0)).view(word)
+            stock = self.store.load(connection, [word], StateCache(0)).view(word)
             assert stock.reservation is not None
             assert (stock.reservation.state, stock.reservation.updated_at) == (ending, LATER)
             assert {key: (p.on_hand, p.reserved) for key, p in stock.products.items()} == (
@@ -336,7 +340,7 @@ class TestInventory:
             event = self.created((self.product(connection, 1), 1), ("ghost", 2))
             apply(self.store, connection, reserve_stock, event, NOW)
         with databases["inventory"].transaction() as connection:
-            stock = self.store.load(connection, [event], Memory(0)).view(event)
+            stock = self.store.load(connection, [event], StateCache(0)).view(event)
         assert stock.reservation is not None
         assert stock.reservation.state is ReservationState.REFUSED
         assert {line.product_id for line in stock.reservation.lines} == set(stock.products) | {
@@ -347,8 +351,8 @@ class TestInventory:
         """Databases bound the number of parameters: PostgreSQL's driver to 65,535."""
         events = [self.created(*((f"p{n}-{k}", 1) for k in range(1_000))) for n in range(66)]
         with databases["inventory"].transaction() as connection:
-            world = self.store.load(connection, events, Memory(0))
-            assert world.view(events[0]).products == {}
+            unit_of_work = self.store.load(connection, events, StateCache(0))
+            assert unit_of_work.view(events[0]).products == {}
 
 
 class TestShipping:
@@ -720,7 +724,7 @@ class TestReplicas:
     ) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
         one.adopt(NOW, lease_seconds=15)
-        one.step([heard(refusable()), heard(refusable())], NOW, 0)
+        one.step([incoming(refusable()), incoming(refusable())], NOW, 0)
         assert other.adopt(NOW + timedelta(seconds=15), lease_seconds=15) == 0
         assert owned(replicated[0]) == {"a": 2}
         assert other.adopt(NOW + timedelta(seconds=15.1), lease_seconds=15) == 2
@@ -732,7 +736,7 @@ class TestReplicas:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
         for seconds in range(0, 60, 10):
             one.adopt(NOW + timedelta(seconds=seconds), lease_seconds=15)
-            one.step([heard(refusable())], NOW, 0)
+            one.step([incoming(refusable())], NOW, 0)
             other.adopt(NOW + timedelta(seconds=seconds + 9), lease_seconds=15)
         assert owned(replicated[0]) == {"a": 6}
 
@@ -741,11 +745,14 @@ class TestReplicas:
     ) -> None:
         """They meet in the inbox; whoever comes second tries again and then knows them."""
         events = [refusable() for _ in range(40)]
-        batches = [[heard(event) for event in events], [heard(event) for event in events[::-1]]]
+        batches = [
+            [incoming(event) for event in events],
+            [incoming(event) for event in events[::-1]],
+        ]
         together = threading.Barrier(2, timeout=60)
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, PostCommitActions] = {}
 
-        def work(owner: str, database: Database, batch: list[Heard]) -> None:
+        def batch_context(owner: str, database: Database, batch: list[IncomingEvent]) -> None:
             replica = writer(database, owner)
             together.wait()
             for _ in range(20):
@@ -756,7 +763,7 @@ class TestReplicas:
                 return
 
         threads = [
-            threading.Thread(target=work, args=each)
+            threading.Thread(target=batch_context, args=each)
             for each in zip("ab", replicated, batches, strict=True)
         ]
         for thread in threads:
@@ -764,29 +771,29 @@ class TestReplicas:
         for thread in threads:
             thread.join(timeout=60)
         assert set(outcomes) == {"a", "b"}
-        for outcome in outcomes.values():
-            assert len(outcome.acks) == 40
-            assert outcome.naks == []
+        for actions in outcomes.values():
+            assert len(actions.acks) == 40
+            assert actions.naks == []
         assert sum(owned(replicated[0]).values()) == 40
-        assert sum(len(outcome.said) for outcome in outcomes.values()) == 40
+        assert sum(len(actions.published) for actions in outcomes.values()) == 40
 
     def test_the_last_piece_is_sold_once(self, replicated: tuple[Database, Database]) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
         product = SetProduct(product_id="last", name="n", price=1, stock_quantity=1)
-        one.step([Asked(product, lambda _: None)], NOW, 0)
-        said: list[str] = []
+        one.step([PendingCommand(product, lambda _: None)], NOW, 0)
+        published: list[str] = []
 
         def buy(replica: Writer) -> None:
             items = (OrderedItem(product_id="last", quantity=1, price=1),)
             event = OrderCreatedEvent(
                 order_id=new_order(), user_id="u", items=items, total_amount=1
             )
-            outcome = replica.step([heard(event)], NOW, 0)
-            said.extend(row.subject for row in outcome.said)
+            actions = replica.step([incoming(event)], NOW, 0)
+            published.extend(row.subject for row in actions.published)
 
         threads = [threading.Thread(target=buy, args=(replica,)) for replica in (one, other)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(timeout=60)
-        assert sorted(said) == ["inventory.reservation_failed", "inventory.reserved"]
+        assert sorted(published) == ["inventory.reservation_failed", "inventory.reserved"]

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from contracts.examples import SEALED
-from todoku.contracts import UnknownEventType, UnreadableEvent, decode, encode, read_envelope
+from todoku.contracts import UndecodableEvent, UnknownEventType, decode, encode, read_envelope
 
 NAMES: Final = sorted(SEALED)
 FULL: Final = [name for name in NAMES if name.endswith(".full")]
@@ -57,7 +57,7 @@ def _required_fields() -> list[Any]:
 def test_an_event_that_lacks_a_field_is_unreadable(name: str, field: str) -> None:
     parsed = message(name)
     del parsed["data"][field]
-    with pytest.raises(UnreadableEvent, match=f"the data of this .*{field}"):
+    with pytest.raises(UndecodableEvent, match=f"the data of this .*{field}"):
         decode(wire(parsed))
 
 
@@ -66,7 +66,7 @@ def test_an_event_with_a_field_of_another_type_is_unreadable(name: str) -> None:
     for field in message(name)["data"]:
         parsed = message(name)
         parsed["data"][field] = {"not": "that"}
-        with pytest.raises(UnreadableEvent, match="the data of this"):
+        with pytest.raises(UndecodableEvent, match="the data of this"):
             decode(wire(parsed))
 
 
@@ -74,7 +74,7 @@ def test_an_event_with_a_field_of_another_type_is_unreadable(name: str) -> None:
 def test_an_envelope_that_lacks_an_attribute_is_unreadable(attribute: str) -> None:
     parsed = message()
     del parsed[attribute]
-    with pytest.raises(UnreadableEvent, match=attribute):
+    with pytest.raises(UndecodableEvent, match=attribute):
         decode(wire(parsed))
 
 
@@ -95,7 +95,7 @@ def test_an_attribute_of_another_type_makes_an_envelope_unreadable(
     attribute: str, value: object
 ) -> None:
     """A time without a zone is no instant."""
-    with pytest.raises(UnreadableEvent):
+    with pytest.raises(UndecodableEvent):
         decode(wire(message() | {attribute: value}))
 
 
@@ -105,18 +105,18 @@ def test_an_empty_name_or_a_control_character_makes_an_envelope_unreadable(
     attribute: str, name: str
 ) -> None:
     """CloudEvents forbids both, and PostgreSQL cannot keep the character NUL."""
-    with pytest.raises(UnreadableEvent, match="control character"):
+    with pytest.raises(UndecodableEvent, match="control character"):
         decode(wire(message() | {attribute: name}))
 
 
 @pytest.mark.parametrize("version", ["0.3", "1.1", "1", ""])
 def test_another_version_of_cloud_events_is_unreadable(version: str) -> None:
-    with pytest.raises(UnreadableEvent, match=r"instead of '1\.0'"):
+    with pytest.raises(UndecodableEvent, match=r"instead of '1\.0'"):
         decode(wire(message() | {"specversion": version}))
 
 
 def test_an_envelope_about_another_order_than_its_data_is_unreadable() -> None:
-    with pytest.raises(UnreadableEvent, match="its data about"):
+    with pytest.raises(UndecodableEvent, match="its data about"):
         decode(wire(message() | {"subject": "0198c2f0-7b1a-7c3e-9d55-000000000000"}))
 
 
@@ -135,7 +135,7 @@ def test_the_envelope_of_an_unreadable_event_is_read_where_that_is_in_order(
     changes: dict[str, object],
 ) -> None:
     body = wire(message() | changes)
-    with pytest.raises(UnreadableEvent):
+    with pytest.raises(UndecodableEvent):
         decode(body)
     assert read_envelope(body).id == message()["id"]
 
@@ -169,7 +169,7 @@ def test_the_envelope_of_an_unreadable_event_is_read_where_that_is_in_order(
 )
 def test_what_is_not_json_in_utf_8_is_unreadable(spoil: Callable[[bytes], bytes]) -> None:
     body = spoil(encode(SEALED["OrderCreatedEvent.full"][0]))
-    with pytest.raises(UnreadableEvent):
+    with pytest.raises(UndecodableEvent):
         decode(body)
 
 
@@ -177,7 +177,7 @@ def test_what_is_not_json_in_utf_8_is_unreadable(spoil: Callable[[bytes], bytes]
 @example(b'"\xff"')
 @example(b'{"specversion":"1.0","id":"\xff"}')
 def test_any_bytes_are_read_or_unreadable_and_nothing_else(body: bytes) -> None:
-    with pytest.raises(UnreadableEvent):
+    with pytest.raises(UndecodableEvent):
         decode(body)
 
 
@@ -197,6 +197,6 @@ def test_any_json_is_read_or_unreadable_and_nothing_else(
     parsed["data"] |= fields
     try:
         envelope, event = decode(wire(parsed | changes))
-    except UnreadableEvent:
+    except UndecodableEvent:
         return
     assert envelope.subject == event.order_id

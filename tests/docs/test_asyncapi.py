@@ -68,7 +68,7 @@ def test_every_event_has_an_example_that_can_be_read_and_fits_its_schema() -> No
 def test_it_says_who_sends_and_who_receives_what() -> None:
     operations = document()["operations"]
     for service in services:
-        received = {event.__name__ for event in service.reactions}
+        received = {event.__name__ for event in service.event_handlers}
         sent = {name for name, event in EVENTS.items() if event.publisher == service.name}
         assert {f"{service.name}.receives.{name}" for name in received} | {
             f"{service.name}.sends.{name}" for name in sent

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from end_to_end.running import BOUND_SECONDS, Heard
+from end_to_end.running import BOUND_SECONDS, CapturedOutput
 
 ROOT = Path(__file__).parents[2]
 READMES = ("README.md", "README.ja.md")
@@ -159,7 +159,7 @@ class Reader:
             start_new_session=True,
         )
         assert process.stdout is not None
-        heard = Heard(process.stdout)
+        heard = CapturedOutput(process.stdout)
         try:
             heard.until("Place an order:")
             said, _, _ = "\n".join(heard.lines).partition("Place an order:")

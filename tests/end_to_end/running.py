@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from todoku.chaos import Heard
+from todoku.chaos import CapturedOutput
 from todoku.settings import SERVICES, ServiceName
 
 BOUND_SECONDS = 60.0
@@ -22,7 +22,7 @@ class Up(msgspec.Struct, frozen=True):
 
     process: "subprocess.Popen[str]"
     ports: Sequence[int]
-    heard: Heard
+    heard: CapturedOutput
 
     def url(self, service: ServiceName) -> str:
         """Where a service is, without a slash at the end."""
@@ -72,7 +72,7 @@ def up(
             text=True,
         )
     assert process.stdout is not None
-    running = Up(process, ports, Heard(process.stdout))
+    running = Up(process, ports, CapturedOutput(process.stdout))
     try:
         yield running
     finally:

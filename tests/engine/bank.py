@@ -25,9 +25,9 @@ from sqlalchemy import (
 from todoku.broker import Delivery
 from todoku.contracts import Envelope, Event, fact_id, seal
 from todoku.database import Database, Integer64, Timestamp, table, upsert
-from todoku.engine import Agenda, Due, EngineTables, Memory, Service, Topology
-from todoku.engine.messages import Asked, Heard
-from todoku.engine.work import Outcome
+from todoku.engine import Agenda, Due, EngineTables, Service, StateCache, Topology
+from todoku.engine.batch_context import PostCommitActions
+from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import Writer
 
 NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -159,24 +159,26 @@ class BankWorld:
     def record(self, envelope: Envelope) -> None:
         self.recorded.append(envelope)
 
-    def keep(self, memory: Memory) -> None:
-        memory.keep("accounts", self.after)
+    def fill_cache(self, cache: StateCache) -> None:
+        cache.put("accounts", self.after)
 
 
 class BankStore:
     metadata = metadata
     tables = EngineTables(metadata)
 
-    def load(self, connection: Connection, subjects: Sequence[Any], memory: Memory) -> BankWorld:
+    def load(self, connection: Connection, subjects: Sequence[Any], cache: StateCache) -> BankWorld:
         ids = {_key(subject) for subject in subjects}
-        found = memory.recall("accounts", ids)
+        found = cache.get("accounts", ids)
         if missing := sorted(ids - found.keys()):
             rows = connection.execute(_load.with_for_update(), {"ids": missing})
             found |= {row.id: Account(**row._mapping) for row in rows}
         return BankWorld(found)
 
-    def save(self, connection: Connection, world: BankWorld, now: datetime) -> None:
-        changed = [a for key, a in world.after.items() if a is not world.before.get(key)]
+    def save(self, connection: Connection, unit_of_work: BankWorld, now: datetime) -> None:
+        changed = [
+            a for key, a in unit_of_work.after.items() if a is not unit_of_work.before.get(key)
+        ]
         if changed:
             connection.execute(_save, [msgspec.structs.asdict(account) for account in changed])
 
@@ -203,14 +205,14 @@ bank = Service(
     name="bank",
     store=store,
     commands={OpenAccount: open_account},
-    reactions={Paid: book},
+    event_handlers={Paid: book},
     agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=take_fee),
 )
 
 
 def reader(name: str, *events: type[Event]) -> Service:
     """A service of which no more is known than what it reacts to."""
-    return Service(name=name, store=store, reactions=dict.fromkeys(events, book))
+    return Service(name=name, store=store, event_handlers=dict.fromkeys(events, book))
 
 
 topology = Topology([bank, reader("ledger", Booked), reader("statistics", Booked)])
@@ -234,11 +236,11 @@ class Branch:
         self.writer = Writer(bank, self.database, self.tables, topology, owner=owner, **settings)
         self.answers: list[Any] = []
 
-    def step(self, *batch: Any, now: datetime = NOW, room: int = 0) -> Outcome:
-        return self.writer.step(batch, now, room)
+    def step(self, *batch: Any, now: datetime = NOW, effect_slots: int = 0) -> PostCommitActions:
+        return self.writer.step(batch, now, effect_slots)
 
-    def ask(self, command: Any, *, actor: str | None = None) -> Asked:
-        return Asked(command, self.answers.append, actor)
+    def ask(self, command: Any, *, actor: str | None = None) -> PendingCommand:
+        return PendingCommand(command, self.answers.append, actor)
 
     def open(self, *numbers: int, **account: Any) -> None:
         """Open these accounts; what they owe is not yet attended to."""
@@ -260,7 +262,7 @@ class Branch:
     def inbox(self) -> set[str]:
         return {event_id for (event_id,) in self.rows("inbox", "event_id")}
 
-    def owe(self, owner: str, *positions: int) -> None:
+    def enqueue(self, owner: str, *positions: int) -> None:
         """Leave events in the outbox, as a process called `owner` would have."""
         with self.database.transaction() as connection:
             connection.execute(
@@ -285,16 +287,20 @@ class Branch:
 
 
 def paid(
-    number: int, amount: int = 1, *, attempt: int = 1, sequence: int = 1, life: str = ""
-) -> Heard:
+    number: int, amount: int = 1, *, attempt: int = 1, sequence: int = 1, epoch: str = ""
+) -> IncomingEvent:
     """A payment into an account, as it comes from the stream in that life."""
     event = Paid(order_id=account_id(number), amount=amount)
     envelope = seal(event, NOW, actor="customer", traceparent="00-trace")
     body = msgspec.json.encode(envelope)
-    return Heard(delivery(body, attempt=attempt, sequence=sequence, life=life), envelope, event)
+    return IncomingEvent(
+        delivery(body, attempt=attempt, sequence=sequence, epoch=epoch), envelope, event
+    )
 
 
-def delivery(body: bytes = b"", *, attempt: int = 1, sequence: int = 1, life: str = "") -> Delivery:
+def delivery(
+    body: bytes = b"", *, attempt: int = 1, sequence: int = 1, epoch: str = ""
+) -> Delivery:
     return Delivery(
         Paid.subject,
         body,
@@ -302,7 +308,7 @@ def delivery(body: bytes = b"", *, attempt: int = 1, sequence: int = 1, life: st
         sequence,
         token=None,
         headers={"Some": "header"},
-        incarnation=life,
+        stream_epoch=epoch,
     )
 
 

@@ -33,19 +33,19 @@ from todoku.engine import Process
 from todoku.engine.dead_letters import (
     Attempt,
     DeadLetter,
-    DiscardLetter,
-    EditLetter,
+    DeadLetterResolved,
+    DeadLetterState,
+    DiscardDeadLetter,
+    EditDeadLetter,
     InvalidEdit,
-    LetterClosed,
-    LetterState,
-    LetterStaysParked,
-    RetryLetter,
-    RetryParked,
-    UnknownLetter,
+    RedeliveryFailed,
+    RetryDeadLetter,
+    RetryDeadLetters,
+    UnknownDeadLetter,
     group_of,
     shape,
 )
-from todoku.engine.messages import Heard
+from todoku.engine.messages import IncomingEvent
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import stock_ledger
 from todoku.orders.domain import OrderStatus, ParkedMessage, PlaceOrder
@@ -138,10 +138,10 @@ class TestBytesThatAreNoEvent:
             process = await town.start("orders")
             town.publish(GARBAGE)
             letter = await parked(town, "orders")
-            with pytest.raises(LetterStaysParked, match=r"UnreadableEvent: not a CloudEvents"):
-                await process.ask(RetryLetter(letter_id=letter.id, by="alice"))
+            with pytest.raises(RedeliveryFailed, match=r"UndecodableEvent: not a CloudEvents"):
+                await process.ask(RetryDeadLetter(letter_id=letter.id, by="alice"))
             (after,) = letters(town, "orders")
-            assert (after.state, after.attempts, after.body) == (LetterState.PARKED, 2, GARBAGE)
+            assert (after.state, after.attempts, after.body) == (DeadLetterState.PARKED, 2, GARBAGE)
             assert [a.asked_by for a in attempts(town, "orders", letter.id)] == [None, "alice"]
 
         in_town(scenario)
@@ -152,7 +152,7 @@ class TestBytesThatAreNoEvent:
             town.publish(GARBAGE)
             letter = await parked(town, "orders")
             with pytest.raises(InvalidEdit, match="discard"):
-                await process.ask(EditLetter(letter_id=letter.id, data=b"{}"))
+                await process.ask(EditDeadLetter(letter_id=letter.id, data=b"{}"))
             assert letters(town, "orders") == [letter]
 
         in_town(scenario)
@@ -162,7 +162,7 @@ class TestBytesThatAreNoEvent:
             process = await town.start("orders")
             town.publish(GARBAGE)
             letter = await parked(town, "orders")
-            await process.ask(DiscardLetter(letter_id=letter.id, reason="noise", by="alice"))
+            await process.ask(DiscardDeadLetter(letter_id=letter.id, reason="noise", by="alice"))
             (after,) = letters(town, "orders")
             assert (after.state, after.reason, after.closed_by) == ("DISCARDED", "noise", "alice")
             assert after.body == GARBAGE
@@ -179,9 +179,9 @@ class TestATypeThatThisVersionDoesNotKnow:
             with older_version("StockReservedEvent"):
                 town.say(StockReservedEvent(order_id=order_id(), items=()))
                 letter = await parked(town, "orders")
-                with pytest.raises(LetterStaysParked, match="UnknownEventType"):
-                    await process.ask(RetryLetter(letter_id=letter.id))
-            after = await process.ask(RetryLetter(letter_id=letter.id, by="alice"))
+                with pytest.raises(RedeliveryFailed, match="UnknownEventType"):
+                    await process.ask(RetryDeadLetter(letter_id=letter.id))
+            after = await process.ask(RetryDeadLetter(letter_id=letter.id, by="alice"))
             assert (after.state, after.closed_by, after.error) == ("RETRIED", "alice", None)
             assert town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT
             assert letters(town, "orders") == [after]
@@ -210,8 +210,8 @@ class TestAContradiction:
             await until(lambda: town.statuses()[order_id()] == OrderStatus.CANCELLED_NO_STOCK)
             town.say(completed())
             letter = await parked(town, "orders")
-            with pytest.raises(LetterStaysParked, match="ContradictoryEvent"):
-                await orders.ask(RetryLetter(letter_id=letter.id))
+            with pytest.raises(RedeliveryFailed, match="ContradictoryEvent"):
+                await orders.ask(RetryDeadLetter(letter_id=letter.id))
             assert town.statuses()[order_id()] == OrderStatus.CANCELLED_NO_STOCK
             await until(lambda: len(parked_at_orders(town)) == 2)
             told = {
@@ -232,11 +232,11 @@ class TestAnEventLongBeforeItsCause:
             town.say(completed())
             letter = await parked(town, "inventory")
             town.say(created())
-            await until(lambda: town.owed("inventory") > 1)
-            await inventory.ask(RetryLetter(letter_id=letter.id))
+            await until(lambda: town.pending("inventory") > 1)
+            await inventory.ask(RetryDeadLetter(letter_id=letter.id))
             assert deductions(town) == 1
-            with pytest.raises(LetterClosed):
-                await inventory.ask(RetryLetter(letter_id=letter.id))
+            with pytest.raises(DeadLetterResolved):
+                await inventory.ask(RetryDeadLetter(letter_id=letter.id))
             town.say(completed())
             await until(lambda: town.broker.consumed("inventory") == town.broker.last_sequence)
             assert deductions(town) == 1
@@ -251,16 +251,16 @@ class TestAnEventLongBeforeItsCause:
             town.say(completed())
             letter = await parked(town, "inventory")
             town.say(created())
-            await until(lambda: town.owed("inventory") > 1)
-            await crash_at(town, inventory, point, RetryLetter(letter_id=letter.id))
+            await until(lambda: town.pending("inventory") > 1)
+            await crash_at(town, inventory, point, RetryDeadLetter(letter_id=letter.id))
             again = await town.start("inventory")
             if point == "before-commit":
-                await again.ask(RetryLetter(letter_id=letter.id))
+                await again.ask(RetryDeadLetter(letter_id=letter.id))
             else:
-                with pytest.raises(LetterClosed):
-                    await again.ask(RetryLetter(letter_id=letter.id))
+                with pytest.raises(DeadLetterResolved):
+                    await again.ask(RetryDeadLetter(letter_id=letter.id))
             assert deductions(town) == 1
-            assert letters(town, "inventory")[0].state == LetterState.RETRIED
+            assert letters(town, "inventory")[0].state == DeadLetterState.RETRIED
 
         in_town(scenario)
 
@@ -271,10 +271,10 @@ class TestAnEventLongBeforeItsCause:
             town.say(completed())
             letter = await parked(town, "inventory")
             town.say(created())
-            await until(lambda: town.owed("inventory") > 1)
+            await until(lambda: town.pending("inventory") > 1)
             town.disks["inventory"].faults = ["after"]
-            with pytest.raises(LetterClosed):
-                await inventory.ask(RetryLetter(letter_id=letter.id))
+            with pytest.raises(DeadLetterResolved):
+                await inventory.ask(RetryDeadLetter(letter_id=letter.id))
             assert deductions(town) == 1
 
         in_town(scenario)
@@ -310,13 +310,15 @@ class TestARowThatACheckRefuses:
             await orders.ask(place())
             town.say(reserved(quantity=0))
             letter = await parked(town, "shipping")
-            with pytest.raises(LetterStaysParked, match="quantity_positive"):
-                await shipping.ask(RetryLetter(letter_id=letter.id))
+            with pytest.raises(RedeliveryFailed, match="quantity_positive"):
+                await shipping.ask(RetryDeadLetter(letter_id=letter.id))
             data = msgspec.json.encode(reserved())
-            successor = await shipping.ask(EditLetter(letter_id=letter.id, data=data, by="alice"))
+            successor = await shipping.ask(
+                EditDeadLetter(letter_id=letter.id, data=data, by="alice")
+            )
             before = next(one for one in letters(town, "shipping") if one.id == letter.id)
-            assert (before.state, before.replaced_by) == (LetterState.EDITED, successor.id)
-            assert (successor.state, successor.replaces) == (LetterState.RETRIED, letter.id)
+            assert (before.state, before.replaced_by) == (DeadLetterState.EDITED, successor.id)
+            assert (successor.state, successor.replaces) == (DeadLetterState.RETRIED, letter.id)
             envelope, event = wire.decode(successor.body)
             assert (envelope.actor, envelope.source) == ("alice", "shipping")
             assert event == reserved()
@@ -331,17 +333,17 @@ class TestARowThatACheckRefuses:
             shipping = await town.start("shipping")
             town.say(reserved(quantity=0))
             letter = await parked(town, "shipping")
-            edit = EditLetter(letter_id=letter.id, data=msgspec.json.encode(reserved()))
+            edit = EditDeadLetter(letter_id=letter.id, data=msgspec.json.encode(reserved()))
             await crash_at(town, shipping, point, edit)
             again = await town.start("shipping")
             if point == "before-commit":
                 assert letters(town, "shipping") == [letter]
                 await again.ask(edit)
             else:
-                with pytest.raises(LetterClosed):
+                with pytest.raises(DeadLetterResolved):
                     await again.ask(edit)
             states = sorted(each.state for each in letters(town, "shipping"))
-            assert states == [LetterState.EDITED, LetterState.RETRIED]
+            assert states == [DeadLetterState.EDITED, DeadLetterState.RETRIED]
             assert town.count("shipping", "shipments") == 1
             await until(lambda: len(town.courier.calls) == 1)
 
@@ -353,13 +355,13 @@ class TestARowThatACheckRefuses:
             town.say(reserved(quantity=0))
             letter = await parked(town, "shipping")
             data = msgspec.json.encode(reserved(quantity=-1))
-            successor = await shipping.ask(EditLetter(letter_id=letter.id, data=data))
-            assert (successor.state, successor.attempts) == (LetterState.PARKED, 1)
+            successor = await shipping.ask(EditDeadLetter(letter_id=letter.id, data=data))
+            assert (successor.state, successor.attempts) == (DeadLetterState.PARKED, 1)
             assert "quantity_positive" in successor.error
             again = await shipping.ask(
-                EditLetter(letter_id=successor.id, data=msgspec.json.encode(reserved()))
+                EditDeadLetter(letter_id=successor.id, data=msgspec.json.encode(reserved()))
             )
-            assert (again.state, again.replaces) == (LetterState.RETRIED, successor.id)
+            assert (again.state, again.replaces) == (DeadLetterState.RETRIED, successor.id)
 
         in_town(scenario)
 
@@ -380,7 +382,7 @@ class TestARowThatACheckRefuses:
             town.say(reserved(quantity=0))
             letter = await parked(town, "shipping")
             with pytest.raises(InvalidEdit, match=complaint):
-                await shipping.ask(EditLetter(letter_id=letter.id, data=data))
+                await shipping.ask(EditDeadLetter(letter_id=letter.id, data=data))
             assert letters(town, "shipping") == [letter]
 
         in_town(scenario)
@@ -390,18 +392,20 @@ class TestAnEventOfOnesOwn:
     def test_what_a_restored_database_could_not_be_told_is_told_again_and_not_skipped(self) -> None:
         async def scenario(town: Town) -> None:
             shipping = await town.start("shipping")
-            said = completed()
-            spoilt = msgspec.structs.replace(
-                said, items=(ShippedItem(product_id="prod001", quantity=0),)
+            published = completed()
+            undecodable = msgspec.structs.replace(
+                published, items=(ShippedItem(product_id="prod001", quantity=0),)
             )
-            envelope = seal(spoilt, START)
-            delivery = Delivery(spoilt.subject, encode(envelope), 99, 1, token=None)
-            shipping.writer.step([Heard(delivery, envelope, spoilt, recalled=True)], START, 0)
+            envelope = seal(undecodable, START)
+            delivery = Delivery(undecodable.subject, encode(envelope), 99, 1, token=None)
+            shipping.writer.step(
+                [IncomingEvent(delivery, envelope, undecodable, replayed=True)], START, 0
+            )
             (letter,) = letters(town, "shipping")
-            with pytest.raises(LetterStaysParked, match="quantity_positive"):
-                await shipping.ask(RetryLetter(letter_id=letter.id))
-            data = msgspec.json.encode(said)
-            await shipping.ask(EditLetter(letter_id=letter.id, data=data))
+            with pytest.raises(RedeliveryFailed, match="quantity_positive"):
+                await shipping.ask(RetryDeadLetter(letter_id=letter.id))
+            data = msgspec.json.encode(published)
+            await shipping.ask(EditDeadLetter(letter_id=letter.id, data=data))
             assert town.count("shipping", "shipments") == 1
 
         in_town(scenario)
@@ -419,9 +423,9 @@ class TestTellingOrders:
             (told,) = parked_at_orders(town)
             assert (told.service, told.letter_id) == ("inventory", letter.id)
             assert (told.message_type, told.error) == ("OrderCreatedEvent", "AssertionError")
-            await inventory.ask(DiscardLetter(letter_id=letter.id, reason="noise", by="alice"))
+            await inventory.ask(DiscardDeadLetter(letter_id=letter.id, reason="noise", by="alice"))
             await until(lambda: not parked_at_orders(town))
-            await until(lambda: town.owed("inventory") == 0)
+            await until(lambda: town.pending("inventory") == 0)
 
         in_town(scenario)
 
@@ -440,7 +444,7 @@ class TestTellingOrders:
             await town.start("inventory")
             town.publish(GARBAGE, subject=OrderCreatedEvent.subject)
             await parked(town, "inventory")
-            assert town.owed("inventory") == 0
+            assert town.pending("inventory") == 0
 
         in_town(scenario)
 
@@ -450,7 +454,7 @@ class TestTellingOrders:
             town.say(created(quantity=0))
             letter = await parked(town, "inventory")
             data = msgspec.json.encode(created(quantity=-1))
-            successor = await inventory.ask(EditLetter(letter_id=letter.id, data=data))
+            successor = await inventory.ask(EditDeadLetter(letter_id=letter.id, data=data))
             await until(lambda: [m.letter_id for m in parked_at_orders(town)] == [successor.id])
 
         in_town(scenario)
@@ -461,7 +465,7 @@ class TestRetryingMany:
         async def scenario(town: Town) -> None:
             inventory = await waiting(town, 5)
             asked_at = VirtualClock().now()
-            scheduled = await inventory.ask(RetryParked(per_second=2, by="alice"))
+            scheduled = await inventory.ask(RetryDeadLetters(per_second=2, by="alice"))
             assert scheduled.count == 5
             await until(lambda: {one.state for one in letters(town, "inventory")} == {"RETRIED"})
             closed = sorted(one.closed_at for one in letters(town, "inventory") if one.closed_at)
@@ -475,12 +479,12 @@ class TestRetryingMany:
     def test_a_killed_process_leaves_the_rest_to_the_next(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await waiting(town, 4)
-            await inventory.ask(RetryParked(per_second=1))
+            await inventory.ask(RetryDeadLetters(per_second=1))
             await until(lambda: deductions(town) == 2)
             town.kill(inventory)
             await town.start("inventory")
             await until(lambda: deductions(town) == 4)
-            assert {one.state for one in letters(town, "inventory")} == {LetterState.RETRIED}
+            assert {one.state for one in letters(town, "inventory")} == {DeadLetterState.RETRIED}
 
         in_town(scenario)
 
@@ -490,10 +494,10 @@ class TestRetryingMany:
             town.publish(GARBAGE, subject=OrderCreatedEvent.subject)
             await until(lambda: len(letters(town, "inventory")) == 3)
             group = letters(town, "inventory")[0].error_group
-            assert (await inventory.ask(RetryParked(per_second=10, group=group))).count == 2
+            assert (await inventory.ask(RetryDeadLetters(per_second=10, group=group))).count == 2
             await until(lambda: deductions(town) == 2)
             noise = next(one for one in letters(town, "inventory") if one.body == GARBAGE)
-            assert (noise.state, noise.attempts) == (LetterState.PARKED, 1)
+            assert (noise.state, noise.attempts) == (DeadLetterState.PARKED, 1)
 
         in_town(scenario)
 
@@ -502,7 +506,7 @@ class TestRetryingMany:
             orders = await town.start("orders")
             town.publish(GARBAGE)
             await parked(town, "orders")
-            await orders.ask(RetryParked(per_second=10, by="alice"))
+            await orders.ask(RetryDeadLetters(per_second=10, by="alice"))
             await until(lambda: letters(town, "orders")[0].attempts == 2)
             batches = orders.counts.batches
             await orders.ask(place())
@@ -530,7 +534,7 @@ async def waiting(town: Town, count: int) -> Process:
     town.say(*(completed(n) for n in range(count)))
     await until(lambda: len(letters(town, "inventory")) == count, every_seconds=0.5)
     town.say(*(created(n) for n in range(count)))
-    await until(lambda: town.owed("inventory") >= 2 * count)
+    await until(lambda: town.pending("inventory") >= 2 * count)
     return inventory
 
 
@@ -538,8 +542,8 @@ class TestWhatIsAskedForInVain:
     def test_there_is_no_such_letter(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
-            with pytest.raises(UnknownLetter):
-                await orders.ask(RetryLetter(letter_id=order_id()))
+            with pytest.raises(UnknownDeadLetter):
+                await orders.ask(RetryDeadLetter(letter_id=order_id()))
 
         in_town(scenario)
 
@@ -548,12 +552,16 @@ class TestWhatIsAskedForInVain:
             inventory = await waiting(town, 1)
             (letter,) = letters(town, "inventory")
             answers = await asyncio.gather(
-                inventory.ask(RetryLetter(letter_id=letter.id)),
-                inventory.ask(DiscardLetter(letter_id=letter.id, reason="r", by="b")),
-                inventory.ask(RetryLetter(letter_id=letter.id)),
+                inventory.ask(RetryDeadLetter(letter_id=letter.id)),
+                inventory.ask(DiscardDeadLetter(letter_id=letter.id, reason="r", by="b")),
+                inventory.ask(RetryDeadLetter(letter_id=letter.id)),
                 return_exceptions=True,
             )
-            assert [type(answer) for answer in answers] == [DeadLetter, LetterClosed, LetterClosed]
+            assert [type(answer) for answer in answers] == [
+                DeadLetter,
+                DeadLetterResolved,
+                DeadLetterResolved,
+            ]
             assert deductions(town) == 1
 
         in_town(scenario)
@@ -564,11 +572,11 @@ class TestWhatIsAskedForInVain:
             town.publish(GARBAGE)
             letter = await parked(town, "orders")
             failed, placed = await asyncio.gather(
-                orders.ask(RetryLetter(letter_id=letter.id)),
+                orders.ask(RetryDeadLetter(letter_id=letter.id)),
                 orders.ask(place()),
                 return_exceptions=True,
             )
-            assert isinstance(failed, LetterStaysParked)
+            assert isinstance(failed, RedeliveryFailed)
             assert placed.id == order_id()
 
         in_town(scenario)
@@ -600,10 +608,10 @@ def test_a_letter_keeps_its_id_however_often_its_message_comes() -> None:
     async def scenario(town: Town) -> None:
         orders = await town.start("orders")
         await orders.ask(place())
-        spoilt = encode(seal(created(9), START)).replace(b'"items"', b'"stuff"')
-        town.publish(spoilt, spoilt, GARBAGE, GARBAGE)
+        undecodable = encode(seal(created(9), START)).replace(b'"items"', b'"stuff"')
+        town.publish(undecodable, undecodable, GARBAGE, GARBAGE)
         await until(lambda: town.broker.consumed("orders") == town.broker.last_sequence)
-        town.publish(spoilt, GARBAGE)
+        town.publish(undecodable, GARBAGE)
         await until(lambda: town.broker.consumed("orders") == town.broker.last_sequence)
         assert len(letters(town, "orders")) == 2
 
@@ -615,11 +623,11 @@ def test_a_parked_message_that_outlives_the_inbox_is_not_told_of_twice() -> None
 
     async def scenario(town: Town) -> None:
         inventory = await town.start("inventory")
-        spoilt = encode(seal(completed(), START)).replace(b'"items"', b'"stuff"')
-        town.publish(spoilt, subject=ShipmentCompletedEvent.subject)
+        undecodable = encode(seal(completed(), START)).replace(b'"items"', b'"stuff"')
+        town.publish(undecodable, subject=ShipmentCompletedEvent.subject)
         letter = await parked(town, "inventory")
         assert inventory.writer.forget(START + timedelta(days=1), 100) == 1
-        town.publish(spoilt, subject=ShipmentCompletedEvent.subject)
+        town.publish(undecodable, subject=ShipmentCompletedEvent.subject)
         await until(lambda: town.broker.consumed("inventory") == town.broker.last_sequence)
         assert letters(town, "inventory") == [letter]
 

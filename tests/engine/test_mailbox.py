@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from engine.bank import paid
 from engine.virtual import START, run
 from todoku.engine import MailboxFull
-from todoku.engine.mailbox import CROWD, GATHER_SECONDS, RECEIPTS_WAIT_SECONDS, Mailbox
-from todoku.engine.messages import Asked, Heard, Receipt
+from todoku.engine.mailbox import (
+    LARGE_BATCH_MESSAGES,
+    LINGER_SECONDS,
+    RECEIPTS_LINGER_SECONDS,
+    Mailbox,
+)
+from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt
 
 HEARD: Final = paid(1)
 
@@ -29,13 +34,13 @@ def mailbox(commands: int = 0, messages: int = 0, receipts: int = 0) -> Mailbox:
     return box
 
 
-def asked(command: Any = None) -> Asked:
-    return Asked(command, lambda _: None)
+def asked(command: Any = None) -> PendingCommand:
+    return PendingCommand(command, lambda _: None)
 
 
 def lanes(batch: list[Any]) -> tuple[int, int, int]:
     kinds = [type(message) for message in batch]
-    return kinds.count(Asked), kinds.count(Heard), kinds.count(Receipt)
+    return kinds.count(PendingCommand), kinds.count(IncomingEvent), kinds.count(Receipt)
 
 
 class TestShares:
@@ -76,8 +81,10 @@ class TestShares:
         taken: list[Any] = []
         while batch := box.take(limit):
             taken += batch
-        assert [m.command for m in taken if isinstance(m, Asked)] == list(range(waiting[0]))
-        assert [m.event for m in taken if isinstance(m, Heard)] == [
+        assert [m.command for m in taken if isinstance(m, PendingCommand)] == list(
+            range(waiting[0])
+        )
+        assert [m.event for m in taken if isinstance(m, IncomingEvent)] == [
             paid(n).event for n in range(waiting[1])
         ]
         assert [m.ids for m in taken if isinstance(m, Receipt)] == [
@@ -136,11 +143,11 @@ class TestArrival:
         assert self.waited(mailbox(commands=1, receipts=1), None) == 0
 
     def test_receipts_wait_a_moment_for_something_to_share_a_commit_with(self) -> None:
-        assert self.waited(mailbox(receipts=2), None) == RECEIPTS_WAIT_SECONDS
+        assert self.waited(mailbox(receipts=2), None) == RECEIPTS_LINGER_SECONDS
 
     def test_receipts_go_with_what_comes_meanwhile(self) -> None:
         box = mailbox(receipts=2)
-        early = RECEIPTS_WAIT_SECONDS / 2
+        early = RECEIPTS_LINGER_SECONDS / 2
         assert self.waited(box, None, lambda: box.deliver([HEARD]), after=early) == early
 
     @pytest.mark.parametrize(
@@ -161,7 +168,7 @@ class TestArrival:
         box = mailbox()
         receipt = Receipt("reader", ())
         waited = self.waited(box, None, lambda: (box.receipt(receipt), box.receipt(receipt)))
-        assert waited == 3 + RECEIPTS_WAIT_SECONDS
+        assert waited == 3 + RECEIPTS_LINGER_SECONDS
 
     def test_the_writer_comes_back_when_something_falls_due(self) -> None:
         assert self.waited(mailbox(), START + timedelta(seconds=2)) == 2
@@ -170,9 +177,9 @@ class TestArrival:
         assert self.waited(mailbox(), datetime(2020, 1, 1, tzinfo=UTC)) == 0
 
     def test_after_a_crowd_more_is_let_gather(self) -> None:
-        box = mailbox(messages=CROWD + 2)
-        box.take(CROWD)
-        assert self.waited(box, None) == GATHER_SECONDS
+        box = mailbox(messages=LARGE_BATCH_MESSAGES + 2)
+        box.take(LARGE_BATCH_MESSAGES)
+        assert self.waited(box, None) == LINGER_SECONDS
         box.take(1)
         assert self.waited(box, None) == 0
 

@@ -143,12 +143,12 @@ async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, in
 
 def settled(processes: dict[str, Process], databases: dict[str, Database]) -> bool:
     """Whether every event has been read, and receipted by all who react to it."""
-    owed = 0
+    pending = 0
     for name, running in processes.items():
         with databases[name].read() as connection:
-            owed += running.service.store.tables.outbox.backlog(connection)
+            pending += running.service.store.tables.outbox.backlog(connection)
     done = sum(running.counts.settled for running in processes.values())
-    return owed == 0 and done >= ORDERS * READINGS_AN_ORDER
+    return pending == 0 and done >= ORDERS * READINGS_AN_ORDER
 
 
 @pytest.fixture(scope="module")

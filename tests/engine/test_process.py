@@ -23,7 +23,7 @@ from todoku.contracts import (
     seal,
 )
 from todoku.database import Database, DatabaseUnavailable
-from todoku.engine import MailboxFull, Process, ProcessFailed, Service, Topology, Tuning
+from todoku.engine import EngineConfig, MailboxFull, Process, ProcessFailed, Service, Topology
 from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import InvalidOrder, OrderStatus, PlaceOrder
@@ -87,14 +87,14 @@ class Disk:
 class Town:
     """The three services on one broker; a test starts those that it needs."""
 
-    def __init__(self, **tuning: Any) -> None:
+    def __init__(self, **config: Any) -> None:
         self.broker = MemoryBroker()
         self.courier = Courier()
         services = assemble(Settings(carrier_delay_seconds=Span(0, 0)), self.courier)
         self.topology = Topology(services)
         self.services = {service.name: service for service in services}
         self.disks = {service.name: Disk(service) for service in services}
-        self.tuning = Tuning(**tuning)
+        self.config = EngineConfig(**config)
         self.running: list[Process] = []
 
     async def start(self, name: str, **settings: Any) -> Process:
@@ -107,7 +107,7 @@ class Town:
             self.topology,
             owner=f"{name}-{len(self.running)}",
             clock=VirtualClock(),
-            **{"run_write": inline, "run_read": inline, "tuning": self.tuning} | settings,
+            **{"run_write": inline, "run_read": inline, "config": self.config} | settings,
         )
         await process.start()
         self.running.append(process)
@@ -131,7 +131,7 @@ class Town:
         """What the stream holds."""
         return [message.subject for message in self.broker.messages.values()]
 
-    def owed(self, name: str) -> int:
+    def pending(self, name: str) -> int:
         """How many events of a service wait for a receipt."""
         return self.count(name, "outbox")
 
@@ -147,11 +147,11 @@ class Town:
             return {row.id: row.status for row in found}
 
 
-def in_town(scenario: Callable[[Town], Any], **tuning: Any) -> None:
+def in_town(scenario: Callable[[Town], Any], **config: Any) -> None:
     """Run a scenario in virtual time; no process may have failed in it."""
 
     async def main() -> None:
-        town = Town(**tuning)
+        town = Town(**config)
         await scenario(town)
         for process in town.running:
             for task in process._loops:
@@ -241,11 +241,11 @@ class TestADatabaseThatIsAway:
             town.disks["orders"].faults = ["before"] * 5
             asking = asyncio.create_task(process.ask(place()))
             await asyncio.sleep(0.2)
-            assert not process.database_well
+            assert not process.database_available
             assert not asking.done()
             await asking
-            assert process.database_well
-            assert town.owed("orders") == 1
+            assert process.database_available
+            assert town.pending("orders") == 1
             assert town.subjects() == ["orders.created"]
 
         in_town(scenario)
@@ -258,10 +258,10 @@ class TestADatabaseThatIsAway:
             town.disks["orders"].faults = ["before"] * 1_000
             await town.start("inventory")
             await asyncio.sleep(60)
-            assert not process.database_well
+            assert not process.database_available
             assert process.relay.events_repeated == 0
             town.disks["orders"].faults = []
-            await until(lambda: town.owed("orders") == 0)
+            await until(lambda: town.pending("orders") == 0)
 
         in_town(scenario)
 
@@ -306,7 +306,7 @@ class TestReceipts:
             await processes[1].ask(PRODUCT)
             await processes[0].ask(place())
             await until(lambda: town.statuses()[order_id()] == OrderStatus.COMPLETED)
-            await until(lambda: not any(town.owed(name) for name in town.services))
+            await until(lambda: not any(town.pending(name) for name in town.services))
             assert town.subjects() == [
                 "orders.created",
                 "inventory.reserved",
@@ -321,7 +321,7 @@ class TestReceipts:
             process = await town.start("orders")
             await process.ask(place())
             await asyncio.sleep(3600)
-            assert town.owed("orders") == 1
+            assert town.pending("orders") == 1
 
         in_town(scenario)
 
@@ -332,7 +332,7 @@ class TestReceipts:
             await orders.ask(place())
             await until(lambda: town.count("inventory", "inbox") == 1)
             town.broker.hostility.drop_notify = 0.0
-            await until(lambda: town.owed("orders") == 0)
+            await until(lambda: town.pending("orders") == 0)
             assert town.subjects().count("orders.created") == 2
             assert town.count("inventory", "reservations") == 1
 
@@ -342,15 +342,15 @@ class TestReceipts:
         async def scenario(town: Town) -> None:
             listener = town.broker.session("listener")
             await listener.start()
-            heard: list[int] = []
+            incoming: list[int] = []
             await listener.listen(
-                "receipts.inventory", lambda _: heard.append(town.count("orders", "inbox"))
+                "receipts.inventory", lambda _: incoming.append(town.count("orders", "inbox"))
             )
             orders = await town.start("orders")
             await orders.ask(place())
             town.say(reserved())
-            await until(lambda: bool(heard))
-            assert heard == [1]
+            await until(lambda: bool(incoming))
+            assert incoming == [1]
 
         in_town(scenario)
 
@@ -373,7 +373,7 @@ class TestReceipts:
 
 class TestWhatCannotBeDealtWith:
     @pytest.mark.parametrize(
-        "spoilt",
+        "undecodable",
         [
             b"\xff",
             b"[" * 100_000,
@@ -382,13 +382,13 @@ class TestWhatCannotBeDealtWith:
         ],
         ids=["not JSON", "bottomless", "lacks a field", "no instant"],
     )
-    def test_it_is_parked_once_and_holds_nobody_up(self, spoilt: bytes) -> None:
+    def test_it_is_parked_once_and_holds_nobody_up(self, undecodable: bytes) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             await process.ask(place())
-            town.publish(spoilt)
+            town.publish(undecodable)
             town.say(reserved())
-            town.publish(spoilt, spoilt)
+            town.publish(undecodable, undecodable)
             await until(lambda: town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT)
             await until(lambda: town.broker.consumed("orders") == 4 + 1)
             assert town.count("orders", "dead_letters") == 1
@@ -401,7 +401,7 @@ class TestWhatCannotBeDealtWith:
             town.say(reserved(404))
             await until(lambda: town.count("orders", "dead_letters") == 1)
             assert asyncio.get_running_loop().time() == pytest.approx(1 + 2 + 4 + 8, abs=0.1)
-            assert process.counts.put_back == 4
+            assert process.counts.nacked == 4
             assert process.counts.parked == 1
             assert town.broker.consumed("orders") == 1
 

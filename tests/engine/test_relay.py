@@ -27,7 +27,7 @@ class Reader:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.heard: list[bytes] = []
+        self.incoming: list[bytes] = []
         self.receipts: Callable[[str, list[bytes]], None] | None = None
         self._subscription: Subscription
 
@@ -43,7 +43,7 @@ class Reader:
 
     def _hear(self, deliveries: Sequence[Delivery]) -> None:
         bodies = [delivery.body for delivery in deliveries]
-        self.heard += bodies
+        self.incoming += bodies
         self._subscription.ack(deliveries)
         if self.receipts is not None:
             self.receipts(self.name, bodies)
@@ -121,13 +121,13 @@ class Bank:
 async def relaying(broker: MemoryBroker | None = None, **settings: Any) -> AsyncIterator[Bank]:
     """A bank whose relay is at work."""
 
-    async def work() -> None:
+    async def batch_context() -> None:
         while True:
             await bank.relay.step()
 
     bank = Bank(broker or MemoryBroker(), **settings)
     await bank.session.start()
-    task = asyncio.create_task(work())
+    task = asyncio.create_task(batch_context())
     yield bank
     assert not task.done(), task.exception()
     task.cancel()
@@ -183,7 +183,7 @@ class TestSending:
         async def main() -> None:
             async with relaying(batch_max=2) as bank:
                 bank.commit(5)
-                bank.relay.owe(5)
+                bank.relay.enqueue(5)
                 await until(lambda: bank.relay.idle)
                 assert bank.stream() == [1, 2, 3, 4, 5]
 
@@ -206,7 +206,7 @@ class TestSending:
                 bank.commit(2)
                 bank.position += 3
                 bank.commit(2)
-                bank.relay.owe(bank.position)
+                bank.relay.enqueue(bank.position)
                 await until(lambda: bank.relay.idle)
                 assert bank.stream() == [1, 2, 6, 7]
 
@@ -282,7 +282,7 @@ class TestFailures:
 
                 bank.run_read = shaky
                 bank.commit(2)
-                bank.relay.owe(2)
+                bank.relay.enqueue(2)
                 await until(lambda: bank.relay.idle)
                 assert bank.stream() == [1, 2]
 
@@ -325,7 +325,7 @@ class TestEvidence:
                 assert bank.stream() == [1, 2, 3]
                 await absent.start(bank.broker)
                 await asyncio.sleep(60)
-                assert absent.heard == [b"1", b"2", b"3"]
+                assert absent.incoming == [b"1", b"2", b"3"]
 
         run(main())
 
@@ -339,7 +339,7 @@ class TestEvidence:
                 for reader in (forgetful, good):
                     await reader.start(bank.broker)
                 bank.say(3)
-                await until(lambda: len(forgetful.heard) == 3)
+                await until(lambda: len(forgetful.incoming) == 3)
                 bank.receipted("ledger", [b"2"])
                 await bank.relay.look()
                 assert bank.stream() == [1, 2, 3]
@@ -347,7 +347,7 @@ class TestEvidence:
                 assert bank.stream() == [1, 2, 3, 1, 3]
                 assert bank.relay.events_repeated == 2
 
-                await until(lambda: len(forgetful.heard) == 5)
+                await until(lambda: len(forgetful.incoming) == 5)
                 bank.receipted("ledger", [b"1", b"3"])
                 for _ in range(5):
                     await bank.relay.look()
@@ -415,7 +415,7 @@ class TestEvidence:
                 for reader in (forgetful, other):
                     await reader.start(broker)
                 bank.say(1)
-                await until(lambda: forgetful.heard == [b"1"])
+                await until(lambda: forgetful.incoming == [b"1"])
                 await bank.relay.look()
                 broker.hostility.refuse_publish = 1.0
                 with pytest.raises(Exception, match="refused"):

@@ -12,7 +12,7 @@ from sqlalchemy import delete, update
 from engine.test_process import Disk, Town, in_town, order_id
 from engine.virtual import until
 from todoku.contracts import OrderedItem
-from todoku.engine import Process, SayAgain
+from todoku.engine import Process, RepublishOrder
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import stock_ledger
 from todoku.orders.domain import OrderStatus, PlaceOrder
@@ -28,7 +28,7 @@ ORDER: Final = PlaceOrder(
     currency="JPY",
     shipping_address=ADDRESS,
 )
-AGAIN: Final = SayAgain(order_id=order_id())
+AGAIN: Final = RepublishOrder(order_id=order_id())
 
 
 def lose(town: Town, name: str) -> None:
@@ -48,10 +48,10 @@ async def stock_up(process: Process) -> None:
 async def ended(town: Town, status: OrderStatus) -> None:
     """Wait until the order stands there and nobody waits for a receipt."""
     await until(lambda: town.statuses() == {order_id(): status})
-    await until(lambda: not any(map(town.owed, town.services)))
+    await until(lambda: not any(map(town.pending, town.services)))
 
 
-def said(events: Any) -> list[str]:
+def published(events: Any) -> list[str]:
     return [type(event).__name__ for event in events]
 
 
@@ -63,7 +63,7 @@ class TestWhatIsLost:
             lose(town, "orders")
             await stock_up(await town.start("inventory"))
             await town.start("shipping")
-            assert said(await orders.ask(AGAIN)) == ["OrderCreatedEvent"]
+            assert published(await orders.ask(AGAIN)) == ["OrderCreatedEvent"]
             await ended(town, OrderStatus.COMPLETED)
 
         in_town(scenario)
@@ -76,7 +76,7 @@ class TestWhatIsLost:
             await until(lambda: town.count("inventory", "reservations") == 1)
             lose(town, "inventory")
             await town.start("shipping")
-            assert said(await inventory.ask(AGAIN)) == ["StockReservedEvent"]
+            assert published(await inventory.ask(AGAIN)) == ["StockReservedEvent"]
             await ended(town, OrderStatus.COMPLETED)
             with town.disks["shipping"].database.read() as connection:
                 (shipment,) = list_shipments(connection, order_id(), None, 2)
@@ -97,7 +97,7 @@ class TestWhatIsLost:
                 connection.execute(update(table).values(status="PENDING", reason=None))
                 connection.execute(delete(town.services["orders"].store.tables.inbox.table))
             await town.start("orders")
-            assert said(await inventory.ask(AGAIN)) == ["StockReservationFailedEvent"]
+            assert published(await inventory.ask(AGAIN)) == ["StockReservationFailedEvent"]
             await ended(town, OrderStatus.CANCELLED_NO_STOCK)
 
         in_town(scenario)
@@ -112,15 +112,15 @@ class TestWhatIsLost:
             await stock_up(inventory)
             town.courier.seconds = 5.0
             await orders.ask(ORDER)
-            await until(lambda: town.courier.busy == 1 and town.owed("shipping") == 0)
+            await until(lambda: town.courier.busy == 1 and town.pending("shipping") == 0)
             town.kill(orders)
             town.kill(inventory)
-            await until(lambda: town.owed("shipping") == 2)
+            await until(lambda: town.pending("shipping") == 2)
             lose(town, "shipping")
             await town.start("orders")
             await town.start("inventory")
             expected = "ShipmentFailedEvent" if refused else "ShipmentCompletedEvent"
-            assert said(await shipping.ask(AGAIN)) == [expected]
+            assert published(await shipping.ask(AGAIN)) == [expected]
             status = OrderStatus.SHIPMENT_FAILED if refused else OrderStatus.COMPLETED
             await ended(town, status)
             assert deductions(town.disks["inventory"]) == (0 if refused else 1)
@@ -169,7 +169,7 @@ class TestWhatIsNotLost:
             for name in town.services:
                 process = await town.start(name)
                 assert await process.ask(AGAIN) == ()
-                assert town.owed(name) == 0
+                assert town.pending(name) == 0
 
         in_town(scenario)
 
@@ -186,7 +186,7 @@ class TestWhatIsNotLost:
             shipping = await town.start("shipping")
             with pytest.raises(AssertionError):
                 await shipping.ask(AGAIN)
-            assert await shipping.ask(SayAgain(order_id=order_id(2))) == ()
+            assert await shipping.ask(RepublishOrder(order_id=order_id(2))) == ()
 
         in_town(scenario)
 
@@ -198,11 +198,11 @@ class TestAllThatIsOwed:
             await orders.ask(ORDER)
             await until(lambda: orders.relay.idle)
             assert town.subjects() == ["orders.created"]
-            orders.send_again()
+            orders.resend_all()
             await until(lambda: orders.relay.idle)
             assert town.subjects() == ["orders.created"] * 2
             await stock_up(await town.start("inventory"))
-            await until(lambda: town.owed("orders") == 0)
+            await until(lambda: town.pending("orders") == 0)
             assert town.count("inventory", "reservations") == 1
 
         in_town(scenario)
@@ -210,7 +210,7 @@ class TestAllThatIsOwed:
     def test_without_anything_owed_nothing_is_sent(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
-            orders.send_again()
+            orders.resend_all()
             await orders.ask(ORDER)
             await until(lambda: orders.relay.idle)
             assert town.subjects() == ["orders.created"]

@@ -31,8 +31,14 @@ from todoku.contracts import (
 )
 from todoku.database import Database
 from todoku.engine import Service, Topology
-from todoku.engine.messages import Asked, Heard, Message, Receipt, Unreadable
-from todoku.engine.work import Outcome
+from todoku.engine.batch_context import PostCommitActions
+from todoku.engine.messages import (
+    IncomingEvent,
+    Message,
+    PendingCommand,
+    Receipt,
+    UndecodableMessage,
+)
 from todoku.engine.writer import Writer
 from todoku.host import assemble
 from todoku.inventory.domain import Restock, SetProduct
@@ -46,7 +52,7 @@ SIZES: Final = (1, 10, 200)
 ORDERS, INVENTORY, SHIPPING = assemble(Settings())
 
 
-class Office:
+class DeadLetterHandler:
     """The writer of a real service, on a database of its own."""
 
     def __init__(self, service: Service) -> None:
@@ -56,15 +62,17 @@ class Office:
         topology = Topology((ORDERS, INVENTORY, SHIPPING))
         self.writer = Writer(service, self.database, service.store.tables, topology, owner="test")
 
-    def step(self, batch: Sequence[Message], *, room: int = 0, minutes: int = 0) -> Outcome:
-        return self.writer.step(batch, NOW + timedelta(minutes=minutes), room)
+    def step(
+        self, batch: Sequence[Message], *, effect_slots: int = 0, minutes: int = 0
+    ) -> PostCommitActions:
+        return self.writer.step(batch, NOW + timedelta(minutes=minutes), effect_slots)
 
-    def count(self, batch: Sequence[Message], *, room: int = 0, minutes: int = 0) -> int:
+    def count(self, batch: Sequence[Message], *, effect_slots: int = 0, minutes: int = 0) -> int:
         """How many statements a batch costs; all of it must go well."""
         with listening() as statements:
-            outcome = self.step(batch, room=room, minutes=minutes)
-        assert outcome.naks == []
-        assert [error for _, error in outcome.answers if isinstance(error, Exception)] == []
+            actions = self.step(batch, effect_slots=effect_slots, minutes=minutes)
+        assert actions.naks == []
+        assert [error for _, error in actions.answers if isinstance(error, Exception)] == []
         return len(statements)
 
 
@@ -78,12 +86,12 @@ def order_id(n: int) -> str:
     return f"0198c2f0-7b1a-7c3e-9d55-{n:012x}"
 
 
-def heard(event: Event) -> Heard:
-    return Heard(Delivery(event.subject, b"", 1, 1, token=None), seal(event, NOW), event)
+def incoming(event: Event) -> IncomingEvent:
+    return IncomingEvent(Delivery(event.subject, b"", 1, 1, token=None), seal(event, NOW), event)
 
 
-def asked(command: Any) -> Asked:
-    return Asked(command, lambda _: None)
+def asked(command: Any) -> PendingCommand:
+    return PendingCommand(command, lambda _: None)
 
 
 def product(n: int) -> str:
@@ -97,32 +105,32 @@ def place(n: int) -> Message:
 
 def created(n: int) -> Message:
     items = tuple(OrderedItem(product_id=product(n + k), quantity=1, price=1) for k in range(3))
-    return heard(
+    return incoming(
         OrderCreatedEvent(order_id=order_id(n), user_id="user", items=items, total_amount=3)
     )
 
 
 def reserved(n: int) -> Message:
     items = tuple(ReservedItem(product_id=product(n + k), quantity=1) for k in range(3))
-    return heard(StockReservedEvent(order_id=order_id(n), items=items))
+    return incoming(StockReservedEvent(order_id=order_id(n), items=items))
 
 
 def refused(n: int) -> Message:
     failed = (FailedItem(product_id=product(n), requested_quantity=1, available_quantity=0),)
-    return heard(
+    return incoming(
         StockReservationFailedEvent(order_id=order_id(n), reason="none", failed_items=failed)
     )
 
 
 def initiated(n: int) -> Message:
-    return heard(ShipmentInitiatedEvent(order_id=order_id(n), shipment_id="s"))
+    return incoming(ShipmentInitiatedEvent(order_id=order_id(n), shipment_id="s"))
 
 
 ITEMS: Final = (ShippedItem(product_id=product(1), quantity=1),)
 
 
 def completed(n: int) -> Message:
-    return heard(
+    return incoming(
         ShipmentCompletedEvent(
             order_id=order_id(n), shipment_id="s", tracking_number="t", items=ITEMS
         )
@@ -130,7 +138,7 @@ def completed(n: int) -> Message:
 
 
 def failed(n: int) -> Message:
-    return heard(
+    return incoming(
         ShipmentFailedEvent(order_id=order_id(n), shipment_id="s", reason="none", items=ITEMS)
     )
 
@@ -144,13 +152,13 @@ def restock(n: int) -> Message:
 
 
 def answer(n: int) -> Message:
-    said = (Accepted("t"), Rejected("no"), Unknown("?"))[n % 3]
-    return asked(RecordAnswer(order_id=order_id(n), answer=said))
+    published = (Accepted("t"), Rejected("no"), Unknown("?"))[n % 3]
+    return asked(RecordAnswer(order_id=order_id(n), answer=published))
 
 
 def parking(event: type[ParkingEvent]) -> "Make":
     def make(n: int) -> Message:
-        return heard(
+        return incoming(
             event(
                 order_id=order_id(n),
                 letter_id=f"letter {n}",
@@ -193,24 +201,27 @@ def test_a_batch_of_any_size_costs_the_same_number_of_statements(case: str) -> N
     service, before, make = CASES[case]
     counts = {}
     for size in SIZES:
-        office = Office(service)
+        dead_letter_handler = DeadLetterHandler(service)
         for earlier in before:
             # Some more, so that every order finds its products.
-            office.step([earlier(n) for n in range(size + 3)])
-        counts[size] = office.count([make(n) for n in range(size)])
+            dead_letter_handler.step([earlier(n) for n in range(size + 3)])
+        counts[size] = dead_letter_handler.count([make(n) for n in range(size)])
     assert len(set(counts.values())) == 1, counts
 
 
 def test_every_decision_of_every_service_is_counted() -> None:
     counted = {
-        (service.name, type(message.event if isinstance(message, Heard) else message.command))
+        (
+            service.name,
+            type(message.event if isinstance(message, IncomingEvent) else message.command),
+        )
         for service, _, make in CASES.values()
-        if isinstance(message := make(1), (Heard, Asked))
+        if isinstance(message := make(1), (IncomingEvent, PendingCommand))
     }
     assert counted == {
         (service.name, kind)
         for service in (ORDERS, INVENTORY, SHIPPING)
-        for kind in (*service.reactions, *service.commands)
+        for kind in (*service.event_handlers, *service.commands)
         if kind is not RecordAnswer
     }
 
@@ -219,10 +230,10 @@ def test_so_does_what_falls_due_and_what_the_carrier_answers() -> None:
     """An hour later whatever was initiated is due; the three answers of a carrier take turns."""
     counts = {}
     for size in (3, 30, 200):
-        office = Office(SHIPPING)
-        office.step([reserved(n) for n in range(size)])
-        claiming = office.count([], room=size, minutes=60)
-        answering = office.count([answer(n) for n in range(size)], minutes=61)
+        dead_letter_handler = DeadLetterHandler(SHIPPING)
+        dead_letter_handler.step([reserved(n) for n in range(size)])
+        claiming = dead_letter_handler.count([], effect_slots=size, minutes=60)
+        answering = dead_letter_handler.count([answer(n) for n in range(size)], minutes=61)
         counts[size] = (claiming, answering)
     assert len(set(counts.values())) == 1, counts
 
@@ -230,22 +241,22 @@ def test_so_does_what_falls_due_and_what_the_carrier_answers() -> None:
 def test_so_does_a_batch_of_everything_together() -> None:
     counts = {}
     for size in SIZES:
-        office = Office(SHIPPING)
-        office.step([reserved(n) for n in range(1_000, 1_000 + size)])
-        with office.database.transaction() as connection:
+        dead_letter_handler = DeadLetterHandler(SHIPPING)
+        dead_letter_handler.step([reserved(n) for n in range(1_000, 1_000 + size)])
+        with dead_letter_handler.database.transaction() as connection:
             connection.execute(update(shipments).values(due_at=NOW))
-        spoilt = [
-            Unreadable(Delivery("s", b"%d" % n, 1, n, token=None), "?", "?", again=False)
+        undecodable = [
+            UndecodableMessage(Delivery("s", b"%d" % n, 1, n, token=None), "?", "?", again=False)
             for n in range(1_000, 1_000 + size)
         ]
         receipts = [
             Receipt("orders", (fact_id(order_id(n), "ShipmentInitiatedEvent"),))
             for n in range(1_000, 1_000 + size)
         ]
-        batch = [*(reserved(n) for n in range(size)), *spoilt, *receipts]
-        counts[size] = office.count(batch, room=size)
+        batch = [*(reserved(n) for n in range(size)), *undecodable, *receipts]
+        counts[size] = dead_letter_handler.count(batch, effect_slots=size)
     assert len(set(counts.values())) == 1, counts
 
 
 def test_an_empty_batch_asks_little(service: Service) -> None:
-    assert Office(service).count([]) <= 2
+    assert DeadLetterHandler(service).count([]) <= 2

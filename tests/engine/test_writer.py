@@ -27,12 +27,12 @@ from engine.bank import (
 )
 from todoku.contracts import encode, fact_id, seal
 from todoku.database import ConstraintViolated, DatabaseUnavailable
-from todoku.engine import Patience
-from todoku.engine.messages import Heard, Receipt, Unreadable
-from todoku.engine.work import Outcome
+from todoku.engine import RetryPolicy
+from todoku.engine.batch_context import PostCommitActions
+from todoku.engine.messages import IncomingEvent, Receipt, UndecodableMessage
 from todoku.engine.writer import DUE_AGAIN_SECONDS
 
-ATTEMPTS_MAX = Patience().failing_attempts_max
+ATTEMPTS_MAX = RetryPolicy().failing_attempts_max
 
 
 def booked_id(number: int) -> str:
@@ -68,12 +68,12 @@ class Faulty:
 class TestABatch:
     def test_all_that_a_batch_says_is_committed_together(self) -> None:
         branch = Branch()
-        outcome = branch.step(
+        actions = branch.step(
             branch.ask(OpenAccount(order_id=account_id(1), balance=5)), paid(2, 7), paid(3, 8)
         )
         assert branch.balances() == {account_id(1): 5, account_id(2): 7, account_id(3): 8}
         assert branch.inbox() == {paid_id(2), paid_id(3)}
-        assert [row.position for row in outcome.said] == [1, 2]
+        assert [row.position for row in actions.published] == [1, 2]
         assert branch.writer.position == 2
 
     def test_a_process_that_dies_before_the_commit_has_changed_nothing(self) -> None:
@@ -91,11 +91,11 @@ class TestABatch:
 
     def test_an_event_is_acked_and_receipted_after_its_commit(self) -> None:
         branch, message = Branch(), paid(1)
-        outcome = branch.step(message)
-        assert outcome.acks == [message.delivery]
-        assert outcome.receipts == {"customers": [paid_id(1)]}
-        assert outcome.naks == []
-        assert outcome.terms == []
+        actions = branch.step(message)
+        assert actions.acks == [message.delivery]
+        assert actions.receipts == {"customers": [paid_id(1)]}
+        assert actions.naks == []
+        assert actions.terms == []
 
     def test_decisions_of_a_batch_build_on_each_other(self) -> None:
         branch = Branch()
@@ -103,70 +103,70 @@ class TestABatch:
         assert branch.balances() == {account_id(1): 12}
 
     def test_an_empty_batch_is_no_error(self) -> None:
-        assert Branch().step().said == []
+        assert Branch().step().published == []
 
 
 class TestRepeats:
     def test_a_known_event_is_acked_and_receipted_again_and_decided_once(self) -> None:
         branch, again = Branch(), paid(1, 7, attempt=2, sequence=9)
         branch.step(paid(1, 7))
-        outcome = branch.step(again)
+        actions = branch.step(again)
         assert branch.balances() == {account_id(1): 7}
-        assert outcome.acks == [again.delivery]
-        assert outcome.receipts == {"customers": [paid_id(1)]}
-        assert outcome.said == []
+        assert actions.acks == [again.delivery]
+        assert actions.receipts == {"customers": [paid_id(1)]}
+        assert actions.published == []
 
     def test_copies_in_one_batch_are_all_acked_and_decided_once(self) -> None:
         branch = Branch()
         copies = [paid(1, 7, sequence=n) for n in (1, 2, 3)]
-        outcome = branch.step(*copies)
+        actions = branch.step(*copies)
         assert branch.balances() == {account_id(1): 7}
-        assert {d.sequence for d in outcome.acks} == {1, 2, 3}
-        assert set(outcome.receipts["customers"]) == {paid_id(1)}
-        assert len(outcome.said) == 1
+        assert {d.sequence for d in actions.acks} == {1, 2, 3}
+        assert set(actions.receipts["customers"]) == {paid_id(1)}
+        assert len(actions.published) == 1
 
     def test_the_copy_of_an_event_that_fails_is_not_receipted(self) -> None:
         """Else its publisher would forget what nobody has dealt with."""
         branch = Branch()
-        outcome = branch.step(paid(1, 0, sequence=1), paid(1, 0, sequence=2))
-        assert outcome.receipts == {}
-        assert outcome.acks == []
-        assert {(d.sequence, pause) for d, pause in outcome.naks} == {(1, 1.0), (2, 1.0)}
+        actions = branch.step(paid(1, 0, sequence=1), paid(1, 0, sequence=2))
+        assert actions.receipts == {}
+        assert actions.acks == []
+        assert {(d.sequence, pause) for d, pause in actions.naks} == {(1, 1.0), (2, 1.0)}
 
     def test_the_copy_of_an_event_that_is_parked_is_settled_with_it(self) -> None:
         branch = Branch()
         copies = [paid(1, 0, attempt=ATTEMPTS_MAX, sequence=n) for n in (1, 2)]
-        outcome = branch.step(*copies)
-        assert {d.sequence for d in (*outcome.acks, *outcome.terms)} == {1, 2}
-        assert outcome.naks == []
+        actions = branch.step(*copies)
+        assert {d.sequence for d in (*actions.acks, *actions.terms)} == {1, 2}
+        assert actions.naks == []
         assert len(branch.rows("dead_letters", "id")) == 1
 
 
 class TestADecisionThatRaises:
     def test_only_its_own_message_fails(self) -> None:
         branch = Branch()
-        outcome = branch.step(paid(1, 1), paid(2, 0), paid(3, 3))
+        actions = branch.step(paid(1, 1), paid(2, 0), paid(3, 3))
         assert branch.balances() == {account_id(1): 1, account_id(3): 3}
         assert branch.inbox() == {paid_id(1), paid_id(3)}
-        assert [d for d, _ in outcome.naks] == [paid(2, 0).delivery]
-        assert outcome.receipts == {"customers": [paid_id(1), paid_id(3)]}
+        assert [d for d, _ in actions.naks] == [paid(2, 0).delivery]
+        assert actions.receipts == {"customers": [paid_id(1), paid_id(3)]}
 
     @pytest.mark.parametrize(("attempt", "pause"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0)])
     def test_it_comes_again_after_a_pause_that_grows(self, attempt: int, pause: float) -> None:
-        outcome = Branch().step(paid(1, 0, attempt=attempt))
-        assert [(d.attempt, p) for d, p in outcome.naks] == [(attempt, pause)]
-        assert outcome.receipts == {}
+        actions = Branch().step(paid(1, 0, attempt=attempt))
+        assert [(d.attempt, p) for d, p in actions.naks] == [(attempt, pause)]
+        assert actions.receipts == {}
 
     @pytest.mark.parametrize(("attempt", "pause"), [(7, 60.0), (5_000, 60.0)])
     def test_the_pause_has_a_limit(self, attempt: int, pause: float) -> None:
-        assert Patience().delay_seconds(attempt) == pause
+        assert RetryPolicy().delay_seconds(attempt) == pause
 
     def test_at_the_last_attempt_it_is_parked_whole_and_then_settled(self) -> None:
         branch, message = Branch(), paid(1, 0, attempt=ATTEMPTS_MAX)
-        outcome = branch.step(message, paid(2))
-        assert outcome.terms == [message.delivery]
-        assert outcome.naks == []
-        assert outcome.receipts == {"customers": [paid_id(1), paid_id(2)]}
+        actions = branch.step(message, paid(2))
+        assert actions.terms == [message.delivery]
+        assert actions.naks == []
+        assert actions.receipts == {"customers": [paid_id(1), paid_id(2)]}
         assert branch.inbox() == {paid_id(1), paid_id(2)}
         (letter,) = branch.rows(
             "dead_letters",
@@ -191,40 +191,40 @@ class TestADecisionThatRaises:
     def test_a_parked_event_that_comes_again_is_settled_and_stays_as_it_was_parked(self) -> None:
         branch = Branch()
         branch.step(paid(1, 0, attempt=ATTEMPTS_MAX))
-        outcome = branch.step(paid(1, 0, attempt=ATTEMPTS_MAX + 1))
-        assert len(outcome.acks) == 1
-        assert outcome.receipts == {"customers": [paid_id(1)]}
+        actions = branch.step(paid(1, 0, attempt=ATTEMPTS_MAX + 1))
+        assert len(actions.acks) == 1
+        assert actions.receipts == {"customers": [paid_id(1)]}
         assert branch.rows("dead_letters", "attempts") == [(ATTEMPTS_MAX,)]
 
     def test_an_event_that_this_version_no_longer_reacts_to_is_settled(self) -> None:
         branch = Branch()
         event = Refunded(order_id=account_id(1))
-        message = Heard(delivery(), seal(event, NOW), event)
-        outcome = branch.step(message)
-        assert outcome.acks == [message.delivery]
-        assert outcome.receipts == {"customers": [message.envelope.id]}
+        message = IncomingEvent(delivery(), seal(event, NOW), event)
+        actions = branch.step(message)
+        assert actions.acks == [message.delivery]
+        assert actions.receipts == {"customers": [message.envelope.id]}
 
 
 class TestWhatTheDatabaseRefuses:
     def test_its_neighbours_are_committed_and_it_comes_again(self) -> None:
         branch = Branch()
-        outcome = branch.step(paid(1, 1), paid(2, -5), paid(3, 3))
+        actions = branch.step(paid(1, 1), paid(2, -5), paid(3, 3))
         assert branch.balances() == {account_id(1): 1, account_id(3): 3}
-        assert [(d, pause) for d, pause in outcome.naks] == [(paid(2, -5).delivery, 1.0)]
-        assert outcome.receipts == {"customers": [paid_id(1), paid_id(3)]}
-        assert [row.position for row in outcome.said] == [1, 2]
+        assert [(d, pause) for d, pause in actions.naks] == [(paid(2, -5).delivery, 1.0)]
+        assert actions.receipts == {"customers": [paid_id(1), paid_id(3)]}
+        assert [row.position for row in actions.published] == [1, 2]
 
     def test_it_is_found_by_halving(self) -> None:
         commits: list[str] = []
         branch = Branch(failpoint=commits.append)
-        outcome = branch.step(*(paid(n, -5 if n == 70 else 1) for n in range(1, 129)))
-        assert len(outcome.acks) == 127
+        actions = branch.step(*(paid(n, -5 if n == 70 else 1) for n in range(1, 129)))
+        assert len(actions.acks) == 127
         assert commits.count("before-commit") == 7 + 1  # A half at each of 7 levels, then it alone.
 
     def test_at_the_last_attempt_it_is_parked(self) -> None:
         branch, refused = Branch(), paid(2, -5, attempt=ATTEMPTS_MAX)
-        outcome = branch.step(paid(1, 1), refused)
-        assert outcome.terms == [refused.delivery]
+        actions = branch.step(paid(1, 1), refused)
+        assert actions.terms == [refused.delivery]
         ((order_id, error),) = branch.rows("dead_letters", "order_id", "error")
         assert order_id == account_id(2)
         assert error.startswith("ConstraintViolated")
@@ -237,17 +237,17 @@ class TestWhatTheDatabaseRefuses:
             branch.ask(OpenAccount(order_id=account_id(n), balance=balance))
             for n, balance in ((1, 5), (2, -5))
         )
-        outcome = branch.step(good, bad, paid(3))
-        answers = dict(zip(("good", "bad"), (a for _, a in outcome.answers), strict=True))
+        actions = branch.step(good, bad, paid(3))
+        answers = dict(zip(("good", "bad"), (a for _, a in actions.answers), strict=True))
         assert answers["good"].balance == 5
         assert isinstance(answers["bad"], ConstraintViolated)
         assert branch.balances() == {account_id(1): 5, account_id(3): 1}
 
     def test_what_a_message_overflows_with_is_its_own_fault_too(self) -> None:
         branch = Branch()
-        outcome = branch.step(paid(1, 1), paid(2, 2**63), paid(3, 2**70))
+        actions = branch.step(paid(1, 1), paid(2, 2**63), paid(3, 2**70))
         assert branch.balances() == {account_id(1): 1}
-        assert len(outcome.naks) == 2
+        assert len(actions.naks) == 2
 
 
 class TestCommands:
@@ -261,12 +261,12 @@ class TestCommands:
     def test_the_asker_gets_the_error_that_the_decision_raised(self) -> None:
         branch = Branch()
         branch.open(1)
-        outcome = branch.step(
+        actions = branch.step(
             branch.ask(OpenAccount(order_id=account_id(1))),
             branch.ask(OpenAccount(order_id=account_id(2), balance=7)),
         )
-        assert isinstance(outcome.answers[0][1], NothingPaid)
-        assert outcome.answers[1][1].balance == 7
+        assert isinstance(actions.answers[0][1], NothingPaid)
+        assert actions.answers[1][1].balance == 7
         assert branch.balances() == {account_id(1): 0, account_id(2): 7}
 
     def test_a_command_that_nobody_carries_out_is_an_error_of_the_asker(self) -> None:
@@ -277,39 +277,39 @@ class TestCommands:
 
 def unreadable(
     *, attempt: int = 1, again: bool, body: bytes | None = None, sequence: int = 1
-) -> Unreadable:
+) -> UndecodableMessage:
     """A payment that cannot be read, although its envelope can."""
     body = encode(paid(1).envelope) if body is None else body
-    return Unreadable(
+    return UndecodableMessage(
         delivery(body, attempt=attempt, sequence=sequence), "what is this?", "Traceback", again
     )
 
 
 class TestWhatCannotBeRead:
     def test_an_unknown_type_waits_for_a_version_that_knows_it(self) -> None:
-        attempts_max = Patience().unknown_attempts_max
+        attempts_max = RetryPolicy().unknown_attempts_max
         for attempt in range(1, attempts_max):
-            outcome = Branch().step(unreadable(attempt=attempt, again=True))
-            assert len(outcome.naks) == 1
-            assert outcome.receipts == {}
-        outcome = Branch().step(unreadable(attempt=attempts_max, again=True))
-        assert len(outcome.terms) == 1
+            actions = Branch().step(unreadable(attempt=attempt, again=True))
+            assert len(actions.naks) == 1
+            assert actions.receipts == {}
+        actions = Branch().step(unreadable(attempt=attempts_max, again=True))
+        assert len(actions.terms) == 1
 
     def test_what_no_version_will_read_is_parked_at_once_beside_its_neighbours(self) -> None:
-        branch, spoilt = Branch(), unreadable(again=False)
-        outcome = branch.step(paid(2), spoilt, paid(3))
-        assert outcome.terms == [spoilt.delivery]
-        assert set(outcome.receipts["customers"]) == {paid_id(1), paid_id(2), paid_id(3)}
+        branch, undecodable = Branch(), unreadable(again=False)
+        actions = branch.step(paid(2), undecodable, paid(3))
+        assert actions.terms == [undecodable.delivery]
+        assert set(actions.receipts["customers"]) == {paid_id(1), paid_id(2), paid_id(3)}
         assert branch.rows("dead_letters", "id", "body", "error", "traceback", "order_id") == [
-            (paid_id(1), spoilt.delivery.body, "what is this?", "Traceback", account_id(1))
+            (paid_id(1), undecodable.delivery.body, "what is this?", "Traceback", account_id(1))
         ]
         assert branch.balances() == {account_id(2): 1, account_id(3): 1}
 
     def test_a_message_without_an_envelope_is_parked_and_nobody_is_told(self) -> None:
         branch = Branch()
-        outcome = branch.step(unreadable(again=False, body=b"\xff"))
-        assert len(outcome.terms) == 1
-        assert outcome.receipts == {}
+        actions = branch.step(unreadable(again=False, body=b"\xff"))
+        assert len(actions.terms) == 1
+        assert actions.receipts == {}
         assert branch.rows("dead_letters", "body", "event_id") == [(b"\xff", None)]
 
     def test_the_same_place_in_another_life_of_the_stream_is_another_letter(self) -> None:
@@ -323,23 +323,23 @@ class TestWhatCannotBeRead:
         """As when its term was lost, or the receipt for it."""
         branch = Branch()
         branch.step(unreadable(again=False))
-        outcome = branch.step(unreadable(again=False, attempt=2), paid(2))
-        assert len(outcome.terms) + len(outcome.acks) == 2
-        assert set(outcome.receipts["customers"]) == {paid_id(1), paid_id(2)}
+        actions = branch.step(unreadable(again=False, attempt=2), paid(2))
+        assert len(actions.terms) + len(actions.acks) == 2
+        assert set(actions.receipts["customers"]) == {paid_id(1), paid_id(2)}
         assert len(branch.rows("dead_letters", "id")) == 1
 
     def test_copies_of_it_in_one_batch_are_one_letter(self) -> None:
         branch = Branch()
-        outcome = branch.step(*(unreadable(again=False, sequence=n) for n in (1, 2)), paid(2))
-        assert {d.sequence for d in (*outcome.terms, *outcome.acks)} == {1, 2}
-        assert outcome.naks == []
+        actions = branch.step(*(unreadable(again=False, sequence=n) for n in (1, 2)), paid(2))
+        assert {d.sequence for d in (*actions.terms, *actions.acks)} == {1, 2}
+        assert actions.naks == []
         assert len(branch.rows("dead_letters", "id")) == 1
 
     def test_an_unreadable_copy_of_a_known_event_is_settled(self) -> None:
         branch = Branch()
         branch.step(paid(1))
-        outcome = branch.step(unreadable(again=True))
-        assert len(outcome.acks) == 1
+        actions = branch.step(unreadable(again=True))
+        assert len(actions.acks) == 1
         assert branch.rows("dead_letters", "id") == []
 
     def test_a_message_of_which_not_even_the_letter_can_be_kept_does_not_stop_the_writer(
@@ -353,7 +353,7 @@ class TestWhatCannotBeRead:
 class TestTheOutbox:
     def test_an_event_is_owed_to_each_of_its_readers(self) -> None:
         branch = Branch()
-        (row,) = branch.step(paid(1, 7)).said
+        (row,) = branch.step(paid(1, 7)).published
         envelope = msgspec.json.decode(row.body)
         assert (row.position, row.subject) == (1, Booked.subject)
         assert envelope["id"] == booked_id(1)
@@ -364,15 +364,15 @@ class TestTheOutbox:
 
     def test_who_asked_and_the_trace_are_handed_on(self) -> None:
         branch = Branch()
-        (row,) = branch.step(paid(1, 7)).said
+        (row,) = branch.step(paid(1, 7)).published
         envelope = msgspec.json.decode(row.body)
         assert (envelope["actor"], envelope["traceparent"]) == ("customer", "00-trace")
 
     def test_an_event_that_nobody_reads_is_said_and_owed_to_nobody(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=1, due_at=NOW)
-        outcome = branch.step(room=1)
-        assert [row.subject for row in outcome.said] == [Billed.subject]
+        actions = branch.step(effect_slots=1)
+        assert [row.subject for row in actions.published] == [Billed.subject]
         assert branch.outbox() == []
 
     def test_a_receipt_settles_it_for_its_reader_only(self) -> None:
@@ -394,9 +394,9 @@ class TestTheOutbox:
 
     def test_positions_count_what_was_said(self) -> None:
         branch = Branch()
-        assert [row.position for row in branch.step(paid(1), paid(2)).said] == [1, 2]
-        assert branch.step(paid(3, 0)).said == []
-        assert [row.position for row in branch.step(paid(4)).said] == [3]
+        assert [row.position for row in branch.step(paid(1), paid(2)).published] == [1, 2]
+        assert branch.step(paid(3, 0)).published == []
+        assert [row.position for row in branch.step(paid(4)).published] == [3]
 
 
 class TestAdopting:
@@ -405,8 +405,8 @@ class TestAdopting:
     def test_what_the_dead_owe_follows_what_we_owe_in_its_own_order(self) -> None:
         branch = Branch()
         branch.step(paid(1))
-        branch.owe("dead-a", 7, 9, 12)
-        branch.owe("dead-b", 1, 2)
+        branch.enqueue("dead-a", 7, 9, 12)
+        branch.enqueue("dead-b", 1, 2)
         last = branch.writer.adopt(NOW, 15)
         assert [
             (position, body) for _, position, body in branch.outbox() if body.startswith(b"dead")
@@ -422,9 +422,9 @@ class TestAdopting:
 
     def test_what_we_say_then_comes_behind_it(self) -> None:
         branch = Branch()
-        branch.owe("dead", 5, 6)
+        branch.enqueue("dead", 5, 6)
         assert branch.writer.adopt(NOW, 15) == 2
-        assert [row.position for row in branch.step(paid(1)).said] == [3]
+        assert [row.position for row in branch.step(paid(1)).published] == [3]
 
     def test_where_there_is_nothing_to_adopt_nothing_changes(self) -> None:
         branch = Branch()
@@ -438,40 +438,43 @@ class TestTheAgenda:
         branch = Branch()
         for n, due in ((1, 3), (2, 1), (3, 2), (4, 99)):
             branch.open(n, balance=5, fee=2, due_at=seconds(due))
-        outcome = branch.step(now=seconds(3), room=10)
-        assert outcome.effects == [SendBill(account_id(n)) for n in (2, 3, 1)]
+        actions = branch.step(now=seconds(3), effect_slots=10)
+        assert actions.effects == [SendBill(account_id(n)) for n in (2, 3, 1)]
         assert branch.balances() == {account_id(n): b for n, b in ((1, 3), (2, 3), (3, 3), (4, 5))}
-        assert outcome.next_due_at == seconds(99)
+        assert actions.next_due_at == seconds(99)
 
     def test_nothing_is_attended_to_before_its_time(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=2, due_at=seconds(1))
-        outcome = branch.step(room=10)
-        assert outcome.effects == []
-        assert outcome.next_due_at == seconds(1)
+        actions = branch.step(effect_slots=10)
+        assert actions.effects == []
+        assert actions.next_due_at == seconds(1)
 
     def test_without_room_for_effects_what_is_due_stays_due(self) -> None:
         branch = Branch()
         branch.open(1, 2, 3, balance=5, fee=2, due_at=NOW)
-        assert branch.step(room=0).effects == []
-        assert branch.step(room=2).effects == [SendBill(account_id(1)), SendBill(account_id(2))]
-        outcome = branch.step(room=2)
-        assert outcome.effects == [SendBill(account_id(3))]
-        assert outcome.next_due_at is None
+        assert branch.step(effect_slots=0).effects == []
+        assert branch.step(effect_slots=2).effects == [
+            SendBill(account_id(1)),
+            SendBill(account_id(2)),
+        ]
+        actions = branch.step(effect_slots=2)
+        assert actions.effects == [SendBill(account_id(3))]
+        assert actions.next_due_at is None
 
     def test_a_batch_attends_to_a_bounded_number(self) -> None:
         branch = Branch(due_max=2)
         branch.open(1, 2, 3, balance=5, fee=2, due_at=NOW)
-        outcome = branch.step(room=100)
-        assert len(outcome.effects) == 2
-        assert outcome.next_due_at == NOW
+        actions = branch.step(effect_slots=100)
+        assert len(actions.effects) == 2
+        assert actions.next_due_at == NOW
 
     def test_what_is_due_at_once_is_attended_to_in_the_same_commit(self) -> None:
         branch = Branch()
         ask = branch.ask(OpenAccount(order_id=account_id(1), balance=5, fee=2, due_at=NOW))
-        outcome = branch.step(ask, room=1)
-        assert outcome.effects == [SendBill(account_id(1))]
-        assert outcome.answers[0][1].balance == 3
+        actions = branch.step(ask, effect_slots=1)
+        assert actions.effects == [SendBill(account_id(1))]
+        assert actions.answers[0][1].balance == 3
 
     def test_what_is_due_at_once_without_room_stays_due(self) -> None:
         branch = Branch()
@@ -479,16 +482,16 @@ class TestTheAgenda:
             branch.ask(OpenAccount(order_id=account_id(n), balance=5, fee=2, due_at=NOW))
             for n in (1, 2)
         ]
-        outcome = branch.step(*asks, room=1)
-        assert outcome.effects == [SendBill(account_id(1))]
-        assert outcome.next_due_at == NOW
+        actions = branch.step(*asks, effect_slots=1)
+        assert actions.effects == [SendBill(account_id(1))]
+        assert actions.next_due_at == NOW
 
     def test_what_was_due_before_and_what_is_due_at_once_share_the_room(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=2, due_at=seconds(-1))
         ask = branch.ask(OpenAccount(order_id=account_id(2), balance=5, fee=2, due_at=NOW))
-        assert len(branch.step(ask, room=1).effects) == 1
-        assert len(branch.step(room=1).effects) == 1
+        assert len(branch.step(ask, effect_slots=1).effects) == 1
+        assert len(branch.step(effect_slots=1).effects) == 1
 
     @pytest.mark.parametrize(
         "poison",
@@ -502,36 +505,36 @@ class TestTheAgenda:
         branch.open(1, **poison, due_at=seconds(-9))
         branch.open(2, balance=5, fee=2, due_at=NOW)
         branch.open(3, balance=5, fee=2, due_at=seconds(5))
-        outcome = branch.step(paid(4), room=10)
-        assert outcome.effects == [SendBill(account_id(2))]
+        actions = branch.step(paid(4), effect_slots=10)
+        assert actions.effects == [SendBill(account_id(2))]
         assert branch.balances()[account_id(4)] == 1
-        assert outcome.next_due_at is not None
-        assert NOW < outcome.next_due_at <= seconds(5)
+        assert actions.next_due_at is not None
+        assert NOW < actions.next_due_at <= seconds(5)
 
-        later = branch.step(now=seconds(5), room=1)
+        later = branch.step(now=seconds(5), effect_slots=1)
         assert later.effects == [SendBill(account_id(3))]
 
     def test_what_was_left_alone_is_tried_again_later_and_the_writer_does_not_spin(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=0, due_at=NOW)
-        assert branch.step(room=1).effects == []
+        assert branch.step(effect_slots=1).effects == []
         branch.open(1, balance=5, fee=2, due_at=NOW)
-        now, outcome = NOW, Outcome()
-        while not outcome.effects:
-            outcome = branch.step(now=now, room=1)
-            assert outcome.effects or outcome.next_due_at > now  # type: ignore[operator]
-            now = outcome.next_due_at or now
-        assert outcome.effects == [SendBill(account_id(1))]
+        now, actions = NOW, PostCommitActions()
+        while not actions.effects:
+            actions = branch.step(now=now, effect_slots=1)
+            assert actions.effects or actions.next_due_at > now  # type: ignore[operator]
+            now = actions.next_due_at or now
+        assert actions.effects == [SendBill(account_id(1))]
         assert now == seconds(DUE_AGAIN_SECONDS)
 
     def test_what_is_left_alone_hides_nothing_that_there_was_no_room_for(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=0, due_at=seconds(-1))
         branch.open(2, 3, balance=5, fee=2, due_at=NOW)
-        branch.step(room=1)
-        outcome = branch.step(room=1)
-        assert outcome.effects == [SendBill(account_id(2))]
-        assert outcome.next_due_at == NOW
+        branch.step(effect_slots=1)
+        actions = branch.step(effect_slots=1)
+        assert actions.effects == [SendBill(account_id(2))]
+        assert actions.next_due_at == NOW
 
 
 class TestADatabaseThatIsAway:
@@ -545,19 +548,19 @@ class TestADatabaseThatIsAway:
         with pytest.raises(DatabaseUnavailable):
             branch.step(paid(1, 7), paid(2, 8))
         assert branch.balances() == {}
-        outcome = branch.step(paid(1, 7), paid(2, 8))
+        actions = branch.step(paid(1, 7), paid(2, 8))
         assert branch.balances() == {account_id(1): 7, account_id(2): 8}
-        assert [row.position for row in outcome.said] == [1, 2]
+        assert [row.position for row in actions.published] == [1, 2]
 
     def test_a_commit_that_went_through_unnoticed_is_not_made_twice(self) -> None:
         branch, faults = self.branch()
         faults.append("after")
         with pytest.raises(DatabaseUnavailable):
             branch.step(paid(1, 7))
-        outcome = branch.step(paid(1, 7))
+        actions = branch.step(paid(1, 7))
         assert branch.balances() == {account_id(1): 7}
-        assert outcome.acks == [paid(1, 7).delivery]
-        assert outcome.said == []
+        assert actions.acks == [paid(1, 7).delivery]
+        assert actions.published == []
 
     def test_what_was_remembered_before_such_a_commit_is_not_believed(self) -> None:
         branch, faults = self.branch()
@@ -565,7 +568,7 @@ class TestADatabaseThatIsAway:
         faults.append("after")
         with pytest.raises(DatabaseUnavailable):
             branch.step(paid(1, 5))
-        branch.step(room=1)
+        branch.step(effect_slots=1)
         assert branch.balances() == {account_id(1): 12}
 
     def test_the_position_takes_in_what_was_committed_unnoticed(self) -> None:
@@ -577,7 +580,7 @@ class TestADatabaseThatIsAway:
             branch.step(paid(2), paid(3))
         branch.step(paid(2), paid(3))
         assert branch.writer.position == 3
-        assert [row.position for row in branch.step(paid(4)).said] == [4]
+        assert [row.position for row in branch.step(paid(4)).published] == [4]
         positions = [(body, position) for _, position, body in branch.outbox()]
         assert sorted({position for _, position in positions}) == [1, 2, 3, 4]
 
@@ -603,38 +606,38 @@ class TestThePlaceInTheStream:
 
     def test_the_last_place_that_was_settled_is_noted_for_each_life(self) -> None:
         branch = Branch()
-        branch.step(paid(1, sequence=7, life="a"), paid(2, sequence=9, life="a"))
-        branch.step(paid(3, sequence=8, life="a"), paid(4, 0, sequence=10, life="a"))
+        branch.step(paid(1, sequence=7, epoch="a"), paid(2, sequence=9, epoch="a"))
+        branch.step(paid(3, sequence=8, epoch="a"), paid(4, 0, sequence=10, epoch="a"))
         assert self.places(branch) == [("a", 9)]
-        branch.step(paid(5, sequence=1, life="b"))
+        branch.step(paid(5, sequence=1, epoch="b"))
         assert self.places(branch) == [("a", 9), ("b", 1)]
 
     def test_a_batch_may_hold_messages_of_two_lives(self) -> None:
         branch = Branch()
-        branch.step(paid(1, sequence=9, life="a"), paid(2, sequence=1, life="b"))
+        branch.step(paid(1, sequence=9, epoch="a"), paid(2, sequence=1, epoch="b"))
         assert self.places(branch) == [("a", 9), ("b", 1)]
 
     def test_a_replica_that_is_behind_does_not_take_it_back(self) -> None:
         ahead = Branch()
         behind = Branch(ahead.database, owner="bank-2")
-        behind.step(paid(1, sequence=1, life="a"))
-        ahead.step(paid(2, sequence=20, life="a"))
-        behind.step(paid(3, sequence=15, life="a"))
+        behind.step(paid(1, sequence=1, epoch="a"))
+        ahead.step(paid(2, sequence=20, epoch="a"))
+        behind.step(paid(3, sequence=15, epoch="a"))
         assert self.places(ahead) == [("a", 20)]
 
     def test_it_is_noted_with_the_commit_that_goes_through(self) -> None:
         database = Faulty()
         branch = Branch(database)  # type: ignore[arg-type]
-        branch.step(paid(1, sequence=5, life="a"))
+        branch.step(paid(1, sequence=5, epoch="a"))
         database.faults.append("before")
         with pytest.raises(DatabaseUnavailable):
-            branch.step(paid(2, sequence=10, life="a"))
-        branch.step(paid(2, sequence=10, life="a"))
+            branch.step(paid(2, sequence=10, epoch="a"))
+        branch.step(paid(2, sequence=10, epoch="a"))
         assert self.places(branch) == [("a", 10)]
 
     def test_it_is_noted_when_a_batch_is_committed_one_by_one(self) -> None:
         branch = Branch()
-        branch.step(paid(1, sequence=5, life="a"), paid(2, -1, sequence=6, life="a"))
+        branch.step(paid(1, sequence=5, epoch="a"), paid(2, -1, sequence=6, epoch="a"))
         assert self.places(branch) == [("a", 5)]
 
 

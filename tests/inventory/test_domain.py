@@ -40,12 +40,12 @@ from todoku.inventory.domain import (
     UnknownReservation,
     deduct_stock,
     release_stock,
+    republish_reservation,
     reserve_stock,
     restock,
-    retell_reservation,
     set_product,
 )
-from todoku.inventory.store import InventoryWorld
+from todoku.inventory.store import InventoryUnitOfWork
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 NOW: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -216,14 +216,14 @@ def end(before: Stock, event: Event) -> Stock:
 class TestSayingAgain:
     def test_what_is_reserved_is_said_again_as_it_was_with_the_address(self) -> None:
         after, (said,) = reserve_stock(stock(product()), created(("prod001", 3)), NOW)
-        assert retell_reservation(after) == [(said, NOW)]
+        assert republish_reservation(after) == [(said, NOW)]
 
     def test_a_refusal_names_what_was_asked_for_and_never_as_much_as_that(self) -> None:
         lines = (Line("prod001", 3), Line("none", 1))
         refused = reservation(ReservationState.REFUSED, *lines)
         for on_hand in (1, 10):
             here = stock(product(on_hand=on_hand), reservation=refused)
-            ((said, said_at),) = retell_reservation(here)
+            ((said, said_at),) = republish_reservation(here)
             assert said == StockReservationFailedEvent(
                 order_id=ORDER_ID,
                 reason="insufficient stock",
@@ -241,14 +241,14 @@ class TestSayingAgain:
     @pytest.mark.parametrize("state", [ReservationState.SHIPPED, ReservationState.RELEASED])
     def test_what_has_ended_is_not_shipped_again(self, state: ReservationState) -> None:
         ended = msgspec.structs.replace(reservation(state), shipping_address="1-1 Chiyoda")
-        assert retell_reservation(stock(product(), reservation=ended)) == []
+        assert republish_reservation(stock(product(), reservation=ended)) == []
 
     def test_a_reservation_from_before_addresses_were_kept_sends_no_parcel_to_nowhere(self) -> None:
         here = stock(product(reserved=3), reservation=reservation(ReservationState.RESERVED))
-        assert retell_reservation(here) == []
+        assert republish_reservation(here) == []
 
     def test_of_an_order_that_is_not_here_nothing_is_said(self) -> None:
-        assert retell_reservation(stock(product())) == []
+        assert republish_reservation(stock(product())) == []
 
 
 class TestEnding:
@@ -383,7 +383,7 @@ class Warehouse(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = InventoryWorld({}, {})
+        self.world = InventoryUnitOfWork({}, {})
         self.numbers = 0
 
     def decide(self, function: object, message: object) -> list[Event]:

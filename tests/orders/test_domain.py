@@ -36,7 +36,7 @@ from todoku.orders.domain import (
     note_closed,
     note_parked,
     place_order,
-    retell_order,
+    republish_order,
 )
 from todoku.orders.service import orders
 
@@ -97,7 +97,7 @@ def placed(*items: OrderedItem) -> Order:
 
 def react(order: Order | None, event: Event, now: datetime = LATER) -> Order:
     """What the service's own table makes of an event; an order never answers one with another."""
-    after, said = orders.reactions[type(event)](order, event, now)
+    after, said = orders.event_handlers[type(event)](order, event, now)
     assert said == []
     assert isinstance(after, Order)
     return after
@@ -220,22 +220,22 @@ def cells(*outcomes: str) -> list[object]:
 class TestSayingAgain:
     def test_while_nobody_has_decided_on_it_that_it_was_accepted_is_said_as_it_was(self) -> None:
         order, (said,) = place_order(None, wish(item()), NOW)
-        assert retell_order(order) == [(said, NOW)]
+        assert republish_order(order) == [(said, NOW)]
 
     @pytest.mark.parametrize("status", sorted(set(OrderStatus) - {OrderStatus.PENDING}))
     def test_what_others_have_built_upon_is_not_put_up_for_decision_again(
         self, status: OrderStatus
     ) -> None:
-        assert retell_order(order_that_is(status)) == []
+        assert republish_order(order_that_is(status)) == []
 
     def test_of_an_order_that_is_not_here_nothing_is_said(self) -> None:
-        assert retell_order(None) == []
+        assert republish_order(None) == []
 
 
 class TestFollowing:
     def test_the_matrix_names_every_status_and_every_event(self) -> None:
         assert set(MATRIX) == set(OrderStatus)
-        followed = {kind for kind in orders.reactions if not issubclass(kind, ParkingEvent)}
+        followed = {kind for kind in orders.event_handlers if not issubclass(kind, ParkingEvent)}
         assert {type(event) for event in EVENTS} == followed
 
     @pytest.mark.parametrize(("status", "event", "expected"), cells(*OrderStatus))

@@ -339,7 +339,7 @@ class Orders:
         order = msgspec.structs.replace(
             place_order(None, command, now)[0], status=status, tracking_number="T1"
         )
-        world = store.OrdersWorld({}, {})
+        world = store.OrdersUnitOfWork({}, {})
         world.put(command, order)
         with self._database.transaction() as connection:
             store.OrdersStore().save(connection, world, now)

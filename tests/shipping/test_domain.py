@@ -33,7 +33,7 @@ from todoku.shipping.domain import (
     UnknownShipment,
     initiate_shipment,
     record_answer,
-    retell_shipment,
+    republish_shipment,
     when_due,
 )
 
@@ -115,17 +115,17 @@ class TestInitiating:
 class TestSayingAgain:
     def test_an_open_shipment_is_said_again_as_it_was_and_no_carrier_is_called_for_it(self) -> None:
         shipment, said = initiate()
-        assert retell_shipment(shipment) == [(said[0], NOW)]
+        assert republish_shipment(shipment) == [(said[0], NOW)]
         booking = shipment_that_is(ShipmentStatus.BOOKING)
-        assert retell_shipment(booking) == [(said[0], NOW)]
+        assert republish_shipment(booking) == [(said[0], NOW)]
 
     @pytest.mark.parametrize("answer", [YES, NO])
     def test_the_end_of_a_shipment_is_said_again_as_it_was(self, answer: Answer) -> None:
         ended, (said,) = record(shipment_that_is(ShipmentStatus.BOOKING), answer)
-        assert retell_shipment(ended) == [(said, LATER)]
+        assert republish_shipment(ended) == [(said, LATER)]
 
     def test_of_an_order_that_has_no_shipment_nothing_is_said(self) -> None:
-        assert retell_shipment(None) == []
+        assert republish_shipment(None) == []
 
 
 class TestClaiming:

@@ -40,7 +40,7 @@ def shipments() -> list[Shipment]:
 @pytest.fixture
 async def http(shipments: list[Shipment]) -> AsyncIterator[httpx.AsyncClient]:
     with empty_database(store.metadata) as database:
-        world = store.ShippingWorld({})
+        world = store.ShippingUnitOfWork({})
         for shipment in shipments:
             world.put(shipment, shipment)
         with database.transaction() as connection:

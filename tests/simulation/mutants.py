@@ -17,20 +17,20 @@ import msgspec
 from sqlalchemy import delete
 
 from todoku.contracts import Event, OrderCreatedEvent, ShipmentCompletedEvent, ShipmentFailedEvent
-from todoku.engine.memory import Memory
-from todoku.engine.messages import Heard
+from todoku.engine.batch_context import BatchContext, PostCommitActions
+from todoku.engine.cache import StateCache
+from todoku.engine.consumer import Consumer
+from todoku.engine.messages import IncomingEvent
 from todoku.engine.process import Process, ReceiptMessage
-from todoku.engine.reading import Reading
 from todoku.engine.relay import Relay
 from todoku.engine.tables import Inbox, Outbox
-from todoku.engine.work import Outcome, Work
 from todoku.engine.writer import Writer
 from todoku.inventory import domain as stock
 from todoku.inventory.service import inventory
-from todoku.inventory.store import InventoryStore, InventoryWorld
+from todoku.inventory.store import InventoryStore, InventoryUnitOfWork
 from todoku.orders import domain as ordering
 from todoku.orders.service import orders
-from todoku.orders.store import OrdersStore, OrdersWorld
+from todoku.orders.store import OrdersStore, OrdersUnitOfWork
 from todoku.shipping import domain as parcels
 from todoku.shipping import service as shipping
 from todoku.simulation import Failure, Plan, simulate
@@ -86,10 +86,10 @@ def acknowledge_before_commit() -> Iterator[None]:
     """A message is acknowledged before what it led to is committed."""
     commit = Process._commit
 
-    async def mutated(self: Process, batch: Sequence[Any]) -> Outcome:
-        subscription = self.reading._subscription
+    async def mutated(self: Process, batch: Sequence[Any]) -> PostCommitActions:
+        subscription = self.consumer._subscription
         if subscription is not None:
-            subscription.ack([each.delivery for each in batch if isinstance(each, Heard)])
+            subscription.ack([each.delivery for each in batch if isinstance(each, IncomingEvent)])
         return await commit(self, batch)
 
     with patch.object(Process, "_commit", mutated):
@@ -101,9 +101,9 @@ def receipt_before_commit() -> Iterator[None]:
     """An event is receipted before what it led to is committed."""
     commit = Process._commit
 
-    async def mutated(self: Process, batch: Sequence[Any]) -> Outcome:
+    async def mutated(self: Process, batch: Sequence[Any]) -> PostCommitActions:
         for message in batch:
-            if isinstance(message, Heard):
+            if isinstance(message, IncomingEvent):
                 receipt = ReceiptMessage(self.service.name, (message.envelope.id,))
                 subject = f"receipts.{message.envelope.source}"
                 self._broker.notify(subject, msgspec.json.encode(receipt))
@@ -116,23 +116,23 @@ def receipt_before_commit() -> Iterator[None]:
 @mutant
 def publish_before_commit() -> Iterator[None]:
     """An event is on the stream before it is in the outbox for good."""
-    start, write_books = Process.start, Writer._write_books
+    start, write_books = Process.start, Writer._record
 
     async def remember_relay(self: Process) -> None:
         self.writer.relay = self.relay  # type: ignore[attr-defined]
         await start(self)
 
-    def mutated(self: Any, connection: Any, work: Any, *arguments: Any) -> None:
-        write_books(self, connection, work, *arguments)
-        if work.outcome.said:
-            publishing = self.relay._store(work.outcome.said, list(self.relay._sent))
+    def mutated(self: Any, connection: Any, batch_context: Any, *arguments: Any) -> None:
+        write_books(self, connection, batch_context, *arguments)
+        if batch_context.actions.published:
+            publishing = self.relay._store(batch_context.actions.published, list(self.relay._sent))
             with ExitStack() as stack:
                 stack.callback(publishing.close)
                 publishing.send(None)  # as far as it goes without waiting
 
     with (
         patch.object(Process, "start", remember_relay),
-        patch.object(Writer, "_write_books", mutated),
+        patch.object(Writer, "_record", mutated),
     ):
         yield
 
@@ -140,30 +140,30 @@ def publish_before_commit() -> Iterator[None]:
 @mutant
 def answer_before_commit() -> Iterator[None]:
     """A caller is answered before the command is committed."""
-    obey = Work.obey
+    handle_command = BatchContext.handle_command
 
-    def mutated(self: Work, world: Any, ask: Any) -> None:
-        obey(self, world, ask)
-        ask.answer(self.outcome.answers[-1][1])
+    def mutated(self: BatchContext, unit_of_work: Any, ask: Any) -> None:
+        handle_command(self, unit_of_work, ask)
+        ask.answer(self.actions.answers[-1][1])
 
-    with patch.object(Work, "obey", mutated):
+    with patch.object(BatchContext, "handle_command", mutated):
         yield
 
 
 @mutant
 def carrier_before_commit() -> Iterator[None]:
     """The carrier is called before the claim to call it is committed."""
-    apply = Work.apply
+    apply = BatchContext.apply
 
-    def mutated(self: Work, *arguments: Any, **options: Any) -> Any:
-        before = len(self.outcome.effects)
+    def mutated(self: BatchContext, *arguments: Any, **options: Any) -> Any:
+        before = len(self.actions.effects)
         state = apply(self, *arguments, **options)
-        for effect in self.outcome.effects[before:]:
+        for effect in self.actions.effects[before:]:
             calling: Any = self.service.effects[type(effect)](effect)
             asyncio.get_running_loop().create_task(calling)
         return state
 
-    with patch.object(Work, "apply", mutated):
+    with patch.object(BatchContext, "apply", mutated):
         yield
 
 
@@ -211,7 +211,7 @@ def never_sent_again() -> Iterator[None]:
     async def mutated(self: Relay, reader: str, after: int, up_to: int) -> None:
         pass
 
-    with patch.object(Relay, "_send_again", mutated):
+    with patch.object(Relay, "_resend", mutated):
         yield
 
 
@@ -224,7 +224,7 @@ def incarnation_ignored() -> Iterator[None]:
         progress = await self._broker.progress(tuple(self._sent))
         for batches in (*self._sent.values(), *self._suspects.values()):
             for n, batch in enumerate(batches):
-                batches[n] = msgspec.structs.replace(batch, incarnation=progress.incarnation)
+                batches[n] = msgspec.structs.replace(batch, stream_epoch=progress.stream_epoch)
         await look(self)
 
     with patch.object(Relay, "look", mutated):
@@ -235,7 +235,7 @@ def incarnation_ignored() -> Iterator[None]:
 def adoption_skipped() -> Iterator[None]:
     """What a dead process still owed is not taken over."""
 
-    def mutated(self: Outbox, connection: Any, heir: str, position: int, alive: Any) -> int:
+    def mutated(self: Outbox, connection: Any, new_owner: str, position: int, alive: Any) -> int:
         return position
 
     with patch.object(Outbox, "adopt", mutated):
@@ -259,24 +259,24 @@ def lost_commit_answer_believed() -> Iterator[None]:
 def memory_believed() -> Iterator[None]:
     """After a commit whose answer was lost, what was remembered before it is taken for the state."""
 
-    def mutated(self: Memory) -> None:
+    def mutated(self: StateCache) -> None:
         pass
 
-    with patch.object(Memory, "forget", mutated):
+    with patch.object(StateCache, "clear", mutated):
         yield
 
 
 @mutant
 def repeat_not_receipted() -> Iterator[None]:
     """An event that is known already is not receipted again."""
-    sift = Work.sift
+    deduplicate = BatchContext.deduplicate
 
-    def mutated(self: Work, *arguments: Any) -> Any:
-        sifted = sift(self, *arguments)
-        self.outcome.receipts.clear()
+    def mutated(self: BatchContext, *arguments: Any) -> Any:
+        sifted = deduplicate(self, *arguments)
+        self.actions.receipts.clear()
         return sifted
 
-    with patch.object(Work, "sift", mutated):
+    with patch.object(BatchContext, "deduplicate", mutated):
         yield
 
 
@@ -284,10 +284,10 @@ def repeat_not_receipted() -> Iterator[None]:
 def credit_not_renewed() -> Iterator[None]:
     """Messages that were dealt with make no room for others."""
 
-    def mutated(self: Reading, used: int) -> None:
+    def mutated(self: Consumer, used: int) -> None:
         pass
 
-    with patch.object(Reading, "refill", mutated):
+    with patch.object(Consumer, "refill", mutated):
         yield
 
 
@@ -297,15 +297,15 @@ def credit_not_renewed() -> Iterator[None]:
 @mutant
 def parked_not_receipted() -> Iterator[None]:
     """The publisher of a message that was parked is never told so."""
-    park = Work._park
+    park = BatchContext._park
 
-    def mutated(self: Work, letter: Any, delivery: Any, envelope: Any) -> None:
+    def mutated(self: BatchContext, letter: Any, delivery: Any, envelope: Any) -> None:
         park(self, letter, delivery, envelope)
         if envelope is not None:
             self.settled.remove(envelope.id)
-            self.outcome.receipts[envelope.source].remove(envelope.id)
+            self.actions.receipts[envelope.source].remove(envelope.id)
 
-    with patch.object(Work, "_park", mutated):
+    with patch.object(BatchContext, "_park", mutated):
         yield
 
 
@@ -320,10 +320,10 @@ def neighbours_poisoned() -> Iterator[None]:
 def unreadable_dropped() -> Iterator[None]:
     """A message that cannot be read is acknowledged and not kept."""
 
-    def mutated(self: Work, message: Any) -> None:
-        self.outcome.acks.append(message.delivery)
+    def mutated(self: BatchContext, message: Any) -> None:
+        self.actions.acks.append(message.delivery)
 
-    with patch.object(Work, "put_aside", mutated):
+    with patch.object(BatchContext, "retry_or_park_undecodable", mutated):
         yield
 
 
@@ -331,10 +331,10 @@ def unreadable_dropped() -> Iterator[None]:
 def poison_never_parked() -> Iterator[None]:
     """A message that cannot be read is asked for again and again."""
 
-    def mutated(self: Work, message: Any) -> None:
+    def mutated(self: BatchContext, message: Any) -> None:
         self._again(message.delivery)
 
-    with patch.object(Work, "put_aside", mutated):
+    with patch.object(BatchContext, "retry_or_park_undecodable", mutated):
         yield
 
 
@@ -463,13 +463,13 @@ def refusal_not_durable() -> Iterator[None]:
 @mutant
 def ledger_forgotten() -> Iterator[None]:
     """What is shipped leaves the stock without an entry in the ledger."""
-    put = InventoryWorld.put
+    put = InventoryUnitOfWork.put
 
-    def mutated(self: InventoryWorld, subject: Any, state: stock.Stock) -> None:
+    def mutated(self: InventoryUnitOfWork, subject: Any, state: stock.Stock) -> None:
         entries = () if isinstance(subject, ShipmentCompletedEvent) else state.entries
         put(self, subject, msgspec.structs.replace(state, entries=entries))
 
-    with patch.object(InventoryWorld, "put", mutated):
+    with patch.object(InventoryUnitOfWork, "put", mutated):
         yield
 
 
@@ -514,8 +514,8 @@ def ledger_tidied() -> Iterator[None]:
     """Restocks are merged into the opening entry, so that the sums stay right."""
     save = InventoryStore.save
 
-    def mutated(self: InventoryStore, connection: Any, world: Any, now: Any) -> None:
-        save(self, connection, world, now)
+    def mutated(self: InventoryStore, connection: Any, unit_of_work: Any, now: Any) -> None:
+        save(self, connection, unit_of_work, now)
         connection.exec_driver_sql(
             "UPDATE stock_ledger SET quantity = quantity + ("
             "SELECT coalesce(sum(other.quantity), 0) FROM stock_ledger AS other "
@@ -533,8 +533,8 @@ def ended_orders_tidied_away() -> Iterator[None]:
     """An order is deleted when it has ended."""
     save = OrdersStore.save
 
-    def mutated(self: OrdersStore, connection: Any, world: Any, now: Any) -> None:
-        save(self, connection, world, now)
+    def mutated(self: OrdersStore, connection: Any, unit_of_work: Any, now: Any) -> None:
+        save(self, connection, unit_of_work, now)
         connection.exec_driver_sql("DELETE FROM orders WHERE status = 'COMPLETED'")
 
     with patch.object(OrdersStore, "save", mutated):
@@ -587,20 +587,20 @@ def due_rows_forgotten_at_start() -> Iterator[None]:
 @mutant
 def history_incomplete() -> Iterator[None]:
     """That a shipment was opened is not noted in the order's history."""
-    record = OrdersWorld.record
+    record = OrdersUnitOfWork.record
 
-    def mutated(self: OrdersWorld, envelope: Any) -> None:
+    def mutated(self: OrdersUnitOfWork, envelope: Any) -> None:
         if envelope.type != "ShipmentInitiatedEvent":
             record(self, envelope)
 
-    with patch.object(OrdersWorld, "record", mutated):
+    with patch.object(OrdersUnitOfWork, "record", mutated):
         yield
 
 
 def _reaction(
     service: Any, event: type[Event], mutated: Callable[[Any, Any, Any], Any]
 ) -> AbstractContextManager[Any]:
-    return patch.dict(service.reactions, {event: mutated})
+    return patch.dict(service.event_handlers, {event: mutated})
 
 
 def main(names: Sequence[str]) -> int:

@@ -28,7 +28,7 @@ class RecordingProcess:
     """Stands for an engine: keeps what it is asked, and gives the answer it was told to give."""
 
     def __init__(self, answer: Callable[[Any], Any]) -> None:
-        self.database_well = True
+        self.database_available = True
         self.asked: list[Any] = []
         self.traceparents: list[str | None] = []
         self.actors: list[str | None] = []
@@ -46,7 +46,7 @@ class RecordingProcess:
         answer = self._answer(command)
         return await answer if hasattr(answer, "__await__") else answer
 
-    def send_again(self) -> None:
+    def resend_all(self) -> None:
         """Nothing is owed here."""
 
 

@@ -95,7 +95,7 @@ async def test_a_service_whose_database_does_not_serve_lives_and_says_why_it_is_
 async def test_a_service_whose_database_takes_no_writes_is_not_ready(
     http: httpx.AsyncClient, service: Service
 ) -> None:
-    service.process.database_well = False
+    service.process.database_available = False
     assert slug(await http.get("/readyz")) == (503, "not-ready")
 
 

@@ -22,7 +22,7 @@ from todoku.contracts import (
     encode,
     seal,
 )
-from todoku.engine import Patience, Process, SteadyClock, Topology, Tuning
+from todoku.engine import EngineConfig, Process, RetryPolicy, SteadyClock, Topology
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory
@@ -36,7 +36,9 @@ pytestmark = pytest.mark.anyio
 GARBAGE: Final = b"\xff not an event"
 UNKNOWN: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 ADDRESS: Final = "1-1 Chiyoda, Tokyo"
-HASTY: Final = Tuning(patience=Patience(failing_attempts_max=1, unknown_attempts_max=1))
+HASTY: Final = EngineConfig(
+    retry_policy=RetryPolicy(failing_attempts_max=1, unknown_attempts_max=1)
+)
 
 
 def order_id(n: int = 1) -> str:
@@ -88,7 +90,7 @@ class Place:
                 clock=self.clock,
                 run_write=at_once,
                 run_read=at_once,
-                tuning=HASTY,
+                config=HASTY,
             )
             for service in (orders, inventory)
         }

@@ -24,8 +24,8 @@ from todoku.broker.port import Delivery
 from todoku.contracts import OrderedItem, decode
 from todoku.database import Database, DatabaseError, migrate
 from todoku.engine import Service, Topology
-from todoku.engine.messages import Asked, Heard, Message, Receipt
-from todoku.engine.work import Outcome
+from todoku.engine.batch_context import PostCommitActions
+from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Receipt
 from todoku.engine.writer import Writer
 from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
@@ -64,38 +64,38 @@ class House:
                 pass
 
     def _step(self, name: str, batch: Sequence[Message], now: datetime) -> None:
-        outcome = self._writers[name].step(batch, now, BATCH)
-        for _, result in outcome.answers:
+        actions = self._writers[name].step(batch, now, BATCH)
+        for _, result in actions.answers:
             if isinstance(result, Exception):
                 raise result
         for service in self._services:
-            if heard := _heard_by(service, outcome):
-                self._step(service.name, heard, now)
-        for publisher, ids in outcome.receipts.items():
+            if incoming := _heard_by(service, actions):
+                self._step(service.name, incoming, now)
+        for publisher, ids in actions.receipts.items():
             self._writers[publisher].step([Receipt(name, tuple(ids))], now, 0)
-        if outcome.effects:
-            self._step(name, [_asked(c) for c in self._effected(name, outcome)], now)
+        if actions.effects:
+            self._step(name, [_asked(c) for c in self._effected(name, actions)], now)
 
-    def _effected(self, name: str, outcome: Outcome) -> Iterator[Any]:
+    def _effected(self, name: str, actions: PostCommitActions) -> Iterator[Any]:
         """What comes back from effects that have nothing to wait for."""
         service = next(service for service in self._services if service.name == name)
-        for effect in outcome.effects:
+        for effect in actions.effects:
             try:
                 service.effects[type(effect)](effect).__await__().send(None)
             except StopIteration as done:
                 yield done.value
 
 
-def _asked(command: Any) -> Asked:
-    return Asked(command, lambda _: None)
+def _asked(command: Any) -> PendingCommand:
+    return PendingCommand(command, lambda _: None)
 
 
-def _heard_by(service: Service, outcome: Outcome) -> list[Message]:
-    events = [(row, *decode(row.body)) for row in outcome.said]
+def _heard_by(service: Service, actions: PostCommitActions) -> list[Message]:
+    events = [(row, *decode(row.body)) for row in actions.published]
     return [
-        Heard(Delivery(row.subject, row.body, 1, 0, None), envelope, event)
+        IncomingEvent(Delivery(row.subject, row.body, 1, 0, None), envelope, event)
         for row, envelope, event in events
-        if type(event) in service.reactions
+        if type(event) in service.event_handlers
     ]
 
 

@@ -43,7 +43,7 @@ STAGES = {
     "HTTP, the reply": ("todoku.web.exchange:Reply.__init__", "todoku.web.exchange:Reply.__call__"),
     "asking the writer": ("todoku.engine.process:Process.ask",),
     "reading the stream": ("nats.aio.client:Client._read_loop",),
-    "decoding events": ("todoku.engine.reading:_read",),
+    "decoding events": ("todoku.engine.consumer:_read",),
     "handing over to the writer": ("todoku.engine.process:Process.write_step",),
     "writer": ("todoku.engine.writer:Writer.step",),
     "inbox": ("todoku.engine.tables:Inbox.known", "todoku.engine.tables:Inbox.add"),

@@ -120,7 +120,7 @@ def _offers_jetstream(greeting: bytes) -> bool:
     return greeting.startswith(b"INFO ") and b'"jetstream":true' in greeting
 
 
-async def ailment(settings: Settings) -> str | None:
+async def diagnosis(settings: Settings) -> str | None:
     """What keeps a server that is up from storing messages, or None if nothing does.
 
     A server whose disk was full or refused to sync goes on answering everything but publishes, also

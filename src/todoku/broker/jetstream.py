@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from todoku.broker.nats_link import Link, NobodyAnswers
+from todoku.broker.nats_link import Link, ServiceUnreachable
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
 
 ANSWER_SECONDS_MAX = 5.0
@@ -73,7 +73,7 @@ class StreamInfo(msgspec.Struct, frozen=True):
     state: StreamState
 
     @property
-    def incarnation(self) -> str:
+    def stream_epoch(self) -> str:
         return f"{self.config['name']}@{self.created}"
 
 
@@ -171,7 +171,7 @@ class JetStream:
 
         Returns the incarnation of the stream that it reads.
         """
-        incarnation = (await self.prepare(link)).incarnation
+        stream_epoch = (await self.prepare(link)).stream_epoch
         wanted = self._durable_config(reader, subjects)
         info = await self.reader_info(link, reader)
         config = wanted if info is None else _amended(info.config, wanted, "filter_subjects")
@@ -181,7 +181,7 @@ class JetStream:
                 await _make(link, request, {"stream_name": self._name, "config": config})
             except _Damaged as damaged:
                 await self._begin_anew(link, damaged)
-        return incarnation
+        return stream_epoch
 
     async def _begin_anew(self, link: Link, damaged: "_Damaged") -> None:
         """Delete the stream together with the damaged files of a durable, which stay there otherwise.
@@ -281,7 +281,7 @@ async def _ask(link: Link, request: str, payload: Mapping[str, Any] | None = Non
             expected=1,
             seconds=ANSWER_SECONDS_MAX,
         )
-    except NobodyAnswers:
+    except ServiceUnreachable:
         raise BrokerUnsuitable(NO_JETSTREAM) from None
     error = msgspec.json.decode(answer, type=Answer).error
     if error is not None:

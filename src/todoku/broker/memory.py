@@ -80,7 +80,7 @@ class MemoryBroker:
         self._turns: Counter[tuple[str, str]] = Counter()
 
     @property
-    def incarnation(self) -> str:
+    def stream_epoch(self) -> str:
         return f"memory@{self._lives}"
 
     @property
@@ -297,7 +297,7 @@ class _Durable:
             attempt=unsettled.attempt,
             sequence=sequence,
             token=self,
-            incarnation=self._broker.incarnation,
+            stream_epoch=self._broker.stream_epoch,
         )
         reader.send(delivery)
 
@@ -489,7 +489,7 @@ class MemorySession:
         self._check("publish")
         if broker.hostility.strikes("refuse_publish"):
             raise BrokerUnavailable("the broker refused it")
-        incarnation = broker.incarnation
+        stream_epoch = broker.stream_epoch
         if broker.hostility.strikes("lose_answer"):
             broker.store(messages[: broker.hostility.random.randint(1, len(messages))])
             await asyncio.sleep(broker.publish_timeout_seconds)
@@ -497,7 +497,7 @@ class MemorySession:
         sequence = broker.store(messages)
         await asyncio.sleep(0)  # The answer is on its way, and may be lost with the broker.
         self._check("publish")
-        return Stored(incarnation=incarnation, sequence=sequence)
+        return Stored(stream_epoch=stream_epoch, sequence=sequence)
 
     async def subscribe(
         self,
@@ -515,7 +515,7 @@ class MemorySession:
         self._check("progress")
         consumed = {reader: self.broker.consumed(reader) for reader in readers}
         return Progress(
-            incarnation=self.broker.incarnation,
+            stream_epoch=self.broker.stream_epoch,
             first_sequence=self.broker.first_sequence,
             last_sequence=self.broker.last_sequence,
             consumed={reader: place for reader, place in consumed.items() if place is not None},

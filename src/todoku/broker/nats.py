@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from todoku.broker.jetstream import JetStream, PublishAnswer, StreamInfo
-from todoku.broker.nats_link import Link, NobodyAnswers
+from todoku.broker.nats_link import Link, ServiceUnreachable
 from todoku.broker.nats_reader import NatsReader
 from todoku.broker.nats_wire import Inbox, publication
 from todoku.broker.port import (
@@ -136,7 +136,7 @@ class NatsBroker:
         self._live(stream)
         infos = await asyncio.gather(*(self._stream.reader_info(link, name) for name in readers))
         return Progress(
-            incarnation=stream.incarnation,
+            stream_epoch=stream.stream_epoch,
             first_sequence=stream.state.first_seq,
             last_sequence=stream.state.last_seq,
             consumed={
@@ -212,7 +212,7 @@ class NatsBroker:
             reader.attach(link)
         self._link = link
         self.problem = None
-        log.info("broker_connected", incarnation=self._incarnation)
+        log.info("broker_connected", stream_epoch=self._incarnation)
         await link.lost()
         raise BrokerUnavailable("the connection to the broker was lost")
 
@@ -226,21 +226,21 @@ class NatsBroker:
         self.problem = problem
 
     def _live(self, stream: StreamInfo) -> None:
-        self._incarnation = stream.incarnation
+        self._incarnation = stream.stream_epoch
         self._sequence = stream.state.last_seq
 
     async def _store(self, link: Link, messages: Sequence[Outgoing]) -> Stored:
         # Known before anything is sent, so never younger than the life that stores it. To name an
         # older one is safe: the caller sees that it is over, and sends again.
-        incarnation, before = self._incarnation, self._sequence
+        stream_epoch, before = self._incarnation, self._sequence
         sequence = 0
         for chunk in _chunks(messages, link.body_bytes_max):
             sequence = await self._store_chunk(link, chunk)
         if sequence <= before:
             await self._look_at_the_stream(link)
-        elif incarnation == self._incarnation:
+        elif stream_epoch == self._incarnation:
             self._sequence = max(self._sequence, sequence)
-        return Stored(incarnation=incarnation, sequence=sequence)
+        return Stored(stream_epoch=stream_epoch, sequence=sequence)
 
     async def _store_chunk(self, link: Link, chunk: Sequence[Outgoing]) -> int:
         """Store what fits one batch; the place of its last message."""
@@ -253,7 +253,7 @@ class NatsBroker:
                 expected=answers_expected,
                 seconds=self._publish_timeout_seconds,
             )
-        except NobodyAnswers:
+        except ServiceUnreachable:
             raise _NotStored(f"no stream stores {chunk[0].subject}") from None
         return max(_sequence(answer) for answer in answers)
 

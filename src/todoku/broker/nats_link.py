@@ -44,11 +44,11 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class NobodyAnswers(BrokerUnavailable):
+class ServiceUnreachable(BrokerUnavailable):
     """Nothing listens on the subject: no stream stores it, or JetStream is not there."""
 
 
-class _Flight:
+class _PendingReply:
     """Replies that are on their way."""
 
     def __init__(self, expected: int) -> None:
@@ -58,7 +58,7 @@ class _Flight:
 
     def land(self, message: Message) -> None:
         if message.headers.status == NO_RESPONDERS:
-            self.fail(NobodyAnswers("nobody answers there"))
+            self.fail(ServiceUnreachable("nobody answers there"))
             return
         self._replies.append(message.body)
         if len(self._replies) == self._expected and not self.landed.done():
@@ -79,7 +79,7 @@ class Link:
         self._client = Client()
         self._trouble = trouble
         self._inbox = ""
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, _PendingReply] = {}
         self._flights_begun = 0
         self._stirred = asyncio.Event()
         self._forbidden = ("", 0.0)
@@ -162,7 +162,7 @@ class Link:
         """Call `send` with a new reply subject, and wait for `expected` replies to it."""
         self._flights_begun += 1
         reply = f"{self._inbox}.{self._flights_begun}"
-        flight = self._flights[reply] = _Flight(expected)
+        flight = self._flights[reply] = _PendingReply(expected)
         begun = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(seconds):

@@ -190,7 +190,7 @@ class NatsReader:
                 attempt=attempt,
                 sequence=sequence,
                 token=(self._incarnation, message.reply),
-                incarnation=self._incarnation,
+                stream_epoch=self._incarnation,
                 headers=message.headers,
             )
         )
@@ -221,8 +221,8 @@ class NatsReader:
         # What is of another life of the stream comes again, if that life goes on.
         replies = [
             reply
-            for incarnation, reply in (delivery.token for delivery in deliveries)
-            if incarnation == self._incarnation
+            for stream_epoch, reply in (delivery.token for delivery in deliveries)
+            if stream_epoch == self._incarnation
         ]
         if self._link is None or not replies:
             return

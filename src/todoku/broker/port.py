@@ -43,7 +43,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     attempt: int
     sequence: int
     token: Any
-    incarnation: str = ""
+    stream_epoch: str = ""
     headers: Mapping[str, str] | None = None
 
 
@@ -54,7 +54,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     `sequence` is the place of the last message of the batch within that life.
     """
 
-    incarnation: str
+    stream_epoch: str
     sequence: int
 
 
@@ -66,7 +66,7 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
     reader without a durable consumer is absent.
     """
 
-    incarnation: str
+    stream_epoch: str
     first_sequence: int
     last_sequence: int
     consumed: Mapping[str, int]

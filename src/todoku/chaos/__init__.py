@@ -7,13 +7,13 @@ and remembers which were accepted, `judge` waits until all has settled and says 
 
 from todoku.chaos.load import Load, prepare_products
 from todoku.chaos.run import Chaos, Plan, wreak
-from todoku.chaos.stack import PROGRAMS, Heard, ProgramName, Stack, fresh_settings
+from todoku.chaos.stack import PROGRAMS, CapturedOutput, ProgramName, Stack, fresh_settings
 from todoku.chaos.verdict import Verdict, judge
 
 __all__ = [
     "PROGRAMS",
+    "CapturedOutput",
     "Chaos",
-    "Heard",
     "Load",
     "Plan",
     "ProgramName",

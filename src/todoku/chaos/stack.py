@@ -40,7 +40,7 @@ class Stack:
         self.log = log
         self._tether = tether
         self._process: subprocess.Popen[str] | None = None
-        self._heard = Heard([])
+        self._heard = CapturedOutput([])
 
     def __enter__(self) -> "Stack":
         return self
@@ -49,7 +49,7 @@ class Stack:
         self.kill_up()
 
     @property
-    def heard(self) -> "Heard":
+    def heard(self) -> "CapturedOutput":
         """What `up` has said since it was last started."""
         return self._heard
 
@@ -79,7 +79,7 @@ class Stack:
                 start_new_session=True,
             )
         assert self._process.stdout is not None
-        self._heard = Heard(self._process.stdout)
+        self._heard = CapturedOutput(self._process.stdout)
 
     def stop(self) -> int:
         """Ctrl-C; the exit code of `up`."""
@@ -182,7 +182,7 @@ class Stack:
         return found
 
 
-class Heard:
+class CapturedOutput:
     """The lines of a stream as they come, kept for whoever waits for one."""
 
     def __init__(self, stream: Iterable[str]) -> None:

@@ -296,9 +296,9 @@ def _find(
             failures.append(failure)
     if len(found) > 1:
         # An event that several services react to may be parked at each of them.
-        keepers = " and ".join(keeper.service for keeper, _ in found)
+        runners = " and ".join(keeper.service for keeper, _ in found)
         raise CommandFailed(
-            f"{printable(letter_id)} is at {keepers}: say which with --service.",
+            f"{printable(letter_id)} is at {runners}: say which with --service.",
             exit_code=ExitCode.USAGE,
         )
     if not found:

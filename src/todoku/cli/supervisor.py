@@ -25,7 +25,7 @@ class Checkup(msgspec.Struct, frozen=True):
     been well for a moment of its life, `remedy` is called before that, and says what it did.
     """
 
-    ailment: Callable[[], Awaitable[str | None]]
+    diagnosis: Callable[[], Awaitable[str | None]]
     remedy: Callable[[], str]
     every_seconds: float = 5.0
     in_a_row: int = 3
@@ -90,7 +90,7 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._stages = [
             [
-                Keeper(
+                ProcessRunner(
                     program,
                     grace_seconds=grace_seconds,
                     hurry=self._hurry,
@@ -104,24 +104,24 @@ class Supervisor:
         ]
 
     @property
-    def keepers(self) -> list["Keeper"]:
+    def runners(self) -> list["ProcessRunner"]:
         """One for each program."""
         return [keeper for stage in self._stages for keeper in stage]
 
     @property
     def not_ready(self) -> list[str]:
         """The names of the programs that do not serve now."""
-        return [keeper.name for keeper in self.keepers if not keeper.ready.is_set()]
+        return [keeper.name for keeper in self.runners if not keeper.ready.is_set()]
 
     async def all_ready(self) -> None:
         """Wait until each program has served at least once, at the same or at different times."""
-        for keeper in self.keepers:
+        for keeper in self.runners:
             await keeper.ready.wait()
 
     @property
     def final_code(self) -> int | None:
         """The exit code with which a program ended for good, if one did."""
-        codes = (keeper.final_code for keeper in self.keepers)
+        codes = (keeper.final_code for keeper in self.runners)
         return next((code for code in codes if code is not None), None)
 
     async def run(self, stop: asyncio.Event) -> bool:
@@ -130,19 +130,19 @@ class Supervisor:
         `stop` is set from here when one of them has ended for good.
         """
         async with asyncio.TaskGroup() as lives:
-            for keeper in self.keepers:
+            for keeper in self.runners:
                 lives.create_task(keeper.keep(give_up=stop.set))
             await stop.wait()
             for stage in reversed(self._stages):
                 await asyncio.gather(*(keeper.stop() for keeper in stage))
-        return not any(keeper.forced for keeper in self.keepers)
+        return not any(keeper.forced for keeper in self.runners)
 
     def hurry(self) -> None:
         """Cut the grace short: programs that are stopping, or will be, are killed at once."""
         self._hurry.set()
 
 
-class Keeper:
+class ProcessRunner:
     """Keeps one program running: starts it, waits for its end, waits a little, starts it again."""
 
     def __init__(
@@ -282,14 +282,14 @@ class Keeper:
         if checkup is None:
             return
         await self.ready.wait()
-        ailment, ailing, checks = None, 0, 0
+        diagnosis, ailing, checks = None, 0, 0
         while ailing < checkup.in_a_row:
             await asyncio.sleep(checkup.every_seconds)
-            ailment = await checkup.ailment()
-            ailing = ailing + 1 if ailment else 0
+            diagnosis = await checkup.diagnosis()
+            ailing = ailing + 1 if diagnosis else 0
             checks += 1
         self._needs_remedy = ailing == checks
-        self._say(f"{self.name} runs but does not work: {ailment}; killing it")
+        self._say(f"{self.name} runs but does not work: {diagnosis}; killing it")
         # Not SIGTERM: what is stopped or stuck does not hear it.
         _signal_group(process, signal.SIGKILL)
 

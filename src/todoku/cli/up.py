@@ -11,13 +11,13 @@ import msgspec
 
 from todoku.broker import embedded
 from todoku.cli.claims import Port, data_folder, require_free
+from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.readiness import is_ready
 from todoku.cli.signals import on_stop_signals
 from todoku.cli.supervisor import Checkup, Program, Supervisor
-from todoku.cli.voice import Voice
 from todoku.settings import (
     SERVICES,
     SETTINGS,
@@ -91,23 +91,23 @@ def _ports(settings: Settings) -> Iterator[Port]:
 async def _keep_up(
     settings: Settings, server: embedded.ServerProgram | None, started: float
 ) -> int:
-    voice = Voice(settings, out=sys.stdout, err=sys.stderr)
+    console = Console(settings, out=sys.stdout, err=sys.stderr)
     supervisor = Supervisor(
         # Stopped from the last stage to the first: the services before their broker.
-        [[_broker(settings, server)] if server else [], _services(settings, voice)],
+        [[_broker(settings, server)] if server else [], _services(settings, console)],
         grace_seconds=settings.shutdown_grace_seconds,
-        say=voice.say,
-        show=voice.show,
+        say=console.say,
+        show=console.show,
     )
     stop = asyncio.Event()
     on_stop_signals(stop, again=supervisor.hurry)
-    voice.say(f"starting; data in {settings.data_dir}")
+    console.say(f"starting; data in {settings.data_dir}")
     async with asyncio.TaskGroup() as tasks:
-        greeting = tasks.create_task(_greet(settings, server, supervisor, voice, started))
-        farewell = tasks.create_task(_take_leave(stop, greeting, voice))
+        greeting = tasks.create_task(_greet(settings, server, supervisor, console, started))
+        farewell = tasks.create_task(_take_leave(stop, greeting, console))
         clean = await supervisor.run(stop)
         await farewell
-    voice.say("stopped")
+    console.say("stopped")
     if supervisor.final_code is not None:
         return supervisor.final_code
     return ExitCode.OK if clean else ExitCode.FAILED
@@ -121,14 +121,14 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
         is_ready=functools.partial(embedded.is_ready, settings.nats_port),
         prepare=functools.partial(embedded.write_config, settings),
         checkup=Checkup(
-            ailment=functools.partial(embedded.ailment, settings),
+            diagnosis=functools.partial(embedded.diagnosis, settings),
             remedy=functools.partial(embedded.put_files_aside, settings),
         ),
     )
 
 
-def _services(settings: Settings, voice: Voice) -> list[Program]:
-    environment = _environment(settings, voice)
+def _services(settings: Settings, console: Console) -> list[Program]:
+    environment = _environment(settings, console)
     return [_service(name, settings, environment) for name in SERVICES]
 
 
@@ -143,10 +143,10 @@ def _service(name: ServiceName, settings: Settings, environment: Mapping[str, st
     )
 
 
-def _environment(settings: Settings, voice: Voice) -> dict[str, str]:
+def _environment(settings: Settings, console: Console) -> dict[str, str]:
     """What the services are told: exactly the settings of `up`, also when they start again later."""
-    told = msgspec.structs.replace(settings, log_format=voice.log_format)
-    colour = {"FORCE_COLOR": "1"} if voice.coloured else {"NO_COLOR": "1"}
+    told = msgspec.structs.replace(settings, log_format=console.log_format)
+    colour = {"FORCE_COLOR": "1"} if console.coloured else {"NO_COLOR": "1"}
     return {**os.environ, **to_environment(told), **colour}
 
 
@@ -154,21 +154,23 @@ async def _greet(
     settings: Settings,
     server: embedded.ServerProgram | None,
     supervisor: Supervisor,
-    voice: Voice,
+    console: Console,
     started: float,
 ) -> None:
     """Say where everything is once it is ready; until then, now and again, what is awaited."""
     ready = asyncio.create_task(supervisor.all_ready())
     while not (await asyncio.wait([ready], timeout=PATIENCE_SECONDS))[0]:
-        voice.say(f"waiting for {', '.join(supervisor.not_ready)}")
-    voice.say(f"todoku is ready in {time.monotonic() - started:.1f} s; Ctrl-C stops it\n")
-    voice.say(_directory(settings, server))
+        console.say(f"waiting for {', '.join(supervisor.not_ready)}")
+    console.say(f"todoku is ready in {time.monotonic() - started:.1f} s; Ctrl-C stops it\n")
+    console.say(_directory(settings, server))
 
 
-async def _take_leave(stop: asyncio.Event, greeting: "asyncio.Task[None]", voice: Voice) -> None:
+async def _take_leave(
+    stop: asyncio.Event, greeting: "asyncio.Task[None]", console: Console
+) -> None:
     await stop.wait()
     greeting.cancel()
-    voice.say("stopping; Ctrl-C again stops at once")
+    console.say("stopping; Ctrl-C again stops at once")
 
 
 def _directory(settings: Settings, server: embedded.ServerProgram | None) -> str:

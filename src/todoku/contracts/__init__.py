@@ -28,8 +28,8 @@ from todoku.contracts.shipping import (
 )
 from todoku.contracts.wire import (
     EVENTS,
+    UndecodableEvent,
     UnknownEventType,
-    UnreadableEvent,
     decode,
     encode,
     read_envelope,
@@ -58,8 +58,8 @@ __all__ = [
     "ShippingMessageParkedEvent",
     "StockReservationFailedEvent",
     "StockReservedEvent",
+    "UndecodableEvent",
     "UnknownEventType",
-    "UnreadableEvent",
     "decode",
     "encode",
     "fact_id",

@@ -82,7 +82,7 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
                 order_id=ORDER_ID,
                 letter_id=LETTER_ID,
                 message_type="OrderCreatedEvent",
-                error="UnreadableEvent",
+                error="UndecodableEvent",
                 parked_at=SAID_AT,
             )
             for event in (

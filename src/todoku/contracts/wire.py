@@ -47,11 +47,11 @@ _decode_data = {name: msgspec.json.Decoder(event).decode for name, event in EVEN
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class UnreadableEvent(Exception):
+class UndecodableEvent(Exception):
     """These bytes are not an event of ours: not JSON, not CloudEvents 1.0, or its data lacks a field."""
 
 
-class UnknownEventType(UnreadableEvent):
+class UnknownEventType(UndecodableEvent):
     """The envelope is in order, but this version does not know the type: a newer one may."""
 
 
@@ -83,35 +83,35 @@ def encode(envelope: Envelope) -> bytes:
 
 
 def read_envelope(body: bytes) -> Envelope:
-    """The envelope of a message, whatever is in it. Raises `UnreadableEvent`."""
+    """The envelope of a message, whatever is in it. Raises `UndecodableEvent`."""
     try:
         envelope = _decode_envelope(body)
     except _NOT_JSON as error:
-        raise UnreadableEvent(f"not a CloudEvents 1.0 JSON message: {error}") from error
+        raise UndecodableEvent(f"not a CloudEvents 1.0 JSON message: {error}") from error
     for name in (envelope.id, envelope.source, envelope.type, envelope.subject):
         # Names become keys and parts of subjects; PostgreSQL cannot even store the character NUL.
         if not name or not name.isprintable():
-            raise UnreadableEvent(f"an attribute is empty or has control characters: {name!r}")
+            raise UndecodableEvent(f"an attribute is empty or has control characters: {name!r}")
     return envelope
 
 
 def decode(body: bytes) -> tuple[Envelope, Event]:
     """Read what `encode` wrote, here or in another version.
 
-    Unknown fields are ignored, since events only grow. Raises `UnreadableEvent`, or of it
+    Unknown fields are ignored, since events only grow. Raises `UndecodableEvent`, or of it
     `UnknownEventType`.
     """
     envelope = read_envelope(body)
     if envelope.specversion != "1.0":
-        raise UnreadableEvent(f"CloudEvents {envelope.specversion!r} instead of '1.0'")
+        raise UndecodableEvent(f"CloudEvents {envelope.specversion!r} instead of '1.0'")
     if envelope.type not in _decode_data:
         raise UnknownEventType(f"this version does not know events of type {envelope.type!r}")
     try:
         event = _decode_data[envelope.type](envelope.data)
     except _NOT_JSON as error:
-        raise UnreadableEvent(f"the data of this {envelope.type} is off: {error}") from error
+        raise UndecodableEvent(f"the data of this {envelope.type} is off: {error}") from error
     if event.order_id != envelope.subject:
-        raise UnreadableEvent(
+        raise UndecodableEvent(
             f"the envelope is about {envelope.subject!r}, its data about {event.order_id!r}"
         )
     return envelope, event

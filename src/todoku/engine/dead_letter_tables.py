@@ -34,14 +34,14 @@ from todoku.database import (
     table,
     upsert,
 )
-from todoku.engine.dead_letters import Attempt, DeadLetter, LetterState, shape
+from todoku.engine.dead_letters import Attempt, DeadLetter, DeadLetterState, shape
 
 
 class LetterSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A letter as it stands in a list, without what it says."""
 
     id: str
-    state: LetterState
+    state: DeadLetterState
     order_id: str | None
     event_type: str | None
     error: str | None
@@ -146,7 +146,7 @@ class DeadLetters:
         )
         self._parked_about = Query(
             self._summaries().where(
-                among(columns.order_id, "ids"), columns.state == LetterState.PARKED.value
+                among(columns.order_id, "ids"), columns.state == DeadLetterState.PARKED.value
             )
         )
         self._schedule = (
@@ -189,7 +189,7 @@ class DeadLetters:
         """Have what is parked, all or one group, retried one after the other, the oldest first, at
         so many a second from now on; how many that is."""
         columns = self.table.c
-        parked = select(columns.id).where(columns.state == LetterState.PARKED.value)
+        parked = select(columns.id).where(columns.state == DeadLetterState.PARKED.value)
         if group is not None:
             parked = parked.where(columns.error_group == group)
         ids = connection.scalars(parked.order_by(columns.parked_at, columns.id)).all()
@@ -253,7 +253,7 @@ class DeadLetters:
         self,
         connection: Connection,
         *,
-        state: LetterState | None,
+        state: DeadLetterState | None,
         order_id: str | None,
         group: str | None,
         before: tuple[datetime, str] | None,
@@ -287,7 +287,7 @@ class DeadLetters:
                 func.min(columns.parked_at),
                 func.max(columns.parked_at),
             )
-            .where(columns.state == LetterState.PARKED.value)
+            .where(columns.state == DeadLetterState.PARKED.value)
             .group_by(columns.error_group)
             .order_by(count.desc(), columns.error_group)
         )
@@ -302,12 +302,12 @@ class DeadLetters:
 
 
 def _letter(row: Row[Any]) -> DeadLetter:
-    return DeadLetter(**{**row._mapping, "state": LetterState(row.state)})
+    return DeadLetter(**{**row._mapping, "state": DeadLetterState(row.state)})
 
 
 def _summary(row: Sequence[Any]) -> LetterSummary:
     values = dict(zip(LetterSummary.__struct_fields__, row, strict=True))
-    return LetterSummary(**{**values, "state": LetterState(values["state"])})
+    return LetterSummary(**{**values, "state": DeadLetterState(values["state"])})
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:

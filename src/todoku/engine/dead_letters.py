@@ -20,27 +20,27 @@ from todoku.broker.port import Delivery
 from todoku.contracts import Envelope, Event, decode, encode
 
 
-class LetterError(Exception):
+class DeadLetterError(Exception):
     """A dead letter cannot be dealt with as was asked."""
 
 
-class UnknownLetter(LetterError):
+class UnknownDeadLetter(DeadLetterError):
     """There is no dead letter with this id."""
 
 
-class LetterClosed(LetterError):
+class DeadLetterResolved(DeadLetterError):
     """Somebody has dealt with this letter already."""
 
 
-class LetterStaysParked(LetterError):
+class RedeliveryFailed(DeadLetterError):
     """The retry failed; the attempt is recorded."""
 
 
-class InvalidEdit(LetterError):
+class InvalidEdit(DeadLetterError):
     """The correction is not an event that may take the letter's place."""
 
 
-class LetterState(StrEnum):
+class DeadLetterState(StrEnum):
     """What has become of a letter."""
 
     PARKED = "PARKED"
@@ -70,7 +70,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     traceback: str | None
     error_group: str | None
-    state: LetterState = LetterState.PARKED
+    state: DeadLetterState = DeadLetterState.PARKED
     retry_at: datetime | None = None
     retry_by: str | None = None
     closed_at: datetime | None = None
@@ -100,14 +100,14 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     asked_by: str | None = None
 
 
-class RetryLetter(msgspec.Struct, frozen=True, kw_only=True):
+class RetryDeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """Decide on a parked message again, now."""
 
     letter_id: str
     by: str | None = None
 
 
-class EditLetter(msgspec.Struct, frozen=True, kw_only=True):
+class EditDeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """Decide on a corrected message in a parked one's place. `data` is the event as JSON."""
 
     letter_id: str
@@ -115,7 +115,7 @@ class EditLetter(msgspec.Struct, frozen=True, kw_only=True):
     by: str | None = None
 
 
-class DiscardLetter(msgspec.Struct, frozen=True, kw_only=True):
+class DiscardDeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """Do without a parked message."""
 
     letter_id: str
@@ -123,7 +123,7 @@ class DiscardLetter(msgspec.Struct, frozen=True, kw_only=True):
     by: str
 
 
-class RetryParked(msgspec.Struct, frozen=True, kw_only=True):
+class RetryDeadLetters(msgspec.Struct, frozen=True, kw_only=True):
     """Decide again on all that is parked, or on one group of it, at so many letters a second."""
 
     per_second: float
@@ -131,7 +131,7 @@ class RetryParked(msgspec.Struct, frozen=True, kw_only=True):
     by: str | None = None
 
 
-class Scheduled(msgspec.Struct, frozen=True):
+class RetrySchedule(msgspec.Struct, frozen=True):
     """How many letters will be retried, and when (UTC) the last of them."""
 
     count: int
@@ -171,7 +171,7 @@ def retried(letter: DeadLetter, now: datetime, by: str | None) -> DeadLetter:
     """It was dealt with after all."""
     return _closed(
         letter,
-        LetterState.RETRIED,
+        DeadLetterState.RETRIED,
         now,
         by,
         attempts=letter.attempts + 1,
@@ -195,13 +195,13 @@ def failed_again(letter: DeadLetter, error: str, traceback: str) -> DeadLetter:
 
 
 def edited(
-    letter: DeadLetter, command: EditLetter, service: str, now: datetime
+    letter: DeadLetter, command: EditDeadLetter, service: str, now: datetime
 ) -> tuple[DeadLetter, DeadLetter, Envelope, Event]:
     """The letter as it is laid to rest, and the one that takes its place, with what that says.
 
     The new message is about the same order and of the same type. Its id follows from the service
     and the letter, because two services may correct their copies of one event differently.
-    Raises `InvalidEdit` or `UnreadableEvent`.
+    Raises `InvalidEdit` or `UndecodableEvent`.
     """
     if letter.event_type is None or letter.order_id is None:
         raise InvalidEdit(
@@ -226,13 +226,13 @@ def edited(
         error_group=None,
         replaces=letter.id,
     )
-    closed = _closed(letter, LetterState.EDITED, now, command.by, replaced_by=successor.id)
+    closed = _closed(letter, DeadLetterState.EDITED, now, command.by, replaced_by=successor.id)
     return closed, successor, envelope, event
 
 
-def discarded(letter: DeadLetter, command: DiscardLetter, now: datetime) -> DeadLetter:
+def discarded(letter: DeadLetter, command: DiscardDeadLetter, now: datetime) -> DeadLetter:
     """It will not be dealt with, for a reason."""
-    return _closed(letter, LetterState.DISCARDED, now, command.by, reason=command.reason)
+    return _closed(letter, DeadLetterState.DISCARDED, now, command.by, reason=command.reason)
 
 
 def describe(error: BaseException) -> str:
@@ -260,7 +260,7 @@ _PARTICULARS = re.compile(
 
 
 def _closed(
-    letter: DeadLetter, state: LetterState, now: datetime, by: str | None, **changes: Any
+    letter: DeadLetter, state: DeadLetterState, now: datetime, by: str | None, **changes: Any
 ) -> DeadLetter:
     return msgspec.structs.replace(
         letter,
@@ -273,7 +273,9 @@ def _closed(
     )
 
 
-def _corrected(letter: DeadLetter, command: EditLetter, service: str, now: datetime) -> Envelope:
+def _corrected(
+    letter: DeadLetter, command: EditDeadLetter, service: str, now: datetime
+) -> Envelope:
     assert letter.event_type is not None
     assert letter.order_id is not None
     return Envelope(

@@ -6,9 +6,9 @@ from typing import Any
 
 import structlog
 
-from todoku.engine.failpoints import Failpoint, pass_by
+from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox
-from todoku.engine.messages import Asked
+from todoku.engine.messages import PendingCommand
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ class Effects:
         mailbox: Mailbox,
         *,
         seconds_max: float,
-        failpoint: Failpoint = pass_by,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._have = have
         self._mailbox = mailbox
@@ -68,7 +68,7 @@ class Effects:
             log.warning("a call outside failed, it will be made again", error=repr(error))
         else:
             self._failpoint("after-effect")
-            self._mailbox.answer_effect(Asked(command, _log_failure))
+            self._mailbox.answer_effect(PendingCommand(command, _log_failure))
 
 
 def _log_failure(result: Any) -> None:

@@ -31,7 +31,7 @@ def from_environment(service: str) -> Failpoint:
     """The failpoint that `TODOKU_FAILPOINT` asks for in this service, or one that does nothing."""
     wanted, _, victim = os.environ.get("TODOKU_FAILPOINT", "").partition("@")
     if not wanted or victim not in ("", service):
-        return pass_by
+        return no_failpoint
     name, _, count = wanted.partition(":")
     if name not in POINTS:
         raise ValueError(f"TODOKU_FAILPOINT names {name!r}; there are {', '.join(POINTS)}")
@@ -47,5 +47,5 @@ def from_environment(service: str) -> Failpoint:
     return die
 
 
-def pass_by(point: str) -> None:
+def no_failpoint(point: str) -> None:
     """Do nothing at any point."""

@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from todoku.engine.messages import Asked, Heard, Message, Receipt, Unreadable
+from todoku.engine.messages import (
+    IncomingEvent,
+    Message,
+    PendingCommand,
+    Receipt,
+    UndecodableMessage,
+)
 
-RECEIPTS_WAIT_SECONDS = 0.05
+RECEIPTS_LINGER_SECONDS = 0.05
 """How long receipts wait for something to share a commit with. Nobody waits for them."""
 
-CROWD = 30
+LARGE_BATCH_MESSAGES = 30
 """A batch of so many messages is a large one."""
 
-GATHER_SECONDS = 0.005
+LINGER_SECONDS = 0.005
 """How long more is let gather after a large batch: what a batch costs however small it is (a commit, a
 batch to the broker) is shared by more then, and everybody is served sooner."""
 
@@ -39,12 +45,12 @@ class Mailbox:
         self._receipts: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
-        self._crowded = False
+        self._last_batch_large = False
 
     def __len__(self) -> int:
         return len(self._commands) + len(self._messages) + len(self._receipts)
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, asked: PendingCommand) -> None:
         """Put a command in, or raise `MailboxFull`."""
         if len(self._commands) >= self._commands_max:
             raise MailboxFull(
@@ -53,12 +59,12 @@ class Mailbox:
         self._commands.append(asked)
         self._arrived.set()
 
-    def answer_effect(self, asked: Asked) -> None:
+    def answer_effect(self, asked: PendingCommand) -> None:
         """Put in what came back from an effect: bounded by the effects under way, never refused."""
         self._commands.append(asked)
         self._arrived.set()
 
-    def deliver(self, messages: Sequence[Heard | Unreadable]) -> None:
+    def deliver(self, messages: Sequence[IncomingEvent | UndecodableMessage]) -> None:
         """Put messages from the stream in."""
         self._messages.extend(messages)
         self._arrived.set()
@@ -77,8 +83,8 @@ class Mailbox:
     async def arrival(self, until: datetime | None, now: datetime) -> None:
         """Wait until something is here that is worth a batch, or until `until`."""
         await self._something(until, now)
-        if self._crowded:
-            await asyncio.sleep(GATHER_SECONDS)
+        if self._last_batch_large:
+            await asyncio.sleep(LINGER_SECONDS)
 
     async def _something(self, until: datetime | None, now: datetime) -> None:
         if self._commands or self._messages:
@@ -91,7 +97,7 @@ class Mailbox:
                     self._arrived.clear()
                     await self._arrived.wait()
                 if len(self) == len(self._receipts) > 0:
-                    await self._company()
+                    await self._wait_to_share_commit()
 
     async def emptied(self) -> None:
         """Wait until nothing waits here and the writer comes for more."""
@@ -115,14 +121,14 @@ class Mailbox:
             more = min(spare, len(lane) - shares[i])
             shares[i] += more
             spare -= more
-        self._crowded = sum(shares) >= CROWD
+        self._last_batch_large = sum(shares) >= LARGE_BATCH_MESSAGES
         return [
             lane.popleft() for lane, share in zip(lanes, shares, strict=True) for _ in range(share)
         ]
 
-    async def _company(self) -> None:
+    async def _wait_to_share_commit(self) -> None:
         """Wait for something that receipts can share a commit with, but not for long."""
         self._arrived.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(RECEIPTS_WAIT_SECONDS):
+            async with asyncio.timeout(RECEIPTS_LINGER_SECONDS):
                 await self._arrived.wait()

@@ -6,19 +6,19 @@ from typing import Any
 import msgspec
 
 from todoku.broker.port import Delivery
-from todoku.contracts import Envelope, Event, UnreadableEvent, read_envelope
+from todoku.contracts import Envelope, Event, UndecodableEvent, read_envelope
 
 
-class Heard(msgspec.Struct, frozen=True, gc=False):
+class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
     """An event from another service; or one that is `recalled`, because our database has lost it."""
 
     delivery: Delivery
     envelope: Envelope
     event: Event
-    recalled: bool = False
+    replayed: bool = False
 
 
-class Unreadable(msgspec.Struct, frozen=True, gc=False):
+class UndecodableMessage(msgspec.Struct, frozen=True, gc=False):
     """A message from the stream that cannot be read as an event.
 
     `again` says whether that may change: a newer version of this service may know the type.
@@ -34,11 +34,11 @@ class Unreadable(msgspec.Struct, frozen=True, gc=False):
         """The envelope, if at least that is in order."""
         try:
             return read_envelope(self.delivery.body)
-        except UnreadableEvent:
+        except UndecodableEvent:
             return None
 
 
-class Asked(msgspec.Struct, frozen=True):
+class PendingCommand(msgspec.Struct, frozen=True):
     """A command from somebody who waits.
 
     `answer` is called on the event loop's thread after the commit, with the state that the command
@@ -60,7 +60,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     ids: tuple[str, ...]
 
 
-class SayAgain(msgspec.Struct, frozen=True):
+class RepublishOrder(msgspec.Struct, frozen=True):
     """A command to any service: say again what it has decided about an order. The answer is a tuple
     of the events that it said."""
 
@@ -73,5 +73,5 @@ class Due(msgspec.Struct, frozen=True, gc=False):
     key: str
 
 
-Message = Heard | Unreadable | Asked | Receipt
+Message = IncomingEvent | UndecodableMessage | PendingCommand | Receipt
 """What arrives from outside; `Due` is found by the writer itself."""

@@ -24,12 +24,12 @@ class EngineMetrics(Collector):
             "Messages from the stream, by what became of them.",
             labels=["outcome"],
         )
-        for outcome, value in (
+        for actions, value in (
             ("settled", counts.settled),
-            ("put_back", counts.put_back),
+            ("put_back", counts.nacked),
             ("parked", counts.parked),
         ):
-            messages.add_metric([outcome], value)
+            messages.add_metric([actions], value)
         yield messages
         yield CounterMetricFamily(
             "todoku_commands", "Commands carried out or refused.", value=counts.commands

@@ -10,17 +10,17 @@ import structlog
 
 from todoku.broker.port import Broker, BrokerError
 from todoku.database import Database, DatabaseUnavailable
+from todoku.engine.batch_context import PostCommitActions, RetryPolicy
 from todoku.engine.clock import Clock
+from todoku.engine.consumer import Consumer
 from todoku.engine.effects import Effects
-from todoku.engine.failpoints import Failpoint, pass_by
+from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox, MailboxFull
-from todoku.engine.messages import Asked, Heard, Receipt, Unreadable
-from todoku.engine.reading import Reading
+from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt, UndecodableMessage
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
 from todoku.engine.tables import EngineTables
-from todoku.engine.work import Outcome, Patience
 from todoku.engine.writer import Writer
 from todoku.settings import Settings
 
@@ -35,7 +35,7 @@ class ProcessFailed(Exception):
     it was carried out."""
 
 
-class Tuning(msgspec.Struct, frozen=True, kw_only=True):
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How much the engine takes at a time, and how often it looks around."""
 
     batch_max: int = DEFAULTS.batch_messages_max
@@ -50,7 +50,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     effect_timeout_seconds: float = 10.0
     inbox_retention_seconds: float = DEFAULTS.inbox_retention_seconds
     prune_count: int = 1_000
-    patience: Patience = Patience()
+    retry_policy: RetryPolicy = RetryPolicy()
 
 
 class Counts(msgspec.Struct):
@@ -59,7 +59,7 @@ class Counts(msgspec.Struct):
     batches: int = 0
     commands: int = 0
     settled: int = 0
-    put_back: int = 0
+    nacked: int = 0
     parked: int = 0
 
 
@@ -94,18 +94,18 @@ class Process:
         clock: Clock,
         run_write: Run,
         run_read: Run,
-        tuning: Tuning | None = None,
-        failpoint: Failpoint = pass_by,
+        config: EngineConfig | None = None,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self.service = service
-        self.tuning = tuning or Tuning()
+        self.config = config or EngineConfig()
         self.clock = clock
         self._broker = broker
         self._database = database
         self._run_write = run_write
         self._failpoint = failpoint
         self.mailbox = Mailbox(
-            commands_max=self.tuning.commands_max, receipts_max=self.tuning.receipts_max
+            commands_max=self.config.commands_max, receipts_max=self.config.receipts_max
         )
         self.writer = Writer(
             service,
@@ -113,7 +113,7 @@ class Process:
             tables,
             topology,
             owner=owner,
-            patience=self.tuning.patience,
+            retry_policy=self.config.retry_policy,
             failpoint=failpoint,
         )
         self.relay = Relay(
@@ -123,23 +123,23 @@ class Process:
             owner=owner,
             readers=topology.readers_of(service.name),
             run=run_read,
-            window_max=self.tuning.window_max,
-            batch_max=self.tuning.batch_max,
+            window_max=self.config.window_max,
+            batch_max=self.config.batch_max,
             failpoint=failpoint,
         )
         self.recovery = Recovery(service, broker, database, tables.positions, run=run_read)
-        self.reading = Reading(
+        self.consumer = Consumer(
             service,
             broker,
             self.recovery,
             self.mailbox,
-            credit=self.tuning.credit,
+            credit=self.config.credit,
             failpoint=failpoint,
         )
         self.effects = Effects(
             service.effects,
             self.mailbox,
-            seconds_max=self.tuning.effect_timeout_seconds,
+            seconds_max=self.config.effect_timeout_seconds,
             failpoint=failpoint,
         )
         self._owner = owner
@@ -148,7 +148,7 @@ class Process:
         self._loops: list[asyncio.Task[None]] = []
         self._unanswered: dict[asyncio.Future[Any], None] = {}  # In the order in which they asked.
         self.counts = Counts()
-        self.database_well = False
+        self.database_available = False
         self._stopping = False
 
     @property
@@ -160,12 +160,12 @@ class Process:
         """Take over what earlier processes owe, connect, and begin. Needs the database, not the broker."""
         await self._adopt()
         self._next_due_at = self.clock.now()
-        self.database_well = True
+        self.database_available = True
         await self._broker.start()
         await self._broker.listen(
             f"receipts.{self.service.name}", self._receipted, group=self.service.name
         )
-        self._loops.append(asyncio.create_task(self.reading.begin(), name="begin"))
+        self._loops.append(asyncio.create_task(self.consumer.begin(), name="begin"))
         for name, step in (
             ("write", self.write_step),
             ("relay", self.relay.step),
@@ -191,7 +191,7 @@ class Process:
     async def stop(self) -> None:
         """Finish what is under way, and let go of the broker."""
         self._stopping = True
-        await self.reading.stop()
+        await self.consumer.stop()
         await self.effects.finished()
         await self._drain()
         await asyncio.gather(*self._cancel(), return_exceptions=True)
@@ -228,11 +228,13 @@ class Process:
 
         if self._stopping:
             raise MailboxFull("This process is about to end: try again later.")
-        if self.relay.unsent >= self.tuning.backlog_max:
+        if self.relay.unsent >= self.config.backlog_max:
             raise MailboxFull(
                 f"{self.relay.unsent} events wait for the broker already: try again later."
             )
-        self.mailbox.ask(Asked(command, answer, actor, traceparent, self._command_id(command)))
+        self.mailbox.ask(
+            PendingCommand(command, answer, actor, traceparent, self._command_id(command))
+        )
         self._unanswered[answered] = None
         try:
             return await answered
@@ -245,25 +247,27 @@ class Process:
         self._commands_numbered += 1
         return f"{self._owner}:{self._commands_numbered}"
 
-    def send_again(self) -> None:
+    def resend_all(self) -> None:
         """Send everything that this process still owes once more, because a person asks for it."""
         log.warning("asked to send again what is still owed")
-        self.relay.start_over()
+        self.relay.resend_all()
 
     async def write_step(self) -> None:
         """Wait for something to decide on, commit a batch of it, and do what follows."""
-        room = self._room()
-        await self.mailbox.arrival(self._next_due_at if room else None, self.clock.now())
-        batch = self.mailbox.take(self.tuning.batch_max)
-        outcome = await self._commit(batch)
-        self._next_due_at = outcome.next_due_at
-        self._carry_out(outcome)
-        self.reading.refill(sum(isinstance(message, (Heard, Unreadable)) for message in batch))
+        effect_slots = self._effect_slots()
+        await self.mailbox.arrival(self._next_due_at if effect_slots else None, self.clock.now())
+        batch = self.mailbox.take(self.config.batch_max)
+        actions = await self._commit(batch)
+        self._next_due_at = actions.next_due_at
+        self._run_post_commit(actions)
+        self.consumer.refill(
+            sum(isinstance(message, (IncomingEvent, UndecodableMessage)) for message in batch)
+        )
 
     async def look_step(self) -> None:
         """After a while, look for evidence that something must be sent again."""
-        await asyncio.sleep(self.tuning.look_seconds)
-        if not self.database_well:
+        await asyncio.sleep(self.config.look_seconds)
+        if not self.database_available:
             return  # Receipts cannot be noted: that one is missing is no evidence.
         try:
             await self.relay.look()
@@ -272,7 +276,7 @@ class Process:
 
     async def housekeeping_step(self) -> None:
         """After a while, forget what the inbox no longer needs, and take over from the dead."""
-        await asyncio.sleep(self.tuning.lease_seconds / 3)
+        await asyncio.sleep(self.config.lease_seconds / 3)
         try:
             if not self._database.exclusive:
                 await self._adopt()
@@ -280,51 +284,53 @@ class Process:
         except DatabaseUnavailable as error:
             log.warning("housekeeping has to wait", error=str(error))
 
-    def _room(self) -> int:
+    def _effect_slots(self) -> int:
         """How many more effects may be under way; none before the database is known to be whole."""
-        if self._stopping or not self.reading.caught_up:
+        if self._stopping or not self.consumer.caught_up:
             return 0
-        return self.tuning.effects_max - len(self.effects)
+        return self.config.effects_max - len(self.effects)
 
-    async def _commit(self, batch: Sequence[Any]) -> Outcome:
+    async def _commit(self, batch: Sequence[Any]) -> PostCommitActions:
         """Commit the batch, however long the database is away; nothing of it is lost meanwhile."""
         pause = 0.05
         while True:
             try:
-                outcome: Outcome = await self._run_write(
-                    self.writer.step, batch, self.clock.now(), self._room()
+                actions: PostCommitActions = await self._run_write(
+                    self.writer.step, batch, self.clock.now(), self._effect_slots()
                 )
             except DatabaseUnavailable as error:
-                if self.database_well:
+                if self.database_available:
                     log.error("the database does not take a batch", error=str(error))
-                self.database_well = False
+                self.database_available = False
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
-                self.database_well = True
-                return outcome
+                self.database_available = True
+                return actions
 
-    def _carry_out(self, outcome: Outcome) -> None:
-        self._count(outcome)
-        for asked, result in outcome.answers:
+    def _run_post_commit(self, actions: PostCommitActions) -> None:
+        self._count(actions)
+        for asked, result in actions.answers:
             asked.answer(result)
-        self.relay.offer(outcome.said)
-        self.relay.owe(self.writer.position)  # Also what was committed before an answer was lost.
-        self.reading.settle(outcome)
-        for publisher, ids in outcome.receipts.items():
+        self.relay.offer(actions.published)
+        self.relay.enqueue(
+            self.writer.position
+        )  # Also what was committed before an answer was lost.
+        self.consumer.settle(actions)
+        for publisher, ids in actions.receipts.items():
             self._failpoint("before-receipt")
             body = _encode_receipt(ReceiptMessage(self.service.name, tuple(ids)))
             self._broker.notify(f"receipts.{publisher}", body)
             self._failpoint("after-receipt")
-        for effect in outcome.effects:
+        for effect in actions.effects:
             self.effects.start(effect)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, actions: PostCommitActions) -> None:
         self.counts.batches += 1
-        self.counts.commands += len(outcome.answers)
-        self.counts.settled += len(outcome.acks)
-        self.counts.put_back += len(outcome.naks)
-        self.counts.parked += len(outcome.terms)
+        self.counts.commands += len(actions.answers)
+        self.counts.settled += len(actions.acks)
+        self.counts.nacked += len(actions.naks)
+        self.counts.parked += len(actions.terms)
 
     def _receipted(self, body: bytes) -> None:
         try:
@@ -343,12 +349,12 @@ class Process:
 
     async def _adopt(self) -> None:
         now = self.clock.now()
-        self.relay.owe(await self._run_write(self.writer.adopt, now, self.tuning.lease_seconds))
+        self.relay.enqueue(await self._run_write(self.writer.adopt, now, self.config.lease_seconds))
 
     async def _prune(self) -> None:
-        before = self.clock.now() - timedelta(seconds=self.tuning.inbox_retention_seconds)
+        before = self.clock.now() - timedelta(seconds=self.config.inbox_retention_seconds)
         # A bounded number at a time: pruning shares the writer with everything else.
-        pruned = count = self.tuning.prune_count
+        pruned = count = self.config.prune_count
         while pruned == count:
             pruned = await self._run_write(self.writer.forget, before, count)
 

@@ -51,8 +51,8 @@ class Recovery:
         one behind the last place noted that is acknowledged all the same, the commit was undone.
         """
         progress = await self._broker.progress([self._service.name])
-        reached = await self._run(self._reached, progress.incarnation)
-        subjects = [event.subject for event in self._service.reactions]
+        reached = await self._run(self._reached, progress.stream_epoch)
+        subjects = [event.subject for event in self._service.event_handlers]
         following = await self._broker.first_after(reached, subjects)
         consumed = progress.consumed.get(self._service.name, 0)
         return following is not None and following <= consumed
@@ -60,7 +60,7 @@ class Recovery:
     async def recall(self, deliver: Deliver) -> Subscription | None:
         """Hear again what this service said itself, and what ended it, in the stream's order. The
         reader is handed back to be waited for."""
-        subjects = [event.subject for event in self._service.recalls]
+        subjects = [event.subject for event in self._service.replay_handlers]
         if not subjects:
             return None
         await self._broker.forget(self.durable)
@@ -76,7 +76,7 @@ class Recovery:
         while True:
             try:
                 progress = await self._broker.progress([durable])
-                if progress.incarnation != stream.incarnation:
+                if progress.stream_epoch != stream.stream_epoch:
                     return
                 if progress.consumed.get(durable, 0) >= stream.last_sequence:
                     return
@@ -84,6 +84,6 @@ class Recovery:
                 log.debug("could not look how far the reader is", error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)
 
-    def _reached(self, incarnation: str) -> int:
+    def _reached(self, stream_epoch: str) -> int:
         with self._database.read() as connection:
-            return self._positions.reached(connection, incarnation)
+            return self._positions.reached(connection, stream_epoch)

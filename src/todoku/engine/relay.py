@@ -10,7 +10,7 @@ import structlog
 
 from todoku.broker.port import Broker, BrokerError, Outgoing, Progress
 from todoku.database import Database, DatabaseUnavailable
-from todoku.engine.failpoints import Failpoint, pass_by
+from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.tables import Outbox, OutboxRow
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ Run = Callable[..., Awaitable[Any]]
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
-class Sent(msgspec.Struct, frozen=True, gc=False):
+class PublishedBatch(msgspec.Struct, frozen=True, gc=False):
     """A batch that the broker has stored: the positions above `after` and up to `up_to`.
 
     `sequence` is the place of its last message in the stream's life `incarnation`.
@@ -29,7 +29,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
 
     after: int
     up_to: int
-    incarnation: str
+    stream_epoch: str
     sequence: int
 
 
@@ -53,7 +53,7 @@ class Relay:
         run: Run,
         window_max: int = 10_000,
         batch_max: int = 500,
-        failpoint: Failpoint = pass_by,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._broker = broker
         self._database = database
@@ -66,8 +66,8 @@ class Relay:
         self._waiting: deque[OutboxRow] = deque()
         self._taken = 0  # Every row up to this position is or was in memory.
         self._last = 0  # The last row that is owed at all.
-        self._sent: dict[str, deque[Sent]] = {reader: deque() for reader in readers}
-        self._suspects: dict[str, list[Sent]] = {reader: [] for reader in readers}
+        self._sent: dict[str, deque[PublishedBatch]] = {reader: deque() for reader in readers}
+        self._suspects: dict[str, list[PublishedBatch]] = {reader: [] for reader in readers}
         self._starts = 0
         self._wake = asyncio.Event()
         self._failures = 0
@@ -96,7 +96,7 @@ class Relay:
             self._taken = self._last
         self._wake.set()
 
-    def owe(self, position: int) -> None:
+    def enqueue(self, position: int) -> None:
         """Send what the outbox holds up to `position`, for instance what was taken over."""
         if position > self._last:
             self._last = position
@@ -124,9 +124,9 @@ class Relay:
         if not outstanding:
             return
         progress = await self._broker.progress(tuple(self._sent))
-        if any(sent.incarnation != progress.incarnation for sent in outstanding):
+        if any(sent.stream_epoch != progress.stream_epoch for sent in outstanding):
             log.warning("the stream is a new one: what is still owed is sent again")
-            self.start_over()
+            self.resend_all()
             return
         for reader in self._sent:
             await self._look_at(reader, progress)
@@ -134,13 +134,13 @@ class Relay:
     async def _look_at(self, reader: str, progress: Progress) -> None:
         # The receipt for what a reader has just passed may be on its way: one look later it is not.
         for after, up_to in _ranges(self._suspects[reader]):
-            await self._send_again(reader, after, up_to)
+            await self._resend(reader, after, up_to)
         self._suspects[reader].clear()
         sent = self._sent[reader]
         while sent and sent[0].sequence <= progress.consumed.get(reader, 0):
             self._suspects[reader].append(sent.popleft())
 
-    def start_over(self) -> None:
+    def resend_all(self) -> None:
         """Send everything that is still owed, as after a start of the process."""
         for reader in self._sent:
             self._sent[reader].clear()
@@ -150,7 +150,7 @@ class Relay:
         self._starts += 1
         self._wake.set()
 
-    async def _send_again(self, reader: str, after: int, up_to: int) -> None:
+    async def _resend(self, reader: str, after: int, up_to: int) -> None:
         while rows := await self._read(after, up_to, reader):
             log.warning("sent again: passed without a receipt", reader=reader, events=len(rows))
             self.events_repeated += len(rows)
@@ -189,7 +189,9 @@ class Relay:
         stored = await self._broker.publish([Outgoing(row.subject, row.body) for row in rows])
         self._failpoint("after-publish")
         self.events_sent += len(rows)
-        sent = Sent(rows[0].position - 1, rows[-1].position, stored.incarnation, stored.sequence)
+        sent = PublishedBatch(
+            rows[0].position - 1, rows[-1].position, stored.stream_epoch, stored.sequence
+        )
         for reader in readers:
             self._sent[reader].append(sent)
 
@@ -201,7 +203,7 @@ class Relay:
         await asyncio.sleep(seconds)
 
 
-def _ranges(batches: Sequence[Sent]) -> list[tuple[int, int]]:
+def _ranges(batches: Sequence[PublishedBatch]) -> list[tuple[int, int]]:
     """The positions that the batches cover, with neighbours joined."""
     ranges: list[tuple[int, int]] = []
     for sent in sorted(batches, key=lambda batch: batch.after):

@@ -12,14 +12,14 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, MetaData
 
 from todoku.contracts import Envelope, Event, ParkingEvent
-from todoku.engine.memory import Memory
+from todoku.engine.cache import StateCache
 from todoku.engine.messages import Due
 from todoku.engine.tables import EngineTables
 
 Decide = Callable[[Any, Any, datetime], tuple[Any, Sequence[Any]]]
 """A pure decision: `(state, message, now) → (state, events and effects)`."""
 
-Retell = Callable[[Any], Sequence[tuple[Event, datetime]]]
+Republish = Callable[[Any], Sequence[tuple[Event, datetime]]]
 """A pure look at a state: the facts about an order that were decided in it, and when (UTC) each was
 said. It leaves out what a reader that has lost everything could not hear again without harm."""
 
@@ -27,7 +27,7 @@ Subject = Any
 """What a decision is about: an event, a command or a `Due`."""
 
 
-class World(Protocol):
+class UnitOfWork(Protocol):
     """What a batch touches, loaded once. Decisions see a part of it and leave a part of it."""
 
     def view(self, subject: Subject) -> Any:
@@ -39,7 +39,7 @@ class World(Protocol):
     def record(self, envelope: Envelope) -> None:
         """Note, for the service's own history, an event that it said, or heard and decided on."""
 
-    def keep(self, memory: Memory) -> None:
+    def fill_cache(self, cache: StateCache) -> None:
         """Have remembered what this leaves in the database. To be called once that is committed."""
 
 
@@ -49,11 +49,13 @@ class Store(Protocol):
     metadata: MetaData
     tables: EngineTables
 
-    def load(self, connection: Connection, subjects: Sequence[Subject], memory: Memory) -> World:
+    def load(
+        self, connection: Connection, subjects: Sequence[Subject], cache: StateCache
+    ) -> UnitOfWork:
         """Everything that these subjects touch, as remembered, else from the tables; locked, where
         others may write too."""
 
-    def save(self, connection: Connection, world: Any, now: datetime) -> None:
+    def save(self, connection: Connection, unit_of_work: Any, now: datetime) -> None:
         """Write what has changed in the world that `load` gave."""
 
 
@@ -79,22 +81,22 @@ class Service:
     `reactions` decide on events of others, `commands` on what is asked of this service, the `agenda`
     on what has waited long enough. Commands of the types `once` have no key of their own that keeps
     them from having their effect twice: the engine gives them one. An effect that a decision returns
-    is carried out by `effects` after the commit; what comes back is the next command. `says_parked`
-    and `says_closed` tell the others that a message about an order waits here for a person, and that
+    is carried out by `effects` after the commit; what comes back is the next command. `parked_event`
+    and `resolved_event` tell the others that a message about an order waits here for a person, and that
     it no longer does. `retells` gives the facts that can be said again about an order.
     """
 
     name: str
     store: Store
-    reactions: Mapping[type[Event], Decide]
+    event_handlers: Mapping[type[Event], Decide]
     commands: Mapping[type[Any], Decide] = field(default_factory=dict)
     once: Collection[type[Any]] = ()
     agenda: Agenda | None = None
     effects: Mapping[type[Any], Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)
-    says_parked: type[ParkingEvent] | None = None
-    says_closed: type[ParkingEvent] | None = None
-    recalls: Mapping[type[Event], Decide] = field(default_factory=dict)
-    retells: Retell | None = None
+    parked_event: type[ParkingEvent] | None = None
+    resolved_event: type[ParkingEvent] | None = None
+    replay_handlers: Mapping[type[Event], Decide] = field(default_factory=dict)
+    republish: Republish | None = None
 
 
 class Topology:
@@ -103,7 +105,7 @@ class Topology:
     def __init__(self, services: Iterable[Service]) -> None:
         readers: dict[type[Event], list[str]] = {}
         for service in services:
-            for event in service.reactions:
+            for event in service.event_handlers:
                 readers.setdefault(event, []).append(service.name)
         self._readers = {event: tuple(names) for event, names in readers.items()}
 

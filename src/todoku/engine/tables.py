@@ -84,7 +84,7 @@ class OutboxRow(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
-class Owed(msgspec.Struct, frozen=True, gc=False):
+class PendingDelivery(msgspec.Struct, frozen=True, gc=False):
     """A new event and those who react to it."""
 
     event_id: str
@@ -148,7 +148,7 @@ class Outbox:
         connection: Connection,
         owner: str,
         position: int,
-        events: Sequence[Owed],
+        events: Sequence[PendingDelivery],
         now: datetime,
     ) -> list[OutboxRow]:
         """Owe these events to their readers, at the positions after `position`."""
@@ -157,7 +157,7 @@ class Outbox:
             OutboxRow(position + n, event.subject, event.body)
             for n, event in enumerate(events, start=1)
         ]
-        owed = [
+        pending = [
             {
                 "event_id": event.event_id,
                 "reader": reader,
@@ -170,7 +170,7 @@ class Outbox:
             for event, row in zip(events, rows, strict=True)
             for reader in event.readers
         ]
-        self._insert(connection, owed)
+        self._insert(connection, pending)
         return rows
 
     def settle(self, connection: Connection, receipts: Iterable[tuple[str, str]]) -> None:
@@ -202,7 +202,7 @@ class Outbox:
         return connection.scalar(self._last_position, {"owner": owner}) or 0
 
     def adopt(
-        self, connection: Connection, heir: str, position: int, alive: Collection[str] | None
+        self, connection: Connection, new_owner: str, position: int, alive: Collection[str] | None
     ) -> int:
         """Take over what dead processes owe, behind the heir's own `position`; the new last position.
 
@@ -211,13 +211,13 @@ class Outbox:
         owner, place = self.table.c.owner, self.table.c.position
         ranges = connection.execute(
             select(owner, func.min(place), func.max(place))
-            .where(owner.not_in([heir, *(alive or ())]))
+            .where(owner.not_in([new_owner, *(alive or ())]))
             .group_by(owner)
             .order_by(owner)
         ).all()
         for dead, first, last in ranges:
             shift = position + 1 - first
-            connection.execute(self._adopt, {"dead": dead, "heir": heir, "shift": shift})
+            connection.execute(self._adopt, {"dead": dead, "heir": new_owner, "shift": shift})
             position = last + shift
         return position
 
@@ -265,13 +265,13 @@ class StreamPositions:
             )
         )
 
-    def reach(self, connection: Connection, incarnation: str, sequence: int) -> None:
+    def reach(self, connection: Connection, stream_epoch: str, sequence: int) -> None:
         """Note the last place that was settled, unless another replica has come further."""
-        self._reach(connection, [{"incarnation": incarnation, "sequence": sequence}])
+        self._reach(connection, [{"incarnation": stream_epoch, "sequence": sequence}])
 
-    def reached(self, connection: Connection, incarnation: str) -> int:
+    def reached(self, connection: Connection, stream_epoch: str) -> int:
         """The last place that was settled in that life of the stream; 0 if none was."""
-        return self._reached.scalar(connection, incarnation=incarnation) or 0
+        return self._reached.scalar(connection, incarnation=stream_epoch) or 0
 
 
 class EngineTables:

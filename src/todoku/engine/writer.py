@@ -11,14 +11,22 @@ from sqlalchemy import Connection
 from todoku.broker.port import Delivery
 from todoku.contracts import encode
 from todoku.database import ConstraintViolated, Database
-from todoku.engine.dead_letter_office import LETTER_COMMANDS, Office
-from todoku.engine.dead_letters import Attempt, RetryLetter
-from todoku.engine.failpoints import Failpoint, pass_by
-from todoku.engine.memory import Memory
-from todoku.engine.messages import Asked, Due, Heard, Message, Receipt, SayAgain, Unreadable
-from todoku.engine.service import Service, Topology, World
-from todoku.engine.tables import EngineTables, Owed
-from todoku.engine.work import Outcome, Patience, Work
+from todoku.engine.batch_context import BatchContext, PostCommitActions, RetryPolicy
+from todoku.engine.cache import StateCache
+from todoku.engine.dead_letter_handler import DEAD_LETTER_COMMANDS, DeadLetterHandler
+from todoku.engine.dead_letters import Attempt, RetryDeadLetter
+from todoku.engine.failpoints import Failpoint, no_failpoint
+from todoku.engine.messages import (
+    Due,
+    IncomingEvent,
+    Message,
+    PendingCommand,
+    Receipt,
+    RepublishOrder,
+    UndecodableMessage,
+)
+from todoku.engine.service import Service, Topology, UnitOfWork
+from todoku.engine.tables import EngineTables, PendingDelivery
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +39,10 @@ DUE_LOOK_SECONDS = 1.0
 RETRIES_MAX = 100
 """How many dead letters are retried in one batch at most."""
 
-REMEMBERED_MAX = 5_000
+CACHED_STATES_MAX = 5_000
 """How many orders, products or shipments need not be loaded when they are touched again."""
 
-SETBACKS_MAX = 10_000
+FAILED_ATTEMPTS_MAX = 10_000
 """Of how many messages that are still being tried the failed attempts are remembered."""
 
 
@@ -53,25 +61,25 @@ class Writer:
         topology: Topology,
         *,
         owner: str,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         due_max: int = 200,
-        failpoint: Failpoint = pass_by,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._service = service
         self._database = database
         self._tables = tables
         self._topology = topology
         self._owner = owner
-        self._patience = patience or Patience()
+        self._retry_policy = retry_policy or RetryPolicy()
         self._due_max = due_max
         self._failpoint = failpoint
         self._position = 0
         self._position_certain = True
         self._due_again: dict[str, datetime] = {}
         self._retry_at: datetime | None = None
-        self._setbacks: dict[str, list[Attempt]] = {}
+        self._failed_attempts: dict[str, list[Attempt]] = {}
         self._reached = ("", 0)
-        self._memory = Memory(REMEMBERED_MAX)
+        self._cache = StateCache(CACHED_STATES_MAX)
 
     @property
     def position(self) -> int:
@@ -97,9 +105,9 @@ class Writer:
         with self._database.transaction() as connection:
             if not certain:
                 self._reached = ("", 0)
-                self._memory.forget()
-                owed = self._tables.outbox.last_position(connection, self._owner)
-                self._position = max(self._position, owed)
+                self._cache.clear()
+                pending = self._tables.outbox.last_position(connection, self._owner)
+                self._position = max(self._position, pending)
             yield connection
         self._position_certain = True
 
@@ -108,7 +116,7 @@ class Writer:
         with self._database.transaction() as connection:
             return self._tables.inbox.prune(connection, before, count)
 
-    def step(self, batch: Sequence[Message], now: datetime, room: int) -> Outcome:
+    def step(self, batch: Sequence[Message], now: datetime, effect_slots: int) -> PostCommitActions:
         """Decide on a batch and commit it; what is to be done then. `room` is how many effects may be
         started: what is due beyond it stays due.
 
@@ -116,53 +124,58 @@ class Writer:
         so that nobody poisons a neighbour. Raises `DatabaseUnavailable` if nothing could be
         committed; the same batch may be given again.
         """
-        outcome = self._step([*batch, *self._find_retries(now)], now, room)
-        outcome.next_due_at = _earlier(outcome.next_due_at, self._retry_at)
-        return outcome
+        actions = self._step([*batch, *self._find_retries(now)], now, effect_slots)
+        actions.next_due_at = _earlier(actions.next_due_at, self._retry_at)
+        return actions
 
-    def _step(self, batch: Sequence[Message], now: datetime, room: int) -> Outcome:
+    def _step(
+        self, batch: Sequence[Message], now: datetime, effect_slots: int
+    ) -> PostCommitActions:
         try:
-            return self._commit(batch, now, room)
+            return self._commit(batch, now, effect_slots)
         except ConstraintViolated as error:
             log.warning("batch refused, trying parts of it", messages=len(batch), error=str(error))
-        outcome = self._step_apart(batch, now)
-        for due in self._find_due(now, room):
-            outcome.absorb(self._step_due(due, now))
-        return outcome
+        actions = self._step_apart(batch, now)
+        for due in self._find_due(now, effect_slots):
+            actions.absorb(self._step_due(due, now))
+        return actions
 
-    def _step_apart(self, refused: Sequence[Message], now: datetime) -> Outcome:
+    def _step_apart(self, refused: Sequence[Message], now: datetime) -> PostCommitActions:
         """Commit a batch that was refused as a whole, in parts; nothing that is due along with it."""
-        outcome = Outcome()
+        actions = PostCommitActions()
         half = len(refused) // 2
         for part in (refused[:half], refused[half:]):
             if len(part) == 1:
-                outcome.absorb(self._step_alone(part[0], now))
+                actions.absorb(self._step_alone(part[0], now))
             elif part:
                 try:
-                    outcome.absorb(self._commit(part, now, 0))
+                    actions.absorb(self._commit(part, now, 0))
                 except ConstraintViolated:
-                    outcome.absorb(self._step_apart(part, now))
-        return outcome
+                    actions.absorb(self._step_apart(part, now))
+        return actions
 
-    def _step_alone(self, message: Message, now: datetime) -> Outcome:
+    def _step_alone(self, message: Message, now: datetime) -> PostCommitActions:
         try:
             return self._commit([message], now, 0)
         except ConstraintViolated as error:
             return self._commit([message], now, 0, refusal=error)
 
-    def _find_retries(self, now: datetime) -> list[Asked]:
+    def _find_retries(self, now: datetime) -> list[PendingCommand]:
         """The dead letters that somebody has asked to be retried by now."""
         if self._retry_at is None or self._retry_at > now:
             return []
         with self._database.read() as connection:
             letters = self._tables.dead_letters.to_retry(connection, now, RETRIES_MAX)
-        return [Asked(RetryLetter(letter_id=key, by=by), _let_go) for key, by in letters]
+        return [
+            PendingCommand(RetryDeadLetter(letter_id=key, by=by), _ignore_result)
+            for key, by in letters
+        ]
 
-    def _find_due(self, now: datetime, room: int) -> list[Due]:
+    def _find_due(self, now: datetime, effect_slots: int) -> list[Due]:
         with self._database.transaction() as connection:
-            return self._waiting(connection, now, room)
+            return self._waiting(connection, now, effect_slots)
 
-    def _step_due(self, due: Due, now: datetime) -> Outcome:
+    def _step_due(self, due: Due, now: datetime) -> PostCommitActions:
         """Decide on one thing that is due; if the database refuses, it is left alone for a while."""
         try:
             return self._commit([], now, 1, only=due)
@@ -175,67 +188,79 @@ class Writer:
         self,
         batch: Sequence[Message],
         now: datetime,
-        room: int,
+        effect_slots: int,
         *,
         only: Due | None = None,
         refusal: ConstraintViolated | None = None,
-    ) -> Outcome:
+    ) -> PostCommitActions:
         """One transaction. `only` is the one due thing to look at; `refusal` is why the batch's single
         message could not be saved before."""
         with self._transaction() as connection:
-            self._memory.hold(self._database.version(connection))
-            waiting = [only] if only else self._waiting(connection, now, room)
-            work = Work(self._service, now, self._patience, room - len(waiting), self._setbacks)
-            fresh, spoilt = work.sift(batch, self._known(connection, batch))
+            self._cache.validate(self._database.version(connection))
+            waiting = [only] if only else self._waiting(connection, now, effect_slots)
+            batch_context = BatchContext(
+                self._service,
+                now,
+                self._retry_policy,
+                effect_slots - len(waiting),
+                self._failed_attempts,
+            )
+            fresh, undecodable = batch_context.deduplicate(batch, self._known(connection, batch))
             asked, about_letters = _commands(batch)
-            worlds: list[World] = []
-            office = Office(work, connection, self._tables.dead_letters)
-            office.open(about_letters)
+            units_of_work: list[UnitOfWork] = []
+            dead_letter_handler = DeadLetterHandler(
+                batch_context, connection, self._tables.dead_letters
+            )
+            dead_letter_handler.open(about_letters)
             subjects = [
                 *(ask.command for ask in asked),
                 *(message.event for message in fresh),
-                *(case.event for case in office.cases),
+                *(redelivery.event for redelivery in dead_letter_handler.redeliveries),
                 *waiting,
             ]
             if refusal is not None:
-                work.refuse(asked, fresh, refusal)
-                office.refuse(refusal)
+                batch_context.refuse(asked, fresh, refusal)
+                dead_letter_handler.refuse(refusal)
             elif subjects:
-                world = self._service.store.load(connection, subjects, self._memory)
-                self._decide(work, world, asked, fresh, waiting)
-                office.decide(world)
-                self._service.store.save(connection, world, now)
-                worlds.append(world)
-            for message in spoilt:
-                work.put_aside(message)
-            work.settle_copies()
-            self._announce(connection, work)
+                unit_of_work = self._service.store.load(connection, subjects, self._cache)
+                self._decide(batch_context, unit_of_work, asked, fresh, waiting)
+                dead_letter_handler.decide(unit_of_work)
+                self._service.store.save(connection, unit_of_work, now)
+                units_of_work.append(unit_of_work)
+            for message in undecodable:
+                batch_context.retry_or_park_undecodable(message)
+            batch_context.resolve_duplicates()
+            self._publish_parked(connection, batch_context)
             receipts = [message for message in batch if isinstance(message, Receipt)]
             # A receipt that the database refuses is dropped: it costs one repeat.
-            self._write_books(connection, work, [] if refusal else receipts)
-            if not any(message.recalled for message in fresh):
-                self._note_positions(connection, (*work.outcome.acks, *work.outcome.terms))
-            retry_at = office.write(self._retry_at)
-            work.outcome.next_due_at = self._next_due_at(connection, now)
+            self._record(connection, batch_context, [] if refusal else receipts)
+            if not any(message.replayed for message in fresh):
+                self._note_positions(
+                    connection, (*batch_context.actions.acks, *batch_context.actions.terms)
+                )
+            retry_at = dead_letter_handler.write(self._retry_at)
+            batch_context.actions.next_due_at = self._next_due_at(connection, now)
             self._failpoint("before-commit")
         self._failpoint("after-commit")
-        self._position += len(work.said)
+        self._position += len(batch_context.published)
         self._retry_at = retry_at
-        for world in worlds:
-            world.keep(self._memory)
-        self._remember(work)
-        return work.outcome
+        for unit_of_work in units_of_work:
+            unit_of_work.fill_cache(self._cache)
+        self._note_failed_attempts(batch_context)
+        return batch_context.actions
 
     def _known(self, connection: Connection, batch: Sequence[Message]) -> set[str]:
         """The ids of those events and commands of the batch that were dealt with before."""
-        envelopes = (m.envelope for m in batch if isinstance(m, (Heard, Unreadable)))
+        envelopes = (
+            m.envelope for m in batch if isinstance(m, (IncomingEvent, UndecodableMessage))
+        )
         ids = {envelope.id for envelope in envelopes if envelope is not None}
-        ids |= {m.id for m in batch if isinstance(m, Asked) and m.id is not None}
+        ids |= {m.id for m in batch if isinstance(m, PendingCommand) and m.id is not None}
         return self._tables.inbox.known(connection, ids)
 
-    def _waiting(self, connection: Connection, now: datetime, room: int) -> list[Due]:
+    def _waiting(self, connection: Connection, now: datetime, effect_slots: int) -> list[Due]:
         """What is due, except for what is left alone."""
-        limit = min(room, self._due_max)
+        limit = min(effect_slots, self._due_max)
         agenda = self._service.agenda
         if agenda is None or limit <= 0:
             return []
@@ -245,74 +270,78 @@ class Writer:
 
     def _decide(
         self,
-        work: Work,
-        world: World,
-        asked: Sequence[Asked],
-        fresh: Sequence[Heard],
+        batch_context: BatchContext,
+        unit_of_work: UnitOfWork,
+        asked: Sequence[PendingCommand],
+        fresh: Sequence[IncomingEvent],
         waiting: Sequence[Due],
     ) -> None:
         for ask in asked:
-            if isinstance(ask.command, SayAgain):
-                work.say_again(world, ask)
+            if isinstance(ask.command, RepublishOrder):
+                batch_context.republish(unit_of_work, ask)
             else:
-                work.obey(world, ask)
+                batch_context.handle_command(unit_of_work, ask)
         for message in fresh:
-            work.react(world, message)
+            batch_context.handle_event(unit_of_work, message)
         for due in waiting:
-            if not work.attend(world, due):
-                self._due_again[due.key] = work.now + timedelta(seconds=DUE_AGAIN_SECONDS)
+            if not batch_context.handle_due(unit_of_work, due):
+                self._due_again[due.key] = batch_context.now + timedelta(seconds=DUE_AGAIN_SECONDS)
 
-    def _announce(self, connection: Connection, work: Work) -> None:
+    def _publish_parked(self, connection: Connection, batch_context: BatchContext) -> None:
         """Tell the others what is parked now. What comes again after the inbox has forgotten it is
         parked already, and told."""
-        kept = self._tables.dead_letters.find(connection, {letter.id for letter in work.parked})
-        for letter in work.parked:
+        kept = self._tables.dead_letters.find(
+            connection, {letter.id for letter in batch_context.parked}
+        )
+        for letter in batch_context.parked:
             if letter.id not in kept:
-                work.announce(self._service.says_parked, letter)
+                batch_context.publish_parked(self._service.parked_event, letter)
 
-    def _write_books(self, connection: Connection, work: Work, receipts: Sequence[Receipt]) -> None:
-        self._tables.inbox.add(connection, work.settled, work.now)
-        owed = [
-            Owed(
+    def _record(
+        self, connection: Connection, batch_context: BatchContext, receipts: Sequence[Receipt]
+    ) -> None:
+        self._tables.inbox.add(connection, batch_context.settled, batch_context.now)
+        pending = [
+            PendingDelivery(
                 envelope.id,
                 type(event).subject,
                 encode(envelope),
                 self._topology.readers(type(event)),
             )
-            for envelope, event in work.said
+            for envelope, event in batch_context.published
         ]
-        work.outcome.said = self._tables.outbox.add(
-            connection, self._owner, self._position, owed, work.now
+        batch_context.actions.published = self._tables.outbox.add(
+            connection, self._owner, self._position, pending, batch_context.now
         )
         self._tables.outbox.settle(
             connection,
             ((event_id, receipt.reader) for receipt in receipts for event_id in receipt.ids),
         )
-        self._tables.dead_letters.park(connection, work.parked, work.attempts)
+        self._tables.dead_letters.park(connection, batch_context.parked, batch_context.attempts)
 
     def _note_positions(self, connection: Connection, settled: Iterable[Delivery]) -> None:
         """Note how far into the stream this database has come, so that a backup of it can tell; into
         each life of the stream, since a batch may hold messages of two."""
         last: dict[str, int] = {}
         for delivery in settled:
-            last[delivery.incarnation] = max(delivery.sequence, last.get(delivery.incarnation, 0))
-        for incarnation, sequence in last.items():
-            life, reached = self._reached
-            if life != incarnation:
-                reached = self._tables.positions.reached(connection, incarnation)
+            last[delivery.stream_epoch] = max(delivery.sequence, last.get(delivery.stream_epoch, 0))
+        for stream_epoch, sequence in last.items():
+            epoch, reached = self._reached
+            if epoch != stream_epoch:
+                reached = self._tables.positions.reached(connection, stream_epoch)
             if sequence > reached:
-                self._tables.positions.reach(connection, incarnation, sequence)
-                self._reached = incarnation, sequence
+                self._tables.positions.reach(connection, stream_epoch, sequence)
+                self._reached = stream_epoch, sequence
 
-    def _remember(self, work: Work) -> None:
+    def _note_failed_attempts(self, batch_context: BatchContext) -> None:
         """Keep in mind how messages failed that are tried again, and forget those that are not."""
-        if self._setbacks:
-            for key in (*work.settled, *(letter.id for letter in work.parked)):
-                self._setbacks.pop(key, None)
-        for attempt in work.setbacks:
-            self._setbacks.setdefault(attempt.letter_id, []).append(attempt)
-        while len(self._setbacks) > SETBACKS_MAX:
-            self._setbacks.pop(next(iter(self._setbacks)))
+        if self._failed_attempts:
+            for key in (*batch_context.settled, *(letter.id for letter in batch_context.parked)):
+                self._failed_attempts.pop(key, None)
+        for attempt in batch_context.failed_attempts:
+            self._failed_attempts.setdefault(attempt.letter_id, []).append(attempt)
+        while len(self._failed_attempts) > FAILED_ATTEMPTS_MAX:
+            self._failed_attempts.pop(next(iter(self._failed_attempts)))
 
     def _next_due_at(self, connection: Connection, now: datetime) -> datetime | None:
         if self._service.agenda is None:
@@ -326,13 +355,15 @@ class Writer:
         return max(next_due_at, now + timedelta(seconds=DUE_LOOK_SECONDS))
 
 
-def _commands(batch: Sequence[Message]) -> tuple[list[Asked], list[Asked]]:
+def _commands(batch: Sequence[Message]) -> tuple[list[PendingCommand], list[PendingCommand]]:
     """What the service itself is asked, and what is asked about its dead letters, as of any service."""
-    own: list[Asked] = []
-    about_letters: list[Asked] = []
+    own: list[PendingCommand] = []
+    about_letters: list[PendingCommand] = []
     for message in batch:
-        if isinstance(message, Asked):
-            (about_letters if isinstance(message.command, LETTER_COMMANDS) else own).append(message)
+        if isinstance(message, PendingCommand):
+            (about_letters if isinstance(message.command, DEAD_LETTER_COMMANDS) else own).append(
+                message
+            )
     return own, about_letters
 
 
@@ -340,5 +371,5 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
     return min((at for at in (one, other) if at is not None), default=None)
 
 
-def _let_go(result: Any) -> None:
+def _ignore_result(result: Any) -> None:
     """Nobody waits for the outcome of a scheduled retry: it is written down with the letter."""

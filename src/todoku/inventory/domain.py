@@ -190,7 +190,7 @@ def reserve_stock(
     return reserved, [_reserved(reservation, event.shipping_address)]
 
 
-def recall_reservation(
+def replay_reservation(
     stock: Stock, event: StockReservedEvent, time: datetime
 ) -> tuple[Stock, list[Event]]:
     """Set aside what we once said was set aside, because our database has lost it."""
@@ -215,7 +215,7 @@ def recall_reservation(
     ), []
 
 
-def recall_refusal(
+def replay_refusal(
     stock: Stock, event: StockReservationFailedEvent, time: datetime
 ) -> tuple[Stock, list[Event]]:
     """Refuse what we once refused, because our database has lost it."""
@@ -231,7 +231,7 @@ def recall_refusal(
     return Stock(products={}, reservation=refused), []
 
 
-def retell_reservation(stock: Stock) -> list[tuple[Event, datetime]]:
+def republish_reservation(stock: Stock) -> list[tuple[Event, datetime]]:
     """What was decided about an order, while that still holds: what was shipped or released would be
     shipped again by a shipping service that has lost it. Nor is a parcel sent to nowhere."""
     reservation = stock.reservation

@@ -14,12 +14,12 @@ from todoku.inventory.domain import (
     Restock,
     SetProduct,
     deduct_stock,
-    recall_refusal,
-    recall_reservation,
     release_stock,
+    replay_refusal,
+    replay_reservation,
+    republish_reservation,
     reserve_stock,
     restock,
-    retell_reservation,
     set_product,
 )
 from todoku.inventory.store import InventoryStore
@@ -29,18 +29,18 @@ inventory = Service(
     store=InventoryStore(),
     commands={SetProduct: set_product, Restock: restock},
     once={Restock},
-    reactions={
+    event_handlers={
         OrderCreatedEvent: reserve_stock,
         ShipmentCompletedEvent: deduct_stock,
         ShipmentFailedEvent: release_stock,
     },
-    says_parked=InventoryMessageParkedEvent,
-    says_closed=InventoryMessageClosedEvent,
-    recalls={
-        StockReservedEvent: recall_reservation,
-        StockReservationFailedEvent: recall_refusal,
+    parked_event=InventoryMessageParkedEvent,
+    resolved_event=InventoryMessageClosedEvent,
+    replay_handlers={
+        StockReservedEvent: replay_reservation,
+        StockReservationFailedEvent: replay_refusal,
         ShipmentCompletedEvent: deduct_stock,
         ShipmentFailedEvent: release_stock,
     },
-    retells=retell_reservation,
+    republish=republish_reservation,
 )

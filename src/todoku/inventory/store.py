@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope, OrderCreatedEvent, StockReservedEvent
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
-from todoku.engine import LINES_REMEMBERED_MAX, EngineTables, Memory
+from todoku.engine import CACHED_LINES_MAX, EngineTables, StateCache
 from todoku.inventory.domain import (
     LedgerEntry,
     Line,
@@ -130,7 +130,7 @@ _end_reservations = Many(
 _insert_ledger = Many(insert(stock_ledger))
 
 
-class InventoryWorld:
+class InventoryUnitOfWork:
     """The products and reservations that a batch touches, and the ledger entries that it adds."""
 
     def __init__(self, found: dict[str, Product], reserved: dict[str, Reservation]) -> None:
@@ -159,14 +159,14 @@ class InventoryWorld:
     def record(self, envelope: Envelope) -> None:
         """The ledger and the reservations are this service's history."""
 
-    def keep(self, memory: Memory) -> None:
-        memory.keep("products", self.products)
-        memory.keep(
+    def fill_cache(self, cache: StateCache) -> None:
+        cache.put("products", self.products)
+        cache.put(
             "reservations",
             {
                 order_id: held
                 for order_id, held in self.reservations.items()
-                if len(held.lines) <= LINES_REMEMBERED_MAX
+                if len(held.lines) <= CACHED_LINES_MAX
             },
         )
 
@@ -178,21 +178,23 @@ class InventoryStore:
     tables = EngineTables(metadata)
 
     def load(
-        self, connection: Connection, subjects: Sequence[Any], memory: Memory
-    ) -> InventoryWorld:
+        self, connection: Connection, subjects: Sequence[Any], cache: StateCache
+    ) -> InventoryUnitOfWork:
         order_ids = {subject.order_id for subject in subjects if hasattr(subject, "order_id")}
-        reserved = memory.recall("reservations", order_ids)
+        reserved = cache.get("reservations", order_ids)
         reserved |= _read_reservations(connection, order_ids - reserved.keys())
         product_ids = {key for subject in subjects for key in _product_ids(subject)}
         product_ids |= {line.product_id for held in reserved.values() for line in held.lines}
-        found = memory.recall("products", product_ids)
+        found = cache.get("products", product_ids)
         found |= _read_products(connection, product_ids - found.keys())
-        return InventoryWorld(found, reserved)
+        return InventoryUnitOfWork(found, reserved)
 
-    def save(self, connection: Connection, world: InventoryWorld, now: datetime) -> None:
-        _save_products(connection, world)
-        _save_reservations(connection, world)
-        _insert_ledger(connection, [_ledger_row(entry) for entry in world.entries])
+    def save(
+        self, connection: Connection, unit_of_work: InventoryUnitOfWork, now: datetime
+    ) -> None:
+        _save_products(connection, unit_of_work)
+        _save_reservations(connection, unit_of_work)
+        _insert_ledger(connection, [_ledger_row(entry) for entry in unit_of_work.entries])
 
 
 def find_product(connection: Connection, product_id: str) -> Product | None:
@@ -245,30 +247,34 @@ def _read_products(connection: Connection, ids: set[str]) -> dict[str, Product]:
     return {row.id: _product(row) for row in _load_products(connection, ids=sorted(ids))}
 
 
-def _save_products(connection: Connection, world: InventoryWorld) -> None:
+def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
     changed = [
         product
-        for key, product in sorted(world.products.items())
-        if product is not world.products_before.get(key)
+        for key, product in sorted(unit_of_work.products.items())
+        if product is not unit_of_work.products_before.get(key)
     ]
-    new = [_product_row(product) for product in changed if product.id not in world.products_before]
+    new = [
+        _product_row(product)
+        for product in changed
+        if product.id not in unit_of_work.products_before
+    ]
     old = [
         {"key": product.id, **_product_row(product)}
         for product in changed
-        if product.id in world.products_before
+        if product.id in unit_of_work.products_before
     ]
     _insert_products(connection, new)
     _update_products(connection, old)
 
 
-def _save_reservations(connection: Connection, world: InventoryWorld) -> None:
+def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
     changed = [
         reservation
-        for key, reservation in world.reservations.items()
-        if reservation is not world.reservations_before.get(key)
+        for key, reservation in unit_of_work.reservations.items()
+        if reservation is not unit_of_work.reservations_before.get(key)
     ]
-    new = [held for held in changed if held.order_id not in world.reservations_before]
-    ended = [held for held in changed if held.order_id in world.reservations_before]
+    new = [held for held in changed if held.order_id not in unit_of_work.reservations_before]
+    ended = [held for held in changed if held.order_id in unit_of_work.reservations_before]
     _insert_reservations(connection, [row for held in new for row in _reservation_rows(held)])
     _end_reservations(
         connection,

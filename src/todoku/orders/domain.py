@@ -125,7 +125,7 @@ def place_order(
     return placed, [_accepted(placed)]
 
 
-def recall_order(
+def replay_order(
     order: Order | None, event: OrderCreatedEvent, time: datetime
 ) -> tuple[Order, list[Event]]:
     """Take an order from our own word at its `time`, because our database has lost it."""
@@ -144,7 +144,7 @@ def recall_order(
     ), []
 
 
-def retell_order(order: Order | None) -> list[tuple[Event, datetime]]:
+def republish_order(order: Order | None) -> list[tuple[Event, datetime]]:
     """That the order was accepted, while nobody is known to have decided on it. Later, an inventory
     that has lost its decision would make another, on which others could no longer act."""
     if order is None or order.status is not OrderStatus.PENDING:

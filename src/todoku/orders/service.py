@@ -23,8 +23,8 @@ from todoku.orders.domain import (
     note_parked,
     note_shipment,
     place_order,
-    recall_order,
-    retell_order,
+    replay_order,
+    republish_order,
 )
 from todoku.orders.store import OrdersStore
 
@@ -32,7 +32,7 @@ orders = Service(
     name=OrderCreatedEvent.publisher,
     store=OrdersStore(),
     commands={PlaceOrder: place_order},
-    reactions={
+    event_handlers={
         StockReservedEvent: confirm_reservation,
         StockReservationFailedEvent: cancel_for_lack_of_stock,
         ShipmentInitiatedEvent: note_shipment,
@@ -43,6 +43,6 @@ orders = Service(
         ShippingMessageParkedEvent: note_parked,
         ShippingMessageClosedEvent: note_closed,
     },
-    recalls={OrderCreatedEvent: recall_order},
-    retells=retell_order,
+    replay_handlers={OrderCreatedEvent: replay_order},
+    republish=republish_order,
 )

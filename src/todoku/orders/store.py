@@ -30,7 +30,7 @@ from todoku.database import (
     table,
     to_microseconds,
 )
-from todoku.engine import LINES_REMEMBERED_MAX, EngineTables, Memory
+from todoku.engine import CACHED_LINES_MAX, EngineTables, StateCache
 from todoku.orders.domain import Order, OrderStatus, ParkedMessage
 from todoku.orders.parked_messages import ParkedMessages
 
@@ -139,7 +139,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
 
 
-class OrdersWorld:
+class OrdersUnitOfWork:
     """The orders that a batch touches, and what is added to their histories."""
 
     def __init__(
@@ -174,13 +174,13 @@ class OrdersWorld:
         self.event_counts[order_id] = sequence
         self.recorded.append((sequence, self.after[order_id].status.value, envelope))
 
-    def keep(self, memory: Memory) -> None:
-        memory.keep(
+    def fill_cache(self, cache: StateCache) -> None:
+        cache.put(
             "orders",
             {
                 order_id: (order, self.event_counts.get(order_id, 0))
                 for order_id, order in self.after.items()
-                if len(order.items) <= LINES_REMEMBERED_MAX
+                if len(order.items) <= CACHED_LINES_MAX
             },
         )
 
@@ -191,49 +191,57 @@ class OrdersStore:
     metadata = metadata
     tables = EngineTables(metadata)
 
-    def load(self, connection: Connection, subjects: Sequence[Any], memory: Memory) -> OrdersWorld:
+    def load(
+        self, connection: Connection, subjects: Sequence[Any], cache: StateCache
+    ) -> OrdersUnitOfWork:
         ids = {subject.order_id for subject in subjects}
-        found = memory.recall("orders", ids)
+        found = cache.get("orders", ids)
         found |= _read_orders(connection, ids - found.keys())
         parked = parked_messages.load(
             connection, {s.order_id for s in subjects if isinstance(s, ParkingEvent)}
         )
-        return OrdersWorld(
+        return OrdersUnitOfWork(
             {order_id: order for order_id, (order, _) in found.items()},
             {order_id: event_count for order_id, (_, event_count) in found.items()},
             parked,
         )
 
-    def save(self, connection: Connection, world: OrdersWorld, now: datetime) -> None:
+    def save(self, connection: Connection, unit_of_work: OrdersUnitOfWork, now: datetime) -> None:
         parked_messages.save(
             connection,
             [
                 message
-                for key, message in world.parked.items()
-                if message is not world.parked_before.get(key)
+                for key, message in unit_of_work.parked.items()
+                if message is not unit_of_work.parked_before.get(key)
             ],
         )
         changed = [
             order
-            for order_id, order in world.after.items()
-            if order is not world.before.get(order_id)
+            for order_id, order in unit_of_work.after.items()
+            if order is not unit_of_work.before.get(order_id)
         ]
-        new = [order for order in changed if order.id not in world.before]
-        _insert_orders(connection, [_order_row(order, world) for order in new])
+        new = [order for order in changed if order.id not in unit_of_work.before]
+        _insert_orders(connection, [_order_row(order, unit_of_work) for order in new])
         _insert_items(connection, [row for order in new for row in _item_rows(order)])
-        touched = {envelope.subject for _, _, envelope in world.recorded} | {o.id for o in changed}
+        touched = {envelope.subject for _, _, envelope in unit_of_work.recorded} | {
+            o.id for o in changed
+        }
         moved: list[dict[str, Any]] = []
         stayed: list[dict[str, Any]] = []
-        for key in sorted(touched & world.before.keys()):
-            rows = stayed if world.after[key].status is world.before[key].status else moved
-            rows.append({"key": key, **_order_row(world.after[key], world)})
+        for key in sorted(touched & unit_of_work.before.keys()):
+            rows = (
+                stayed
+                if unit_of_work.after[key].status is unit_of_work.before[key].status
+                else moved
+            )
+            rows.append({"key": key, **_order_row(unit_of_work.after[key], unit_of_work)})
         _update_with_status(connection, moved)
         _update_orders(connection, stayed)
         _insert_events(
             connection,
             [
                 _event_row(sequence, status, envelope, now)
-                for sequence, status, envelope in world.recorded
+                for sequence, status, envelope in unit_of_work.recorded
             ],
         )
 
@@ -333,7 +341,7 @@ def _with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
     ]
 
 
-def _order_row(order: Order, world: OrdersWorld) -> dict[str, Any]:
+def _order_row(order: Order, unit_of_work: OrdersUnitOfWork) -> dict[str, Any]:
     return {
         "id": order.id,
         "user_id": order.user_id,
@@ -344,7 +352,7 @@ def _order_row(order: Order, world: OrdersWorld) -> dict[str, Any]:
         "reason": order.reason,
         "shipment_id": order.shipment_id,
         "tracking_number": order.tracking_number,
-        "event_count": world.event_counts.get(order.id, 0),
+        "event_count": unit_of_work.event_counts.get(order.id, 0),
         "created_at": to_microseconds(order.created_at),
         "updated_at": to_microseconds(order.updated_at),
     }

@@ -138,7 +138,7 @@ def initiate_shipment(
     return initiated, [_initiated(initiated)]
 
 
-def recall_completed(
+def replay_completed(
     shipment: Shipment | None, event: ShipmentCompletedEvent, time: datetime
 ) -> tuple[Shipment, list[Event]]:
     """Take from our own word that the carrier has the parcel: our database has lost it."""
@@ -148,7 +148,7 @@ def recall_completed(
     return completed, []
 
 
-def recall_failed(
+def replay_failed(
     shipment: Shipment | None, event: ShipmentFailedEvent, time: datetime
 ) -> tuple[Shipment, list[Event]]:
     """Take from our own word that the carrier refused the parcel: our database has lost it."""
@@ -173,7 +173,7 @@ def _recalled(event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetim
     )
 
 
-def retell_shipment(shipment: Shipment | None) -> list[tuple[Event, datetime]]:
+def republish_shipment(shipment: Shipment | None) -> list[tuple[Event, datetime]]:
     """The last word about a shipment; those before it follow from it."""
     if shipment is None:
         return []

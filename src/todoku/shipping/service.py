@@ -19,10 +19,10 @@ from todoku.shipping.domain import (
     RecordAnswer,
     Unknown,
     initiate_shipment,
-    recall_completed,
-    recall_failed,
     record_answer,
-    retell_shipment,
+    replay_completed,
+    replay_failed,
+    republish_shipment,
     when_due,
 )
 from todoku.shipping.store import ShippingStore
@@ -34,17 +34,17 @@ def shipping(carrier: Carrier, pickup_delay: Callable[[str], timedelta]) -> Serv
     return Service(
         name=ShipmentInitiatedEvent.publisher,
         store=store,
-        reactions={StockReservedEvent: partial(initiate_shipment, pickup_delay=pickup_delay)},
+        event_handlers={StockReservedEvent: partial(initiate_shipment, pickup_delay=pickup_delay)},
         agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=when_due),
         effects={BookParcel: partial(book_parcel, carrier)},
         commands={RecordAnswer: record_answer},
-        says_parked=ShippingMessageParkedEvent,
-        says_closed=ShippingMessageClosedEvent,
-        recalls={
-            ShipmentCompletedEvent: recall_completed,
-            ShipmentFailedEvent: recall_failed,
+        parked_event=ShippingMessageParkedEvent,
+        resolved_event=ShippingMessageClosedEvent,
+        replay_handlers={
+            ShipmentCompletedEvent: replay_completed,
+            ShipmentFailedEvent: replay_failed,
         },
-        retells=retell_shipment,
+        republish=republish_shipment,
     )
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope, ShippedItem
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
-from todoku.engine import LINES_REMEMBERED_MAX, Due, EngineTables, Memory
+from todoku.engine import CACHED_LINES_MAX, Due, EngineTables, StateCache
 from todoku.shipping.domain import Shipment, ShipmentStatus
 
 metadata = MetaData()
@@ -103,7 +103,7 @@ _update_shipments = Many(
 _next_due_at = Query(select(func.min(shipments.c.due_at)).where(shipments.c.due_at.is_not(None)))
 
 
-class ShippingWorld:
+class ShippingUnitOfWork:
     """The shipments that a batch touches, by order."""
 
     def __init__(self, found: dict[str, Shipment]) -> None:
@@ -119,13 +119,13 @@ class ShippingWorld:
     def record(self, envelope: Envelope) -> None:
         """The shipments are this service's history."""
 
-    def keep(self, memory: Memory) -> None:
-        memory.keep(
+    def fill_cache(self, cache: StateCache) -> None:
+        cache.put(
             "shipments",
             {
                 order_id: shipment
                 for order_id, shipment in self.after.items()
-                if len(shipment.items) <= LINES_REMEMBERED_MAX
+                if len(shipment.items) <= CACHED_LINES_MAX
             },
         )
 
@@ -137,20 +137,20 @@ class ShippingStore:
     tables = EngineTables(metadata)
 
     def load(
-        self, connection: Connection, subjects: Sequence[Any], memory: Memory
-    ) -> ShippingWorld:
+        self, connection: Connection, subjects: Sequence[Any], cache: StateCache
+    ) -> ShippingUnitOfWork:
         ids = {_order_id(subject) for subject in subjects}
-        found = memory.recall("shipments", ids)
-        return ShippingWorld(found | _read_shipments(connection, ids - found.keys()))
+        found = cache.get("shipments", ids)
+        return ShippingUnitOfWork(found | _read_shipments(connection, ids - found.keys()))
 
-    def save(self, connection: Connection, world: ShippingWorld, now: datetime) -> None:
+    def save(self, connection: Connection, unit_of_work: ShippingUnitOfWork, now: datetime) -> None:
         changed = [
             shipment
-            for order_id, shipment in world.after.items()
-            if shipment is not world.before.get(order_id)
+            for order_id, shipment in unit_of_work.after.items()
+            if shipment is not unit_of_work.before.get(order_id)
         ]
-        new = [shipment for shipment in changed if shipment.order_id not in world.before]
-        old = [shipment for shipment in changed if shipment.order_id in world.before]
+        new = [shipment for shipment in changed if shipment.order_id not in unit_of_work.before]
+        old = [shipment for shipment in changed if shipment.order_id in unit_of_work.before]
         _insert_shipments(connection, [_shipment_row(shipment) for shipment in new])
         _insert_items(connection, [row for shipment in new for row in _item_rows(shipment)])
         _update_shipments(

@@ -18,7 +18,7 @@ from todoku.contracts import (
     seal,
 )
 from todoku.engine import Topology
-from todoku.engine.tables import Owed
+from todoku.engine.tables import PendingDelivery
 from todoku.simulation.loop import START
 
 
@@ -28,14 +28,16 @@ def brew(dice: Random, events: Sequence[type[Event]]) -> Outgoing:
     return break_it(dice, dice.choice(events))
 
 
-def owe(dice: Random, publisher: str, topology: Topology, events: Sequence[type[Event]]) -> Owed:
+def owe(
+    dice: Random, publisher: str, topology: Topology, events: Sequence[type[Event]]
+) -> PendingDelivery:
     """What another version of `publisher` has left in its outbox, and this one's readers cannot
     read."""
     event = dice.choice([event for event in events if event.publisher == publisher])
     break_it = dice.choice((_unknown_type, _missing_data))
     message = break_it(dice, event)
     event_id = msgspec.json.decode(message.body)["id"]
-    return Owed(event_id, message.subject, message.body, topology.readers(event))
+    return PendingDelivery(event_id, message.subject, message.body, topology.readers(event))
 
 
 def _garbage(dice: Random, event: type[Event]) -> Outgoing:

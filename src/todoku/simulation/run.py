@@ -17,7 +17,7 @@ from todoku.broker.memory import MemoryBroker
 from todoku.broker.port import Outgoing
 from todoku.contracts import EVENTS, OrderedItem
 from todoku.database import ConstraintViolated, Database
-from todoku.engine import MailboxFull, ProcessFailed, Topology, Tuning
+from todoku.engine import EngineConfig, MailboxFull, ProcessFailed, Topology
 from todoku.host import assemble
 from todoku.inventory.domain import Restock, SetProduct, StockNotSettable, UnknownProduct
 from todoku.orders.domain import PlaceOrder
@@ -33,9 +33,9 @@ from todoku.simulation.world import (
     TUNING,
     Crashed,
     Disk,
+    FaultInjector,
     MumblingCarrier,
     Node,
-    Weather,
 )
 
 PRODUCTS = ("prod0", "prod1", "prod2")
@@ -123,7 +123,7 @@ class _Run:
         for disk in self._disks.values():
             disk.committed = self.promise.committed
         self._broker = MemoryBroker(
-            messages_max=self._stream_limit(), hostility=Weather(self._faults)
+            messages_max=self._stream_limit(), hostility=FaultInjector(self._faults)
         )
         self._carrier = self._hire_carrier()
         tuning = self._draw_tuning()
@@ -204,7 +204,7 @@ class _Run:
         dice = Random(f"{self.plan.seed} settings")
         return Settings(carrier_delay_seconds=Span(0, dice.choice((0, 2))))
 
-    def _draw_tuning(self) -> Tuning:
+    def _draw_tuning(self) -> EngineConfig:
         """An inbox that forgets soon shows whether the natural keys hold; one that never does, whether
         a repeat is receipted."""
         dice = Random(f"{self.plan.seed} tuning")
@@ -433,7 +433,7 @@ class _Run:
 
     def _subjects_read(self) -> dict[str, list[str]]:
         return {
-            service.name: [event.subject for event in service.reactions]
+            service.name: [event.subject for event in service.event_handlers]
             for service in self._services
         }
 

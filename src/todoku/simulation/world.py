@@ -14,9 +14,9 @@ from sqlalchemy import Connection
 from todoku.broker.memory import Hostility, MemoryBroker, MemoryReader, MemorySession
 from todoku.broker.port import Delivery, Outgoing, Stored
 from todoku.database import Database, DatabaseBroken, DatabaseUnavailable, migrate, sqlite
-from todoku.engine import Patience, Process, Service, Topology, Tuning
+from todoku.engine import EngineConfig, Process, RetryPolicy, Service, Topology
+from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.process import ReceiptMessage
-from todoku.engine.work import Outcome
 from todoku.shipping.carriers import SimulatedCarrier
 from todoku.shipping.domain import Answer, Parcel, Unknown
 from todoku.simulation.faults import Faults
@@ -24,12 +24,14 @@ from todoku.simulation.loop import VirtualClock
 from todoku.simulation.promise import Promise
 from todoku.simulation.trace import Trace
 
-TUNING = Tuning(
+TUNING = EngineConfig(
     batch_max=8,
     credit=16,
     window_max=16,
     effect_timeout_seconds=10.0,
-    patience=Patience(failing_attempts_max=3, unknown_attempts_max=4, backoff_seconds_max=4.0),
+    retry_policy=RetryPolicy(
+        failing_attempts_max=3, unknown_attempts_max=4, backoff_seconds_max=4.0
+    ),
 )
 """As in production, but small: so that every limit is met in a minute with a handful of orders."""
 
@@ -94,7 +96,7 @@ class Disk(Database):
             raise DatabaseUnavailable("the database is out of reach")
 
 
-class Weather(Hostility):
+class FaultInjector(Hostility):
     """A broker's hostility that is drawn, counted and named with all other faults."""
 
     def __init__(self, faults: Faults) -> None:
@@ -151,7 +153,7 @@ class Line(MemorySession):
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
-    ) -> "Ear":
+    ) -> "RecordingSubscription":
         def heard(deliveries: Sequence[Delivery]) -> None:
             for delivery in deliveries:
                 self._trace.note(
@@ -159,7 +161,7 @@ class Line(MemorySession):
                 )
             deliver(deliveries)
 
-        reader = Ear(self, durable, subjects, heard, self._promise, self._trace)
+        reader = RecordingSubscription(self, durable, subjects, heard, self._promise, self._trace)
         if self._cut_off is not None:
             self._cut_off.append(reader)
         else:
@@ -178,7 +180,7 @@ class Line(MemorySession):
 _decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
 
 
-class Ear(MemoryReader):
+class RecordingSubscription(MemoryReader):
     """A subscription that notes what is settled."""
 
     def __init__(
@@ -225,7 +227,7 @@ class Node:
         faults: Faults,
         promise: Promise,
         trace: Trace,
-        tuning: Tuning,
+        tuning: EngineConfig,
         random: Random,
     ) -> None:
         self.service = service
@@ -321,7 +323,7 @@ class Node:
             clock=VirtualClock(offset),
             run_write=write,
             run_read=_at_once,
-            tuning=self._tuning,
+            config=self._tuning,
             failpoint=self._failpoint,
         )
 
@@ -333,14 +335,14 @@ class Node:
         if slow:
             await asyncio.sleep(seconds * share)
         result = function(*arguments)
-        if isinstance(result, Outcome):
+        if isinstance(result, PostCommitActions):
             self._note(result)
         if slow:
             await asyncio.sleep(seconds * (1 - share))
         return result
 
-    def _note(self, outcome: Outcome) -> None:
-        for row in outcome.said:
+    def _note(self, outcome: PostCommitActions) -> None:
+        for row in outcome.published:
             self._trace.note(self.service.name, "commit", "said", row.body)
         for ids in outcome.receipts.values():
             self._trace.note(self.service.name, "commit", f"heard {' '.join(ids)}")

@@ -76,7 +76,7 @@ def document(
 
 
 def _concerns(event: type[Event], services: Iterable[Service]) -> bool:
-    return any(event.publisher == it.name or event in it.reactions for it in services)
+    return any(event.publisher == it.name or event in it.event_handlers for it in services)
 
 
 def _servers(broker_url: str) -> Iterable[tuple[str, dict[str, str]]]:
@@ -117,7 +117,7 @@ def _operations(
                 f"{service.name}.sends.{event.__name__}",
                 _operation("send", service.name, event, bool(topology.readers(event))),
             )
-        if event in service.reactions:
+        if event in service.event_handlers:
             yield (
                 f"{service.name}.receives.{event.__name__}",
                 _operation("receive", service.name, event, True),

@@ -19,14 +19,14 @@ Run = Callable[..., Awaitable[Any]]
 class Engine(Protocol):
     """What a route needs of a `todoku.engine.Process`."""
 
-    database_well: bool
+    database_available: bool
 
     async def ask(
         self, command: Any, *, actor: str | None = None, traceparent: str | None = None
     ) -> Any:
         """Have a command carried out; the state that it left, once that is committed."""
 
-    def send_again(self) -> None:
+    def resend_all(self) -> None:
         """Send everything that is still owed once more."""
 
 

@@ -19,16 +19,16 @@ from todoku.engine.dead_letter_tables import LetterGroup, LetterSummary
 from todoku.engine.dead_letters import (
     Attempt,
     DeadLetter,
-    DiscardLetter,
-    EditLetter,
+    DeadLetterResolved,
+    DeadLetterState,
+    DiscardDeadLetter,
+    EditDeadLetter,
     InvalidEdit,
-    LetterClosed,
-    LetterState,
-    LetterStaysParked,
-    RetryLetter,
-    RetryParked,
-    Scheduled,
-    UnknownLetter,
+    RedeliveryFailed,
+    RetryDeadLetter,
+    RetryDeadLetters,
+    RetrySchedule,
+    UnknownDeadLetter,
     shape,
 )
 from todoku.web.backend import Backend
@@ -51,9 +51,9 @@ letters = DeadLetters(MetaData())
 """The table as every service has it."""
 
 LETTER_REFUSALS: Final[dict[type[Exception], ProblemType]] = {
-    UnknownLetter: UNKNOWN_LETTER,
-    LetterClosed: LETTER_CLOSED,
-    LetterStaysParked: LETTER_STAYS_PARKED,
+    UnknownDeadLetter: UNKNOWN_LETTER,
+    DeadLetterResolved: LETTER_CLOSED,
+    RedeliveryFailed: LETTER_STAYS_PARKED,
     InvalidEdit: INVALID_EDIT,
 }
 
@@ -64,7 +64,7 @@ class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     `retryAt` is when it is retried by itself."""
 
     id: str
-    state: LetterState
+    state: DeadLetterState
     order_id: str | None
     event_type: str | None
     error: str | None
@@ -101,7 +101,7 @@ class DeadLetterDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     are the attempts that were written down, `attempts` is how many there were."""
 
     id: str
-    state: LetterState
+    state: DeadLetterState
     order_id: str | None
     event_id: str | None
     event_type: str | None
@@ -146,7 +146,7 @@ class DeadLetterQuery(
 ):
     """Which dead letters are listed."""
 
-    state: LetterState | UnsetType = UNSET
+    state: DeadLetterState | UnsetType = UNSET
     order_id: Annotated[Uuid, Meta(description="The id of an order.")] | UnsetType = UNSET
     group: GroupId | UnsetType = UNSET
     limit: PageLimit = DEFAULT_LIMIT
@@ -325,15 +325,15 @@ class DeadLetterRoutes:
 
     async def retry(self, call: Call) -> Reply:
         letter_id, retry = _letter_id(call), call.body
-        await self._ask(call, letter_id, RetryLetter(letter_id=letter_id, by=retry.by))
+        await self._ask(call, letter_id, RetryDeadLetter(letter_id=letter_id, by=retry.by))
         return Reply(200, await self._details(letter_id))
 
     async def retry_many(self, call: Call) -> Reply:
         wanted: RetryMany = call.body
         if (wanted.group is None) is not wanted.all:
             raise Problem(INVALID_BODY, 'Send either "group" or "all": true.')
-        scheduled: Scheduled = await self._backend.ask(
-            RetryParked(per_second=wanted.rate_per_second, group=wanted.group, by=wanted.by),
+        scheduled: RetrySchedule = await self._backend.ask(
+            RetryDeadLetters(per_second=wanted.rate_per_second, group=wanted.group, by=wanted.by),
             traceparent=call.traceparent,
             find_out="GET /dead-letters?state=PARKED shows which have a retryAt.",
         )
@@ -343,7 +343,7 @@ class DeadLetterRoutes:
         letter_id, edit = _letter_id(call), call.body
         data = msgspec.json.encode(edit.data)
         successor: DeadLetter = await self._ask(
-            call, letter_id, EditLetter(letter_id=letter_id, data=data, by=edit.by)
+            call, letter_id, EditDeadLetter(letter_id=letter_id, data=data, by=edit.by)
         )
         details = await self._details(successor.id)
         return Reply(201, details, {"Location": f"/dead-letters/{successor.id}"})
@@ -353,7 +353,7 @@ class DeadLetterRoutes:
         await self._ask(
             call,
             letter_id,
-            DiscardLetter(letter_id=letter_id, reason=discard.reason, by=discard.by),
+            DiscardDeadLetter(letter_id=letter_id, reason=discard.reason, by=discard.by),
         )
         return Reply(200, await self._details(letter_id))
 

@@ -28,7 +28,7 @@ def health_operations(backend: Backend) -> list[Operation]:
         return Reply(200, Health())
 
     async def ready(call: Call) -> Reply:
-        if not backend.process.database_well:
+        if not backend.process.database_available:
             raise Problem(NOT_READY, "The database takes no writes at present: see the log.")
         try:
             async with asyncio.timeout(DATABASE_SECONDS_MAX):

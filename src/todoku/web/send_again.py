@@ -9,7 +9,7 @@ from msgspec import Meta
 from sqlalchemy import MetaData
 
 from todoku.contracts import Event
-from todoku.engine import Outbox, SayAgain
+from todoku.engine import Outbox, RepublishOrder
 from todoku.web.backend import Backend
 from todoku.web.exchange import Body, Call, Reply
 from todoku.web.fields import PAGE_MAX, Uuid, canonical_uuid
@@ -55,13 +55,13 @@ def send_again_operations(backend: Backend) -> list[Operation]:
         wanted: SendAgain = call.body
         if wanted.order_ids is None:
             owed = await backend.read(outbox.backlog)
-            backend.process.send_again()
+            backend.process.resend_all()
             return Reply(202, SentAgain(owed=owed, orders=[]))
         orders = await asyncio.gather(*(say_again(call, key) for key in wanted.order_ids))
         return Reply(202, SentAgain(owed=0, orders=orders))
 
     async def say_again(call: Call, order_id: str) -> SaidAgain:
-        command = SayAgain(order_id=canonical_uuid(order_id) or order_id)
+        command = RepublishOrder(order_id=canonical_uuid(order_id) or order_id)
         events: Sequence[Event] = await backend.ask(
             command, traceparent=call.traceparent, find_out="It may be asked for at any time."
         )

@@ -12,7 +12,7 @@ from todoku.notifications.store import NotificationsStore
 notifications = Service(
     name="notifications",
     store=NotificationsStore(),
-    reactions={
+    event_handlers={
         ShipmentCompletedEvent: tell_shipped,
         StockReservationFailedEvent: tell_out_of_stock,
         ShipmentFailedEvent: tell_failed,

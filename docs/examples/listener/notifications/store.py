@@ -9,7 +9,7 @@ from sqlalchemy import Column, Connection, MetaData, Text, insert, select
 
 from todoku.contracts import Envelope
 from todoku.database import Timestamp, table
-from todoku.engine import EngineTables, Memory
+from todoku.engine import EngineTables, StateCache
 from todoku.notifications.domain import Notification
 
 metadata = MetaData()
@@ -23,7 +23,7 @@ notifications = table(
 )
 
 
-class NotificationsWorld:
+class NotificationsUnitOfWork:
     """The notifications that a batch touches, by order."""
 
     def __init__(self, found: dict[str, Notification]) -> None:
@@ -39,7 +39,7 @@ class NotificationsWorld:
     def record(self, envelope: Envelope) -> None:
         """The notifications are this service's history."""
 
-    def keep(self, memory: Memory) -> None:
+    def fill_cache(self, cache: StateCache) -> None:
         """An order ends once: nothing here is touched again soon."""
 
 
@@ -50,14 +50,16 @@ class NotificationsStore:
     tables = EngineTables(metadata)
 
     def load(
-        self, connection: Connection, subjects: Sequence[Any], memory: Memory
-    ) -> NotificationsWorld:
+        self, connection: Connection, subjects: Sequence[Any], cache: StateCache
+    ) -> NotificationsUnitOfWork:
         ids = sorted({subject.order_id for subject in subjects})
         rows = connection.execute(select(notifications).where(notifications.c.order_id.in_(ids)))
-        return NotificationsWorld({row.order_id: Notification(**row._mapping) for row in rows})
+        return NotificationsUnitOfWork({row.order_id: Notification(**row._mapping) for row in rows})
 
-    def save(self, connection: Connection, world: NotificationsWorld, now: datetime) -> None:
-        new = [note for key, note in world.after.items() if key not in world.before]
+    def save(
+        self, connection: Connection, unit_of_work: NotificationsUnitOfWork, now: datetime
+    ) -> None:
+        new = [note for key, note in unit_of_work.after.items() if key not in unit_of_work.before]
         if new:
             connection.execute(insert(notifications), [msgspec.structs.asdict(n) for n in new])
 

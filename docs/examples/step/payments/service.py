@@ -14,7 +14,7 @@ from todoku.payments.store import PaymentsStore
 payments = Service(
     name=PaymentAuthorizedEvent.publisher,
     store=PaymentsStore(),
-    reactions={
+    event_handlers={
         OrderCreatedEvent: authorize_payment,
         ShipmentCompletedEvent: capture_payment,
         StockReservationFailedEvent: release_payment,

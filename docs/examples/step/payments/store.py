@@ -19,7 +19,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope
 from todoku.database import Integer64, Timestamp, table
-from todoku.engine import EngineTables, Memory
+from todoku.engine import EngineTables, StateCache
 from todoku.payments.domain import Payment, PaymentStatus
 
 metadata = MetaData()
@@ -51,7 +51,7 @@ _update = (
 )
 
 
-class PaymentsWorld:
+class PaymentsUnitOfWork:
     """The payments that a batch touches, by order."""
 
     def __init__(self, found: dict[str, Payment]) -> None:
@@ -67,8 +67,8 @@ class PaymentsWorld:
     def record(self, envelope: Envelope) -> None:
         """The payments are this service's history."""
 
-    def keep(self, memory: Memory) -> None:
-        memory.keep("payments", self.after)
+    def fill_cache(self, cache: StateCache) -> None:
+        cache.put("payments", self.after)
 
 
 class PaymentsStore:
@@ -78,19 +78,23 @@ class PaymentsStore:
     tables = EngineTables(metadata)
 
     def load(
-        self, connection: Connection, subjects: Sequence[Any], memory: Memory
-    ) -> PaymentsWorld:
+        self, connection: Connection, subjects: Sequence[Any], cache: StateCache
+    ) -> PaymentsUnitOfWork:
         ids = {subject.order_id for subject in subjects}
-        found = memory.recall("payments", ids)
+        found = cache.get("payments", ids)
         if missing := sorted(ids - found.keys()):
             rows = connection.execute(_load, {"ids": missing})
             found |= {row.order_id: _payment(row) for row in rows}
-        return PaymentsWorld(found)
+        return PaymentsUnitOfWork(found)
 
-    def save(self, connection: Connection, world: PaymentsWorld, now: datetime) -> None:
-        changed = [it for key, it in world.after.items() if it is not world.before.get(key)]
-        new = [_row(it) for it in changed if it.order_id not in world.before]
-        old = [{"key": it.order_id, **_row(it)} for it in changed if it.order_id in world.before]
+    def save(self, connection: Connection, unit_of_work: PaymentsUnitOfWork, now: datetime) -> None:
+        changed = [
+            it for key, it in unit_of_work.after.items() if it is not unit_of_work.before.get(key)
+        ]
+        new = [_row(it) for it in changed if it.order_id not in unit_of_work.before]
+        old = [
+            {"key": it.order_id, **_row(it)} for it in changed if it.order_id in unit_of_work.before
+        ]
         if new:
             connection.execute(insert(payments), new)
         if old:

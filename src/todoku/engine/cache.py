@@ -3,15 +3,15 @@
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
-LINES_REMEMBERED_MAX = 20
+CACHED_LINES_MAX = 20
 """Orders with more lines are not remembered, so that memory stays small whatever is ordered."""
 
 
-class Memory:
+class StateCache:
     """Keeps up to `kept_max` of the states of each kind that were touched last.
 
     It is right as long as nobody else has written and the end of each of our own transactions is
-    known. Whoever uses it says so by `hold`: before each transaction, with a number that changes when
+    known. Whoever uses it says so by `validate`: before each transaction, with a number that changes when
     somebody else has committed, or None where nobody can tell.
     """
 
@@ -20,25 +20,25 @@ class Memory:
         self._kept: dict[str, dict[Any, Any]] = {}
         self._version: int | None = None
 
-    def hold(self, version: int | None) -> None:
+    def validate(self, version: int | None) -> None:
         """Go on remembering if the database is as we left it; else forget everything."""
         if version is None or version != self._version:
-            self.forget()
+            self.clear()
         self._version = version
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget everything, for instance after a commit of which nobody knows the end."""
         self._kept.clear()
         self._version = None
 
-    def recall(self, kind: str, keys: Collection[Hashable]) -> dict[Any, Any]:
+    def get(self, kind: str, keys: Collection[Hashable]) -> dict[Any, Any]:
         """What is remembered of these, by key."""
         kept = self._kept.get(kind)
         if not kept:
             return {}
         return {key: kept[key] for key in keys if key in kept}
 
-    def keep(self, kind: str, states: Mapping[Any, Any]) -> None:
+    def put(self, kind: str, states: Mapping[Any, Any]) -> None:
         """Remember these, which are committed, and forget what was not touched for longest."""
         if self._version is None:
             return

@@ -9,7 +9,7 @@ from typing import TextIO
 
 import pytest
 
-from todoku.cli.voice import Voice
+from todoku.cli.console import Console
 from todoku.settings import Settings
 
 BROKER_INFO = b"[1] 2026/11/22 18:30:39.600280 [INF] Server is ready"
@@ -27,9 +27,9 @@ def colours_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(*lines: tuple[str, bytes], err: TextIO, settings: Settings | None = None) -> list[str]:
-    voice = Voice(settings or Settings(), out=io.StringIO(), err=err)
+    console = Console(settings or Settings(), out=io.StringIO(), err=err)
     for program, line in lines:
-        voice.show(program, line)
+        console.show(program, line)
     assert isinstance(err, io.StringIO)
     return err.getvalue().splitlines()
 
@@ -90,7 +90,7 @@ def test_a_reader_that_has_gone_away_is_no_reason_to_stop(
     pipe_without_reader: TextIO, tmp_path: Path
 ) -> None:
     """Nor is what could not be written an error later, when the stream is closed."""
-    voice = Voice(Settings(data_dir=tmp_path), out=pipe_without_reader, err=io.StringIO())
+    console = Console(Settings(data_dir=tmp_path), out=pipe_without_reader, err=io.StringIO())
 
-    voice.say("hello")
-    voice.say("hello again")
+    console.say("hello")
+    console.say("hello again")

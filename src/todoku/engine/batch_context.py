@@ -13,14 +13,14 @@ from todoku.broker.port import Delivery
 from todoku.contracts import Envelope, Event, ParkingEvent, seal
 from todoku.database import ConstraintViolated
 from todoku.engine.dead_letters import Attempt, DeadLetter, describe, letter_id, parked, shape
-from todoku.engine.messages import Asked, Due, Heard, Message, Unreadable
-from todoku.engine.service import Decide, Service, World
+from todoku.engine.messages import Due, IncomingEvent, Message, PendingCommand, UndecodableMessage
+from todoku.engine.service import Decide, Service, UnitOfWork
 from todoku.engine.tables import OutboxRow
 
 log = structlog.get_logger(__name__)
 
 
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How often a message that fails is tried before it is parked.
 
     A decision that raises may succeed once a neighbour's event or a new version has arrived;
@@ -36,11 +36,11 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
         return min(2.0 ** min(attempt - 1, 32), self.backoff_seconds_max)
 
 
-class Outcome(msgspec.Struct):
+class PostCommitActions(msgspec.Struct):
     """What is to be done after a commit, and only then."""
 
-    answers: list[tuple[Asked, Any]] = []
-    said: list[OutboxRow] = []
+    answers: list[tuple[PendingCommand, Any]] = []
+    published: list[OutboxRow] = []
     acks: list[Delivery] = []
     naks: list[tuple[Delivery, float]] = []
     terms: list[Delivery] = []
@@ -52,10 +52,10 @@ class Outcome(msgspec.Struct):
         """Owe the event's publisher a receipt."""
         self.receipts.setdefault(envelope.source, []).append(envelope.id)
 
-    def absorb(self, other: "Outcome") -> None:
+    def absorb(self, other: "PostCommitActions") -> None:
         """Do what the other asks for too."""
         self.answers += other.answers
-        self.said += other.said
+        self.published += other.published
         self.acks += other.acks
         self.naks += other.naks
         self.terms += other.terms
@@ -65,7 +65,7 @@ class Outcome(msgspec.Struct):
         self.next_due_at = other.next_due_at
 
 
-class Work:
+class BatchContext:
     """What one transaction has decided so far. A decision that raises leaves no trace in it.
 
     `room` is how many effects may be started for what is due at once. `earlier` are the failed
@@ -76,48 +76,48 @@ class Work:
         self,
         service: Service,
         now: datetime,
-        patience: Patience,
-        room: int,
+        retry_policy: RetryPolicy,
+        effect_slots: int,
         earlier: Mapping[str, Sequence[Attempt]],
     ) -> None:
         self.service = service
         self.now = now
-        self.patience = patience
-        self.room = room
+        self.retry_policy = retry_policy
+        self.effect_slots = effect_slots
         self.earlier = earlier
-        self.outcome = Outcome()
-        self.said: list[tuple[Envelope, Event]] = []
+        self.actions = PostCommitActions()
+        self.published: list[tuple[Envelope, Event]] = []
         self.settled: list[str] = []
         self.parked: list[DeadLetter] = []
         self.attempts: list[Attempt] = []
-        self.setbacks: list[Attempt] = []
+        self.failed_attempts: list[Attempt] = []
         self.met: set[str] = set()
         self.known: set[str] = set()
         self.copies: list[tuple[str, Delivery]] = []
 
-    def sift(
+    def deduplicate(
         self, batch: Sequence[Message], known: set[str]
-    ) -> tuple[list[Heard], list[Unreadable]]:
+    ) -> tuple[list[IncomingEvent], list[UndecodableMessage]]:
         """The events of the batch that are new, and those of them that cannot be read."""
         self.known = known
-        fresh: list[Heard] = []
-        spoilt: list[Unreadable] = []
+        fresh: list[IncomingEvent] = []
+        undecodable: list[UndecodableMessage] = []
         for message in batch:
-            if isinstance(message, Heard) and not self._is_repeat(message, known):
+            if isinstance(message, IncomingEvent) and not self._is_repeat(message, known):
                 fresh.append(message)
-            elif isinstance(message, Unreadable) and not self._is_repeat(message, known):
-                spoilt.append(message)
-        return fresh, spoilt
+            elif isinstance(message, UndecodableMessage) and not self._is_repeat(message, known):
+                undecodable.append(message)
+        return fresh, undecodable
 
-    def _is_repeat(self, message: Heard | Unreadable, known: set[str]) -> bool:
+    def _is_repeat(self, message: IncomingEvent | UndecodableMessage, known: set[str]) -> bool:
         """Whether the event was met before. One that is known is receipted again: the first receipt
         may be lost. A copy within the batch waits for what becomes of the first."""
         envelope = message.envelope
         if envelope is None:
             return False
         if envelope.id in known:
-            self.outcome.acks.append(message.delivery)
-            self.outcome.receipt(envelope)
+            self.actions.acks.append(message.delivery)
+            self.actions.receipt(envelope)
             return True
         if envelope.id in self.met:
             self.copies.append((envelope.id, message.delivery))
@@ -125,58 +125,62 @@ class Work:
         self.met.add(envelope.id)
         return False
 
-    def settle_copies(self) -> None:
+    def resolve_duplicates(self) -> None:
         """Let copies share the fate of the first: what was not dealt with must come again."""
         settled = set(self.settled)
         for event_id, delivery in self.copies:
             if event_id in settled:
-                self.outcome.acks.append(delivery)
+                self.actions.acks.append(delivery)
             else:
                 self._again(delivery)
 
-    def obey(self, world: World, ask: Asked) -> None:
+    def handle_command(self, unit_of_work: UnitOfWork, ask: PendingCommand) -> None:
         """Carry out a command, or answer with what keeps it from being carried out."""
         if ask.id in self.known:
-            self.outcome.answers.append((ask, world.view(ask.command)))
+            self.actions.answers.append((ask, unit_of_work.view(ask.command)))
             return
         try:
             decide = self.service.commands[type(ask.command)]
             state = self.apply(
-                world, decide, ask.command, actor=ask.actor, traceparent=ask.traceparent
+                unit_of_work, decide, ask.command, actor=ask.actor, traceparent=ask.traceparent
             )
         except Exception as error:
-            self.outcome.answers.append((ask, error))
+            self.actions.answers.append((ask, error))
         else:
-            self.outcome.answers.append((ask, state))
+            self.actions.answers.append((ask, state))
             if ask.id is not None:
                 self.settled.append(ask.id)
 
-    def say_again(self, world: World, ask: Asked) -> None:
+    def republish(self, unit_of_work: UnitOfWork, ask: PendingCommand) -> None:
         """Owe anew, to all who read them, the facts about an order, each as it was said the first
         time; what nobody has lost they know by its id."""
         try:
-            facts = self.service.retells(world.view(ask.command)) if self.service.retells else ()
-            said = [(seal(event, said_at), event) for event, said_at in facts]
+            facts = (
+                self.service.republish(unit_of_work.view(ask.command))
+                if self.service.republish
+                else ()
+            )
+            published = [(seal(event, said_at), event) for event, said_at in facts]
         except Exception as error:
-            self.outcome.answers.append((ask, error))
+            self.actions.answers.append((ask, error))
         else:
-            self.said += said
-            self.outcome.answers.append((ask, tuple(event for _, event in said)))
+            self.published += published
+            self.actions.answers.append((ask, tuple(event for _, event in published)))
 
-    def react(self, world: World, message: Heard) -> None:
+    def handle_event(self, unit_of_work: UnitOfWork, message: IncomingEvent) -> None:
         """Decide on an event; one that fails is tried again later, and in the end parked."""
         envelope = message.envelope
-        decide = self.decision_on(message.event, envelope.time, recalled=message.recalled)
+        decide = self.decision_on(message.event, envelope.time, replayed=message.replayed)
         if decide is None:
             # A durable keeps the subjects of the version that made it, and that one reacted to more.
             self._settle(message)
             return
         try:
             self.apply(
-                world,
+                unit_of_work,
                 decide,
                 message.event,
-                heard=envelope,
+                incoming=envelope,
                 actor=envelope.actor,
                 traceparent=envelope.traceparent,
             )
@@ -185,41 +189,44 @@ class Work:
         else:
             self._settle(message)
 
-    def decision_on(self, event: Event, said_at: datetime, *, recalled: bool) -> Decide | None:
+    def decision_on(self, event: Event, said_at: datetime, *, replayed: bool) -> Decide | None:
         """What this service does about an event of others; or about one of its own, for which the
         time stands still at the instant at which it was said."""
-        if not recalled:
-            return self.service.reactions.get(type(event))
-        recall = self.service.recalls[type(event)]
+        if not replayed:
+            return self.service.event_handlers.get(type(event))
+        recall = self.service.replay_handlers[type(event)]
         return lambda state, event, _: recall(state, event, said_at)
 
-    def attend(self, world: World, due: Due) -> bool:
+    def handle_due(self, unit_of_work: UnitOfWork, due: Due) -> bool:
         """Decide on what is due; whether that went well."""
         agenda = self.service.agenda
         assert agenda is not None
         try:
-            self.apply(world, lambda state, _, now: agenda.decide(state, now), due)
+            self.apply(unit_of_work, lambda state, _, now: agenda.decide(state, now), due)
         except Exception:
             log.exception("deciding on what is due failed", key=due.key)
             return False
         return True
 
     def refuse(
-        self, asked: Sequence[Asked], fresh: Sequence[Heard], error: ConstraintViolated
+        self,
+        asked: Sequence[PendingCommand],
+        fresh: Sequence[IncomingEvent],
+        error: ConstraintViolated,
     ) -> None:
         """The database will not have what this message leads to."""
-        self.outcome.answers += [(ask, error) for ask in asked]
+        self.actions.answers += [(ask, error) for ask in asked]
         for message in fresh:
             self._fail(message, error)
 
-    def put_aside(self, message: Unreadable) -> None:
+    def retry_or_park_undecodable(self, message: UndecodableMessage) -> None:
         """Wait for a version that can read this, or park it."""
-        attempts_max = self.patience.unknown_attempts_max if message.again else 1
-        self._set_back(
+        attempts_max = self.retry_policy.unknown_attempts_max if message.again else 1
+        self._retry_or_park(
             message.delivery, message.envelope, message.error, message.traceback, attempts_max
         )
 
-    def announce(self, kind: type[ParkingEvent] | None, letter: DeadLetter) -> None:
+    def publish_parked(self, kind: type[ParkingEvent] | None, letter: DeadLetter) -> None:
         """Tell the others about a letter, if it can be about an order: those have UUIDs for ids."""
         if kind is None or letter.order_id is None or not _is_uuid(letter.order_id):
             return
@@ -230,60 +237,60 @@ class Work:
             error=letter.error_class,
             parked_at=letter.parked_at,
         )
-        self.said.append((seal(event, self.now), event))
+        self.published.append((seal(event, self.now), event))
 
     def apply(
         self,
-        world: World,
+        unit_of_work: UnitOfWork,
         decide: Decide,
         subject: Any,
         *,
-        heard: Envelope | None = None,
+        incoming: Envelope | None = None,
         actor: str | None = None,
         traceparent: str | None = None,
     ) -> Any:
         """Decide, and keep what follows; the state that is left. Raises what the decision raises."""
-        state, outputs = decide(world.view(subject), subject, self.now)
+        state, outputs = decide(unit_of_work.view(subject), subject, self.now)
         agenda = self.service.agenda
         if agenda is not None and self._due_at_once(state):
             state, more = agenda.decide(state, self.now)
             outputs = [*outputs, *more]
-        said = [
+        published = [
             (seal(output, self.now, actor=actor, traceparent=traceparent), output)
             for output in outputs
             if isinstance(output, Event)
         ]
-        world.put(subject, state)
-        if heard is not None:
-            world.record(heard)
-        for envelope, _ in said:
-            world.record(envelope)
-        self.said += said
-        self.outcome.effects += [output for output in outputs if not isinstance(output, Event)]
+        unit_of_work.put(subject, state)
+        if incoming is not None:
+            unit_of_work.record(incoming)
+        for envelope, _ in published:
+            unit_of_work.record(envelope)
+        self.published += published
+        self.actions.effects += [output for output in outputs if not isinstance(output, Event)]
         return state
 
     def _due_at_once(self, state: Any) -> bool:
         """Whether what was decided wants attention already, and there is room to give it."""
         due_at: datetime | None = state.due_at
-        has_room = len(self.outcome.effects) < self.room
+        has_room = len(self.actions.effects) < self.effect_slots
         return has_room and due_at is not None and due_at <= self.now
 
-    def _settle(self, message: Heard) -> None:
-        self.outcome.acks.append(message.delivery)
+    def _settle(self, message: IncomingEvent) -> None:
+        self.actions.acks.append(message.delivery)
         if message.envelope.source != self.service.name:
             self.settled.append(message.envelope.id)
-            self.outcome.receipt(message.envelope)
+            self.actions.receipt(message.envelope)
 
-    def _fail(self, message: Heard, error: Exception) -> None:
-        self._set_back(
+    def _fail(self, message: IncomingEvent, error: Exception) -> None:
+        self._retry_or_park(
             message.delivery,
             message.envelope,
             describe(error),
             "".join(traceback.format_exception(error)),
-            self.patience.failing_attempts_max,
+            self.retry_policy.failing_attempts_max,
         )
 
-    def _set_back(
+    def _retry_or_park(
         self,
         delivery: Delivery,
         envelope: Envelope | None,
@@ -297,7 +304,7 @@ class Work:
             self.attempts += [*self.earlier.get(attempt.letter_id, ()), attempt]
             self._park(parked(delivery, envelope, error, trace, self.now), delivery, envelope)
             return
-        self.setbacks.append(attempt)
+        self.failed_attempts.append(attempt)
         self._again(delivery)
         log.warning(
             "a message could not be dealt with, trying again later",
@@ -309,7 +316,7 @@ class Work:
         )
 
     def _again(self, delivery: Delivery) -> None:
-        self.outcome.naks.append((delivery, self.patience.delay_seconds(delivery.attempt)))
+        self.actions.naks.append((delivery, self.retry_policy.delay_seconds(delivery.attempt)))
 
     def _park(self, letter: DeadLetter, delivery: Delivery, envelope: Envelope | None) -> None:
         log.error(
@@ -320,10 +327,10 @@ class Work:
             error=shape(letter.error or ""),
         )
         self.parked.append(letter)
-        self.outcome.terms.append(delivery)
+        self.actions.terms.append(delivery)
         if envelope is not None:
             self.settled.append(envelope.id)
-            self.outcome.receipt(envelope)
+            self.actions.receipt(envelope)
 
 
 def _is_uuid(text: str) -> bool:

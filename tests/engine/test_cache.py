@@ -8,50 +8,50 @@ from typing import Any
 from engine.bank import Branch, account_id, metadata, paid
 from engine.statements import listening
 from todoku.database import Database
-from todoku.engine.memory import Memory
+from todoku.engine.cache import StateCache
 
 
-def remembering(kept_max: int, version: int | None = 1) -> Memory:
-    memory = Memory(kept_max)
-    memory.hold(version)
-    return memory
+def remembering(kept_max: int, version: int | None = 1) -> StateCache:
+    cache = StateCache(kept_max)
+    cache.validate(version)
+    return cache
 
 
 class TestMemory:
     def test_it_recalls_what_it_kept_and_knows_nothing_of_the_rest(self) -> None:
-        memory = remembering(3)
-        memory.keep("orders", {"a": 1, "b": 2})
-        assert memory.recall("orders", ["a", "c"]) == {"a": 1}
-        assert memory.recall("products", ["a"]) == {}
+        cache = remembering(3)
+        cache.put("orders", {"a": 1, "b": 2})
+        assert cache.get("orders", ["a", "c"]) == {"a": 1}
+        assert cache.get("products", ["a"]) == {}
 
     def test_what_was_not_touched_for_longest_is_forgotten_first(self) -> None:
-        memory = remembering(2)
-        memory.keep("orders", {"a": 1, "b": 2})
-        memory.keep("orders", {"a": 3})
-        memory.keep("orders", {"c": 4})
-        assert memory.recall("orders", ["a", "b", "c"]) == {"a": 3, "c": 4}
+        cache = remembering(2)
+        cache.put("orders", {"a": 1, "b": 2})
+        cache.put("orders", {"a": 3})
+        cache.put("orders", {"c": 4})
+        assert cache.get("orders", ["a", "b", "c"]) == {"a": 3, "c": 4}
 
     def test_it_goes_on_while_nobody_else_has_written(self) -> None:
-        memory = remembering(2)
-        memory.keep("orders", {"a": 1})
-        memory.hold(1)
-        assert memory.recall("orders", ["a"]) == {"a": 1}
-        memory.hold(2)
-        assert memory.recall("orders", ["a"]) == {}
+        cache = remembering(2)
+        cache.put("orders", {"a": 1})
+        cache.validate(1)
+        assert cache.get("orders", ["a"]) == {"a": 1}
+        cache.validate(2)
+        assert cache.get("orders", ["a"]) == {}
 
     def test_where_nobody_can_tell_who_has_written_nothing_is_remembered(self) -> None:
-        memory = remembering(2, None)
-        memory.keep("orders", {"a": 1})
-        memory.hold(None)
-        assert memory.recall("orders", ["a"]) == {}
+        cache = remembering(2, None)
+        cache.put("orders", {"a": 1})
+        cache.validate(None)
+        assert cache.get("orders", ["a"]) == {}
 
     def test_after_forgetting_nothing_is_kept_before_the_next_transaction(self) -> None:
-        memory = remembering(2)
-        memory.keep("orders", {"a": 1})
-        memory.forget()
-        memory.keep("orders", {"b": 1})
-        memory.hold(1)
-        assert memory.recall("orders", ["a", "b"]) == {}
+        cache = remembering(2)
+        cache.put("orders", {"a": 1})
+        cache.clear()
+        cache.put("orders", {"b": 1})
+        cache.validate(1)
+        assert cache.get("orders", ["a", "b"]) == {}
 
 
 def loads(step: Callable[[], Any]) -> int:

@@ -13,7 +13,7 @@ COLOURS = {"orders": 36, "inventory": 33, "shipping": 35, "broker": 34}  # ANSI 
 ROUTINE_LEVELS = frozenset({"debug", "info"})
 
 
-class Voice:
+class Console:
     """Speaks in sentences on stdout, and passes on the programs' lines on stderr.
 
     In the console format each line is prefixed with its program's name; in JSON it is an object of

@@ -8,20 +8,20 @@ import msgspec
 import structlog
 
 from todoku.broker.port import Broker, BrokerError, Delivery, Subscription
-from todoku.contracts import UnknownEventType, UnreadableEvent, decode
+from todoku.contracts import UndecodableEvent, UnknownEventType, decode
 from todoku.database import DatabaseUnavailable
+from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.dead_letters import describe
-from todoku.engine.failpoints import Failpoint, pass_by
+from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox
-from todoku.engine.messages import Heard, Unreadable
+from todoku.engine.messages import IncomingEvent, UndecodableMessage
 from todoku.engine.recovery import PAUSE_SECONDS, Recovery
 from todoku.engine.service import Service
-from todoku.engine.work import Outcome
 
 log = structlog.get_logger(__name__)
 
 
-class Reading:
+class Consumer:
     """A service's durable reader, which no more than `credit` messages are asked for at a time.
 
     Until it has `caught_up` the database may lack what was settled before.
@@ -35,7 +35,7 @@ class Reading:
         mailbox: Mailbox,
         *,
         credit: int,
-        failpoint: Failpoint = pass_by,
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         self.caught_up = False
         self._service = service
@@ -69,16 +69,16 @@ class Reading:
         if self._subscription is not None:
             await self._subscription.stop()
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, actions: PostCommitActions) -> None:
         """Say what became of messages, now that it is committed."""
         subscription = self._subscription
-        if subscription is None or not (outcome.acks or outcome.naks or outcome.terms):
+        if subscription is None or not (actions.acks or actions.naks or actions.terms):
             return
         self._failpoint("before-ack")
-        subscription.ack(outcome.acks)
-        for delivery, delay_seconds in outcome.naks:
+        subscription.ack(actions.acks)
+        for delivery, delay_seconds in actions.naks:
             subscription.nak(delivery, delay_seconds)
-        for delivery in outcome.terms:
+        for delivery in actions.terms:
             subscription.term(delivery)
         self._failpoint("after-ack")
 
@@ -102,7 +102,7 @@ class Reading:
         log.warning("the database has caught up", sequence=stream.last_sequence)
 
     async def _subscribe(self) -> None:
-        if subjects := [event.subject for event in self._service.reactions]:
+        if subjects := [event.subject for event in self._service.event_handlers]:
             self._subscription = await self._broker.subscribe(
                 self._service.name, subjects, self._deliver
             )
@@ -115,25 +115,25 @@ class Reading:
         messages = [_read(delivery) for delivery in deliveries]
         self._mailbox.deliver(
             [
-                msgspec.structs.replace(message, recalled=True)
+                msgspec.structs.replace(message, replayed=True)
                 for message in messages
-                if isinstance(message, Heard)
+                if isinstance(message, IncomingEvent)
             ]
         )
         # What we said and cannot read, a newer version said: it is passed over.
-        unreadable = [m.delivery for m in messages if isinstance(m, Unreadable)]
+        unreadable = [m.delivery for m in messages if isinstance(m, UndecodableMessage)]
         if self._subscription is not None and unreadable:
             self._subscription.ack(unreadable)
 
 
-def _read(delivery: Delivery) -> Heard | Unreadable:
+def _read(delivery: Delivery) -> IncomingEvent | UndecodableMessage:
     try:
         envelope, event = decode(delivery.body)
-    except UnreadableEvent as error:
-        return Unreadable(
+    except UndecodableEvent as error:
+        return UndecodableMessage(
             delivery,
             describe(error),
             traceback.format_exc(),
             again=isinstance(error, UnknownEventType),
         )
-    return Heard(delivery, envelope, event)
+    return IncomingEvent(delivery, envelope, event)
