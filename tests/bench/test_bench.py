@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from todoku.bench.fill import fill
-from todoku.bench.promise import broken_promises
-from todoku.bench.reads import READS
 from todoku.cli.exit_codes import ExitCode
 from todoku.database.lock import FileLock
+from todoku.lab.bench.fill import fill
+from todoku.lab.bench.promise import broken_promises
+from todoku.lab.bench.reads import READS
 from todoku.settings import SERVICES, Settings
 
 
@@ -125,7 +125,7 @@ def test_without_orders_there_is_nothing_to_read(data_dir: tuple[str, ...], tmp_
     answer = bench(tmp_path, "--reads", "3", *data_dir)
 
     assert answer.returncode == ExitCode.FAILED
-    assert "todoku.bench.fill" in answer.stderr
+    assert "todoku.lab.bench.fill" in answer.stderr
     assert not (tmp_path / "typo").exists()
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_filled_is_refused_with_a_word(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for arguments in ((), ("new", "many"), ("new", "0"), ("new", "1", "nan"), (".", "1")):
         answer = subprocess.run(
-            [sys.executable, "-m", "todoku.bench.fill", *arguments],
+            [sys.executable, "-m", "todoku.lab.bench.fill", *arguments],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -172,8 +172,8 @@ def below(pid: int) -> dict[int, str]:
     found = {}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-        if "todoku.bench.load" in words or "up" in words:
-            found[int(child)] = "load" if "todoku.bench.load" in words else "up"
+        if "todoku.lab.bench.load" in words or "up" in words:
+            found[int(child)] = "load" if "todoku.lab.bench.load" in words else "up"
     return found
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from todoku.bench.connection import Answer, read_answer, request
+from todoku.lab.bench.connection import Answer, read_answer, request
 
 ANSWER = b'HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{"id":"1"}'
 

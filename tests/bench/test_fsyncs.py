@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from todoku.bench.fsyncs import CannotCount, FsyncCounter, counting_fsyncs
+from todoku.lab.bench.fsyncs import CannotCount, FsyncCounter, counting_fsyncs
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from todoku.bench.load import Client, Load, Plan, id_of
+from todoku.lab.bench.load import Client, Load, Plan, id_of
 
 Decide = Callable[[str], Awaitable[tuple[int, dict[str, Any]]]]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from todoku.bench.report import Latency, percentile
-from todoku.bench.timeline import panels, svg
+from todoku.lab.bench.report import Latency, percentile
+from todoku.lab.bench.timeline import panels, svg
 
 VALUES = st.lists(st.floats(0, 1e6), min_size=1)
 

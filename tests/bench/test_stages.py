@@ -7,8 +7,8 @@ from pkgutil import resolve_name
 
 import pytest
 
-from todoku.bench import stages
-from todoku.bench.stages import IN_SQL, SQL, STAGES, Clock, timed
+from todoku.lab.bench import stages
+from todoku.lab.bench.stages import IN_SQL, SQL, STAGES, Clock, timed
 
 
 @pytest.fixture

@@ -241,4 +241,4 @@ def test_up_and_run_with_a_file_in_the_place_of_the_data_folder_say_so(tmp_path:
         answer = todoku(*command, "--data-dir", "data", folder=tmp_path)
 
         assert answer.returncode == ExitCode.CANNOT_START
-        assert f"the data folder {tmp_path / 'data'} cannot be made" in answer.stderr
+        assert f"the data folder {tmp_path / 'data'} cannot be created" in answer.stderr

@@ -21,7 +21,7 @@ from todoku.broker.embedded import (
     read_log,
 )
 from todoku.broker.nats import NatsBroker
-from todoku.cli.supervisor import Program, Supervisor
+from todoku.local.supervisor import Program, Supervisor
 from todoku.settings import Settings
 
 INSTALLED = Path(sysconfig.get_path("scripts"), "nats-server")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from todoku.chaos import CapturedOutput
+from todoku.lab.chaos import CapturedOutput
 from todoku.settings import SERVICES, ServiceName
 
 BOUND_SECONDS = 60.0

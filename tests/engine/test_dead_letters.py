@@ -48,9 +48,9 @@ from todoku.engine.dead_letters import (
 from todoku.engine.messages import IncomingEvent
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import stock_ledger
+from todoku.lab.simulation.loop import VirtualClock
 from todoku.orders.domain import OrderStatus, ParkedMessage, PlaceOrder
 from todoku.orders.store import find_parked
-from todoku.simulation.loop import VirtualClock
 
 GARBAGE: Final = b"\xff not an event"
 ITEM: Final = OrderedItem(product_id="prod001", quantity=1, price=100)

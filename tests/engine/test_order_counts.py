@@ -16,7 +16,6 @@ import pytest
 from uuid_utils import uuid7
 
 from conformance.brokers import NatsServer, until
-from todoku.bench.fsyncs import CannotCount, counting_fsyncs
 from todoku.broker import Delivery, Outgoing, Stored
 from todoku.broker.nats import SINGLES_MAX, NatsBroker
 from todoku.broker.nats_reader import NatsReader
@@ -25,6 +24,7 @@ from todoku.database import Database, migrate
 from todoku.engine import Process, Service, SteadyClock, Topology
 from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
+from todoku.lab.bench.fsyncs import CannotCount, counting_fsyncs
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
 

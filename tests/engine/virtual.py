@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from todoku.simulation.loop import START, VirtualClock, VirtualLoop
-from todoku.simulation.loop import run as run_on
+from todoku.lab.simulation.loop import START, VirtualClock, VirtualLoop
+from todoku.lab.simulation.loop import run as run_on
 
 T = TypeVar("T")
 

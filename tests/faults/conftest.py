@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from todoku.chaos import Load, Stack, Verdict, fresh_settings, judge, prepare_products
-from todoku.cli.supervisor import TETHER
+from todoku.lab.chaos import Load, Stack, Verdict, fresh_settings, judge, prepare_products
+from todoku.local.supervisor import TETHER
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # it looks into /proc and holds on to kernel interfaces

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from faults.conftest import Prove
-from todoku.chaos import Load, Stack, prepare_products
+from todoku.lab.chaos import Load, Stack, prepare_products
 from todoku.settings import SERVICES, to_environment
 
 pytestmark = pytest.mark.faults

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from todoku.chaos.faults import FAULTS
 from todoku.cli.exit_codes import ExitCode
+from todoku.lab.chaos.faults import FAULTS
 
 
 def chaos(*flags: str) -> "subprocess.CompletedProcess[str]":

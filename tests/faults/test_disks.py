@@ -16,7 +16,7 @@ from faults.disks import needs_root, small_disk
 from todoku.broker import embedded
 from todoku.broker.nats import NatsBroker
 from todoku.broker.port import BrokerError, Outgoing
-from todoku.chaos import Load, ProgramName, Stack, fresh_settings, prepare_products
+from todoku.lab.chaos import Load, ProgramName, Stack, fresh_settings, prepare_products
 from todoku.settings import SERVICES, Settings
 
 pytestmark = pytest.mark.faults

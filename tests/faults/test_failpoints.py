@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from faults.conftest import Prove
-from todoku.chaos import Load, Stack, prepare_products
 from todoku.engine.failpoints import POINTS
 from todoku.host import assemble
+from todoku.lab.chaos import Load, Stack, prepare_products
 from todoku.settings import Settings
 
 pytestmark = pytest.mark.faults

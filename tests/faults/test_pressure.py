@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from faults.conftest import Prove
-from todoku.chaos import Load, Stack, Verdict, jetstream, prepare_products
-from todoku.chaos.faults import database_locked, service_away
+from todoku.lab.chaos import Load, Stack, Verdict, jetstream, prepare_products
+from todoku.lab.chaos.faults import database_locked, service_away
 from todoku.settings import SERVICES, ServiceName
 
 pytestmark = pytest.mark.faults

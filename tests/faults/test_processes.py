@@ -5,8 +5,8 @@ from random import Random
 import pytest
 
 from faults.conftest import Prove
-from todoku.chaos import PROGRAMS, Load, ProgramName, Stack
-from todoku.chaos.faults import kill_broker, kill_service, kill_up, stop_and_start
+from todoku.lab.chaos import PROGRAMS, Load, ProgramName, Stack
+from todoku.lab.chaos.faults import kill_broker, kill_service, kill_up, stop_and_start
 
 pytestmark = pytest.mark.faults
 

@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Callable
 
 from faults.conftest import Prove
-from todoku.chaos import PROGRAMS, Load, Stack, prepare_products
 from todoku.cli.exit_codes import ExitCode
+from todoku.lab.chaos import PROGRAMS, Load, Stack, prepare_products
 
 EXIT_AT_A_FAILPOINT = "ended with exit code 137"
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from faults.conftest import Prove
-from todoku.chaos import Load, Stack, faults, prepare_products
+from todoku.lab.chaos import Load, Stack, faults, prepare_products
 
 pytestmark = pytest.mark.faults
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from todoku.chaos import Load, Stack, Verdict, fresh_settings, judge
-from todoku.cli.supervisor import TETHER
 from todoku.database import Database, migrate
+from todoku.lab.chaos import Load, Stack, Verdict, fresh_settings, judge
+from todoku.local.supervisor import TETHER
 from todoku.orders.store import orders
 from todoku.settings import SERVICES
 

@@ -28,12 +28,12 @@ from todoku.engine.writer import Writer
 from todoku.inventory import domain as stock
 from todoku.inventory.service import inventory
 from todoku.inventory.store import InventoryStore, InventoryUnitOfWork
+from todoku.lab.simulation import Failure, Plan, simulate
 from todoku.orders import domain as ordering
 from todoku.orders.service import orders
 from todoku.orders.store import OrdersStore, OrdersUnitOfWork
 from todoku.shipping import domain as parcels
 from todoku.shipping import service as shipping
-from todoku.simulation import Failure, Plan, simulate
 
 SEEDS_MAX = 300
 """How many runs a mutant may survive before it counts as not found."""

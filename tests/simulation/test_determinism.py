@@ -7,10 +7,10 @@ import sys
 import msgspec
 import pytest
 
-from todoku.simulation import Plan, replay, simulate
+from todoku.lab.simulation import Plan, replay, simulate
 
 PRINT_DIGESTS = """
-from todoku.simulation import Plan, simulate
+from todoku.lab.simulation import Plan, simulate
 for seed in range(1, 11):
     print(simulate(Plan(seed=seed)).digest)
 """

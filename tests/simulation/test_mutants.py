@@ -3,7 +3,7 @@
 import pytest
 
 from simulation.mutants import MUTANTS, Mutant, hunt
-from todoku.simulation import Plan, shrink, simulate
+from todoku.lab.simulation import Plan, shrink, simulate
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from todoku.simulation import Plan, explain, simulate
-from todoku.simulation.faults import KINDS
+from todoku.lab.simulation import Plan, explain, simulate
+from todoku.lab.simulation.faults import KINDS
 
 SEEDS_A_TEST = 50
 FIRST_SEEDS = range(1, 1001, SEEDS_A_TEST)

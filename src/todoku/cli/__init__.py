@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
+from todoku.local.errors import Contradictory, InUse, LocalError, Unavailable
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -29,6 +30,11 @@ COMMANDS = {
 }
 """Each command and its line in the list: what has that name in the module of that name."""
 
+LOCAL_EXIT_CODES = {
+    Unavailable: ExitCode.CANNOT_START,
+    InUse: ExitCode.IN_USE,
+    Contradictory: ExitCode.USAGE,
+}
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
@@ -83,6 +89,9 @@ def main() -> None:
     except CommandFailed as failure:
         print(failure, file=sys.stderr)
         sys.exit(failure.exit_code)
+    except LocalError as error:
+        print(f"todoku: {error}", file=sys.stderr)
+        sys.exit(LOCAL_EXIT_CODES[type(error)])
     except BrokenPipeError:
         _write_no_more()
         sys.exit(ExitCode.OUTPUT_CLOSED)

@@ -20,13 +20,13 @@ from todoku.cli.options import Json, Seconds
 from todoku.cli.output import write_object
 from todoku.cli.reads import require_orders, time_reads
 from todoku.cli.signals import interrupt_on_stop_signals
-from todoku.cli.supervisor import TETHER
+from todoku.local.supervisor import TETHER
 from todoku.settings import SERVICES, Settings, SettingsInvalid, load, to_text
 
 if TYPE_CHECKING:
-    from todoku.bench.load import Progress as Told
-    from todoku.bench.run import Measured, Wanted
-    from todoku.bench.stack import Stack
+    from todoku.lab.bench.load import Progress as Told
+    from todoku.lab.bench.run import Measured, Wanted
+    from todoku.lab.bench.stack import Stack
 
 DEFAULTS = {"carrier_delay_seconds": "0", "carrier_success_rate": "1", "log_level": "warning"}
 """What is measured is the system, and not how long a simulated carrier takes."""
@@ -136,7 +136,7 @@ def bench(
     json
         Print one JSON object.
     """
-    from todoku.bench.run import Wanted
+    from todoku.lab.bench.run import Wanted
 
     _require_sense(connections, rate, seconds, orders, items, products, reads)
     _require_possible(
@@ -233,7 +233,7 @@ def _require_possible(given: Mapping[str, object]) -> None:
 
 def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
     """The settings of a system of our own: from the flags, and beside them nothing of this machine's."""
-    from todoku.bench.stack import free_ports
+    from todoku.lab.bench.stack import free_ports
 
     names = [*(f"{service}_port" for service in SERVICES), "nats_port"]
     chosen = dict(zip(names, free_ports(len(names)), strict=True))
@@ -247,8 +247,8 @@ def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
 def _load_own(
     wanted: "Wanted", settings: Settings, folder: Path, *, verify: bool, count_fsyncs: bool
 ) -> "Measured":
-    from todoku.bench import stages
-    from todoku.bench.promise import broken_promises
+    from todoku.lab.bench import stages
+    from todoku.lab.bench.promise import broken_promises
 
     environment = stages.environment(folder) if wanted.stages else {}
     with _own_stack(settings, folder, environment=environment, count_fsyncs=count_fsyncs) as stack:
@@ -265,8 +265,8 @@ def _load_own(
 @contextmanager
 def _own_stack(settings: Settings, folder: Path, **options: Any) -> Iterator["Stack"]:
     """A system of our own, and in words why there is none."""
-    from todoku.bench.fsyncs import CannotCount
-    from todoku.bench.stack import StackFailed, own_stack
+    from todoku.lab.bench.fsyncs import CannotCount
+    from todoku.lab.bench.stack import StackFailed, own_stack
 
     tether = (sys.executable, "-I", "-S", str(TETHER))
     try:
@@ -286,8 +286,8 @@ def _load(
     folder: Path,
     stack: "Stack | None" = None,
 ) -> "Measured":
-    from todoku.bench.run import ClientFailed, measure
-    from todoku.bench.services import ServiceRefused
+    from todoku.lab.bench.run import ClientFailed, measure
+    from todoku.lab.bench.services import ServiceRefused
 
     try:
         with _progress(wanted) as told:
@@ -336,7 +336,7 @@ def _progress(wanted: "Wanted") -> Iterator["Callable[[Told], None]"]:
 
 
 def _draw(measured: "Measured", file: Path) -> None:
-    from todoku.bench.timeline import panels, svg
+    from todoku.lab.bench.timeline import panels, svg
 
     load = measured.load
     picture = svg(measured.report.loop, panels(load.sent, load.answered, measured.ended))

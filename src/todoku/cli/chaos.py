@@ -14,10 +14,10 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.options import Json
 from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, say, table, write_object
-from todoku.cli.supervisor import TETHER
+from todoku.local.supervisor import TETHER
 
 if TYPE_CHECKING:
-    from todoku.chaos import Chaos, Plan
+    from todoku.lab.chaos import Chaos, Plan
 
 INVARIANTS = {
     "I1": "every order that was accepted is there",
@@ -74,7 +74,7 @@ def chaos(
         raise CommandFailed(
             "--orders-per-second must be above 0, and no time below it.", exit_code=ExitCode.USAGE
         )
-    from todoku.chaos import Plan
+    from todoku.lab.chaos import Plan
 
     folder = Path(tempfile.mkdtemp(prefix="todoku-chaos-"))
     data = data_dir.absolute() if data_dir else folder / "data"
@@ -98,7 +98,7 @@ def chaos(
 
 
 def _run(plan: "Plan", data: Path, log: Path) -> "Chaos":
-    from todoku.chaos import Stack, fresh_settings, wreak
+    from todoku.lab.chaos import Stack, fresh_settings, wreak
 
     data.parent.mkdir(parents=True, exist_ok=True)
     with Stack(fresh_settings(data), log, tether=TETHER) as stack:

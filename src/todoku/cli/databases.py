@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from todoku.cli.holders import holder
+from todoku.local.holders import holder
 
 
 def file_of(where: str | Path) -> Path | None:

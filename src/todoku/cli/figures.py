@@ -8,7 +8,7 @@ from rich.table import Table
 from todoku.cli.output import KEY, NUMBER, cells, console, table
 
 if TYPE_CHECKING:
-    from todoku.bench.report import Latency, Report
+    from todoku.lab.bench.report import Latency, Report
 
 
 def print_report(report: "Report") -> None:
@@ -78,7 +78,7 @@ def _costs(report: "Report") -> Table:
 
 
 def _stages(report: "Report") -> Table:
-    from todoku.bench.stages import NAMES, REST
+    from todoku.lab.bench.stages import NAMES, REST
 
     services = report.stages
     rows = table(KEY("CPU µs an order"), *map(NUMBER, (*services, "together")))

@@ -12,7 +12,7 @@ from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
 from todoku.settings import SERVICES, Settings
 
 NO_ORDERS = """There are no orders to read. Fill a folder, and name it:
-  python -m todoku.bench.fill DIRECTORY 1000000
+  python -m todoku.lab.bench.fill DIRECTORY 1000000
   todoku bench --reads 500 --data-dir DIRECTORY"""
 
 
@@ -38,9 +38,9 @@ def _files(settings: Settings) -> list[Path]:
 
 def time_reads(settings: Settings, count: int, *, cold: bool, json: bool) -> ExitCode:
     """Read from the system that is where the settings say, and print how long it took."""
-    from todoku.bench.reads import NothingToRead, measure_reads
-    from todoku.bench.services import ServiceRefused
     from todoku.database import DatabaseError
+    from todoku.lab.bench.reads import NothingToRead, measure_reads
+    from todoku.lab.bench.services import ServiceRefused
 
     try:
         report = measure_reads(settings, count, cold=_files(settings) if cold else ())

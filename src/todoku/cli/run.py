@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from todoku.cli.claims import Port, make_data_folder, require_free
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.signals import on_stop_signals
+from todoku.local.claims import Port, make_data_folder, require_free
 from todoku.settings import SETTINGS, ServiceName, Settings, SettingsInvalid
 
 

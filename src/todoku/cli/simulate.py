@@ -14,8 +14,8 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import write_object
-from todoku.simulation import Explanation, Plan, Result, explain, replay
-from todoku.simulation import simulate as run_plan
+from todoku.lab.simulation import Explanation, Plan, Result, explain, replay
+from todoku.lab.simulation import simulate as run_plan
 
 EXPLAINED_MAX = 3
 """How many failed runs are made short and shown in full; the others are named."""

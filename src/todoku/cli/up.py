@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from todoku.broker import embedded
-from todoku.cli.claims import Port, data_folder, require_free
 from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.readiness import is_ready
 from todoku.cli.signals import on_stop_signals
-from todoku.cli.supervisor import Checkup, Program, Supervisor
+from todoku.local.claims import Port, data_folder, require_free
+from todoku.local.supervisor import Checkup, Program, Supervisor
 from todoku.settings import (
     SERVICES,
     SETTINGS,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from todoku.broker import embedded
 from todoku.cli.checks import Finding, ok, warning, wrong
-from todoku.cli.holders import holder
+from todoku.local.holders import holder
 from todoku.settings import SERVICES, Settings
 
 SQLITE_VERSION_MIN = (3, 37)

@@ -15,9 +15,9 @@ from todoku.broker.jetstream import NO_JETSTREAM, JetStream, StreamInfo
 from todoku.broker.nats_link import Link
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
 from todoku.cli.checks import Finding, Verdict, ok, warning, wrong
-from todoku.cli.claims import Port, refusal_of
 from todoku.cli.client import Client
 from todoku.cli.errors import CommandFailed
+from todoku.local.claims import Port, refusal_of
 from todoku.settings import SERVICES, SETTINGS, ServiceName, Settings, without_password
 
 ASK_SECONDS_MAX = 2.0

@@ -8,10 +8,10 @@ from random import Random
 import msgspec
 import nats.errors
 
-from todoku.chaos.faults import FAULTS
-from todoku.chaos.load import Load, prepare_products
-from todoku.chaos.stack import Stack
-from todoku.chaos.verdict import Verdict, judge, order_ids
+from todoku.lab.chaos.faults import FAULTS
+from todoku.lab.chaos.load import Load, prepare_products
+from todoku.lab.chaos.stack import Stack
+from todoku.lab.chaos.verdict import Verdict, judge, order_ids
 
 PAUSE_SECONDS_MAX = 2.0
 

@@ -16,10 +16,10 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from todoku.bench.report import Latency
-from todoku.bench.run import SEED
-from todoku.bench.services import ANSWER_SECONDS_MAX, ServiceRefused
 from todoku.database import Database
+from todoku.lab.bench.report import Latency
+from todoku.lab.bench.run import SEED
+from todoku.lab.bench.services import ANSWER_SECONDS_MAX, ServiceRefused
 from todoku.orders.domain import OrderStatus
 from todoku.orders.store import orders
 from todoku.settings import SERVICES, ServiceName, Settings

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from todoku.cli import claims
-from todoku.cli.claims import Port, data_folder, make_data_folder, require_free
-from todoku.cli.errors import CommandFailed
-from todoku.cli.exit_codes import ExitCode
+from todoku.local import claims
+from todoku.local.claims import Port, data_folder, make_data_folder, require_free
+from todoku.local.errors import Contradictory, InUse, LocalError, Unavailable
 
 FreePorts = Callable[[int], list[int]]
 
@@ -31,8 +30,8 @@ def port(number: int, name: str = "orders", host: str = "127.0.0.1") -> Port:
     return Port(host, number, name, f"--{name}-port")
 
 
-def failure(claim: Callable[[], object]) -> CommandFailed:
-    with pytest.raises(CommandFailed) as raised:
+def failure(claim: Callable[[], object]) -> LocalError:
+    with pytest.raises(LocalError) as raised:
         claim()
     return raised.value
 
@@ -47,10 +46,10 @@ def test_a_taken_port_is_named_with_who_wants_it_and_the_flag_to_change_it(taken
     said = failure(lambda: require_free([port(taken_port)]))
 
     assert str(said) == (
-        f"todoku: port {taken_port}, wanted by orders, is taken by another program."
+        f"port {taken_port}, wanted by orders, is taken by another program."
         " Stop that program, or choose another port with --orders-port."
     )
-    assert said.exit_code is ExitCode.CANNOT_START
+    assert type(said) is Unavailable
 
 
 def test_a_port_that_is_given_back_in_time_passes(
@@ -82,7 +81,7 @@ def test_one_port_cannot_serve_two() -> None:
     said = failure(lambda: require_free([port(1), port(2, "inventory"), port(2, "shipping")]))
 
     assert "port 2 is wanted by inventory and shipping" in str(said)
-    assert said.exit_code is ExitCode.USAGE
+    assert type(said) is Contradictory
 
 
 def test_an_address_that_is_not_this_machines_is_explained(free_ports: FreePorts) -> None:
@@ -107,7 +106,7 @@ def test_a_data_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 
     assert f"the data folder {tmp_path} is in use by another `todoku up`" in str(said)
     assert "--data-dir" in str(said)
-    assert said.exit_code is ExitCode.IN_USE
+    assert type(said) is InUse
     with data_folder(tmp_path):
         pass
 
@@ -120,9 +119,9 @@ def test_a_file_where_the_data_folder_should_be_is_explained(tmp_path: Path, bel
 
     said = failure(lambda: make_data_folder(folder))
 
-    assert f"the data folder {folder} cannot be made: " in str(said)
+    assert f"the data folder {folder} cannot be created: " in str(said)
     assert "--data-dir" in str(said)
-    assert said.exit_code is ExitCode.CANNOT_START
+    assert type(said) is Unavailable
 
 
 def test_a_data_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
@@ -131,4 +130,4 @@ def test_a_data_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> No
     said = failure(lambda: data_folder(tmp_path).__enter__())
 
     assert f"the data folder {tmp_path} cannot be written" in str(said)
-    assert said.exit_code is ExitCode.CANNOT_START
+    assert type(said) is Unavailable

@@ -6,7 +6,7 @@ from html import escape
 
 import msgspec
 
-from todoku.bench.report import percentile
+from todoku.lab.bench.report import percentile
 
 WIDTH, HEIGHT = 900, 260
 LEFT, RIGHT, TOP, BOTTOM = 70, 170, 40, 40

@@ -1,6 +1,6 @@
 """Fills a data folder with finished orders, as weeks of use would, to measure at scale.
 
-    python -m todoku.bench.fill DATA_DIR ORDERS [DAYS]
+    python -m todoku.lab.bench.fill DATA_DIR ORDERS [DAYS]
     todoku bench --data-dir DATA_DIR
 
 The services' own writers decide and commit everything, so that all books are as they are in use;
@@ -19,7 +19,6 @@ from typing import Any
 import structlog
 from uuid_utils import uuid7
 
-from todoku.bench.services import STOCK
 from todoku.broker.port import Delivery
 from todoku.contracts import OrderedItem, decode
 from todoku.database import Database, DatabaseError, migrate
@@ -29,6 +28,7 @@ from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Recei
 from todoku.engine.writer import Writer
 from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
+from todoku.lab.bench.services import STOCK
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
 
@@ -139,7 +139,9 @@ def _order(random: Random, now: datetime) -> PlaceOrder:
 
 def main() -> None:
     """Fill as the command line says."""
-    parser = ArgumentParser(prog="python -m todoku.bench.fill", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(
+        prog="python -m todoku.lab.bench.fill", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("folder", type=Path, help="a new folder, or an empty one")
     parser.add_argument("orders", type=_at_least_one, help="how many")
     parser.add_argument("days", type=_days, nargs="?", default=30.0, help="over how many days")

@@ -9,8 +9,8 @@ import msgspec
 from sqlalchemy import Connection, exists, select
 
 from todoku.audit import Finding, Report, audit
-from todoku.chaos.load import Load
 from todoku.database import Database
+from todoku.lab.chaos.load import Load
 from todoku.orders.domain import OrderStatus
 from todoku.orders.store import metadata, orders
 from todoku.settings import SERVICES, Settings

@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 
-from todoku.chaos import jetstream
-from todoku.chaos.stack import ProgramName, Stack
 from todoku.database.lock import FileLock
+from todoku.lab.chaos import jetstream
+from todoku.lab.chaos.stack import ProgramName, Stack
 from todoku.settings import SERVICES, ServiceName
 
 FROZEN_SECONDS = (0.2, 6.0)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from todoku.bench.fsyncs import FsyncCounter, counting_fsyncs
-from todoku.bench.processes import children
+from todoku.lab.bench.fsyncs import FsyncCounter, counting_fsyncs
+from todoku.lab.bench.processes import children
 from todoku.settings import SERVICES, Settings, to_environment
 
 READY_SECONDS_MAX = 30.0

@@ -15,9 +15,9 @@ import msgspec
 from todoku.audit import Report
 from todoku.broker.port import Delivery, Outgoing
 from todoku.inventory.domain import ReservationState
+from todoku.lab.simulation.trace import head_of
 from todoku.orders.domain import Order, OrderStatus
 from todoku.shipping.domain import Accepted, Answer, ShipmentStatus
-from todoku.simulation.trace import head_of
 
 Rows = Sequence[tuple[Any, ...]]
 

@@ -1,6 +1,6 @@
 """The client: places orders, in a process of its own so that what it costs is told apart.
 
-    python -m todoku.bench.load < PLAN
+    python -m todoku.lab.bench.load < PLAN
 
 It reads a `Plan` as JSON from its standard input, writes `Progress` on its standard output, a line
 each, and in the end a `Load` as MessagePack into the file that the plan names.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from todoku.bench.connection import Answer, Connection, request
+from todoku.lab.bench.connection import Answer, Connection, request
 
 PROGRESS_SECONDS = 0.2
 PAUSE_SECONDS = 0.1

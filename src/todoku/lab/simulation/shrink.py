@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from todoku.simulation.run import Result, simulate
+from todoku.lab.simulation.run import Result, simulate
 
 
 def shrink(result: Result, *, seconds_max: float = 20.0) -> Result:

@@ -1,4 +1,4 @@
-"""What a command must have to itself before it starts anything: its data folder and its ports."""
+"""Claims a data folder and ports before a command starts anything."""
 
 import errno
 import socket
@@ -10,19 +10,18 @@ from pathlib import Path
 
 import msgspec
 
-from todoku.cli.errors import CommandFailed
-from todoku.cli.exit_codes import ExitCode
 from todoku.database.errors import DatabaseInUse, DatabaseUnsuitable
 from todoku.database.lock import FileLock
+from todoku.local.errors import Contradictory, InUse, Unavailable
 
 PATIENCE_SECONDS = 2.0
-"""How long the processes of an `up` that was just killed may take to be gone."""
+"""How long the processes of an `up` that was just killed may take to end."""
 
 POLL_SECONDS = 0.05
 
 
 class Port(msgspec.Struct, frozen=True):
-    """A port that somebody wants, and the flag by which it is changed."""
+    """A port to listen on, the program that wants it, and the flag that changes it."""
 
     host: str
     number: int
@@ -31,37 +30,33 @@ class Port(msgspec.Struct, frozen=True):
 
 
 def make_data_folder(path: Path) -> None:
-    """Make the folder if it is not there. Raises `CommandFailed`."""
+    """Create the folder if it does not exist. Raises `Unavailable`."""
     try:
-        # Orders name people: the folder is for its owner only.
+        # Orders hold personal data: only the owner may read the folder.
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandFailed(
-            f"the data folder {path} cannot be made: {error.strerror}."
-            " Choose another with --data-dir, or make way for this one.",
-            exit_code=ExitCode.CANNOT_START,
+        raise Unavailable(
+            f"the data folder {path} cannot be created: {error.strerror}."
+            " Choose another with --data-dir, or remove what is in its place."
         ) from error
 
 
 @contextmanager
 def data_folder(path: Path) -> Iterator[None]:
-    """Hold the data folder against every other `up`, for as long as the process lives.
+    """Lock the data folder against every other `up`, for as long as the process lives.
 
-    Raises `CommandFailed` if it cannot be made or written, or is held by another process.
+    Raises `Unavailable` if it cannot be created or written, `InUse` if another process holds it.
     """
     make_data_folder(path)
     try:
         lock = FileLock(path / "up.lock", wait_seconds=PATIENCE_SECONDS)
     except DatabaseInUse as error:
-        raise CommandFailed(
+        raise InUse(
             f"the data folder {path} is in use by another `todoku up`."
-            " Stop that one, or choose another folder with --data-dir (and other ports).",
-            exit_code=ExitCode.IN_USE,
+            " Stop that one, or choose another folder with --data-dir (and other ports)."
         ) from error
     except DatabaseUnsuitable as error:
-        raise CommandFailed(
-            f"the data folder {path} cannot be written. {error}", exit_code=ExitCode.CANNOT_START
-        ) from error
+        raise Unavailable(f"the data folder {path} cannot be written. {error}") from error
     try:
         yield
     finally:
@@ -69,10 +64,10 @@ def data_folder(path: Path) -> Iterator[None]:
 
 
 def require_free(ports: Sequence[Port]) -> None:
-    """Check that every port can be listened on, and is wanted once.
+    """Check that every port can be listened on, and that no two programs want the same one.
 
-    Raises `CommandFailed` naming the first that is not. Nothing is held: another process may still
-    be quicker.
+    Raises `Contradictory`, or `Unavailable` for the first port that is taken. Nothing is held:
+    another process may still take a port afterwards.
     """
     _require_different(ports)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -82,25 +77,24 @@ def require_free(ports: Sequence[Port]) -> None:
             time.sleep(POLL_SECONDS)
             refusal = refusal_of(port)
         if refusal:
-            raise CommandFailed(_explained(port, refusal), exit_code=ExitCode.CANNOT_START)
+            raise Unavailable(_explanation(port, refusal))
 
 
 def _require_different(ports: Sequence[Port]) -> None:
     number, wanted = Counter(port.number for port in ports).most_common(1)[0]
     if wanted > 1:
         rivals = [port for port in ports if port.number == number]
-        raise CommandFailed(
+        raise Contradictory(
             f"port {number} is wanted by {' and '.join(port.wanted_by for port in rivals)}."
-            f" Choose another with {' or '.join(port.flag for port in rivals)}.",
-            exit_code=ExitCode.USAGE,
+            f" Choose another with {' or '.join(port.flag for port in rivals)}."
         )
 
 
 def refusal_of(port: Port) -> OSError | None:
-    """Why this port cannot be listened on now."""
+    """Return why this port cannot be listened on now, None if it can."""
     family = socket.AF_INET6 if ":" in port.host else socket.AF_INET
     with socket.socket(family) as attempt:
-        # As servers do: connections that ended a minute ago are no obstacle.
+        # As servers do: a connection that ended a minute ago does not block the port.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind((port.host, port.number))
@@ -109,7 +103,7 @@ def refusal_of(port: Port) -> OSError | None:
     return None
 
 
-def _explained(port: Port, refusal: OSError) -> str:
+def _explanation(port: Port, refusal: OSError) -> str:
     if refusal.errno == errno.EADDRINUSE:
         return (
             f"port {port.number}, wanted by {port.wanted_by}, is taken by another program."

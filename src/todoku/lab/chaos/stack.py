@@ -31,7 +31,7 @@ class Stack:
     """A `todoku up`, run as a user runs it: a real process with real children.
 
     What it says on stdout is `heard`; what its programs log is appended to the file `log`. Used as a
-    context, nothing of it is left running at the end; through a `tether` (todoku/cli/tether.py), it
+    context, nothing of it is left running at the end; through a `tether` (todoku/local/tether.py), it
     ends with this process too, whatever happens to that. To be started in the main thread.
     """
 

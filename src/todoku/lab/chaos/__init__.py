@@ -5,10 +5,10 @@ and remembers which were accepted, `judge` waits until all has settled and says 
 `todoku chaos` and the tests of faults are made of these.
 """
 
-from todoku.chaos.load import Load, prepare_products
-from todoku.chaos.run import Chaos, Plan, wreak
-from todoku.chaos.stack import PROGRAMS, CapturedOutput, ProgramName, Stack, fresh_settings
-from todoku.chaos.verdict import Verdict, judge
+from todoku.lab.chaos.load import Load, prepare_products
+from todoku.lab.chaos.run import Chaos, Plan, wreak
+from todoku.lab.chaos.stack import PROGRAMS, CapturedOutput, ProgramName, Stack, fresh_settings
+from todoku.lab.chaos.verdict import Verdict, judge
 
 __all__ = [
     "PROGRAMS",

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from todoku.cli.supervisor import TETHER
+from todoku.local.supervisor import TETHER
 
 BOUND_SECONDS = 30
 

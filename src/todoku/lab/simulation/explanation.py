@@ -2,8 +2,8 @@
 
 import msgspec
 
-from todoku.simulation.run import Result, replay
-from todoku.simulation.shrink import shrink
+from todoku.lab.simulation.run import Result, replay
+from todoku.lab.simulation.shrink import shrink
 
 
 class Explanation(msgspec.Struct, frozen=True):

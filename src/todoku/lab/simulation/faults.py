@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from todoku.engine.failpoints import POINTS
-from todoku.simulation.trace import Trace
+from todoku.lab.simulation.trace import Trace
 
 CALM_SHARE: Final = 0.25
 """In this share of the runs a whole family of faults stays away."""

@@ -19,7 +19,7 @@ from todoku.contracts import (
 )
 from todoku.engine import Topology
 from todoku.engine.tables import PendingDelivery
-from todoku.simulation.loop import START
+from todoku.lab.simulation.loop import START
 
 
 def brew(dice: Random, events: Sequence[type[Event]]) -> Outgoing:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from todoku.cli.supervisor import Backoff, Checkup, ProcessRunner, Program, Supervisor
+from todoku.local.supervisor import Backoff, Checkup, ProcessRunner, Program, Supervisor
 
 BOUND_SECONDS = 30.0
 

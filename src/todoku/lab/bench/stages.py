@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from todoku.bench.report import Report
+from todoku.lab.bench.report import Report
 from todoku.settings import SERVICES
 
 FOLDER_VARIABLE = "TODOKU_BENCH_STAGES"
@@ -91,7 +91,7 @@ COLLECTION = "garbage collection"
 REST = "the rest"
 
 NAMES = (*(name for stage in STAGES for name in (stage, stage + IN_SQL)), COLLECTION)
-SITE = "from todoku.bench.stages import install; install()\n"
+SITE = "from todoku.lab.bench.stages import install; install()\n"
 
 
 class Clock(threading.local):

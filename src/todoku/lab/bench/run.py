@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from todoku.bench import stages
-from todoku.bench.load import Load, Plan, Progress
-from todoku.bench.processes import Spent, busy_seconds, spent
-from todoku.bench.report import Cost, Latency, Report, Traffic
-from todoku.bench.services import Ending, Services, endings
+from todoku.lab.bench import stages
+from todoku.lab.bench.load import Load, Plan, Progress
+from todoku.lab.bench.processes import Spent, busy_seconds, spent
+from todoku.lab.bench.report import Cost, Latency, Report, Traffic
+from todoku.lab.bench.services import Ending, Services, endings
 from todoku.orders.domain import OrderStatus
 from todoku.settings import SERVICES, Settings
 
@@ -162,7 +162,7 @@ def _body(random: Random, wanted: Wanted, products: list[str]) -> str:
 
 def _place_orders(plan: Plan, told: Callable[[Progress], None]) -> Load:
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "todoku.bench.load"],
+        [sys.executable, "-P", "-m", "todoku.lab.bench.load"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

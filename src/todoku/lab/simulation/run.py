@@ -20,15 +20,12 @@ from todoku.database import ConstraintViolated, Database
 from todoku.engine import EngineConfig, MailboxFull, ProcessFailed, Topology
 from todoku.host import assemble
 from todoku.inventory.domain import Restock, SetProduct, StockNotSettable, UnknownProduct
-from todoku.orders.domain import PlaceOrder
-from todoku.settings import Settings, Span
-from todoku.shipping.carriers import SimulatedCarrier
-from todoku.simulation import poison
-from todoku.simulation.faults import Faults, Occurrence
-from todoku.simulation.loop import START, Stuck, VirtualClock, VirtualLoop, run
-from todoku.simulation.promise import Failure, Promise
-from todoku.simulation.trace import Trace
-from todoku.simulation.world import (
+from todoku.lab.simulation import poison
+from todoku.lab.simulation.faults import Faults, Occurrence
+from todoku.lab.simulation.loop import START, Stuck, VirtualClock, VirtualLoop, run
+from todoku.lab.simulation.promise import Failure, Promise
+from todoku.lab.simulation.trace import Trace
+from todoku.lab.simulation.world import (
     CLOCK_JUMP_SECONDS_MAX,
     TUNING,
     Crashed,
@@ -37,6 +34,9 @@ from todoku.simulation.world import (
     MumblingCarrier,
     Node,
 )
+from todoku.orders.domain import PlaceOrder
+from todoku.settings import Settings, Span
+from todoku.shipping.carriers import SimulatedCarrier
 
 PRODUCTS = ("prod0", "prod1", "prod2")
 UNKNOWN_PRODUCT = "prod3"

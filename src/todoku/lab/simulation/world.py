@@ -17,12 +17,12 @@ from todoku.database import Database, DatabaseBroken, DatabaseUnavailable, migra
 from todoku.engine import EngineConfig, Process, RetryPolicy, Service, Topology
 from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.process import ReceiptMessage
+from todoku.lab.simulation.faults import Faults
+from todoku.lab.simulation.loop import VirtualClock
+from todoku.lab.simulation.promise import Promise
+from todoku.lab.simulation.trace import Trace
 from todoku.shipping.carriers import SimulatedCarrier
 from todoku.shipping.domain import Answer, Parcel, Unknown
-from todoku.simulation.faults import Faults
-from todoku.simulation.loop import VirtualClock
-from todoku.simulation.promise import Promise
-from todoku.simulation.trace import Trace
 
 TUNING = EngineConfig(
     batch_max=8,

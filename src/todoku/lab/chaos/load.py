@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from todoku.chaos.stack import POLL_SECONDS, Stack
+from todoku.lab.chaos.stack import POLL_SECONDS, Stack
 
 ANSWER_SECONDS_MAX = 15.0
 PAUSE_SECONDS = 0.1

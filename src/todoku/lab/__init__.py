@@ -1,0 +1,1 @@
+"""Load, break and simulate the whole system: `todoku bench`, `todoku chaos`, `todoku simulate`."""
