@@ -76,7 +76,9 @@ MODULES: Final = (
     "todoku.contracts.inventory",
     "todoku.contracts.shipping",
     "todoku.orders.domain",
-    "todoku.inventory.domain",
+    "todoku.inventory.domain.products",
+    "todoku.inventory.domain.reservations",
+    "todoku.inventory.domain.stock",
     "todoku.shipping.domain",
 )
 

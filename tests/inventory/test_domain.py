@@ -1,4 +1,4 @@
-"""What stock is, and how it is set aside, shipped and given back, without any I/O."""
+"""Tests of stock and reservations, without any I/O."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -104,9 +104,9 @@ FAILED = ShipmentFailedEvent(
 
 
 class TestReserving:
-    def test_every_item_is_set_aside_and_nothing_leaves_the_house(self) -> None:
+    def test_every_item_is_reserved_and_stock_on_hand_stays(self) -> None:
         before = stock(product("a", on_hand=5, reserved=1), product("b", on_hand=2))
-        after, said = reserve_stock(before, created(("a", 4), ("b", 1)), LATER)
+        after, events = reserve_stock(before, created(("a", 4), ("b", 1)), LATER)
         assert {key: (p.on_hand, p.reserved) for key, p in after.products.items()} == {
             "a": (5, 5),
             "b": (2, 1),
@@ -120,7 +120,7 @@ class TestReserving:
             updated_at=LATER,
             shipping_address="1-1 Chiyoda",
         )
-        assert said == [
+        assert events == [
             StockReservedEvent(
                 order_id=ORDER_ID,
                 items=(
@@ -132,22 +132,24 @@ class TestReserving:
         ]
 
     def test_lines_of_one_product_are_reserved_together(self) -> None:
-        after, said = reserve_stock(stock(product(on_hand=4)), created(*[("prod001", 2)] * 2), NOW)
+        after, events = reserve_stock(
+            stock(product(on_hand=4)), created(*[("prod001", 2)] * 2), NOW
+        )
         assert after.products["prod001"].reserved == 4
-        assert said[0].items == (ReservedItem(product_id="prod001", quantity=4),)  # type: ignore[attr-defined]
+        assert events[0].items == (ReservedItem(product_id="prod001", quantity=4),)  # type: ignore[attr-defined]
 
-    def test_lines_of_one_product_that_are_too_many_together_are_refused(self) -> None:
+    def test_lines_of_one_product_that_exceed_the_stock_together_are_refused(self) -> None:
         after, _ = reserve_stock(stock(product(on_hand=3)), created(*[("prod001", 2)] * 2), NOW)
         assert after.reservation is not None
         assert after.reservation.state is ReservationState.REFUSED
 
-    def test_one_item_too_many_and_nothing_of_a_mixed_order_is_set_aside(self) -> None:
+    def test_one_shortage_refuses_the_whole_order(self) -> None:
         before = stock(product("a"), product("b", on_hand=5, reserved=3))
-        after, said = reserve_stock(before, created(("a", 1), ("b", 3), ("ghost", 1)), NOW)
+        after, events = reserve_stock(before, created(("a", 1), ("b", 3), ("ghost", 1)), NOW)
         assert after.products == before.products
         assert after.reservation is not None
         assert after.reservation.state is ReservationState.REFUSED
-        assert said == [
+        assert events == [
             StockReservationFailedEvent(
                 order_id=ORDER_ID,
                 reason="insufficient stock (b: 3 requested, 2 available; "
@@ -159,41 +161,41 @@ class TestReserving:
             )
         ]
 
-    def test_a_product_that_nobody_knows_has_none_available(self) -> None:
-        after, said = reserve_stock(stock(), created(("ghost", 1)), NOW)
-        assert isinstance(said[0], StockReservationFailedEvent)
+    def test_unknown_product_has_no_stock(self) -> None:
+        after, events = reserve_stock(stock(), created(("ghost", 1)), NOW)
+        assert isinstance(events[0], StockReservationFailedEvent)
         assert after.products == {}
 
-    def test_the_reason_names_three_shortages_and_counts_the_rest(self) -> None:
-        _, said = reserve_stock(stock(), created(*((f"p{n}", 1) for n in range(5))), NOW)
-        assert isinstance(said[0], StockReservationFailedEvent)
-        assert said[0].reason.endswith("p2: 1 requested, 0 available; and 2 more)")
-        assert len(said[0].failed_items) == 5
+    def test_reason_names_three_shortages_and_counts_the_rest(self) -> None:
+        _, events = reserve_stock(stock(), created(*((f"p{n}", 1) for n in range(5))), NOW)
+        assert isinstance(events[0], StockReservationFailedEvent)
+        assert events[0].reason.endswith("p2: 1 requested, 0 available; and 2 more)")
+        assert len(events[0].failed_items) == 5
 
     @pytest.mark.parametrize("state", ReservationState)
-    def test_an_order_is_decided_on_once(self, state: ReservationState) -> None:
-        """Also when by now the stock would lead to another answer."""
+    def test_reservation_is_decided_once(self, state: ReservationState) -> None:
+        """Also when the stock of today would lead to another decision."""
         before = stock(product(on_hand=100, reserved=3), reservation=reservation(state))
         assert reserve_stock(before, created(("prod001", 3)), LATER) == (before, [])
 
     @pytest.mark.parametrize("lines", [(), (("prod001", 0),), (("prod001", -1),)])
-    def test_an_order_of_nothing_is_an_error(self, lines: tuple[tuple[str, int], ...]) -> None:
-        """The orders service never says such a thing; whoever does must not move stock by it."""
+    def test_order_without_pieces_is_an_error(self, lines: tuple[tuple[str, int], ...]) -> None:
+        """The orders service never publishes such an event; from elsewhere it must not change the stock."""
         with pytest.raises(AssertionError):
             reserve_stock(stock(product(reserved=5)), created(*lines), NOW)
 
 
-REFUSED: Final = "refused"
+CONTRADICTION: Final = "contradiction"
 REPEAT: Final = "repeat"
 
 ENDINGS: Final = {
     #                          ShipmentCompletedEvent     ShipmentFailedEvent
     ReservationState.RESERVED: (ReservationState.SHIPPED, ReservationState.RELEASED),
-    ReservationState.REFUSED:  (REFUSED,                  REFUSED),
-    ReservationState.SHIPPED:  (REPEAT,                   REFUSED),
-    ReservationState.RELEASED: (REFUSED,                  REPEAT),
+    ReservationState.REFUSED:  (CONTRADICTION,            CONTRADICTION),
+    ReservationState.SHIPPED:  (REPEAT,                   CONTRADICTION),
+    ReservationState.RELEASED: (CONTRADICTION,            REPEAT),
 }  # fmt: skip
-"""Every state of a reservation × both words of the carrier."""
+"""Every state of a reservation × both outcomes of a shipment."""
 
 DECIDE: Final = {ShipmentCompletedEvent: deduct_stock, ShipmentFailedEvent: release_stock}
 
@@ -208,23 +210,23 @@ def cells(*outcomes: str) -> list[object]:
 
 
 def end(before: Stock, event: Event) -> Stock:
-    after, said = DECIDE[type(event)](before, event, LATER)  # type: ignore[index,operator]
-    assert said == []
+    after, events = DECIDE[type(event)](before, event, LATER)  # type: ignore[index,operator]
+    assert events == []
     return after
 
 
-class TestSayingAgain:
-    def test_what_is_reserved_is_said_again_as_it_was_with_the_address(self) -> None:
-        after, (said,) = reserve_stock(stock(product()), created(("prod001", 3)), NOW)
-        assert republish_reservation(after) == [(said, NOW)]
+class TestRepublishing:
+    def test_live_reservation_republishes_its_event_with_the_address(self) -> None:
+        after, (event,) = reserve_stock(stock(product()), created(("prod001", 3)), NOW)
+        assert republish_reservation(after) == [(event, NOW)]
 
-    def test_a_refusal_names_what_was_asked_for_and_never_as_much_as_that(self) -> None:
+    def test_republished_refusal_names_less_available_than_requested(self) -> None:
         lines = (Line("prod001", 3), Line("none", 1))
         refused = reservation(ReservationState.REFUSED, *lines)
         for on_hand in (1, 10):
             here = stock(product(on_hand=on_hand), reservation=refused)
-            ((said, said_at),) = republish_reservation(here)
-            assert said == StockReservationFailedEvent(
+            ((event, occurred_at),) = republish_reservation(here)
+            assert event == StockReservationFailedEvent(
                 order_id=ORDER_ID,
                 reason="insufficient stock",
                 failed_items=(
@@ -236,26 +238,26 @@ class TestSayingAgain:
                     FailedItem(product_id="none", requested_quantity=1, available_quantity=0),
                 ),
             )
-            assert said_at == NOW
+            assert occurred_at == NOW
 
     @pytest.mark.parametrize("state", [ReservationState.SHIPPED, ReservationState.RELEASED])
-    def test_what_has_ended_is_not_shipped_again(self, state: ReservationState) -> None:
+    def test_ended_reservation_republishes_nothing(self, state: ReservationState) -> None:
         ended = msgspec.structs.replace(reservation(state), shipping_address="1-1 Chiyoda")
         assert republish_reservation(stock(product(), reservation=ended)) == []
 
-    def test_a_reservation_from_before_addresses_were_kept_sends_no_parcel_to_nowhere(self) -> None:
+    def test_reservation_with_unknown_address_republishes_nothing(self) -> None:
         here = stock(product(reserved=3), reservation=reservation(ReservationState.RESERVED))
         assert republish_reservation(here) == []
 
-    def test_of_an_order_that_is_not_here_nothing_is_said(self) -> None:
+    def test_unknown_order_republishes_nothing(self) -> None:
         assert republish_reservation(stock(product())) == []
 
 
 class TestEnding:
-    def test_the_matrix_names_every_state(self) -> None:
+    def test_matrix_covers_every_state(self) -> None:
         assert set(ENDINGS) == set(ReservationState)
 
-    def test_shipped_pieces_leave_the_house_and_the_ledger_says_so(self) -> None:
+    def test_shipped_pieces_are_deducted_with_ledger_entries(self) -> None:
         held = reservation(ReservationState.RESERVED, Line("a", 3), Line("b", 1))
         before = stock(product("a", 10, 4), product("b", 1, 1), reservation=held)
         after = end(before, COMPLETED)
@@ -276,7 +278,7 @@ class TestEnding:
             for key, n in (("a", 3), ("b", 1))
         )
 
-    def test_released_pieces_may_be_sold_again_and_the_ledger_is_silent(self) -> None:
+    def test_released_pieces_are_available_again_without_ledger_entries(self) -> None:
         held = reservation(ReservationState.RESERVED)
         after = end(stock(product(on_hand=10, reserved=4), reservation=held), FAILED)
         assert (after.products["prod001"].on_hand, after.products["prod001"].reserved) == (10, 1)
@@ -286,42 +288,40 @@ class TestEnding:
         assert after.entries == ()
 
     @pytest.mark.parametrize(("state", "event"), cells(REPEAT))
-    def test_a_repeat_changes_nothing(self, state: ReservationState, event: Event) -> None:
+    def test_repeat_changes_nothing(self, state: ReservationState, event: Event) -> None:
         before = stock(product(reserved=5), reservation=reservation(state))
         assert end(before, event) == before
 
-    @pytest.mark.parametrize(("state", "event"), cells(REFUSED))
-    def test_what_excludes_what_has_happened_is_refused(
-        self, state: ReservationState, event: Event
-    ) -> None:
+    @pytest.mark.parametrize(("state", "event"), cells(CONTRADICTION))
+    def test_contradicting_event_is_refused(self, state: ReservationState, event: Event) -> None:
         with pytest.raises(ContradictoryEvent, match=f"{type(event).__name__}.*{state}"):
             end(stock(product(reserved=5), reservation=reservation(state)), event)
 
     @pytest.mark.parametrize("event", [COMPLETED, FAILED], ids=lambda event: type(event).__name__)
-    def test_the_end_of_what_was_never_reserved_is_refused(self, event: Event) -> None:
+    def test_ending_of_an_unknown_reservation_is_refused(self, event: Event) -> None:
         with pytest.raises(UnknownReservation, match=ORDER_ID):
             end(stock(product()), event)
 
 
 class TestProducts:
-    def test_a_new_product_opens_its_ledger(self) -> None:
+    def test_new_product_opens_its_ledger(self) -> None:
         command = SetProduct(product_id="prod001", name="Keyboard", price=7, stock_quantity=5)
-        after, said = set_product(stock(), command, NOW)
+        after, events = set_product(stock(), command, NOW)
         made = after.products["prod001"]
         assert (made.name, made.price, made.currency) == ("Keyboard", 7, "JPY")
         assert (made.on_hand, made.reserved, made.available) == (5, 0, 5)
         assert after.entries == (
             LedgerEntry(product_id="prod001", quantity=5, reason=LedgerReason.OPENING, at=NOW),
         )
-        assert said == []
+        assert events == []
 
-    def test_a_new_product_without_a_quantity_has_none(self) -> None:
+    def test_new_product_without_a_quantity_has_no_stock(self) -> None:
         command = SetProduct(product_id="prod001", name="Keyboard", price=7, currency="EUR")
         after, _ = set_product(stock(), command, NOW)
         assert (after.products["prod001"].on_hand, after.products["prod001"].currency) == (0, "EUR")
 
     @pytest.mark.parametrize("repeated_quantity", [None, 10])
-    def test_a_product_is_renamed_and_repriced_while_its_stock_stays(
+    def test_existing_product_changes_name_and_price_and_keeps_its_stock(
         self, repeated_quantity: int | None
     ) -> None:
         command = SetProduct(
@@ -334,14 +334,14 @@ class TestProducts:
         assert (changed.created_at, changed.updated_at) == (NOW, LATER)
         assert after.entries == ()
 
-    def test_the_stock_of_a_product_that_exists_cannot_be_set(self) -> None:
+    def test_stock_of_an_existing_product_cannot_be_set(self) -> None:
         command = SetProduct(product_id="prod001", name="Keyboard", price=9, stock_quantity=11)
         with pytest.raises(StockNotSettable, match="restock"):
             set_product(stock(product(on_hand=10)), command, NOW)
 
-    def test_restocking_adds_pieces_and_a_ledger_entry(self) -> None:
+    def test_restock_adds_pieces_and_a_ledger_entry(self) -> None:
         command = Restock(product_id="prod001", quantity=5, note="Delivery 4711")
-        after, said = restock(stock(product(on_hand=10, reserved=4)), command, LATER)
+        after, events = restock(stock(product(on_hand=10, reserved=4)), command, LATER)
         assert (after.products["prod001"].on_hand, after.products["prod001"].reserved) == (15, 4)
         assert after.entries == (
             LedgerEntry(
@@ -352,13 +352,13 @@ class TestProducts:
                 note="Delivery 4711",
             ),
         )
-        assert said == []
+        assert events == []
 
-    def test_a_product_that_nobody_knows_cannot_be_restocked(self) -> None:
+    def test_unknown_product_cannot_be_restocked(self) -> None:
         with pytest.raises(UnknownProduct, match="PUT /products/ghost"):
             restock(stock(), Restock(product_id="ghost", quantity=1), NOW)
 
-    def test_stock_grows_up_to_the_largest_exact_number(self) -> None:
+    def test_stock_may_reach_the_largest_exact_integer(self) -> None:
         before = stock(product(on_hand=MAX_SAFE_INTEGER - 1))
         after, _ = restock(before, Restock(product_id="prod001", quantity=1), NOW)
         assert after.products["prod001"].on_hand == MAX_SAFE_INTEGER
@@ -366,9 +366,7 @@ class TestProducts:
             restock(before, Restock(product_id="prod001", quantity=2), NOW)
 
     @pytest.mark.parametrize(("on_hand", "reserved"), [(-1, 0), (0, -1), (0, 1)])
-    def test_no_movement_makes_anything_negative_or_oversold(
-        self, on_hand: int, reserved: int
-    ) -> None:
+    def test_negative_or_oversold_stock_is_an_error(self, on_hand: int, reserved: int) -> None:
         with pytest.raises(AssertionError):
             product(on_hand=0).moved(NOW, on_hand=on_hand, reserved=reserved)
 
@@ -377,23 +375,23 @@ PRODUCTS: Final = ("a", "b", "c")
 
 
 class Warehouse(RuleBasedStateMachine):
-    """Whatever is ordered, shipped, released, repeated and restocked, I2 holds after each step."""
+    """Check that I2 holds after each step: order, ship, release, repeat, restock."""
 
     orders = Bundle("orders")
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = InventoryUnitOfWork({}, {})
+        self.unit_of_work = InventoryUnitOfWork({}, {})
         self.numbers = 0
 
     def decide(self, function: object, message: object) -> list[Event]:
-        state, said = function(self.world.view(message), message, NOW)  # type: ignore[operator]
-        self.world.put(message, state)
-        return list(said)
+        state, events = function(self.unit_of_work.view(message), message, NOW)  # type: ignore[operator]
+        self.unit_of_work.put(message, state)
+        return list(events)
 
     @initialize(quantities=st.lists(st.integers(0, 6), min_size=2, max_size=2))
-    def open_the_house(self, quantities: list[int]) -> None:
-        """One of the products is unknown at first."""
+    def add_products(self, quantities: list[int]) -> None:
+        """Create two of the three products; the third is unknown at first."""
         for key, n in zip(PRODUCTS, quantities, strict=False):
             self.decide(set_product, _set(key, n))
 
@@ -403,7 +401,7 @@ class Warehouse(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(PRODUCTS), quantity=st.integers(1, 5))
     def add_pieces(self, key: str, quantity: int) -> None:
-        if key in self.world.products:
+        if key in self.unit_of_work.products:
             self.decide(restock, Restock(product_id=key, quantity=quantity))
 
     @rule(
@@ -435,17 +433,17 @@ class Warehouse(RuleBasedStateMachine):
         self.end(deduct_stock, shipped, ReservationState.SHIPPED)
 
     @rule(event=orders)
-    def give_back(self, event: OrderCreatedEvent) -> None:
+    def release(self, event: OrderCreatedEvent) -> None:
         failed = ShipmentFailedEvent(
             order_id=event.order_id, shipment_id="s", reason="no room", items=()
         )
         self.end(release_stock, failed, ReservationState.RELEASED)
 
     def end(self, function: object, event: Event, ending: ReservationState) -> None:
-        before = self.world.reservations[event.order_id].state
+        before = self.unit_of_work.reservations[event.order_id].state
         if before in (ReservationState.RESERVED, ending):
             self.decide(function, event)
-            assert self.world.reservations[event.order_id].state is ending
+            assert self.unit_of_work.reservations[event.order_id].state is ending
         else:
             with pytest.raises(ContradictoryEvent):
                 self.decide(function, event)
@@ -453,37 +451,37 @@ class Warehouse(RuleBasedStateMachine):
     @invariant()
     def the_ledger_adds_up(self) -> None:
         entered: Counter[str] = Counter()
-        for entry in self.world.entries:
+        for entry in self.unit_of_work.entries:
             entered[entry.product_id] += entry.quantity
-        assert {key: p.on_hand for key, p in self.world.products.items()} == {
-            key: entered[key] for key in self.world.products
+        assert {key: p.on_hand for key, p in self.unit_of_work.products.items()} == {
+            key: entered[key] for key in self.unit_of_work.products
         }
 
     @invariant()
     def reserved_is_the_sum_of_live_reservations(self) -> None:
         live: Counter[str] = Counter()
-        for held in self.world.reservations.values():
+        for held in self.unit_of_work.reservations.values():
             if held.state is ReservationState.RESERVED:
                 live.update({line.product_id: line.quantity for line in held.lines})
-        assert {key: p.reserved for key, p in self.world.products.items()} == {
-            key: live[key] for key in self.world.products
+        assert {key: p.reserved for key, p in self.unit_of_work.products.items()} == {
+            key: live[key] for key in self.unit_of_work.products
         }
 
     @invariant()
     def nothing_is_negative_or_oversold(self) -> None:
-        for each in self.world.products.values():
+        for each in self.unit_of_work.products.values():
             assert 0 <= each.reserved <= each.on_hand
 
     @invariant()
     def each_shipped_order_is_deducted_once(self) -> None:
         deducted = Counter(
             (entry.order_id, entry.product_id, -entry.quantity)
-            for entry in self.world.entries
+            for entry in self.unit_of_work.entries
             if entry.order_id is not None
         )
         assert deducted == Counter(
             (held.order_id, line.product_id, line.quantity)
-            for held in self.world.reservations.values()
+            for held in self.unit_of_work.reservations.values()
             if held.state is ReservationState.SHIPPED
             for line in held.lines
         )

@@ -1,4 +1,4 @@
-"""What an order is and may do, without any I/O."""
+"""Tests of an order and its decisions, without any I/O."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -33,8 +33,8 @@ from todoku.orders.domain import (
     OrderStatus,
     PlaceOrder,
     UnknownOrder,
-    note_closed,
     note_parked,
+    note_resolved,
     place_order,
     republish_order,
 )
@@ -73,14 +73,14 @@ SAGAS: Final = {
     OrderStatus.SHIPMENT_FAILED: (RESERVED, INITIATED, FAILED),
     OrderStatus.CANCELLED_NO_STOCK: (REFUSED,),
 }
-"""Every way an order can go: all that is said about it, in the order in which it is said."""
+"""Every saga: all events about an order, in the sequence in which they are published."""
 
 
 def item(product_id: str = "prod001", quantity: int = 2, price: int = 5000) -> OrderedItem:
     return OrderedItem(product_id=product_id, quantity=quantity, price=price)
 
 
-def wish(*items: OrderedItem) -> PlaceOrder:
+def command(*items: OrderedItem) -> PlaceOrder:
     return PlaceOrder(
         order_id=ORDER_ID,
         user_id="user123",
@@ -91,20 +91,20 @@ def wish(*items: OrderedItem) -> PlaceOrder:
 
 
 def placed(*items: OrderedItem) -> Order:
-    order, _ = place_order(None, wish(*items or (item(),)), NOW)
+    order, _ = place_order(None, command(*items or (item(),)), NOW)
     return order
 
 
-def react(order: Order | None, event: Event, now: datetime = LATER) -> Order:
-    """What the service's own table makes of an event; an order never answers one with another."""
-    after, said = orders.event_handlers[type(event)](order, event, now)
-    assert said == []
+def handle(order: Order | None, event: Event, now: datetime = LATER) -> Order:
+    """Handle an event as the service does, and check that it publishes nothing."""
+    after, events = orders.event_handlers[type(event)](order, event, now)
+    assert events == []
     assert isinstance(after, Order)
     return after
 
 
 def order_that_is(status: OrderStatus) -> Order:
-    """An order that got there the usual way."""
+    """Return an order that reached this status by the usual events."""
     ways = {
         OrderStatus.PENDING: (),
         OrderStatus.AWAITING_SHIPMENT: (RESERVED,),
@@ -114,14 +114,14 @@ def order_that_is(status: OrderStatus) -> Order:
     }
     order = placed()
     for event in ways[status]:
-        order = react(order, event, NOW)
+        order = handle(order, event, NOW)
     assert order.status is status
     return order
 
 
 class TestPlacing:
-    def test_a_new_order_is_pending_and_says_all_that_others_need_to_know(self) -> None:
-        order, said = place_order(None, wish(item(quantity=2, price=5000)), NOW)
+    def test_new_order_is_pending_and_publishes_what_other_services_need(self) -> None:
+        order, events = place_order(None, command(item(quantity=2, price=5000)), NOW)
         assert order == Order(
             id=ORDER_ID,
             user_id="user123",
@@ -133,7 +133,7 @@ class TestPlacing:
             created_at=NOW,
             updated_at=NOW,
         )
-        assert said == [
+        assert events == [
             OrderCreatedEvent(
                 order_id=ORDER_ID,
                 user_id="user123",
@@ -144,31 +144,31 @@ class TestPlacing:
             )
         ]
 
-    def test_placing_an_order_that_is_there_changes_and_says_nothing(self) -> None:
+    def test_placing_an_existing_order_changes_and_publishes_nothing(self) -> None:
         order = order_that_is(OrderStatus.COMPLETED)
-        assert place_order(order, wish(item(quantity=9)), LATER) == (order, [])
+        assert place_order(order, command(item(quantity=9)), LATER) == (order, [])
 
-    def test_lines_of_one_product_are_added_up_where_the_product_first_appears(self) -> None:
+    def test_lines_of_one_product_are_merged_where_it_first_appears(self) -> None:
         order = placed(item("b", 1, 10), item("a", 1, 20), item("b", 2, 10))
         assert order.items == (item("b", 3, 10), item("a", 1, 20))
         assert order.total_amount == 50
 
-    def test_an_order_without_items_is_refused(self) -> None:
+    def test_order_without_items_is_refused(self) -> None:
         with pytest.raises(InvalidOrder, match="at least one item"):
-            place_order(None, wish(), NOW)
+            place_order(None, command(), NOW)
 
     def test_one_product_at_two_prices_is_refused(self) -> None:
         with pytest.raises(InvalidOrder, match="two prices"):
-            place_order(None, wish(item(price=1), item(price=2)), NOW)
+            place_order(None, command(item(price=1), item(price=2)), NOW)
 
     @pytest.mark.parametrize(
         "line", [item(quantity=0), item(quantity=-1), item(price=0), item(price=-1)]
     )
-    def test_less_than_one_piece_or_one_unit_of_money_is_refused(self, line: OrderedItem) -> None:
+    def test_quantity_or_price_below_one_is_refused(self, line: OrderedItem) -> None:
         with pytest.raises(InvalidOrder, match="at least 1"):
-            place_order(None, wish(line, item("other")), NOW)
+            place_order(None, command(line, item("other")), NOW)
 
-    def test_an_order_may_amount_to_the_largest_exact_number(self) -> None:
+    def test_total_may_be_the_largest_exact_integer(self) -> None:
         assert placed(item(quantity=MAX_SAFE_INTEGER, price=1)).total_amount == MAX_SAFE_INTEGER
         assert placed(item(quantity=1, price=MAX_SAFE_INTEGER)).total_amount == MAX_SAFE_INTEGER
 
@@ -182,11 +182,11 @@ class TestPlacing:
         ],
         ids=["pieces", "product", "summed line", "sum"],
     )
-    def test_an_order_that_amounts_to_one_more_is_refused(
+    def test_total_above_the_largest_exact_integer_is_refused(
         self, lines: tuple[OrderedItem, ...]
     ) -> None:
         with pytest.raises(InvalidOrder, match="split it"):
-            place_order(None, wish(*lines), NOW)
+            place_order(None, command(*lines), NOW)
 
 
 LATE: Final = "late"
@@ -204,11 +204,11 @@ MATRIX: Final = {
     NO_STOCK:    (CONTRADICTION, LATE,          CONTRADICTION, CONTRADICTION, CONTRADICTION),
     NOT_SHIPPED: (LATE,          CONTRADICTION, LATE,          CONTRADICTION, LATE),
 }  # fmt: skip
-"""Every status × every event: the status it leads to, or what else becomes of the event."""
+"""Every status × every event: the new status, or the other outcome."""
 
 
 def cells(*outcomes: str) -> list[object]:
-    """The cells of the matrix with one of these outcomes."""
+    """Return the cells of the matrix with one of these outcomes."""
     return [
         pytest.param(status, event, outcome, id=f"{status}-{type(event).__name__}")
         for status, row in MATRIX.items()
@@ -217,87 +217,87 @@ def cells(*outcomes: str) -> list[object]:
     ]
 
 
-class TestSayingAgain:
-    def test_while_nobody_has_decided_on_it_that_it_was_accepted_is_said_as_it_was(self) -> None:
-        order, (said,) = place_order(None, wish(item()), NOW)
-        assert republish_order(order) == [(said, NOW)]
+class TestRepublishing:
+    def test_pending_order_republishes_its_created_event_unchanged(self) -> None:
+        order, (event,) = place_order(None, command(item()), NOW)
+        assert republish_order(order) == [(event, NOW)]
 
     @pytest.mark.parametrize("status", sorted(set(OrderStatus) - {OrderStatus.PENDING}))
-    def test_what_others_have_built_upon_is_not_put_up_for_decision_again(
+    def test_order_past_pending_does_not_republish_its_created_event(
         self, status: OrderStatus
     ) -> None:
         assert republish_order(order_that_is(status)) == []
 
-    def test_of_an_order_that_is_not_here_nothing_is_said(self) -> None:
+    def test_unknown_order_republishes_nothing(self) -> None:
         assert republish_order(None) == []
 
 
-class TestFollowing:
-    def test_the_matrix_names_every_status_and_every_event(self) -> None:
+class TestEvents:
+    def test_matrix_covers_every_status_and_every_event(self) -> None:
         assert set(MATRIX) == set(OrderStatus)
         followed = {kind for kind in orders.event_handlers if not issubclass(kind, ParkingEvent)}
         assert {type(event) for event in EVENTS} == followed
 
     @pytest.mark.parametrize(("status", "event", "expected"), cells(*OrderStatus))
-    def test_an_event_that_is_news_moves_the_order_forward(
+    def test_new_event_moves_the_order_forward(
         self, status: OrderStatus, event: Event, expected: OrderStatus
     ) -> None:
-        after = react(order_that_is(status), event)
+        after = handle(order_that_is(status), event)
         assert (after.status, after.updated_at) == (expected, LATER)
 
     @pytest.mark.parametrize(("status", "event", "_"), cells(LATE))
-    def test_a_late_event_changes_nothing(self, status: OrderStatus, event: Event, _: str) -> None:
+    def test_late_event_changes_nothing(self, status: OrderStatus, event: Event, _: str) -> None:
         order = order_that_is(status)
-        assert react(order, event) == order
+        assert handle(order, event) == order
 
     @pytest.mark.parametrize(("status", "event", "_"), cells(NOTED))
-    def test_a_shipment_is_noted_by_an_order_that_waits_for_one(
+    def test_awaiting_order_records_its_shipment_once(
         self, status: OrderStatus, event: Event, _: str
     ) -> None:
         order = order_that_is(status)
-        noted = react(order, event)
+        noted = handle(order, event)
         assert noted == msgspec.structs.replace(order, shipment_id=SHIPMENT_ID, updated_at=LATER)
-        assert react(noted, event, now=LATER_STILL) is noted, "the same shipment is no news"
+        assert handle(noted, event, now=LATER_STILL) is noted, "a repeat changes nothing"
 
     @pytest.mark.parametrize(("status", "event", "_"), cells(CONTRADICTION))
-    def test_an_event_that_excludes_what_was_heard_is_refused(
+    def test_contradicting_event_is_refused(
         self, status: OrderStatus, event: Event, _: str
     ) -> None:
         with pytest.raises(ContradictoryEvent, match=f"{type(event).__name__}.*{status}"):
-            react(order_that_is(status), event)
+            handle(order_that_is(status), event)
 
     @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-    def test_an_event_about_an_order_that_is_not_here_is_refused(self, event: Event) -> None:
+    def test_event_about_an_unknown_order_is_refused(self, event: Event) -> None:
         with pytest.raises(UnknownOrder, match=ORDER_ID):
-            react(None, event)
+            handle(None, event)
 
-    def test_terminal_are_the_statuses_that_no_event_leads_out_of(self) -> None:
+    def test_terminal_statuses_are_those_that_no_event_leaves(self) -> None:
         for status, row in MATRIX.items():
             leads_on = any(isinstance(cell, OrderStatus) for cell in row)
             assert status.terminal == (not leads_on)
 
-    def test_a_completed_order_says_where_its_parcel_is(self) -> None:
-        order = react(placed(), COMPLETED)
+    def test_completed_order_has_shipment_and_tracking_number(self) -> None:
+        order = handle(placed(), COMPLETED)
         assert (order.shipment_id, order.tracking_number) == (SHIPMENT_ID, "SIM-1")
 
-    def test_an_order_that_ended_badly_says_why(self) -> None:
-        assert react(placed(), REFUSED).reason == "insufficient stock"
-        assert react(placed(), FAILED).reason == "no room"
+    def test_failed_order_has_the_reason(self) -> None:
+        assert handle(placed(), REFUSED).reason == "insufficient stock"
+        assert handle(placed(), FAILED).reason == "no room"
 
 
 class TestAnyOrderOfArrival:
     @pytest.mark.parametrize("ending", SAGAS)
     @given(data=st.data())
-    def test_however_its_events_arrive_an_order_ends_in_the_same_way(
+    def test_order_ends_the_same_way_whatever_the_sequence_of_its_events(
         self, ending: OrderStatus, data: st.DataObject
     ) -> None:
-        """Each event at least once, repeated and permuted at will; and it never moves back."""
+        """Each event arrives at least once, repeated and permuted at will; the status never moves back."""
         saga = SAGAS[ending]
         repeats = data.draw(st.lists(st.sampled_from(saga), max_size=6))
         arrivals = data.draw(st.permutations([*saga, *repeats]))
         order, ended = placed(), None
         for event in arrivals:
-            order = react(order, event)
+            order = handle(order, event)
             ended = ended or (order if order.status.terminal else None)
             assert ended is None or order == ended
         assert order.status is ending
@@ -318,14 +318,14 @@ CLOSED: Final = InventoryMessageClosedEvent(
 
 
 class TestParkedMessages:
-    def test_a_message_waits_from_when_it_is_parked_until_it_is_closed(self) -> None:
+    def test_message_is_open_until_it_is_resolved(self) -> None:
         parked, _ = note_parked(None, PARKED, LATER)
         assert (parked.service, parked.letter_id, parked.parked_at) == ("inventory", "letter", NOW)
         assert not parked.closed
-        closed, _ = note_closed(parked, CLOSED, LATER)
+        closed, _ = note_resolved(parked, CLOSED, LATER)
         assert closed.closed
 
-    def test_a_message_that_is_closed_before_it_is_heard_of_never_waits(self) -> None:
-        closed, _ = note_closed(None, CLOSED, LATER)
+    def test_message_resolved_before_it_is_parked_is_never_open(self) -> None:
+        closed, _ = note_resolved(None, CLOSED, LATER)
         assert note_parked(closed, PARKED, LATER) == (closed, [])
         assert closed.closed

@@ -1,4 +1,4 @@
-"""The simulated carrier: chance that is the same every time."""
+"""Tests of the simulated carrier: its answers are pseudo-random and reproducible."""
 
 import asyncio
 from typing import Final
@@ -33,13 +33,15 @@ def share_accepted(success_rate: float, seed: int) -> float:
 
 @pytest.mark.parametrize("success_rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("seed", [0, 1, 42])
-def test_about_the_asked_share_of_parcels_is_accepted(success_rate: float, seed: int) -> None:
+def test_share_of_accepted_parcels_is_close_to_the_success_rate(
+    success_rate: float, seed: int
+) -> None:
     """Within four standard deviations, for seeds that do not change."""
     deviation = (success_rate * (1 - success_rate) / PARCELS) ** 0.5
     assert abs(share_accepted(success_rate, seed) - success_rate) < 4 * deviation
 
 
-def test_a_rate_of_one_accepts_and_a_rate_of_zero_rejects_every_parcel() -> None:
+def test_rate_of_one_accepts_and_rate_of_zero_rejects_every_parcel() -> None:
     assert share_accepted(1.0, seed=0) == 1.0
     assert share_accepted(0.0, seed=0) == 0.0
 
@@ -47,7 +49,7 @@ def test_a_rate_of_one_accepts_and_a_rate_of_zero_rejects_every_parcel() -> None
 @pytest.mark.parametrize(
     ("octets", "expected"), [(b"\xff" * 32, 1 - 2**-48), (b"\x00" * 32, 0.0)], ids=["top", "bottom"]
 )
-def test_at_the_ends_of_chance_a_rate_of_one_and_of_zero_still_hold(
+def test_rates_of_one_and_zero_hold_for_extreme_hashes(
     octets: bytes, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The largest fraction is below 1, exactly; the smallest is not below 0."""
@@ -65,14 +67,14 @@ def test_at_the_ends_of_chance_a_rate_of_one_and_of_zero_still_hold(
 
 
 @given(key=st.text(), seed=st.integers(), success_rate=st.floats(0, 1))
-def test_the_same_key_gets_the_same_answer_from_any_process(
+def test_same_key_gets_the_same_answer_from_any_process(
     key: str, seed: int, success_rate: float
 ) -> None:
     one, other = (SimulatedCarrier(success_rate=success_rate, seed=seed) for _ in range(2))
     assert book(one, key) == book(one, key) == book(other, key)
 
 
-def test_another_seed_is_another_chance() -> None:
+def test_another_seed_gives_other_answers() -> None:
     assert books(SimulatedCarrier(success_rate=0.5, seed=1)) != books(
         SimulatedCarrier(success_rate=0.5, seed=2)
     )
@@ -86,7 +88,7 @@ def test_different_parcels_get_different_tracking_numbers() -> None:
 
 
 @given(key=st.text(), low=st.floats(0, 3600), width=st.floats(0, 3600), seed=st.integers(0, 2**32))
-def test_a_delay_is_within_its_bounds_and_always_the_same(
+def test_delay_is_within_its_bounds_and_constant(
     key: str, low: float, width: float, seed: int
 ) -> None:
     delay = pickup_delay(key, low, low + width, seed)
@@ -95,7 +97,7 @@ def test_a_delay_is_within_its_bounds_and_always_the_same(
     assert delay == pickup_delay(key, low, low + width, seed)
 
 
-def test_delays_are_spread_over_the_whole_span() -> None:
+def test_delays_are_spread_over_the_whole_range() -> None:
     seconds = [pickup_delay(f"shipment-{n}", 10, 20, 0).total_seconds() for n in range(PARCELS)]
     assert min(seconds) < 10.1
     assert max(seconds) > 19.9

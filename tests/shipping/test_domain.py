@@ -1,4 +1,4 @@
-"""What a shipment is, from the reserved stock to the carrier's word, without any I/O."""
+"""Tests of a shipment and its decisions, without any I/O."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -50,9 +50,9 @@ RESERVED = StockReservedEvent(
     shipping_address="1-1 Chiyoda",
 )
 
-YES: Final = Accepted("SIM-1")
-NO: Final = Rejected("no room")
-SILENCE: Final = Unknown("no answer in time")
+ACCEPTED: Final = Accepted("SIM-1")
+REJECTED: Final = Rejected("no room")
+UNKNOWN: Final = Unknown("no answer in time")
 
 
 def initiate(shipment: Shipment | None = None, now: datetime = NOW) -> tuple[Shipment, list[Event]]:
@@ -64,21 +64,21 @@ def record(shipment: Shipment | None, answer: Answer) -> tuple[Shipment, list[Ev
 
 
 def shipment_that_is(status: ShipmentStatus) -> Shipment:
-    """A shipment that got there the usual way."""
+    """Return a shipment that reached this status the usual way."""
     shipment, _ = initiate()
     if status is not ShipmentStatus.INITIATED:
         shipment, _ = when_due(shipment, NOW + DELAY)
     if status is ShipmentStatus.COMPLETED:
-        shipment, _ = record(shipment, YES)
+        shipment, _ = record(shipment, ACCEPTED)
     if status is ShipmentStatus.FAILED:
-        shipment, _ = record(shipment, NO)
+        shipment, _ = record(shipment, REJECTED)
     assert shipment.status is status
     return shipment
 
 
 class TestInitiating:
-    def test_a_shipment_holds_what_was_reserved_and_is_due_after_the_delay(self) -> None:
-        shipment, said = initiate()
+    def test_shipment_has_the_reserved_items_and_is_due_after_the_delay(self) -> None:
+        shipment, events = initiate()
         assert shipment == Shipment(
             id=SHIPMENT_ID,
             order_id=ORDER_ID,
@@ -90,13 +90,13 @@ class TestInitiating:
             created_at=NOW,
             updated_at=NOW,
         )
-        assert said == [
+        assert events == [
             ShipmentInitiatedEvent(
                 order_id=ORDER_ID, shipment_id=SHIPMENT_ID, shipping_address="1-1 Chiyoda"
             )
         ]
 
-    def test_the_delay_is_asked_for_by_the_id_of_the_shipment(self) -> None:
+    def test_delay_depends_on_the_shipment_id(self) -> None:
         asked: list[str] = []
 
         def pickup_delay(shipment_id: str) -> timedelta:
@@ -107,29 +107,29 @@ class TestInitiating:
         assert asked == [SHIPMENT_ID]
 
     @pytest.mark.parametrize("status", ShipmentStatus)
-    def test_an_order_has_one_shipment(self, status: ShipmentStatus) -> None:
+    def test_order_has_one_shipment(self, status: ShipmentStatus) -> None:
         shipment = shipment_that_is(status)
         assert initiate(shipment, LATER) == (shipment, [])
 
 
-class TestSayingAgain:
-    def test_an_open_shipment_is_said_again_as_it_was_and_no_carrier_is_called_for_it(self) -> None:
-        shipment, said = initiate()
-        assert republish_shipment(shipment) == [(said[0], NOW)]
+class TestRepublishing:
+    def test_open_shipment_republishes_its_initiated_event_unchanged(self) -> None:
+        shipment, events = initiate()
+        assert republish_shipment(shipment) == [(events[0], NOW)]
         booking = shipment_that_is(ShipmentStatus.BOOKING)
-        assert republish_shipment(booking) == [(said[0], NOW)]
+        assert republish_shipment(booking) == [(events[0], NOW)]
 
-    @pytest.mark.parametrize("answer", [YES, NO])
-    def test_the_end_of_a_shipment_is_said_again_as_it_was(self, answer: Answer) -> None:
-        ended, (said,) = record(shipment_that_is(ShipmentStatus.BOOKING), answer)
-        assert republish_shipment(ended) == [(said, LATER)]
+    @pytest.mark.parametrize("answer", [ACCEPTED, REJECTED])
+    def test_ended_shipment_republishes_its_last_event_unchanged(self, answer: Answer) -> None:
+        ended, (event,) = record(shipment_that_is(ShipmentStatus.BOOKING), answer)
+        assert republish_shipment(ended) == [(event, LATER)]
 
-    def test_of_an_order_that_has_no_shipment_nothing_is_said(self) -> None:
+    def test_order_without_shipment_republishes_nothing(self) -> None:
         assert republish_shipment(None) == []
 
 
 class TestClaiming:
-    def test_what_is_due_is_claimed_before_the_carrier_is_called(self) -> None:
+    def test_due_shipment_is_claimed_before_the_carrier_is_called(self) -> None:
         before, now = shipment_that_is(ShipmentStatus.INITIATED), NOW + DELAY
         claimed, effects = when_due(before, now)
         assert claimed == msgspec.structs.replace(
@@ -148,11 +148,11 @@ class TestClaiming:
             )
         ]
 
-    def test_nothing_is_claimed_before_its_time(self) -> None:
+    def test_shipment_is_not_claimed_before_it_is_due(self) -> None:
         shipment = shipment_that_is(ShipmentStatus.INITIATED)
         assert when_due(shipment, NOW + DELAY - timedelta(microseconds=1)) == (shipment, [])
 
-    def test_a_claim_stands_until_it_runs_out_and_is_then_made_again_with_the_same_key(
+    def test_expired_claim_is_repeated_with_the_same_key(
         self,
     ) -> None:
         claimed = shipment_that_is(ShipmentStatus.BOOKING)
@@ -162,7 +162,7 @@ class TestClaiming:
         assert (again.attempts, effects[0].attempt, effects[0].shipment_id) == (2, 2, SHIPMENT_ID)
 
     @pytest.mark.parametrize("status", [ShipmentStatus.COMPLETED, ShipmentStatus.FAILED])
-    def test_what_has_ended_is_never_due(self, status: ShipmentStatus) -> None:
+    def test_ended_shipment_is_never_due(self, status: ShipmentStatus) -> None:
         shipment = shipment_that_is(status)
         assert when_due(shipment, NOW + timedelta(days=365)) == (shipment, [])
 
@@ -170,29 +170,31 @@ class TestClaiming:
 ANSWERS: Final = {
     #                          Accepted                  Rejected               Unknown
     ShipmentStatus.INITIATED: (None,                     None,                  None),
-    ShipmentStatus.BOOKING:   (ShipmentStatus.COMPLETED, ShipmentStatus.FAILED, "ask again"),
+    ShipmentStatus.BOOKING:   (ShipmentStatus.COMPLETED, ShipmentStatus.FAILED, "retry"),
     ShipmentStatus.COMPLETED: (None,                     None,                  None),
     ShipmentStatus.FAILED:    (None,                     None,                  None),
 }  # fmt: skip
-"""Every status × every answer: the status it leads to; None where it comes too late or unasked."""
+"""Every status × every answer: the new status; None where the answer changes nothing."""
 
 
 class TestAnswers:
-    def test_the_matrix_names_every_status(self) -> None:
+    def test_matrix_covers_every_status(self) -> None:
         assert set(ANSWERS) == set(ShipmentStatus)
 
     @pytest.mark.parametrize("status", [s for s, row in ANSWERS.items() if row == (None,) * 3])
-    @pytest.mark.parametrize("answer", [YES, NO, SILENCE], ids=lambda a: type(a).__name__)
-    def test_an_answer_that_nobody_waits_for_changes_nothing(
+    @pytest.mark.parametrize(
+        "answer", [ACCEPTED, REJECTED, UNKNOWN], ids=lambda a: type(a).__name__
+    )
+    def test_unexpected_answer_changes_nothing(
         self, status: ShipmentStatus, answer: Answer
     ) -> None:
-        """The first clear answer counts; a late one may even say the opposite."""
+        """The first answer that accepts or rejects counts; a later one may even contradict it."""
         shipment = shipment_that_is(status)
         assert record(shipment, answer) == (shipment, [])
 
-    def test_an_accepted_parcel_completes_the_shipment(self) -> None:
+    def test_accepted_parcel_completes_the_shipment(self) -> None:
         before = shipment_that_is(ShipmentStatus.BOOKING)
-        completed, said = record(before, YES)
+        completed, events = record(before, ACCEPTED)
         assert completed == msgspec.structs.replace(
             before,
             status=ShipmentStatus.COMPLETED,
@@ -200,15 +202,15 @@ class TestAnswers:
             due_at=None,
             updated_at=LATER,
         )
-        assert said == [
+        assert events == [
             ShipmentCompletedEvent(
                 order_id=ORDER_ID, shipment_id=SHIPMENT_ID, tracking_number="SIM-1", items=ITEMS
             )
         ]
 
-    def test_a_rejected_parcel_fails_the_shipment(self) -> None:
+    def test_rejected_parcel_fails_the_shipment(self) -> None:
         before = shipment_that_is(ShipmentStatus.BOOKING)
-        failed, said = record(before, NO)
+        failed, events = record(before, REJECTED)
         assert failed == msgspec.structs.replace(
             before,
             status=ShipmentStatus.FAILED,
@@ -216,16 +218,16 @@ class TestAnswers:
             due_at=None,
             updated_at=LATER,
         )
-        assert said == [
+        assert events == [
             ShipmentFailedEvent(
                 order_id=ORDER_ID, shipment_id=SHIPMENT_ID, reason="no room", items=ITEMS
             )
         ]
 
-    def test_an_answer_that_is_none_is_asked_for_again_after_a_pause(self) -> None:
+    def test_unknown_outcome_is_retried_after_a_pause(self) -> None:
         before = shipment_that_is(ShipmentStatus.BOOKING)
-        after, said = record(before, SILENCE)
-        assert said == []
+        after, events = record(before, UNKNOWN)
+        assert events == []
         assert after == msgspec.structs.replace(
             before,
             reason="no answer in time",
@@ -233,31 +235,33 @@ class TestAnswers:
             updated_at=LATER,
         )
 
-    def test_the_reason_of_a_pause_is_forgotten_when_the_parcel_is_accepted(self) -> None:
-        waiting, _ = record(shipment_that_is(ShipmentStatus.BOOKING), SILENCE)
-        assert record(waiting, YES)[0].reason is None
+    def test_accepted_parcel_clears_the_reason_of_earlier_retries(self) -> None:
+        waiting, _ = record(shipment_that_is(ShipmentStatus.BOOKING), UNKNOWN)
+        assert record(waiting, ACCEPTED)[0].reason is None
 
     @given(attempts=st.integers(1, 10_000))
-    def test_the_pause_doubles_up_to_a_limit(self, attempts: int) -> None:
+    def test_pause_doubles_up_to_a_limit(self, attempts: int) -> None:
         before = msgspec.structs.replace(
             shipment_that_is(ShipmentStatus.BOOKING), attempts=attempts
         )
-        after, _ = record(before, SILENCE)
+        after, _ = record(before, UNKNOWN)
         assert after.due_at is not None
         pause = (after.due_at - LATER).total_seconds()
         assert pause == (2**attempts if attempts <= 8 else BACKOFF_SECONDS_MAX)
 
-    @pytest.mark.parametrize("answer", [YES, NO, SILENCE], ids=lambda a: type(a).__name__)
-    def test_an_answer_without_a_shipment_is_refused(self, answer: Answer) -> None:
+    @pytest.mark.parametrize(
+        "answer", [ACCEPTED, REJECTED, UNKNOWN], ids=lambda a: type(a).__name__
+    )
+    def test_answer_without_a_shipment_is_refused(self, answer: Answer) -> None:
         with pytest.raises(UnknownShipment, match=ORDER_ID):
             record(None, answer)
 
 
 @given(
-    answers=st.lists(st.sampled_from([YES, NO, SILENCE]), max_size=8),
+    answers=st.lists(st.sampled_from([ACCEPTED, REJECTED, UNKNOWN]), max_size=8),
     pauses=st.lists(st.integers(0, 60), min_size=8, max_size=8),
 )
-def test_a_shipment_never_moves_back_and_says_one_end_at_most(
+def test_shipment_never_moves_back_and_publishes_at_most_one_ending(
     answers: list[Answer], pauses: list[int]
 ) -> None:
     ranks = {status: rank for rank, status in enumerate(ShipmentStatus)}
@@ -265,8 +269,8 @@ def test_a_shipment_never_moves_back_and_says_one_end_at_most(
     for answer, pause in zip(answers, pauses, strict=False):
         now += timedelta(seconds=pause)
         due, _ = when_due(shipment, now)
-        after, said = record(due, answer)
+        after, events = record(due, answer)
         assert ranks[shipment.status] <= ranks[due.status] <= ranks[after.status]
-        endings += said
+        endings += events
         shipment = after
     assert len(endings) == (shipment.due_at is None)

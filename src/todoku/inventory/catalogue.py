@@ -1,4 +1,4 @@
-"""The demo catalogue: something to order from the first minute on."""
+"""Define the demo catalogue: products to order right after the start."""
 
 from typing import Final
 
@@ -22,5 +22,5 @@ DEMO_CATALOGUE: Final = tuple(
 
 
 def is_empty(connection: Connection) -> bool:
-    """Whether there is no product at all."""
+    """Return whether the inventory has no products."""
     return not list_products(connection, after="", limit=1)

@@ -1,4 +1,4 @@
-"""The story of the inventory service: it sets stock aside, and ships or releases it."""
+"""Define the inventory service: which function handles which command and event."""
 
 from todoku.contracts import (
     InventoryMessageClosedEvent,

@@ -1,12 +1,12 @@
-"""What an order is and may do. Pure: values in, values out.
+"""Define an order and its decisions as pure functions: values in, values out.
 
     PENDING ──▶ AWAITING_SHIPMENT ──▶ COMPLETED
        │                 └──────────▶ SHIPMENT_FAILED
        └──▶ CANCELLED_NO_STOCK
 
-Events about one order come from two services and may overtake each other, so a status only ever
-moves forward: what arrives late is kept in the history and changes nothing. Two outcomes that
-exclude each other are never both true; hearing both is an error and is parked for a person to see.
+Events about one order come from two services and may arrive in any sequence, so a status only moves
+forward: a late event is kept in the history and changes nothing. Two outcomes that exclude each other
+are never both true; the second one is an error and becomes a dead letter.
 """
 
 from datetime import datetime
@@ -31,23 +31,23 @@ from todoku.contracts import (
 
 
 class OrderError(Exception):
-    """An order cannot do what was asked of it."""
+    """A command or an event cannot be applied to an order."""
 
 
 class InvalidOrder(OrderError):
-    """This can never become an order; the message says what to change."""
+    """The command can never become an order; the message names what to change."""
 
 
 class UnknownOrder(OrderError):
-    """There is no order with this id."""
+    """No order has this id."""
 
 
 class ContradictoryEvent(OrderError):
-    """An event excludes what this order has already heard."""
+    """An event contradicts the status of its order."""
 
 
 class OrderStatus(StrEnum):
-    """Where an order is on its way."""
+    """The status of an order; see docs/architecture.md for the transitions."""
 
     PENDING = "PENDING"
     AWAITING_SHIPMENT = "AWAITING_SHIPMENT"
@@ -57,7 +57,7 @@ class OrderStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing more will happen to the order."""
+        """Return whether the order has ended."""
         return self in _TERMINAL
 
 
@@ -65,7 +65,7 @@ _TERMINAL = {OrderStatus.COMPLETED, OrderStatus.CANCELLED_NO_STOCK, OrderStatus.
 
 
 class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask for goods. `order_id` is a UUIDv7 drawn by the edge, so that asking twice is one order."""
+    """Place an order. The edge generates `order_id`, a UUIDv7, so that a repeated command is one order."""
 
     order_id: str
     user_id: Annotated[str, Personal]
@@ -75,7 +75,7 @@ class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """An order as it stands. `total_amount` is in minor units of `currency`; times are UTC."""
+    """The state of an order. `total_amount` is in minor units of `currency`; times are UTC."""
 
     id: str
     user_id: Annotated[str, Personal]
@@ -92,8 +92,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParkedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message about an order that waits at a service for a person, since `parked_at` (UTC) and
-    until it is `closed`. `error` is the class of what went wrong."""
+    """A dead letter of `service` about an order: parked at `parked_at` (UTC), `closed` once resolved.
+    `error` is the class of the exception."""
 
     service: str
     letter_id: str
@@ -107,10 +107,10 @@ class ParkedMessage(msgspec.Struct, frozen=True, kw_only=True):
 def place_order(
     order: Order | None, command: PlaceOrder, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """Accept an order. Placing one that is already there changes nothing."""
+    """Accept an order. Placing an existing order again changes nothing."""
     if order is not None:
         return order, []
-    items = one_line_a_product(command.items)
+    items = merge_lines(command.items)
     placed = Order(
         id=command.order_id,
         user_id=command.user_id,
@@ -122,13 +122,13 @@ def place_order(
         created_at=now,
         updated_at=now,
     )
-    return placed, [_accepted(placed)]
+    return placed, [_created_event(placed)]
 
 
 def replay_order(
     order: Order | None, event: OrderCreatedEvent, time: datetime
 ) -> tuple[Order, list[Event]]:
-    """Take an order from our own word at its `time`, because our database has lost it."""
+    """Restore an order that the database has lost from its OrderCreatedEvent, published at `time`."""
     if order is not None:
         return order, []
     return Order(
@@ -145,15 +145,18 @@ def replay_order(
 
 
 def republish_order(order: Order | None) -> list[tuple[Event, datetime]]:
-    """That the order was accepted, while nobody is known to have decided on it. Later, an inventory
-    that has lost its decision would make another, on which others could no longer act."""
+    """Return the OrderCreatedEvent while the order is PENDING, with the time it was accepted.
+
+    Later than that, an inventory that has lost its decision would make another one, which contradicts
+    what the other services did since.
+    """
     if order is None or order.status is not OrderStatus.PENDING:
         return []
-    return [(_accepted(order), order.created_at)]
+    return [(_created_event(order), order.created_at)]
 
 
-def one_line_a_product(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
-    """Add up the lines of the same product, in the order in which the products first appear."""
+def merge_lines(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
+    """Merge the lines of the same product, in the sequence in which the products first appear."""
     if not items:
         raise InvalidOrder("An order needs at least one item.")
     prices: dict[str, int] = {}
@@ -176,7 +179,7 @@ def one_line_a_product(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...
 
 
 def total_amount(items: tuple[OrderedItem, ...]) -> int:
-    """What the items cost together, in minor units."""
+    """Return the sum of all items in minor units."""
     total = sum(item.quantity * item.price for item in items)
     if total > MAX_SAFE_INTEGER or any(item.quantity > MAX_SAFE_INTEGER for item in items):
         raise InvalidOrder(
@@ -189,7 +192,7 @@ def total_amount(items: tuple[OrderedItem, ...]) -> int:
 def confirm_reservation(
     order: Order | None, event: StockReservedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """The stock is set aside: wait for the shipment. Late if the shipment has been heard of first."""
+    """Wait for the shipment of the reserved stock. Late if a shipping event arrived first."""
     order = _known(order, event)
     if order.status is OrderStatus.CANCELLED_NO_STOCK:
         raise _contradiction(order, event)
@@ -199,7 +202,7 @@ def confirm_reservation(
 def cancel_for_lack_of_stock(
     order: Order | None, event: StockReservationFailedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """There was too little stock: the order ends here."""
+    """End the order: not enough stock."""
     order = _known(order, event)
     if order.status is OrderStatus.CANCELLED_NO_STOCK:
         return order, []
@@ -212,20 +215,20 @@ def cancel_for_lack_of_stock(
 def note_shipment(
     order: Order | None, event: ShipmentInitiatedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """A shipment was opened, so the stock is set aside, whether or not that has been heard."""
+    """Record the shipment. An open shipment implies reserved stock, even if that event is still to come."""
     order = _known(order, event)
     if order.status is OrderStatus.CANCELLED_NO_STOCK:
         raise _contradiction(order, event)
     advanced = _advance(order, OrderStatus.AWAITING_SHIPMENT, now)
     if advanced.shipment_id == event.shipment_id:
-        return advanced, []  # Late: heard before, or after the shipment's outcome.
+        return advanced, []  # Late: a repeat, or the outcome of the shipment arrived first.
     return msgspec.structs.replace(advanced, shipment_id=event.shipment_id, updated_at=now), []
 
 
 def complete(
     order: Order | None, event: ShipmentCompletedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """The carrier has the parcel: the order is done."""
+    """Complete the order: the carrier accepted the parcel."""
     order = _known(order, event)
     if order.status is OrderStatus.COMPLETED:
         return order, []
@@ -240,7 +243,7 @@ def complete(
 def fail(
     order: Order | None, event: ShipmentFailedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """The carrier refused the parcel: the order has failed."""
+    """Fail the order: the carrier rejected the parcel."""
     order = _known(order, event)
     if order.status is OrderStatus.SHIPMENT_FAILED:
         return order, []
@@ -253,20 +256,20 @@ def fail(
 def note_parked(
     message: ParkedMessage | None, event: ParkingEvent, now: datetime
 ) -> tuple[ParkedMessage, list[Event]]:
-    """A message about an order waits somewhere. Late if it has been seen to already."""
+    """Record a dead letter of another service about an order. Late if it is already recorded."""
     if message is not None:
         return message, []
-    return _noted(event), []
+    return _parked_message(event), []
 
 
-def note_closed(
+def note_resolved(
     message: ParkedMessage | None, event: ParkingEvent, now: datetime
 ) -> tuple[ParkedMessage, list[Event]]:
-    """Somebody has seen to the message; that may be heard before the message itself is heard of."""
-    return msgspec.structs.replace(message or _noted(event), closed=True), []
+    """Record that a dead letter is resolved; this event may arrive before the one that it was parked."""
+    return msgspec.structs.replace(message or _parked_message(event), closed=True), []
 
 
-def _accepted(order: Order) -> OrderCreatedEvent:
+def _created_event(order: Order) -> OrderCreatedEvent:
     return OrderCreatedEvent(
         order_id=order.id,
         user_id=order.user_id,
@@ -287,13 +290,13 @@ _RANK = {
 
 
 def _advance(order: Order, status: OrderStatus, now: datetime) -> Order:
-    """Move forward to `status`; an order that is already there or beyond stays as it is."""
+    """Move the order forward to `status`; return it unchanged if it is already there or beyond."""
     if _RANK[order.status] >= _RANK[status]:
         return order  # Late: a later event of the saga overtook this one.
     return msgspec.structs.replace(order, status=status, updated_at=now)
 
 
-def _noted(event: ParkingEvent) -> ParkedMessage:
+def _parked_message(event: ParkingEvent) -> ParkedMessage:
     return ParkedMessage(
         service=event.publisher,
         letter_id=event.letter_id,
@@ -306,11 +309,14 @@ def _noted(event: ParkingEvent) -> ParkedMessage:
 
 def _known(order: Order | None, event: Event) -> Order:
     if order is None:
-        raise UnknownOrder(f"{type(event).__name__} for order {event.order_id}, which is not here")
+        raise UnknownOrder(
+            f"{type(event).__name__} for order {event.order_id}: the orders database has no such "
+            "order. If it was restored from a backup, retry this message after the recovery."
+        )
     return order
 
 
 def _contradiction(order: Order, event: Event) -> ContradictoryEvent:
     return ContradictoryEvent(
-        f"{type(event).__name__} for order {order.id}, which is {order.status}"
+        f"{type(event).__name__} for order {order.id} contradicts its status {order.status}"
     )

@@ -1,4 +1,4 @@
-"""The story of the orders service: it takes orders and follows them to their end."""
+"""Define the orders service: which function handles which command and event."""
 
 from todoku.contracts import (
     InventoryMessageClosedEvent,
@@ -19,8 +19,8 @@ from todoku.orders.domain import (
     complete,
     confirm_reservation,
     fail,
-    note_closed,
     note_parked,
+    note_resolved,
     note_shipment,
     place_order,
     replay_order,
@@ -39,9 +39,9 @@ orders = Service(
         ShipmentCompletedEvent: complete,
         ShipmentFailedEvent: fail,
         InventoryMessageParkedEvent: note_parked,
-        InventoryMessageClosedEvent: note_closed,
+        InventoryMessageClosedEvent: note_resolved,
         ShippingMessageParkedEvent: note_parked,
-        ShippingMessageClosedEvent: note_closed,
+        ShippingMessageClosedEvent: note_resolved,
     },
     replay_handlers={OrderCreatedEvent: replay_order},
     republish=republish_order,

@@ -1,4 +1,4 @@
-"""Those who carry parcels: the protocol a real one implements, and a simulated one."""
+"""Define the carrier protocol, load the configured carrier, and simulate one."""
 
 import hashlib
 from datetime import timedelta
@@ -10,19 +10,19 @@ from todoku.shipping.domain import Accepted, Answer, Parcel, Rejected
 
 
 class Carrier(Protocol):
-    """Somebody who takes parcels.
+    """A service that ships parcels.
 
     `book` may be called several times with the same `key`, also from several processes and after a
     crash: the same key must mean the same parcel and get the same answer. An exception counts as
-    `Unknown`: the call is made again later.
+    `Unknown`: the call is repeated later.
     """
 
     async def book(self, key: str, parcel: Parcel) -> Answer:
-        """Ask the carrier to take a parcel."""
+        """Ask the carrier to ship a parcel."""
 
 
 def load_carrier(settings: Settings) -> Carrier:
-    """The carrier that the setting `carrier` names: what its factory makes of the settings.
+    """Return the carrier that the factory named by the setting `carrier` makes from the settings.
 
     Raises `SettingsInvalid` if there is no such factory.
     """
@@ -40,7 +40,7 @@ def load_carrier(settings: Settings) -> Carrier:
 
 
 class SimulatedCarrier:
-    """A carrier that exists only here: its answer depends on the key and a seed, and on nothing else.
+    """Simulate a carrier whose answer depends on the key and a seed only.
 
     `success_rate` is the share of parcels that it accepts, 0 to 1.
     """
@@ -56,11 +56,11 @@ class SimulatedCarrier:
 
 
 def pickup_delay(shipment_id: str, low_seconds: float, high_seconds: float, seed: int) -> timedelta:
-    """How long until the carrier is called: between the two bounds, always the same for a shipment."""
+    """Return the delay before the carrier is called: within the bounds, the same for each shipment id."""
     share = fraction(f"{seed}:delay:{shipment_id}")
     return timedelta(seconds=low_seconds + share * (high_seconds - low_seconds))
 
 
 def fraction(text: str) -> float:
-    """A number from 0 to below 1 that looks random but follows from the text."""
+    """Return a pseudo-random number from 0 to below 1 that depends on the text only."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48

@@ -1,11 +1,11 @@
-"""What a shipment is, from the reserved stock to the carrier's word. Pure: values in, values out.
+"""Define a shipment and its decisions as pure functions: values in, values out.
 
     INITIATED ──due──▶ BOOKING ──▶ COMPLETED
                         └───────▶ FAILED
 
-The step from INITIATED to BOOKING is the saga's pivot: it claims the right to call the carrier and is
-committed before the call. From then on the shipment only goes forward: a call whose answer was lost is
-made again with the same key, which is the shipment's id, until the carrier says yes or no.
+The step from INITIATED to BOOKING is the pivot of the saga: it claims the call to the carrier and is
+committed before the call. From then on the shipment only moves forward: a call whose answer was lost is
+repeated with the same idempotency key, the id of the shipment, until the carrier accepts or rejects.
 """
 
 from collections.abc import Callable
@@ -27,22 +27,22 @@ from todoku.contracts import (
 )
 
 CLAIM_SECONDS = 20
-"""How long a claim to call the carrier stands before the call is made again; longer than a call may take."""
+"""How long a claim is valid before the call is repeated; longer than a call may take."""
 
 BACKOFF_SECONDS_MAX = 300
-"""The longest pause between two calls to a carrier that does not give a clear answer."""
+"""The longest pause between two calls whose outcome is unknown."""
 
 
 class ShipmentError(Exception):
-    """A shipment cannot do what was asked of it."""
+    """A command or an event cannot be applied to a shipment."""
 
 
 class UnknownShipment(ShipmentError):
-    """There is no shipment with this id."""
+    """The order has no shipment."""
 
 
 class ShipmentStatus(StrEnum):
-    """Where a shipment is on its way."""
+    """The status of a shipment; see docs/architecture.md for the transitions."""
 
     INITIATED = "INITIATED"
     BOOKING = "BOOKING"
@@ -51,7 +51,7 @@ class ShipmentStatus(StrEnum):
 
 
 class Shipment(msgspec.Struct, frozen=True, kw_only=True):
-    """A parcel for an order. `due_at` (UTC) is when it wants attention next; none once it has ended."""
+    """A parcel for an order. `due_at` (UTC) is when the carrier is called next; None once it has ended."""
 
     id: str
     order_id: str
@@ -67,7 +67,7 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
-    """What a carrier is asked to take."""
+    """The parcel that a carrier is asked to ship."""
 
     order_id: str
     items: tuple[ShippedItem, ...]
@@ -75,19 +75,19 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, tag=True):
-    """The carrier takes the parcel."""
+    """The carrier accepted the parcel."""
 
     tracking_number: str
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):
-    """The carrier will never take the parcel."""
+    """The carrier rejected the parcel for good."""
 
     reason: str
 
 
 class Unknown(msgspec.Struct, frozen=True, tag=True):
-    """The carrier did not say: ask again with the same key."""
+    """The outcome of the call is unknown: repeat it with the same key."""
 
     reason: str
 
@@ -96,7 +96,7 @@ Answer = Accepted | Rejected | Unknown
 
 
 class BookParcel(msgspec.Struct, frozen=True, kw_only=True):
-    """An effect to have outside: call the carrier, with the shipment's id as the idempotency key."""
+    """An effect: call the carrier, with the id of the shipment as the idempotency key."""
 
     shipment_id: str
     order_id: str
@@ -105,7 +105,7 @@ class BookParcel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Note what the carrier said about a shipment."""
+    """Record the answer of the carrier about a shipment."""
 
     order_id: str
     answer: Answer
@@ -118,7 +118,7 @@ def initiate_shipment(
     *,
     pickup_delay: Callable[[str], timedelta],
 ) -> tuple[Shipment, list[Event]]:
-    """Open a shipment for what was reserved; the carrier is called after `pickup_delay` of its id."""
+    """Open a shipment for the reserved stock; the carrier is called after `pickup_delay(shipment id)`."""
     if shipment is not None:
         return shipment, []  # A repeat that outlived the inbox.
     shipment_id = fact_id(event.order_id, "Shipment")
@@ -135,31 +135,31 @@ def initiate_shipment(
         created_at=now,
         updated_at=now,
     )
-    return initiated, [_initiated(initiated)]
+    return initiated, [_initiated_event(initiated)]
 
 
 def replay_completed(
     shipment: Shipment | None, event: ShipmentCompletedEvent, time: datetime
 ) -> tuple[Shipment, list[Event]]:
-    """Take from our own word that the carrier has the parcel: our database has lost it."""
+    """Restore a completed shipment that the database has lost from its ShipmentCompletedEvent."""
     if shipment is not None and shipment.due_at is None:
         return shipment, []  # It has ended: the backup had it.
-    completed, _ = _complete(shipment or _recalled(event, time), event.tracking_number, time)
+    completed, _ = _complete(shipment or _from_ending(event, time), event.tracking_number, time)
     return completed, []
 
 
 def replay_failed(
     shipment: Shipment | None, event: ShipmentFailedEvent, time: datetime
 ) -> tuple[Shipment, list[Event]]:
-    """Take from our own word that the carrier refused the parcel: our database has lost it."""
+    """Restore a failed shipment that the database has lost from its ShipmentFailedEvent."""
     if shipment is not None and shipment.due_at is None:
         return shipment, []  # It has ended: the backup had it.
-    failed, _ = _fail(shipment or _recalled(event, time), event.reason, time)
+    failed, _ = _fail(shipment or _from_ending(event, time), event.reason, time)
     return failed, []
 
 
-def _recalled(event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetime) -> Shipment:
-    """A shipment as far as its ending tells; the address is no longer needed."""
+def _from_ending(event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetime) -> Shipment:
+    """Return a shipment as far as its last event describes it; its address is no longer needed."""
     return Shipment(
         id=event.shipment_id,
         order_id=event.order_id,
@@ -174,22 +174,22 @@ def _recalled(event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetim
 
 
 def republish_shipment(shipment: Shipment | None) -> list[tuple[Event, datetime]]:
-    """The last word about a shipment; those before it follow from it."""
+    """Return the latest event of a shipment, with its time; it implies the earlier ones."""
     if shipment is None:
         return []
     match shipment.status:
         case ShipmentStatus.COMPLETED:
-            return [(_completed(shipment), shipment.updated_at)]
+            return [(_completed_event(shipment), shipment.updated_at)]
         case ShipmentStatus.FAILED:
-            return [(_failed(shipment), shipment.updated_at)]
+            return [(_failed_event(shipment), shipment.updated_at)]
         case _:
-            return [(_initiated(shipment), shipment.created_at)]
+            return [(_initiated_event(shipment), shipment.created_at)]
 
 
 def when_due(shipment: Shipment, now: datetime) -> tuple[Shipment, list[BookParcel]]:
-    """Claim the call to the carrier, for the first time or again after a claim without an answer."""
+    """Claim the call to the carrier, for the first time or after a claim that got no answer."""
     if shipment.due_at is None or shipment.due_at > now:
-        return shipment, []  # Somebody else was quicker: a replica, or the carrier's answer.
+        return shipment, []  # A replica has claimed it, or the answer of the carrier arrived.
     claimed = msgspec.structs.replace(
         shipment,
         status=ShipmentStatus.BOOKING,
@@ -214,18 +214,24 @@ def when_due(shipment: Shipment, now: datetime) -> tuple[Shipment, list[BookParc
 def record_answer(
     shipment: Shipment | None, command: RecordAnswer, now: datetime
 ) -> tuple[Shipment, list[Event]]:
-    """Take the carrier's word; the first clear one counts."""
+    """Apply the answer of the carrier; the first one that accepts or rejects counts."""
     if shipment is None:
-        raise UnknownShipment(f"an answer for order {command.order_id}, which has no shipment")
+        raise UnknownShipment(
+            f"answer of the carrier for order {command.order_id}: the shipping database has no "
+            "shipment for it"
+        )
     if shipment.status is not ShipmentStatus.BOOKING:
-        return shipment, []  # Late: the same call was made twice and its first answer is recorded.
+        return (
+            shipment,
+            [],
+        )  # Late: the call was repeated, and the answer of the other one is recorded.
     match command.answer:
         case Accepted(tracking_number):
             return _complete(shipment, tracking_number, now)
         case Rejected(reason):
             return _fail(shipment, reason, now)
         case Unknown(reason):
-            return _ask_again(shipment, reason, now), []
+            return _retry_later(shipment, reason, now), []
 
 
 def _complete(
@@ -239,17 +245,17 @@ def _complete(
         due_at=None,
         updated_at=now,
     )
-    return completed, [_completed(completed)]
+    return completed, [_completed_event(completed)]
 
 
 def _fail(shipment: Shipment, reason: str, now: datetime) -> tuple[Shipment, list[Event]]:
     failed = msgspec.structs.replace(
         shipment, status=ShipmentStatus.FAILED, reason=reason, due_at=None, updated_at=now
     )
-    return failed, [_failed(failed)]
+    return failed, [_failed_event(failed)]
 
 
-def _initiated(shipment: Shipment) -> ShipmentInitiatedEvent:
+def _initiated_event(shipment: Shipment) -> ShipmentInitiatedEvent:
     return ShipmentInitiatedEvent(
         order_id=shipment.order_id,
         shipment_id=shipment.id,
@@ -257,7 +263,7 @@ def _initiated(shipment: Shipment) -> ShipmentInitiatedEvent:
     )
 
 
-def _completed(shipment: Shipment) -> ShipmentCompletedEvent:
+def _completed_event(shipment: Shipment) -> ShipmentCompletedEvent:
     assert shipment.tracking_number is not None
     return ShipmentCompletedEvent(
         order_id=shipment.order_id,
@@ -267,7 +273,7 @@ def _completed(shipment: Shipment) -> ShipmentCompletedEvent:
     )
 
 
-def _failed(shipment: Shipment) -> ShipmentFailedEvent:
+def _failed_event(shipment: Shipment) -> ShipmentFailedEvent:
     assert shipment.reason is not None
     return ShipmentFailedEvent(
         order_id=shipment.order_id,
@@ -277,7 +283,7 @@ def _failed(shipment: Shipment) -> ShipmentFailedEvent:
     )
 
 
-def _ask_again(shipment: Shipment, reason: str, now: datetime) -> Shipment:
+def _retry_later(shipment: Shipment, reason: str, now: datetime) -> Shipment:
     pause = min(2**shipment.attempts, BACKOFF_SECONDS_MAX)
     return msgspec.structs.replace(
         shipment, reason=reason, due_at=now + timedelta(seconds=pause), updated_at=now

@@ -1,4 +1,4 @@
-"""The story of the shipping service: it hands to a carrier what was reserved."""
+"""Define the shipping service: which function handles which command, event and due shipment."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -29,7 +29,7 @@ from todoku.shipping.store import ShippingStore
 
 
 def shipping(carrier: Carrier, pickup_delay: Callable[[str], timedelta]) -> Service:
-    """The service that ships with `carrier`, called after the `pickup_delay` of a shipment's id."""
+    """Return the service that ships with `carrier`, called after `pickup_delay(shipment id)`."""
     store = ShippingStore()
     return Service(
         name=ShipmentInitiatedEvent.publisher,
@@ -49,7 +49,7 @@ def shipping(carrier: Carrier, pickup_delay: Callable[[str], timedelta]) -> Serv
 
 
 async def book_parcel(carrier: Carrier, booking: BookParcel) -> RecordAnswer:
-    """Call the carrier. When it raises, nobody knows what it did: that is an answer too."""
+    """Call the carrier. An exception means that the outcome is unknown."""
     try:
         answer = await carrier.book(booking.shipment_id, booking.parcel)
     except Exception as error:

@@ -1,0 +1,62 @@
+"""Define stock and reservations as pure functions: values in, values out.
+
+`stock` has the entities, `products` the decisions on commands, `reservations` those on events.
+"""
+
+from todoku.inventory.domain.products import (
+    Restock,
+    SetProduct,
+    StockNotSettable,
+    TooMuchStock,
+    UnknownProduct,
+    restock,
+    set_product,
+)
+from todoku.inventory.domain.reservations import (
+    ContradictoryEvent,
+    StockLost,
+    UnknownReservation,
+    deduct_stock,
+    release_stock,
+    replay_refusal,
+    replay_reservation,
+    republish_reservation,
+    reserve_stock,
+)
+from todoku.inventory.domain.stock import (
+    LedgerEntry,
+    LedgerReason,
+    Line,
+    Product,
+    Reservation,
+    ReservationState,
+    Stock,
+    StockError,
+)
+
+__all__ = [
+    "ContradictoryEvent",
+    "LedgerEntry",
+    "LedgerReason",
+    "Line",
+    "Product",
+    "Reservation",
+    "ReservationState",
+    "Restock",
+    "SetProduct",
+    "Stock",
+    "StockError",
+    "StockLost",
+    "StockNotSettable",
+    "TooMuchStock",
+    "UnknownProduct",
+    "UnknownReservation",
+    "deduct_stock",
+    "release_stock",
+    "replay_refusal",
+    "replay_reservation",
+    "republish_reservation",
+    "reserve_stock",
+    "restock",
+    "set_product",
+]

@@ -1,0 +1,283 @@
+"""Decide on events about orders: reserve, ship and release stock.
+
+A reservation is all or nothing and is decided once: `RESERVED` or `REFUSED`. A reserved one ends as
+`SHIPPED` (the pieces are deducted from the stock on hand) or `RELEASED` (they are available again).
+Stock on hand changes only together with an entry in the ledger.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import msgspec
+
+from todoku.contracts import (
+    Event,
+    FailedItem,
+    OrderCreatedEvent,
+    ReservedItem,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.inventory.domain.stock import (
+    LedgerEntry,
+    LedgerReason,
+    Line,
+    Product,
+    Reservation,
+    ReservationState,
+    Stock,
+    StockError,
+)
+
+
+class StockLost(StockError):
+    """Reserved stock is missing from the database: it is older than the reservation."""
+
+
+class UnknownReservation(StockError):
+    """The order has no reservation."""
+
+
+class ContradictoryEvent(StockError):
+    """An event contradicts the state of the reservation."""
+
+
+def reserve_stock(
+    stock: Stock, event: OrderCreatedEvent, now: datetime
+) -> tuple[Stock, list[Event]]:
+    """Reserve every item of the order, or refuse all of it."""
+    if stock.reservation is not None:
+        return (
+            stock,
+            [],
+        )  # A repeat that outlived the inbox: the decision was published and delivered.
+    lines = _merge_lines(event)
+    shortages = _shortages(stock.products, lines)
+    state = ReservationState.REFUSED if shortages else ReservationState.RESERVED
+    reservation = Reservation(
+        order_id=event.order_id,
+        lines=lines,
+        state=state,
+        created_at=now,
+        updated_at=now,
+        shipping_address=event.shipping_address,
+    )
+    if shortages:
+        refused = msgspec.structs.replace(stock, reservation=reservation)
+        return refused, [
+            StockReservationFailedEvent(
+                order_id=event.order_id, reason=_explain(shortages), failed_items=shortages
+            )
+        ]
+    reserved = Stock(
+        products=_moved(stock.products, lines, now, reserved=+1), reservation=reservation
+    )
+    return reserved, [_reserved_event(reservation, event.shipping_address)]
+
+
+def replay_reservation(
+    stock: Stock, event: StockReservedEvent, time: datetime
+) -> tuple[Stock, list[Event]]:
+    """Restore a reservation that the database has lost from its StockReservedEvent."""
+    if stock.reservation is not None:
+        return stock, []
+    lines = tuple(Line(item.product_id, item.quantity) for item in event.items)
+    if shortages := _shortages(stock.products, lines):
+        raise StockLost(
+            f"Order {event.order_id} has reserved stock that is missing from the database: "
+            f"{_explain(shortages)}. Restock what arrived after the backup, then retry."
+        )
+    return Stock(
+        products=_moved(stock.products, lines, time, reserved=+1),
+        reservation=Reservation(
+            order_id=event.order_id,
+            lines=lines,
+            state=ReservationState.RESERVED,
+            created_at=time,
+            updated_at=time,
+            shipping_address=event.shipping_address,
+        ),
+    ), []
+
+
+def replay_refusal(
+    stock: Stock, event: StockReservationFailedEvent, time: datetime
+) -> tuple[Stock, list[Event]]:
+    """Restore a refusal that the database has lost from its StockReservationFailedEvent."""
+    if stock.reservation is not None:
+        return stock, []
+    refused = Reservation(
+        order_id=event.order_id,
+        lines=tuple(Line(item.product_id, item.requested_quantity) for item in event.failed_items),
+        state=ReservationState.REFUSED,
+        created_at=time,
+        updated_at=time,
+    )
+    return Stock(products={}, reservation=refused), []
+
+
+def republish_reservation(stock: Stock) -> list[tuple[Event, datetime]]:
+    """Return the event of the decision while it holds, with the time it was decided.
+
+    Nothing is republished for a reservation that is shipped or released: a shipping service that has
+    lost it would ship it again. Nor for one whose address is unknown.
+    """
+    reservation = stock.reservation
+    if reservation is None:
+        return []
+    match reservation.state, reservation.shipping_address:
+        case ReservationState.REFUSED, _:
+            return [(_refused_event(stock.products, reservation), reservation.created_at)]
+        case ReservationState.RESERVED, str(address):
+            return [(_reserved_event(reservation, address), reservation.created_at)]
+        case _:
+            return []
+
+
+def deduct_stock(
+    stock: Stock, event: ShipmentCompletedEvent, now: datetime
+) -> tuple[Stock, list[Event]]:
+    """Deduct the pieces from the stock on hand: the carrier accepted the parcel."""
+    reservation = _known(stock, event)
+    if reservation.state is ReservationState.SHIPPED:
+        return stock, []  # A repeat that outlived the inbox.
+    if reservation.state is not ReservationState.RESERVED:
+        raise _contradiction(reservation, event)
+    return Stock(
+        products=_moved(stock.products, reservation.lines, now, on_hand=-1, reserved=-1),
+        reservation=_ended(reservation, ReservationState.SHIPPED, now),
+        entries=tuple(
+            LedgerEntry(
+                product_id=line.product_id,
+                quantity=-line.quantity,
+                reason=LedgerReason.SHIPMENT,
+                at=now,
+                order_id=reservation.order_id,
+            )
+            for line in reservation.lines
+        ),
+    ), []
+
+
+def release_stock(
+    stock: Stock, event: ShipmentFailedEvent, now: datetime
+) -> tuple[Stock, list[Event]]:
+    """Release the reservation: the carrier rejected the parcel."""
+    reservation = _known(stock, event)
+    if reservation.state is ReservationState.RELEASED:
+        return stock, []  # A repeat that outlived the inbox.
+    if reservation.state is not ReservationState.RESERVED:
+        raise _contradiction(reservation, event)
+    return Stock(
+        products=_moved(stock.products, reservation.lines, now, reserved=-1),
+        reservation=_ended(reservation, ReservationState.RELEASED, now),
+    ), []
+
+
+def _merge_lines(event: OrderCreatedEvent) -> tuple[Line, ...]:
+    quantities: dict[str, int] = {}
+    for item in event.items:
+        assert item.quantity >= 1, event
+        quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
+    assert quantities, event
+    return tuple(Line(product_id, quantity) for product_id, quantity in quantities.items())
+
+
+def _reserved_event(reservation: Reservation, shipping_address: str) -> StockReservedEvent:
+    return StockReservedEvent(
+        order_id=reservation.order_id,
+        items=tuple(
+            ReservedItem(product_id=line.product_id, quantity=line.quantity)
+            for line in reservation.lines
+        ),
+        shipping_address=shipping_address,
+    )
+
+
+def _refused_event(
+    products: Mapping[str, Product], reservation: Reservation
+) -> StockReservationFailedEvent:
+    """Return the event of a refusal as far as it is known later.
+
+    Which products were short is not stored, so all are named, with what is available now if that is
+    less than the requested quantity.
+    """
+    items = tuple(
+        FailedItem(
+            product_id=line.product_id,
+            requested_quantity=line.quantity,
+            available_quantity=min(_available(products, line.product_id), line.quantity - 1),
+        )
+        for line in reservation.lines
+    )
+    return StockReservationFailedEvent(
+        order_id=reservation.order_id, reason="insufficient stock", failed_items=items
+    )
+
+
+def _available(products: Mapping[str, Product], product_id: str) -> int:
+    """Return the number of pieces that can be reserved; 0 for an unknown product."""
+    product = products.get(product_id)
+    return 0 if product is None else product.available
+
+
+def _shortages(products: Mapping[str, Product], lines: Iterable[Line]) -> tuple[FailedItem, ...]:
+    return tuple(
+        FailedItem(
+            product_id=line.product_id,
+            requested_quantity=line.quantity,
+            available_quantity=available,
+        )
+        for line in lines
+        if line.quantity > (available := _available(products, line.product_id))
+    )
+
+
+def _explain(shortages: tuple[FailedItem, ...]) -> str:
+    """Describe the first three shortages; the event lists all of them."""
+    named = "; ".join(
+        f"{item.product_id}: {item.requested_quantity} requested, {item.available_quantity} available"
+        for item in shortages[:3]
+    )
+    more = f"; and {len(shortages) - 3} more" if len(shortages) > 3 else ""
+    return f"insufficient stock ({named}{more})"
+
+
+def _moved(
+    products: Mapping[str, Product],
+    lines: Iterable[Line],
+    now: datetime,
+    *,
+    on_hand: int = 0,
+    reserved: int = 0,
+) -> dict[str, Product]:
+    """Return the products of the lines, moved by their pieces in these directions (-1, 0, +1)."""
+    return {
+        line.product_id: products[line.product_id].moved(
+            now, on_hand=on_hand * line.quantity, reserved=reserved * line.quantity
+        )
+        for line in lines
+    }
+
+
+def _ended(reservation: Reservation, state: ReservationState, now: datetime) -> Reservation:
+    return msgspec.structs.replace(reservation, state=state, updated_at=now)
+
+
+def _known(stock: Stock, event: Event) -> Reservation:
+    if stock.reservation is None:
+        raise UnknownReservation(
+            f"{type(event).__name__} for order {event.order_id}: the inventory database has no "
+            "reservation for it. If it was restored from a backup, retry this message after the "
+            "recovery."
+        )
+    return stock.reservation
+
+
+def _contradiction(reservation: Reservation, event: Event) -> ContradictoryEvent:
+    return ContradictoryEvent(
+        f"{type(event).__name__} for order {reservation.order_id} contradicts its reservation, which "
+        f"is {reservation.state}"
+    )

@@ -1,0 +1,104 @@
+"""Define what stock consists of: products, reservations, and the ledger of the stock on hand."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from todoku.contracts import Personal
+
+
+class StockError(Exception):
+    """A command or an event cannot be applied to the stock."""
+
+
+class ReservationState(StrEnum):
+    """The state of the request to reserve stock for an order."""
+
+    RESERVED = "RESERVED"
+    REFUSED = "REFUSED"
+    SHIPPED = "SHIPPED"
+    RELEASED = "RELEASED"
+
+
+class LedgerReason(StrEnum):
+    """Why the stock on hand changed."""
+
+    OPENING = "OPENING"
+    RESTOCK = "RESTOCK"
+    SHIPMENT = "SHIPMENT"
+
+
+class Product(msgspec.Struct, frozen=True, kw_only=True):
+    """A product: `on_hand` pieces in stock, `reserved` of them for orders.
+
+    `price` is in minor units of `currency` (ISO 4217); times are UTC.
+    """
+
+    id: str
+    name: str
+    price: int
+    currency: str
+    on_hand: int
+    reserved: int
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def available(self) -> int:
+        """Return the number of pieces that can still be reserved."""
+        return self.on_hand - self.reserved
+
+    def moved(self, now: datetime, *, on_hand: int = 0, reserved: int = 0) -> "Product":
+        """Return this product with `on_hand` and `reserved` changed by these numbers of pieces."""
+        product = msgspec.structs.replace(
+            self,
+            on_hand=self.on_hand + on_hand,
+            reserved=self.reserved + reserved,
+            updated_at=now,
+        )
+        assert 0 <= product.reserved <= product.on_hand, product
+        return product
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A number of pieces of one product."""
+
+    product_id: str
+    quantity: int
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an order requested, and the state of that request.
+
+    `shipping_address` is kept for republishing; None if it is unknown.
+    """
+
+    order_id: str
+    lines: tuple[Line, ...]
+    state: ReservationState
+    created_at: datetime
+    updated_at: datetime
+    shipping_address: Annotated[str | None, Personal] = None
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of the stock on hand, by `quantity` pieces, positive or negative."""
+
+    product_id: str
+    quantity: int
+    reason: LedgerReason
+    at: datetime
+    order_id: str | None = None
+    note: str | None = None
+
+
+class Stock(msgspec.Struct, frozen=True, kw_only=True):
+    """The state that one decision reads and returns: the products it touches, the reservation of the
+    order if there is one, and the ledger entries that the decision adds."""
+
+    products: Mapping[str, Product]
+    reservation: Reservation | None = None
+    entries: tuple[LedgerEntry, ...] = ()
