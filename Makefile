@@ -41,7 +41,7 @@ format: $(INSTALLED) ## Format the code
 
 docs: $(INSTALLED) ## Write the pages that follow from the code, and build the site in site/
 	$(BIN)/python docs/generate.py
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir .doctrees docs site
 
 wheel: $(INSTALLED) ## Build the package in dist/
 	$(BIN)/python -m hatchling build
