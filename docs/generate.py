@@ -167,7 +167,7 @@ def _operations(operations: Iterable[Operation]) -> str:
 
 
 def _operation_row(operation: Operation) -> str:
-    answers = ", ".join(str(answer.status) for answer in operation.answers)
+    answers = ", ".join(str(response.status) for response in operation.responses)
     return f"| `{operation.method} {operation.path}` | {answers} | {operation.summary} |"
 
 

@@ -15,7 +15,7 @@ from todoku.contracts.examples import EXAMPLES
 from todoku.host import assemble
 from todoku.settings import SERVICES, Settings
 from todoku.web import Api, Backend, application, asyncapi
-from web.edge import RecordingProcess, at_once, client, empty_database
+from web.edge import RecordingProcess, client, empty_database, run_inline
 
 SCHEMA = json.loads((Path(__file__).parent / "schemas" / "asyncapi-3.0.0.json").read_text())
 services = assemble(Settings())
@@ -112,7 +112,7 @@ async def test_a_service_serves_its_document() -> None:
     described = document("orders")
     with empty_database(MetaData()) as database:
         process = RecordingProcess(lambda command: None)
-        backend = Backend(process=process, database=database, run_read=at_once)
+        backend = Backend(process=process, database=database, run_read=run_inline)
         api = Api(title="", description="", operations=[])
         async with client(application(api, backend, events=described)) as browser:
             answer = await browser.get("/asyncapi.json")

@@ -1,4 +1,4 @@
-"""Stock over HTTP: products are created, changed, restocked and listed."""
+"""HTTP operations of the inventory service."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from todoku.inventory import store
 from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory
 from todoku.web import Backend, application
-from web.edge import RecordingProcess, at_once, client, empty_database, running
+from web.edge import RecordingProcess, client, empty_database, run_inline, running
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ KEYBOARD = {"name": "Super Keyboard", "price": 5000, "stockQuantity": 10}
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    """The service with a real engine and database."""
+    """A client of inventory with a real engine and database."""
     async with running(inventory, inventory_api) as app, client(app) as http:
         yield http
 
@@ -34,7 +34,7 @@ def assert_problem(reply: httpx.Response, status: int, slug: str) -> dict[str, A
     return problem
 
 
-async def test_a_new_product_is_created_with_its_opening_stock(http: httpx.AsyncClient) -> None:
+async def test_new_product_is_created_with_initial_stock(http: httpx.AsyncClient) -> None:
     reply = await http.put("/products/prod001", json=KEYBOARD)
     assert reply.status_code == 201
     assert reply.headers["location"] == "/products/prod001"
@@ -52,7 +52,7 @@ async def test_a_new_product_is_created_with_its_opening_stock(http: httpx.Async
     assert (await http.get("/products/prod001")).json() == product
 
 
-async def test_a_product_without_stock_is_created_too(http: httpx.AsyncClient) -> None:
+async def test_product_can_be_created_without_stock(http: httpx.AsyncClient) -> None:
     product = {"name": "キーボード", "price": 1, "currency": "EUR"}
     reply = await http.put("/products/keyboard", json=product)
     assert reply.status_code == 201
@@ -61,7 +61,7 @@ async def test_a_product_without_stock_is_created_too(http: httpx.AsyncClient) -
     assert reply.json()["name"] == "キーボード"
 
 
-async def test_an_existing_product_changes_its_name_and_price_and_keeps_its_stock(
+async def test_update_changes_name_and_price_and_keeps_stock(
     http: httpx.AsyncClient,
 ) -> None:
     await http.put("/products/prod001", json=KEYBOARD)
@@ -73,7 +73,7 @@ async def test_an_existing_product_changes_its_name_and_price_and_keeps_its_stoc
     assert (await http.put("/products/prod001", json=KEYBOARD)).status_code == 200
 
 
-async def test_the_stock_of_an_existing_product_cannot_be_set(http: httpx.AsyncClient) -> None:
+async def test_setting_stock_of_existing_product_is_refused(http: httpx.AsyncClient) -> None:
     await http.put("/products/prod001", json=KEYBOARD)
     reply = await http.put("/products/prod001", json={**KEYBOARD, "stockQuantity": 11})
     problem = assert_problem(reply, 409, "stock-not-settable")
@@ -81,7 +81,7 @@ async def test_the_stock_of_an_existing_product_cannot_be_set(http: httpx.AsyncC
     assert (await http.get("/products/prod001")).json()["stockQuantity"] == 10
 
 
-async def test_restocking_adds_pieces(http: httpx.AsyncClient) -> None:
+async def test_restock_adds_pieces(http: httpx.AsyncClient) -> None:
     await http.put("/products/prod001", json=KEYBOARD)
     reply = await http.post("/products/prod001/restock", json={"quantity": 5, "reason": "4711"})
     assert reply.status_code == 200
@@ -89,13 +89,13 @@ async def test_restocking_adds_pieces(http: httpx.AsyncClient) -> None:
     assert (await http.get("/products/prod001")).json() == reply.json()
 
 
-async def test_more_stock_than_can_be_counted_is_refused(http: httpx.AsyncClient) -> None:
+async def test_stock_above_maximum_is_refused(http: httpx.AsyncClient) -> None:
     await http.put("/products/prod001", json={**KEYBOARD, "stockQuantity": MAX_SAFE_INTEGER})
     reply = await http.post("/products/prod001/restock", json={"quantity": 1})
     assert_problem(reply, 409, "too-much-stock")
 
 
-async def test_an_unknown_product_is_404(http: httpx.AsyncClient) -> None:
+async def test_unknown_product_returns_404(http: httpx.AsyncClient) -> None:
     assert_problem(await http.get("/products/none"), 404, "unknown-product")
     reply = await http.post("/products/none/restock", json={"quantity": 1})
     problem = assert_problem(reply, 404, "unknown-product")
@@ -103,7 +103,7 @@ async def test_an_unknown_product_is_404(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("product_id", ["%00", "a%20b", "p" * 65, "%E3%82%AD", "a%0A"])
-async def test_what_cannot_be_a_product_id_is_unknown_and_cannot_be_created(
+async def test_invalid_product_id_is_unknown_and_cannot_be_created(
     http: httpx.AsyncClient, product_id: str
 ) -> None:
     assert_problem(await http.get(f"/products/{product_id}"), 404, "unknown-product")
@@ -128,7 +128,7 @@ async def test_what_cannot_be_a_product_id_is_unknown_and_cannot_be_created(
         ({"reservedQuantity": 1}, "#/reservedQuantity"),
     ],
 )
-async def test_a_product_with_a_fault_is_refused_naming_the_field(
+async def test_invalid_product_body_returns_422_with_pointer(
     http: httpx.AsyncClient, change: dict[str, Any], pointer: str
 ) -> None:
     reply = await http.put("/products/prod001", json={**KEYBOARD, **change})
@@ -147,7 +147,7 @@ async def test_a_product_with_a_fault_is_refused_naming_the_field(
         ({"quantity": 1, "note": "n"}, "#/note"),
     ],
 )
-async def test_a_delivery_with_a_fault_is_refused_naming_the_field(
+async def test_invalid_restock_body_returns_422_with_pointer(
     http: httpx.AsyncClient, delivery: dict[str, Any], pointer: str
 ) -> None:
     await http.put("/products/prod001", json=KEYBOARD)
@@ -156,7 +156,7 @@ async def test_a_delivery_with_a_fault_is_refused_naming_the_field(
     assert (await http.get("/products/prod001")).json()["stockQuantity"] == 10
 
 
-async def test_products_are_listed_by_id_page_by_page(http: httpx.AsyncClient) -> None:
+async def test_product_pages_are_ordered_by_id(http: httpx.AsyncClient) -> None:
     ids = ["a", "b", "c.1", "d-2", "e_3"]
     for product_id in reversed(ids):
         await http.put(f"/products/{product_id}", json=KEYBOARD)
@@ -169,9 +169,7 @@ async def test_products_are_listed_by_id_page_by_page(http: httpx.AsyncClient) -
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1000", "cursor=x", "cursor=AAAA", "page=2"])
-async def test_a_parameter_that_is_not_allowed_is_refused(
-    http: httpx.AsyncClient, query: str
-) -> None:
+async def test_invalid_parameter_is_refused(http: httpx.AsyncClient, query: str) -> None:
     assert_problem(await http.get(f"/products?{query}"), 400, "invalid-parameter")
 
 
@@ -182,13 +180,13 @@ async def test_a_parameter_that_is_not_allowed_is_refused(
         ("POST", "/products/prod001/restock", {"quantity": 1}),
     ],
 )
-async def test_an_answer_that_does_not_come_says_how_to_find_out(
+async def test_command_timeout_says_how_to_look_up_the_result(
     method: str, path: str, body: dict[str, Any]
 ) -> None:
     process = RecordingProcess(lambda _: asyncio.Event().wait())
     with empty_database(store.metadata) as database:
         backend = Backend(
-            process=process, database=database, run_read=at_once, answer_timeout_seconds=0.01
+            process=process, database=database, run_read=run_inline, response_timeout_seconds=0.01
         )
         async with client(application(inventory_api(backend), backend)) as http:
             reply = await http.request(method, path, json=body)

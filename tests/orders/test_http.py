@@ -1,4 +1,4 @@
-"""Orders over HTTP: what a client sends, what the engine is asked, what the client gets."""
+"""HTTP operations of the orders service."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from todoku.orders.domain import Order, OrderStatus, PlaceOrder, place_order
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders
 from todoku.web import Backend, application
-from web.edge import JSON, RecordingProcess, at_once, client, empty_database, running
+from web.edge import JSON, RecordingProcess, client, empty_database, run_inline, running
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ ORDER = {"userId": "user123", "items": [ITEM], "shippingAddress": "Tokyo"}
 
 
 def accept(command: PlaceOrder) -> Order:
-    """What the engine answers: the domain's own decision."""
+    """Return the domain's decision, as the engine does."""
     return place_order(None, command, NOW)[0]
 
 
@@ -42,14 +42,14 @@ def process() -> RecordingProcess:
 @pytest.fixture
 async def http(process: RecordingProcess) -> AsyncIterator[httpx.AsyncClient]:
     with empty_database(store.metadata) as database:
-        backend = Backend(process=process, database=database, run_read=at_once)
+        backend = Backend(process=process, database=database, run_read=run_inline)
         async with client(application(orders_api(backend), backend)) as http:
             yield http
 
 
 @pytest.fixture
 async def real() -> AsyncIterator[httpx.AsyncClient]:
-    """The service with a real engine and database."""
+    """A client of orders with a real engine and database."""
     async with running(orders, orders_api) as app, client(app) as http:
         yield http
 
@@ -63,7 +63,7 @@ def assert_problem(reply: httpx.Response, status: int, slug: str) -> dict[str, A
     return problem
 
 
-async def test_an_accepted_order_is_answered_with_201_its_address_and_itself(
+async def test_accepted_order_returns_201_with_location_and_order(
     http: httpx.AsyncClient, process: RecordingProcess
 ) -> None:
     reply = await http.post("/orders", json=ORDER)
@@ -86,7 +86,7 @@ async def test_an_accepted_order_is_answered_with_201_its_address_and_itself(
         "updatedAt": "2026-01-02T03:04:05Z",
         "parked": [],
     }
-    assert process.asked == [
+    assert process.commands == [
         PlaceOrder(
             order_id=order["id"],
             user_id="user123",
@@ -98,12 +98,12 @@ async def test_an_accepted_order_is_answered_with_201_its_address_and_itself(
     assert process.actors == [None]
 
 
-async def test_each_order_gets_an_id_of_its_own(
+async def test_each_order_gets_a_new_ascending_id(
     http: httpx.AsyncClient, process: RecordingProcess
 ) -> None:
     for _ in range(2):
         assert (await http.post("/orders", json=ORDER)).status_code == 201
-    first, second = (command.order_id for command in process.asked)
+    first, second = (command.order_id for command in process.commands)
     assert first < second
 
 
@@ -116,7 +116,7 @@ async def test_each_order_gets_an_id_of_its_own(
         ("anything", None),
     ],
 )
-async def test_only_a_valid_trace_context_is_passed_on(
+async def test_only_valid_traceparent_is_forwarded(
     http: httpx.AsyncClient, process: RecordingProcess, sent: str, passed_on: str | None
 ) -> None:
     await http.post("/orders", json=ORDER, headers={"traceparent": sent})
@@ -168,7 +168,7 @@ INVALID_BODIES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", INVALID_BODIES)
-async def test_a_body_with_a_fault_is_refused_naming_the_field(
+async def test_invalid_order_body_returns_422_with_pointer(
     http: httpx.AsyncClient, process: RecordingProcess, name: str
 ) -> None:
     body, pointer = INVALID_BODIES[name]
@@ -178,7 +178,7 @@ async def test_a_body_with_a_fault_is_refused_naming_the_field(
     assert fault["pointer"] == pointer
     assert fault["detail"] in problem["detail"]
     assert "`" not in fault["detail"], "the decoder's own words"
-    assert process.asked == []
+    assert process.commands == []
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ async def test_a_body_with_a_fault_is_refused_naming_the_field(
         b'{"userId": "\\ud800", "items": []}',
     ],
 )
-async def test_what_is_not_json_is_refused(
+async def test_malformed_json_is_refused(
     http: httpx.AsyncClient, process: RecordingProcess, body: bytes
 ) -> None:
     reply = await http.post("/orders", content=body, headers=JSON)
     assert_problem(reply, 400, "malformed-json")
-    assert process.asked == []
+    assert process.commands == []
 
 
 @pytest.mark.parametrize("body", [b"[" * 500_000, b'{"items":[' * 50_000, b'{"x":' * 100_000])
@@ -206,12 +206,12 @@ async def test_deep_nesting_is_refused(http: httpx.AsyncClient, body: bytes) -> 
     assert_problem(await http.post("/orders", content=body, headers=JSON), 422, "invalid-body")
 
 
-async def test_a_thousand_items_are_accepted(http: httpx.AsyncClient) -> None:
+async def test_thousand_items_are_accepted(http: httpx.AsyncClient) -> None:
     items = [{**ITEM, "productId": f"p{n}"} for n in range(1000)]
     assert (await http.post("/orders", json={**ORDER, "items": items})).status_code == 201
 
 
-async def test_texts_of_any_language_come_back_as_they_were(http: httpx.AsyncClient) -> None:
+async def test_unicode_text_is_returned_unchanged(http: httpx.AsyncClient) -> None:
     order = {**ORDER, "userId": "利用者 \U0001f600", "shippingAddress": "東京都千代田区1-1"}
     reply = (await http.post("/orders", json=order)).json()
     assert (reply["userId"], reply["shippingAddress"]) == (
@@ -220,7 +220,7 @@ async def test_texts_of_any_language_come_back_as_they_were(http: httpx.AsyncCli
     )
 
 
-async def test_a_full_mailbox_is_answered_with_when_to_come_back(
+async def test_full_mailbox_returns_503_with_retry_after(
     http: httpx.AsyncClient, process: RecordingProcess
 ) -> None:
     process.fail_with = MailboxFull("5000 requests are waiting already: try again later.")
@@ -229,19 +229,19 @@ async def test_a_full_mailbox_is_answered_with_when_to_come_back(
     assert reply.headers["retry-after"] == "1"
 
 
-async def test_an_answer_that_does_not_come_is_not_taken_for_a_refusal() -> None:
+async def test_command_timeout_returns_outcome_unknown_with_lookup() -> None:
     process = RecordingProcess(lambda _: asyncio.Event().wait())
     with empty_database(store.metadata) as database:
         backend = Backend(
-            process=process, database=database, run_read=at_once, answer_timeout_seconds=0.01
+            process=process, database=database, run_read=run_inline, response_timeout_seconds=0.01
         )
         async with client(application(orders_api(backend), backend)) as http:
             reply = await http.post("/orders", json=ORDER)
     problem = assert_problem(reply, 503, "outcome-unknown")
-    assert f"GET /orders/{process.asked[0].order_id}" in problem["detail"]
+    assert f"GET /orders/{process.commands[0].order_id}" in problem["detail"]
 
 
-async def test_a_placed_order_is_found_with_its_history(real: httpx.AsyncClient) -> None:
+async def test_placed_order_can_be_read_with_its_history(real: httpx.AsyncClient) -> None:
     placed = (await real.post("/orders", json=ORDER)).json()
     found = await real.get(f"/orders/{placed['id']}")
     assert (found.status_code, found.json()) == (200, placed)
@@ -259,7 +259,7 @@ async def test_a_placed_order_is_found_with_its_history(real: httpx.AsyncClient)
     assert event["data"]["totalAmount"] == 10000
 
 
-async def test_lines_of_the_same_product_are_added_up(real: httpx.AsyncClient) -> None:
+async def test_lines_with_same_product_are_added_up(real: httpx.AsyncClient) -> None:
     order = (await real.post("/orders", json={**ORDER, "items": [ITEM, ITEM]})).json()
     assert order["items"] == [{**ITEM, "quantity": 4}]
 
@@ -274,7 +274,7 @@ async def test_lines_of_the_same_product_are_added_up(real: httpx.AsyncClient) -
         pytest.param([ITEM, {**ITEM, "price": 4999}], id="two prices"),
     ],
 )
-async def test_what_cannot_be_an_order_is_refused_by_the_domain(
+async def test_order_refused_by_domain_returns_422(
     real: httpx.AsyncClient, items: list[Any]
 ) -> None:
     reply = await real.post("/orders", json={**ORDER, "items": items})
@@ -286,7 +286,7 @@ async def test_what_cannot_be_an_order_is_refused_by_the_domain(
 @pytest.mark.parametrize(
     "order_id", ["0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e", "17", "%00", "a'b", "{}", "%F0%9F%98%80"]
 )
-async def test_an_unknown_order_is_404_whatever_its_id_looks_like(
+async def test_unknown_order_id_of_any_form_returns_404(
     http: httpx.AsyncClient, path: str, order_id: str
 ) -> None:
     assert_problem(await http.get(path.format(id=order_id)), 404, "unknown-order")
@@ -309,22 +309,22 @@ async def test_an_unknown_order_is_404_whatever_its_id_looks_like(
         ("userId=%FF", "userId"),
     ],
 )
-async def test_a_parameter_that_is_not_allowed_is_refused_by_name(
+async def test_invalid_parameter_is_refused_by_name(
     http: httpx.AsyncClient, query: str, parameter: str
 ) -> None:
     problem = assert_problem(await http.get(f"/orders?{query}"), 400, "invalid-parameter")
     assert [fault["parameter"] for fault in problem["errors"]] == [parameter]
 
 
-async def test_placing_an_order_takes_no_parameters(
+async def test_place_order_accepts_no_query_parameters(
     http: httpx.AsyncClient, process: RecordingProcess
 ) -> None:
     assert_problem(await http.post("/orders?dry=1", json=ORDER), 400, "invalid-parameter")
-    assert process.asked == []
+    assert process.commands == []
 
 
 class Orders:
-    """Orders in a database, the n-th a second after the one before."""
+    """Insert orders into a database, each a second after the one before."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -354,13 +354,13 @@ def database() -> Any:
 
 @pytest.fixture
 async def listing(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    backend = Backend(process=RecordingProcess(accept), database=database, run_read=at_once)
+    backend = Backend(process=RecordingProcess(accept), database=database, run_read=run_inline)
     async with client(application(orders_api(backend), backend)) as http:
         yield http
 
 
 async def follow(http: httpx.AsyncClient, url: str) -> list[list[str]]:
-    """The ids on each page, following the Link headers."""
+    """Return the ids on each page, following the Link headers."""
     pages = []
     while True:
         reply = await http.get(url)
@@ -374,9 +374,7 @@ async def follow(http: httpx.AsyncClient, url: str) -> list[list[str]]:
         assert page["nextCursor"] in url
 
 
-async def test_orders_are_listed_newest_first_page_by_page(
-    listing: httpx.AsyncClient, database: Database
-) -> None:
+async def test_order_pages_are_newest_first(listing: httpx.AsyncClient, database: Database) -> None:
     placed = Orders(database)
     ids = [placed.add("u") for _ in range(5)][::-1]
     assert await follow(listing, "/orders?limit=2") == [ids[:2], ids[2:4], ids[4:]]
@@ -384,7 +382,7 @@ async def test_orders_are_listed_newest_first_page_by_page(
     assert await follow(listing, "/orders") == [ids]
 
 
-async def test_pages_stay_as_they_are_while_orders_arrive(
+async def test_new_orders_do_not_move_page_boundaries(
     listing: httpx.AsyncClient, database: Database
 ) -> None:
     placed = Orders(database)
@@ -395,7 +393,7 @@ async def test_pages_stay_as_they_are_while_orders_arrive(
     assert [order["id"] for order in first.json()["items"]] + rest[0] == ids
 
 
-async def test_filters_combine_and_stay_on_further_pages(
+async def test_filters_combine_and_apply_to_further_pages(
     listing: httpx.AsyncClient, database: Database
 ) -> None:
     placed, done = Orders(database), OrderStatus.COMPLETED
@@ -409,7 +407,7 @@ async def test_filters_combine_and_stay_on_further_pages(
     assert await follow(listing, "/orders?userId=nobody") == [[]]
 
 
-async def test_a_listed_order_is_the_same_as_the_order_itself(
+async def test_listed_order_equals_single_order(
     listing: httpx.AsyncClient, database: Database
 ) -> None:
     order_id = Orders(database).add("u")
@@ -426,7 +424,7 @@ async def test_a_listed_order_is_the_same_as_the_order_itself(
         ("u", OrderStatus.COMPLETED, "INDEX orders_by_user"),
     ],
 )
-def test_each_list_is_read_from_an_index_in_its_order(
+def test_each_list_query_uses_an_index_in_order(
     database: Database, user_id: str | None, status: OrderStatus | None, index: str
 ) -> None:
     query = store.orders_query(user_id=user_id, status=status, before="f", limit=2)

@@ -1,4 +1,4 @@
-"""Shipments over HTTP: they are looked at, one by one or by order."""
+"""HTTP operations of the shipping service."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from todoku.shipping import store
 from todoku.shipping.domain import Shipment, initiate_shipment
 from todoku.shipping.http import shipping_api
 from todoku.web import Backend, application
-from web.edge import RecordingProcess, at_once, client, empty_database
+from web.edge import RecordingProcess, client, empty_database, run_inline
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def reserved(n: int) -> StockReservedEvent:
-    """The stock of the n-th order is set aside."""
+    """Return the event that the stock of the n-th order is reserved."""
     return StockReservedEvent(
         order_id=f"{n:08x}-0000-7000-8000-000000000000",
         items=(ReservedItem(product_id="prod001", quantity=n),),
@@ -45,8 +45,8 @@ async def http(shipments: list[Shipment]) -> AsyncIterator[httpx.AsyncClient]:
             world.put(shipment, shipment)
         with database.transaction() as connection:
             store.ShippingStore().save(connection, world, NOW)
-        process = RecordingProcess(lambda _: pytest.fail("nothing can be asked"))
-        backend = Backend(process=process, database=database, run_read=at_once)
+        process = RecordingProcess(lambda _: pytest.fail("shipping has no commands"))
+        backend = Backend(process=process, database=database, run_read=run_inline)
         async with client(application(shipping_api(backend), backend)) as http:
             yield http
 
@@ -59,9 +59,7 @@ def assert_problem(reply: httpx.Response, status: int, slug: str) -> dict[str, A
     return problem
 
 
-async def test_a_shipment_is_found_by_its_id(
-    http: httpx.AsyncClient, shipments: list[Shipment]
-) -> None:
+async def test_shipment_is_found_by_id(http: httpx.AsyncClient, shipments: list[Shipment]) -> None:
     shipment = shipments[0]
     reply = await http.get(f"/shipments/{shipment.id}")
     assert reply.status_code == 200
@@ -80,7 +78,7 @@ async def test_a_shipment_is_found_by_its_id(
     assert (await http.get(f"/shipments/{shipment.id.upper()}")).json() == reply.json()
 
 
-async def test_shipments_are_listed_the_newest_order_first_page_by_page(
+async def test_shipment_pages_are_newest_order_first(
     http: httpx.AsyncClient, shipments: list[Shipment]
 ) -> None:
     first = await http.get("/shipments?limit=2")
@@ -90,7 +88,7 @@ async def test_shipments_are_listed_the_newest_order_first_page_by_page(
     assert rest.json()["nextCursor"] is None
 
 
-async def test_the_shipment_of_an_order_is_found_by_the_order(
+async def test_shipment_is_found_by_order_id(
     http: httpx.AsyncClient, shipments: list[Shipment]
 ) -> None:
     order_id = shipments[1].order_id
@@ -104,14 +102,12 @@ async def test_the_shipment_of_an_order_is_found_by_the_order(
 @pytest.mark.parametrize(
     "shipment_id", ["0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e", "17", "%00", "%F0%9F%98%80"]
 )
-async def test_an_unknown_shipment_is_404_whatever_its_id_looks_like(
+async def test_unknown_shipment_id_of_any_form_returns_404(
     http: httpx.AsyncClient, shipment_id: str
 ) -> None:
     assert_problem(await http.get(f"/shipments/{shipment_id}"), 404, "unknown-shipment")
 
 
 @pytest.mark.parametrize("query", ["orderId=17", "orderId=", "limit=0", "cursor=x", "order=17"])
-async def test_a_parameter_that_is_not_allowed_is_refused(
-    http: httpx.AsyncClient, query: str
-) -> None:
+async def test_invalid_parameter_is_refused(http: httpx.AsyncClient, query: str) -> None:
     assert_problem(await http.get(f"/shipments?{query}"), 400, "invalid-parameter")

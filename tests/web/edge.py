@@ -1,4 +1,4 @@
-"""Applications to try: over a process that records commands, or over a real engine."""
+"""Test applications: with a process that records commands, or with a real engine."""
 
 import asyncio
 import socket
@@ -19,39 +19,39 @@ from todoku.web import Api, Backend, BoundedHttpProtocol, application
 JSON = {"Content-Type": "application/json"}
 
 
-async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a plain function here and now."""
+async def run_inline(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in the event loop."""
     return function(*arguments)
 
 
 class RecordingProcess:
-    """Stands for an engine: keeps what it is asked, and gives the answer it was told to give."""
+    """A fake engine that records commands and returns scripted results."""
 
-    def __init__(self, answer: Callable[[Any], Any]) -> None:
+    def __init__(self, respond: Callable[[Any], Any]) -> None:
         self.database_available = True
-        self.asked: list[Any] = []
+        self.commands: list[Any] = []
         self.traceparents: list[str | None] = []
         self.actors: list[str | None] = []
         self.fail_with: Exception | None = None
-        self._answer = answer
+        self._respond = respond
 
     async def ask(
         self, command: Any, *, actor: str | None = None, traceparent: str | None = None
     ) -> Any:
-        self.asked.append(command)
+        self.commands.append(command)
         self.actors.append(actor)
         self.traceparents.append(traceparent)
         if self.fail_with is not None:
             raise self.fail_with
-        answer = self._answer(command)
-        return await answer if hasattr(answer, "__await__") else answer
+        result = self._respond(command)
+        return await result if hasattr(result, "__await__") else result
 
     def resend_all(self) -> None:
-        """Nothing is owed here."""
+        """Do nothing: there are no pending deliveries."""
 
 
 def empty_database(metadata: MetaData) -> Database:
-    """A database in memory with these tables."""
+    """Return an in-memory database with these tables."""
     database = Database.in_memory()
     with database.transaction() as connection:
         metadata.create_all(connection)
@@ -59,7 +59,7 @@ def empty_database(metadata: MetaData) -> Database:
 
 
 def client(app: ASGIApp) -> httpx.AsyncClient:
-    """A client of an application in this process."""
+    """Return a client of an application in this process."""
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app),  # type: ignore[arg-type]
         base_url="http://testserver",
@@ -68,7 +68,7 @@ def client(app: ASGIApp) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def running(service: Service, api: Callable[[Backend], Api]) -> AsyncIterator[ASGIApp]:
-    """A service with a real engine and a real database, and its application."""
+    """Run a service with a real engine and database; yield its application."""
     async with running_together([(service, api)]) as (app,):
         yield app
 
@@ -77,7 +77,7 @@ async def running(service: Service, api: Callable[[Backend], Api]) -> AsyncItera
 async def running_together(
     services: Sequence[tuple[Service, Callable[[Backend], Api]]],
 ) -> AsyncIterator[list[ASGIApp]]:
-    """Services that hear each other, with real engines and databases, and their applications."""
+    """Run connected services with real engines and databases; yield their applications."""
     broker, topology = MemoryBroker(), Topology([service for service, _ in services])
     apps = []
     async with AsyncExitStack() as stack:
@@ -91,10 +91,10 @@ async def running_together(
                 topology,
                 owner="test",
                 clock=SteadyClock(),
-                run_write=at_once,
-                run_read=at_once,
+                run_write=run_inline,
+                run_read=run_inline,
             )
-            backend = Backend(process=process, database=database, run_read=at_once)
+            backend = Backend(process=process, database=database, run_read=run_inline)
             apps.append(application(api(backend), backend))
             await process.start()
             stack.push_async_callback(process.stop)
@@ -103,7 +103,7 @@ async def running_together(
 
 @asynccontextmanager
 async def listening(app: ASGIApp) -> AsyncIterator[tuple[str, int]]:
-    """An application behind a real server, and the address at which it listens."""
+    """Serve an application on a free port; yield its host and port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]

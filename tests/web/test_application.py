@@ -1,4 +1,4 @@
-"""What every service's application has: health, metrics, documents, and sane answers to the rest."""
+"""Parts of every application: health, metrics, documents and problems."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -11,34 +11,34 @@ from prometheus_client import Gauge
 from starlette.types import ASGIApp
 
 from todoku.database import Database, DatabaseUnavailable
-from todoku.web import Answer, Api, Backend, Call, Operation, Reply, application
+from todoku.web import Api, Backend, Call, Operation, Reply, SuccessResponse, application
 from todoku.web.health import Health
 from todoku.web.problems import PROBLEM_TYPES, UNKNOWN_ORDER, reference
-from web.edge import RecordingProcess, at_once, client
+from web.edge import RecordingProcess, client, run_inline
 
 pytestmark = pytest.mark.anyio
 
 
 class Lost(Exception):
-    """Something the domain may say."""
+    """A domain exception."""
 
 
-class Service:
-    """An application with one operation, which may be made to fail."""
+class ThingService:
+    """An application with one operation that can be made to fail."""
 
     def __init__(self) -> None:
         self.database = Database.in_memory()
         self.process = RecordingProcess(lambda _: None)
         self.error: Exception | None = None
-        backend = Backend(process=self.process, database=self.database, run_read=at_once)
+        backend = Backend(process=self.process, database=self.database, run_read=run_inline)
         operation = Operation(
             id="getThing",
             method="GET",
             path="/things/{thingId}",
             path_parameters={"thingId": str},
-            summary="Look at a thing",
+            summary="Get a thing",
             handle=self._show,
-            answers=[Answer(status=200, meaning="The thing.", content=Health)],
+            responses=[SuccessResponse(status=200, description="The thing.", content=Health)],
         )
         self.queue = Gauge("todoku_queue", "How long the queue is.", registry=None)
         self.app: ASGIApp = application(
@@ -59,14 +59,14 @@ class Service:
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
-    service = Service()
+def service() -> Iterator[ThingService]:
+    service = ThingService()
     with service.database:
         yield service
 
 
 @pytest.fixture
-async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+async def http(service: ThingService) -> AsyncIterator[httpx.AsyncClient]:
     async with client(service.app) as http:
         yield http
 
@@ -76,14 +76,14 @@ def slug(reply: httpx.Response) -> tuple[int, str]:
     return reply.status_code, reply.json()["type"].removeprefix("/problems/")
 
 
-async def test_a_service_whose_database_serves_is_ready(http: httpx.AsyncClient) -> None:
+async def test_readiness_is_ok_while_database_responds(http: httpx.AsyncClient) -> None:
     for path in ("/livez", "/readyz"):
         reply = await http.get(path)
         assert (reply.status_code, reply.json()) == (200, {"status": "ok"})
 
 
-async def test_a_service_whose_database_does_not_serve_lives_and_says_why_it_is_not_ready(
-    http: httpx.AsyncClient, service: Service
+async def test_closed_database_fails_readiness_with_reason_but_not_liveness(
+    http: httpx.AsyncClient, service: ThingService
 ) -> None:
     service.database.close()
     reply = await http.get("/readyz")
@@ -92,15 +92,15 @@ async def test_a_service_whose_database_does_not_serve_lives_and_says_why_it_is_
     assert (await http.get("/livez")).status_code == 200
 
 
-async def test_a_service_whose_database_takes_no_writes_is_not_ready(
-    http: httpx.AsyncClient, service: Service
+async def test_database_without_writes_fails_readiness(
+    http: httpx.AsyncClient, service: ThingService
 ) -> None:
     service.process.database_available = False
     assert slug(await http.get("/readyz")) == (503, "not-ready")
 
 
 async def test_requests_are_counted_by_method_route_and_status(
-    http: httpx.AsyncClient, service: Service
+    http: httpx.AsyncClient, service: ThingService
 ) -> None:
     service.queue.set(7)
     await http.get("/things/1")
@@ -122,7 +122,7 @@ async def test_requests_are_counted_by_method_route_and_status(
     assert "todoku_queue 7.0" in lines
 
 
-async def test_the_docs_need_no_other_server(http: httpx.AsyncClient) -> None:
+async def test_docs_page_loads_nothing_from_other_servers(http: httpx.AsyncClient) -> None:
     page = await http.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "Things &lt;&amp;&gt;" in page.text
@@ -134,7 +134,7 @@ async def test_the_docs_need_no_other_server(http: httpx.AsyncClient) -> None:
         assert (await http.get(address)).status_code == 200
 
 
-async def test_every_problem_has_a_page_and_a_place_in_the_reference(
+async def test_every_problem_type_has_page_and_reference_entry(
     http: httpx.AsyncClient,
 ) -> None:
     index = (await http.get("/problems")).text
@@ -148,17 +148,17 @@ async def test_every_problem_has_a_page_and_a_place_in_the_reference(
     assert slug(await http.get("/problems/none")) == (404, "unknown-address")
 
 
-def test_problem_types_are_in_the_order_of_their_status() -> None:
+def test_problem_types_are_ordered_by_status() -> None:
     statuses = [kind.status for kind in PROBLEM_TYPES.values()]
     assert statuses == sorted(statuses)
 
 
-async def test_an_unknown_address_is_404(http: httpx.AsyncClient) -> None:
+async def test_unknown_path_returns_404(http: httpx.AsyncClient) -> None:
     for path in ("/", "/nothing", "/things", "/livez%0A", "/static/nothing", "/static/../pages.py"):
         assert slug(await http.get(path)) == (404, "unknown-address")
 
 
-async def test_a_method_that_is_not_offered_is_answered_with_those_that_are(
+async def test_unsupported_method_returns_405_with_allowed_methods(
     http: httpx.AsyncClient,
 ) -> None:
     reply = await http.post("/things/1")
@@ -169,14 +169,14 @@ async def test_a_method_that_is_not_offered_is_answered_with_those_that_are(
 
 
 @pytest.mark.parametrize("path", ["/things/1", "/livez", "/docs", "/openapi.json", "/metrics"])
-async def test_head_is_get_without_the_body(http: httpx.AsyncClient, path: str) -> None:
+async def test_head_returns_status_and_headers_of_get(http: httpx.AsyncClient, path: str) -> None:
     got, head = await http.get(path), await http.head(path)
     assert head.status_code == got.status_code
     assert head.headers["content-type"] == got.headers["content-type"]
 
 
-async def test_a_mistake_of_ours_is_logged_and_nothing_of_it_is_told(
-    http: httpx.AsyncClient, service: Service
+async def test_internal_error_is_logged_and_not_disclosed(
+    http: httpx.AsyncClient, service: ThingService
 ) -> None:
     service.error = RuntimeError("the password is 1234")
     with structlog.testing.capture_logs() as logged:
@@ -189,8 +189,8 @@ async def test_a_mistake_of_ours_is_logged_and_nothing_of_it_is_told(
     assert "secret" not in str(entry["route"])
 
 
-async def test_a_database_out_of_reach_is_503_and_its_address_is_not_told(
-    http: httpx.AsyncClient, service: Service
+async def test_unavailable_database_returns_503_without_its_address(
+    http: httpx.AsyncClient, service: ThingService
 ) -> None:
     service.error = DatabaseUnavailable("postgresql://10.0.0.1/orders: refused")
     reply = await http.get("/things/1")
@@ -198,16 +198,18 @@ async def test_a_database_out_of_reach_is_503_and_its_address_is_not_told(
     assert "10.0.0.1" not in reply.text
 
 
-async def test_what_the_domain_refuses_is_told_in_its_words(
-    http: httpx.AsyncClient, service: Service
+async def test_domain_exception_text_becomes_problem_detail(
+    http: httpx.AsyncClient, service: ThingService
 ) -> None:
-    service.error = Lost("It is lost: look under the sofa.")
+    service.error = Lost("The thing is lost: create it again.")
     reply = await http.get("/things/1")
     assert slug(reply) == (404, "unknown-order")
-    assert reply.json()["detail"] == "It is lost: look under the sofa."
+    assert reply.json()["detail"] == "The thing is lost: create it again."
 
 
-async def test_the_document_names_every_answer_of_an_operation(http: httpx.AsyncClient) -> None:
+async def test_openapi_document_lists_every_response_of_an_operation(
+    http: httpx.AsyncClient,
+) -> None:
     document: dict[str, Any] = (await http.get("/openapi.json")).json()
     assert document["openapi"] == "3.1.0"
     operation = document["paths"]["/things/{thingId}"]["get"]

@@ -1,4 +1,4 @@
-"""What is written to a connection, and in how many pieces."""
+"""Chunks written to a connection."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ def anyio_backend() -> str:
 
 
 class RecordingTransport(asyncio.Transport):
-    """Keeps what is written, piece by piece, and that it was closed."""
+    """Record written chunks and the close."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -32,10 +32,10 @@ class RecordingTransport(asyncio.Transport):
         self.written.append(b"closed")
 
     def pause_reading(self) -> None:
-        """Nothing more comes anyway."""
+        """Do nothing: no more data is received."""
 
     def resume_reading(self) -> None:
-        """Nothing more comes anyway."""
+        """Do nothing: no more data is received."""
 
     def is_closing(self) -> bool:
         return b"closed" in self.written
@@ -50,7 +50,7 @@ class RecordingTransport(asyncio.Transport):
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2, [b'{"a":1}', b'{"a":1}']),
     ],
 )
-async def test_a_reply_is_written_in_one_piece(
+async def test_reply_is_written_in_one_chunk(
     request_line: bytes, pieces_wanted: list[bytes | None]
 ) -> None:
     reply = Reply(200, {"a": 1})
@@ -69,7 +69,7 @@ async def test_a_reply_is_written_in_one_piece(
     assert bodies == pieces_wanted
 
 
-def test_who_has_hung_up_is_written_nothing() -> None:
+def test_nothing_is_written_to_closed_connection() -> None:
     transport = RecordingTransport()
     gathering = GatheringTransport(transport)
     gathering.close()
@@ -79,7 +79,7 @@ def test_who_has_hung_up_is_written_nothing() -> None:
     assert transport.written == [b"closed"]
 
 
-def test_what_is_kept_is_written_before_the_connection_is_closed() -> None:
+def test_buffered_data_is_written_before_close() -> None:
     transport = RecordingTransport()
     gathering = GatheringTransport(transport)
     gathering.write(b"1")

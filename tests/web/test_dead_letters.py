@@ -1,4 +1,4 @@
-"""Dead letters over HTTP, at a real inventory that has parked real messages."""
+"""Dead-letter operations of a real inventory with parked messages."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ from todoku.inventory.service import inventory
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders
 from todoku.web import Backend, application
-from web.edge import at_once, client, empty_database
+from web.edge import client, empty_database, run_inline
 
 pytestmark = pytest.mark.anyio
 
@@ -65,14 +65,14 @@ def completed(n: int = 1) -> ShipmentCompletedEvent:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until it holds, within bounds."""
+    """Wait at most 10 s for a condition."""
     async with asyncio.timeout(10):
-        while not await condition():  # noqa: ASYNC110 - nothing signals what is asked over HTTP
+        while not await condition():  # noqa: ASYNC110 - no signal over HTTP
             await asyncio.sleep(0.001)
 
 
-class Place:
-    """Orders and inventory, which hear each other and park what fails at once, and their clients."""
+class Services:
+    """Connected orders and inventory that park failed messages at once, and their clients."""
 
     def __init__(self) -> None:
         self.broker = MemoryBroker()
@@ -88,8 +88,8 @@ class Place:
                 topology,
                 owner="test",
                 clock=self.clock,
-                run_write=at_once,
-                run_read=at_once,
+                run_write=run_inline,
+                run_read=run_inline,
                 config=HASTY,
             )
             for service in (orders, inventory)
@@ -99,12 +99,12 @@ class Place:
 
     def _application(self, name: str, api: Any) -> Any:
         backend = Backend(
-            process=self.processes[name], database=self.databases[name], run_read=at_once
+            process=self.processes[name], database=self.databases[name], run_read=run_inline
         )
         return application(api(backend), backend)
 
-    async def say(self, *events: Event) -> None:
-        """Put events into the stream, and wait until the inventory has settled them."""
+    async def publish_events(self, *events: Event) -> None:
+        """Store events in the stream and wait until inventory has acknowledged them."""
         await self.publish(
             *((event.subject, encode(seal(event, self.clock.now()))) for event in events)
         )
@@ -112,13 +112,13 @@ class Place:
     async def publish(self, *messages: tuple[str, bytes]) -> None:
         self.broker.store([Outgoing(subject, body) for subject, body in messages])
 
-        async def settled() -> bool:
+        async def acknowledged() -> bool:
             return self.broker.consumed("inventory") == self.broker.last_sequence
 
-        await until(settled)
+        await until(acknowledged)
 
     def count(self, table: str) -> int:
-        """How many rows a table of the inventory has."""
+        """Return the number of rows of an inventory table."""
         with self.databases["inventory"].read() as connection:
             rows = select(func.count()).select_from(inventory.store.metadata.tables[table])
             return connection.scalar(rows) or 0
@@ -131,31 +131,31 @@ class Place:
 
 
 @asynccontextmanager
-async def a_place() -> AsyncIterator[Place]:
-    place = Place()
-    for process in place.processes.values():
+async def running_services() -> AsyncIterator[Services]:
+    services = Services()
+    for process in services.processes.values():
         await process.start()
-    await place.processes["inventory"].ask(
+    await services.processes["inventory"].ask(
         SetProduct(product_id="prod001", name="n", price=1, stock_quantity=5)
     )
     try:
-        yield place
+        yield services
     finally:
-        for process in place.processes.values():
+        for process in services.processes.values():
             await process.stop()
 
 
 @pytest.fixture
-async def place() -> AsyncIterator[Place]:
-    async with a_place() as place:
-        yield place
+async def services() -> AsyncIterator[Services]:
+    async with running_services() as services:
+        yield services
 
 
-async def test_lists_tell_of_which_kind_the_errors_are_and_nothing_about_people(
-    place: Place,
+async def test_lists_show_error_shapes_without_personal_data(
+    services: Services,
 ) -> None:
-    await place.say(created(quantity=0))
-    (letter,) = await place.parked()
+    await services.publish_events(created(quantity=0))
+    (letter,) = await services.parked()
     assert letter["orderId"] == order_id()
     assert (letter["eventType"], letter["state"], letter["attempts"]) == (
         "OrderCreatedEvent",
@@ -163,17 +163,17 @@ async def test_lists_tell_of_which_kind_the_errors_are_and_nothing_about_people(
         1,
     )
     assert letter["error"].startswith("AssertionError: OrderCreatedEvent(order_id=…,")
-    listed = (await place.inventory.get("/dead-letters")).text
-    grouped = (await place.inventory.get("/dead-letters/groups")).text
+    listed = (await services.inventory.get("/dead-letters")).text
+    grouped = (await services.inventory.get("/dead-letters/groups")).text
     for text in (listed, grouped):
         assert "alice" not in text
         assert ADDRESS not in text
 
 
-async def test_the_letter_itself_tells_everything(place: Place) -> None:
-    await place.say(created(quantity=0))
-    (letter,) = await place.parked()
-    details = (await place.inventory.get(f"/dead-letters/{letter['id']}")).json()
+async def test_dead_letter_details_include_message_and_attempts(services: Services) -> None:
+    await services.publish_events(created(quantity=0))
+    (letter,) = await services.parked()
+    details = (await services.inventory.get(f"/dead-letters/{letter['id']}")).json()
     assert details["body"]["data"]["shippingAddress"] == ADDRESS
     assert details["bodyBase64"] is None
     assert details["subject"] == "orders.created"
@@ -183,70 +183,70 @@ async def test_the_letter_itself_tells_everything(place: Place) -> None:
     assert attempt == {"at": details["parkedAt"], "error": details["error"], "askedBy": None}
 
 
-async def test_what_is_no_json_is_told_in_base64(place: Place) -> None:
-    await place.publish(("orders.created", GARBAGE))
-    (letter,) = await place.parked()
-    details = (await place.inventory.get(f"/dead-letters/{letter['id']}")).json()
+async def test_message_that_is_not_json_is_shown_in_base64(services: Services) -> None:
+    await services.publish(("orders.created", GARBAGE))
+    (letter,) = await services.parked()
+    details = (await services.inventory.get(f"/dead-letters/{letter['id']}")).json()
     assert details["body"] is None
     assert base64.b64decode(details["bodyBase64"]) == GARBAGE
     assert (details["eventType"], details["orderId"]) == (None, None)
 
 
-async def test_letters_are_listed_page_by_page_and_filtered(place: Place) -> None:
-    await place.say(*(completed(n) for n in range(5)))
-    await place.publish(("orders.created", GARBAGE))
+async def test_dead_letters_are_paginated_and_filtered(services: Services) -> None:
+    await services.publish_events(*(completed(n) for n in range(5)))
+    await services.publish(("orders.created", GARBAGE))
     seen, address = [], "/dead-letters?limit=2"
     while address:
-        reply = await place.inventory.get(address)
+        reply = await services.inventory.get(address)
         seen += [letter["id"] for letter in reply.json()["items"]]
         address = reply.links["next"]["url"] if "next" in reply.links else ""
     assert len(seen) == len(set(seen)) == 6
-    one = (await place.inventory.get(f"/dead-letters?orderId={order_id(3).upper()}")).json()[
+    one = (await services.inventory.get(f"/dead-letters?orderId={order_id(3).upper()}")).json()[
         "items"
     ]
     assert [letter["orderId"] for letter in one] == [order_id(3)]
-    groups = (await place.inventory.get("/dead-letters/groups")).json()["items"]
+    groups = (await services.inventory.get("/dead-letters/groups")).json()["items"]
     assert [(group["letters"], group["orders"]) for group in groups] == [(5, 5), (1, 0)]
-    alike = await place.inventory.get("/dead-letters", params={"group": groups[1]["group"]})
+    alike = await services.inventory.get("/dead-letters", params={"group": groups[1]["group"]})
     assert [letter["eventType"] for letter in alike.json()["items"]] == [None]
-    assert (await place.inventory.get("/dead-letters?state=DISCARDED")).json()["items"] == []
+    assert (await services.inventory.get("/dead-letters?state=DISCARDED")).json()["items"] == []
 
 
 @pytest.mark.parametrize(
     "cursor", ["MQ", "YWJj", "eCAwMTk4YzJmMC03YjFhLTdjM2UtOWQ1NS0zZjZhMWMyYjRkNWU"]
 )
-async def test_a_made_up_cursor_is_refused(place: Place, cursor: str) -> None:
-    assert (await place.inventory.get(f"/dead-letters?cursor={cursor}")).status_code == 400
+async def test_invalid_cursor_is_refused(services: Services, cursor: str) -> None:
+    assert (await services.inventory.get(f"/dead-letters?cursor={cursor}")).status_code == 400
 
 
-async def test_a_retry_after_the_cause_is_gone_deals_with_it(place: Place) -> None:
-    await place.say(completed())
-    (letter,) = await place.parked()
-    await place.say(created())
-    reply = await place.inventory.post(f"/dead-letters/{letter['id']}/retry", json={"by": "bob"})
+async def test_retry_succeeds_after_cause_is_fixed(services: Services) -> None:
+    await services.publish_events(completed())
+    (letter,) = await services.parked()
+    await services.publish_events(created())
+    reply = await services.inventory.post(f"/dead-letters/{letter['id']}/retry", json={"by": "bob"})
     assert reply.status_code == 200
     after = reply.json()
     assert (after["state"], after["closedBy"], after["attempts"]) == ("RETRIED", "bob", 2)
     assert [attempt["askedBy"] for attempt in after["history"]] == [None, "bob"]
-    assert place.count("stock_ledger") == 2  # the opening and one deduction
-    again = await place.inventory.post(f"/dead-letters/{letter['id']}/retry", json={})
+    assert services.count("stock_ledger") == 2  # the opening and one deduction
+    again = await services.inventory.post(f"/dead-letters/{letter['id']}/retry", json={})
     assert (again.status_code, again.json()["type"]) == (409, "/problems/letter-closed")
 
 
-async def test_a_retry_that_fails_says_why_and_the_letter_stays(place: Place) -> None:
-    await place.say(completed())
-    (letter,) = await place.parked()
-    reply = await place.inventory.post(f"/dead-letters/{letter['id']}/retry", json={})
+async def test_failed_retry_returns_error_and_keeps_dead_letter_parked(services: Services) -> None:
+    await services.publish_events(completed())
+    (letter,) = await services.parked()
+    reply = await services.inventory.post(f"/dead-letters/{letter['id']}/retry", json={})
     assert (reply.status_code, reply.json()["type"]) == (409, "/problems/letter-stays-parked")
     assert reply.json()["detail"].startswith("UnknownReservation")
-    (after,) = await place.parked()
+    (after,) = await services.parked()
     assert (after["id"], after["attempts"]) == (letter["id"], 2)
 
 
-async def test_a_correction_becomes_a_message_of_its_own(place: Place) -> None:
-    await place.say(created(quantity=0))
-    (letter,) = await place.parked()
-    reply = await place.inventory.post(
+async def test_edit_creates_new_message(services: Services) -> None:
+    await services.publish_events(created(quantity=0))
+    (letter,) = await services.parked()
+    reply = await services.inventory.post(
         f"/dead-letters/{letter['id']}/edit",
         json={"data": msgspec.to_builtins(created()), "by": "bob"},
     )
@@ -254,52 +254,52 @@ async def test_a_correction_becomes_a_message_of_its_own(place: Place) -> None:
     successor = reply.json()
     assert reply.headers["location"] == f"/dead-letters/{successor['id']}"
     assert (successor["state"], successor["replaces"]) == ("RETRIED", letter["id"])
-    before = (await place.inventory.get(f"/dead-letters/{letter['id']}")).json()
+    before = (await services.inventory.get(f"/dead-letters/{letter['id']}")).json()
     assert (before["state"], before["replacedBy"]) == ("EDITED", successor["id"])
-    assert place.count("reservations") == 1
+    assert services.count("reservations") == 1
 
 
 @pytest.mark.parametrize(
     "data", [{}, {"orderId": UNKNOWN}, {**msgspec.to_builtins(created()), "more": 1}]
 )
-async def test_a_correction_that_is_no_such_event_is_refused(place: Place, data: Any) -> None:
-    await place.say(created(quantity=0))
-    (letter,) = await place.parked()
-    reply = await place.inventory.post(f"/dead-letters/{letter['id']}/edit", json={"data": data})
+async def test_edit_with_invalid_event_is_refused(services: Services, data: Any) -> None:
+    await services.publish_events(created(quantity=0))
+    (letter,) = await services.parked()
+    reply = await services.inventory.post(f"/dead-letters/{letter['id']}/edit", json={"data": data})
     assert (reply.status_code, reply.json()["type"]) == (422, "/problems/invalid-edit")
-    assert await place.parked() == [letter]
+    assert await services.parked() == [letter]
 
 
-async def test_a_discarded_letter_is_kept_with_who_and_why(place: Place) -> None:
-    await place.publish(("orders.created", GARBAGE))
-    (letter,) = await place.parked()
+async def test_discarded_dead_letter_keeps_reason_and_author(services: Services) -> None:
+    await services.publish(("orders.created", GARBAGE))
+    (letter,) = await services.parked()
     path = f"/dead-letters/{letter['id']}/discard"
-    assert (await place.inventory.post(path, json={"reason": "noise"})).status_code == 422
-    reply = await place.inventory.post(path, json={"reason": "noise", "by": "bob"})
+    assert (await services.inventory.post(path, json={"reason": "noise"})).status_code == 422
+    reply = await services.inventory.post(path, json={"reason": "noise", "by": "bob"})
     after = reply.json()
     assert (reply.status_code, after["state"]) == (200, "DISCARDED")
     assert (after["reason"], after["closedBy"]) == ("noise", "bob")
-    assert await place.parked() == []
+    assert await services.parked() == []
 
 
-async def test_many_are_retried_in_the_background(place: Place) -> None:
-    await place.say(*(completed(n) for n in range(3)))
-    await place.say(*(created(n) for n in range(3)))
-    reply = await place.inventory.post(
+async def test_bulk_retry_runs_in_background(services: Services) -> None:
+    await services.publish_events(*(completed(n) for n in range(3)))
+    await services.publish_events(*(created(n) for n in range(3)))
+    reply = await services.inventory.post(
         "/dead-letters/retry", json={"all": True, "ratePerSecond": 1000}
     )
     assert (reply.status_code, reply.json()["scheduled"]) == (202, 3)
 
     async def done() -> bool:
-        return not await place.parked()
+        return not await services.parked()
 
     await until(done)
-    assert place.count("stock_ledger") == 4
+    assert services.count("stock_ledger") == 4
 
 
 @pytest.mark.parametrize("body", [{}, {"all": True, "group": "0123456789ab"}])
-async def test_which_are_to_be_retried_must_be_said_once(place: Place, body: Any) -> None:
-    assert (await place.inventory.post("/dead-letters/retry", json=body)).status_code == 422
+async def test_bulk_retry_requires_either_group_or_all(services: Services, body: Any) -> None:
+    assert (await services.inventory.post("/dead-letters/retry", json=body)).status_code == 422
 
 
 @pytest.mark.parametrize("letter_id", [UNKNOWN, "no-uuid"])
@@ -312,15 +312,15 @@ async def test_which_are_to_be_retried_must_be_said_once(place: Place, body: Any
         ("POST", "/discard", {"reason": "r", "by": "b"}),
     ],
 )
-async def test_an_unknown_letter_is_not_found(
-    place: Place, letter_id: str, method: str, rest: str, body: Any
+async def test_unknown_dead_letter_returns_404(
+    services: Services, letter_id: str, method: str, rest: str, body: Any
 ) -> None:
-    reply = await place.inventory.request(method, f"/dead-letters/{letter_id}{rest}", json=body)
+    reply = await services.inventory.request(method, f"/dead-letters/{letter_id}{rest}", json=body)
     assert (reply.status_code, reply.json()["type"]) == (404, "/problems/unknown-letter")
 
 
-async def test_an_order_says_which_of_its_messages_wait_and_where(place: Place) -> None:
-    placed: httpx.Response = await place.orders.post(
+async def test_order_lists_its_parked_messages_and_their_services(services: Services) -> None:
+    placed: httpx.Response = await services.orders.post(
         "/orders",
         json={"userId": "alice", "items": [{"productId": "none", "quantity": 1, "price": 1}]},
     )
@@ -330,10 +330,10 @@ async def test_an_order_says_which_of_its_messages_wait_and_where(place: Place) 
     event = msgspec.structs.replace(completed(), order_id=order["id"])
 
     async def ended() -> bool:
-        return bool((await place.orders.get(address)).json()["status"] == "CANCELLED_NO_STOCK")
+        return bool((await services.orders.get(address)).json()["status"] == "CANCELLED_NO_STOCK")
 
     async def parked() -> list[Any]:
-        found: list[Any] = (await place.orders.get(address)).json()["parked"]
+        found: list[Any] = (await services.orders.get(address)).json()["parked"]
         return sorted(found, key=lambda one: one["service"] != "orders")
 
     async def both_parked() -> bool:
@@ -343,7 +343,7 @@ async def test_an_order_says_which_of_its_messages_wait_and_where(place: Place) 
         return not await parked()
 
     await until(ended)
-    await place.say(event)
+    await services.publish_events(event)
     await until(both_parked)
     here, there = await parked()
     letter_id = there["letterId"]
@@ -355,9 +355,9 @@ async def test_an_order_says_which_of_its_messages_wait_and_where(place: Place) 
         "error": "ContradictoryEvent",
         "since": "",
     }
-    listed = (await place.orders.get("/orders")).json()["items"][0]
+    listed = (await services.orders.get("/orders")).json()["items"][0]
     assert len(listed["parked"]) == 2
     gone = {"reason": "noise", "by": "bob"}
-    await place.inventory.post(f"/dead-letters/{letter_id}/discard", json=gone)
-    await place.orders.post(f"/dead-letters/{here['letterId']}/discard", json=gone)
+    await services.inventory.post(f"/dead-letters/{letter_id}/discard", json=gone)
+    await services.orders.post(f"/dead-letters/{here['letterId']}/discard", json=gone)
     await until(none_parked)

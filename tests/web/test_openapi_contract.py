@@ -1,8 +1,7 @@
-"""What the OpenAPI documents say is what the services do, tried with generated requests.
+"""Services conform to their OpenAPI documents, tested with generated requests.
 
-Schemathesis sends what the documents allow and what they do not to the whole system: three services
-with real engines, over real HTTP. No answer may be a server error or differ from what is
-documented, and nothing that a document forbids may be accepted.
+Schemathesis sends valid and invalid requests to three connected services with real engines over
+HTTP. No response may be a server error or undocumented, and no invalid request may be accepted.
 """
 
 import subprocess
@@ -26,7 +25,7 @@ from web.edge import listening, running_together
 
 @asynccontextmanager
 async def system() -> AsyncIterator[dict[str, str]]:
-    """The three services, hearing each other, and where they listen."""
+    """Run the three connected services; yield their addresses."""
     carrier = SimulatedCarrier(success_rate=0.5, seed=0)
     services = [
         (orders, orders_api),
@@ -44,7 +43,7 @@ async def system() -> AsyncIterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[dict[str, str]]:
-    """Where the services listen, on an event loop of their own."""
+    """Addresses of the services, which run on an event loop of their own."""
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(system()) as addresses,
@@ -53,7 +52,7 @@ def addresses() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("service", ["orders", "inventory", "shipping"])
-def test_a_service_does_what_its_document_says(
+def test_service_conforms_to_its_openapi_document(
     service: str, addresses: dict[str, str], tmp_path: Path
 ) -> None:
     run = subprocess.run(
@@ -65,7 +64,7 @@ def test_a_service_does_what_its_document_says(
             "--generation-deterministic",
             "--continue-on-failure",
             "--no-color",
-            # A cursor must be one that was given out, and a schema cannot bound an order's total.
+            # A schema cannot tell which cursors exist, and cannot bound an order's total.
             "--exclude-checks=positive_data_acceptance",
         ],
         cwd=tmp_path,

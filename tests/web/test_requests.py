@@ -1,4 +1,4 @@
-"""How requests are read: their type, their size, and the time they take."""
+"""Parsing of requests: content type, size, duration and JSON."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +12,6 @@ from starlette.types import ASGIApp
 from todoku.database import Database
 from todoku.host import APIS
 from todoku.web import (
-    Answer,
     Api,
     Backend,
     BoundedHttpProtocol,
@@ -20,10 +19,11 @@ from todoku.web import (
     Limits,
     Operation,
     Reply,
+    SuccessResponse,
     application,
 )
 from todoku.web.application import shared_operations
-from web.edge import JSON, RecordingProcess, at_once, client, listening
+from web.edge import JSON, RecordingProcess, client, listening, run_inline
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ Handle = Callable[[Call], Awaitable[Reply]]
 
 
 class Echo(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Something to be said back."""
+    """A body to echo."""
 
     text: str
     note: str | None = None
@@ -44,18 +44,20 @@ async def echo(call: Call) -> Reply:
 
 
 def echo_app(handle: Handle = echo, **limits: Any) -> ASGIApp:
-    """A service that says back what it is told."""
+    """Return an application with an operation that echoes its body."""
     operation = Operation(
         id="echo",
         method="POST",
         path="/echo",
-        summary="Say it back",
+        summary="Echo the body",
         handle=handle,
         body=Echo,
-        answers=[Answer(status=200, meaning="What was said.", content=Echo)],
+        responses=[
+            SuccessResponse(status=200, description="The body of the request.", content=Echo)
+        ],
     )
     backend = Backend(
-        process=RecordingProcess(lambda _: None), database=Database.in_memory(), run_read=at_once
+        process=RecordingProcess(lambda _: None), database=Database.in_memory(), run_read=run_inline
     )
     api = Api(title="Echo", description="", operations=[operation])
     return application(api, backend, limits=Limits(body_bytes_max=BYTES_MAX, **limits))
@@ -81,7 +83,7 @@ def slug(reply: httpx.Response) -> tuple[int, str]:
         "Application/JSON",
     ],
 )
-async def test_json_in_utf8_is_read(http: httpx.AsyncClient, content_type: str) -> None:
+async def test_json_content_type_is_accepted(http: httpx.AsyncClient, content_type: str) -> None:
     reply = await http.post(
         "/echo", content=b'{"text": "x"}', headers={"Content-Type": content_type}
     )
@@ -100,7 +102,9 @@ async def test_json_in_utf8_is_read(http: httpx.AsyncClient, content_type: str) 
         {**JSON, "Content-Encoding": "gzip"},
     ],
 )
-async def test_any_other_type_is_refused(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_other_content_type_returns_415(
+    http: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
     reply = await http.post("/echo", content=b'{"text": "x"}', headers=headers)
     assert slug(reply) == (415, "unsupported-media-type")
     assert reply.headers["connection"] == "close"
@@ -112,13 +116,11 @@ async def in_parts(size: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("parts", [False, True], ids=["announced", "in chunks"])
-async def test_a_body_up_to_the_limit_is_read_and_a_larger_one_refused(
-    http: httpx.AsyncClient, parts: bool
-) -> None:
+async def test_body_over_limit_returns_413(http: httpx.AsyncClient, parts: bool) -> None:
     def body(size: int) -> Any:
         return in_parts(size) if parts else b" " * size
 
-    # Blanks alone are no JSON, which is only found out once all of them are read.
+    # Blanks alone are not JSON, which is detected only after all of them are read.
     reply = await http.post("/echo", content=body(BYTES_MAX), headers=JSON)
     assert slug(reply) == (400, "malformed-json")
     reply = await http.post("/echo", content=body(BYTES_MAX + 1), headers=JSON)
@@ -127,13 +129,13 @@ async def test_a_body_up_to_the_limit_is_read_and_a_larger_one_refused(
     assert reply.headers["connection"] == "close"
 
 
-async def test_a_parameter_given_twice_is_refused(http: httpx.AsyncClient) -> None:
+async def test_duplicate_parameter_is_refused(http: httpx.AsyncClient) -> None:
     reply = await http.post("/echo?a=1&a=2", json={"text": "x"})
     assert slug(reply) == (400, "invalid-parameter")
     assert reply.json()["errors"][0]["parameter"] == "a"
 
 
-async def test_a_body_that_does_not_arrive_is_answered_with_408_and_a_closed_connection() -> None:
+async def test_incomplete_body_returns_408_and_closes_connection() -> None:
     async with listening(echo_app(body_seconds_max=0.05)) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(
@@ -147,7 +149,7 @@ async def test_a_body_that_does_not_arrive_is_answered_with_408_and_a_closed_con
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /echo HTTP/1.1\r\nHost: tests"])
-async def test_a_client_that_does_not_finish_its_headers_is_hung_up_on(
+async def test_incomplete_headers_close_connection_after_limit(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedHttpProtocol, "header_seconds_max", 0.05)
@@ -158,12 +160,12 @@ async def test_a_client_that_does_not_finish_its_headers_is_hung_up_on(
         writer.close()
 
 
-async def test_an_answer_that_takes_longer_than_headers_may_still_arrives(
+async def test_response_slower_than_header_limit_is_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(BoundedHttpProtocol, "header_seconds_max", 0.05)
     too_late = asyncio.Event()
-    hang_up = BoundedHttpProtocol._hang_up
+    hang_up = BoundedHttpProtocol._close_if_idle
 
     def note(protocol: BoundedHttpProtocol) -> None:
         hang_up(protocol)
@@ -173,7 +175,7 @@ async def test_an_answer_that_takes_longer_than_headers_may_still_arrives(
         await asyncio.wait_for(too_late.wait(), timeout=10)
         return Reply(200, call.body)
 
-    monkeypatch.setattr(BoundedHttpProtocol, "_hang_up", note)
+    monkeypatch.setattr(BoundedHttpProtocol, "_close_if_idle", note)
     body = b'{"text":"x"}'
     request = (
         b"POST /echo HTTP/1.1\r\nHost: testserver\r\nContent-Type: application/json\r\n"
@@ -188,7 +190,7 @@ async def test_an_answer_that_takes_longer_than_headers_may_still_arrives(
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_endless_headers_are_refused_before_they_fill_the_memory() -> None:
+async def test_endless_header_returns_431() -> None:
     async with listening(echo_app()) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"GET /livez HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 70_000)
@@ -199,9 +201,7 @@ async def test_endless_headers_are_refused_before_they_fill_the_memory() -> None
 
 
 @pytest.mark.parametrize(("header_bytes", "status"), [(60_000, b"404"), (66_000, b"431")])
-async def test_headers_that_come_in_one_piece_are_bounded_too(
-    header_bytes: int, status: bytes
-) -> None:
+async def test_headers_in_one_chunk_are_bounded(header_bytes: int, status: bytes) -> None:
     async with listening(echo_app()) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * header_bytes + b"\r\n\r\n")
@@ -210,7 +210,7 @@ async def test_headers_that_come_in_one_piece_are_bounded_too(
     assert head.startswith(b"HTTP/1.1 " + status)
 
 
-async def test_a_body_that_comes_with_its_headers_does_not_count_as_headers() -> None:
+async def test_body_in_same_chunk_does_not_count_as_headers() -> None:
     async with listening(echo_app()) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         body = b'{"text":"hello"}'
@@ -236,7 +236,7 @@ async def test_a_body_that_comes_with_its_headers_does_not_count_as_headers() ->
         (b"Content-Type: application/json\r\nTransfer-Encoding: chunked", b"413"),
     ],
 )
-async def test_a_client_that_sends_all_before_it_reads_hears_why_it_is_refused(
+async def test_client_that_sends_whole_refused_body_receives_response(
     headers: bytes, status: bytes
 ) -> None:
     piece = b"x" * 30_000
@@ -255,7 +255,7 @@ async def test_a_client_that_sends_all_before_it_reads_hears_why_it_is_refused(
     assert answer.startswith(b"HTTP/1.1 " + status)
 
 
-async def test_what_is_not_http_gets_a_problem_too() -> None:
+async def test_bytes_that_are_not_http_get_problem() -> None:
     async with listening(echo_app()) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"\x16\x03\x01 hello\r\n\r\n")
@@ -274,7 +274,7 @@ POST = (
 
 
 async def until_closed(sent: bytes, *, eof: bool = False, handle: Handle = echo) -> bytes:
-    """All that is answered until the connection is closed from the other side."""
+    """Return all responses until the server closes the connection."""
     async with listening(echo_app(handle)) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(sent)
@@ -286,7 +286,7 @@ async def until_closed(sent: bytes, *, eof: bool = False, handle: Handle = echo)
 
 
 @pytest.mark.parametrize("requests", [1, 3])
-async def test_a_client_that_says_no_more_still_gets_its_answers(requests: int) -> None:
+async def test_half_closed_client_receives_all_responses(requests: int) -> None:
     async def answer_later(call: Call) -> Reply:
         await asyncio.sleep(0)
         return Reply(200, call.body)
@@ -296,7 +296,7 @@ async def test_a_client_that_says_no_more_still_gets_its_answers(requests: int) 
     assert answers.count(b"connection: close") == 1
 
 
-async def test_what_breaks_off_is_not_answered() -> None:
+async def test_incomplete_request_at_eof_gets_no_response() -> None:
     assert await until_closed(POST[:-1], eof=True) == b""
 
 
@@ -313,14 +313,16 @@ async def test_what_breaks_off_is_not_answered() -> None:
         ("1.0", ["here", "there"], False),
     ],
 )
-async def test_a_request_names_one_host(version: str, hosts: list[str], allowed: bool) -> None:
+async def test_request_needs_exactly_one_valid_host(
+    version: str, hosts: list[str], allowed: bool
+) -> None:
     head = f"GET /livez HTTP/{version}\r\n" + "".join(f"Host: {host}\r\n" for host in hosts)
     answer = await until_closed(f"{head}Connection: close\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 200 " if allowed else b"HTTP/1.1 400 ")
     assert allowed or b'"type":"/problems/malformed-request"' in answer
 
 
-async def test_a_request_without_a_host_is_refused_after_those_before_it_are_answered() -> None:
+async def test_pipelined_request_without_host_is_refused_after_earlier_responses() -> None:
     answers = await until_closed(POST + POST.replace(b"Host: here\r\n", b"") + POST)
     assert answers.count(b"HTTP/1.1 ") == 2
     assert answers.startswith(b"HTTP/1.1 200 ")
@@ -337,7 +339,7 @@ async def test_a_request_without_a_host_is_refused_after_those_before_it_are_ans
         (f'{{"text": "x", "data": {{"c": {"9" * 500}, "c": 1}}}}', "c"),
     ],
 )
-async def test_a_name_that_is_given_twice_is_refused(
+async def test_duplicate_json_name_is_refused(
     http: httpx.AsyncClient, body: str, name: str
 ) -> None:
     reply = await http.post("/echo", content=body, headers=JSON)
@@ -355,17 +357,17 @@ async def test_a_name_that_is_given_twice_is_refused(
         '{"text": "x", "note": "text:", "data": {"text": {"text": "text"}}}',
     ],
 )
-async def test_a_name_that_is_given_once_in_each_object_is_not(
+async def test_same_json_name_in_different_objects_is_accepted(
     http: httpx.AsyncClient, body: str
 ) -> None:
     assert (await http.post("/echo", content=body, headers=JSON)).status_code == 200
 
 
 @pytest.mark.parametrize("service", sorted(APIS))
-def test_every_body_leaves_out_what_has_its_default(service: str) -> None:
-    """Else a name that is given twice would not show in the number of colons."""
+def test_every_body_struct_omits_defaults(service: str) -> None:
+    """Otherwise a duplicate name would not change the number of colons."""
     backend = Backend(
-        process=RecordingProcess(lambda _: None), database=Database.in_memory(), run_read=at_once
+        process=RecordingProcess(lambda _: None), database=Database.in_memory(), run_read=run_inline
     )
     operations = [*APIS[service](backend).operations, *shared_operations(backend)]
     bodies = [operation.body for operation in operations if operation.body]
@@ -379,7 +381,7 @@ def test_every_body_leaves_out_what_has_its_default(service: str) -> None:
     ("query", "parameter"),
     [("a=1&b=%FF", "b"), ("%E5%90%8D=%FF", "名"), ("a%ZZ=1", "a%ZZ"), ("%FF=1", "\ufffd")],
 )
-async def test_a_parameter_that_cannot_be_read_is_named(
+async def test_undecodable_parameter_is_named(
     http: httpx.AsyncClient, query: str, parameter: str
 ) -> None:
     reply = await http.post(f"/echo?{query}", json={"text": "x"})
@@ -387,13 +389,13 @@ async def test_a_parameter_that_cannot_be_read_is_named(
     assert [error["parameter"] for error in reply.json()["errors"]] == [parameter]
 
 
-async def test_an_address_that_is_not_encoded_is_refused_with_the_way_to_encode_it() -> None:
+async def test_unencoded_address_is_refused_with_advice() -> None:
     answer = await until_closed("GET /echo?text=届く HTTP/1.1\r\nHost: here\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"--data-urlencode" in answer
 
 
-async def test_too_many_parameters_are_refused(http: httpx.AsyncClient) -> None:
+async def test_more_than_100_parameters_are_refused(http: httpx.AsyncClient) -> None:
     reply = await http.post("/echo?" + "&".join(f"p{n}" for n in range(101)), json={"text": "x"})
     assert slug(reply) == (400, "invalid-parameter")
     assert "more than 100" in reply.json()["detail"]

@@ -1,4 +1,4 @@
-"""Stock over HTTP: look at products, set them up, put more pieces into the house."""
+"""HTTP operations of the inventory service."""
 
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from todoku.inventory.domain import (
     UnknownProduct,
 )
 from todoku.inventory.store import find_product, list_products
-from todoku.web import Answer, Api, Backend, Body, Call, Operation, Problem, Reply
+from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.exchange import invalid_parameter
 from todoku.web.fields import (
     ALLOWED,
@@ -42,8 +42,8 @@ from todoku.web.problems import (
 
 
 class ProductChange(Body, frozen=True, kw_only=True):
-    """What a product is called and costs. `stockQuantity` is the opening stock of a new product; of
-    an existing one it may only repeat what is there."""
+    """Name and price of a product. `stockQuantity` is the initial stock of a new product; for an
+    existing one it must be omitted or equal to the stock on hand."""
 
     name: Name
     price: Price
@@ -51,16 +51,16 @@ class ProductChange(Body, frozen=True, kw_only=True):
     stock_quantity: StockQuantity | None = None
 
 
-class Delivery(Body, frozen=True, kw_only=True):
-    """Pieces that have come into the house."""
+class NewStock(Body, frozen=True, kw_only=True):
+    """Pieces to add to the stock."""
 
     quantity: Quantity
     reason: Note | None = None
 
 
 class ProductView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A product and its stock: `stockQuantity` pieces are on hand, `reservedQuantity` of them set
-    aside for orders, and `availableQuantity` can still be promised."""
+    """A product and its stock: `stockQuantity` pieces are on hand, `reservedQuantity` of them are
+    reserved for orders, and `availableQuantity` can still be ordered."""
 
     id: str
     name: str
@@ -73,7 +73,7 @@ class ProductView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ProductPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Products by id; `nextCursor` leads to further ones, and is null on the last page."""
+    """Products by id; `nextCursor` is null on the last page."""
 
     items: list[ProductView]
     next_cursor: str | None
@@ -82,14 +82,14 @@ class ProductPage(msgspec.Struct, frozen=True, rename="camel"):
 class ProductQuery(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ):
-    """Which products are listed."""
+    """Page of a list of products."""
 
     limit: PageLimit = DEFAULT_LIMIT
     cursor: Cursor | UnsetType = UNSET
 
 
 def inventory_api(backend: Backend) -> Api:
-    """What the inventory service offers."""
+    """Return the API of the inventory service."""
     routes = ProductRoutes(backend)
     product_id = {"productId": ProductId}
     return Api(
@@ -108,10 +108,10 @@ def inventory_api(backend: Backend) -> Api:
                 summary="List products by id",
                 handle=routes.list,
                 query=ProductQuery,
-                answers=[
-                    Answer(
+                responses=[
+                    SuccessResponse(
                         status=200,
-                        meaning="A page of products.",
+                        description="A page of products.",
                         content=ProductPage,
                         headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
                     )
@@ -123,9 +123,11 @@ def inventory_api(backend: Backend) -> Api:
                 method="GET",
                 path="/products/{productId}",
                 path_parameters=product_id,
-                summary="Look at a product and its stock",
+                summary="Get a product and its stock",
                 handle=routes.show,
-                answers=[Answer(status=200, meaning="The product.", content=ProductView)],
+                responses=[
+                    SuccessResponse(status=200, description="The product.", content=ProductView)
+                ],
                 problems=[UNKNOWN_PRODUCT, DATABASE_UNAVAILABLE],
             ),
             Operation(
@@ -137,13 +139,15 @@ def inventory_api(backend: Backend) -> Api:
                 handle=routes.set,
                 body=ProductChange,
                 examples={"a new product": EXAMPLE_PRODUCT},
-                answers=[
-                    Answer(status=200, meaning="The product was changed.", content=ProductView),
-                    Answer(
+                responses=[
+                    SuccessResponse(
+                        status=200, description="The product was changed.", content=ProductView
+                    ),
+                    SuccessResponse(
                         status=201,
-                        meaning="The product was created.",
+                        description="The product was created.",
                         content=ProductView,
-                        headers={"Location": "Where the product is from now on."},
+                        headers={"Location": "The path of the product."},
                     ),
                 ],
                 problems=[STOCK_NOT_SETTABLE],
@@ -153,12 +157,16 @@ def inventory_api(backend: Backend) -> Api:
                 method="POST",
                 path="/products/{productId}/restock",
                 path_parameters=product_id,
-                summary="Put more pieces of a product into the house",
+                summary="Add stock of a product",
                 handle=routes.restock,
-                body=Delivery,
+                body=NewStock,
                 examples={"a delivery": {"quantity": 10, "reason": "Delivery 4711"}},
-                answers=[
-                    Answer(status=200, meaning="The product afterwards.", content=ProductView)
+                responses=[
+                    SuccessResponse(
+                        status=200,
+                        description="The product with its new stock.",
+                        content=ProductView,
+                    )
                 ],
                 problems=[UNKNOWN_PRODUCT, TOO_MUCH_STOCK],
             ),
@@ -167,7 +175,7 @@ def inventory_api(backend: Backend) -> Api:
 
 
 class ProductRoutes:
-    """The routes: parse → command → reply."""
+    """Handlers: parse → command → reply."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -200,7 +208,7 @@ class ProductRoutes:
             raise invalid_parameter("productId", f"Must be {ALLOWED[PRODUCT_ID_PATTERN]}.")
         change: ProductChange = call.body
         address = f"/products/{product_id}"
-        stock: Stock = await self._backend.ask(
+        stock: Stock = await self._backend.execute(
             SetProduct(
                 product_id=product_id,
                 name=change.name,
@@ -209,25 +217,25 @@ class ProductRoutes:
                 stock_quantity=change.stock_quantity,
             ),
             traceparent=call.traceparent,
-            find_out=f"Look at GET {address}; sending the same again does no harm.",
+            find_out=f"See GET {address}; the request can safely be repeated.",
         )
         view = _view(stock.products[product_id])
-        # Only creating a product enters something, its opening stock, in the ledger.
+        # Only a new product has a ledger entry: its initial stock.
         return Reply(201, view, {"Location": address}) if stock.entries else Reply(200, view)
 
     async def restock(self, call: Call) -> Reply:
         product_id = _product_id(call)
-        delivery: Delivery = call.body
-        stock: Stock = await self._backend.ask(
+        delivery: NewStock = call.body
+        stock: Stock = await self._backend.execute(
             Restock(product_id=product_id, quantity=delivery.quantity, note=delivery.reason),
             traceparent=call.traceparent,
-            find_out=f"Compare stockQuantity in GET /products/{product_id} before sending it again.",
+            find_out=f"Compare stockQuantity in GET /products/{product_id} before you repeat the request.",
         )
         return Reply(200, _view(stock.products[product_id]))
 
 
 def _product_id(call: Call) -> str:
-    """The product that the path names. What cannot be an id is unknown."""
+    """Return the product's id from the path. Raises `Problem` if it cannot be an id."""
     product_id = call.path["productId"]
     if not is_product_id(product_id):
         raise _unknown_product(product_id)
@@ -235,7 +243,7 @@ def _product_id(call: Call) -> str:
 
 
 def _unknown_product(product_id: str) -> Problem:
-    return Problem(UNKNOWN_PRODUCT, f"There is no product {product_id!r}: see GET /products.")
+    return Problem(UNKNOWN_PRODUCT, f"No product has the id {product_id!r}: see GET /products.")
 
 
 def _view(product: Product) -> ProductView:
@@ -252,10 +260,10 @@ def _view(product: Product) -> ProductView:
 
 
 ABOUT = """\
-Knows what is in stock, sets it aside for orders, and ships or releases it.
+Reserves stock for orders, and deducts or releases it.
 
-Stock changes only through a ledger: by its opening, by restocking and by shipping. Prices are in
+Stock changes only through a ledger: initial stock, restocking and shipping. Prices are in
 minor units of an ISO 4217 currency, times are UTC. Every error is an RFC 9457 problem whose `type`
-is the address of a page about it. Parameters and fields that are not known are refused."""
+is the address of a page about it. Unknown parameters and fields are refused."""
 
 EXAMPLE_PRODUCT: dict[str, Any] = {"name": "Super Keyboard", "price": 5000, "stockQuantity": 10}

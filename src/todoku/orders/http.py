@@ -1,4 +1,4 @@
-"""Orders over HTTP: place one, look at it, follow its history, list them."""
+"""HTTP operations of the orders service."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 from todoku.contracts import OrderedItem, Personal
 from todoku.orders.domain import InvalidOrder, Order, OrderStatus, ParkedMessage, PlaceOrder
 from todoku.orders.store import HistoryEntry, find_order, find_parked, history, list_orders
-from todoku.web import Answer, Api, Backend, Body, Call, Operation, Problem, Reply
+from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
     ITEMS_MAX,
     Address,
@@ -31,7 +31,7 @@ from todoku.web.problems import DATABASE_UNAVAILABLE, INVALID_ORDER, UNKNOWN_ORD
 
 
 class NewItem(Body, frozen=True, kw_only=True, gc=False):
-    """A number of pieces of one product, at a price for each."""
+    """A quantity of one product, with the price of each."""
 
     product_id: ProductId
     quantity: Quantity
@@ -39,7 +39,7 @@ class NewItem(Body, frozen=True, kw_only=True, gc=False):
 
 
 class NewOrder(Body, frozen=True, kw_only=True):
-    """What somebody wants to have. The lines of the same product are added up."""
+    """A new order. Lines with the same product are added up."""
 
     user_id: Annotated[UserId, Personal]
     items: Annotated[tuple[NewItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
@@ -48,8 +48,8 @@ class NewOrder(Body, frozen=True, kw_only=True):
 
 
 class ParkedView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A message about the order that a service could not deal with: it waits for a person, `since`
-    when, with an error of this class. That service's GET /dead-letters/{letterId} tells all."""
+    """A parked message about the order: it needs manual action, `since` when, because of an error of
+    this class. GET /dead-letters/{letterId} of that service shows the details."""
 
     service: str
     letter_id: str
@@ -59,7 +59,7 @@ class ParkedView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An order as it stands. `totalAmount` and prices are in minor units of `currency`."""
+    """An order. `totalAmount` and prices are in minor units of `currency`."""
 
     id: str
     user_id: Annotated[str, Personal]
@@ -77,15 +77,15 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Orders, the newest first; `nextCursor` leads to older ones, and is null on the last page."""
+    """Orders, the newest first; `nextCursor` is null on the last page."""
 
     items: list[OrderView]
     next_cursor: str | None
 
 
 class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Something that was said about an order: `time` is when its `source` decided it, `recordedAt`
-    when this service learnt of it, `status` where the order stood then, `data` the event itself."""
+    """An event about an order: it occurred at `time`, was published by `source` and recorded here at
+    `recordedAt`; `status` is the order's status after it, `data` the event."""
 
     sequence: int
     id: str
@@ -99,7 +99,7 @@ class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OrderHistory(msgspec.Struct, frozen=True):
-    """The whole history of an order, in the sequence in which this service learnt of it."""
+    """The history of an order, in the sequence in which this service recorded it."""
 
     items: list[OrderEventView]
 
@@ -107,7 +107,7 @@ class OrderHistory(msgspec.Struct, frozen=True):
 class OrderQuery(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ):
-    """Which orders are listed."""
+    """Filter and page of a list of orders."""
 
     user_id: UserId | UnsetType = UNSET
     status: OrderStatus | UnsetType = UNSET
@@ -116,7 +116,7 @@ class OrderQuery(
 
 
 def orders_api(backend: Backend) -> Api:
-    """What the orders service offers."""
+    """Return the API of the orders service."""
     routes = OrderRoutes(backend)
     order_id = {"orderId": Annotated[Uuid, Meta(description="The id of an order.")]}
     return Api(
@@ -133,12 +133,12 @@ def orders_api(backend: Backend) -> Api:
                 handle=routes.place,
                 body=NewOrder,
                 examples={"two products": EXAMPLE_ORDER},
-                answers=[
-                    Answer(
+                responses=[
+                    SuccessResponse(
                         status=201,
-                        meaning="The order is accepted and will not be lost.",
+                        description="The order is accepted and stored.",
                         content=OrderView,
-                        headers={"Location": "Where the order is from now on."},
+                        headers={"Location": "The path of the order."},
                     )
                 ],
                 problems=[INVALID_ORDER],
@@ -150,10 +150,10 @@ def orders_api(backend: Backend) -> Api:
                 summary="List orders, the newest first",
                 handle=routes.list,
                 query=OrderQuery,
-                answers=[
-                    Answer(
+                responses=[
+                    SuccessResponse(
                         status=200,
-                        meaning="A page of orders. Orders that arrive meanwhile do not move it.",
+                        description="A page of orders. New orders do not move its boundaries.",
                         content=OrderPage,
                         headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
                     )
@@ -165,9 +165,11 @@ def orders_api(backend: Backend) -> Api:
                 method="GET",
                 path="/orders/{orderId}",
                 path_parameters=order_id,
-                summary="Look at an order",
+                summary="Get an order",
                 handle=routes.show,
-                answers=[Answer(status=200, meaning="The order.", content=OrderView)],
+                responses=[
+                    SuccessResponse(status=200, description="The order.", content=OrderView)
+                ],
                 problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
             ),
             Operation(
@@ -175,9 +177,11 @@ def orders_api(backend: Backend) -> Api:
                 method="GET",
                 path="/orders/{orderId}/events",
                 path_parameters=order_id,
-                summary="Read an order's history",
+                summary="Get an order's history",
                 handle=routes.history,
-                answers=[Answer(status=200, meaning="The history.", content=OrderHistory)],
+                responses=[
+                    SuccessResponse(status=200, description="The history.", content=OrderHistory)
+                ],
                 problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
             ),
         ],
@@ -185,7 +189,7 @@ def orders_api(backend: Backend) -> Api:
 
 
 class OrderRoutes:
-    """The routes: parse → command → reply."""
+    """Handlers: parse → command → reply."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -194,7 +198,7 @@ class OrderRoutes:
         new: NewOrder = call.body
         order_id = str(uuid7())
         address = f"/orders/{order_id}"
-        order: Order = await self._backend.ask(
+        order: Order = await self._backend.execute(
             PlaceOrder(
                 order_id=order_id,
                 user_id=new.user_id,
@@ -208,7 +212,7 @@ class OrderRoutes:
                 shipping_address=new.shipping_address,
             ),
             traceparent=call.traceparent,
-            find_out=f"GET {address} finds the order once it is accepted.",
+            find_out=f"GET {address} returns the order if it was accepted.",
         )
         return Reply(201, _view(order, []), {"Location": address})
 
@@ -222,7 +226,7 @@ class OrderRoutes:
     async def history(self, call: Call) -> Reply:
         order_id = _order_id(call)
         entries = await self._backend.read(history, order_id)
-        if not entries:  # an order is accepted together with the first entry of its history
+        if not entries:  # an order and the first entry of its history are committed together
             raise _unknown_order(order_id)
         return Reply(200, OrderHistory([_event_view(entry) for entry in entries]))
 
@@ -241,7 +245,7 @@ class OrderRoutes:
 
 
 def _order_id(call: Call) -> str:
-    """The order that the path names. What is no UUID is no order."""
+    """Return the order's id from the path. Raises `Problem` if it is not a UUID."""
     order_id = call.path["orderId"]
     canonical = canonical_uuid(order_id)
     if canonical is None:
@@ -252,7 +256,7 @@ def _order_id(call: Call) -> str:
 def _unknown_order(order_id: str) -> Problem:
     return Problem(
         UNKNOWN_ORDER,
-        f"There is no order {order_id!r}: use the id from the answer to POST /orders.",
+        f"No order has the id {order_id!r}: use the id from the response to POST /orders.",
     )
 
 
@@ -312,16 +316,16 @@ def _event_view(entry: HistoryEntry) -> OrderEventView:
 
 
 ABOUT = """\
-Takes orders and follows them to their end.
+Accepts orders and tracks them until they end.
 
 Money is in minor units of an ISO 4217 currency, times are UTC. Every error is an RFC 9457 problem
-whose `type` is the address of a page about it. Parameters and fields that are not known are
-refused. Lists come in pages: follow `nextCursor`, or the Link header."""
+whose `type` is the address of a page about it. Unknown parameters and fields are refused. Lists are
+paginated: follow `nextCursor`, or the Link header."""
 
 ABOUT_PLACING = """\
-The answer comes once the order is safely on disk; the rest happens by itself. An order for more
-than there is in stock, or for an unknown product, is accepted, and becomes `CANCELLED_NO_STOCK`
-with a reason. Lines of the same product must have one price and are added up."""
+The response is sent once the order is stored on disk; stock and shipment follow asynchronously. An
+order with not enough stock or an unknown product is accepted, and becomes `CANCELLED_NO_STOCK` with
+a reason. Lines with the same product must have one price and are added up."""
 
 EXAMPLE_ORDER: dict[str, Any] = {
     "userId": "user123",

@@ -1,4 +1,4 @@
-"""Shipments over HTTP: look at them."""
+"""HTTP operations of the shipping service."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,14 +9,14 @@ from msgspec import UNSET, Meta, UnsetType
 from todoku.contracts import Personal, ShippedItem
 from todoku.shipping.domain import Shipment, ShipmentStatus
 from todoku.shipping.store import find_shipment, list_shipments
-from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web import Api, Backend, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import Cursor, PageLimit, Uuid, canonical_uuid
 from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
 from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_SHIPMENT
 
 
 class ShipmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A parcel for an order; `attempts` counts the calls to the carrier."""
+    """A shipment of an order; `attempts` counts the calls to the carrier."""
 
     id: str
     order_id: str
@@ -31,8 +31,7 @@ class ShipmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ShipmentPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Shipments, the newest order first; `nextCursor` leads to older ones, and is null on the last
-    page."""
+    """Shipments, the newest order first; `nextCursor` is null on the last page."""
 
     items: list[ShipmentView]
     next_cursor: str | None
@@ -41,7 +40,7 @@ class ShipmentPage(msgspec.Struct, frozen=True, rename="camel"):
 class ShipmentQuery(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ):
-    """Which shipments are listed."""
+    """Filter and page of a list of shipments."""
 
     order_id: Annotated[Uuid, Meta(description="The id of an order.")] | UnsetType = UNSET
     limit: PageLimit = DEFAULT_LIMIT
@@ -49,7 +48,7 @@ class ShipmentQuery(
 
 
 def shipping_api(backend: Backend) -> Api:
-    """What the shipping service offers."""
+    """Return the API of the shipping service."""
     routes = ShipmentRoutes(backend)
     return Api(
         title="Todoku shipping",
@@ -62,10 +61,10 @@ def shipping_api(backend: Backend) -> Api:
                 summary="List shipments, the newest order first",
                 handle=routes.list,
                 query=ShipmentQuery,
-                answers=[
-                    Answer(
+                responses=[
+                    SuccessResponse(
                         status=200,
-                        meaning="A page of shipments.",
+                        description="A page of shipments.",
                         content=ShipmentPage,
                         headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
                     )
@@ -79,9 +78,11 @@ def shipping_api(backend: Backend) -> Api:
                 path_parameters={
                     "shipmentId": Annotated[Uuid, Meta(description="The id of a shipment.")]
                 },
-                summary="Look at a shipment",
+                summary="Get a shipment",
                 handle=routes.show,
-                answers=[Answer(status=200, meaning="The shipment.", content=ShipmentView)],
+                responses=[
+                    SuccessResponse(status=200, description="The shipment.", content=ShipmentView)
+                ],
                 problems=[UNKNOWN_SHIPMENT, DATABASE_UNAVAILABLE],
             ),
         ],
@@ -89,7 +90,7 @@ def shipping_api(backend: Backend) -> Api:
 
 
 class ShipmentRoutes:
-    """The routes: parse → read → reply."""
+    """Handlers: parse → query → reply."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -113,7 +114,7 @@ class ShipmentRoutes:
     async def show(self, call: Call) -> Reply:
         shipment_id = call.path["shipmentId"]
         canonical = canonical_uuid(shipment_id)
-        if canonical is None:  # what is no UUID is no shipment
+        if canonical is None:
             raise _unknown_shipment(shipment_id)
         shipment = await self._backend.read(find_shipment, canonical)
         if shipment is None:
@@ -124,7 +125,7 @@ class ShipmentRoutes:
 def _unknown_shipment(shipment_id: str) -> Problem:
     return Problem(
         UNKNOWN_SHIPMENT,
-        f"There is no shipment {shipment_id!r}: see GET /shipments?orderId=….",
+        f"No shipment has the id {shipment_id!r}: see GET /shipments?orderId=….",
     )
 
 
@@ -144,8 +145,7 @@ def _view(shipment: Shipment) -> ShipmentView:
 
 
 ABOUT = """\
-Hands to a carrier what was set aside for an order.
+Books shipments with a carrier.
 
-Shipments open by themselves when an order's stock is reserved. Times are UTC. Every error is an
-RFC 9457 problem whose `type` is the address of a page about it. Parameters that are not known are
-refused."""
+A shipment is created when an order's stock is reserved. Times are UTC. Every error is an
+RFC 9457 problem whose `type` is the address of a page about it. Unknown parameters are refused."""

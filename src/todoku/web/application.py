@@ -1,4 +1,4 @@
-"""One service's whole HTTP side: its operations, its problems, health, metrics and documents."""
+"""Build the ASGI application of a service: operations, problems, health, metrics, documents."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,10 @@ from todoku.database import DatabaseUnavailable
 from todoku.engine import MailboxFull
 from todoku.web import openapi
 from todoku.web.backend import Backend
-from todoku.web.dead_letters import LETTER_REFUSALS, dead_letter_operations
-from todoku.web.exchange import ClientGone, encode
+from todoku.web.dead_letters import DEAD_LETTER_REFUSALS, dead_letter_operations
+from todoku.web.exchange import ClientDisconnected, encode
 from todoku.web.health import health_operations
-from todoku.web.metrics import Measured, Metrics, route_of
+from todoku.web.metrics import Metrics, MetricsMiddleware, route_of
 from todoku.web.operations import (
     Api,
     Endpoint,
@@ -42,7 +42,7 @@ from todoku.web.problems import (
     Problem,
     ProblemType,
 )
-from todoku.web.send_again import send_again_operations
+from todoku.web.resend import resend_operations
 
 log = structlog.get_logger(__name__)
 
@@ -57,14 +57,14 @@ def application(
     collectors: Iterable[Collector] = (),
     events: Mapping[str, Any] | None = None,
 ) -> ASGIApp:
-    """The ASGI application that serves an API, with `collectors` among its metrics.
+    """Return the ASGI application that serves an API; `collectors` are added to its metrics.
 
-    `events` is the AsyncAPI document to serve beside the OpenAPI one.
+    `events` is the AsyncAPI document, served at `/asyncapi.json`.
     """
     api = replace(
         api,
         operations=[*api.operations, *shared_operations(backend)],
-        refusals={**api.refusals, **LETTER_REFUSALS},
+        refusals={**api.refusals, **DEAD_LETTER_REFUSALS},
     )
     metrics = Metrics(collectors)
     limits = limits or Limits()
@@ -77,15 +77,15 @@ def application(
         Route("/metrics", Endpoint({"GET": _show_metrics(metrics)})),
     ]
     router = Router(
-        [_to_the_last_character(route) for route in served],
+        [_match_whole_path(route) for route in served],
         redirect_slashes=False,
-        default=_nothing_there,
+        default=_raise_not_found,
     )
-    return Measured(Answering(router, api.refusals), metrics)
+    return MetricsMiddleware(ProblemMiddleware(router, api.refusals), metrics)
 
 
-class Answering:
-    """An ASGI application whose exceptions are answered with the problems that they are."""
+class ProblemMiddleware:
+    """ASGI middleware that answers exceptions with RFC 9457 problems."""
 
     def __init__(self, app: ASGIApp, refusals: Refusals) -> None:
         self._app = app
@@ -104,7 +104,7 @@ class Answering:
         problem = _to_problem(error, self._refusals)
         if problem.kind is INTERNAL_ERROR:
             log.error(
-                "a request failed",
+                "request_failed",
                 method=scope["method"],
                 route=route_of(scope),
                 exc_info=error,
@@ -116,8 +116,8 @@ class Answering:
         )
 
 
-def _to_the_last_character(route: BaseRoute) -> BaseRoute:
-    """The route, for its path only: Starlette's pattern passes over a newline at the end."""
+def _match_whole_path(route: BaseRoute) -> BaseRoute:
+    """Anchor the route's pattern with `\\Z`: Starlette's `$` also matches before a final newline."""
     if isinstance(route, Route):
         pattern = route.path_regex.pattern.removesuffix("$") + r"\Z"
         route.path_regex = re.compile(pattern)
@@ -125,10 +125,10 @@ def _to_the_last_character(route: BaseRoute) -> BaseRoute:
 
 
 def shared_operations(backend: Backend) -> list[Operation]:
-    """What every service offers, whatever it is about."""
+    """Return the operations that every service offers."""
     return [
         *dead_letter_operations(backend),
-        *send_again_operations(backend),
+        *resend_operations(backend),
         *health_operations(backend),
     ]
 
@@ -142,12 +142,12 @@ def _show_metrics(metrics: Metrics) -> Serve:
     return show
 
 
-async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+async def _raise_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise HTTPException(404)
 
 
 def _to_problem(error: Exception, refusals: Refusals) -> Problem:
-    """What the client is told about an error; nothing of one that it has no part in."""
+    """Map an exception to a problem. Texts of internal errors are not sent to clients."""
     match error:
         case Problem():
             return error
@@ -155,12 +155,14 @@ def _to_problem(error: Exception, refusals: Refusals) -> Problem:
             return Problem(OVERLOADED, str(error), headers={"Retry-After": "1"})
         case DatabaseUnavailable():
             return Problem(DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE.advice)
-        case ClientGone():
-            return Problem(MALFORMED_REQUEST, "The request breaks off.")
+        case ClientDisconnected():
+            return Problem(
+                MALFORMED_REQUEST, "The connection was closed before the request was complete."
+            )
         case HTTPException(status_code=405):
-            return method_not_allowed("GET, HEAD")  # Only static files are served by Starlette.
+            return method_not_allowed("GET, HEAD")  # Only static files reach this.
         case HTTPException():
-            return Problem(UNKNOWN_ADDRESS, "There is nothing at this address: see /docs.")
+            return Problem(UNKNOWN_ADDRESS, "No resource has this address: see /docs.")
         case _ if type(error) in refusals:
             return Problem(refusals[type(error)], str(error))
         case _:

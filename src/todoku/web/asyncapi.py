@@ -1,7 +1,6 @@
-"""The AsyncAPI 3.0 document of the events, from the contracts and the services' own tables.
+"""AsyncAPI 3.0 document of the events, generated from the contracts and the services.
 
-Who says an event is in its contract; who hears it is in the services' reactions. So the document
-cannot say anything else than what happens.
+The contract of an event names its publisher; the services' event handlers name its consumers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,22 +20,22 @@ RECEIPT: Final = "Receipt"
 SCHEMA: Final = "#/components/schemas/{name}"
 
 ABOUT: Final = """\
-What the services of Todoku say to each other on NATS JetStream: CloudEvents 1.0 in structured JSON
-mode. An event's `id` names the fact, so that the same fact said twice carries the same id: handle
-an id once, and expect repeats and any order of arrival. Events only grow: ignore fields you do not
-know. Fields marked `x-personal` identify a person.
+Events that the services of Todoku publish on NATS JetStream: CloudEvents 1.0 in structured JSON
+mode. Delivery is at least once, in any order. An event's `id` names the fact, so that the same fact
+published twice has the same id: process each id once. New fields may be added: ignore unknown
+fields. Fields marked `x-personal` identify a person.
 
-A service that reacts to an event answers its publisher with a receipt, over core NATS, once the
-event is in its own database. Until then the publisher keeps the event. Whoever merely listens, with
-a consumer of its own, sends no receipts."""
+A service that consumes an event sends its publisher a receipt over core NATS once the event is in
+its own database. Until then the publisher keeps the event in its outbox. Other subscribers, with
+consumers of their own, send no receipts."""
 
 
 def document(
     services: Sequence[Service], *, of: str | None = None, prefix: str = "", broker_url: str
 ) -> dict[str, Any]:
-    """What one service says and hears, or with `of=None` what all of them do.
+    """Return the document of the events that one service publishes and consumes; `of=None`: all.
 
-    `prefix` goes before every subject. Of `broker_url` only hosts and ports are shown.
+    `prefix` is put before every subject. Only hosts and ports of `broker_url` are shown.
     """
     topology = Topology(services)
     described = [service for service in services if of in (None, service.name)]
@@ -81,7 +80,7 @@ def _concerns(event: type[Event], services: Iterable[Service]) -> bool:
 
 def _servers(broker_url: str) -> Iterable[tuple[str, dict[str, str]]]:
     for n, url in enumerate(broker_url.split(","), start=1):
-        # The authority without a user and password, which are nobody's business here.
+        # User and password must not be published.
         yield f"broker{n}", {"host": urlsplit(url).netloc.rpartition("@")[2], "protocol": "nats"}
 
 
@@ -89,8 +88,10 @@ def _channel(event: type[Event], topology: Topology, dotted: str) -> dict[str, A
     readers = topology.readers(event)
     return {
         "address": dotted + event.subject,
-        "description": f"Said by {event.publisher}. "
-        + (f"Heard by {', '.join(readers)}." if readers else "Heard by none of the services."),
+        "description": f"Published by {event.publisher}. "
+        + (
+            f"Consumed by {', '.join(readers)}." if readers else "Consumed by none of the services."
+        ),
         "messages": {event.__name__: _reference("components", "messages", event.__name__)},
     }
 
@@ -102,8 +103,8 @@ def _receipts(publisher: str) -> str:
 def _receipts_channel(publisher: str, dotted: str) -> dict[str, Any]:
     return {
         "address": f"{dotted}receipts.{publisher}",
-        "description": f"Where {publisher} learns which of its events are in their readers' "
-        "databases. Core NATS, no stream: a lost receipt costs one repeat.",
+        "description": f"Receipts for events of {publisher} that consumers have committed. "
+        "Core NATS without a stream: a lost receipt causes one redelivery.",
         "messages": {RECEIPT: _reference("components", "messages", RECEIPT)},
     }
 
@@ -190,7 +191,7 @@ def _schemas(events: Iterable[type[Event]]) -> dict[str, Any]:
 
 
 def _summary(described: type[Any]) -> str:
-    """The first paragraph of a docstring."""
+    """Return the first paragraph of a docstring."""
     return " ".join((getdoc(described) or "").partition("\n\n")[0].split())
 
 

@@ -1,4 +1,4 @@
-"""What stands behind the routes: commands go to the engine, reads to the database."""
+"""Access from the routes to the engine (commands) and the database (queries)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,52 +17,52 @@ Run = Callable[..., Awaitable[Any]]
 
 
 class Engine(Protocol):
-    """What a route needs of a `todoku.engine.Process`."""
+    """The part of `todoku.engine.Process` that routes use."""
 
     database_available: bool
 
     async def ask(
         self, command: Any, *, actor: str | None = None, traceparent: str | None = None
     ) -> Any:
-        """Have a command carried out; the state that it left, once that is committed."""
+        """Execute a command and return the resulting state after the commit."""
 
     def resend_all(self) -> None:
-        """Send everything that is still owed once more."""
+        """Publish every pending delivery again."""
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """A service's engine and database. `run_read` runs a plain function away from the event loop."""
+    """Engine and database of a service. `run_read` runs a function outside the event loop."""
 
     process: Engine
     database: Database
     run_read: Run
-    answer_timeout_seconds: float = 30.0
+    response_timeout_seconds: float = 30.0
 
-    async def ask(self, command: Any, *, traceparent: str | None, find_out: str) -> Any:
-        """The state that a command left, after its commit.
+    async def execute(self, command: Any, *, traceparent: str | None, find_out: str) -> Any:
+        """Execute a command and return the resulting state after the commit.
 
-        Raises what the decision raises, and `Problem` when no answer comes in time; `find_out` says
-        how the client learns what became of it.
+        Raises what the decision raises, and `Problem` if there is no result in time; `find_out`
+        tells the client how to look up the result.
         """
         try:
-            async with asyncio.timeout(self.answer_timeout_seconds):
+            async with asyncio.timeout(self.response_timeout_seconds):
                 return await self.process.ask(command, traceparent=traceparent)
         except TimeoutError:
             raise Problem(
                 OUTCOME_UNKNOWN,
-                f"No outcome after {self.answer_timeout_seconds:g} seconds; it may still be "
-                f"carried out. {find_out}",
+                f"No result after {self.response_timeout_seconds:g} seconds; the command may still be "
+                f"executed. {find_out}",
             ) from None
         except ProcessFailed:
             raise Problem(
                 OUTCOME_UNKNOWN,
-                f"The service has to end, and it is not known whether this was done. {find_out}",
+                f"The service is stopping; the command may or may not have been executed. {find_out}",
             ) from None
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """What a query finds in a snapshot of the database."""
+        """Run a query on a snapshot of the database and return its result."""
 
         def run() -> R:
             with self.database.read() as connection:

@@ -1,4 +1,4 @@
-"""Connections of slow and half-open clients do not stay open for ever."""
+"""HTTP/1.1 connections with bounds on the size and duration of requests."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from todoku.web.exchange import COMPLETE, IN_ONE_PIECE, encode
+from todoku.web.exchange import BODY_RECEIVED, IN_ONE_PIECE, encode
 from todoku.web.problems import (
     CONTENT_TYPE,
     HEADERS_TOO_LARGE,
@@ -17,8 +17,8 @@ from todoku.web.problems import (
 )
 
 
-def refusing(problem: Problem) -> ASGIApp:
-    """The application for a request that is refused because of its headers."""
+def problem_app(problem: Problem) -> ASGIApp:
+    """Return an application that answers a request with this problem and closes the connection."""
     body = encode(problem.details())
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
@@ -35,20 +35,19 @@ def refusing(problem: Problem) -> ASGIApp:
 
 
 TOO_LARGE = Problem(HEADERS_TOO_LARGE, "Send fewer or shorter headers: 64 KiB at most.")
-refuse_size = refusing(TOO_LARGE)
+size_refused = problem_app(TOO_LARGE)
 
 # RFC 9112, section 3.2; RFC 3986, section 3.2.2.
-refuse_hosts = refusing(
+host_refused = problem_app(
     Problem(MALFORMED_REQUEST, "Send the header Host, once only: a name, perhaps with a port.")
 )
 _is_host = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*").fullmatch
 
 
 class GatheringTransport:
-    """A transport that keeps what it is given within a `with`, and writes it together at its end.
+    """A transport that buffers what is written within a `with` and writes it at the end.
 
-    uvloop writes each piece at once: the head of a reply and its body would be two system calls here,
-    and two at the client.
+    uvloop writes each chunk at once, so the head and the body of a reply would be two system calls.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -65,14 +64,14 @@ class GatheringTransport:
             self.write(b"".join(kept))
 
     def write(self, data: bytes) -> None:
-        """Write this, or keep it. Whoever has hung up early, with more asked, is written nothing."""
+        """Write or buffer data. Drop it if the connection is closing."""
         if self._kept is not None:
             self._kept.append(data)
         elif not self.is_closing():
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close the connection, after what is kept is written."""
+        """Write what is buffered and close the connection."""
         self.__exit__()
         self._transport.close()
 
@@ -81,17 +80,17 @@ class GatheringTransport:
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a time within which the headers of a request must be complete.
+    """uvicorn's HTTP protocol with bounds on the size and duration of request headers.
 
-    uvicorn bounds only the pause between two requests. The time for a body is bounded where bodies
-    are read, with an answer; a client that does not finish its headers is hung up on.
+    uvicorn bounds only the idle time between requests. The time for a body is bounded where bodies
+    are read (`read_body`). A client that does not complete its headers is disconnected.
     """
 
     header_seconds_max: ClassVar[float] = 10.0
     header_bytes_max: ClassVar[int] = 64 * 1024
 
     _alarm: asyncio.TimerHandle | None = None
-    _headers_due_at: float | None = None
+    _header_deadline: float | None = None
     _header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -100,20 +99,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
-        awaited = self._headers_due_at is not None
+        awaited = self._header_deadline is not None
         super().data_received(data)
-        # Only what has not completed the headers counts: a body may come in the same piece.
+        # Only bytes before the end of the headers count: a body may arrive in the same chunk.
         self._header_bytes = self._header_bytes + len(data) if awaited else 0
-        if self._headers_due_at is not None and self._header_bytes > self.header_bytes_max:
+        if self._header_deadline is not None and self._header_bytes > self.header_bytes_max:
             self._refuse(TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
-        """What is not HTTP gets a problem too, like everything else that is not understood."""
+        """Answer bytes that are not HTTP with a problem document."""
         self._refuse(
             Problem(
                 MALFORMED_REQUEST,
-                "This is not an HTTP/1.1 request. If it is one but for an address that is not "
-                "ASCII, percent-encode that, as curl does with -G --data-urlencode.",
+                "This is not a valid HTTP/1.1 request. If the address has characters outside "
+                "ASCII, percent-encode them, as curl does with -G --data-urlencode.",
             )
         )
 
@@ -122,23 +121,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect_headers()
 
     def on_headers_complete(self) -> None:
-        self._headers_due_at = None
-        if not self._is_addressed():
-            self.app = refuse_hosts
+        self._header_deadline = None
+        if not self._has_valid_host():
+            self.app = host_refused
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > self.header_bytes_max:  # They may all have come in one piece.
-            self.app = refuse_size
+        if size > self.header_bytes_max:  # All headers may have arrived in one chunk.
+            self.app = size_refused
         super().on_headers_complete()
 
-    def _is_addressed(self) -> bool:
-        """Whether the request has a Host, as it must but for HTTP/1.0."""
+    def _has_valid_host(self) -> bool:
+        """Return whether the request has one valid Host header; HTTP/1.0 needs none."""
         hosts = [value for name, value in self.headers if name == b"host"]
         if not hosts:
             return bool(self.parser.get_http_version() == "1.0")
         return len(hosts) == 1 and _is_host(hosts[0]) is not None
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Whether the connection stays: who has said all may still wait for the answer to it."""
+        """Return whether to keep the connection: a client that closed its side may await a response."""
         answering = self.cycle is not None and not self.cycle.response_complete
         if not answering or self.cycle.more_body:
             return False
@@ -146,12 +145,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return True
 
     def on_message_complete(self) -> None:
-        self.scope[COMPLETE] = True  # type: ignore[typeddict-unknown-key]
+        self.scope[BODY_RECEIVED] = True  # type: ignore[typeddict-unknown-key]
         self.scope[IN_ONE_PIECE] = self.transport  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._headers_due_at = None
+        self._header_deadline = None
         if self._alarm is not None:
             self._alarm.cancel()
         super().connection_lost(exc)
@@ -171,22 +170,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _expect_headers(self) -> None:
         self._header_bytes = 0
-        self._headers_due_at = self.loop.time() + self.header_seconds_max
+        self._header_deadline = self.loop.time() + self.header_seconds_max
         if self._alarm is None:
-            self._alarm = self.loop.call_at(self._headers_due_at, self._look_at_the_clock)
+            self._alarm = self.loop.call_at(self._header_deadline, self._check_header_deadline)
 
-    def _look_at_the_clock(self) -> None:
-        # The alarm is not set anew for each request, which would cost more than reading its headers.
+    def _check_header_deadline(self) -> None:
+        # One timer is reused, because a timer for each request costs more than parsing its headers.
         self._alarm = None
-        if self._headers_due_at is None:
+        if self._header_deadline is None:
             return
-        if self._headers_due_at > self.loop.time():
-            self._alarm = self.loop.call_at(self._headers_due_at, self._look_at_the_clock)
+        if self._header_deadline > self.loop.time():
+            self._alarm = self.loop.call_at(self._header_deadline, self._check_header_deadline)
         else:
-            self._hang_up()
+            self._close_if_idle()
 
-    def _hang_up(self) -> None:
-        # A request that is still being answered comes first; the client sent the next one early.
+    def _close_if_idle(self) -> None:
+        # A pipelined client may have begun this request while the one before is being answered.
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
         else:

@@ -1,7 +1,7 @@
-"""Dead letters over HTTP, alike on every service: look at them, retry, edit and discard them.
+"""HTTP operations for dead letters: list, retry, edit and discard.
 
-What a message says may be about a person, so lists tell only of which kind its error is; the letter
-itself tells everything.
+A message may contain personal data, so lists show only the shape of its error; the dead letter
+itself shows everything.
 """
 
 import base64
@@ -34,34 +34,34 @@ from todoku.engine.dead_letters import (
 from todoku.web.backend import Backend
 from todoku.web.exchange import Body, Call, Reply
 from todoku.web.fields import Cursor, GroupId, PageLimit, Reason, Uuid, Who, canonical_uuid
-from todoku.web.operations import Answer, Operation
+from todoku.web.operations import Operation, SuccessResponse
 from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
 from todoku.web.problems import (
     DATABASE_UNAVAILABLE,
+    DEAD_LETTER_RESOLVED,
     INVALID_BODY,
     INVALID_EDIT,
-    LETTER_CLOSED,
-    LETTER_STAYS_PARKED,
-    UNKNOWN_LETTER,
+    REDELIVERY_FAILED,
+    UNKNOWN_DEAD_LETTER,
     Problem,
     ProblemType,
 )
 
 letters = DeadLetters(MetaData())
-"""The table as every service has it."""
+"""The dead-letter tables, the same in every service."""
 
-LETTER_REFUSALS: Final[dict[type[Exception], ProblemType]] = {
-    UnknownDeadLetter: UNKNOWN_LETTER,
-    DeadLetterResolved: LETTER_CLOSED,
-    RedeliveryFailed: LETTER_STAYS_PARKED,
+DEAD_LETTER_REFUSALS: Final[dict[type[Exception], ProblemType]] = {
+    UnknownDeadLetter: UNKNOWN_DEAD_LETTER,
+    DeadLetterResolved: DEAD_LETTER_RESOLVED,
+    RedeliveryFailed: REDELIVERY_FAILED,
     InvalidEdit: INVALID_EDIT,
 }
 
 
 class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A message that could not be dealt with, without what it says. `error` is the shape of its last
-    error, without ids, numbers and quotations; `group` names all letters with an error like this;
-    `retryAt` is when it is retried by itself."""
+    """A dead letter without its content. `error` is the shape of its last error, without ids, numbers
+    and quotations; `group` is the id of all dead letters with this shape; `retryAt` is the time of
+    the scheduled retry."""
 
     id: str
     state: DeadLetterState
@@ -80,16 +80,15 @@ class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class DeadLetterPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Dead letters, those parked last first; `nextCursor` leads to older ones, and is null on the
-    last page."""
+    """Dead letters, the most recently parked first; `nextCursor` is null on the last page."""
 
     items: list[DeadLetterView]
     next_cursor: str | None
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One try at the message: the error, null if it went well, and who asked for it, null if the
-    stream delivered it."""
+    """An attempt to process the message: the error, null if it succeeded, and who requested it, null
+    if the stream delivered it."""
 
     at: datetime
     error: str | None
@@ -97,8 +96,8 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class DeadLetterDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """All about a dead letter. `body` is the message where it is JSON, else `bodyBase64`; `history`
-    are the attempts that were written down, `attempts` is how many there were."""
+    """A dead letter. `body` is the message if it is JSON, else `bodyBase64`; `history` has the recorded
+    attempts, `attempts` is the number of all attempts."""
 
     id: str
     state: DeadLetterState
@@ -125,7 +124,7 @@ class DeadLetterDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 
 
 class DeadLetterGroupView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Parked letters whose errors have one shape: how many, for how many orders, and since when."""
+    """Parked dead letters whose errors have the same shape: how many, and for how many orders."""
 
     group: str
     error: str
@@ -136,7 +135,7 @@ class DeadLetterGroupView(msgspec.Struct, frozen=True, kw_only=True, rename="cam
 
 
 class DeadLetterGroups(msgspec.Struct, frozen=True):
-    """What is parked, by kind of error, the largest group first."""
+    """Groups of parked dead letters, the largest first."""
 
     items: list[DeadLetterGroupView]
 
@@ -144,7 +143,7 @@ class DeadLetterGroups(msgspec.Struct, frozen=True):
 class DeadLetterQuery(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ):
-    """Which dead letters are listed."""
+    """Filter and page of a list of dead letters."""
 
     state: DeadLetterState | UnsetType = UNSET
     order_id: Annotated[Uuid, Meta(description="The id of an order.")] | UnsetType = UNSET
@@ -154,13 +153,13 @@ class DeadLetterQuery(
 
 
 class Retry(Body, frozen=True, kw_only=True):
-    """Try a parked message again."""
+    """Retry a parked message."""
 
     by: Who | None = None
 
 
 class RetryMany(Body, frozen=True, kw_only=True):
-    """Try many parked messages again: those of a `group`, or `all`."""
+    """Retry many parked messages: those of a `group`, or `all`."""
 
     group: GroupId | None = None
     all: bool = False
@@ -169,28 +168,28 @@ class RetryMany(Body, frozen=True, kw_only=True):
 
 
 class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """So many parked messages are tried again, one after the other, the last at `lastAt`."""
+    """How many parked messages are scheduled for a retry, the last at `lastAt`."""
 
     scheduled: int
     last_at: datetime
 
 
 class Edit(Body, frozen=True, kw_only=True):
-    """The event as it should have been: the message's `data`, of the same type and order."""
+    """The corrected event: the message's `data`, of the same type and order."""
 
     data: dict[str, Any]
     by: Who | None = None
 
 
 class Discard(Body, frozen=True, kw_only=True):
-    """Do without a parked message: why, and who says so."""
+    """Discard a parked message: why, and who decided it."""
 
     reason: Reason
     by: Who
 
 
 def dead_letter_operations(backend: Backend) -> list[Operation]:
-    """What every service offers for its dead letters."""
+    """Return the dead-letter operations, the same in every service."""
     routes = DeadLetterRoutes(backend)
     letter_id = {"letterId": Annotated[Uuid, Meta(description="The id of a dead letter.")]}
     return [
@@ -198,13 +197,13 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
             id="listDeadLetters",
             method="GET",
             path="/dead-letters",
-            summary="List dead letters, those parked last first",
+            summary="List dead letters, the most recently parked first",
             handle=routes.list,
             query=DeadLetterQuery,
-            answers=[
-                Answer(
+            responses=[
+                SuccessResponse(
                     status=200,
-                    meaning="A page of dead letters.",
+                    description="A page of dead letters.",
                     content=DeadLetterPage,
                     headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
                 )
@@ -215,9 +214,11 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
             id="listDeadLetterGroups",
             method="GET",
             path="/dead-letters/groups",
-            summary="Group what is parked by kind of error",
+            summary="List parked messages grouped by error",
             handle=routes.groups,
-            answers=[Answer(status=200, meaning="The groups.", content=DeadLetterGroups)],
+            responses=[
+                SuccessResponse(status=200, description="The groups.", content=DeadLetterGroups)
+            ],
             problems=[DATABASE_UNAVAILABLE],
         ),
         Operation(
@@ -229,8 +230,10 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
             handle=routes.retry_many,
             body=RetryMany,
             examples={"a group, slowly": {"group": "5a0c2e91b7d4", "ratePerSecond": 5}},
-            answers=[
-                Answer(status=202, meaning="They will be tried again.", content=ScheduledRetries)
+            responses=[
+                SuccessResponse(
+                    status=202, description="The retries are scheduled.", content=ScheduledRetries
+                )
             ],
         ),
         Operation(
@@ -238,10 +241,14 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
             method="GET",
             path="/dead-letters/{letterId}",
             path_parameters=letter_id,
-            summary="Look at a dead letter",
+            summary="Get a dead letter",
             handle=routes.show,
-            answers=[Answer(status=200, meaning="The letter.", content=DeadLetterDetails)],
-            problems=[UNKNOWN_LETTER, DATABASE_UNAVAILABLE],
+            responses=[
+                SuccessResponse(
+                    status=200, description="The dead letter.", content=DeadLetterDetails
+                )
+            ],
+            problems=[UNKNOWN_DEAD_LETTER, DATABASE_UNAVAILABLE],
         ),
         Operation(
             id="retryDeadLetter",
@@ -252,48 +259,64 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
             handle=routes.retry,
             body=Retry,
             examples={"somebody": {"by": "alice"}},
-            answers=[
-                Answer(status=200, meaning="It is dealt with now.", content=DeadLetterDetails)
+            responses=[
+                SuccessResponse(
+                    status=200, description="The message was processed.", content=DeadLetterDetails
+                )
             ],
-            problems=[UNKNOWN_LETTER, LETTER_CLOSED, LETTER_STAYS_PARKED, DATABASE_UNAVAILABLE],
+            problems=[
+                UNKNOWN_DEAD_LETTER,
+                DEAD_LETTER_RESOLVED,
+                REDELIVERY_FAILED,
+                DATABASE_UNAVAILABLE,
+            ],
         ),
         Operation(
             id="editDeadLetter",
             method="POST",
             path="/dead-letters/{letterId}/edit",
             path_parameters=letter_id,
-            summary="Put a corrected message in a parked one's place",
+            summary="Replace a parked message with a corrected one",
             description=ABOUT_EDITING,
             handle=routes.edit,
             body=Edit,
-            answers=[
-                Answer(
+            responses=[
+                SuccessResponse(
                     status=201,
-                    meaning="The corrected message, as it was dealt with or parked.",
+                    description="The corrected message, processed or parked.",
                     content=DeadLetterDetails,
-                    headers={"Location": "Where the corrected message is."},
+                    headers={"Location": "The path of the corrected message."},
                 )
             ],
-            problems=[UNKNOWN_LETTER, LETTER_CLOSED, INVALID_EDIT, DATABASE_UNAVAILABLE],
+            problems=[
+                UNKNOWN_DEAD_LETTER,
+                DEAD_LETTER_RESOLVED,
+                INVALID_EDIT,
+                DATABASE_UNAVAILABLE,
+            ],
         ),
         Operation(
             id="discardDeadLetter",
             method="POST",
             path="/dead-letters/{letterId}/discard",
             path_parameters=letter_id,
-            summary="Do without a parked message",
-            description="The letter is kept, with the reason and who gave it.",
+            summary="Discard a parked message",
+            description="The dead letter is kept, with the reason and who discarded it.",
             handle=routes.discard,
             body=Discard,
             examples={"a test": {"reason": "A message of a test run.", "by": "alice"}},
-            answers=[Answer(status=200, meaning="It is discarded.", content=DeadLetterDetails)],
-            problems=[UNKNOWN_LETTER, LETTER_CLOSED, DATABASE_UNAVAILABLE],
+            responses=[
+                SuccessResponse(
+                    status=200, description="The message is discarded.", content=DeadLetterDetails
+                )
+            ],
+            problems=[UNKNOWN_DEAD_LETTER, DEAD_LETTER_RESOLVED, DATABASE_UNAVAILABLE],
         ),
     ]
 
 
 class DeadLetterRoutes:
-    """The routes: parse → command → reply."""
+    """Handlers: parse → command → reply."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -305,7 +328,7 @@ class DeadLetterRoutes:
             state=query.state or None,
             order_id=canonical_uuid(query.order_id) if query.order_id else None,
             group=query.group or None,
-            before=_place(query.cursor),
+            before=_position(query.cursor),
             limit=query.limit + 1,
         )
         page = found[: query.limit]
@@ -325,24 +348,24 @@ class DeadLetterRoutes:
 
     async def retry(self, call: Call) -> Reply:
         letter_id, retry = _letter_id(call), call.body
-        await self._ask(call, letter_id, RetryDeadLetter(letter_id=letter_id, by=retry.by))
+        await self._execute(call, letter_id, RetryDeadLetter(letter_id=letter_id, by=retry.by))
         return Reply(200, await self._details(letter_id))
 
     async def retry_many(self, call: Call) -> Reply:
         wanted: RetryMany = call.body
         if (wanted.group is None) is not wanted.all:
             raise Problem(INVALID_BODY, 'Send either "group" or "all": true.')
-        scheduled: RetrySchedule = await self._backend.ask(
+        scheduled: RetrySchedule = await self._backend.execute(
             RetryDeadLetters(per_second=wanted.rate_per_second, group=wanted.group, by=wanted.by),
             traceparent=call.traceparent,
-            find_out="GET /dead-letters?state=PARKED shows which have a retryAt.",
+            find_out="GET /dead-letters?state=PARKED shows which are scheduled (retryAt).",
         )
         return Reply(202, ScheduledRetries(scheduled=scheduled.count, last_at=scheduled.last_at))
 
     async def edit(self, call: Call) -> Reply:
         letter_id, edit = _letter_id(call), call.body
         data = msgspec.json.encode(edit.data)
-        successor: DeadLetter = await self._ask(
+        successor: DeadLetter = await self._execute(
             call, letter_id, EditDeadLetter(letter_id=letter_id, data=data, by=edit.by)
         )
         details = await self._details(successor.id)
@@ -350,18 +373,18 @@ class DeadLetterRoutes:
 
     async def discard(self, call: Call) -> Reply:
         letter_id, discard = _letter_id(call), call.body
-        await self._ask(
+        await self._execute(
             call,
             letter_id,
             DiscardDeadLetter(letter_id=letter_id, reason=discard.reason, by=discard.by),
         )
         return Reply(200, await self._details(letter_id))
 
-    async def _ask(self, call: Call, letter_id: str, command: Any) -> Any:
-        return await self._backend.ask(
+    async def _execute(self, call: Call, letter_id: str, command: Any) -> Any:
+        return await self._backend.execute(
             command,
             traceparent=call.traceparent,
-            find_out=f"GET /dead-letters/{letter_id} tells its state.",
+            find_out=f"GET /dead-letters/{letter_id} shows its state.",
         )
 
     async def _details(self, letter_id: str) -> DeadLetterDetails:
@@ -372,7 +395,7 @@ class DeadLetterRoutes:
 
 
 def _letter_id(call: Call) -> str:
-    """The letter that the path names. What is no UUID is no letter."""
+    """Return the dead letter's id from the path. Raises `Problem` if it is not a UUID."""
     letter_id = call.path["letterId"]
     canonical = canonical_uuid(letter_id)
     if canonical is None:
@@ -382,7 +405,7 @@ def _letter_id(call: Call) -> str:
 
 def _unknown_letter(letter_id: str) -> Problem:
     return Problem(
-        UNKNOWN_LETTER, f"There is no dead letter {letter_id!r} here: see GET /dead-letters."
+        UNKNOWN_DEAD_LETTER, f"No dead letter has the id {letter_id!r}: see GET /dead-letters."
     )
 
 
@@ -390,18 +413,18 @@ def _cursor(letter: LetterSummary) -> str:
     return to_cursor(f"{to_microseconds(letter.parked_at)} {letter.id}")
 
 
-def _place(cursor: str | UnsetType) -> tuple[datetime, str] | None:
-    """Where the page begins: when the letter before it was parked, and its id."""
-    key = from_cursor(cursor, _is_place)
+def _position(cursor: str | UnsetType) -> tuple[datetime, str] | None:
+    """Return the position of the page: when the dead letter before it was parked, and its id."""
+    key = from_cursor(cursor, _is_position)
     if key is None:
         return None
     microseconds, _, letter_id = key.partition(" ")
     return EPOCH + timedelta(microseconds=int(microseconds)), letter_id
 
 
-def _is_place(key: str) -> bool:
+def _is_position(key: str) -> bool:
     microseconds, _, letter_id = key.partition(" ")
-    # Up to the year 9999, the last that a datetime knows.
+    # Up to the year 9999, the maximum of datetime.
     digits = microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 17
     return digits and canonical_uuid(letter_id) == letter_id
 
@@ -483,11 +506,11 @@ def _group_view(group: LetterGroup) -> DeadLetterGroupView:
 
 
 ABOUT_RETRYING_MANY = """\
-Send either `group` or `all`. The messages that are parked now are tried again one after the other,
-the oldest first, at so many a second; a restart of the service forgets none. Look at each letter's
-`state` for what became of it."""
+Send either `group` or `all`. The messages that are parked now are retried one after the other, the
+oldest first, at `ratePerSecond`; the schedule survives a restart. Each dead letter's `state` shows
+the result."""
 
 ABOUT_EDITING = """\
-`data` is checked as every event is; it must be of the same type and about the same order. It becomes
-a message of its own, caused by the old one, and is dealt with at once; if that fails, it is parked in
-the old one's place. `state` says which."""
+`data` is validated like every event; it must have the same type and order. It becomes a new message,
+caused by the old one, and is processed at once; if that fails, it is parked in place of the old one.
+`state` shows which."""

@@ -1,4 +1,4 @@
-"""What comes in and what goes out: a request as a route sees it, and its reply."""
+"""Requests as routes receive them, and replies."""
 
 import asyncio
 import json
@@ -20,36 +20,33 @@ from todoku.web.problems import (
     MALFORMED_JSON,
     REQUEST_TOO_SLOW,
     UNSUPPORTED_MEDIA_TYPE,
-    Fault,
+    InputError,
     Problem,
 )
 
-# The rest of a refused body would be taken for the next request.
-HANG_UP: Final = {"Connection": "close"}
+# The rest of a refused body would be parsed as the next request.
+CLOSE_CONNECTION: Final = {"Connection": "close"}
 
-LINGER_SECONDS_MAX = 2.0
-LINGER_BYTES_MAX = 2**24
-"""How long, and how far, a refused body is passed over before it is answered."""
+DRAIN_SECONDS_MAX = 2.0
+DRAIN_BYTES_MAX = 2**24
+"""How much of a refused body is read and dropped before the response is sent."""
 
-COMPLETE: Final = "todoku.complete"
-"""In the scope of a request whose body has come already when it is served."""
+BODY_RECEIVED: Final = "todoku.body_received"
+"""Scope key: set when the whole body was received before the application was called."""
 
 IN_ONE_PIECE: Final = "todoku.in-one-piece"
-"""In the scope of a request whose server can be told to write the parts of a reply together: a context
-within which it keeps them."""
+"""Scope key: a context manager that makes the server write the parts of a reply together."""
 
 PARAMETERS_MAX: Final = 100
-NOT_ENCODED: Final = (
-    "Must be UTF-8 in percent-encoding, as curl writes it with -G --data-urlencode."
-)
+NOT_ENCODED: Final = "Must be percent-encoded UTF-8, as curl writes it with -G --data-urlencode."
 
 AS_IT_COMES: Final = nullcontext()
 
 encode: Final = msgspec.json.Encoder().encode
 
 
-class ClientGone(Exception):
-    """The client hung up before its request was complete; there is nobody to answer."""
+class ClientDisconnected(Exception):
+    """The client disconnected before its request was complete."""
 
 
 class Body(
@@ -60,13 +57,14 @@ class Body(
     forbid_unknown_fields=True,
     omit_defaults=True,
 ):
-    """What a client sends, in JSON. What is unknown is refused; so is a name that is given twice,
-    which shows by what encoding it again lacks, so defaults are left out there (`decode_body`)."""
+    """Base of JSON request bodies. Unknown fields and duplicate names are refused.
+
+    `decode_body` detects duplicates by encoding the struct again, hence `omit_defaults`."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
-    """A request that was read: parameters of the path, the query and the body as the operation
-    declares them, and the W3C Trace Context it came with."""
+    """A parsed request: path parameters, and the query and body as the operation declares them, with
+    the W3C Trace Context of its headers."""
 
     path: Mapping[str, str]
     query: Any
@@ -75,7 +73,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reply:
-    """A reply in JSON; an ASGI application."""
+    """A JSON response; an ASGI application."""
 
     __slots__ = ("_body", "_headers", "status")
 
@@ -105,16 +103,17 @@ async def read_body(
     seconds_max: float,
     complete: bool,
 ) -> bytes:
-    """The whole body of a request that must be JSON. `complete` says that there is no need to wait.
+    """Return the whole body of a JSON request. `complete` means that it was received already.
 
-    Raises `Problem` when it is of another type, too large or too slow, and `ClientGone`.
+    Raises `Problem` if the type is not JSON or the body is too large or too slow, and
+    `ClientDisconnected`.
     """
     try:
         _require_json(headers)
         if int(headers.get(b"content-length", b"0")) > bytes_max:
             raise _too_large(bytes_max)
     except Problem:
-        await _pass_over(receive)
+        await _drain(receive)
         raise
     if complete:
         return await _receive_all(receive, bytes_max)
@@ -125,7 +124,7 @@ async def read_body(
         raise Problem(
             REQUEST_TOO_SLOW,
             f"The body was not complete after {seconds_max:g} seconds: send the request again.",
-            headers=HANG_UP,
+            headers=CLOSE_CONNECTION,
         ) from None
 
 
@@ -135,28 +134,28 @@ async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
         part, more = await _receive_part(receive)
         if len(body) + len(part) > bytes_max:
             if more:
-                await _pass_over(receive)
+                await _drain(receive)
             raise _too_large(bytes_max)
         body = body + part if body else part
     return body
 
 
 async def _receive_part(receive: Receive) -> tuple[bytes, bool]:
-    """What has come of a body, and whether there is more."""
+    """Return the next part of a body, and whether more follows."""
     message = await receive()
     if message["type"] != "http.request":
-        raise ClientGone
+        raise ClientDisconnected
     return message.get("body", b""), message.get("more_body", False)
 
 
-async def _pass_over(receive: Receive) -> None:
-    """Read what still comes of a refused body: hung up on while it sends, a client may be told of a
-    broken connection and never of the answer."""
+async def _drain(receive: Receive) -> None:
+    """Read and drop the rest of a refused body: a client that is disconnected while it sends may
+    see a reset connection instead of the response."""
     passed = 0
-    with suppress(TimeoutError, ClientGone):
-        async with asyncio.timeout(LINGER_SECONDS_MAX):
+    with suppress(TimeoutError, ClientDisconnected):
+        async with asyncio.timeout(DRAIN_SECONDS_MAX):
             more = True
-            while more and passed < LINGER_BYTES_MAX:
+            while more and passed < DRAIN_BYTES_MAX:
                 part, more = await _receive_part(receive)
                 passed += len(part)
 
@@ -164,8 +163,8 @@ async def _pass_over(receive: Receive) -> None:
 def _too_large(bytes_max: int) -> Problem:
     return Problem(
         BODY_TOO_LARGE,
-        f"The body is larger than the {bytes_max} bytes that are allowed: send less at a time.",
-        headers=HANG_UP,
+        f"The body is larger than {bytes_max} bytes, the maximum: send less at a time.",
+        headers=CLOSE_CONNECTION,
     )
 
 
@@ -179,30 +178,30 @@ def _require_json(headers: Mapping[bytes, bytes]) -> None:
         raise Problem(
             UNSUPPORTED_MEDIA_TYPE,
             f"Send the body as JSON, with the header Content-Type: application/json, {found}.",
-            headers=HANG_UP,
+            headers=CLOSE_CONNECTION,
         )
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise Problem(
             UNSUPPORTED_MEDIA_TYPE,
             "Send the body uncompressed, without the header Content-Encoding.",
-            headers=HANG_UP,
+            headers=CLOSE_CONNECTION,
         )
 
 
 def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    """The body as its struct. Raises `Problem`."""
+    """Decode the body. Raises `Problem`."""
     try:
         decoded = decoder.decode(body)
-        # Each name has a colon: where one is lost on the way, a name may have been given twice. To
-        # look at the names themselves takes several times as long. Bodies leave out what has its
-        # default (`omit_defaults`), or that would make up for the loss.
+        # Each name has a colon: if the encoded struct has fewer, a name may have been duplicated.
+        # Looking at the names takes several times as long. Bodies omit defaults
+        # (`omit_defaults`), because encoded defaults would hide the loss.
         if body.count(b":") > encode(decoded).count(b":"):
             _require_names_once(body)
         return decoded
     except msgspec.ValidationError as error:
         advice, names = explain(error, decoder.type)
         pointer = "#" + "".join("/" + _escape(name) for name in names)
-        fault = Fault(advice, pointer=pointer)
+        fault = InputError(advice, pointer=pointer)
         raise Problem(INVALID_BODY, f"{pointer}: {advice}", errors=[fault]) from error
     except UnicodeDecodeError as error:
         raise Problem(MALFORMED_JSON, "The body is not UTF-8: encode it as UTF-8.") from error
@@ -213,10 +212,7 @@ def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
 
 
 def _require_names_once(body: bytes) -> None:
-    """Check that no object in the body gives a name twice, of which the decoder keeps the last.
-
-    Raises `Problem`.
-    """
+    """Raise `Problem` if an object in the body has duplicate names."""
     _names_once.decode(body.decode())
 
 
@@ -232,12 +228,12 @@ _names_once: Final = json.JSONDecoder(object_pairs_hook=_require_once)
 
 
 def _escape(name: str) -> str:
-    """A name in a JSON pointer (RFC 6901)."""
+    """Escape a name for a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
 def decode_query(kind: type[Any], query_string: bytes) -> Any:
-    """The parameters after the question mark as their struct. Raises `Problem`."""
+    """Decode the query string. Raises `Problem`."""
     pairs = _pairs(query_string)
     given = dict(pairs)
     if len(given) < len(pairs):
@@ -259,7 +255,7 @@ def _pairs(query_string: bytes) -> list[tuple[str, str]]:
 
 
 def _pair(part: str) -> list[tuple[str, str]]:
-    """A parameter and its value; none where there is nothing between two ampersands."""
+    """Return a parameter and its value, or nothing for an empty part."""
     try:
         part.encode("ascii")
         return parse_qsl(part, keep_blank_values=True, errors="strict")
@@ -269,8 +265,10 @@ def _pair(part: str) -> list[tuple[str, str]]:
 
 
 def invalid_parameter(name: str, detail: str) -> Problem:
-    """The problem that a parameter of the address is not allowed."""
-    return Problem(INVALID_PARAMETER, f"{name}: {detail}", errors=[Fault(detail, parameter=name)])
+    """Return the problem that a parameter is invalid."""
+    return Problem(
+        INVALID_PARAMETER, f"{name}: {detail}", errors=[InputError(detail, parameter=name)]
+    )
 
 
 _is_traceparent = re.compile(
@@ -279,6 +277,6 @@ _is_traceparent = re.compile(
 
 
 def traceparent(headers: Mapping[bytes, bytes]) -> str | None:
-    """The request's W3C Trace Context, if it has a valid one."""
+    """Return the request's W3C `traceparent` if it is valid."""
     value = headers.get(b"traceparent")
     return value.decode() if value is not None and _is_traceparent(value) else None

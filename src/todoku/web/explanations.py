@@ -1,4 +1,4 @@
-"""What a client is told about a value that is not allowed: the decoder's words, made into advice."""
+"""Translate decoder errors into advice for clients."""
 
 import re
 from typing import Any, Final
@@ -22,8 +22,7 @@ PATTERNS: Final = {repr(pattern): words for pattern, words in ALLOWED.items()}
 
 
 def explain(error: msgspec.ValidationError, kind: type[Any]) -> tuple[str, tuple[str, ...]]:
-    """What is wrong with what should be of this kind, what to do, and the way to the field in
-    question."""
+    """Return advice for a validation error of this type, and the path to the field."""
     message, _, path = str(error).partition(" - at `$")
     names = re.findall(r"[^.\[\]`]+", path)
     if match := re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", message):
@@ -34,7 +33,7 @@ def explain(error: msgspec.ValidationError, kind: type[Any]) -> tuple[str, tuple
 
 
 def _choices(kind: type[Any], name: str) -> list[str]:
-    """The values of the enumeration that the field of this name is."""
+    """Return the enumeration values of the field with this name."""
     struct: Any = msgspec.inspect.type_info(kind)
     [field] = (field for field in struct.fields if field.encode_name == name)
     return [str(value) for value in field.type.cls]
@@ -42,7 +41,7 @@ def _choices(kind: type[Any], name: str) -> list[str]:
 
 def _advice(message: str) -> str:
     if message.startswith("Object contains unknown field"):
-        return "Not known here: remove it, or correct its name."
+        return "Unknown field: remove it, or correct its name."
     if message.startswith("Object missing required field"):
         return "Missing: add it."
     if match := re.fullmatch(r"Expected `str` matching regex (.*)", message):

@@ -1,6 +1,6 @@
-"""The kinds of fields that bodies and addresses are made of, with their limits.
+"""Field types of bodies, queries and paths, with their limits.
 
-Patterns are written so that Python, JSON Schema and JavaScript read them alike. PostgreSQL cannot
+Patterns mean the same in Python, JSON Schema and JavaScript. PostgreSQL cannot
 store the character NUL, so no text may contain it.
 """
 
@@ -31,7 +31,7 @@ ALLOWED: Final = {
     GROUP_PATTERN: "a group from GET /dead-letters/groups: 12 hexadecimal digits",
     TEXT_PATTERN: "a text without the character NUL",
 }
-"""What each pattern allows, in words."""
+"""A description of what each pattern allows."""
 
 UserId = Annotated[
     str,
@@ -39,7 +39,7 @@ UserId = Annotated[
         min_length=1,
         max_length=128,
         pattern=TEXT_PATTERN,
-        description="Who orders; your own id for them.",
+        description="The customer's id in your own system.",
         examples=["user123"],
     ),
 ]
@@ -77,7 +77,7 @@ Address = Annotated[
     Meta(
         max_length=1_000,
         pattern=TEXT_PATTERN,
-        description="Where the goods go.",
+        description="The delivery address.",
         examples=["1-1 Chiyoda, Tokyo"],
     ),
 ]
@@ -87,7 +87,7 @@ Name = Annotated[
         min_length=1,
         max_length=200,
         pattern=TEXT_PATTERN,
-        description="What a product is called.",
+        description="The name of a product.",
         examples=["Super Keyboard"],
     ),
 ]
@@ -104,7 +104,7 @@ GroupId = Annotated[
     str,
     Meta(
         pattern=GROUP_PATTERN,
-        description="The name of a kind of error.",
+        description="The id of a group of similar errors.",
         examples=["5a0c2e91b7d4"],
     ),
 ]
@@ -114,7 +114,7 @@ Who = Annotated[
         min_length=1,
         max_length=128,
         pattern=TEXT_PATTERN,
-        description="Who asks for this.",
+        description="Who requests this.",
         examples=["alice"],
     ),
 ]
@@ -124,12 +124,13 @@ Reason = Annotated[
         min_length=1,
         max_length=1_000,
         pattern=TEXT_PATTERN,
-        description="Why it is right to do this.",
+        description="The reason for this.",
         examples=["A message of a test run."],
     ),
 ]
 PageLimit = Annotated[
-    int, Meta(ge=1, le=PAGE_MAX, description="The most items on a page.", examples=[50])
+    int,
+    Meta(ge=1, le=PAGE_MAX, description="The maximum number of items on a page.", examples=[50]),
 ]
 Cursor = Annotated[
     str,
@@ -144,10 +145,10 @@ _is_uuid = re.compile(UUID_PATTERN).search
 
 
 def is_product_id(text: str) -> bool:
-    """Whether a product can have this id."""
+    """Return whether this is a valid product id."""
     return _is_product_id(text) is not None
 
 
 def canonical_uuid(text: str) -> str | None:
-    """A UUID as it is stored, in lower case; None if the text is no UUID."""
+    """Return a UUID in lower case, as it is stored; None if the text is not a UUID."""
     return text.lower() if _is_uuid(text) else None

@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can serve."""
+"""Liveness and readiness checks."""
 
 import asyncio
 
@@ -8,36 +8,37 @@ from sqlalchemy import Connection
 from todoku.database import DatabaseError
 from todoku.web.backend import Backend
 from todoku.web.exchange import Call, Reply
-from todoku.web.operations import Answer, Operation
+from todoku.web.operations import Operation, SuccessResponse
 from todoku.web.problems import NOT_READY, Problem
 
 DATABASE_SECONDS_MAX = 5.0
 
 
 class Health(msgspec.Struct, frozen=True):
-    """All is well."""
+    """The service is healthy."""
 
     status: str = "ok"
 
 
 def health_operations(backend: Backend) -> list[Operation]:
-    """`/livez` answers while the process does; `/readyz` asks the database, but not the broker,
-    because orders are taken without it."""
+    """Return the operations `/livez` and `/readyz`.
+
+    Readiness checks the database but not the broker, because commands are accepted without it."""
 
     async def live(call: Call) -> Reply:
         return Reply(200, Health())
 
     async def ready(call: Call) -> Reply:
         if not backend.process.database_available:
-            raise Problem(NOT_READY, "The database takes no writes at present: see the log.")
+            raise Problem(NOT_READY, "The database accepts no writes at present: see the log.")
         try:
             async with asyncio.timeout(DATABASE_SECONDS_MAX):
-                await backend.read(_touch)
+                await backend.read(_select_one)
         except DatabaseError as error:
             raise Problem(NOT_READY, str(error)) from error
         except TimeoutError:
             raise Problem(
-                NOT_READY, f"The database gave no answer in {DATABASE_SECONDS_MAX:g} seconds."
+                NOT_READY, f"The database did not respond within {DATABASE_SECONDS_MAX:g} seconds."
             ) from None
         return Reply(200, Health())
 
@@ -46,22 +47,27 @@ def health_operations(backend: Backend) -> list[Operation]:
             id="getLiveness",
             method="GET",
             path="/livez",
-            summary="Whether the process lives",
+            summary="Liveness check",
             handle=live,
-            answers=[Answer(status=200, meaning="It lives.", content=Health)],
+            responses=[
+                SuccessResponse(status=200, description="The process is running.", content=Health)
+            ],
         ),
         Operation(
             id="getReadiness",
             method="GET",
             path="/readyz",
-            summary="Whether the database serves",
-            description="The broker is not asked: without it, everything is taken and sent later.",
+            summary="Readiness check",
+            description="Checks the database but not the broker: without the broker, commands are accepted "
+            "and their events are published later.",
             handle=ready,
-            answers=[Answer(status=200, meaning="It serves.", content=Health)],
+            responses=[
+                SuccessResponse(status=200, description="The service is ready.", content=Health)
+            ],
             problems=[NOT_READY],
         ),
     ]
 
 
-def _touch(connection: Connection) -> None:
+def _select_one(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT 1")

@@ -1,4 +1,4 @@
-"""How many requests came, how they went and how long they took; and whatever else is collected.
+"""Prometheus metrics of HTTP requests, and a service's other collectors.
 
 Names and labels follow OpenTelemetry's HTTP semantic conventions in their Prometheus form. The
 histogram's `_count` is the number of requests.
@@ -18,7 +18,7 @@ BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 class Metrics:
-    """A registry of its own, so that several services can live in one process."""
+    """A metrics registry. Each application has its own, so that one process can run several services."""
 
     def __init__(self, collectors: Iterable[Collector] = ()) -> None:
         self.registry = CollectorRegistry()
@@ -34,7 +34,7 @@ class Metrics:
             self.registry.register(collector)
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request. `route` is a template, never a path, and empty where nothing matched."""
+        """Record a request. `route` is a path template, or empty if no route matched."""
         key = (method if method in METHODS else "_OTHER", route, status)
         child = self._children.get(key)
         if child is None:
@@ -42,8 +42,8 @@ class Metrics:
         child.observe(seconds)
 
 
-class Measured:
-    """An ASGI application whose HTTP requests are counted and timed."""
+class MetricsMiddleware:
+    """ASGI middleware that counts and times HTTP requests."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class Measured:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
-        status = 0  # stays so when nothing is answered: the client has gone
+        status = 0  # stays 0 if the client disconnected before a response
 
         async def note_status(message: Message) -> None:
             nonlocal status
@@ -67,7 +67,7 @@ class Measured:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the path that a request was for, such as `/orders/{orderId}`; empty where
-    nothing matched."""
+    """Return the path template of the matched route, such as `/orders/{orderId}`; empty if no route
+    matched."""
     route = scope.get("route")
     return "" if route is None else route.path

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a service, from the same structs that decode and encode."""
+"""OpenAPI 3.1 document of a service, generated from its operations and structs."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -9,7 +9,7 @@ import msgspec
 
 import todoku
 from todoku.web import problems
-from todoku.web.operations import Answer, Api, Operation
+from todoku.web.operations import Api, Operation, SuccessResponse
 from todoku.web.problems import ProblemDetails, ProblemType
 
 ALWAYS: Final = (problems.MALFORMED_REQUEST, problems.INVALID_PARAMETER, problems.INTERNAL_ERROR)
@@ -24,14 +24,14 @@ WITH_BODY: Final = (
 )
 RETRY_AFTER: Final = {
     "Retry-After": {
-        "description": "After how many seconds to try again.",
+        "description": "Seconds to wait before the next attempt.",
         "schema": {"type": "integer"},
     }
 }
 
 
 def document(api: Api) -> dict[str, Any]:
-    """What the service offers and how it answers."""
+    """Return the OpenAPI document of an API."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in api.operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
@@ -50,7 +50,7 @@ def document(api: Api) -> dict[str, Any]:
 
 
 def problems_of(operation: Operation) -> tuple[ProblemType, ...]:
-    """Every problem that an operation can answer with, by status."""
+    """Return every problem type of an operation, ordered by status."""
     kinds = (*ALWAYS, *(WITH_BODY if operation.body else ()), *operation.problems)
     return tuple(sorted(dict.fromkeys(kinds), key=lambda kind: kind.status))
 
@@ -62,7 +62,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "description": operation.description,
         "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
         "responses": {
-            **{str(answer.status): _answer(answer) for answer in operation.answers},
+            **{
+                str(response.status): _success_response(response)
+                for response in operation.responses
+            },
             **_problem_responses(problems_of(operation)),
         },
     }
@@ -104,14 +107,14 @@ def _parameter(
     }
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _success_response(response: SuccessResponse) -> dict[str, Any]:
     return {
-        "description": answer.meaning,
+        "description": response.description,
         "headers": {
-            name: {"description": meaning, "schema": {"type": "string"}}
-            for name, meaning in answer.headers.items()
+            name: {"description": description, "schema": {"type": "string"}}
+            for name, description in response.headers.items()
         },
-        "content": {"application/json": {"schema": _reference(answer.content)}},
+        "content": {"application/json": {"schema": _reference(response.content)}},
     }
 
 
@@ -145,14 +148,14 @@ def _problem_example(kind: ProblemType) -> dict[str, Any]:
 def _all_types(api: Api) -> set[type[Any]]:
     types: set[type[Any]] = {ProblemDetails}
     for operation in api.operations:
-        types |= {answer.content for answer in operation.answers}
+        types |= {response.content for response in operation.responses}
         types |= {operation.body} if operation.body else set()
         types |= set(_enumerations(operation.query))
     return types
 
 
 def _enumerations(query: type[Any]) -> Iterable[type[Any]]:
-    """The types that a query's parameters refer to by name."""
+    """Yield the enumerations that a query's parameters refer to by name."""
     for field in msgspec.inspect.type_info(query).fields:  # type: ignore[attr-defined]
         kinds = getattr(field.type, "types", (field.type,))
         yield from (kind.cls for kind in kinds if isinstance(kind, msgspec.inspect.EnumType))

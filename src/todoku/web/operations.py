@@ -1,4 +1,4 @@
-"""What a service offers over HTTP: a table of operations, from which routes and documents are made."""
+"""Operations of a service. Routes and OpenAPI documents are generated from them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.web.exchange import (
-    COMPLETE,
+    BODY_RECEIVED,
     Call,
     Reply,
     decode_body,
@@ -23,31 +23,31 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How large a body may be, and how many seconds it may take to arrive."""
+    """Maximum size of a request body, and how many seconds it may take to arrive."""
 
     body_bytes_max: int = 2**20
     body_seconds_max: float = 10.0
 
 
 class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The query of an operation that has no parameters after the question mark."""
+    """The query of an operation without query parameters."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One way in which an operation succeeds; `headers` are names with their meanings."""
+class SuccessResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A successful response of an operation; `headers` maps names to descriptions."""
 
     status: int
-    meaning: str
+    description: str
     content: type[Any]
     headers: Mapping[str, str] = {}
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing a client can do: parse → command → reply, with all that its documents say.
+    """An HTTP operation: method, path, handler and documentation.
 
-    `path` has its parameters in braces, and `path_parameters` their types, which are documented but
-    not enforced: what cannot be an id is unknown. `problems` are those besides the ones that its
-    query and body bring along.
+    `path` has parameters in braces. `path_parameters` gives their types for the documents; they are
+    not enforced, because an id that cannot exist is answered with 404. `problems` are those that do
+    not follow from the query and body.
     """
 
     id: str
@@ -60,12 +60,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: type[Any] = NoParameters
     body: type[Any] | None = None
     examples: Mapping[str, Any] = {}
-    answers: Sequence[Answer]
+    responses: Sequence[SuccessResponse]
     problems: Sequence[ProblemType] = ()
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
-    """A service's operations; `refusals` say which problem each exception of its domain is."""
+    """A service's operations; `refusals` maps exceptions of its domain to problem types."""
 
     title: str
     description: str
@@ -74,11 +74,11 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Serve = Callable[[Scope, Receive], Awaitable[ASGIApp]]
-"""Takes a request, and gives the reply to send."""
+"""A function that takes a request and returns the response to send."""
 
 
 class Endpoint:
-    """All that is served at one path, by method; an ASGI application."""
+    """The handlers of one path by method; an ASGI application."""
 
     def __init__(self, methods: Mapping[str, Serve]) -> None:
         self._methods = {**methods, "OPTIONS": self._options}
@@ -98,24 +98,24 @@ class Endpoint:
 
 
 def method_not_allowed(allowed: str) -> Problem:
-    """The problem that an address has other methods."""
+    """Return the problem that a path does not allow this method."""
     return Problem(METHOD_NOT_ALLOWED, f"Use one of {allowed}.", headers={"Allow": allowed})
 
 
 def routes(operations: Iterable[Operation], limits: Limits) -> list[Route]:
-    """The routes on which operations are served: one a path."""
+    """Return the routes of the operations, one for each path."""
     paths: dict[str, dict[str, Serve]] = {}
     for operation in operations:
         methods = paths.setdefault(operation.path, {})
-        methods[operation.method] = _served(operation, limits)
+        methods[operation.method] = _serve_operation(operation, limits)
     return [Route(path, Endpoint(methods)) for path, methods in paths.items()]
 
 
-def _served(operation: Operation, limits: Limits) -> Serve:
-    """Read a request as the operation declares it, and have it answered.
+def _serve_operation(operation: Operation, limits: Limits) -> Serve:
+    """Return a function that decodes a request as the operation declares it and calls its handler.
 
-    Bodies are decoded here, and not by the framework: once, by a prepared decoder, and what is wrong
-    is answered with the field that it is wrong with.
+    Bodies are decoded here instead of by the framework: once, with a prepared decoder, and errors
+    name the field.
     """
     handle = operation.handle
     no_query = operation.query()
@@ -132,7 +132,7 @@ def _served(operation: Operation, limits: Limits) -> Serve:
                 receive,
                 bytes_max=limits.body_bytes_max,
                 seconds_max=limits.body_seconds_max,
-                complete=COMPLETE in scope,
+                complete=BODY_RECEIVED in scope,
             )
             body = decode_body(decoder, received)
         return await handle(Call(scope["path_params"], query, body, traceparent(headers)))

@@ -1,4 +1,4 @@
-"""The pages for people: the API's documentation, and what each problem means. They work offline."""
+"""HTML pages: API documentation and problem types. They load nothing from other servers."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -29,7 +29,7 @@ td { padding: .15rem 1rem .15rem 0; vertical-align: top }
 
 
 def page_routes(title: str, documents: Mapping[str, Mapping[str, Any]]) -> Sequence[BaseRoute]:
-    """`documents` at their paths, `/docs`, `/problems` and what they need."""
+    """Return the routes of the documents, `/docs`, `/problems` and their static files."""
     problem_pages = {
         slug: HTMLResponse(_problem_page(kind)) for slug, kind in PROBLEM_TYPES.items()
     }
@@ -37,7 +37,7 @@ def page_routes(title: str, documents: Mapping[str, Mapping[str, Any]]) -> Seque
     async def show_problem(scope: Scope, receive: Receive) -> Response:
         slug = scope["path_params"]["slug"]
         if slug not in problem_pages:
-            raise Problem(UNKNOWN_ADDRESS, f"There is no problem {slug!r}: see /problems.")
+            raise Problem(UNKNOWN_ADDRESS, f"No problem type is called {slug!r}: see /problems.")
         return problem_pages[slug]
 
     return [
@@ -60,7 +60,7 @@ def _fixed(path: str, response: Response) -> Route:
 
 
 def _docs_page(title: str) -> str:
-    # RapiDoc is kept in static/; with load-fonts off it asks no other server for anything.
+    # RapiDoc is in static/; with load-fonts off it loads nothing from other servers.
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -100,7 +100,7 @@ def _problem_page(kind: ProblemType) -> str:
 
 
 def _prose(text: str) -> str:
-    """A text of the registry, with what stands in backticks as code."""
+    """Return a text as HTML, with text in backticks as code."""
     parts = escape(text).split("`")
     return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
 

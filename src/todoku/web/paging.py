@@ -1,6 +1,6 @@
-"""Lists, page by page: each cursor names the key behind which the next page begins.
+"""Keyset pagination: a cursor contains the key after which the next page begins.
 
-Since keys never change, what arrives or changes in the meantime moves nothing between pages.
+Keys never change, so rows that are added or changed meanwhile do not move between pages.
 """
 
 import base64
@@ -16,12 +16,12 @@ DEFAULT_LIMIT = 20
 
 
 def to_cursor(key: str) -> str:
-    """A cursor for the page behind this key, opaque to clients."""
+    """Return the cursor of the page after this key; opaque to clients."""
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
 
 def from_cursor(cursor: str | msgspec.UnsetType, is_key: Callable[[str], object]) -> str | None:
-    """The key behind which the page begins; None for the first page. Raises `Problem`."""
+    """Return the key after which the page begins; None for the first page. Raises `Problem`."""
     if cursor is msgspec.UNSET:
         return None
     try:
@@ -30,13 +30,14 @@ def from_cursor(cursor: str | msgspec.UnsetType, is_key: Callable[[str], object]
         key = ""
     if not is_key(key) or to_cursor(key) != cursor:
         raise invalid_parameter(
-            "cursor", "Not a cursor of this list: take it from nextCursor or the Link header."
+            "cursor",
+            "Not a cursor of this list: use nextCursor or the Link header of the page before.",
         )
     return key
 
 
 def next_page(path: str, query: msgspec.Struct, cursor: str | None) -> dict[str, str]:
-    """The Link header (RFC 8288) to the page at `cursor` of the same query; none on the last page."""
+    """Return the Link header (RFC 8288) to the page at `cursor`; empty for the last page."""
     if cursor is None:
         return {}
     parameters: dict[str, Any] = {**msgspec.to_builtins(query), "cursor": cursor}

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from todoku.notifications.domain import Notification
 from todoku.notifications.store import find_notification
-from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web import Api, Backend, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import Uuid
 from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_ORDER
 
@@ -32,7 +32,9 @@ def notifications_api(backend: Backend) -> Api:
                 path_parameters={"orderId": Annotated[Uuid, Meta(description="An order's id.")]},
                 summary="Read what was told about an order",
                 handle=show,
-                answers=[Answer(status=200, meaning="What was told.", content=Notification)],
+                responses=[
+                    SuccessResponse(status=200, description="What was told.", content=Notification)
+                ],
                 problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
             )
         ],

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from todoku.payments.domain import Payment
 from todoku.payments.store import find_payment
-from todoku.web import Answer, Api, Backend, Call, Operation, Problem, Reply
+from todoku.web import Api, Backend, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import Uuid
 from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_ORDER
 
@@ -32,7 +32,9 @@ def payments_api(backend: Backend) -> Api:
                 path_parameters={"orderId": Annotated[Uuid, Meta(description="An order's id.")]},
                 summary="Look at the payment for an order",
                 handle=show,
-                answers=[Answer(status=200, meaning="The payment.", content=Payment)],
+                responses=[
+                    SuccessResponse(status=200, description="The payment.", content=Payment)
+                ],
                 problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
             )
         ],

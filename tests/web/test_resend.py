@@ -1,4 +1,4 @@
-"""Sending again over HTTP, at real orders and a real inventory."""
+"""Operation that publishes events again, with real orders and inventory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -25,7 +25,7 @@ NEW_ORDER: Final = {
 
 @pytest.fixture
 async def alone() -> AsyncIterator[httpx.AsyncClient]:
-    """Orders, to which nobody listens."""
+    """Orders without subscribers."""
     async with running(orders, orders_api) as app:
         yield client(app)
 
@@ -36,7 +36,7 @@ async def both() -> AsyncIterator[Sequence[httpx.AsyncClient]]:
         yield [client(app) for app in apps]
 
 
-async def test_a_service_tells_what_it_has_said_again_about_each_order(
+async def test_response_lists_republished_event_types_of_each_order(
     alone: httpx.AsyncClient,
 ) -> None:
     placed = (await alone.post("/orders", json=NEW_ORDER)).json()["id"]
@@ -51,7 +51,7 @@ async def test_a_service_tells_what_it_has_said_again_about_each_order(
     }
 
 
-async def test_an_order_hears_again_what_it_has_heard_and_its_history_stays(
+async def test_republished_event_leaves_order_and_history_unchanged(
     both: Sequence[httpx.AsyncClient],
 ) -> None:
     at_orders, at_inventory = both
@@ -66,13 +66,15 @@ async def test_an_order_hears_again_what_it_has_heard_and_its_history_stays(
     before = await order(), (await at_orders.get(f"/orders/{placed}/events")).json()
     reply = await at_inventory.post(PATH, json={"orderIds": [placed]})
     assert reply.json()["orders"][0]["eventTypes"] == ["StockReservationFailedEvent"]
-    async with asyncio.timeout(10):  # What is heard again is receipted again.
+    async with asyncio.timeout(10):  # A republished event is confirmed again.
         while (await at_inventory.post(PATH, json={})).json()["owed"]:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     assert before == (await order(), (await at_orders.get(f"/orders/{placed}/events")).json())
 
 
-async def test_without_orders_all_that_is_owed_is_sent(alone: httpx.AsyncClient) -> None:
+async def test_request_without_orders_resends_all_pending_deliveries(
+    alone: httpx.AsyncClient,
+) -> None:
     reply = await alone.post(PATH, json={})
     assert (reply.status_code, reply.json()) == (202, {"owed": 0, "orders": []})
 
@@ -81,6 +83,6 @@ async def test_without_orders_all_that_is_owed_is_sent(alone: httpx.AsyncClient)
     "body",
     [{"orderIds": []}, {"orderIds": ["no-uuid"]}, {"orderIds": [UNKNOWN] * 201}, {"orders": []}],
 )
-async def test_what_cannot_be_orders_is_refused(alone: httpx.AsyncClient, body: Any) -> None:
+async def test_invalid_order_ids_are_refused(alone: httpx.AsyncClient, body: Any) -> None:
     reply = await alone.post(PATH, json=body)
     assert (reply.status_code, reply.json()["type"]) == (422, "/problems/invalid-body")
