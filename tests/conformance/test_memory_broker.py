@@ -1,4 +1,4 @@
-"""What the in-memory broker can do beyond the port: misbehave on purpose, and always in the same way."""
+"""Test the in-memory broker's deterministic fault injection."""
 
 import asyncio
 import selectors
@@ -15,7 +15,7 @@ MESSAGES = [Outgoing("orders.created", b"order %d" % n) for n in range(40)]
 
 
 class LeapingClock(selectors.DefaultSelector):
-    """Instead of waiting, lets the time pass at once."""
+    """Advance the time instead of waiting."""
 
     now = 0.0
 
@@ -25,7 +25,7 @@ class LeapingClock(selectors.DefaultSelector):
 
 
 def run(scenario: Coroutine[Any, Any, Any]) -> Any:
-    """Run on a loop whose hours take no time."""
+    """Run on an event loop with a virtual clock."""
     clock = LeapingClock()
     loop = asyncio.SelectorEventLoop(clock)
     loop.time = lambda: clock.now  # type: ignore[method-assign]
@@ -33,8 +33,8 @@ def run(scenario: Coroutine[Any, Any, Any]) -> Any:
         return runner.run(asyncio.wait_for(scenario, 3600))
 
 
-class Reader:
-    """A process that acks whatever it is given, as far as it is told to."""
+class RecordingConsumer:
+    """Record deliveries, and acknowledge them if `acks`."""
 
     def __init__(self, *, acks: bool = True) -> None:
         self.deliveries: list[Delivery] = []
@@ -42,11 +42,13 @@ class Reader:
         self.subscription: Subscription
 
     @classmethod
-    async def of(cls, session: MemorySession, *, want: int = 1000, acks: bool = True) -> "Reader":
-        reader = cls(acks=acks)
-        reader.subscription = await session.subscribe("inventory", ["orders.>"], reader.deliver)
-        reader.subscription.want(want)
-        return reader
+    async def of(
+        cls, session: MemorySession, *, want: int = 1000, acks: bool = True
+    ) -> "RecordingConsumer":
+        consumer = cls(acks=acks)
+        consumer.subscription = await session.subscribe("inventory", ["orders.>"], consumer.deliver)
+        consumer.subscription.want(want)
+        return consumer
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         self.deliveries += deliveries
@@ -64,8 +66,8 @@ async def started(broker: MemoryBroker, name: str = "test") -> MemorySession:
     return session
 
 
-async def settled(session: MemorySession) -> None:
-    """Wait until the reader has settled the whole stream."""
+async def acknowledged(session: MemorySession) -> None:
+    """Wait until the consumer has acknowledged the whole stream."""
     while True:
         progress = await session.progress(["inventory"])
         if progress.consumed["inventory"] == progress.last_sequence:
@@ -76,32 +78,32 @@ async def settled(session: MemorySession) -> None:
 @pytest.mark.parametrize(
     "fault", ["drop_delivery", "duplicate_delivery", "delay_delivery", "reorder_deliveries"]
 )
-def test_a_fault_on_the_way_is_counted_and_everything_arrives_all_the_same(fault: str) -> None:
+def test_delivery_faults_are_counted_and_every_message_still_arrives(fault: str) -> None:
     async def scenario() -> None:
         hostility = Hostility(Random(1), **{fault: 0.5})  # type: ignore[arg-type]
         broker = MemoryBroker(hostility=hostility)
         session = await started(broker)
-        reader = await Reader.of(session)
+        consumer = await RecordingConsumer.of(session)
         for message in MESSAGES:
             await session.publish([message, message])
-        await settled(session)
-        assert set(reader.sequences) == set(range(1, 81))
-        assert reader.sequences != list(range(1, 81))
+        await acknowledged(session)
+        assert set(consumer.sequences) == set(range(1, 81))
+        assert consumer.sequences != list(range(1, 81))
         assert hostility.injected[fault] > 10
 
     run(scenario())
 
 
-def test_a_lost_ack_costs_one_repeat() -> None:
+def test_lost_acknowledgement_costs_one_redelivery() -> None:
     async def scenario() -> None:
         hostility = Hostility(Random(1), drop_ack=1.0)
         session = await started(MemoryBroker(hostility=hostility))
-        reader = await Reader.of(session)
+        consumer = await RecordingConsumer.of(session)
         await session.publish(MESSAGES[:1])
         await asyncio.sleep(1)
         hostility.drop_ack = 0.0
-        await settled(session)
-        assert [delivery.attempt for delivery in reader.deliveries] == [1, 2]
+        await acknowledged(session)
+        assert [delivery.attempt for delivery in consumer.deliveries] == [1, 2]
         assert hostility.injected["drop_ack"] == 1
 
     run(scenario())
@@ -111,15 +113,15 @@ def test_duplicates_never_exceed_the_credit() -> None:
     async def scenario() -> None:
         hostility = Hostility(Random(1), duplicate_delivery=1.0)
         session = await started(MemoryBroker(hostility=hostility))
-        reader = await Reader.of(session, want=5)
+        consumer = await RecordingConsumer.of(session, want=5)
         await session.publish(MESSAGES)
         await asyncio.sleep(100)
-        assert reader.sequences == [1, 1, 2, 2, 3]
+        assert consumer.sequences == [1, 1, 2, 2, 3]
 
     run(scenario())
 
 
-def test_an_unanswered_publish_may_have_stored_a_first_part() -> None:
+def test_unanswered_publish_may_have_stored_a_first_part() -> None:
     async def scenario() -> None:
         broker = MemoryBroker(hostility=Hostility(Random(1), lose_answer=1.0))
         session = await started(broker)
@@ -131,7 +133,7 @@ def test_an_unanswered_publish_may_have_stored_a_first_part() -> None:
     run(scenario())
 
 
-def test_a_refused_publish_has_stored_nothing() -> None:
+def test_refused_publish_stores_nothing() -> None:
     async def scenario() -> None:
         broker = MemoryBroker(hostility=Hostility(Random(1), refuse_publish=1.0))
         session = await started(broker)
@@ -145,28 +147,28 @@ def test_a_refused_publish_has_stored_nothing() -> None:
 @pytest.mark.parametrize(
     ("fault", "times"), [("drop_notify", 0), ("delay_notify", 1), ("duplicate_notify", 2)]
 )
-def test_what_is_notified_can_be_lost_late_or_doubled(fault: str, times: int) -> None:
+def test_notifications_can_be_lost_late_or_duplicated(fault: str, times: int) -> None:
     async def scenario() -> None:
         hostility = Hostility(Random(1), **{fault: 1.0})  # type: ignore[arg-type]
         session = await started(MemoryBroker(hostility=hostility))
-        heard: list[bytes] = []
-        await session.listen("receipts.orders", heard.append)
+        received: list[bytes] = []
+        await session.listen("receipts.orders", received.append)
         session.notify("receipts.orders", b"receipt")
-        assert heard == []
+        assert received == []
         await asyncio.sleep(hostility.delay_seconds_max)
-        assert heard == [b"receipt"] * times
+        assert received == [b"receipt"] * times
         assert hostility.injected[fault] == 1
 
     run(scenario())
 
 
-def test_a_killed_process_has_no_more_effect_and_another_takes_over() -> None:
+def test_killed_process_has_no_effect_and_another_takes_over() -> None:
     async def scenario() -> None:
         broker = MemoryBroker()
         doomed, successor = await started(broker, "doomed"), await started(broker, "successor")
-        first = await Reader.of(doomed, acks=False)
-        heard: list[bytes] = []
-        await doomed.listen("receipts.orders", heard.append)
+        first = await RecordingConsumer.of(doomed, acks=False)
+        received: list[bytes] = []
+        await doomed.listen("receipts.orders", received.append)
         await successor.publish(MESSAGES[:2])
         await asyncio.sleep(1)
         doomed.kill()
@@ -175,25 +177,25 @@ def test_a_killed_process_has_no_more_effect_and_another_takes_over() -> None:
         doomed.notify("receipts.orders", b"from beyond")
         with pytest.raises(BrokerUnavailable):
             await doomed.publish(MESSAGES)
-        second = await Reader.of(successor)
-        await settled(successor)
+        second = await RecordingConsumer.of(successor)
+        await acknowledged(successor)
         assert [(d.sequence, d.attempt) for d in second.deliveries] == [(1, 2), (2, 2)]
-        assert (first.sequences, heard, broker.last_sequence) == ([1, 2], [], 2)
+        assert (first.sequences, received, broker.last_sequence) == ([1, 2], [], 2)
 
     run(scenario())
 
 
-def test_a_full_stream_forgets_its_oldest_and_readers_go_on_behind_them() -> None:
+def test_full_stream_drops_the_oldest_messages_and_consumers_continue() -> None:
     async def scenario() -> None:
         session = await started(MemoryBroker(messages_max=10))
-        reader = await Reader.of(session, want=0)
+        consumer = await RecordingConsumer.of(session, want=0)
         await session.publish(MESSAGES)
         progress = await session.progress(["inventory"])
         assert (progress.first_sequence, progress.last_sequence) == (31, 40)
         assert progress.consumed == {"inventory": 30}
-        reader.subscription.want(100)
-        await settled(session)
-        assert reader.sequences == list(range(31, 41))
+        consumer.subscription.want(100)
+        await acknowledged(session)
+        assert consumer.sequences == list(range(31, 41))
 
     run(scenario())
 
@@ -219,7 +221,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
         subscription = await session.subscribe("inventory", ["orders.>"], deliver)
         subscription.want(1000)
         await session.publish(MESSAGES)
-        await settled(session)
+        await acknowledged(session)
         return trace
 
     assert run(scenario(1)) == run(scenario(1))

@@ -1,4 +1,4 @@
-"""Our way of a message over the wire, held against nats-py's own."""
+"""Compare the fast path for messages with nats-py's own parser."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from nats.errors import ProtocolError
 from nats.protocol import command
 from nats.protocol.parser import Parser
 
-from todoku.broker.nats_wire import Headers, Inbox, Message, _Reader, publication
+from todoku.broker.nats_wire import Headers, Message, MessageParser, ReplyInbox, publication
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ def anyio_backend() -> str:
 
 
 class Theirs:
-    """What nats-py's parser gives to its client."""
+    """Record what nats-py's parser passes to its client."""
 
     def __init__(self) -> None:
         self.taken: list[Taken] = []
@@ -40,14 +40,14 @@ class Theirs:
 
 
 class Ours:
-    """What ours gives."""
+    """Record what our parser passes on."""
 
     def __init__(self) -> None:
         self.taken: list[Taken] = []
         self.pings = 0
-        self.parser = _Reader(self)  # type: ignore[arg-type]
+        self.parser = MessageParser(self)  # type: ignore[arg-type]
 
-    def hand_over(self, sid: int, message: Message) -> None:
+    def dispatch(self, sid: int, message: Message) -> None:
         raw = message.headers._raw
         self.taken.append((sid, message.subject, message.reply, message.body, raw))
 
@@ -62,7 +62,7 @@ headers = st.none() | st.just(b"NATS/1.0\r\nName: value\r\n\r\n") | st.just(b"NA
 
 @st.composite
 def arrivals(draw: st.DrawFn) -> bytes:
-    """A message, as a server sends it, or a ping."""
+    """Generate a message as a server sends it, or a ping."""
     if draw(st.integers(0, 4)) == 0:
         return b"PING\r\n"
     subject, reply = draw(words), draw(st.just("") | words)
@@ -75,7 +75,7 @@ def arrivals(draw: st.DrawFn) -> bytes:
 
 
 @given(stream=st.lists(arrivals(), max_size=6).map(b"".join), data=st.data())
-def test_messages_are_read_as_nats_py_reads_them_wherever_they_are_cut(
+def test_messages_are_parsed_as_by_nats_py_however_they_are_split(
     stream: bytes, data: st.DataObject
 ) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=6).map(sorted))
@@ -89,7 +89,7 @@ def test_messages_are_read_as_nats_py_reads_them_wherever_they_are_cut(
 
 
 def run(coroutine: Any) -> None:
-    """Run what waits for nothing."""
+    """Run a coroutine that never waits."""
     with pytest.raises(StopIteration):
         coroutine.send(None)
 
@@ -98,12 +98,12 @@ def run(coroutine: Any) -> None:
     "garbage",
     [b"MSG a 1 x\r\n", b"HMSG a 1 y 2\r\n", b"MSG\r\n", b"what?\r\n", b"MSG \xff 1 0\r\n\r\n"],
 )
-async def test_what_is_not_the_protocol_is_an_error_of_the_protocol(garbage: bytes) -> None:
+async def test_invalid_frames_raise_protocol_errors(garbage: bytes) -> None:
     with pytest.raises(ProtocolError):
         await Ours().parser.parse(garbage)
 
 
-async def test_nothing_is_left_over_from_a_connection_before() -> None:
+async def test_reset_discards_incomplete_frames() -> None:
     ours = Ours()
     await ours.parser.parse(b"MSG a 1 5\r\nab")
     ours.parser.reset()
@@ -111,7 +111,7 @@ async def test_nothing_is_left_over_from_a_connection_before() -> None:
     assert ours.taken == [(2, "b", "", b"x", b"")]
 
 
-def test_a_publication_is_the_command_that_nats_py_sends() -> None:
+def test_publication_equals_the_command_of_nats_py() -> None:
     assert publication("a.b", b"body") == command.pub_cmd("a.b", "", b"body")
     assert publication("a.b", b"body", "r.1") == command.pub_cmd("a.b", "r.1", b"body")
     head = b"NATS/1.0\r\nA: 1\r\nB: 2\r\n\r\n"
@@ -119,11 +119,11 @@ def test_a_publication_is_the_command_that_nats_py_sends() -> None:
     assert ours == command.hpub_cmd("a.b", "r.1", head, b"body")
 
 
-def test_a_listener_that_fails_does_not_end_the_reading() -> None:
+def test_exception_in_a_handler_does_not_stop_the_parser() -> None:
     def fail(_: Message) -> None:
         raise RuntimeError
 
-    Inbox(fail).hand_over(Message("a", "", b"", Headers(b"")))
+    ReplyInbox(fail).dispatch(Message("a", "", b"", Headers(b"")))
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,18 @@ def test_a_listener_that_fails_does_not_end_the_reading() -> None:
         ),
     ],
 )
-def test_headers_are_a_status_and_fields(raw: bytes, status: str, fields: dict[str, str]) -> None:
+def test_headers_contain_a_status_and_fields(
+    raw: bytes, status: str, fields: dict[str, str]
+) -> None:
     headers = Headers(raw)
     assert headers.status == status
     assert dict(headers) == fields
     assert bool(headers) == bool(fields)
 
 
-async def test_headers_are_the_ones_that_nats_py_finds() -> None:
+async def test_headers_equal_those_of_nats_py() -> None:
     raw = b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 9\r\n\r\n"
     theirs = await NatsClient()._process_headers(raw)
     ours = Headers(raw)
     assert theirs == {"Status": ours.status, "Description": "Idle Heartbeat", **ours}
-    assert ours.word == "100 Idle Heartbeat"
+    assert ours.status_line == "100 Idle Heartbeat"

@@ -20,13 +20,13 @@ def listening() -> Iterator[list[str]]:
     def hear_sqlite(connection: Any, sql: str, *rest: Any, **options: Any) -> Any:
         if connection.dialect.name == "sqlite":  # Elsewhere SQLAlchemy passes it on.
             statements.append(sql)
-        return ask_driver(connection, sql, *rest, **options)
+        return execute_on_driver(connection, sql, *rest, **options)
 
     event.listen(Engine, "before_cursor_execute", hear)
-    ask_driver = prepared.ask_driver
-    prepared.ask_driver = hear_sqlite  # type: ignore[assignment]
+    execute_on_driver = prepared.execute_on_driver
+    prepared.execute_on_driver = hear_sqlite  # type: ignore[assignment]
     try:
         yield statements
     finally:
         event.remove(Engine, "before_cursor_execute", hear)
-        prepared.ask_driver = ask_driver
+        prepared.execute_on_driver = execute_on_driver

@@ -18,7 +18,7 @@ from uuid_utils import uuid7
 from conformance.brokers import NatsServer, until
 from todoku.broker import Delivery, Outgoing, Stored
 from todoku.broker.nats import SINGLES_MAX, NatsBroker
-from todoku.broker.nats_reader import NatsReader
+from todoku.broker.nats_consumer import NatsConsumer
 from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine import Process, Service, SteadyClock, Topology
@@ -75,7 +75,7 @@ class CountedBroker(NatsBroker):
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
-    ) -> NatsReader:
+    ) -> NatsConsumer:
         def counted(deliveries: Sequence[Delivery]) -> None:
             self._tally.delivered[self._service] += len(deliveries)
             deliver(deliveries)

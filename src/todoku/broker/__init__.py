@@ -1,4 +1,4 @@
-"""What the engine asks of a message broker, and the brokers that can do it."""
+"""Define the port to a message broker; NATS JetStream and an in-memory broker implement it."""
 
 from todoku.broker.port import (
     Broker,

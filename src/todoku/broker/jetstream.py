@@ -1,4 +1,4 @@
-"""The stream and its durable consumers, kept as they should be through JetStream's JSON API.
+"""Create and configure the stream and its durable consumers through JetStream's JSON API.
 
 Source: docs.nats.io, "NATS API Reference"; ADR-50 for atomic batches. The requests are made here
 because nats-py has no field for `allow_atomic`.
@@ -16,7 +16,7 @@ from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
 
 ANSWER_SECONDS_MAX = 5.0
 ACK_PENDING_MAX = 20_000
-"""Messages of a durable that may be unsettled at once: well above all the credit of its readers."""
+"""Unacknowledged messages allowed for a durable: well above the credit of all its processes."""
 
 NANOSECONDS = 1_000_000_000
 
@@ -27,7 +27,7 @@ MESSAGE_NOT_FOUND = 10037
 JETSTREAM_NOT_ENABLED = (10076, 10039)
 
 STORE_FAILED = "error creating store"
-"""How JetStream describes that it cannot use the files that are left of a durable."""
+"""How JetStream describes that it cannot use the files left of a durable."""
 
 NO_JETSTREAM = (
     "the NATS server runs without JetStream: start it with `--jetstream` and a `--store_dir`,"
@@ -38,35 +38,35 @@ log = structlog.get_logger()
 
 
 class ApiError(msgspec.Struct, frozen=True):
-    """Why JetStream refused: `code` is as in HTTP, `err_code` is JetStream's own and finer."""
+    """Hold JetStream's error: `code` is as in HTTP, `err_code` is JetStream's own and finer."""
 
     code: int = 0
     err_code: int = 0
     description: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What every answer may be: a refusal."""
+class ApiResponse(msgspec.Struct, frozen=True):
+    """Hold what each response may contain: an error."""
 
     error: ApiError | None = None
 
 
-class PublishAnswer(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a message, or to the last of a batch: its place in the stream, or a refusal."""
+class PublishAck(msgspec.Struct, frozen=True, gc=False):
+    """Hold the response to a message, or to the last of a batch: its sequence number, or an error."""
 
     seq: int = 0
     error: ApiError | None = None
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """The places of the oldest and the newest message that the stream holds."""
+    """Hold the sequence numbers of the oldest and the newest message in the stream."""
 
     first_seq: int
     last_seq: int
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
-    """What a stream is set to, when it was made and what it holds."""
+    """Hold a stream's configuration, time of creation and state."""
 
     config: dict[str, Any]
     created: str
@@ -77,26 +77,26 @@ class StreamInfo(msgspec.Struct, frozen=True):
         return f"{self.config['name']}@{self.created}"
 
 
-class MessagePlace(msgspec.Struct, frozen=True):
-    """Where in the stream a message is."""
+class MessageSequence(msgspec.Struct, frozen=True):
+    """Hold the sequence number of a message."""
 
     seq: int
 
 
 class FoundMessage(msgspec.Struct, frozen=True):
-    """A message that was looked up."""
+    """Hold the response to a lookup of a message."""
 
-    message: MessagePlace
+    message: MessageSequence
 
 
 class AckFloor(msgspec.Struct, frozen=True):
-    """Up to where in the stream everything is settled."""
+    """Hold the sequence number up to which everything is acknowledged."""
 
     stream_seq: int
 
 
 class ConsumerInfo(msgspec.Struct, frozen=True):
-    """What a durable consumer is set to and how far it is."""
+    """Hold a durable consumer's configuration and state."""
 
     config: dict[str, Any]
     ack_floor: AckFloor
@@ -104,7 +104,7 @@ class ConsumerInfo(msgspec.Struct, frozen=True):
     num_ack_pending: int
 
     def consumed(self, last_sequence: int) -> int:
-        """Up to where all is settled, if the stream's end was at `last_sequence` before."""
+        """Return up to where all is acknowledged, if the stream ended at `last_sequence` before."""
         if self.num_pending == 0 and self.num_ack_pending == 0:
             return last_sequence
         return self.ack_floor.stream_seq
@@ -114,10 +114,10 @@ Info = TypeVar("Info", StreamInfo, ConsumerInfo)
 
 
 class JetStream:
-    """One stream and its durables, as they should be.
+    """Manage one stream and its durables.
 
-    Subjects and durables are given and taken without `prefix`. A `disposable` stream is nobody else's,
-    so that it may be deleted, to be made anew, when its files are damaged.
+    Subjects and durables are given without `prefix`. A `disposable` stream belongs to this
+    installation alone, so it may be deleted and re-created when it is damaged.
     """
 
     def __init__(
@@ -150,11 +150,11 @@ class JetStream:
         }
 
     def next_subject(self, reader: str) -> str:
-        """Where a durable's messages are asked for."""
+        """Return the subject for pull requests to a durable."""
         return f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._durable(reader)}"
 
     async def prepare(self, link: Link) -> StreamInfo:
-        """Make the stream when it is absent, or make it what it should be."""
+        """Create the stream if absent, or correct its configuration."""
         async with self._preparing:
             info = await self.info(link)
             if info is None:
@@ -163,42 +163,39 @@ class JetStream:
             return info if config == info.config else await self._set(link, "UPDATE", config)
 
     async def info(self, link: Link) -> StreamInfo | None:
-        """The stream, or None if there is none."""
+        """Return the stream, or None if there is none."""
         return await _find(link, f"STREAM.INFO.{self._name}", StreamInfo, STREAM_NOT_FOUND)
 
     async def prepare_durable(self, link: Link, reader: str, subjects: Sequence[str]) -> str:
-        """Make the durable when it is absent, or let it read `subjects` too.
-
-        Returns the incarnation of the stream that it reads.
-        """
+        """Create the durable if absent, or add `subjects` to it; return the epoch of its stream."""
         stream_epoch = (await self.prepare(link)).stream_epoch
         wanted = self._durable_config(reader, subjects)
-        info = await self.reader_info(link, reader)
+        info = await self.consumer_info(link, reader)
         config = wanted if info is None else _amended(info.config, wanted, "filter_subjects")
         if info is None or config != info.config:
             request = f"CONSUMER.CREATE.{self._name}.{self._durable(reader)}"
             try:
                 await _make(link, request, {"stream_name": self._name, "config": config})
             except _Damaged as damaged:
-                await self._begin_anew(link, damaged)
+                await self._delete_damaged_stream(link, damaged)
         return stream_epoch
 
-    async def _begin_anew(self, link: Link, damaged: "_Damaged") -> None:
-        """Delete the stream together with the damaged files of a durable, which stay there otherwise.
+    async def _delete_damaged_stream(self, link: Link, damaged: "_Damaged") -> None:
+        """Delete the stream with the damaged files of a durable, which would stay otherwise.
 
-        What it held is still in the outboxes. Raises, so that everything is made again.
+        Its messages are still in the outboxes. Raises, so that everything is created again.
         """
         if not self._disposable:
             raise BrokerUnsuitable(
-                f"{damaged}: its files are damaged. Delete the stream {self._name}: it is made anew,"
-                " and Todoku loses nothing by that"
+                f"{damaged}: its files are damaged. Delete the stream {self._name}: it is re-created,"
+                " and no event is lost, because the outboxes still hold them"
             )
         log.error("broker_stream_damaged", problem=str(damaged))
         await _ask(link, f"STREAM.DELETE.{self._name}")
-        raise BrokerUnavailable("the stream was damaged and has been deleted: it is made anew")
+        raise BrokerUnavailable("the stream was damaged and has been deleted: it is re-created")
 
-    async def reader_info(self, link: Link, reader: str) -> ConsumerInfo | None:
-        """The durable, or None if there is none."""
+    async def consumer_info(self, link: Link, reader: str) -> ConsumerInfo | None:
+        """Return the durable, or None if there is none."""
         request = f"CONSUMER.INFO.{self._name}.{self._durable(reader)}"
         return await _find(link, request, ConsumerInfo, CONSUMER_NOT_FOUND)
 
@@ -211,7 +208,7 @@ class JetStream:
                 raise
 
     async def first_after(self, link: Link, sequence: int, subject: str) -> int | None:
-        """The place of the first message on `subject` behind `sequence`, None without one."""
+        """Return the sequence number of the first message on `subject` after `sequence`, or None."""
         wanted = {"seq": sequence + 1, "next_by_subj": self.prefix + subject}
         try:
             answer = await _ask(link, f"STREAM.MSG.GET.{self._name}", wanted)
@@ -236,13 +233,13 @@ class JetStream:
             "deliver_policy": "all",
             "ack_policy": "explicit",
             "ack_wait": int(self._ack_wait_seconds * NANOSECONDS),
-            "max_deliver": -1,  # Any other number loses the message silently.
+            "max_deliver": -1,  # Any other number drops the message silently.
             "max_ack_pending": ACK_PENDING_MAX,
         }
 
 
 class _Refused(BrokerUnavailable):
-    """JetStream answered with an error."""
+    """Raised when JetStream responds with an error."""
 
     def __init__(self, request: str, error: ApiError) -> None:
         super().__init__(f"JetStream refused {request}: {error.description} ({error.err_code})")
@@ -250,11 +247,11 @@ class _Refused(BrokerUnavailable):
 
 
 class _Damaged(_Refused):
-    """JetStream cannot use the files of what is to be made."""
+    """Raised when JetStream cannot use the files of what is to be created."""
 
 
 async def _find(link: Link, request: str, kind: type[Info], absent: int) -> Info | None:
-    """The answer to a question, or None if it is the error `absent`."""
+    """Return the response to a request, or None if it is the error `absent`."""
     try:
         return msgspec.json.decode(await _ask(link, request), type=kind)
     except _Refused as refused:
@@ -264,13 +261,15 @@ async def _find(link: Link, request: str, kind: type[Info], absent: int) -> Info
 
 
 async def _make(link: Link, request: str, payload: Mapping[str, Any]) -> bytes:
-    """The answer to a wish. One that is refused stays so, unless the server was only busy."""
+    """Return the response to a change. A refusal is permanent unless the server was unavailable."""
     try:
         return await _ask(link, request, payload)
     except _Refused as refused:
         if refused.error.code == SERVICE_UNAVAILABLE or isinstance(refused, _Damaged):
             raise
-        raise BrokerUnsuitable(f"{refused}: change the setting here or there") from None
+        raise BrokerUnsuitable(
+            f"{refused}: change the setting of Todoku or of the server"
+        ) from None
 
 
 async def _ask(link: Link, request: str, payload: Mapping[str, Any] | None = None) -> bytes:
@@ -283,7 +282,7 @@ async def _ask(link: Link, request: str, payload: Mapping[str, Any] | None = Non
         )
     except ServiceUnreachable:
         raise BrokerUnsuitable(NO_JETSTREAM) from None
-    error = msgspec.json.decode(answer, type=Answer).error
+    error = msgspec.json.decode(answer, type=ApiResponse).error
     if error is not None:
         raise _refusal(request, error)
     return answer
@@ -298,10 +297,10 @@ def _refusal(request: str, error: ApiError) -> BrokerError:
 
 
 def _amended(held: Mapping[str, Any], wanted: Mapping[str, Any], grows: str) -> dict[str, Any]:
-    """What is held, changed into what is wanted.
+    """Return the held configuration, updated with the wanted one.
 
-    The list called `grows` only grows, so that an old process of a rolling upgrade does not take
-    away what a new one has added.
+    The list called `grows` only grows, so that an old process of a rolling upgrade does not remove
+    what a new one has added.
     """
     kept = held.get(grows, [])
     added = [entry for entry in wanted[grows] if entry not in kept]

@@ -1,9 +1,8 @@
-"""A broker in memory, for tests and simulations: it behaves as JetStream, or as badly as asked.
+"""Implement the broker port in memory, for tests and simulations, with optional fault injection.
 
-`MemoryBroker` is the server, which outlives the processes; `session` gives a process's connection
-to it. Time is the running event loop's, so a loop with a virtual clock drives it; chance comes only
-from the `random.Random` handed in; nothing depends on the order of a set or on an address. The same
-seed gives the same run.
+`MemoryBroker` is the server, which outlives the processes; `session` makes a process's connection
+to it. Time is the running event loop's, so a loop with a virtual clock drives it. All randomness comes
+from the `random.Random` given to `Hostility`, so the same seed gives the same run.
 """
 
 import asyncio
@@ -19,11 +18,10 @@ from todoku.broker.port import BrokerUnavailable, Delivery, Outgoing, Progress, 
 
 @dataclass
 class Hostility:
-    """How badly the broker behaves: a probability from 0 to 1 for each fault, and a tally of them.
+    """Configure fault injection: a probability from 0 to 1 for each fault, and a count of those injected.
 
-    A lost delivery comes again after the ack wait, as in JetStream. A `lose_answer` stores all that
-    was published or the first part of it, and then does not answer. `delay_seconds_max` bounds
-    each delay.
+    A lost delivery is redelivered after the ack wait, as in JetStream. `lose_answer` stores all or a
+    first part of what was published, and then does not answer. `delay_seconds_max` bounds each delay.
     """
 
     random: Random
@@ -41,7 +39,7 @@ class Hostility:
     injected: Counter[str] = field(default_factory=Counter)
 
     def strikes(self, fault: str) -> bool:
-        """Whether this fault happens now; it is counted if it does."""
+        """Return whether this fault happens now, and count it."""
         probability: float = getattr(self, fault)
         if probability == 0.0 or self.random.random() >= probability:
             return False
@@ -49,14 +47,14 @@ class Hostility:
         return True
 
     def delay_seconds(self, fault: str) -> float:
-        """How late something is: 0 unless the fault strikes."""
+        """Return a delay: 0 unless the fault strikes."""
         return self.random.uniform(0, self.delay_seconds_max) if self.strikes(fault) else 0.0
 
 
 class MemoryBroker:
-    """The server: one stream, its durable readers, and those who listen.
+    """Simulate the server: one stream, its durable consumers, and listeners.
 
-    With `messages_max` the oldest messages go when there are more.
+    With `messages_max` the oldest messages are dropped when there are more.
     """
 
     def __init__(
@@ -74,52 +72,52 @@ class MemoryBroker:
         self.messages: dict[int, Outgoing] = {}
         self.last_sequence = 0
         self._messages_max = messages_max
-        self._lives = 1
+        self._epochs = 1
         self._durables: dict[str, _Durable] = {}
         self._sessions: list[MemorySession] = []
         self._turns: Counter[tuple[str, str]] = Counter()
 
     @property
     def stream_epoch(self) -> str:
-        return f"memory@{self._lives}"
+        return f"memory@{self._epochs}"
 
     @property
     def first_sequence(self) -> int:
         return next(iter(self.messages), self.last_sequence + 1)
 
     def session(self, name: str) -> "MemorySession":
-        """A process's connection; it does nothing before its `start`."""
+        """Make a process's connection; it does nothing before its `start`."""
         return MemorySession(self, name)
 
     def start(self) -> None:
-        """Run again, with what was on the disk."""
+        """Start again, with what was on the disk."""
         self.running = True
         self._attach_all()
 
     def stop(self) -> None:
-        """Go away. What is on its way to somebody is lost, and comes again after the ack wait."""
+        """Stop. Messages in flight are lost, and redelivered after the ack wait."""
         self.running = False
         self._cut_all()
 
     def wipe(self) -> None:
-        """Lose the stream and its durables. What comes now is another life."""
+        """Lose the stream and its durables. A new stream epoch begins."""
         self._cut_all()
         for durable in self._durables.values():
             durable.close()
         self._durables.clear()
         self.messages.clear()
         self.last_sequence = 0
-        self._lives += 1
+        self._epochs += 1
         if self.running:
             self._attach_all()
 
     def purge(self) -> None:
-        """Forget all messages; the stream lives on and its sequence goes on."""
+        """Drop all messages; the stream and its sequence continue."""
         for sequence in list(self.messages):
-            self._forget(sequence)
+            self._drop(sequence)
 
     def delete_durable(self, name: str) -> None:
-        """Lose one durable reader and how far it was."""
+        """Lose one durable consumer and its position."""
         durable = self._durables.pop(name)
         durable.close()
         for reader in durable.readers:
@@ -132,13 +130,13 @@ class MemoryBroker:
             self.messages[self.last_sequence] = message
         if self._messages_max is not None:
             while len(self.messages) > self._messages_max:
-                self._forget(self.first_sequence)
+                self._drop(self.first_sequence)
         for durable in self._durables.values():
             durable.pump()
         return self.last_sequence
 
-    def attach(self, reader: "MemoryReader") -> None:
-        """Feed a reader from its durable, which is made if it is absent."""
+    def attach(self, reader: "MemoryConsumer") -> None:
+        """Feed a consumer from its durable, which is created if absent."""
         durable = self._durables.get(reader.durable_name)
         if durable is None:
             durable = self._durables[reader.durable_name] = _Durable(self)
@@ -155,33 +153,33 @@ class MemoryBroker:
         if session in self._sessions:
             self._sessions.remove(session)
 
-    def tell(self, subject: str, body: bytes) -> None:
-        """Call each listener without a group, and of each group the one whose turn it is."""
+    def notify(self, subject: str, body: bytes) -> None:
+        """Call each listener without a group, and one of each group in turn."""
         groups: dict[str, list[MemoryListener]] = {}
         for session in self._sessions:
             for listener in session.listeners:
                 if not matches(listener.subject, subject):
                     continue
                 if listener.group is None:
-                    self._tell(listener, body)
+                    self._notify(listener, body)
                 else:
                     groups.setdefault(listener.group, []).append(listener)
         for group, listeners in groups.items():
             turn = self._turns[group, subject]
             self._turns[group, subject] += 1
-            self._tell(listeners[turn % len(listeners)], body)
+            self._notify(listeners[turn % len(listeners)], body)
 
-    def _tell(self, listener: "MemoryListener", body: bytes) -> None:
+    def _notify(self, listener: "MemoryListener", body: bytes) -> None:
         hostility = self.hostility
         if hostility.strikes("drop_notify"):
             return
         for _ in range(2 if hostility.strikes("duplicate_notify") else 1):
-            _after(hostility.delay_seconds("delay_notify"), listener.hear, body)
+            _after(hostility.delay_seconds("delay_notify"), listener.receive, body)
 
-    def _forget(self, sequence: int) -> None:
+    def _drop(self, sequence: int) -> None:
         del self.messages[sequence]
         for durable in self._durables.values():
-            durable.settle(sequence)
+            durable.acknowledge(sequence)
 
     def _cut_all(self) -> None:
         for session in self._sessions:
@@ -195,67 +193,67 @@ class MemoryBroker:
 
 
 @dataclass(slots=True)
-class _Unsettled:
-    """A message that was handed over: how often, and when it is due again."""
+class _Unacknowledged:
+    """Hold the attempts of a delivered message, and when it is due for redelivery."""
 
     attempt: int
     due: float
 
 
 class _Durable:
-    """A durable reader as the server knows it: what was handed over, and to whom more may go."""
+    """Hold the server's state of a durable consumer: what was delivered, and who has credit."""
 
     def __init__(self, broker: MemoryBroker) -> None:
-        self.readers: list[MemoryReader] = []
+        self.readers: list[MemoryConsumer] = []
         self._broker = broker
         self._subjects: list[str] = []
         self._next = 1
-        self._unsettled: dict[int, _Unsettled] = {}  # In the order of the stream.
+        self._unacknowledged: dict[int, _Unacknowledged] = {}  # In the order of the stream.
         self._again: deque[int] = deque()
         self._due: list[tuple[float, int]] = []  # A heap; settled ones stay until they come up.
         self._timer: asyncio.TimerHandle | None = None
         self._turn = 0
 
-    def add(self, reader: "MemoryReader") -> None:
+    def add(self, reader: "MemoryConsumer") -> None:
         self._subjects += [s for s in reader.subjects if s not in self._subjects]
         if reader not in self.readers:
             self.readers.append(reader)
         reader.durable = self
         self.pump()
 
-    def remove(self, reader: "MemoryReader") -> None:
+    def remove(self, reader: "MemoryConsumer") -> None:
         self.readers.remove(reader)
 
     def close(self) -> None:
-        """End: nothing handed over by this durable can be settled any more."""
-        self._unsettled.clear()
+        """End: acknowledgements of messages from this durable have no effect any more."""
+        self._unacknowledged.clear()
         self._again.clear()
         self._disarm()
 
     def pump(self) -> None:
-        """Hand over what may be handed over, by turns to those who have credit."""
+        """Deliver what is due, in turn to the consumers with credit."""
         if not self._broker.running:
             return
         while (reader := self._next_reader()) and (sequence := self._next_sequence()):
-            self._hand_over(reader, sequence)
+            self._send(reader, sequence)
         self._arm()
 
-    def settle(self, sequence: int) -> None:
-        if self._unsettled.pop(sequence, None) and not self._unsettled:
+    def acknowledge(self, sequence: int) -> None:
+        if self._unacknowledged.pop(sequence, None) and not self._unacknowledged:
             self._disarm()
 
     def postpone(self, sequence: int, delay_seconds: float) -> None:
-        unsettled = self._unsettled.get(sequence)
-        if unsettled is None:
+        unacknowledged = self._unacknowledged.get(sequence)
+        if unacknowledged is None:
             return
-        self._expect(sequence, unsettled, delay_seconds)
+        self._expect(sequence, unacknowledged, delay_seconds)
         self._arm()
 
     def consumed(self) -> int:
         self._skip_unwanted()
-        return next(iter(self._unsettled), self._next) - 1
+        return next(iter(self._unacknowledged), self._next) - 1
 
-    def _next_reader(self) -> "MemoryReader | None":
+    def _next_reader(self) -> "MemoryConsumer | None":
         for _ in self.readers:
             self._turn = (self._turn + 1) % len(self.readers)
             reader = self.readers[self._turn]
@@ -264,12 +262,12 @@ class _Durable:
         return None
 
     def _next_sequence(self) -> int:
-        """The place of the next message to hand over, 0 if there is none."""
+        """Return the sequence number of the next message to deliver, 0 if there is none."""
         now = asyncio.get_running_loop().time()
         while self._again:
             sequence = self._again.popleft()
-            unsettled = self._unsettled.get(sequence)
-            if unsettled is not None and unsettled.due <= now:
+            unacknowledged = self._unacknowledged.get(sequence)
+            if unacknowledged is not None and unacknowledged.due <= now:
                 return sequence
         self._skip_unwanted()
         if self._next > self._broker.last_sequence:
@@ -286,27 +284,29 @@ class _Durable:
         subject = self._broker.messages[sequence].subject
         return any(matches(pattern, subject) for pattern in self._subjects)
 
-    def _hand_over(self, reader: "MemoryReader", sequence: int) -> None:
-        unsettled = self._unsettled.setdefault(sequence, _Unsettled(attempt=0, due=0.0))
-        unsettled.attempt += 1
-        self._expect(sequence, unsettled, self._broker.ack_wait_seconds)
+    def _send(self, reader: "MemoryConsumer", sequence: int) -> None:
+        unacknowledged = self._unacknowledged.setdefault(
+            sequence, _Unacknowledged(attempt=0, due=0.0)
+        )
+        unacknowledged.attempt += 1
+        self._expect(sequence, unacknowledged, self._broker.ack_wait_seconds)
         message = self._broker.messages[sequence]
         delivery = Delivery(
             subject=message.subject,
             body=message.body,
-            attempt=unsettled.attempt,
+            attempt=unacknowledged.attempt,
             sequence=sequence,
             token=self,
             stream_epoch=self._broker.stream_epoch,
         )
         reader.send(delivery)
 
-    def _expect(self, sequence: int, unsettled: _Unsettled, seconds: float) -> None:
-        unsettled.due = asyncio.get_running_loop().time() + seconds
-        heapq.heappush(self._due, (unsettled.due, sequence))
+    def _expect(self, sequence: int, unacknowledged: _Unacknowledged, seconds: float) -> None:
+        unacknowledged.due = asyncio.get_running_loop().time() + seconds
+        heapq.heappush(self._due, (unacknowledged.due, sequence))
 
     def _arm(self) -> None:
-        """Set the timer for the first that is due again."""
+        """Set the timer for the next redelivery."""
         if not self._due:
             return
         due = self._due[0][0]
@@ -319,8 +319,8 @@ class _Durable:
         now = asyncio.get_running_loop().time()
         while self._due and self._due[0][0] <= now:
             due, sequence = heapq.heappop(self._due)
-            unsettled = self._unsettled.get(sequence)
-            if unsettled is not None and unsettled.due == due:
+            unacknowledged = self._unacknowledged.get(sequence)
+            if unacknowledged is not None and unacknowledged.due == due:
                 self._again.append(sequence)
         self.pump()
 
@@ -334,8 +334,8 @@ class _Durable:
             self._timer = None
 
 
-class MemoryReader:
-    """A `todoku.broker.Subscription` of a session."""
+class MemoryConsumer:
+    """Implement `todoku.broker.Subscription` for a session."""
 
     def __init__(
         self,
@@ -351,14 +351,14 @@ class MemoryReader:
         self._broker = session.broker
         self._deliver = deliver
         self._credit = 0
-        self._on_the_way = 0
+        self._in_flight = 0
         self._arriving: list[Delivery] = []
         self._connection = 0
 
     @property
     def room(self) -> int:
-        """How many more may be sent."""
-        return self._credit - self._on_the_way
+        """Return how many more messages may be sent."""
+        return self._credit - self._in_flight
 
     def want(self, count: int) -> None:
         self._credit += count
@@ -372,7 +372,7 @@ class MemoryReader:
     def term(self, delivery: Delivery) -> None:
         durable = self._reached(delivery)
         if durable is not None:
-            durable.settle(delivery.sequence)
+            durable.acknowledge(delivery.sequence)
 
     def nak(self, delivery: Delivery, delay_seconds: float) -> None:
         durable = self._reached(delivery)
@@ -391,13 +391,13 @@ class MemoryReader:
             self._session.readers.remove(self)
 
     def cut(self) -> None:
-        """Lose what is on the way; the credit for it stays."""
+        """Lose what is in flight; the credit for it stays."""
         self._connection += 1
-        self._on_the_way = 0
+        self._in_flight = 0
         self._arriving.clear()
 
     def send(self, delivery: Delivery) -> None:
-        """Put a message on its way to the session."""
+        """Send a message to the session, subject to injected faults."""
         hostility = self._broker.hostility
         if hostility.strikes("drop_delivery"):
             return
@@ -406,7 +406,7 @@ class MemoryReader:
             self._send(delivery)
 
     def _send(self, delivery: Delivery) -> None:
-        self._on_the_way += 1
+        self._in_flight += 1
         delay_seconds = self._broker.hostility.delay_seconds("delay_delivery")
         if delay_seconds == 0.0:
             self._arrive(delivery, self._connection)
@@ -417,14 +417,14 @@ class MemoryReader:
         if connection != self._connection:
             return
         if not self._arriving:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            asyncio.get_running_loop().call_soon(self._deliver_arrived)
         self._arriving.append(delivery)
 
-    def _hand_over(self) -> None:
+    def _deliver_arrived(self) -> None:
         arrived, self._arriving = self._arriving, []
         if not arrived:
-            return  # It was cut off in the meantime.
-        self._on_the_way -= len(arrived)
+            return  # The connection was cut in the meantime.
+        self._in_flight -= len(arrived)
         self._credit -= len(arrived)
         hostility = self._broker.hostility
         if len(arrived) > 1 and hostility.strikes("reorder_deliveries"):
@@ -432,7 +432,7 @@ class MemoryReader:
         self._deliver(arrived)
 
     def _reached(self, delivery: Delivery) -> _Durable | None:
-        """The durable that gave this, if word still reaches it."""
+        """Return the durable that sent this, if the acknowledgement reaches it."""
         if not self._session.connected or self._broker.hostility.strikes("drop_ack"):
             return None
         durable: _Durable = delivery.token
@@ -441,25 +441,25 @@ class MemoryReader:
 
 @dataclass(slots=True)
 class MemoryListener:
-    """One who hears what is notified."""
+    """Hold a callback for notifications on a subject."""
 
     session: "MemorySession"
     subject: str
     group: str | None
-    heard: Callable[[bytes], None]
+    on_message: Callable[[bytes], None]
 
-    def hear(self, body: bytes) -> None:
+    def receive(self, body: bytes) -> None:
         if self.session.connected:
-            self.heard(body)
+            self.on_message(body)
 
 
 class MemorySession:
-    """A `todoku.broker.Broker`: one process's connection to a `MemoryBroker`."""
+    """Implement `todoku.broker.Broker`: one process's connection to a `MemoryBroker`."""
 
     def __init__(self, broker: MemoryBroker, name: str) -> None:
         self.broker = broker
         self.name = name
-        self.readers: list[MemoryReader] = []
+        self.readers: list[MemoryConsumer] = []
         self.listeners: list[MemoryListener] = []
         self._alive = False
 
@@ -478,7 +478,7 @@ class MemorySession:
         self.kill()
 
     def kill(self) -> None:
-        """End as by `kill -9`: nothing that it does from here on has an effect."""
+        """End as by `kill -9`: nothing done with this session has an effect any more."""
         self._alive = False
         self.broker.leave(self)
         for reader in list(self.readers):
@@ -486,17 +486,17 @@ class MemorySession:
 
     async def publish(self, messages: Sequence[Outgoing]) -> Stored:
         broker = self.broker
-        self._check("publish")
+        self._require_connection("publish")
         if broker.hostility.strikes("refuse_publish"):
-            raise BrokerUnavailable("the broker refused it")
+            raise BrokerUnavailable("the broker refused to store the messages")
         stream_epoch = broker.stream_epoch
         if broker.hostility.strikes("lose_answer"):
             broker.store(messages[: broker.hostility.random.randint(1, len(messages))])
             await asyncio.sleep(broker.publish_timeout_seconds)
             raise BrokerUnavailable("the broker did not answer in time")
         sequence = broker.store(messages)
-        await asyncio.sleep(0)  # The answer is on its way, and may be lost with the broker.
-        self._check("publish")
+        await asyncio.sleep(0)  # The answer is in flight, and may be lost with the broker.
+        self._require_connection("publish")
         return Stored(stream_epoch=stream_epoch, sequence=sequence)
 
     async def subscribe(
@@ -504,15 +504,15 @@ class MemorySession:
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
-    ) -> MemoryReader:
-        reader = MemoryReader(self, durable, subjects, deliver)
+    ) -> MemoryConsumer:
+        reader = MemoryConsumer(self, durable, subjects, deliver)
         self.readers.append(reader)
         if self.connected:
             self.broker.attach(reader)
         return reader
 
     async def progress(self, readers: Sequence[str]) -> Progress:
-        self._check("progress")
+        self._require_connection("progress")
         consumed = {reader: self.broker.consumed(reader) for reader in readers}
         return Progress(
             stream_epoch=self.broker.stream_epoch,
@@ -522,33 +522,33 @@ class MemorySession:
         )
 
     async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
-        self._check("look-up")
+        self._require_connection("look-up")
         for place, message in self.broker.messages.items():
             if place > sequence and any(matches(s, message.subject) for s in subjects):
                 return place
         return None
 
     async def forget(self, durable: str) -> None:
-        self._check("deletion")
+        self._require_connection("deletion")
         if self.broker.consumed(durable) is not None:
             self.broker.delete_durable(durable)
 
     def notify(self, subject: str, body: bytes) -> None:
         if self.connected:
-            self.broker.tell(subject, body)
+            self.broker.notify(subject, body)
 
     async def listen(
-        self, subject: str, heard: Callable[[bytes], None], *, group: str | None = None
+        self, subject: str, on_message: Callable[[bytes], None], *, group: str | None = None
     ) -> None:
-        self.listeners.append(MemoryListener(self, subject, group, heard))
+        self.listeners.append(MemoryListener(self, subject, group, on_message))
 
-    def _check(self, wish: str) -> None:
+    def _require_connection(self, operation: str) -> None:
         if not self.connected:
-            raise BrokerUnavailable(f"the broker is away: no {wish}")
+            raise BrokerUnavailable(f"the broker is unavailable: no {operation}")
 
 
 def _after(seconds: float, callback: Callable[..., None], *args: object) -> None:
-    """Call back later; what is due at once keeps its order, as call_later would not."""
+    """Call back later; calls due at once keep their order, unlike with call_later."""
     loop = asyncio.get_running_loop()
     if seconds == 0.0:
         loop.call_soon(callback, *args)
@@ -558,7 +558,7 @@ def _after(seconds: float, callback: Callable[..., None], *args: object) -> None
 
 @cache
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a subject fits a pattern: `*` stands for one word, a final `>` for one or more."""
+    """Return whether a subject matches a pattern: `*` is one token, a final `>` one or more."""
     wanted, words = pattern.split("."), subject.split(".")
     if wanted[-1] == ">":
         wanted = wanted[:-1]

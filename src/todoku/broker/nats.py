@@ -1,8 +1,8 @@
-"""The broker on NATS JetStream.
+"""Implement the broker port on NATS JetStream.
 
-A supervisor keeps one connection: it connects, checks the server, makes what is absent, feeds the
-readers, and begins again when the connection is lost. nats-py's own reconnection is off: it ends
-for good on some errors of the server, so a second way of healing would be needed beside it.
+A supervisor keeps one connection: it connects, checks the server, creates the stream and the durables
+if absent, and starts again when the connection is lost. nats-py's own reconnection is off: some server
+errors end it for good, so a second recovery path would be needed beside it.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from todoku.broker.jetstream import JetStream, PublishAnswer, StreamInfo
+from todoku.broker.jetstream import JetStream, PublishAck, StreamInfo
+from todoku.broker.nats_consumer import NatsConsumer
 from todoku.broker.nats_link import Link, ServiceUnreachable
-from todoku.broker.nats_reader import NatsReader
-from todoku.broker.nats_wire import Inbox, publication
+from todoku.broker.nats_wire import ReplyInbox, publication
 from todoku.broker.port import (
     BrokerError,
     BrokerUnavailable,
@@ -28,15 +28,15 @@ from todoku.broker.port import (
 )
 
 BATCH_MESSAGES_MAX = 1_000
-"""The server's own limit for an atomic batch."""
+"""The server's limit for an atomic batch."""
 
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 BATCH_ID_LENGTH = 24
-"""How much of a reply subject's end names a batch: unique, and short, since every message keeps it."""
+"""Length of a batch id, the end of its reply subject: unique, and short, as each message stores it."""
 
 SINGLES_MAX = 12
-"""Up to here messages that are each acknowledged are stored sooner than a batch, which costs some
-4 ms however small it is (measured with `sync_interval: always`; even at 16 to 20)."""
+"""Up to here, single publishes are faster than an atomic batch, which costs some 4 ms however small
+it is (measured with `sync_interval: always`; break-even at 16 to 20)."""
 
 RETRY_SECONDS = 0.25
 UNSUITABLE_RETRY_SECONDS = 2.0
@@ -46,13 +46,13 @@ log = structlog.get_logger()
 
 
 class NatsBroker:
-    """A `todoku.broker.Broker`: this process's connection to a NATS server or cluster.
+    """Implement `todoku.broker.Broker`: this process's connection to a NATS server or cluster.
 
-    `subjects` are what the stream stores. `prefix` goes before every subject and every durable's
-    name on the way out and comes off on the way in, so that installations can share a server. A
-    `disposable` stream may be deleted when its files are damaged.
+    `subjects` are what the stream stores. `prefix` is prepended to every subject and durable name and
+    removed from incoming ones, so that installations can share a server. A `disposable` stream may
+    be deleted when its files are damaged.
     `options` go to nats-py's `connect` (tls, user_credentials, nkeys_seed, inbox_prefix, …).
-    `problem` is what keeps the broker from serving now, or None.
+    `problem` is the reason why the broker does not serve now, or None.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class NatsBroker:
         self._publish_timeout_seconds = publish_timeout_seconds
         self._link: Link | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._readers: list[NatsReader] = []
-        self._listeners: list[tuple[str, Inbox, str]] = []
-        self._incarnation = ""
+        self._consumers: list[NatsConsumer] = []
+        self._listeners: list[tuple[str, ReplyInbox, str]] = []
+        self._stream_epoch = ""
         self._sequence = 0
 
     @property
@@ -103,7 +103,7 @@ class NatsBroker:
     async def stop(self) -> None:
         if self._supervisor is None:
             return
-        await asyncio.gather(*(reader.stop() for reader in self._readers))
+        await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
         self._supervisor.cancel()
         await asyncio.wait([self._supervisor])
         self._supervisor = None
@@ -113,8 +113,8 @@ class NatsBroker:
         try:
             return await self._store(link, messages)
         except _NotStored:
-            # The stream is gone or not as it should be. Put that right, and begin again.
-            self._live(await self._stream.prepare(link))
+            # The stream is absent or misconfigured: correct it, and publish once more.
+            self._note_stream(await self._stream.prepare(link))
             return await self._store(link, messages)
 
     async def subscribe(
@@ -122,19 +122,19 @@ class NatsBroker:
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
-    ) -> NatsReader:
-        reader = NatsReader(self._stream, durable, subjects, deliver, self._readers.remove)
-        self._readers.append(reader)
+    ) -> NatsConsumer:
+        consumer = NatsConsumer(self._stream, durable, subjects, deliver, self._consumers.remove)
+        self._consumers.append(consumer)
         if self._link is not None:
-            reader.attach(self._link)
-        return reader
+            consumer.attach(self._link)
+        return consumer
 
     async def progress(self, readers: Sequence[str]) -> Progress:
         link = self._serving()
-        # The stream is asked before its readers: one that then has nothing left has read all of it.
+        # Ask for the stream before its consumers: one with nothing pending then has consumed all of it.
         stream = await self._stream.prepare(link)
-        self._live(stream)
-        infos = await asyncio.gather(*(self._stream.reader_info(link, name) for name in readers))
+        self._note_stream(stream)
+        infos = await asyncio.gather(*(self._stream.consumer_info(link, name) for name in readers))
         return Progress(
             stream_epoch=stream.stream_epoch,
             first_sequence=stream.state.first_seq,
@@ -159,20 +159,20 @@ class NatsBroker:
     def notify(self, subject: str, body: bytes) -> None:
         link = self._link
         if link is None or link.unsent_bytes > NOTIFY_BUFFER_BYTES_MAX:
-            return  # At most once: whoever cannot be told now is not told.
+            return  # At most once: dropped rather than buffered.
         with contextlib.suppress(BrokerUnavailable):
             link.send(self._prefix + subject, body)
 
     async def listen(
-        self, subject: str, heard: Callable[[bytes], None], *, group: str | None = None
+        self, subject: str, on_message: Callable[[bytes], None], *, group: str | None = None
     ) -> None:
-        inbox = Inbox(lambda message: heard(message.body))
+        inbox = ReplyInbox(lambda message: on_message(message.body))
         self._listeners.append((self._prefix + subject, inbox, group or ""))
         if self._link is not None:
-            self._link.hear(self._prefix + subject, inbox, group or "")
+            self._link.subscribe(self._prefix + subject, inbox, group or "")
 
     def _serving(self) -> Link:
-        """The connection, or the reason why there is none."""
+        """Return the connection; raise the reason if there is none."""
         if self._link is not None and self._link.alive:
             return self._link
         raise BrokerUnavailable(str(self.problem or "the broker is not connected"))
@@ -183,67 +183,67 @@ class NatsBroker:
             await asyncio.sleep(pause_seconds)
 
     async def serve_one_connection(self) -> float:
-        """Connect, serve until the connection is lost, and say how many seconds to wait then."""
-        link = Link(self._in_trouble)
+        """Connect and serve until the connection is lost; return the seconds to wait before the next."""
+        link = Link(self._note_problem)
         try:
             await link.open(self._urls, self._options)
-            self._live(await self._stream.prepare(link))
+            self._note_stream(await self._stream.prepare(link))
             await self._serve(link)
         except BrokerUnsuitable as problem:
-            self._in_trouble(problem)
+            self._note_problem(problem)
             return UNSUITABLE_RETRY_SECONDS
         except BrokerError as problem:
-            self._in_trouble(problem)
+            self._note_problem(problem)
         except Exception as error:
-            # The supervisor outlives whatever it meets.
+            # The supervisor survives any error.
             log.exception("broker_supervisor_failed")
-            self._in_trouble(BrokerUnavailable(repr(error)))
+            self._note_problem(BrokerUnavailable(repr(error)))
         finally:
             self._link = None
-            for reader in self._readers:
-                reader.detach()
+            for consumer in self._consumers:
+                consumer.detach()
             await link.close()
         return RETRY_SECONDS
 
     async def _serve(self, link: Link) -> None:
         for listener in self._listeners:
-            link.hear(*listener)
-        for reader in self._readers:
-            reader.attach(link)
+            link.subscribe(*listener)
+        for consumer in self._consumers:
+            consumer.attach(link)
         self._link = link
         self.problem = None
-        log.info("broker_connected", stream_epoch=self._incarnation)
+        log.info("broker_connected", stream_epoch=self._stream_epoch)
         await link.lost()
         raise BrokerUnavailable("the connection to the broker was lost")
 
-    def _in_trouble(self, problem: BrokerError) -> None:
-        """Remember what is wrong, and log it when it is news."""
+    def _note_problem(self, problem: BrokerError) -> None:
+        """Store the problem, and log it when it changes."""
         if str(problem) != str(self.problem):
             if isinstance(problem, BrokerUnsuitable):
                 log.error("broker_unsuitable", problem=str(problem))
             else:
-                log.warning("broker_away", problem=str(problem))
+                log.warning("broker_unavailable", problem=str(problem))
         self.problem = problem
 
-    def _live(self, stream: StreamInfo) -> None:
-        self._incarnation = stream.stream_epoch
+    def _note_stream(self, stream: StreamInfo) -> None:
+        self._stream_epoch = stream.stream_epoch
         self._sequence = stream.state.last_seq
 
     async def _store(self, link: Link, messages: Sequence[Outgoing]) -> Stored:
-        # Known before anything is sent, so never younger than the life that stores it. To name an
-        # older one is safe: the caller sees that it is over, and sends again.
-        stream_epoch, before = self._incarnation, self._sequence
+        # Read before anything is sent, so never newer than the epoch that stores it. An older one is
+        # safe: the caller sees that it has ended, and resends.
+        stream_epoch, before = self._stream_epoch, self._sequence
         sequence = 0
         for chunk in _chunks(messages, link.body_bytes_max):
             sequence = await self._store_chunk(link, chunk)
         if sequence <= before:
-            await self._look_at_the_stream(link)
-        elif stream_epoch == self._incarnation:
+            await self._refresh_stream_epoch(link)
+        elif stream_epoch == self._stream_epoch:
             self._sequence = max(self._sequence, sequence)
         return Stored(stream_epoch=stream_epoch, sequence=sequence)
 
     async def _store_chunk(self, link: Link, chunk: Sequence[Outgoing]) -> int:
-        """Store what fits one batch; the place of its last message."""
+        """Store what fits one batch; return the sequence number of its last message."""
         send, answers_expected = self._send_batch, 1
         if len(chunk) <= SINGLES_MAX:
             send, answers_expected = self._send_singles, len(chunk)
@@ -267,34 +267,34 @@ class NatsBroker:
 
     def _batch(self, chunk: Sequence[Outgoing], reply: str) -> Iterator[bytes]:
         batch_id = reply[-BATCH_ID_LENGTH:]
-        for place, message in enumerate(chunk, 1):
-            headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(place)}
-            last = place == len(chunk)
+        for number, message in enumerate(chunk, 1):
+            headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
+            last = number == len(chunk)
             if last:
                 headers["Nats-Batch-Commit"] = "1"
             subject = self._prefix + message.subject
             yield publication(subject, message.body, reply if last else "", headers)
 
-    async def _look_at_the_stream(self, link: Link) -> None:
-        """It gave a place that was taken before, so it may have begun a new life."""
+    async def _refresh_stream_epoch(self, link: Link) -> None:
+        """Read the stream's epoch: it assigned a sequence number twice, so it may be a new stream."""
         stream = await self._stream.info(link)
         if stream is not None:
-            self._live(stream)
+            self._note_stream(stream)
 
 
 class _NotStored(BrokerUnavailable):
-    """The stream did not take this: it is away, full, sealed or not as it should be."""
+    """Raised when the stream refused a message: it is absent, full, sealed or misconfigured."""
 
 
 def _sequence(answer: bytes) -> int:
-    stored = msgspec.json.decode(answer, type=PublishAnswer)
+    stored = msgspec.json.decode(answer, type=PublishAck)
     if stored.error is not None:
         raise _NotStored(f"not stored: {stored.error.description} ({stored.error.err_code})")
     return stored.seq
 
 
 def _chunks(messages: Sequence[Outgoing], body_bytes_max: int) -> Iterator[list[Outgoing]]:
-    """The messages, in order, in pieces that fit an atomic batch."""
+    """Split the messages, in order, into chunks that fit an atomic batch."""
     chunk: list[Outgoing] = []
     chunk_bytes = 0
     for message in messages:

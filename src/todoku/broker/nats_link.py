@@ -1,7 +1,7 @@
-"""One connection to a NATS server: what is sent, what is heard, and replies.
+"""Wrap one connection to a NATS server: publish, subscribe, request and reply.
 
-It is never mended. When it is lost it fails everything that waits on it, and a new one takes its
-place; so there is one way of healing, whatever has happened.
+A link never reconnects. When the connection is lost, every pending reply fails and the supervisor
+opens a new link: one recovery path, whatever has happened.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import structlog
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
-from todoku.broker.nats_wire import Client, Inbox, Message, publication
+from todoku.broker.nats_wire import Client, Message, ReplyInbox, publication
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
 
 SERVER_VERSION_MIN = (2, 12)
@@ -31,10 +31,10 @@ CONNECTION: dict[str, Any] = {
 CLOSE_SECONDS_MAX = 0.8
 DRAIN_SECONDS_MAX = 0.5
 HEADER_BYTES_MAX = 512
-"""What our headers add to a payload at most; the server counts them too."""
+"""Upper bound of the headers that a publication adds; the server counts them as payload."""
 
 LOOK_SECONDS = 0.5
-"""How often the connection is looked at: nats-py does not call back when the last flush before it
+"""How often the connection state is polled: nats-py does not call back when the last flush before it
 closes fails."""
 
 NO_RESPONDERS = "503"
@@ -45,43 +45,43 @@ log = structlog.get_logger()
 
 
 class ServiceUnreachable(BrokerUnavailable):
-    """Nothing listens on the subject: no stream stores it, or JetStream is not there."""
+    """Raised when nobody subscribes to the subject: no stream stores it, or JetStream is off."""
 
 
 class _PendingReply:
-    """Replies that are on their way."""
+    """Collect the replies to one request."""
 
     def __init__(self, expected: int) -> None:
-        self.landed: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        self.replies: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
         self._expected = expected
-        self._replies: list[bytes] = []
+        self._collected: list[bytes] = []
 
-    def land(self, message: Message) -> None:
+    def add(self, message: Message) -> None:
         if message.headers.status == NO_RESPONDERS:
-            self.fail(ServiceUnreachable("nobody answers there"))
+            self.fail(ServiceUnreachable("no responders"))
             return
-        self._replies.append(message.body)
-        if len(self._replies) == self._expected and not self.landed.done():
-            self.landed.set_result(self._replies)
+        self._collected.append(message.body)
+        if len(self._collected) == self._expected and not self.replies.done():
+            self.replies.set_result(self._collected)
 
     def fail(self, problem: BrokerError) -> None:
-        if not self.landed.done():
-            self.landed.set_exception(problem)
+        if not self.replies.done():
+            self.replies.set_exception(problem)
 
 
 class Link:
-    """One connection, from its making to its loss.
+    """Hold one connection, from connecting to its loss.
 
-    `trouble` is told of each failure to connect, since connecting goes on until it succeeds.
+    `on_problem` is called with each failure to connect, since connecting is retried until it succeeds.
     """
 
-    def __init__(self, trouble: Callable[[BrokerError], None]) -> None:
+    def __init__(self, on_problem: Callable[[BrokerError], None]) -> None:
         self._client = Client()
-        self._trouble = trouble
-        self._inbox = ""
-        self._flights: dict[str, _PendingReply] = {}
-        self._flights_begun = 0
-        self._stirred = asyncio.Event()
+        self._on_problem = on_problem
+        self._reply_prefix = ""
+        self._pending: dict[str, _PendingReply] = {}
+        self._requests_sent = 0
+        self._changed = asyncio.Event()
         self._forbidden = ("", 0.0)
 
     @property
@@ -102,56 +102,57 @@ class Link:
             await self._client.connect(
                 urls,
                 **{**options, **CONNECTION},
-                error_cb=self._errored,
-                closed_cb=self._closed,
+                error_cb=self._on_error,
+                closed_cb=self._on_closed,
             )
         except (NatsError, OSError, TimeoutError) as error:
             raise _not_connected(error) from error
         self._check_version()
-        self._inbox = self.new_inbox()
-        self.hear(f"{self._inbox}.*", Inbox(self._replied))
+        self._reply_prefix = self.new_inbox()
+        self.subscribe(f"{self._reply_prefix}.*", ReplyInbox(self._on_reply))
 
     async def lost(self) -> None:
-        """Return when the connection is no more."""
+        """Wait until the connection is lost."""
         while self.alive:
-            self._stirred.clear()
+            self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), LOOK_SECONDS)
+                await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
 
     async def close(self) -> None:
-        """Send what is buffered, if that takes no longer than a moment, and let go."""
-        for flight in self._flights.values():
-            flight.fail(BrokerUnavailable("the connection to the broker was lost"))
+        """Flush the send buffer, for less than a second, and disconnect."""
+        for pending in self._pending.values():
+            pending.fail(BrokerUnavailable("the connection to the broker was lost"))
         with contextlib.suppress(TimeoutError, NatsError, OSError):
             async with asyncio.timeout(CLOSE_SECONDS_MAX):
                 await self._client.close()
 
     def send(self, subject: str, body: bytes, reply: str = "") -> None:
-        """Put a message into the buffer, which is flushed when the event loop comes round."""
+        """Append a message to the send buffer, which is flushed in the next turn of the event loop."""
         if len(body) > self._client.max_payload:  # The server would hang up on it.
             raise BrokerUnavailable(
-                f"{len(body)} bytes are more than the NATS server takes at once"
+                f"a message of {len(body)} bytes on {subject} exceeds the NATS server's max_payload"
+                f" ({self._client.max_payload}): raise max_payload"
             )
         self.send_all([publication(subject, body, reply)])
 
     def send_all(self, publications: Iterable[bytes]) -> None:
-        """The same for many, as `publication` makes them; none may be larger than the server takes."""
+        """Append many encoded publications; none may exceed the server's max_payload."""
         _at_once(self._client.write(b"".join(publications)))
 
     def new_inbox(self) -> str:
         return self._client.new_inbox()
 
-    def hear(self, subject: str, inbox: Inbox, group: str = "") -> NatsSubscription:
+    def subscribe(self, subject: str, inbox: ReplyInbox, group: str = "") -> NatsSubscription:
         return _at_once(
             self._client.subscribe(subject, queue=group, future=inbox)  # type: ignore[arg-type]
         )
 
-    def unhear(self, subscription: NatsSubscription) -> None:
+    def unsubscribe(self, subscription: NatsSubscription) -> None:
         with contextlib.suppress(BrokerUnavailable):
             _at_once(subscription.unsubscribe())
 
     async def drain(self, subscription: NatsSubscription) -> None:
-        """Hear what is on its way already, and nothing after it."""
+        """Deliver what is in flight already, and nothing after it."""
         with contextlib.suppress(TimeoutError, NatsError):
             async with asyncio.timeout(DRAIN_SECONDS_MAX):
                 await subscription.drain()  # type: ignore[no-untyped-call]
@@ -159,65 +160,65 @@ class Link:
     async def replies(
         self, send: Callable[[str], None], *, expected: int, seconds: float
     ) -> list[bytes]:
-        """Call `send` with a new reply subject, and wait for `expected` replies to it."""
-        self._flights_begun += 1
-        reply = f"{self._inbox}.{self._flights_begun}"
-        flight = self._flights[reply] = _PendingReply(expected)
-        begun = asyncio.get_running_loop().time()
+        """Call `send` with a new reply subject and return its `expected` replies."""
+        self._requests_sent += 1
+        reply = f"{self._reply_prefix}.{self._requests_sent}"
+        pending = self._pending[reply] = _PendingReply(expected)
+        started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(seconds):
                 send(reply)
-                return await flight.landed
+                return await pending.replies
         except TimeoutError:
-            raise self._unanswered(begun, seconds) from None
+            raise self._unanswered(started, seconds) from None
         finally:
-            del self._flights[reply]
+            del self._pending[reply]
 
-    def _replied(self, message: Message) -> None:
-        flight = self._flights.get(message.subject)
-        if flight is not None:
-            flight.land(message)
+    def _on_reply(self, message: Message) -> None:
+        pending = self._pending.get(message.subject)
+        if pending is not None:
+            pending.add(message)
 
-    def _unanswered(self, begun: float, seconds: float) -> BrokerError:
-        # A forbidden publish is not answered; the reason comes as an error of the connection.
+    def _unanswered(self, started: float, seconds: float) -> BrokerError:
+        # The server does not answer a forbidden publish; the reason arrives as a connection error.
         reason, at = self._forbidden
-        if reason and at >= begun:
-            return BrokerUnsuitable(f"{reason}: grant this user that permission")
+        if reason and at >= started:
+            return BrokerUnsuitable(f"{reason}: grant this permission to the NATS user")
         return BrokerUnavailable(f"the broker did not answer within {seconds} s")
 
     def _check_version(self) -> None:
         version = self._client.connected_server_version
         if (version.major, version.minor) < SERVER_VERSION_MIN:
             raise BrokerUnsuitable(
-                f"nats-server {version.major}.{version.minor} cannot store a batch atomically:"
+                f"nats-server {version.major}.{version.minor} does not support atomic batch publishing:"
                 " run 2.12 or newer"
             )
 
-    async def _errored(self, error: Exception) -> None:
-        self._stirred.set()
+    async def _on_error(self, error: Exception) -> None:
+        self._changed.set()
         if "permissions violation" in str(error).lower():
             self._forbidden = (str(error), asyncio.get_running_loop().time())
         elif not self.alive:
-            self._trouble(BrokerUnavailable(f"the broker cannot be reached: {error}"))
+            self._on_problem(BrokerUnavailable(f"the broker cannot be reached: {error}"))
 
-    async def _closed(self) -> None:
-        self._stirred.set()
+    async def _on_closed(self) -> None:
+        self._changed.set()
 
 
 def _at_once(doing: Coroutine[Any, Any, T]) -> T:
-    """Run a command of nats-py to its end, here and now.
+    """Run a coroutine of nats-py that never waits to its end, without a task.
 
-    With a `pending_size` of 0 a command is appended to a buffer and does not wait, so it needs no
-    task of its own; and when the connection is lost it raises, instead of keeping it for later.
+    With a `pending_size` of 0 a command is appended to a buffer and never waits. When the connection
+    is lost it raises, instead of buffering the command.
     """
     try:
         doing.send(None)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     except NatsError as error:
-        raise BrokerUnavailable(f"the broker cannot be told: {error}") from error
+        raise BrokerUnavailable(f"cannot send to the broker: {error}") from error
     doing.close()
-    raise BrokerUnavailable("the connection to the broker is going down")
+    raise BrokerUnavailable("the connection to the broker is closing")
 
 
 def _not_connected(error: Exception) -> BrokerError:

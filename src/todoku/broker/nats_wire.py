@@ -1,8 +1,7 @@
-"""Messages as they go over the wire: nats-py keeps the connection, but does not handle them.
+"""Provide a fast path for MSG, HMSG and PUB frames; nats-py does the rest of the protocol.
 
-Its way of a message, through two coroutines, a dictionary of headers and a copy of the buffer, takes
-several times as long as all that is done with the message here. The rest of the protocol, and what of
-it is rare, stays nats-py's. Source: docs.nats.io, "NATS Client Protocol".
+nats-py passes each message through two coroutines, a dictionary of headers and a copy of the buffer,
+which takes several times as long as processing it here. Source: docs.nats.io, "NATS Client Protocol".
 """
 
 import contextlib
@@ -21,25 +20,24 @@ log = structlog.get_logger()
 
 
 class Headers(Mapping[str, str]):
-    """A message's headers, which are read when somebody looks: hardly anybody does."""
+    """Parse a message's headers lazily: they are rarely read."""
 
-    __slots__ = ("_raw", "_read")
+    __slots__ = ("_parsed", "_raw")
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
-        self._read: dict[str, str] | None = None
+        self._parsed: dict[str, str] | None = None
 
     @property
-    def word(self) -> str:
-        """The server's own word about a request, such as `409 Consumer Deleted`; empty for a message of
-        somebody's."""
+    def status_line(self) -> str:
+        """Return the server's status, such as `409 Consumer Deleted`; empty for a published message."""
         first = self._raw.partition(NEWLINE)[0]
         return first.removeprefix(VERSION).strip().decode(errors="replace")
 
     @property
     def status(self) -> str:
-        """The number that it begins with."""
-        return self.word[:3]
+        """Return the status code."""
+        return self.status_line[:3]
 
     def __getitem__(self, name: str) -> str:
         return self._all()[name]
@@ -51,16 +49,16 @@ class Headers(Mapping[str, str]):
         return len(self._all())
 
     def _all(self) -> dict[str, str]:
-        if self._read is None:
-            self._read = NatsClient._parse_header_lines(self._raw.partition(NEWLINE)[2])
-        return self._read
+        if self._parsed is None:
+            self._parsed = NatsClient._parse_header_lines(self._raw.partition(NEWLINE)[2])
+        return self._parsed
 
 
 NO_HEADERS = Headers(b"")
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message that has arrived; `reply` is empty where no answer is wanted."""
+    """Hold a message that arrived; `reply` is empty where no answer is expected."""
 
     subject: str
     reply: str
@@ -68,25 +66,25 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
 
 
-class Inbox:
-    """Hands over each message of a subscription as it is read. To nats-py it is the subscription's
-    future, which it only keeps."""
+class ReplyInbox:
+    """Call back for each message of a subscription as it is parsed. nats-py stores it as the
+    subscription's future, and never touches it."""
 
-    def __init__(self, heard: Callable[[Message], None]) -> None:
-        self._heard = heard
+    def __init__(self, on_message: Callable[[Message], None]) -> None:
+        self._on_message = on_message
 
-    def hand_over(self, message: Message) -> None:
-        """Tell who listens; what goes wrong there must not end the reading for good."""
+    def dispatch(self, message: Message) -> None:
+        """Call back; an exception there must not end the reading of the connection."""
         try:
-            self._heard(message)
+            self._on_message(message)
         except Exception:
-            log.exception("broker_message_not_handled", subject=message.subject)
+            log.exception("broker_message_handler_failed", subject=message.subject)
 
 
 def publication(
     subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None
 ) -> bytes:
-    """The command that publishes a message. Neither subjects nor headers are checked."""
+    """Return the command that publishes a message. Subjects and headers are not validated."""
     if headers is None:
         return f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + NEWLINE
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -96,16 +94,15 @@ def publication(
 
 
 class Client(NatsClient):
-    """nats-py's client, but for three things: messages for an `Inbox` go there without detours,
-    `write` takes many commands at once, and on a lost connection it does not fail in its last flush,
-    for nobody to hear."""
+    """Extend nats-py's client: messages for a `ReplyInbox` take the fast path, `write`
+    takes many commands at once, and a failing last flush on a lost connection is ignored."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = _Reader(self)
+        self._ps = MessageParser(self)
 
     async def write(self, commands: bytes) -> None:
-        """Put commands into the buffer, which is flushed when the event loop comes round.
+        """Append commands to the buffer, which is flushed in the next turn of the event loop.
 
         With a `pending_size` of 0 it never waits. Raises `OutboundBufferLimitError` when there is no
         connection.
@@ -116,20 +113,20 @@ class Client(NatsClient):
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
 
-    def hand_over(self, sid: int, message: Message) -> None:
-        """Give a message to the inbox of its subscription, if that still is."""
+    def dispatch(self, sid: int, message: Message) -> None:
+        """Pass a message to the inbox of its subscription, if that still exists."""
         subscription = self._subs.get(sid)
         inbox: object = subscription and subscription._future
-        if isinstance(inbox, Inbox):
-            inbox.hand_over(message)
+        if isinstance(inbox, ReplyInbox):
+            inbox.dispatch(message)
 
     async def _process_op_err(self, error: Exception) -> None:
         with contextlib.suppress(OSError):
             await super()._process_op_err(error)
 
 
-class _Reader(Parser):
-    """Takes messages out of what has arrived, as soon as they are whole; leaves the rest to nats-py."""
+class MessageParser(Parser):
+    """Parse MSG and HMSG frames as soon as they are complete; leave all others to nats-py."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
@@ -137,26 +134,26 @@ class _Reader(Parser):
 
     def reset(self) -> None:
         super().reset()
-        self._cut = bytearray()
-        self._whole_at = 0
+        self._rest = bytearray()
+        self._complete_at = 0
 
     async def parse(self, data: bytes = b"") -> None:
-        """Hand over the whole messages in this, and in what is left from before."""
-        if self._cut:
-            self._cut += data
-            if len(self._cut) < self._whole_at:
+        """Pass on the complete messages in this and in the incomplete rest from before."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._complete_at:
                 return
-            data = bytes(self._cut)
-            self._cut.clear()
+            data = bytes(self._rest)
+            self._rest.clear()
         try:
             place = await self._take(data)
         except ValueError as error:
             raise ProtocolError from error
-        self._cut += data[place:]
+        self._rest += data[place:]
 
     async def _take(self, data: bytes) -> int:
-        """Where in this, after all that is whole, something is cut off."""
-        place = self._whole_at = 0
+        """Return where the incomplete rest starts, after passing on what is complete."""
+        place = self._complete_at = 0
         while (line_end := data.find(NEWLINE, place)) >= 0:
             begin = line_end + len(NEWLINE)
             head_size = b"0"
@@ -171,10 +168,10 @@ class _Reader(Parser):
                     continue
             body, end = begin + int(head_size), begin + int(size)
             if len(data) < end + len(NEWLINE):
-                self._whole_at = end + len(NEWLINE) - place
+                self._complete_at = end + len(NEWLINE) - place
                 break
             headers = Headers(data[begin:body]) if body > begin else NO_HEADERS
             message = Message(subject.decode(), b"".join(reply).decode(), data[body:end], headers)
-            self._client.hand_over(int(sid), message)
+            self._client.dispatch(int(sid), message)
             place = end + len(NEWLINE)
         return place

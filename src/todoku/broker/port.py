@@ -1,7 +1,8 @@
-"""What the engine asks of a message broker, and no more.
+"""Define what the engine needs of a message broker (the port), and no more.
 
-The broker is a cache: it may lose anything, repeat anything and forget everything; the outboxes and
-inboxes around it make the system whole again. It is only asked to be honest about what it holds.
+The broker is a cache: it may lose, repeat or forget any message. The transactional outbox and inbox
+around it give at-least-once delivery and idempotent consumers. The broker only has to report
+truthfully what it holds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,31 +12,31 @@ import msgspec
 
 
 class BrokerError(Exception):
-    """Something went wrong between this process and the broker."""
+    """Base of all errors between this process and the broker."""
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker did not answer, or cannot take this now. It may or may not have done what was
-    asked: ask again later."""
+    """Raised when the broker did not answer or cannot take this now. Whether it carried out the
+    request is unknown: retry later."""
 
 
 class BrokerUnsuitable(BrokerError):
-    """The broker answers but cannot serve: no JetStream, too old, not permitted, too large. The
+    """Raised when the broker answers but cannot serve: no JetStream, too old, not permitted. The
     message says what to do."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """A message to be stored in the stream. `body` is the whole event."""
+    """Hold a message to be stored in the stream. `body` is the whole encoded event."""
 
     subject: str
     body: bytes
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """A message from the stream, as it was handed over.
+    """Hold a message that was delivered from the stream.
 
-    `attempt` counts its deliveries from 1. `sequence` is its place in the stream's life
-    `incarnation`. `token` is the broker's own handle, given back to settle it.
+    `attempt` counts its deliveries from 1. `sequence` is its sequence number within `stream_epoch`.
+    `token` is the broker's own handle, given back to acknowledge the message.
     """
 
     subject: str
@@ -48,10 +49,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
-    """The broker's word that a batch of messages is in the stream.
+    """Confirm that a batch of messages is stored in the stream.
 
-    `incarnation` names the stream's life (it changes when the stream is wiped or re-created), and
-    `sequence` is the place of the last message of the batch within that life.
+    `stream_epoch` changes when the stream is wiped or re-created. `sequence` is the
+    sequence number of the batch's last message within that epoch.
     """
 
     stream_epoch: str
@@ -59,11 +60,11 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 
 
 class Progress(msgspec.Struct, frozen=True, gc=False):
-    """How far the stream and its readers are.
+    """Report how far the stream and its durable consumers are.
 
-    `consumed[reader]` is the highest place up to which that reader has settled everything meant for
-    it (when nothing is pending for it, the stream's own `last_sequence` at the time of asking). A
-    reader without a durable consumer is absent.
+    `consumed[durable]` is the highest sequence number up to which that consumer has acknowledged
+    everything that matches its subjects (with nothing pending: the stream's `last_sequence` at the
+    time of the request). A consumer that does not exist is absent.
     """
 
     stream_epoch: str
@@ -73,54 +74,54 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscription(Protocol):
-    """A durable reader of the stream, fed by credit: nothing arrives that was not asked for."""
+    """Consume the stream through a durable consumer, limited by credit (backpressure)."""
 
     def want(self, count: int) -> None:
-        """Allow `count` more messages to be delivered, on top of what was allowed before.
+        """Add `count` to the number of messages that may be delivered.
 
-        Credit survives disconnection, a restart of the broker and the loss of its stream: it is
-        used up by deliveries only.
+        Credit survives disconnection, a restart of the broker and the loss of its stream: only
+        deliveries use it up.
         """
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Say that these are done with. Not waited for: a lost ack costs one repeat."""
+        """Acknowledge these. Returns at once: a lost acknowledgement costs one redelivery."""
 
     def nak(self, delivery: Delivery, delay_seconds: float) -> None:
-        """Ask for this one again, not before `delay_seconds` have passed."""
+        """Request redelivery of this one, not before `delay_seconds` have passed."""
 
     def term(self, delivery: Delivery) -> None:
-        """Say that this one must never come again."""
+        """Terminate this one: it is never redelivered."""
 
     async def stop(self) -> None:
-        """Take no more deliveries; what is unsettled comes again, here or elsewhere."""
+        """Stop consuming; unacknowledged messages are redelivered, here or elsewhere."""
 
 
 class Broker(Protocol):
-    """One process's connection to the broker. Methods run on the event loop's thread.
+    """Connect one process to the broker. Methods run on the event loop's thread.
 
-    Every method may be called while the broker is away: `publish` and `progress` then raise
-    `BrokerUnavailable` within their time limit; the others remember what was asked or, for
-    `notify`, do nothing. Streams and durable consumers are made when absent, also after they were
-    lost in mid-flight.
+    Every method may be called while the broker is unavailable: `publish` and `progress` then raise
+    `BrokerUnavailable` within their time limit; `subscribe` and `listen` take effect on connection;
+    `notify` does nothing. Streams and durable consumers are created when absent, also when they are
+    lost while running.
     """
 
     @property
     def connected(self) -> bool:
-        """Whether the broker answers right now, as far as is known."""
+        """Return whether the broker is connected, as far as is known."""
 
     async def start(self) -> None:
-        """Begin connecting, and go on trying for ever. Returns at once, connected or not.
+        """Start connecting, and retry for ever. Returns at once, connected or not.
 
         Raises `BrokerUnsuitable` only if that is already known.
         """
 
     async def stop(self) -> None:
-        """Send what is buffered, if that takes no longer than a moment, and let go."""
+        """Flush the send buffer, for less than a second, and disconnect."""
 
     async def publish(self, messages: Sequence[Outgoing]) -> Stored:
         """Store all of these in the stream, in order; return when they are on its disk.
 
-        After `BrokerUnavailable` none, some or all may be stored: publish the same again.
+        After `BrokerUnavailable` none, some or all may be stored: publish the same batch again.
         """
 
     async def subscribe(
@@ -129,25 +130,26 @@ class Broker(Protocol):
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
     ) -> Subscription:
-        """Read `subjects` of the stream as the durable reader `durable`, from its start.
+        """Consume `subjects` through the durable consumer `durable`; a new one starts at the
+        beginning of the stream.
 
         `deliver` is called on the event loop's thread with one or more messages at a time and never
-        with more than was allowed by `want`. Processes that share a durable share its messages.
+        with more than `want` allows. Processes that share a durable share its messages.
         """
 
     async def progress(self, readers: Sequence[str]) -> Progress:
-        """How far the stream and these durable readers are."""
+        """Return how far the stream and these durable consumers are."""
 
     async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
-        """The place of the first message of these subjects behind `sequence`, None without one."""
+        """Return the sequence number of the first message on these subjects after `sequence`, or None."""
 
     async def forget(self, durable: str) -> None:
-        """Delete a durable reader and how far it was, if there is one: read again, it starts anew."""
+        """Delete a durable consumer with its position, if there is one: `subscribe` creates a new one."""
 
     def notify(self, subject: str, body: bytes) -> None:
-        """Tell whoever listens right now. At most once, no disk: it may be lost."""
+        """Publish to current listeners only, without storing: at most once."""
 
     async def listen(
-        self, subject: str, heard: Callable[[bytes], None], *, group: str | None = None
+        self, subject: str, on_message: Callable[[bytes], None], *, group: str | None = None
     ) -> None:
-        """Hear what is notified on `subject`; of those that share a `group`, one hears each."""
+        """Call `on_message` for each notification on `subject`; within a `group`, one member gets each."""

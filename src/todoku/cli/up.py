@@ -122,7 +122,7 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
         prepare=functools.partial(embedded.write_config, settings),
         checkup=Checkup(
             diagnosis=functools.partial(embedded.diagnosis, settings),
-            remedy=functools.partial(embedded.put_files_aside, settings),
+            remedy=functools.partial(embedded.move_files_aside, settings),
         ),
     )
 

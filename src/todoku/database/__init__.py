@@ -1,7 +1,7 @@
-"""Everything in which SQLite and PostgreSQL differ.
+"""Hide the differences between SQLite and PostgreSQL.
 
-`Database` gives transactions and snapshots as SQLAlchemy connections; `Timestamp`, `Integer64` and
-`table` describe tables for both; `migrate` brings them up to date; `back_up` copies those of SQLite.
+`Database` provides transactions and snapshots as SQLAlchemy connections; `Timestamp`, `Integer64` and
+`table` describe tables for both; `migrate` upgrades them; `back_up` copies SQLite databases.
 """
 
 from todoku.database.backup import back_up

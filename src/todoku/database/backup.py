@@ -1,4 +1,4 @@
-"""Copies of several SQLite databases as they were at one and the same instant, while they are in use."""
+"""Copy several SQLite databases as of one instant, while they are in use."""
 
 import sqlite3
 import time
@@ -16,12 +16,12 @@ PAUSE_SECONDS = 0.002
 def back_up(sources: Mapping[Path, Path]) -> None:
     """Copy each database to its target, as all of them were at one instant, and check the copies.
 
-    What is said and not yet heard at that instant is then in the outbox of who said it, so the
-    copies make a whole system again by themselves. Nobody is kept from writing meanwhile. A copy is a
-    single file, without a log beside it, and it is on the disk when this returns.
+    An event that is published and not yet consumed at that instant is in its publisher's outbox, so
+    the copies are a complete system by themselves. Writers are not blocked. A copy is a single
+    file, without a log beside it, and it is on the disk when this returns.
 
-    Raises `DatabaseUnavailable` when the databases change too fast to be caught together or a disk
-    is full, `DatabaseUnsuitable` when one is not there, `DatabaseBroken` when a copy is damaged.
+    Raises `DatabaseUnavailable` when the databases change too often to be read at one instant or a
+    disk is full, `DatabaseUnsuitable` when one does not exist, `DatabaseBroken` when a copy is damaged.
     """
     with ExitStack() as stack:
         snapshots = [stack.enter_context(_reading(path)) for path in sources]
@@ -43,7 +43,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _begin_together(
     snapshots: Sequence[sqlite3.Connection], watchers: Sequence[sqlite3.Connection]
 ) -> None:
-    """Begin to read all databases as of one instant: no commit anywhere since the first was begun."""
+    """Begin a snapshot of all databases as of one instant: without a commit anywhere in between."""
     for _ in range(ATTEMPTS_MAX):
         before = _versions(watchers)
         for snapshot in snapshots:
@@ -61,14 +61,14 @@ def _begin_together(
 
 
 def _versions(watchers: Sequence[sqlite3.Connection]) -> list[int]:
-    """Numbers that change when anybody commits."""
+    """Return numbers that change with any commit."""
     return [watcher.execute("PRAGMA data_version").fetchone()[0] for watcher in watchers]
 
 
 def _copy(snapshot: sqlite3.Connection, target: Path) -> None:
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:
         snapshot.backup(copy)
-        # Otherwise it would want a log and an index beside it as soon as somebody looks into it.
+        # Otherwise reading it would create a log and an index beside it.
         copy.execute("PRAGMA journal_mode = delete")
         (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
@@ -77,7 +77,7 @@ def _copy(snapshot: sqlite3.Connection, target: Path) -> None:
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Say what an error of the driver means."""
+    """Translate an error of the driver."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""Column types and tables that mean the same in SQLite and PostgreSQL.
+"""Define column types and tables that mean the same in SQLite and PostgreSQL.
 
 SQLite's tables are STRICT, and those know few types: for text use `sqlalchemy.Text`, for bytes
 `sqlalchemy.LargeBinary`, for the rest `Integer64` and `Timestamp`. A flag is an `Integer64` with a
@@ -20,9 +20,9 @@ Integer64 = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Timestamp(TypeDecorator[datetime]):
-    """An instant, kept as integer microseconds since 1970-01-01T00:00Z: exact and sortable.
+    """Store an instant as integer microseconds since 1970-01-01T00:00Z: exact and sortable.
 
-    Takes an aware datetime of any zone and gives it back in UTC. Refuses a naive one.
+    Takes an aware datetime of any zone and returns it in UTC. Rejects a naive one.
     """
 
     impl = Integer64
@@ -37,7 +37,7 @@ class Timestamp(TypeDecorator[datetime]):
 
 @lru_cache(maxsize=4096)
 def to_microseconds(instant: datetime | None) -> int | None:
-    """An instant as a `Timestamp` column keeps it, for rows that are given to `Many`."""
+    """Return an instant as a `Timestamp` column stores it, for rows of `Many`."""
     if instant is None:
         return None
     if instant.utcoffset() is None:
@@ -46,7 +46,7 @@ def to_microseconds(instant: datetime | None) -> int | None:
 
 
 def table(name: str, metadata: MetaData, *items: SchemaItem, clustered: bool = False) -> Table:
-    """A table that refuses values of the wrong type on either database.
+    """Define a table that rejects values of the wrong type on either database.
 
     `clustered` keeps the rows in the order of the primary key where SQLite can (WITHOUT ROWID):
     for narrow rows that are read by ranges of a key that is not an integer.

@@ -1,4 +1,4 @@
-"""A service's own database: one writer, and readers beside it."""
+"""Provide a service's own database: one writing connection, and readers beside it."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,12 +14,12 @@ from todoku.database.lock import FileLock
 
 
 class Database:
-    """Transactions, one at a time, and snapshots, several at a time, on one database.
+    """Run transactions, one at a time, and snapshots, several at a time, on one database.
 
-    `name` says which one, without a password. `dialect_name` is "sqlite" or "postgresql".
-    `exclusive` says that nobody else can write here as long as this is open.
+    `name` is its URL or path without a password. `dialect_name` is "sqlite" or "postgresql".
+    `exclusive` means that no other process can write as long as this is open.
 
-    Made by `open`, `open_read_only` or `in_memory`; may be used from several threads.
+    Created by `open`, `open_read_only` or `in_memory`; may be used from several threads.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Database:
     def open(
         cls, where: str | Path, *, readers: int = 2, lock_wait_seconds: float = 0.0
     ) -> "Database":
-        """The database at a path, `sqlite:///path`, `sqlite://` (in memory) or `postgresql://…`.
+        """Open the database at a path, `sqlite:///path`, `sqlite://` (in memory) or `postgresql://…`.
 
-        Makes a missing SQLite file and its folder. Raises `DatabaseInUse` when another process
-        still has the file open after `lock_wait_seconds`, `DatabaseUnsuitable` when nothing will
-        help but a change of settings, `DatabaseUnavailable` when PostgreSQL does not answer.
+        Creates a missing SQLite file and its folder. Raises `DatabaseInUse` when another process
+        still has the file open after `lock_wait_seconds`, `DatabaseUnsuitable` when the settings
+        must change, `DatabaseUnavailable` when PostgreSQL does not answer.
         """
         url = _parse(where)
         if url.get_backend_name() == "postgresql":
@@ -52,7 +52,7 @@ class Database:
 
     @classmethod
     def open_read_only(cls, where: str | Path, *, readers: int = 2) -> "Database":
-        """The same for an auditor: `transaction` is refused, and nothing is locked or changed.
+        """Open the database for reading only: `transaction` raises, and nothing is locked or changed.
 
         Works while a service has the database open, after it has stopped and after it was killed.
         """
@@ -68,7 +68,7 @@ class Database:
 
     @classmethod
     def in_memory(cls, template: bytes | None = None) -> "Database":
-        """A SQLite database that is gone when closed: empty, or a copy of a `serialize()`d one.
+        """Create a SQLite database in memory: empty, or a copy of a `serialize()`d one.
 
         It has a single connection, so a read waits for the end of a transaction.
         """
@@ -89,7 +89,7 @@ class Database:
         )._connected()
 
     def _connected(self) -> "Database":
-        """This, after a first connection, so that what is wrong shows now."""
+        """Connect once, so that problems show now; return this."""
         try:
             with self._connect(self._writer or self._readers) as connection:
                 connection.exec_driver_sql("SELECT 1")
@@ -100,48 +100,48 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A write transaction: committed at the end, rolled back if anything is raised.
+        """Run a write transaction: committed at the end, rolled back on any exception.
 
-        On SQLite it has the database to itself (BEGIN IMMEDIATE); on PostgreSQL it is READ
-        COMMITTED. A second one waits for the first, so never open one inside another.
+        On SQLite it locks the database (BEGIN IMMEDIATE); on PostgreSQL it is READ COMMITTED. A
+        second one waits for the first, so never open one inside another.
         """
         with self._connect(self._writer) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A snapshot as of the first statement: it sees what was committed then, and nothing else.
+        """Read a snapshot as of the first statement.
 
-        Keep it short: while it lasts, SQLite's log cannot shrink and PostgreSQL cannot tidy up.
+        Keep it short: while it lasts, SQLite cannot shrink its log and PostgreSQL cannot vacuum.
         """
         with self._connect(self._readers) as connection:
             yield connection
 
     @contextmanager
     def schema_change(self) -> Iterator[Connection]:
-        """A transaction that may alter tables: alone among all processes, foreign keys checked at
+        """Run a transaction that may alter tables: one process at a time, foreign keys checked at
         its end."""
         change = sqlite.schema_change if self.dialect_name == "sqlite" else postgresql.schema_change
         with self._connect(self._writer) as connection, change(connection):
             yield connection
 
     def version(self, connection: Connection) -> int | None:
-        """A number that is another one once any other connection has committed something; None on
-        PostgreSQL, which cannot tell."""
+        """Return a number that changes when another connection commits (SQLite's `data_version`); None
+        on PostgreSQL, which has none."""
         return sqlite.version(connection) if self.dialect_name == "sqlite" else None
 
     def serialize(self) -> bytes:
-        """A copy of a database in memory, to be a template for others."""
+        """Return a copy of a database in memory, as a template for others."""
         if self._writer is not self._readers:
             raise DatabaseError(f"{self.name} is not in memory: back it up instead.")
         with self._connect(self._readers) as connection:
             return sqlite.serialize(connection)
 
     def close(self) -> None:
-        """Let go of every connection, then of the lock."""
+        """Close every connection, then release the lock."""
         self._closed = True
         self._readers.dispose()
-        # The writer goes last: the last connection to a SQLite file tidies its log away.
+        # The writer closes last: the last connection to a SQLite file removes its log.
         if self._writer is not None:
             self._writer.dispose()
         if self._lock is not None:
@@ -163,7 +163,7 @@ class Database:
             return engine.connect()
         except PoolTimeoutError as error:
             raise DatabaseUnavailable(
-                f"{self.name}: every connection is in use, and none came free in time."
+                f"{self.name}: all connections are in use, and none became free in time."
             ) from error
 
 
@@ -188,7 +188,7 @@ def _is_in_memory(url: URL) -> bool:
 
 
 def _path(url: URL) -> Path:
-    """Resolved, so that two names of one file lead to one lock."""
+    """Return the resolved path, so that two names of one file share one lock."""
     if _is_in_memory(url):
         raise DatabaseUnsuitable("A database in memory cannot be opened for reading only.")
     return Path(url.database or "").resolve()
@@ -203,6 +203,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseUnsuitable(
-            f"The folder {folder} cannot be made ({error.strerror}): make it yourself, or use "
+            f"The folder {folder} cannot be created ({error.strerror}): create it yourself, or use "
             "another one."
         ) from error

@@ -1,44 +1,44 @@
-"""What can go wrong with a database, in the words of those who must react.
+"""Define the errors of a database by how the caller must react.
 
-DatabaseError            a mistake in this program: wrong SQL, use after close
-├── ConstraintViolated   one row's fault: the same statement fails again, its neighbours do not
-├── DatabaseUnavailable  nobody's fault: locked, full, out of reach; the same again may succeed
-├── DatabaseBroken       the disk refused or the file is damaged: stop; a fresh start may recover
+DatabaseError            a bug in this program: wrong SQL, use after close
+├── ConstraintViolated   one row does not fit: the same statement fails again, others do not
+├── DatabaseUnavailable  locked, full or unreachable: a retry may succeed
+├── DatabaseBroken       failing disk or damaged file: stop; a restart may recover
 ├── DatabaseInUse        another process owns this database
-├── DatabaseUnsuitable   this place cannot serve as a database: somebody must change something
-└── SchemaMismatch       the tables are of another version than this program
+├── DatabaseUnsuitable   the configuration must change
+└── SchemaMismatch       the tables have another version than this program
 """
 
 
 class DatabaseError(Exception):
-    """Something went wrong between this process and its database."""
+    """Base of all errors between this process and its database."""
 
 
 class ConstraintViolated(DatabaseError):
-    """A row broke a CHECK, a UNIQUE or a type: the same statement fails again."""
+    """Raised when a row violates a CHECK, a UNIQUE or a type: the same statement fails again."""
 
 
 class DatabaseUnavailable(DatabaseError):
-    """The database is locked, full, restarting or out of reach.
+    """Raised when the database is locked, full, restarting or unreachable.
 
-    Whether a commit under way went through is unknown.
+    Whether a commit in progress succeeded is unknown.
     """
 
 
 class DatabaseBroken(DatabaseError):
-    """The disk refused (EIO) or the file is damaged: what the process believes may be wrong."""
+    """Raised when the disk fails (EIO) or the file is damaged: cached state may be wrong."""
 
 
 class DatabaseInUse(DatabaseError):
-    """Another process owns this database."""
+    """Raised when another process owns this database."""
 
 
 class DatabaseUnsuitable(DatabaseError):
-    """This place cannot serve as a database: read-only, no driver, no write-ahead log.
+    """Raised when this cannot serve as a database: read-only, no driver, no write-ahead log.
 
     The message says what to do.
     """
 
 
 class SchemaMismatch(DatabaseError):
-    """The tables are of another version than this program."""
+    """Raised when the tables have another version than this program."""

@@ -1,4 +1,4 @@
-"""A lock between processes that dies with its holder."""
+"""Provide a lock between processes that is released when its holder ends."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ POLL_SECONDS = 0.05
 
 
 class FileLock:
-    """An exclusive `flock` on a file, held from the constructor until `release`.
+    """Hold an exclusive `flock` on a file, from the constructor until `release`.
 
     The kernel releases it when the process ends, however it ends. The file itself stays: deleting
     it would let two processes hold locks on two files of the same name.
@@ -35,7 +35,7 @@ class FileLock:
             raise
 
     def _acquire(self, deadline: float) -> None:
-        # flock has no timeout of its own: ask, wait a moment, ask again.
+        # flock has no timeout of its own: poll.
         while not self._try():
             if time.monotonic() >= deadline:
                 raise DatabaseInUse(
@@ -52,5 +52,5 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         os.close(self._descriptor)

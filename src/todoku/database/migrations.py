@@ -1,6 +1,6 @@
-"""The versions of a service's tables, and the way from one to the next.
+"""Upgrade a service's tables from one version to the next.
 
-A service keeps its revisions in its folder `migrations`, one file each: `0001_first_tables.py`
+A service has its revisions in its folder `migrations`, one file each: `0001_first_tables.py`
 with Alembic's usual `revision = "0001"`, `down_revision` and `upgrade()`. They form one line; the
 number in the file's name is the revision. There is no alembic.ini and no env.py: this module
 drives Alembic.
@@ -33,14 +33,14 @@ REVISION_FILES = "[0-9][0-9][0-9][0-9]_*.py"
 
 
 def migrate(database: Database, service_package: str) -> None:
-    """Bring the tables to the version of this program; nothing happens if they are.
+    """Upgrade the tables to the version of this program, if they are older.
 
     Processes that start together take turns, and all steps are committed together or none is.
-    Raises `SchemaMismatch` if the tables are of a newer version.
+    Raises `SchemaMismatch` if the tables have a newer version.
     """
     head = head_revision(service_package)
     if current_revision(database) == head:
-        return  # Alembic takes 0.3 s to import: only those who need it pay
+        return  # importing Alembic takes 0.3 s: only where needed
     with database.schema_change() as connection:
         current = _current_revision(connection)  # another process may have been faster
         _refuse_newer(database, current, service_package)
@@ -49,7 +49,7 @@ def migrate(database: Database, service_package: str) -> None:
 
 
 def require_current(database: Database, service_package: str) -> None:
-    """Raise `SchemaMismatch` unless the tables are of this program's version."""
+    """Raise `SchemaMismatch` unless the tables have this program's version."""
     current, head = current_revision(database), head_revision(service_package)
     _refuse_newer(database, current, service_package)
     if current != head:
@@ -60,18 +60,18 @@ def require_current(database: Database, service_package: str) -> None:
 
 
 def current_revision(database: Database) -> str | None:
-    """The version of the tables that are there; None where there are none yet."""
+    """Return the version of the tables; None where there are none yet."""
     with database.read() as connection:
         return _current_revision(connection)
 
 
 def head_revision(service_package: str) -> str:
-    """The version of the tables that this program works with."""
+    """Return the version of the tables that this program needs."""
     return _revisions(service_package)[-1]
 
 
 def schema_differences(database: Database, metadata: MetaData) -> list[str]:
-    """What sets the tables that are there apart from those that `metadata` describes.
+    """Return the differences between the existing tables and those that `metadata` describes.
 
     Compares tables, columns, indexes, keys, the names of CHECKs, and STRICT and WITHOUT ROWID.
     """

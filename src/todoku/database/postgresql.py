@@ -1,4 +1,4 @@
-"""PostgreSQL: a server that several replicas of a service share."""
+"""Connect to PostgreSQL, a server that several replicas of a service share."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -22,8 +22,8 @@ MIGRATION_WAIT_SECONDS = 600
 MIGRATION_LOCK = int.from_bytes(b"todoku", "big")
 """The advisory lock under which a schema changes; PostgreSQL keeps one set of them a database."""
 
-# A replica that stops in mid-transaction holds its row locks: these bound how long it and those
-# who wait for it can take.
+# A replica that freezes inside a transaction holds its row locks: these bound the transaction and
+# those that wait for it.
 SESSION_SETTINGS: Mapping[str, str] = {
     "lock_timeout": "5s",
     "statement_timeout": "30s",
@@ -37,12 +37,12 @@ CONNECTION_PARAMETERS: Mapping[str, str | int] = {
 
 
 def writer(url: URL) -> Engine:
-    """The one connection of this process that writes."""
+    """Create the engine with the one connection of this process that writes."""
     return _engine(url, 1, "READ COMMITTED")
 
 
 def readers(url: URL, count: int) -> Engine:
-    """Up to `count` connections that see one snapshot a transaction, from any thread."""
+    """Create the engine with up to `count` connections that read snapshots, from any thread."""
     engine = _engine(url, count, "REPEATABLE READ")
 
     @event.listens_for(engine, "connect")
@@ -69,7 +69,7 @@ def _engine(url: URL, connections_max: int, isolation_level: Any) -> Engine:
 
 
 def _connect_arguments(url: URL) -> dict[str, Any]:
-    """Ours, except where the URL says otherwise. Of `options`, the last word wins."""
+    """Merge our parameters with the URL's, which win. In `options`, the last value wins."""
     ours = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
     theirs = url.query.get("options", "")
     return {**CONNECTION_PARAMETERS, **url.query, "options": f"{ours} {theirs}".strip()}
@@ -88,12 +88,12 @@ def _import_driver() -> ModuleType:
 
 @contextmanager
 def schema_change(connection: Connection) -> Iterator[None]:
-    """A transaction that one process at a time has: replicas that start together take turns."""
+    """Run a transaction that one process at a time has: replicas that start together take turns."""
     with connection.begin():
         _set_locally(connection, "statement_timeout", "0")
         _set_locally(connection, "lock_timeout", f"{MIGRATION_WAIT_SECONDS}s")
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-        # Whoever waits for a table's lock makes all others queue behind: not for long.
+        # Waiting for a table lock makes all others queue behind it: keep it short.
         _set_locally(connection, "lock_timeout", SESSION_SETTINGS["lock_timeout"])
         yield
 
@@ -103,7 +103,7 @@ def _set_locally(connection: Connection, setting: str, value: str) -> None:
 
 
 def translate(error: BaseException) -> DatabaseError | None:
-    """What an error of the driver means.
+    """Translate an error of the driver.
 
     Source: https://www.postgresql.org/docs/current/errcodes-appendix.html.
     """

@@ -1,7 +1,7 @@
-"""Statements that are compiled once and then given to the driver itself.
+"""Compile statements once and pass them to the driver directly.
 
-What every batch of a service asks goes this way: SQLAlchemy's own way of executing costs more than the
-work of the database (docs/performance.md).
+The statements of every batch go this way: executing through SQLAlchemy costs more than the work of the
+database (docs/performance.md).
 """
 
 import sqlite3
@@ -27,12 +27,12 @@ from sqlalchemy.types import TypeEngine
 from todoku.database.translation import raise_translated
 
 
-def ask_driver(
+def execute_on_driver(
     connection: Connection, sql: str, parameters: Any, *, many: bool = False
 ) -> Sequence[Sequence[Any]]:
-    """What a statement in the driver's own dialect finds, within the connection's transaction.
+    """Execute a statement in the driver's dialect within the transaction; return its rows.
 
-    `many` runs it for each of many `parameters`, and finds nothing.
+    `many` executes it for each of many `parameters`, and returns no rows.
     """
     if not connection.in_transaction():
         connection.begin()
@@ -50,7 +50,7 @@ def ask_driver(
 
 
 class Query:
-    """A SELECT that is compiled once for each database. Its rows have the names of its columns."""
+    """Execute a SELECT that is compiled once for each database. Its rows are named tuples."""
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
@@ -59,7 +59,7 @@ class Query:
         self._compiled: dict[str, _CompiledQuery] = {}
 
     def __call__(self, connection: Connection, **parameters: Any) -> list[Any]:
-        """All rows that it finds with these parameters."""
+        """Return all rows for these parameters."""
         dialect = connection.dialect
         compiled = self._compiled.get(dialect.name)
         if compiled is None:
@@ -68,17 +68,17 @@ class Query:
             bound = compiled.bind(parameters)
         except ValueError as error:
             raise_translated(dialect, error)
-        found = ask_driver(connection, compiled.sql, bound)
+        found = execute_on_driver(connection, compiled.sql, bound)
         return [self._make(row) for row in compiled.convert(found)]
 
     def scalar(self, connection: Connection, **parameters: Any) -> Any:
-        """The first value of the first row, None if there is none."""
+        """Return the first value of the first row, None if there is none."""
         rows = self(connection, **parameters)
         return rows[0][0] if rows else None
 
 
 class _CompiledQuery:
-    """A query as a database's driver takes it, with what must be done to values on their way."""
+    """Hold a query in a driver's dialect, with the conversions of its parameters and results."""
 
     def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
@@ -88,7 +88,7 @@ class _CompiledQuery:
         self._fixed = compiled.params
         binds = {name: bind for bind, name in compiled.bind_names.items()}
         names = compiled.positiontup or list(binds)
-        self._binds = [(name, _on_its_way_in(binds[name], dialect)) for name in names]
+        self._binds = [(name, _bind_processor(binds[name], dialect)) for name in names]
         self._results = [
             (n, processor)
             for n, column in enumerate(statement.selected_columns)
@@ -111,22 +111,22 @@ class _CompiledQuery:
         return values
 
 
-def _on_its_way_in(bind: BindParameter[Any], dialect: Dialect) -> Callable[[Any], Any]:
-    return _impl(bind, dialect).bind_processor(dialect) or _as_it_is
+def _bind_processor(bind: BindParameter[Any], dialect: Dialect) -> Callable[[Any], Any]:
+    return _impl(bind, dialect).bind_processor(dialect) or _unchanged
 
 
 def _impl(element: ColumnElement[Any], dialect: Dialect) -> TypeEngine[Any]:
     return element.type.dialect_impl(dialect)
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
 class Many:
-    """A statement that is run for many rows at once, compiled once for each database.
+    """Execute a statement for many rows at once, compiled once for each database.
 
-    The rows, which all have the same keys, hold values as the driver takes them: an instant through
+    The rows, which all have the same keys, hold values as the driver accepts them: an instant through
     `to_microseconds`, an enumeration by its value.
     """
 
@@ -135,14 +135,14 @@ class Many:
         self._compiled: dict[str, tuple[str, Callable[[Any], Any]]] = {}
 
     def __call__(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run it for all rows; for none, do nothing."""
+        """Execute it for all rows; for none, do nothing."""
         if not rows:
             return
         compiled = self._compiled.get(connection.dialect.name)
         if compiled is None:
             compiled = self._compile(connection, rows[0])
         sql, arrange = compiled
-        ask_driver(connection, sql, [arrange(row) for row in rows], many=True)
+        execute_on_driver(connection, sql, [arrange(row) for row in rows], many=True)
 
     def _compile(
         self, connection: Connection, row: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""SQLite: one file that one process owns; one connection writes, others only read.
+"""Connect to SQLite: one file that one process owns; one connection writes, others only read.
 
 Versions before 3.51.3 can damage a write-ahead log when two connections write and checkpoint at
 once. Hence exactly one connection may write, and readers open the file with `mode=ro`: such a
@@ -35,7 +35,7 @@ COMMON_PRAGMAS: Mapping[str, int] = {
 # mmap_size stays 0: with a mapped file, a failing disk kills the process instead of raising.
 WRITER_PRAGMAS: Mapping[str, int | str] = {
     **COMMON_PRAGMAS,
-    "busy_timeout": 100,  # whoever writes here is alone; while a stranger does, others want to go on
+    "busy_timeout": 100,  # the only writer; while another program holds a lock, reads must continue
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: NORMAL loses commits in a power cut
     "foreign_keys": 1,
@@ -47,26 +47,26 @@ MEMORY_PRAGMAS: Mapping[str, int] = {**COMMON_PRAGMAS, "foreign_keys": 1}
 
 
 def writer(path: Path) -> Engine:
-    """The one connection that writes and checkpoints."""
+    """Create the engine with the one connection that writes and checkpoints."""
     engine = _engine(lambda: _connect_file(path, "rwc", WRITER_PRAGMAS), "BEGIN IMMEDIATE", 1, path)
     _refuse_to_commit_into_a_deleted_file(engine, path)
     return engine
 
 
 def readers(path: Path, count: int) -> Engine:
-    """Up to `count` connections that see committed snapshots, from any thread."""
+    """Create the engine with up to `count` connections that read snapshots, from any thread."""
     return _engine(lambda: _connect_file(path, "ro", READER_PRAGMAS), "BEGIN", count, path)
 
 
 def connect_for_reading(path: Path) -> sqlite3.Connection:
-    """A connection of the driver's own to a file, which is only read."""
+    """Open a read-only driver connection to a file."""
     return _connect_file(path, "ro", READER_PRAGMAS)
 
 
 def memory(template: bytes | None) -> Engine:
-    """One connection to a database in memory that starts as a copy of `template`.
+    """Create the engine with one connection to a database in memory, a copy of `template`.
 
-    All such engines share a dialect and what it has compiled, so that the thousandth costs little.
+    All such engines share a dialect and its compiled statements, so that creating many is cheap.
     """
     dialect, compiled = _memory_dialect()
     pool = QueuePool(
@@ -92,7 +92,7 @@ def _memory_dialect() -> tuple[Dialect, dict[object, object]]:
     engine = create_engine("sqlite://")
     translate_errors(engine, lambda error: translate(error, IN_MEMORY))
     with engine.connect():
-        pass  # the first connection is where a dialect learns what this SQLite can do
+        pass  # a dialect detects the features of SQLite on its first connection
     engine.dispose()
     return engine.dialect, {}
 
@@ -115,7 +115,7 @@ def _engine(
 
 
 def _refuse_to_commit_into_a_deleted_file(engine: Engine, path: Path) -> None:
-    """SQLite goes on writing to a file that was deleted or replaced, and reports no error."""
+    """Compare inodes before a commit: SQLite reports no error for a deleted or replaced file."""
 
     @event.listens_for(engine, "connect")
     def remember(_connection: object, record: ConnectionPoolEntry) -> None:
@@ -164,7 +164,7 @@ def _connect_memory(template: bytes | None) -> sqlite3.Connection:
 
 
 def _apply(pragmas: Mapping[str, int | str], connection: sqlite3.Connection, path: Path) -> None:
-    """Set each and read it back: SQLite ignores in silence what it does not know or cannot do."""
+    """Set each and read it back: SQLite silently ignores what it does not know or cannot do."""
     for name, value in pragmas.items():
         connection.execute(f"PRAGMA {name} = {value}")
         (found,) = connection.execute(f"PRAGMA {name}").fetchone()
@@ -176,22 +176,22 @@ def _apply(pragmas: Mapping[str, int | str], connection: sqlite3.Connection, pat
 
 
 def version(connection: Connection) -> int:
-    """A number that changes when another connection commits."""
+    """Return a number that changes when another connection commits."""
     (found,) = _driver_connection(connection).execute("PRAGMA data_version").fetchone()
     return int(found)
 
 
 def serialize(connection: Connection) -> bytes:
-    """The pages of the whole database."""
+    """Return the pages of the whole database."""
     return _driver_connection(connection).serialize()
 
 
 @contextmanager
 def schema_change(connection: Connection) -> Iterator[None]:
-    """A transaction that may rebuild tables: foreign keys are checked once, at its end.
+    """Run a transaction that may rebuild tables: foreign keys are checked once, at its end.
 
-    SQLite alters most things by copying a table and dropping the old one, and a dropped parent
-    would take its children along.
+    SQLite alters most things by copying a table and dropping the old one, and dropping a parent
+    would delete its children.
     """
     driver_connection = _driver_connection(connection)
     driver_connection.execute("PRAGMA foreign_keys = OFF")  # does nothing inside a transaction
@@ -213,11 +213,11 @@ def _check_foreign_keys(connection: Connection) -> None:
     orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     if orphans:
         tables = ", ".join(sorted({orphan[0] for orphan in orphans}))
-        raise ConstraintViolated(f"{len(orphans)} rows would be without their parent, in {tables}")
+        raise ConstraintViolated(f"{len(orphans)} rows would have no parent, in {tables}")
 
 
 def translate(error: BaseException, path: Path) -> DatabaseError | None:
-    """What an error of the driver means. Source: https://sqlite.org/rescode.html."""
+    """Translate an error of the driver. Source: https://sqlite.org/rescode.html."""
     if not isinstance(error, sqlite3.Error):
         return None
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # absent: Python's own refusal
@@ -249,10 +249,10 @@ MEANINGS: Mapping[int, type[DatabaseError]] = {
 
 DISK_FULL = "the disk is full: free some space."
 ADVICE: Mapping[int, str] = {
-    sqlite3.SQLITE_BUSY: "locked by another program: does somebody have it open in a shell?",
+    sqlite3.SQLITE_BUSY: "locked by another program: is it open in a shell?",
     sqlite3.SQLITE_FULL: DISK_FULL,
     sqlite3.SQLITE_IOERR_SHMSIZE: DISK_FULL,
     sqlite3.SQLITE_READONLY_DIRECTORY: "a stopped database can be read only by a user who may "
     "write in its folder, where SQLite keeps the index of its log: use the user of the service.",
 }
-"""What to do, where the driver's own words do not say it."""
+"""What to do, where the driver's message does not say it."""

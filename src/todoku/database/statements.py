@@ -1,4 +1,4 @@
-"""Statements whose syntax SQLAlchemy offers only for each database by itself.
+"""Build statements whose syntax SQLAlchemy offers only for each database by itself.
 
 Where the two databases share a syntax, SQLAlchemy's PostgreSQL construct compiles for SQLite as well.
 Row locks need nothing from here: `select(...).with_for_update()` adds FOR UPDATE on PostgreSQL and
@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeEngine
 
 
 def insert_ignoring_duplicates(table: Table) -> Insert:
-    """INSERT that skips the rows whose key, or other unique value, is already there."""
+    """Build an INSERT that skips rows whose key or other unique value exists."""
     return insert(table).on_conflict_do_nothing()
 
 
@@ -37,8 +37,8 @@ def upsert(
     *,
     growing: str | None = None,
 ) -> Insert:
-    """INSERT that overwrites `update_columns` of the row that has the same `key_columns`; if `growing`
-    is given, only where that column's value is larger than the one that is there.
+    """Build an INSERT that overwrites `update_columns` of the row with the same `key_columns`; if
+    `growing` is given, only where that column's new value is larger.
 
     There must be a primary key or a unique constraint on exactly `key_columns`.
     """
@@ -51,8 +51,8 @@ def upsert(
 
 
 class among(ColumnElement[bool]):
-    """That the text in a column is one of a list, which is a single parameter on either database; so
-    the statement is the same however many there are."""
+    """Test that a text column is in a list, bound as a single parameter on either database; so the
+    statement is the same however long the list is."""
 
     inherit_cache = False
 
@@ -62,7 +62,7 @@ class among(ColumnElement[bool]):
 
 
 class _TextList(TypeDecorator[Sequence[str]]):
-    """A list of texts: an array on PostgreSQL, JSON on SQLite."""
+    """Bind a list of texts: an array on PostgreSQL, JSON on SQLite."""
 
     impl = Text
     cache_ok = True

@@ -1,4 +1,4 @@
-"""Where the errors of drivers become the errors of this package."""
+"""Translate the errors of drivers into the errors of this package."""
 
 from collections.abc import Callable
 from typing import NoReturn
@@ -15,10 +15,10 @@ _translations: WeakKeyDictionary[Dialect, Translate] = WeakKeyDictionary()
 
 
 def translate_errors(engine: Engine, translate: Translate) -> None:
-    """Raise what `translate` makes of a driver's error, with that error as its cause.
+    """Raise what `translate` returns for a driver's error, with that error as its cause.
 
-    What it makes None of is raised as it is. Statements and parameters stay out of the messages:
-    parameters may be personal data.
+    Where it returns None the error is raised unchanged. Statements and parameters stay out of the
+    messages: parameters may be personal data.
     """
 
     _translations[engine.dialect] = translate
@@ -30,7 +30,7 @@ def translate_errors(engine: Engine, translate: Translate) -> None:
 
 
 def raise_translated(dialect: Dialect, error: Exception) -> NoReturn:
-    """Raise what an error of the driver means, where SQLAlchemy does not see it."""
+    """Raise the translation of a driver's error that SQLAlchemy does not see."""
     meaning = _value_fault(error) or _translations[dialect](error)
     if meaning is None:
         raise error
@@ -38,8 +38,8 @@ def raise_translated(dialect: Dialect, error: Exception) -> NoReturn:
 
 
 def _value_fault(error: BaseException) -> ConstraintViolated | None:
-    """Python's own refusals of a value on its way into a statement: too large an integer, half a
-    surrogate pair, a time without a zone."""
+    """Translate Python's refusal of a parameter: too large an integer, half a surrogate pair, a time
+    without a zone."""
     if isinstance(error, (OverflowError, ValueError)):
         return ConstraintViolated(f"A value does not fit its column: {error}")
     return None

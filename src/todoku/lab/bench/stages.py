@@ -71,7 +71,7 @@ STAGES = {
         "sqlalchemy.engine.default:DefaultDialect.do_commit",
     ),
     "publishing": ("todoku.engine.relay:Relay.step",),
-    "acknowledging": ("todoku.broker.nats_reader:NatsReader.ack",),
+    "acknowledging": ("todoku.broker.nats_consumer:NatsConsumer.ack",),
     "receipts, sending": ("todoku.broker.nats:NatsBroker.notify",),
     "receipts, reading": ("todoku.engine.process:Process._receipted",),
     "writing to the broker": ("nats.aio.client:Client._flusher",),
@@ -80,7 +80,7 @@ STAGES = {
 """The stages in the order of an order's way, each with the functions whose time is its own."""
 
 SQL = (
-    "todoku.database.prepared:ask_driver",
+    "todoku.database.prepared:execute_on_driver",
     "sqlalchemy.engine.default:DefaultDialect.do_execute",
     "sqlalchemy.engine.default:DefaultDialect.do_executemany",
 )

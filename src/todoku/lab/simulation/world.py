@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from todoku.broker.memory import Hostility, MemoryBroker, MemoryReader, MemorySession
+from todoku.broker.memory import Hostility, MemoryBroker, MemoryConsumer, MemorySession
 from todoku.broker.port import Delivery, Outgoing, Stored
 from todoku.database import Database, DatabaseBroken, DatabaseUnavailable, migrate, sqlite
 from todoku.engine import EngineConfig, Process, RetryPolicy, Service, Topology
@@ -120,7 +120,7 @@ class Line(MemorySession):
         super().__init__(broker, name)
         self._promise = promise
         self._trace = trace
-        self._cut_off: list[MemoryReader] | None = None
+        self._cut_off: list[MemoryConsumer] | None = None
 
     @property
     def connected(self) -> bool:
@@ -180,7 +180,7 @@ class Line(MemorySession):
 _decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
 
 
-class RecordingSubscription(MemoryReader):
+class RecordingSubscription(MemoryConsumer):
     """A subscription that notes what is settled."""
 
     def __init__(
@@ -208,7 +208,7 @@ class RecordingSubscription(MemoryReader):
         super().nak(delivery, delay_seconds)
 
 
-def _detach(reader: MemoryReader) -> None:
+def _detach(reader: MemoryConsumer) -> None:
     reader.cut()
     if reader.durable is not None:
         reader.durable.remove(reader)

@@ -1,4 +1,4 @@
-"""A durable reader of the stream: messages pulled as far as its credit goes."""
+"""Consume a durable pull consumer of JetStream, as far as the credit goes."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,13 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from todoku.broker.jetstream import NANOSECONDS, JetStream
 from todoku.broker.nats_link import Link
-from todoku.broker.nats_wire import Inbox, Message, publication
+from todoku.broker.nats_wire import Message, ReplyInbox, publication
 from todoku.broker.port import BrokerError, BrokerUnavailable, Delivery
 
 PULL_EXPIRES_SECONDS = 30
 HEARTBEAT_SECONDS = 5
 SILENCE_SECONDS_MAX = 12.5
-"""A request that nothing was heard of for so long, not even a heartbeat, is lost."""
+"""A pull request without any message or heartbeat for this long counts as lost."""
 
 RETRY_SECONDS = 0.25
 
@@ -27,12 +27,12 @@ EXPIRED = ("404", "408")
 log = structlog.get_logger()
 
 
-class NatsReader:
-    """A `todoku.broker.Subscription` on a durable pull consumer.
+class NatsConsumer:
+    """Implement `todoku.broker.Subscription` on a durable pull consumer.
 
-    One request for messages is outstanding at a time, so that it is always known what it may still
-    bring, and nothing arrives beyond the credit. A request that may be lost is given up together
-    with its inbox: what it brings after that reaches nobody, and comes again after the ack wait.
+    One pull request is outstanding at a time, so the number of messages that it may still deliver is
+    always known and the credit is never exceeded. A request that may be lost is abandoned together
+    with its reply inbox: what it delivers later is ignored and redelivered after the ack wait.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class NatsReader:
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
-        stopped: Callable[["NatsReader"], None],
+        stopped: Callable[["NatsConsumer"], None],
     ) -> None:
         self._stream = stream
         self._durable = durable
@@ -53,13 +53,13 @@ class NatsReader:
         self._link: Link | None = None
         self._serving: asyncio.Task[None] | None = None
         self._subscription: NatsSubscription | None = None
-        self._incarnation = ""
-        self._inbox = ""
+        self._stream_epoch = ""
+        self._reply_inbox = ""
         self._credit = 0
         self._requested = 0
         self._requests = 0
-        self._heard_at = 0.0
-        self._astray = asyncio.Event()
+        self._last_message_at = 0.0
+        self._stale = asyncio.Event()
         self._arrived: list[Delivery] = []
         self._problem = ""
         self._stopped = False
@@ -69,134 +69,134 @@ class NatsReader:
         self._pull()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._settle(deliveries, b"+ACK")
+        self._acknowledge(deliveries, b"+ACK")
 
     def nak(self, delivery: Delivery, delay_seconds: float) -> None:
         delay = int(delay_seconds * NANOSECONDS)
-        self._settle([delivery], b'-NAK {"delay": %d}' % delay if delay > 0 else b"-NAK")
+        self._acknowledge([delivery], b'-NAK {"delay": %d}' % delay if delay > 0 else b"-NAK")
 
     def term(self, delivery: Delivery) -> None:
-        self._settle([delivery], b"+TERM")
+        self._acknowledge([delivery], b"+TERM")
 
     async def stop(self) -> None:
         if self._stopped:
             return
         self._stopped = True
         self._on_stop(self)
-        self._hand_over()
+        self._deliver_arrived()
         if self._link is not None and self._subscription is not None:
             await self._link.drain(self._subscription)
         self.detach()
 
     def attach(self, link: Link) -> None:
-        """Read through this connection until `detach`."""
+        """Consume through this connection until `detach`."""
         self._link = link
         self._serving = asyncio.create_task(self._serve(link))
 
     def detach(self) -> None:
-        """Let go of the connection; the credit stays."""
+        """Release the connection; the credit stays."""
         if self._serving is not None:
             self._serving.cancel()
         if self._link is not None:
-            self._close_inbox(self._link)
+            self._close_reply_inbox(self._link)
         self._link = None
 
     async def _serve(self, link: Link) -> None:
         while True:
-            await self.serve_one_inbox(link)
+            await self.pull_until_stale(link)
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def serve_one_inbox(self, link: Link) -> None:
-        """Make the durable if it is absent, and pull from it until that must be done anew."""
+    async def pull_until_stale(self, link: Link) -> None:
+        """Create or correct the durable, then pull from it until its state must be checked again."""
         try:
-            self._incarnation = await self._stream.prepare_durable(
+            self._stream_epoch = await self._stream.prepare_durable(
                 link, self._durable, self._subjects
             )
-            self._open_inbox(link)
+            self._open_reply_inbox(link)
             self._pull()
-            await self._until_astray()
+            await self._until_stale()
         except BrokerError as problem:
-            self._in_trouble(problem)
+            self._note_problem(problem)
         finally:
-            self._close_inbox(link)
+            self._close_reply_inbox(link)
 
-    def _in_trouble(self, problem: BrokerError) -> None:
+    def _note_problem(self, problem: BrokerError) -> None:
         if str(problem) != self._problem:
-            log.warning("broker_reader_away", durable=self._durable, problem=str(problem))
+            log.warning("broker_consumer_unavailable", durable=self._durable, problem=str(problem))
         self._problem = str(problem)
 
-    def _open_inbox(self, link: Link) -> None:
+    def _open_reply_inbox(self, link: Link) -> None:
         inbox = link.new_inbox()
-        self._subscription = link.hear(f"{inbox}.*", Inbox(self._heard))
-        self._inbox = inbox
+        self._subscription = link.subscribe(f"{inbox}.*", ReplyInbox(self._on_message))
+        self._reply_inbox = inbox
         self._requested = 0
         self._problem = ""
-        self._astray.clear()
+        self._stale.clear()
 
-    def _close_inbox(self, link: Link) -> None:
-        # From here until it is known again which life the stream is in, nothing is settled: an ack
-        # names a place in the stream, and might hit another message in a later life.
-        self._incarnation = ""
-        self._inbox = ""
+    def _close_reply_inbox(self, link: Link) -> None:
+        # Until the stream epoch is known again nothing is acknowledged: an acknowledgement names a
+        # sequence number, which may belong to another message in a later epoch.
+        self._stream_epoch = ""
+        self._reply_inbox = ""
         if self._subscription is not None:
-            link.unhear(self._subscription)
+            link.unsubscribe(self._subscription)
             self._subscription = None
 
-    async def _until_astray(self) -> None:
-        """Return when the server gives up the request, or says nothing about it any more."""
-        self._heard_at = monotonic()
+    async def _until_stale(self) -> None:
+        """Return when the server ends the pull request, or is silent about it for too long."""
+        self._last_message_at = monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._astray.wait(), HEARTBEAT_SECONDS)
+                await asyncio.wait_for(self._stale.wait(), HEARTBEAT_SECONDS)
                 return
-            if self._requested and monotonic() - self._heard_at > SILENCE_SECONDS_MAX:
-                log.warning("broker_reader_unanswered", durable=self._durable)
+            if self._requested and monotonic() - self._last_message_at > SILENCE_SECONDS_MAX:
+                log.warning("broker_pull_unanswered", durable=self._durable)
                 return
 
     def _pull(self) -> None:
-        """Ask for all that is allowed, unless it is being asked for already."""
+        """Request as many messages as the credit allows, unless a request is outstanding."""
         if self._requested or not self._credit or self._stopped:
             return
-        if self._link is None or not self._inbox:
+        if self._link is None or not self._reply_inbox:
             return
         self._requests += 1
-        self._heard_at = monotonic()
+        self._last_message_at = monotonic()
         request = {
             "batch": self._credit,
             "expires": PULL_EXPIRES_SECONDS * NANOSECONDS,
             "idle_heartbeat": HEARTBEAT_SECONDS * NANOSECONDS,
         }
-        with contextlib.suppress(BrokerUnavailable):  # A new connection asks again.
+        with contextlib.suppress(BrokerUnavailable):  # A new connection pulls again.
             self._link.send(self._next_subject, msgspec.json.encode(request), self._reply_subject())
             self._requested = self._credit
 
     def _reply_subject(self) -> str:
-        return f"{self._inbox}.{self._requests}"
+        return f"{self._reply_inbox}.{self._requests}"
 
-    def _heard(self, message: Message) -> None:
-        self._heard_at = monotonic()
+    def _on_message(self, message: Message) -> None:
+        self._last_message_at = monotonic()
         if not message.reply:
-            self._told(message)
+            self._on_status(message)
             return
-        attempt, sequence = _place(message.reply)
+        attempt, sequence = _attempt_and_sequence(message.reply)
         self._requested -= 1
         self._credit -= 1
         if not self._arrived:
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._deliver_arrived)
         self._arrived.append(
             Delivery(
                 subject=message.subject[len(self._stream.prefix) :],
                 body=message.body,
                 attempt=attempt,
                 sequence=sequence,
-                token=(self._incarnation, message.reply),
-                stream_epoch=self._incarnation,
+                token=(self._stream_epoch, message.reply),
+                stream_epoch=self._stream_epoch,
                 headers=message.headers,
             )
         )
 
-    def _told(self, message: Message) -> None:
-        """The server speaks about a request."""
+    def _on_status(self, message: Message) -> None:
+        """Handle a status message about the pull request."""
         status = message.headers.status
         if status == HEARTBEAT or message.subject != self._reply_subject():
             return
@@ -204,11 +204,11 @@ class NatsReader:
             self._requested = 0
             self._pull()
             return
-        log.info("broker_pull_refused", durable=self._durable, said=message.headers.word)
-        self._astray.set()
+        log.info("broker_pull_refused", durable=self._durable, status=message.headers.status_line)
+        self._stale.set()
 
-    def _hand_over(self) -> None:
-        """Deliver what has arrived in this turn of the event loop; once stopped, give it back."""
+    def _deliver_arrived(self) -> None:
+        """Deliver what arrived in this turn of the event loop; once stopped, return it by a nak."""
         arrived, self._arrived = self._arrived, []
         if self._stopped:
             for delivery in arrived:
@@ -217,21 +217,21 @@ class NatsReader:
             self._pull()
             self._deliver(arrived)
 
-    def _settle(self, deliveries: Sequence[Delivery], word: bytes) -> None:
-        # What is of another life of the stream comes again, if that life goes on.
+    def _acknowledge(self, deliveries: Sequence[Delivery], verb: bytes) -> None:
+        # A message of another stream epoch is redelivered, if that epoch continues.
         replies = [
             reply
             for stream_epoch, reply in (delivery.token for delivery in deliveries)
-            if stream_epoch == self._incarnation
+            if stream_epoch == self._stream_epoch
         ]
         if self._link is None or not replies:
             return
         with contextlib.suppress(BrokerUnavailable):
-            self._link.send_all([publication(reply, word) for reply in replies])
+            self._link.send_all([publication(reply, verb) for reply in replies])
 
 
-def _place(ack_subject: str) -> tuple[int, int]:
-    """A delivery's attempt and its place in the stream, from its ack subject.
+def _attempt_and_sequence(ack_subject: str) -> tuple[int, int]:
+    """Return a delivery's attempt and its sequence number, from its ack subject.
 
     `$JS.ACK.<stream>.<durable>.<attempt>.<sequence>.…`, or with `<domain>.<account>` before the
     stream (ADR-15).
