@@ -1,7 +1,7 @@
-"""Bugs planted into the engine and the services, one at a time: the simulation must find each.
+"""Plants bugs into the engine and the services, one at a time: the simulation must find each.
 
 `make mutants` prints which check found which bug at which seed. A check that no mutant exercises
-proves nothing; a mutant that nothing catches is a missing check.
+proves nothing; a mutant that is not found shows a missing check.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from todoku.engine.writer import Writer
 from todoku.inventory import domain as stock
 from todoku.inventory.service import inventory
 from todoku.inventory.store import InventoryStore, InventoryUnitOfWork
-from todoku.lab.simulation import Failure, Plan, simulate
+from todoku.lab.simulation import SimulationPlan, Violation, simulate
 from todoku.orders import domain as ordering
 from todoku.orders.service import orders
 from todoku.orders.store import OrdersStore, OrdersUnitOfWork
@@ -36,14 +36,14 @@ from todoku.shipping import domain as parcels
 from todoku.shipping import service as shipping
 
 SEEDS_MAX = 300
-"""How many runs a mutant may survive before it counts as not found."""
+"""How many runs to try before a mutant counts as not found."""
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug: its name, what it does wrong, and how it is planted for as long as a context lasts."""
+    """A bug: its name, what it does wrong, and a context in which it is planted."""
 
     name: str
     meaning: str
@@ -51,30 +51,30 @@ class Mutant:
 
 
 @dataclass(frozen=True)
-class Caught:
-    """When a mutant was found, and by what."""
+class Found:
+    """The seed and the violation that found a mutant."""
 
     seed: int
-    failure: Failure
+    violation: Violation
 
 
 MUTANTS: list[Mutant] = []
 
 
 def mutant(plant: Callable[[], Iterator[None]]) -> Plant:
-    """Add a bug to the list: the function's name is its name, its docstring what it does wrong."""
+    """Register a bug: the function's name is its name, the docstring what it does wrong."""
     planted = contextmanager(plant)
     name = plant.__name__.replace("_", "-")
     MUTANTS.append(Mutant(name, " ".join((plant.__doc__ or "").split()), planted))
     return planted
 
 
-def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> Caught | None:
-    """The first seed that finds the mutant, None if none does."""
+def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> Found | None:
+    """Return the first seed that finds the mutant, None if none does."""
     with mutant.plant():
         for seed in range(1, seeds_max + 1):
-            if failures := simulate(Plan(seed=seed)).failures:
-                return Caught(seed, failures[0])
+            if violations := simulate(SimulationPlan(seed=seed)).violations:
+                return Found(seed, violations[0])
     return None
 
 
@@ -604,17 +604,17 @@ def _reaction(
 
 
 def main(names: Sequence[str]) -> int:
-    """Hunt the mutants of these names, or all; how many got away."""
+    """Hunt the mutants of these names, or all; return how many were not found."""
     escaped = 0
     for each in MUTANTS:
         if names and each.name not in names:
             continue
-        caught = hunt(each)
-        escaped += caught is None
-        found = f"NOT FOUND in {SEEDS_MAX} seeds"
-        if caught is not None:
-            found = f"seed {caught.seed:>2}  {caught.failure.invariant}  {caught.failure.problem}"
-        print(f"{each.name:<28} {found:.110}", flush=True)
+        found = hunt(each)
+        escaped += found is None
+        told = f"NOT FOUND in {SEEDS_MAX} seeds"
+        if found is not None:
+            told = f"seed {found.seed:>2}  {found.violation.invariant}  {found.violation.problem}"
+        print(f"{each.name:<28} {told:.110}", flush=True)
     return escaped
 
 

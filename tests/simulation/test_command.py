@@ -1,4 +1,4 @@
-"""`todoku simulate`, as a person or a script calls it."""
+"""Tests of `todoku simulate`."""
 
 import json
 import re
@@ -13,15 +13,15 @@ from todoku.cli.simulate import simulate
 NO_COMPENSATION = next(each for each in MUTANTS if each.name == "no-compensation")
 
 
-def test_a_clean_run_says_so_with_its_digest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_clean_run_prints_digest(capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(seed=1) is ExitCode.OK
 
     out = capsys.readouterr().out
-    assert out.endswith("clean: nothing broke the promise\n")
+    assert out.endswith("clean: no invariant was broken\n")
     assert re.search(r"^digest [0-9a-f]{32}$", out, re.MULTILINE)
 
 
-def test_runs_in_several_processes_are_those_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_do_not_change_results(capsys: pytest.CaptureFixture[str]) -> None:
     simulate(seed=1, seeds=20, jobs=2, json=True)
     together = json.loads(capsys.readouterr().out)
     simulate(seed=1, seeds=20, jobs=1, json=True)
@@ -33,7 +33,7 @@ def test_runs_in_several_processes_are_those_of_one(capsys: pytest.CaptureFixtur
     assert sum(together["orders"].values()) == 100
 
 
-def test_a_broken_promise_is_explained_and_can_be_seen_again(
+def test_broken_invariant_is_explained_and_repeatable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with NO_COMPENSATION.plant():
@@ -47,11 +47,11 @@ def test_a_broken_promise_is_explained_and_can_be_seen_again(
     assert len(explanation["schedule"]) == 1
     assert any("ShipmentFailedEvent" in line for line in explanation["happened"])
     assert f"seed 2 breaks I5: {explanation['problem']}" in out
-    assert out.endswith("1 runs broke the promise: seeds 2\n")
+    assert out.endswith("1 run broke an invariant: seed 2\n")
 
 
 @pytest.mark.parametrize("wrong", [{"seeds": 0}, {"orders": 0}, {"trace": True, "seeds": 2}])
-def test_what_cannot_be_run_is_a_usage_error(wrong: dict[str, int]) -> None:
+def test_invalid_options_are_usage_errors(wrong: dict[str, int]) -> None:
     with pytest.raises(CommandFailed) as refused:
         simulate(**wrong)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""A seed is a run: what it shows once it shows always, and on every machine."""
+"""Tests that the same seed gives the same run, on every machine."""
 
 import os
 import subprocess
@@ -7,12 +7,12 @@ import sys
 import msgspec
 import pytest
 
-from todoku.lab.simulation import Plan, replay, simulate
+from todoku.lab.simulation import SimulationPlan, replay, simulate
 
 PRINT_DIGESTS = """
-from todoku.lab.simulation import Plan, simulate
+from todoku.lab.simulation import SimulationPlan, simulate
 for seed in range(1, 11):
-    print(simulate(Plan(seed=seed)).digest)
+    print(simulate(SimulationPlan(seed=seed)).digest)
 """
 
 
@@ -28,24 +28,24 @@ def digests(hash_seed: str) -> list[str]:
     return answer.stdout.split()
 
 
-def test_the_same_seeds_give_the_same_runs_to_the_byte_in_two_processes() -> None:
+def test_same_seed_gives_same_digest_in_two_processes() -> None:
     first = digests("1")
 
     assert len(set(first)) == 10
     assert first == digests("2")
 
 
-def test_a_run_does_not_depend_on_those_before_it() -> None:
-    alone = simulate(Plan(seed=4)).digest
+def test_run_does_not_depend_on_earlier_runs() -> None:
+    alone = simulate(SimulationPlan(seed=4)).digest
     for seed in (5, 6, 7):
-        simulate(Plan(seed=seed))
+        simulate(SimulationPlan(seed=seed))
 
-    assert simulate(Plan(seed=4)).digest == alone
+    assert simulate(SimulationPlan(seed=4)).digest == alone
 
 
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_naming_all_that_happened_repeats_the_run(seed: int) -> None:
-    result = simulate(Plan(seed=seed))
+def test_naming_every_occurrence_repeats_the_run(seed: int) -> None:
+    result = simulate(SimulationPlan(seed=seed))
     everything = tuple(each.label for each in result.occurred)
 
     again = simulate(msgspec.structs.replace(result.plan, only=everything))
@@ -53,9 +53,9 @@ def test_naming_all_that_happened_repeats_the_run(seed: int) -> None:
     assert again.digest == result.digest
 
 
-def test_the_trace_of_an_order_tells_its_story() -> None:
+def test_trace_of_an_order_shows_its_events_only() -> None:
     orders = tuple(f"order#{n}" for n in range(1, 6))
-    _, trace = replay(Plan(seed=1, only=orders))
+    _, trace = replay(SimulationPlan(seed=1, only=orders))
     placed = [record.text.split()[0] for record in trace.records if record.what == "order"]
 
     for order_id in placed:

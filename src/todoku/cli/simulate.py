@@ -1,4 +1,4 @@
-"""`todoku simulate`: the whole system in one process, on a seeded and hostile network."""
+"""`todoku simulate`: run the whole system in one process, with injected faults."""
 
 import os
 import signal
@@ -14,21 +14,21 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import write_object
-from todoku.lab.simulation import Explanation, Plan, Result, explain, replay
+from todoku.lab.simulation import Explanation, SimulationPlan, SimulationResult, explain, replay
 from todoku.lab.simulation import simulate as run_plan
 
 EXPLAINED_MAX = 3
-"""How many failed runs are made short and shown in full; the others are named."""
+"""How many failed runs are shrunk and shown in full; of the others only the seeds are shown."""
 
 SEEDS_A_TIME = 8
-"""How many runs a process is given at once."""
+"""How many runs a worker process takes at once."""
 
 
 class Campaign(msgspec.Struct):
-    """What many runs came to.
+    """The totals of many runs.
 
-    `settled_seconds_max` is the simulated time that the slowest needed after healing. `digest` is
-    that of a single run.
+    `settled_seconds_max` is the most simulated time from healing until the system was quiescent.
+    `digest` is the one of a single run, None for several.
     """
 
     runs: int = 0
@@ -41,8 +41,8 @@ class Campaign(msgspec.Struct):
     broken_seeds: list[int] = []
     explanations: list[Explanation] = []
 
-    def add(self, result: Result) -> None:
-        """Count a run."""
+    def add(self, result: SimulationResult) -> None:
+        """Add a run to the totals."""
         self.runs += 1
         self.events += result.events
         self.orders.update(result.statuses)
@@ -51,7 +51,7 @@ class Campaign(msgspec.Struct):
             self.settled_seconds_max, result.settled_after_seconds or 0.0
         )
         self.digest = result.digest if self.runs == 1 else None
-        if result.failures:
+        if result.violations:
             self.broken_seeds.append(result.plan.seed)
 
 
@@ -66,12 +66,12 @@ def simulate(
     shrink_seconds: Seconds = 20.0,
     json: Json = False,
 ) -> ExitCode:
-    """Run the whole system on a seeded, hostile network, and hold the promise against it.
+    """Simulate the whole system with injected faults, and check its invariants.
 
-    The services, their engine and their stores are the real ones; broker, disks, clocks, carrier and
-    network are simulated, and fail in every way that the seed leads to. The same seed gives the same
-    run, to the byte. Afterwards everything heals, and every order must end within a bound. A run that
-    breaks the promise is made as short as possible and shown. Exit code 1 if there is one.
+    Services, engine and stores are the production code; broker, disks, clocks, carrier and network
+    are simulated, and fail as the seed decides. The same seed gives the same run, to the byte. After
+    the faults everything heals, and every order must end in time. A run that breaks an invariant is
+    shrunk to the orders and faults that are needed, and shown. Exit code 1 if there is one.
 
     For example:
 
@@ -87,23 +87,23 @@ def simulate(
     orders
         How many orders are placed in each run.
     only
-        The orders and faults that may happen, as a failed run names them: order#1,kill#2
+        Only these orders and faults may happen, named as in a failed run: order#1,kill#2
     jobs
-        How many runs go on at the same time. Without it, as many as there are processors.
+        How many runs to execute at the same time; 0 for one a processor.
     trace
-        Print everything that happened. For one seed.
+        Print every record of the run. For one seed.
     shrink_seconds
-        How long to look for a shorter schedule of each failed run.
+        How long to shrink each failed run.
     json
         Print one JSON object.
     """
     if min(seeds, orders) < 1 or jobs < 0 or (trace and (seeds > 1 or json)):
         raise CommandFailed(
-            "--seeds and --orders begin at 1, --jobs at 0; --trace is for one seed, without --json.",
+            "--seeds and --orders start at 1, --jobs at 0; --trace takes one seed and no --json.",
             exit_code=ExitCode.USAGE,
         )
     allowed = tuple(only.split(",")) if only else None
-    plans = [Plan(seed=seed + n, orders=orders, only=allowed) for n in range(seeds)]
+    plans = [SimulationPlan(seed=seed + n, orders=orders, only=allowed) for n in range(seeds)]
     if trace:
         for line in replay(plans[0])[1].lines():
             print(line)
@@ -115,18 +115,18 @@ def simulate(
     return ExitCode.FAILED if campaign.broken_seeds else ExitCode.OK
 
 
-def _run(plans: Sequence[Plan], jobs: int, shrink_seconds: float) -> Campaign:
+def _run(plans: Sequence[SimulationPlan], jobs: int, shrink_seconds: float) -> Campaign:
     campaign = Campaign()
     begun = time.monotonic()
     for result in _with_progress(_results(plans, jobs), len(plans)):
         campaign.add(result)
-        if result.failures and len(campaign.explanations) < EXPLAINED_MAX:
+        if result.violations and len(campaign.explanations) < EXPLAINED_MAX:
             campaign.explanations.append(explain(result, seconds_max=shrink_seconds))
     campaign.seconds = round(time.monotonic() - begun, 2)
     return campaign
 
 
-def _results(plans: Sequence[Plan], jobs: int) -> Iterator[Result]:
+def _results(plans: Sequence[SimulationPlan], jobs: int) -> Iterator[SimulationResult]:
     if min(jobs, len(plans)) == 1:
         yield from map(run_plan, plans)
         return
@@ -141,8 +141,8 @@ def _leave_ctrl_c_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _with_progress(results: Iterable[Result], total: int) -> Iterable[Result]:
-    """The same, with a bar at a terminal."""
+def _with_progress(results: Iterable[SimulationResult], total: int) -> Iterable[SimulationResult]:
+    """Show a progress bar if stderr is a terminal."""
     if total == 1 or not sys.stderr.isatty():
         return results
     from rich.console import Console
@@ -157,15 +157,20 @@ def _as_text(campaign: Campaign) -> str:
         f"{campaign.runs:>9} runs in {campaign.seconds:.1f} s, {campaign.events} events",
         *_counted(campaign.orders, "orders"),
         *_counted(campaign.faults, "times"),
-        f"{campaign.settled_seconds_max:>9.0f} simulated seconds until all was settled, at most",
+        f"{campaign.settled_seconds_max:>9.0f} simulated seconds until the system was quiescent, at most",
     ]
     if campaign.digest:
         lines.append(f"digest {campaign.digest}")
     if campaign.broken_seeds:
+        broken = len(campaign.broken_seeds)
         named = ", ".join(map(str, campaign.broken_seeds))
-        lines.append(f"{len(campaign.broken_seeds)} runs broke the promise: seeds {named}")
+        lines.append(
+            f"1 run broke an invariant: seed {named}"
+            if broken == 1
+            else f"{broken} runs broke an invariant: seeds {named}"
+        )
     else:
-        lines.append("clean: nothing broke the promise")
+        lines.append("clean: no invariant was broken")
     return "\n".join(lines)
 
 

@@ -1,8 +1,17 @@
-"""The whole system on one seeded, hostile network: production code, simulated world."""
+"""Runs the whole system in virtual time on a seeded network that injects faults."""
 
 from todoku.lab.simulation.explanation import Explanation, explain
-from todoku.lab.simulation.promise import Failure
-from todoku.lab.simulation.run import Plan, Result, replay, simulate
+from todoku.lab.simulation.invariants import Violation
+from todoku.lab.simulation.run import SimulationPlan, SimulationResult, replay, simulate
 from todoku.lab.simulation.shrink import shrink
 
-__all__ = ["Explanation", "Failure", "Plan", "Result", "explain", "replay", "shrink", "simulate"]
+__all__ = [
+    "Explanation",
+    "SimulationPlan",
+    "SimulationResult",
+    "Violation",
+    "explain",
+    "replay",
+    "shrink",
+    "simulate",
+]

@@ -1,9 +1,9 @@
-"""Every fault that a run may meet: how much of each kind there is, and when each one strikes.
+"""Decides which faults are injected into a run, how often, and when.
 
-All of it follows from the seed. Each kind has its own dice, and each occurrence has a name
-(`kill#2`, `crash-before-commit:orders#1`) and dice of its own for its sizes. So leaving one out
-leaves the others as they were, as far as the changed run still comes by them: that is what makes a
-failing run shrinkable.
+All of it follows from the seed. Each kind has a random generator of its own, and each occurrence
+has a name (`kill#2`, `crash-before-commit:orders#1`) and a generator of its own for its sizes. So
+leaving one out does not change the others, as far as the changed run still reaches them: that makes
+a failing run shrinkable.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from todoku.engine.failpoints import POINTS
 from todoku.lab.simulation.trace import Trace
 
 CALM_SHARE: Final = 0.25
-"""In this share of the runs a whole family of faults stays away."""
+"""The share of runs in which a whole family of faults is off."""
 
 CHANCES: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     "network": {
@@ -47,7 +47,7 @@ CHANCES: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     },
     "poison": {"newer-version": (0.0, 0.3)},
 }
-"""By family and kind: the probabilities, of which a run draws one, that it strikes when it can."""
+"""By family and kind: probabilities, of which a run draws one, that it is injected where it can be."""
 
 INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     "network": {"partition": (0.0, 20.0)},
@@ -62,7 +62,7 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     "poison": {"poison": (0.0, 15.0), "impossible-command": (0.0, 30.0)},
     "trade": {"restock": (0.0, 15.0)},
 }
-"""By family and kind: the mean seconds between two, of which a run draws one; 0 stands for never."""
+"""By family and kind: the mean seconds between two, of which a run draws one; 0 means never."""
 
 _TABLES = tuple(
     (family, kind, levels)
@@ -78,15 +78,15 @@ KINDS: Final = tuple(_LEVELS)
 
 
 class Occurrence(msgspec.Struct, frozen=True, order=True):
-    """A fault that struck, `at` so many seconds after the start."""
+    """An injected fault or a placed order, `at` seconds after the start."""
 
     at: float
     kind: str
     label: str
 
 
-class _Dice:
-    """The dice of one kind at one place."""
+class _FaultSource:
+    """The random generator and the probability of one kind of fault at one place."""
 
     __slots__ = ("level", "random", "strikes")
 
@@ -98,7 +98,7 @@ class _Dice:
 
 
 class Faults:
-    """The faults of one run. `only` names the occurrences that may happen; None allows all."""
+    """Inject the faults of one run. `only` names the occurrences that may happen; None allows all."""
 
     def __init__(
         self, seed: int, only: Collection[str] | None, trace: Trace, now: Callable[[], float]
@@ -109,7 +109,7 @@ class Faults:
         self._trace = trace
         self._now = now
         self._healed = False
-        self._dice: dict[tuple[str, str], _Dice] = {}
+        self._sources: dict[tuple[str, str], _FaultSource] = {}
         random = Random(f"{seed} families")
         self._calm = {
             family for family in dict.fromkeys(_FAMILIES.values()) if random.random() < CALM_SHARE
@@ -117,27 +117,27 @@ class Faults:
 
     @property
     def counts(self) -> Counter[str]:
-        """How often each kind has struck."""
+        """Count the injected faults by kind."""
         kinds = (occurrence.kind for occurrence in self.occurred)
         return Counter(kind for kind in kinds if kind in _LEVELS)
 
     def heal(self) -> None:
-        """From now on nothing strikes."""
+        """Inject nothing from now on."""
         self._healed = True
 
     def strike(self, kind: str, where: str = "") -> Random | None:
-        """The dice for the sizes of this fault if it strikes here and now, else None."""
+        """Return a generator for the sizes of this fault if it is injected here and now, else None."""
         if self._healed:
             return None
-        dice = self._dice_of(kind, where)
+        dice = self._source(kind, where)
         if dice.level == 0.0 or dice.random.random() >= dice.level:
             return None
         dice.strikes += 1
         return self.happen(kind, f"{_name(kind, where)}#{dice.strikes}")
 
     def schedule(self, kind: str, until: float) -> list[Occurrence]:
-        """When this fault is to strike in the first `until` seconds."""
-        dice = self._dice_of(kind, "")
+        """Return when this fault is to be injected in the first `until` seconds."""
+        dice = self._source(kind, "")
         occurrences: list[Occurrence] = []
         at = 0.0
         while dice.level and (at := at + dice.random.expovariate(1 / dice.level)) < until:
@@ -145,18 +145,18 @@ class Faults:
         return occurrences
 
     def happen(self, kind: str, label: str) -> Random | None:
-        """Let something happen now: the dice for its sizes, or None if it is left out."""
+        """Record an occurrence now; return a generator for its sizes, or None if it is left out."""
         if self._only is not None and label not in self._only:
             return None
         self.occurred.append(Occurrence(self._now(), kind, label))
         self._trace.note("world", "fault", label)
         return Random(f"{self._seed} {label}")
 
-    def _dice_of(self, kind: str, where: str) -> _Dice:
-        dice = self._dice.get((kind, where))
+    def _source(self, kind: str, where: str) -> _FaultSource:
+        dice = self._sources.get((kind, where))
         if dice is None:
             calm = _FAMILIES[kind] in self._calm
-            dice = self._dice[kind, where] = _Dice(self._seed, kind, where, calm)
+            dice = self._sources[kind, where] = _FaultSource(self._seed, kind, where, calm)
         return dice
 
 

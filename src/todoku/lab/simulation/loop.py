@@ -1,4 +1,4 @@
-"""An event loop whose time passes only when nothing is left to do."""
+"""Event loop with virtual time: time advances only when nothing is ready to run."""
 
 import asyncio
 import selectors
@@ -12,15 +12,15 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 """When every simulation begins."""
 
 ROUNDS_MAX = 10_000
-"""How often the loop may go round while no time passes: beyond that somebody runs in circles."""
+"""How many iterations the loop may run while no time passes; more is an endless loop."""
 
 
 class Stuck(Exception):
-    """The simulated world will never get anywhere."""
+    """The simulation makes no progress: nothing is scheduled, or something loops without end."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Runs what is ready in the order in which it became so; waiting costs no real time."""
+    """Run callbacks in the order in which they became ready; waiting takes no real time."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -31,12 +31,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _pass(self, seconds: float | None) -> None:
         if seconds is None:
-            raise Stuck("nothing is left to do, and somebody waits for ever")
+            raise Stuck("nothing is scheduled, and a task waits for ever")
         self._seconds += seconds
 
 
 class _Selector(selectors.SelectSelector):
-    """Instead of waiting for sockets, which there are none of, lets the time pass."""
+    """Advance the virtual time instead of waiting for sockets, of which there are none."""
 
     def __init__(self, passing: Callable[[float | None], None]) -> None:
         super().__init__()
@@ -51,12 +51,12 @@ class _Selector(selectors.SelectSelector):
         self._rounds += 1
         if self._rounds > ROUNDS_MAX:
             self._rounds = 0
-            raise Stuck("somebody runs in circles while no time passes")
+            raise Stuck("a task loops without end while no time passes")
         return []
 
 
 class VirtualClock:
-    """The wall clock of a simulated machine, off by `offset_seconds` from the world's time."""
+    """The wall clock of a simulated machine, `offset_seconds` ahead of the virtual time."""
 
     def __init__(self, offset_seconds: float = 0.0) -> None:
         self._start = START + timedelta(seconds=offset_seconds)
@@ -67,7 +67,7 @@ class VirtualClock:
 
 
 def run(loop: VirtualLoop, main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine, and all that it starts, in virtual time. Raises `Stuck`."""
+    """Run a coroutine, and the tasks that it starts, in virtual time. Raises `Stuck`."""
     try:
         return loop.run_until_complete(main)
     finally:

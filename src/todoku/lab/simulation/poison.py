@@ -1,4 +1,4 @@
-"""Messages that nobody can deal with: they must be parked, and their neighbours must not notice."""
+"""Makes messages that cannot be processed: each must be parked, and must not affect others."""
 
 from collections.abc import Sequence
 from random import Random
@@ -22,17 +22,16 @@ from todoku.engine.tables import PendingDelivery
 from todoku.lab.simulation.loop import START
 
 
-def brew(dice: Random, events: Sequence[type[Event]]) -> Outgoing:
-    """A message on the subject of one of these events, broken in one of several ways."""
+def make_message(dice: Random, events: Sequence[type[Event]]) -> Outgoing:
+    """Return a message on the subject of one of these events that cannot be processed."""
     break_it = dice.choice((_garbage, _unknown_type, _missing_data, _stranger, _refused))
     return break_it(dice, dice.choice(events))
 
 
-def owe(
+def make_outbox_row(
     dice: Random, publisher: str, topology: Topology, events: Sequence[type[Event]]
 ) -> PendingDelivery:
-    """What another version of `publisher` has left in its outbox, and this one's readers cannot
-    read."""
+    """Return an outbox row of a newer version of `publisher` that no subscriber can decode."""
     event = dice.choice([event for event in events if event.publisher == publisher])
     break_it = dice.choice((_unknown_type, _missing_data))
     message = break_it(dice, event)
@@ -53,7 +52,7 @@ def _missing_data(dice: Random, event: type[Event]) -> Outgoing:
 
 
 def _stranger(dice: Random, _: type[Event]) -> Outgoing:
-    """The end of a shipment whose order nobody has placed."""
+    """Return the end of a shipment of an order that does not exist."""
     order_id = _draw_id(dice)
     event: Event
     if dice.random() < 0.5:
@@ -68,7 +67,7 @@ def _stranger(dice: Random, _: type[Event]) -> Outgoing:
 
 
 def _refused(dice: Random, _: type[Event]) -> Outgoing:
-    """An order that the inventory's tables refuse."""
+    """Return an order that the tables of inventory refuse."""
     item = OrderedItem(product_id="prod0", quantity=2**63, price=100)
     event = OrderCreatedEvent(
         order_id=_draw_id(dice), user_id="nobody", items=(item,), total_amount=1

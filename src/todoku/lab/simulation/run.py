@@ -1,4 +1,4 @@
-"""One simulated run: chaos, then healing, then the promise is held against what is left."""
+"""Runs one simulation: inject faults, heal, wait until quiescent, check the invariants."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -21,19 +21,14 @@ from todoku.engine import EngineConfig, MailboxFull, ProcessFailed, Topology
 from todoku.host import assemble
 from todoku.inventory.domain import Restock, SetProduct, StockNotSettable, UnknownProduct
 from todoku.lab.simulation import poison
+from todoku.lab.simulation.carrier import UnreliableCarrier
+from todoku.lab.simulation.database import SimulatedDatabase
 from todoku.lab.simulation.faults import Faults, Occurrence
+from todoku.lab.simulation.invariants import InvariantChecker, Violation
 from todoku.lab.simulation.loop import START, Stuck, VirtualClock, VirtualLoop, run
-from todoku.lab.simulation.promise import Failure, Promise
+from todoku.lab.simulation.network import FaultInjector
+from todoku.lab.simulation.node import CLOCK_JUMP_SECONDS_MAX, SIMULATION_CONFIG, Crashed, Node
 from todoku.lab.simulation.trace import Trace
-from todoku.lab.simulation.world import (
-    CLOCK_JUMP_SECONDS_MAX,
-    TUNING,
-    Crashed,
-    Disk,
-    FaultInjector,
-    MumblingCarrier,
-    Node,
-)
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
 from todoku.shipping.carriers import SimulatedCarrier
@@ -42,15 +37,15 @@ PRODUCTS = ("prod0", "prod1", "prod2")
 UNKNOWN_PRODUCT = "prod3"
 
 PATIENCE_SECONDS = 5.0
-"""How long somebody who asks waits for an answer before asking again."""
+"""How long a client waits for a reply before it retries."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run does. The same plan gives the same run, to the byte.
+class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of one run. The same plan gives the same run, to the byte.
 
-    `only` names the orders and the faults that may happen (`order#1`, `kill#2`); None allows all that
-    the seed leads to. After `chaos_seconds` nothing strikes any more, and all must be settled within
-    `settle_seconds`; where clocks have jumped, by so much later as they may have jumped.
+    `only` names the orders and faults that may happen (`order#1`, `kill#2`); None allows all of the
+    seed. After `chaos_seconds` no fault is injected any more, and the system must be quiescent within
+    `settle_seconds`; where clocks have jumped, later by the most they may have jumped.
     """
 
     seed: int
@@ -60,16 +55,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     only: tuple[str, ...] | None = None
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run went: what broke, what was done to the system, and how long it took to settle.
+class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a run: violations, injected faults, and the time until it was quiescent.
 
-    `occurred` has the orders and faults in the order in which they came; their labels are a
-    `Plan.only` of the same run. `events` counts what happened in it, and `digest` is the same
-    where all of that is.
+    `occurred` lists orders and faults in order; their labels, as `SimulationPlan.only`, repeat the
+    run. `events` counts the records of its trace, and `digest` is their hash.
     """
 
-    plan: Plan
-    failures: tuple[Failure, ...]
+    plan: SimulationPlan
+    violations: tuple[Violation, ...]
     statuses: dict[str, int]
     faults: dict[str, int]
     occurred: tuple[Occurrence, ...]
@@ -78,20 +72,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-def simulate(plan: Plan) -> Result:
-    """Run the plan in virtual time."""
+def simulate(plan: SimulationPlan) -> SimulationResult:
+    """Run a plan in virtual time."""
     return replay(plan)[0]
 
 
-def replay(plan: Plan) -> tuple[Result, Trace]:
-    """Run the plan in virtual time; with it, what happened."""
+def replay(plan: SimulationPlan) -> tuple[SimulationResult, Trace]:
+    """Run a plan in virtual time; return its trace as well."""
     loop = VirtualLoop()
     simulation = _Run(plan, loop.time)
     with _quiet():
         try:
             run(loop, simulation.go())
         except Stuck as stuck:
-            simulation.promise.fail("I3", str(stuck))
+            simulation.checker.fail("I3", str(stuck))
         finally:
             simulation.close()
     return simulation.result(), simulation.trace
@@ -99,7 +93,7 @@ def replay(plan: Plan) -> tuple[Result, Trace]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the services' logs: they are for operators, and a run has its trace."""
+    """Silence the logs of the services: a run has its trace."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(CRITICAL))
     try:
@@ -109,77 +103,80 @@ def _quiet() -> Iterator[None]:
 
 
 class _Run:
-    """The world of one run, and those who act in it."""
+    """Builds the system of one run, its clients and its faults, and runs them."""
 
-    def __init__(self, plan: Plan, now: Callable[[], float]) -> None:
+    def __init__(self, plan: SimulationPlan, now: Callable[[], float]) -> None:
         self.plan = plan
         self.trace = Trace(now)
         self._now = now
         self._faults = Faults(plan.seed, plan.only, self.trace, now)
-        self._disks = {
-            name: Disk(name, self._faults) for name in ("orders", "inventory", "shipping")
+        self._databases = {
+            name: SimulatedDatabase(name, f"todoku.{name}", self._faults)
+            for name in ("orders", "inventory", "shipping")
         }
-        self.promise = Promise({name: disk.bare() for name, disk in self._disks.items()})
-        for disk in self._disks.values():
-            disk.committed = self.promise.committed
+        self.checker = InvariantChecker(
+            {name: database.bare() for name, database in self._databases.items()}
+        )
+        for database in self._databases.values():
+            database.committed = self.checker.committed
         self._broker = MemoryBroker(
             messages_max=self._stream_limit(), hostility=FaultInjector(self._faults)
         )
-        self._carrier = self._hire_carrier()
-        tuning = self._draw_tuning()
+        self._carrier = self._make_carrier()
+        config = self._draw_config()
         self._services = assemble(self._draw_settings(), self._carrier)
         self._topology = Topology(self._services)
         self._nodes = {
             service.name: Node(
                 service,
-                self._disks[service.name],
+                self._databases[service.name],
                 self._broker,
                 self._topology,
                 self._faults,
-                self.promise,
+                self.checker,
                 self.trace,
-                tuning,
+                config,
                 Random(f"{plan.seed} restarts of {service.name}"),
             )
             for service in self._services
         }
         self._events = [event for event in EVENTS.values() if self._topology.readers(event)]
-        self._poison_owed: list[Outgoing] = []
+        self._poison_rows: list[Outgoing] = []
         self._poison_sent: list[tuple[int, Outgoing]] = []
         self._restocks: list[str] = []
         self._settled_after_seconds: float | None = None
 
     async def go(self) -> None:
-        """Chaos, healing, and the final judgement. Ends at the first broken promise."""
+        """Inject faults, heal, and check. Ends at the first violation."""
         asyncio.get_running_loop().set_exception_handler(self._unhandled)
-        self._leave_unreadable_rows()
+        self._add_undecodable_rows()
         lives = [self._begin(node.live()) for node in self._nodes.values()]
-        traders = [self._begin(self._stock())]
-        traders += [self._begin(self._shop(n)) for n in range(1, self.plan.orders + 1)]
-        pests = self._let_loose()
+        clients = [self._begin(self._set_products())]
+        clients += [self._begin(self._place_order(n)) for n in range(1, self.plan.orders + 1)]
+        injecting = self._start_faults()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.promise.broken.wait(), self.plan.chaos_seconds)
-        for pest in pests:
-            pest.cancel()
+            await asyncio.wait_for(self.checker.violated.wait(), self.plan.chaos_seconds)
+        for task in injecting:
+            task.cancel()
         self._heal()
-        await self._settle(traders)
-        self._judge()
-        for task in (*lives, *traders):
+        await self._settle(clients)
+        self._check()
+        for task in (*lives, *clients):
             task.cancel()
         for node in self._nodes.values():
             node.crash("the end")
 
     def close(self) -> None:
-        """Let go of the databases."""
-        for disk in self._disks.values():
-            disk.close()
+        """Close the databases."""
+        for database in self._databases.values():
+            database.close()
 
-    def result(self) -> Result:
-        """How it went."""
-        return Result(
+    def result(self) -> SimulationResult:
+        """Return the outcome."""
+        return SimulationResult(
             plan=self.plan,
-            failures=tuple(self.promise.failures),
-            statuses=self.promise.statuses(),
+            violations=tuple(self.checker.violations),
+            statuses=self.checker.statuses(),
             faults=dict(sorted(self._faults.counts.items())),
             occurred=tuple(self._faults.occurred),
             events=len(self.trace),
@@ -187,61 +184,61 @@ class _Run:
             digest=self.trace.digest(),
         )
 
-    # The world.
+    # The system.
 
     def _stream_limit(self) -> int | None:
         dice = self._faults.strike("small-stream")
         return dice.choice((4, 12)) if dice else None
 
-    def _hire_carrier(self) -> MumblingCarrier:
+    def _make_carrier(self) -> UnreliableCarrier:
         dice = Random(f"{self.plan.seed} carrier")
         carrier = SimulatedCarrier(
             success_rate=dice.choice((0.0, 0.5, 0.9, 1.0)), seed=dice.randrange(2**32)
         )
-        return MumblingCarrier(carrier, self._faults, self.promise, self.trace)
+        return UnreliableCarrier(carrier, self._faults, self.checker, self.trace)
 
     def _draw_settings(self) -> Settings:
         dice = Random(f"{self.plan.seed} settings")
         return Settings(carrier_delay_seconds=Span(0, dice.choice((0, 2))))
 
-    def _draw_tuning(self) -> EngineConfig:
-        """An inbox that forgets soon shows whether the natural keys hold; one that never does, whether
-        a repeat is receipted."""
+    def _draw_config(self) -> EngineConfig:
+        """Draw how long the inbox remembers: a short time shows whether natural keys hold, a long one
+        whether a duplicate gets a receipt."""
         dice = Random(f"{self.plan.seed} tuning")
         seconds = dice.choice((15.0, 90.0, 86_400.0))
-        return msgspec.structs.replace(TUNING, inbox_retention_seconds=seconds)
+        return msgspec.structs.replace(SIMULATION_CONFIG, inbox_retention_seconds=seconds)
 
-    def _leave_unreadable_rows(self) -> None:
-        """What a newer version, since rolled back, has said and its readers of today cannot read."""
-        for name, disk in self._disks.items():
+    def _add_undecodable_rows(self) -> None:
+        """Leave outbox rows of a newer version, since rolled back, that subscribers cannot decode."""
+        for name, database in self._databases.items():
             if dice := self._faults.strike("newer-version", name):
-                owed = poison.owe(dice, name, self._topology, self._events)
-                with Database.transaction(disk) as connection:
+                row = poison.make_outbox_row(dice, name, self._topology, self._events)
+                with Database.transaction(database) as connection:
                     outbox = self._nodes[name].service.store.tables.outbox
-                    outbox.add(connection, f"{name}-0", 0, [owed], VirtualClock().now())
-                self.promise.committed(name)
-                self._poison_owed.append(Outgoing(owed.subject, owed.body))
+                    outbox.add(connection, f"{name}-0", 0, [row], VirtualClock().now())
+                self.checker.committed(name)
+                self._poison_rows.append(Outgoing(row.subject, row.body))
 
     def _begin(self, action: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Let somebody act; what nobody expected of them is a failure."""
+        """Start a task; an unexpected error in it is a violation."""
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()):
-                self.promise.fail("I3", f"somebody met with {error!r}")
+                self.checker.fail("I3", f"a task failed: {error!r}")
 
         task = asyncio.create_task(action)
         task.add_done_callback(ended)
         return task
 
     def _unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A task ended with an error that nobody waits for; dying at a failpoint is no error."""
+        """Handle a task that ended with an error nobody awaits; a crash at a failpoint is none."""
         error = context.get("exception")
         if not isinstance(error, Crashed):
-            self.promise.fail("I3", f"{context['message']}: {error!r}")
+            self.checker.fail("I3", f"{context['message']}: {error!r}")
 
-    # Those who want something.
+    # Clients.
 
-    async def _stock(self) -> None:
+    async def _set_products(self) -> None:
         dice = Random(f"{self.plan.seed} stock")
         for product_id in PRODUCTS:
             command = SetProduct(
@@ -250,11 +247,11 @@ class _Run:
                 price=100,
                 stock_quantity=dice.randint(0, 3 * self.plan.orders),
             )
-            with suppress(StockNotSettable):  # Asked again, and sold or restocked meanwhile.
-                await self._insist("inventory", command)
+            with suppress(StockNotSettable):  # A retry, and sold or restocked meanwhile.
+                await self._execute_until_answered("inventory", command)
 
-    async def _shop(self, number: int) -> None:
-        """Place one order, and ask again with the same id until it is answered."""
+    async def _place_order(self, number: int) -> None:
+        """Place one order, and retry with the same id until it is answered."""
         dice = Random(f"{self.plan.seed} order#{number}")
         await asyncio.sleep(dice.uniform(0, self.plan.chaos_seconds * 0.8))
         if self._faults.happen("order", f"order#{number}") is None:
@@ -273,19 +270,21 @@ class _Run:
         )
         self.trace.note("world", "order", f"{command.order_id} by {command.user_id}")
         asks = 2 if dice.random() < 0.25 else 1
-        for order in await asyncio.gather(*(self._insist("orders", command) for _ in range(asks))):
-            self.promise.answered(order)
+        for order in await asyncio.gather(
+            *(self._execute_until_answered("orders", command) for _ in range(asks))
+        ):
+            self.checker.answered(order)
 
-    async def _insist(self, service: str, command: Any) -> Any:
-        """What a service answers, however often one has to ask."""
+    async def _execute_until_answered(self, service: str, command: Any) -> Any:
+        """Return a service's reply, after as many retries as it takes."""
         while True:
-            answer = await self._ask(service, command)
-            if answer is not None:
-                return answer
+            reply = await self._execute(service, command)
+            if reply is not None:
+                return reply
             await asyncio.sleep(1)
 
-    async def _ask(self, service: str, command: Any) -> Any:
-        """What a service answers; None if it does not, or refuses."""
+    async def _execute(self, service: str, command: Any) -> Any:
+        """Return a service's reply; None if there is none, or it refuses."""
         process = self._nodes[service].process
         if process is None:
             return None
@@ -295,35 +294,37 @@ class _Run:
         except (TimeoutError, MailboxFull, ProcessFailed):
             return None
 
-    # Those who do harm.
+    # Faults.
 
-    def _let_loose(self) -> list[asyncio.Task[None]]:
-        """Begin everything that strikes at times of its own."""
-        harms: dict[str, Callable[[Random], Coroutine[Any, Any, None]]] = {
+    def _start_faults(self) -> list[asyncio.Task[None]]:
+        """Start the faults that have a schedule."""
+        faults: dict[str, Callable[[Random], Coroutine[Any, Any, None]]] = {
             "kill": self._kill,
             "stop": self._stop,
-            "partition": self._cut_off,
+            "partition": self._partition,
             "outage": self._outage,
             "wipe": self._wipe,
             "purge": self._purge,
             "delete-durable": self._delete_durable,
             "database-away": self._take_database_away,
             "poison": self._poison_stream,
-            "impossible-command": self._ask_the_impossible,
+            "impossible-command": self._send_impossible_command,
             "restock": self._restock,
         }
         return [
-            self._begin(self._strike_at(self._faults.schedule(kind, self.plan.chaos_seconds), harm))
-            for kind, harm in harms.items()
+            self._begin(
+                self._inject_at(self._faults.schedule(kind, self.plan.chaos_seconds), inject)
+            )
+            for kind, inject in faults.items()
         ]
 
-    async def _strike_at(
-        self, times: Sequence[Occurrence], harm: Callable[[Random], Coroutine[Any, Any, None]]
+    async def _inject_at(
+        self, times: Sequence[Occurrence], inject: Callable[[Random], Coroutine[Any, Any, None]]
     ) -> None:
         for planned in times:
             await asyncio.sleep(max(0.0, planned.at - self._now()))
             if dice := self._faults.happen(planned.kind, planned.label):
-                await harm(dice)
+                await inject(dice)
 
     async def _kill(self, dice: Random) -> None:
         self._any_node(dice).crash("killed")
@@ -331,17 +332,17 @@ class _Run:
     async def _stop(self, dice: Random) -> None:
         self._begin(self._any_node(dice).stop())  # It ends by itself, also after healing.
 
-    async def _cut_off(self, dice: Random) -> None:
+    async def _partition(self, dice: Random) -> None:
         node = self._any_node(dice)
-        node.cut_off()
+        node.disconnect()
         await asyncio.sleep(dice.uniform(0, 15))
-        node.rejoin()
+        node.reconnect()
 
     async def _outage(self, dice: Random) -> None:
         self._broker.stop()
         await asyncio.sleep(dice.uniform(0, 10))
         if dice.random() < 0.3:
-            self.trace.note("world", "fault", "its disk is wiped")
+            self.trace.note("world", "fault", "the disk of the broker is wiped")
             self._broker.wipe()
         self._broker.start()
 
@@ -357,24 +358,26 @@ class _Run:
             self._broker.delete_durable(name)
 
     async def _take_database_away(self, dice: Random) -> None:
-        disk = self._any_node(dice).disk
-        disk.away = True
+        database = self._any_node(dice).database
+        database.away = True
         await asyncio.sleep(dice.uniform(0, 10))
-        disk.away = False
+        database.away = False
 
     async def _poison_stream(self, dice: Random) -> None:
         if not self._broker.running:
             return
-        message = poison.brew(dice, self._events)
+        message = poison.make_message(dice, self._events)
         self.trace.note("world", "poison", message.subject, message.body)
         self._poison_sent.append((self._broker.last_sequence + 1, message))
         self._broker.store([message])
 
-    async def _ask_the_impossible(self, _: Random) -> None:
-        """Something that the tables refuse: nobody else must notice."""
+    async def _send_impossible_command(self, _: Random) -> None:
+        """Send a command that the tables refuse: it must not affect any other."""
         with suppress(ConstraintViolated):
-            if await self._ask("inventory", SetProduct(product_id="free", name="free", price=0)):
-                self.promise.fail("I1", "a product that the tables refuse was answered for")
+            if await self._execute(
+                "inventory", SetProduct(product_id="free", name="free", price=0)
+            ):
+                self.checker.fail("I1", "a product that the tables refuse was confirmed")
 
     async def _restock(self, dice: Random) -> None:
         command = Restock(
@@ -383,7 +386,7 @@ class _Run:
             note=f"restock {dice.getrandbits(32):08x}",
         )
         with suppress(UnknownProduct):
-            if await self._ask("inventory", command):
+            if await self._execute("inventory", command):
                 self._restocks.append(str(command.note))
 
     def _any_node(self, dice: Random) -> Node:
@@ -396,36 +399,36 @@ class _Run:
         self.trace.note("world", "heal")
         self._broker.start()
         for node in self._nodes.values():
-            node.rejoin()
-            node.disk.away = False
+            node.reconnect()
+            node.database.away = False
 
-    async def _settle(self, traders: Sequence[asyncio.Task[None]]) -> None:
-        """Wait until all is settled, as long as that may take."""
+    async def _settle(self, clients: Sequence[asyncio.Task[None]]) -> None:
+        """Wait until the system is quiescent, within the limit of the plan."""
         healed = self._now()
         limit = self.plan.settle_seconds
         if self._faults.counts["clock-jump"]:
             limit += 2 * CLOCK_JUMP_SECONDS_MAX
-        while not self.promise.broken.is_set():
+        while not self.checker.violated.is_set():
             await asyncio.sleep(1)
-            waiting = self._unsettled(traders)
+            waiting = self._not_quiescent(clients)
             if not waiting:
                 self._settled_after_seconds = self._now() - healed
                 return
             if self._now() - healed > limit:
                 orders = [
-                    order_id for order_id in self.promise.accepted if order_id in " ".join(waiting)
+                    order_id for order_id in self.checker.accepted if order_id in " ".join(waiting)
                 ]
-                self.promise.fail("I3", f"after {limit:.0f} s {'; '.join(waiting)}", *orders)
+                self.checker.fail("I3", f"after {limit:.0f} s {'; '.join(waiting)}", *orders)
 
-    def _unsettled(self, traders: Sequence[asyncio.Task[None]]) -> list[str]:
-        waiting = self.promise.unsettled()
-        if unanswered := sum(not trader.done() for trader in traders):
-            waiting.append(f"{unanswered} who asked were never answered")
-        return waiting or self.promise.unparked(self._lasting_poison(), self._subjects_read())
+    def _not_quiescent(self, clients: Sequence[asyncio.Task[None]]) -> list[str]:
+        waiting = self.checker.not_quiescent()
+        if unanswered := sum(not client.done() for client in clients):
+            waiting.append(f"{unanswered} commands were never answered")
+        return waiting or self.checker.unparked(self._lasting_poison(), self._subjects_read())
 
     def _lasting_poison(self) -> list[Outgoing]:
-        """What every reader must come by sooner or later, because nothing has taken it away."""
-        return self._poison_owed + [
+        """Return the poison that every subscriber must reach, because nothing has removed it."""
+        return self._poison_rows + [
             message
             for place, message in self._poison_sent
             if self._broker.messages.get(place) is message
@@ -437,25 +440,26 @@ class _Run:
             for service in self._services
         }
 
-    def _judge(self) -> None:
-        """Hold the promise against what is left."""
-        if self.promise.broken.is_set():
+    def _check(self) -> None:
+        """Check the invariants at the end."""
+        if self.checker.violated.is_set():
             return
         with ExitStack() as stack:
             connections = {
-                name: stack.enter_context(disk.read()) for name, disk in self._disks.items()
+                name: stack.enter_context(database.read())
+                for name, database in self._databases.items()
             }
             report = audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
-        self.promise.judge_report(report)
-        self.promise.judge_histories()
-        self.promise.judge_bookings(self._carrier.answers)
-        self.promise.judge_restocks(self._restocks)
+        self.checker.check_report(report)
+        self.checker.check_histories()
+        self.checker.check_bookings(self._carrier.answers)
+        self.checker.check_restocks(self._restocks)
         sent = [message for _, message in self._poison_sent]
-        self.promise.judge_dead_letters(self._poison_owed + sent)
+        self.checker.check_dead_letters(self._poison_rows + sent)
 
 
 def _uuid7(seconds: float, random: Random) -> str:
-    """A UUIDv7 of the simulated world."""
+    """Return a UUIDv7 of the virtual time."""
     milliseconds = int(START.timestamp() * 1000 + seconds * 1000)
     value = (milliseconds & (2**48 - 1)) << 80 | random.getrandbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76

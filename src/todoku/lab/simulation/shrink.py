@@ -1,19 +1,20 @@
-"""Finds a short schedule of faults that still breaks the promise."""
+"""Shrinks the schedule of a failed run to the orders and faults that are needed."""
 
 import time
 from collections.abc import Collection
 
 import msgspec
 
-from todoku.lab.simulation.run import Result, simulate
+from todoku.lab.simulation.run import SimulationResult, simulate
 
 
-def shrink(result: Result, *, seconds_max: float = 20.0) -> Result:
-    """The run with the fewest orders and faults that were found, within about `seconds_max` of real
-    time, to break the same invariant as this failed one.
+def shrink(result: SimulationResult, *, seconds_max: float = 20.0) -> SimulationResult:
+    """Return the run with the fewest orders and faults found to break the same invariant.
 
-    Whole kinds are left out first, then halves, quarters and so on of what is left, at last each
-    occurrence by itself (Zeller and Hildebrandt's delta debugging, without its complements).
+    Searches for at most about `seconds_max` of real time.
+
+    Leaves out whole kinds first, then halves, quarters and so on of the rest, finally each
+    occurrence alone (Zeller and Hildebrandt's delta debugging, without its complements).
     """
     until = time.monotonic() + seconds_max
     best = result
@@ -28,8 +29,8 @@ def shrink(result: Result, *, seconds_max: float = 20.0) -> Result:
     return best
 
 
-def _without_chunks(best: Result, size: int, until: float) -> Result:
-    """Leave out as many chunks of `size` occurrences as possible, the latest first."""
+def _without_chunks(best: SimulationResult, size: int, until: float) -> SimulationResult:
+    """Leave out as many chunks of `size` occurrences as possible, starting with the latest."""
     place = len(best.occurred)
     while (place := place - size) > -size:
         chunk = best.occurred[max(place, 0) : place + size]
@@ -40,11 +41,13 @@ def _without_chunks(best: Result, size: int, until: float) -> Result:
     return best
 
 
-def _without(best: Result, labels: Collection[str], until: float) -> Result | None:
-    """The same run without these, if it still fails in the same way."""
+def _without(
+    best: SimulationResult, labels: Collection[str], until: float
+) -> SimulationResult | None:
+    """Return the same run without these, None unless it breaks the same invariant."""
     if not labels or time.monotonic() > until:
         return None
     only = tuple(each.label for each in best.occurred if each.label not in labels)
     shorter = simulate(msgspec.structs.replace(best.plan, only=only))
-    same = shorter.failures and shorter.failures[0].invariant == best.failures[0].invariant
+    same = shorter.violations and shorter.violations[0].invariant == best.violations[0].invariant
     return shorter if same and len(shorter.occurred) < len(best.occurred) else None

@@ -1,4 +1,4 @@
-"""What happened in a run, in order: for its digest, and for whoever has to find a fault's cause."""
+"""Records what happened in a run, in order, for its digest and for debugging."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator
@@ -7,13 +7,13 @@ from typing import NamedTuple
 import msgspec
 
 ORDER_SHOWN = 8
-"""How many of the last characters of an order's id a line shows: the first ones are its time."""
+"""How many of the last characters of an order's id a line shows: the first ones are a timestamp."""
 
 
 class Record(NamedTuple):
-    """Something that happened `at` so many seconds after the start, at a service or in the world.
+    """One event of a run, `at` seconds after the start, at a service or outside of all (`world`).
 
-    `body` is the message concerned, if there is one.
+    `body` is the message concerned, if any.
     """
 
     at: float
@@ -24,7 +24,7 @@ class Record(NamedTuple):
 
 
 class Head(msgspec.Struct):
-    """The part of an envelope that names a message."""
+    """The fields of an envelope that identify a message."""
 
     id: str
     type: str
@@ -35,7 +35,7 @@ _decode_head = msgspec.json.Decoder(Head).decode
 
 
 class Trace:
-    """The records of one run."""
+    """Collect the records of one run."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.records: list[Record] = []
@@ -45,11 +45,11 @@ class Trace:
         return len(self.records)
 
     def note(self, where: str, what: str, text: str = "", body: bytes = b"") -> None:
-        """Keep that something happened just now."""
+        """Add a record with the current time."""
         self.records.append(Record(self._now(), where, what, text, body))
 
     def digest(self) -> str:
-        """The same for two runs in which the same happened at the same time, to the byte."""
+        """Return a hash that is equal only for runs with equal records, to the byte."""
         digest = hashlib.blake2b(digest_size=16)
         for at, where, what, text, body in self.records:
             digest.update(f"{at!r}\0{where}\0{what}\0{text}\0{len(body)}\n".encode())
@@ -57,7 +57,7 @@ class Trace:
         return digest.hexdigest()
 
     def lines(self, orders: Collection[str] | None = None) -> Iterator[str]:
-        """A line for each record; with `orders`, for those that concern one of these or nobody."""
+        """Yield a line for each record; with `orders`, only for those that concern them or no order."""
         names: dict[str, str] = {}
         for record in self.records:
             head = head_of(record.body)
@@ -75,7 +75,7 @@ class Trace:
 
 
 def head_of(body: bytes) -> Head | None:
-    """What names a message, if it can be read."""
+    """Return the identifying fields of a message, None if it cannot be decoded."""
     try:
         return _decode_head(body)
     except (msgspec.DecodeError, UnicodeDecodeError):

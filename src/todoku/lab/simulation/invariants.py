@@ -1,7 +1,7 @@
-"""Holds a run against the promise: after every commit, at every word that leaves a service, at the end.
+"""Checks the invariants of a run: after every commit, at every message that leaves a service, at the end.
 
-I1 to I5 are the promise (docs/reliability.md). R2 and R5 are the engine's rules that carry it: what
-follows a commit follows it, and an event is settled when all its readers have it.
+I1 to I5 are the invariants of docs/reliability.md. R2 and R5 are rules of the engine: nothing is
+published, acknowledged or receipted before its commit, and every event reaches every subscriber.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from todoku.shipping.domain import Accepted, Answer, ShipmentStatus
 Rows = Sequence[tuple[Any, ...]]
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """A broken promise: which, how, and the orders concerned."""
+class Violation(msgspec.Struct, frozen=True):
+    """A broken invariant: which, how, and the orders concerned."""
 
     invariant: str
     problem: str
@@ -46,8 +46,8 @@ _RESERVATIONS = (
 _LEDGER = "SELECT id, product_id, quantity, note FROM stock_ledger ORDER BY id"
 _ORDERS = "SELECT id, status, total_amount FROM orders ORDER BY id"
 _SHIPMENTS = "SELECT id, order_id, status FROM shipments ORDER BY id"
-_SAID = "SELECT DISTINCT event_id FROM outbox"
-_HEARD = "SELECT event_id FROM inbox UNION SELECT event_id FROM dead_letters"
+_PUBLISHED = "SELECT DISTINCT event_id FROM outbox"
+_CONSUMED = "SELECT event_id FROM inbox UNION SELECT event_id FROM dead_letters"
 _DEAD_BODIES = "SELECT DISTINCT body FROM dead_letters"
 _HISTORY = "SELECT order_id, type FROM order_events"
 
@@ -85,54 +85,54 @@ _HISTORIES: Final[Mapping[OrderStatus, set[str]]] = {
     },
     OrderStatus.CANCELLED_NO_STOCK: {"OrderCreatedEvent", "StockReservationFailedEvent"},
 }
-"""What an order's history holds once it has ended and every event has reached its readers."""
+"""The events in an order's history once it has ended and every event has reached its subscribers."""
 
 
-class Promise:
-    """What was promised so far in a run, and every case in which it was broken.
+class InvariantChecker:
+    """Collects what a run has committed, accepted and sent, and every violation of an invariant.
 
-    `databases` are the services' own, read past every fault.
+    `databases` are those of the services, read without injected faults.
     """
 
     def __init__(self, databases: Mapping[str, sqlite3.Connection]) -> None:
-        self.broken = asyncio.Event()
-        self.failures: list[Failure] = []
+        self.violated = asyncio.Event()
+        self.violations: list[Violation] = []
         self.accepted: dict[str, Order] = {}
         self._databases = databases
-        self._looks: Mapping[str, Callable[[], None]] = {
-            "orders": self._look_at_orders,
-            "inventory": self._look_at_stock,
-            "shipping": self._look_at_shipments,
+        self._checks: Mapping[str, Callable[[], None]] = {
+            "orders": self._check_orders,
+            "inventory": self._check_stock,
+            "shipping": self._check_shipments,
         }
         self._changes: Counter[str] = Counter()
         self._statuses: dict[str, OrderStatus] = {}
         self._reservations: dict[str, tuple[ReservationState, Rows]] = {}
         self._ledger: Rows = []
         self._shipments: dict[str, ShipmentStatus] = {}
-        self._said: dict[str, set[str]] = defaultdict(set)
-        self._heard: dict[str, set[str]] = defaultdict(set)
+        self._published: dict[str, set[str]] = defaultdict(set)
+        self._consumed: dict[str, set[str]] = defaultdict(set)
 
     def fail(self, invariant: str, problem: str, *orders: str) -> None:
-        """Note a broken promise."""
-        failure = Failure(invariant, problem, orders)
-        if failure not in self.failures:
-            self.failures.append(failure)
-        self.broken.set()
+        """Record a violation."""
+        violation = Violation(invariant, problem, orders)
+        if violation not in self.violations:
+            self.violations.append(violation)
+        self.violated.set()
 
     # After every commit.
 
     def committed(self, service: str) -> None:
-        """Look at what a service has just committed, if it has changed anything."""
+        """Check what a service has just committed, if it has changed anything."""
         changes = self._databases[service].total_changes
         if changes == self._changes[service]:
             return
         self._changes[service] = changes
-        self._said[service].update(event_id for (event_id,) in self._rows(service, _SAID))
-        self._heard[service].update(event_id for (event_id,) in self._rows(service, _HEARD))
-        self._looks[service]()
+        self._published[service].update(event_id for (event_id,) in self._rows(service, _PUBLISHED))
+        self._consumed[service].update(event_id for (event_id,) in self._rows(service, _CONSUMED))
+        self._checks[service]()
 
-    def _look_at_orders(self) -> None:
-        """I1, I4: what was accepted is there; a status moves forward, and an ended one not at all."""
+    def _check_orders(self) -> None:
+        """Check I1 and I4: accepted orders exist; a status only moves forward, and never from an end."""
         rows = {
             order_id: (status, total) for order_id, status, total in self._rows("orders", _ORDERS)
         }
@@ -140,7 +140,7 @@ class Promise:
             _, total = rows.get(order_id, (None, None))
             if total != order.total_amount:
                 self.fail(
-                    "I1", f"order {order_id} was accepted and is not there as it was", order_id
+                    "I1", f"order {order_id} was accepted and is missing or changed", order_id
                 )
         for order_id, (status, _) in rows.items():
             now = OrderStatus(status)
@@ -149,8 +149,8 @@ class Promise:
                 self.fail("I4", f"order {order_id} was {before} and is {now} now", order_id)
             self._statuses[order_id] = now
 
-    def _look_at_stock(self) -> None:
-        """I2, I4: the ledger adds up and only grows; a reservation is decided once and ends once."""
+    def _check_stock(self) -> None:
+        """Check I2 and I4: the ledger adds up and only grows; a reservation is decided and ended once."""
         for product_id, on_hand, reserved, ledger, live in self._rows("inventory", _STOCK_OFF):
             self.fail(
                 "I2",
@@ -178,8 +178,8 @@ class Promise:
             states[order_id] = ReservationState(state)
         return {order_id: (states[order_id], lines[order_id]) for order_id in lines}
 
-    def _look_at_shipments(self) -> None:
-        """I4: a shipment moves forward."""
+    def _check_shipments(self) -> None:
+        """Check I4: the status of a shipment only moves forward."""
         for key, order_id, status in self._rows("shipping", _SHIPMENTS):
             now = ShipmentStatus(status)
             before = self._shipments.get(key, now)
@@ -187,45 +187,51 @@ class Promise:
                 self.fail("I4", f"shipment {key} was {before} and is {now} now", order_id)
             self._shipments[key] = now
 
-    # At every word that leaves a service.
+    # At every message that leaves a service.
 
     def answered(self, order: Order) -> None:
-        """I1: a caller was told that an order is accepted."""
+        """Check I1 when a caller is told that an order is accepted."""
         found = self._databases["orders"].execute(
             "SELECT total_amount FROM orders WHERE id = ?", (order.id,)
         )
         if found.fetchone() != (order.total_amount,):
-            self.fail("I1", f"order {order.id} was answered and is not in the database", order.id)
+            self.fail("I1", f"order {order.id} was accepted and is not in the database", order.id)
         first = self.accepted.setdefault(order.id, order)
         if (first.items, first.created_at) != (order.items, order.created_at):
-            self.fail("I1", f"order {order.id} was answered in two ways", order.id)
+            self.fail("I1", f"order {order.id} was answered with two different contents", order.id)
 
     def published(self, service: str, messages: Iterable[Outgoing]) -> None:
-        """R2: what a service says is in its database before."""
+        """Check R2: an event is in the database before it is published."""
         for message in messages:
             head = head_of(message.body)
             assert head is not None
-            if head.id not in self._said[service]:
-                self.fail("R2", f"{service} said {head.type} before it was committed", head.subject)
+            if head.id not in self._published[service]:
+                self.fail(
+                    "R2", f"{service} published {head.type} before it was committed", head.subject
+                )
 
-    def settled(self, service: str, deliveries: Iterable[Delivery]) -> None:
-        """R2: what a service acknowledges is in its database before."""
+    def acknowledged(self, service: str, deliveries: Iterable[Delivery]) -> None:
+        """Check R2: a message is processed in the database before it is acknowledged."""
         for delivery in deliveries:
             head = head_of(delivery.body)
-            if head is None or head.id in self._heard[service] or head.id in self._said[service]:
+            if (
+                head is None
+                or head.id in self._consumed[service]
+                or head.id in self._published[service]
+            ):
                 continue
             self.fail(
                 "R2", f"{service} acknowledged {head.type} before it was committed", head.subject
             )
 
     def receipted(self, service: str, ids: Iterable[str]) -> None:
-        """R2: what a service receipts is in its database before."""
+        """Check R2: a message is processed in the database before its receipt is sent."""
         for event_id in ids:
-            if event_id not in self._heard[service]:
+            if event_id not in self._consumed[service]:
                 self.fail("R2", f"{service} receipted {event_id} before it was committed")
 
     def booked(self, order_id: str) -> None:
-        """I4: the carrier is called behind a claim that is committed."""
+        """Check I4: the claim to call the carrier is committed before the call."""
         found = self._databases["shipping"].execute(
             "SELECT status FROM shipments WHERE order_id = ?", (order_id,)
         )
@@ -234,9 +240,8 @@ class Promise:
 
     # At the end.
 
-    def unsettled(self) -> list[str]:
-        """What still has to happen before all is settled: orders that have not ended, rows that wait
-        for a receipt."""
+    def not_quiescent(self) -> list[str]:
+        """Return what keeps the system from being quiescent: open orders, rows that wait for receipts."""
         waiting = [
             f"{service} waits for {count} receipts"
             for service in self._databases
@@ -253,7 +258,7 @@ class Promise:
     def unparked(
         self, poison: Iterable[Outgoing], subjects_read: Mapping[str, Sequence[str]]
     ) -> list[str]:
-        """Of these messages that nobody can deal with, those that a reader has not parked yet."""
+        """Return which of these unprocessable messages a subscriber has not parked yet."""
         dead = {service: self._dead_bodies(service) for service in subjects_read}
         return [
             f"{service} has not parked a message on {message.subject}"
@@ -263,26 +268,26 @@ class Promise:
         ]
 
     def statuses(self) -> dict[str, int]:
-        """How many orders are in each status."""
+        """Count the orders by status."""
         return dict(sorted(Counter(str(status) for status in self._statuses.values()).items()))
 
-    def judge_report(self, report: Report) -> None:
-        """I1 to I5, as `todoku verify` sees them."""
+    def check_report(self, report: Report) -> None:
+        """Check I1 to I5 as `todoku verify` does."""
         for finding in report.findings:
             orders = (finding.subject,) if finding.subject in self._statuses else ()
             self.fail(finding.invariant, f"{finding.subject}: {finding.problem}", *orders)
 
-    def judge_histories(self) -> None:
-        """R5: every event has reached every reader, also those that changed nothing."""
+    def check_histories(self) -> None:
+        """Check R5: every event has reached every subscriber, also where it changes nothing."""
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self._rows("orders", _HISTORY):
             histories[order_id].add(name)
         for order_id, status in self._statuses.items():
             if status.terminal and (missing := _HISTORIES[status] - histories[order_id]):
-                self.fail("R5", f"orders never heard {', '.join(sorted(missing))}", order_id)
+                self.fail("R5", f"orders never consumed {', '.join(sorted(missing))}", order_id)
 
-    def judge_bookings(self, answers: Mapping[str, tuple[str, Answer]]) -> None:
-        """I4: an order has one booking at the carrier at most, and one exactly if it is completed."""
+    def check_bookings(self, answers: Mapping[str, tuple[str, Answer]]) -> None:
+        """Check I4: a completed order has exactly one booking at the carrier, any other has none."""
         booked = Counter(
             order_id for order_id, answer in answers.values() if isinstance(answer, Accepted)
         )
@@ -293,15 +298,15 @@ class Promise:
                     "I4", f"{order_id} is {status} with {booked[order_id]} bookings", order_id
                 )
 
-    def judge_restocks(self, notes: Iterable[str]) -> None:
-        """I2: every restock that was answered is in the ledger, and once."""
+    def check_restocks(self, notes: Iterable[str]) -> None:
+        """Check I2: every confirmed restock is in the ledger exactly once."""
         entered = Counter(note for _, _, _, note in self._rows("inventory", _LEDGER))
         for note in notes:
             if entered[note] != 1:
-                self.fail("I2", f"{note} was answered and is in the ledger {entered[note]} times")
+                self.fail("I2", f"{note} was confirmed and is in the ledger {entered[note]} times")
 
-    def judge_dead_letters(self, poison: Iterable[Outgoing]) -> None:
-        """I3: nothing is parked that could have been dealt with."""
+    def check_dead_letters(self, poison: Iterable[Outgoing]) -> None:
+        """Check I3: nothing is parked that could have been processed."""
         bodies = {message.body for message in poison}
         for service in self._databases:
             for body in sorted(self._dead_bodies(service) - bodies):

@@ -1,0 +1,131 @@
+"""Simulated connections to the broker: they can be cut, and record what passes through them."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import msgspec
+
+from todoku.broker.memory import Hostility, MemoryBroker, MemoryConsumer, MemorySession
+from todoku.broker.port import Delivery, Outgoing, Stored
+from todoku.engine.process import ReceiptMessage
+from todoku.lab.simulation.faults import Faults
+from todoku.lab.simulation.invariants import InvariantChecker
+from todoku.lab.simulation.trace import Trace
+
+_decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
+
+
+class FaultInjector(Hostility):
+    """Draws the faults of the in-memory broker from the faults of the run."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(Random(0))
+        self._faults = faults
+
+    def strikes(self, fault: str) -> bool:
+        dice = self._faults.strike(_KINDS[fault])
+        if dice is not None:
+            self.random = dice
+        return dice is not None
+
+
+_KINDS = {name: name.replace("_", "-") for name in vars(Hostility(Random(0)))}
+
+
+class SimulatedSession(MemorySession):
+    """A process's connection to the broker, which can be cut and restored."""
+
+    def __init__(
+        self, broker: MemoryBroker, name: str, checker: InvariantChecker, trace: Trace
+    ) -> None:
+        super().__init__(broker, name)
+        self._checker = checker
+        self._trace = trace
+        self._disconnected: list[MemoryConsumer] | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._disconnected is None and super().connected
+
+    def cut(self) -> None:
+        """Let nothing through."""
+        if self._disconnected is None:
+            self._disconnected, self.readers = self.readers, []
+            for reader in self._disconnected:
+                _detach(reader)
+
+    def restore(self) -> None:
+        """Let everything through again."""
+        if self._disconnected is None:
+            return
+        self.readers, self._disconnected = self._disconnected + self.readers, None
+        if self.connected:
+            for reader in self.readers:
+                self.broker.attach(reader)
+
+    async def publish(self, messages: Sequence[Outgoing]) -> Stored:
+        self._checker.published(self.name, messages)
+        for message in messages:
+            self._trace.note(self.name, "publish", message.subject, message.body)
+        return await super().publish(messages)
+
+    async def subscribe(
+        self,
+        durable: str,
+        subjects: Sequence[str],
+        deliver: Callable[[Sequence[Delivery]], None],
+    ) -> "RecordingSubscription":
+        def record(deliveries: Sequence[Delivery]) -> None:
+            for delivery in deliveries:
+                self._trace.note(self.name, "deliver", f"attempt {delivery.attempt}", delivery.body)
+            deliver(deliveries)
+
+        reader = RecordingSubscription(self, durable, subjects, record, self._checker, self._trace)
+        if self._disconnected is not None:
+            self._disconnected.append(reader)
+        else:
+            self.readers.append(reader)
+            if self.connected:
+                self.broker.attach(reader)
+        return reader
+
+    def notify(self, subject: str, body: bytes) -> None:
+        ids = _decode_receipt(body).ids
+        self._checker.receipted(self.name, ids)
+        self._trace.note(self.name, "receipt", " ".join(ids))
+        super().notify(subject, body)
+
+
+class RecordingSubscription(MemoryConsumer):
+    """A subscription that records acknowledgements."""
+
+    def __init__(
+        self,
+        session: SimulatedSession,
+        durable: str,
+        subjects: Sequence[str],
+        deliver: Callable[[Sequence[Delivery]], None],
+        checker: InvariantChecker,
+        trace: Trace,
+    ) -> None:
+        super().__init__(session, durable, subjects, deliver)
+        self._service = session.name
+        self._checker = checker
+        self._trace = trace
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._checker.acknowledged(self._service, deliveries)
+        for delivery in deliveries:
+            self._trace.note(self._service, "ack", body=delivery.body)
+        super().ack(deliveries)
+
+    def nak(self, delivery: Delivery, delay_seconds: float) -> None:
+        self._trace.note(self._service, "nak", f"again in {delay_seconds} s", delivery.body)
+        super().nak(delivery, delay_seconds)
+
+
+def _detach(reader: MemoryConsumer) -> None:
+    reader.cut()
+    if reader.durable is not None:
+        reader.durable.remove(reader)
+        reader.durable = None

@@ -1,0 +1,180 @@
+"""Simulated machines: each runs one service, crashes at failpoints, and starts again."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from todoku.broker.memory import MemoryBroker
+from todoku.database import DatabaseBroken, DatabaseUnavailable
+from todoku.engine import EngineConfig, Process, RetryPolicy, Service, Topology
+from todoku.engine.batch_context import PostCommitActions
+from todoku.lab.simulation.database import SimulatedDatabase
+from todoku.lab.simulation.faults import Faults
+from todoku.lab.simulation.invariants import InvariantChecker
+from todoku.lab.simulation.loop import VirtualClock
+from todoku.lab.simulation.network import SimulatedSession
+from todoku.lab.simulation.trace import Trace
+
+SIMULATION_CONFIG = EngineConfig(
+    batch_max=8,
+    credit=16,
+    window_max=16,
+    effect_timeout_seconds=10.0,
+    retry_policy=RetryPolicy(
+        failing_attempts_max=3, unknown_attempts_max=4, backoff_seconds_max=4.0
+    ),
+)
+"""Small limits, so that a handful of orders reaches each of them within a minute."""
+
+CLOCK_JUMP_SECONDS_MAX = 180.0
+COMMIT_SECONDS_MAX = 5.0
+RESTART_SECONDS_MAX = 2.0
+
+
+class Crashed(BaseException):
+    """The process crashed at a failpoint, as by `kill -9`."""
+
+
+class Node:
+    """A machine that runs one service: its database outlives its processes, which it restarts."""
+
+    def __init__(
+        self,
+        service: Service,
+        database: SimulatedDatabase,
+        broker: MemoryBroker,
+        topology: Topology,
+        faults: Faults,
+        checker: InvariantChecker,
+        trace: Trace,
+        config: EngineConfig,
+        random: Random,
+    ) -> None:
+        self.service = service
+        self.database = database
+        self.process: Process | None = None
+        self._broker = broker
+        self._topology = topology
+        self._faults = faults
+        self._checker = checker
+        self._trace = trace
+        self._config = config
+        self._random = random
+        self._session: SimulatedSession | None = None
+        self._disconnected = False
+        self._starting: Process | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._starts = 0
+
+    async def live(self) -> None:
+        """Run a process, and another when it ends, for ever, as `todoku up` does."""
+        while True:
+            self._life = asyncio.create_task(self._run())
+            await asyncio.wait([self._life])
+            await asyncio.sleep(self._random.uniform(0.1, RESTART_SECONDS_MAX))
+
+    def crash(self, why: str) -> None:
+        """Crash the process: what it committed stays, what it had not done yet never happens."""
+        self._trace.note(self.service.name, "crash", why)
+        process, self._starting, self.process = self._starting, None, None
+        if self._session is not None:
+            self._session.kill()
+        if process is not None:
+            process.abandon()
+        if self._life is not None:
+            self._life.cancel()
+
+    async def stop(self) -> None:
+        """Stop gracefully, as on SIGTERM."""
+        process, self.process = self.process, None
+        if process is not None:
+            await process.stop()
+
+    def disconnect(self) -> None:
+        """Lose the connection to the broker, which other nodes keep."""
+        self._disconnected = True
+        if self._session is not None:
+            self._session.cut()
+
+    def reconnect(self) -> None:
+        """Restore the connection to the broker."""
+        self._disconnected = False
+        if self._session is not None:
+            self._session.restore()
+
+    async def _run(self) -> None:
+        """Run one process, from its start to its end."""
+        name = self.service.name
+        self._session = SimulatedSession(self._broker, name, self._checker, self._trace)
+        if self._disconnected:
+            self._session.cut()
+        process = self._starting = self._make_process(self._session)
+        try:
+            await process.start()
+            self.process = process
+            await process.failed()
+        except (DatabaseBroken, DatabaseUnavailable) as error:
+            # After a disk error the process cannot know what was written: it ends.
+            self.crash(str(error))
+        except Exception as error:
+            self._checker.fail("I3", f"a process of {name} failed: {error!r}")
+            self.crash(repr(error))
+        except Crashed:
+            pass  # `crash` has already discarded what the process had in memory.
+
+    def _make_process(self, session: SimulatedSession) -> Process:
+        self._starts += 1
+        jump = self._faults.strike("clock-jump", self.service.name)
+        offset = jump.uniform(-CLOCK_JUMP_SECONDS_MAX, CLOCK_JUMP_SECONDS_MAX) if jump else 0.0
+        self._trace.note(self.service.name, "start", f"with a clock offset of {offset:+.0f} s")
+        turn = asyncio.Lock()
+
+        async def write(function: Callable[..., Any], *arguments: Any) -> Any:
+            async with turn:
+                return await self._write(function, *arguments)
+
+        return Process(
+            self.service,
+            self.database,
+            self.service.store.tables,
+            session,
+            self._topology,
+            owner=f"{self.service.name}-{self._starts}",
+            clock=VirtualClock(offset),
+            run_write=write,
+            run_read=_at_once,
+            config=self._config,
+            failpoint=self._failpoint,
+        )
+
+    async def _write(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Write to the database, with injected delays before and after."""
+        slow = self._faults.strike("slow-commit", self.service.name)
+        seconds = slow.uniform(0, COMMIT_SECONDS_MAX) if slow else 0.0
+        share = slow.random() if slow else 0.0
+        if slow:
+            await asyncio.sleep(seconds * share)
+        result = function(*arguments)
+        if isinstance(result, PostCommitActions):
+            self._note(result)
+        if slow:
+            await asyncio.sleep(seconds * (1 - share))
+        return result
+
+    def _note(self, actions: PostCommitActions) -> None:
+        for row in actions.published:
+            self._trace.note(self.service.name, "commit", "published", row.body)
+        for ids in actions.receipts.values():
+            self._trace.note(self.service.name, "commit", f"consumed {' '.join(ids)}")
+        for command, _ in actions.answers:
+            self._trace.note(self.service.name, "commit", f"did {command.command!r}")
+
+    def _failpoint(self, point: str) -> None:
+        if self._faults.strike(f"crash-{point}", self.service.name):
+            self.crash(point)
+            raise Crashed(point)
+
+
+async def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)

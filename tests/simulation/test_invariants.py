@@ -1,0 +1,45 @@
+"""Tests that no invariant is broken in a thousand seeds of injected faults."""
+
+import pytest
+
+from todoku.lab.simulation import SimulationPlan, explain, simulate
+from todoku.lab.simulation.faults import KINDS
+
+SEEDS_A_TEST = 50
+FIRST_SEEDS = range(1, 1001, SEEDS_A_TEST)
+
+
+@pytest.mark.parametrize("first", FIRST_SEEDS)
+def test_no_seed_breaks_an_invariant(first: int) -> None:
+    for seed in range(first, first + SEEDS_A_TEST):
+        result = simulate(SimulationPlan(seed=seed))
+        if result.violations:
+            pytest.fail(str(explain(result)), pytrace=False)
+
+
+def test_sixty_concurrent_orders_break_no_invariant() -> None:
+    result = simulate(SimulationPlan(seed=1, orders=60))
+
+    assert not result.violations
+    assert sum(result.statuses.values()) == 60
+
+
+def test_every_kind_of_fault_is_injected_in_some_run() -> None:
+    struck: set[str] = set()
+    for seed in range(1, 301):
+        struck.update(simulate(SimulationPlan(seed=seed, settle_seconds=600)).faults)
+        if struck == set(KINDS):
+            return
+    pytest.fail(f"never struck: {sorted(set(KINDS) - struck)}")
+
+
+def test_without_faults_every_order_ends_within_5_seconds() -> None:
+    orders = tuple(f"order#{n}" for n in range(1, 6))
+
+    result = simulate(SimulationPlan(seed=1, only=orders))
+
+    assert not result.violations
+    assert result.faults == {}
+    assert sum(result.statuses.values()) == 5
+    assert result.settled_after_seconds is not None
+    assert result.settled_after_seconds < 5
