@@ -16,8 +16,8 @@ from rich.console import Console
 from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
 from todoku.contracts import EVENTS, Event
-from todoku.host import APIS, assemble
 from todoku.settings import SETTINGS, Setting, Settings, to_text
+from todoku.system import system
 from todoku.web import Backend, asyncapi, problems
 from todoku.web.application import shared_operations
 from todoku.web.operations import Operation
@@ -139,8 +139,9 @@ def http_reference() -> str:
     # The routes are only described here: no backend is needed for that.
     backend = cast(Backend, None)
     sections = "\n".join(
-        f"## {name}: `{settings.http_url(cast(Any, name))}`\n\n{_operations(api(backend).operations)}"
-        for name, api in APIS.items()
+        f"## {service.name}: `{settings.http_url(cast(Any, service.name))}`\n\n"
+        f"{_operations(service.build_api(backend).operations)}"
+        for service in system
     )
     return f"""# HTTP
 
@@ -211,7 +212,7 @@ def _event_section(event: type[Event], document: dict[str, Any]) -> str:
 
 def events_document() -> dict[str, Any]:
     settings = Settings()
-    return asyncapi.document(assemble(settings), broker_url=settings.broker_url)
+    return asyncapi.document(system.build(settings), broker_url=settings.broker_url)
 
 
 def as_json(value: object) -> str:

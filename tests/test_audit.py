@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Table, delete, insert, text, update
 
+from todoku import system as systems
 from todoku.audit import SERVICES, Awaited, Finding, ParkedLetters, Report, audit, orders_named
 from todoku.broker import Delivery
 from todoku.contracts import OrderedItem, decode
@@ -15,7 +16,6 @@ from todoku.database import Database
 from todoku.engine import Service, Topology
 from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt
 from todoku.engine.writer import PostCommitActions, Writer
-from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import products, reservations, stock_ledger
 from todoku.orders.domain import PlaceOrder
@@ -40,7 +40,7 @@ class System:
     def __init__(self) -> None:
         self.services = {
             service.name: service
-            for service in assemble(Settings(carrier_delay_seconds=Span(0, 0)))
+            for service in systems.system.build(Settings(carrier_delay_seconds=Span(0, 0)))
         }
         self.topology = Topology(self.services.values())
         self.databases = {name: _empty(service) for name, service in self.services.items()}

@@ -1,17 +1,17 @@
-"""Puts the services together, and runs any one of them."""
+"""Run one service of a system: its database, its process and its HTTP server."""
 
 import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import structlog
 import uvicorn
+from starlette.types import ASGIApp
 from uuid_utils import uuid7
 
 from todoku import logs
@@ -27,18 +27,9 @@ from todoku.engine import (
     Topology,
     failpoint_from_environment,
 )
-from todoku.inventory.catalogue import DEMO_CATALOGUE, is_empty
-from todoku.inventory.http import inventory_api
-from todoku.inventory.service import inventory
-from todoku.orders.http import orders_api
-from todoku.orders.service import orders
-from todoku.settings import ServiceName, Settings
-from todoku.shipping.carriers import Carrier, SimulatedCarrier, load_carrier, pickup_delay
-from todoku.shipping.http import shipping_api
-from todoku.shipping.service import shipping
+from todoku.settings import Settings
+from todoku.system import load_system
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
-
-log = structlog.get_logger(__name__)
 
 LOCK_WAIT_SECONDS = 10.0
 """How long a start waits for an earlier process of the same service to let go of its database."""
@@ -53,69 +44,53 @@ CONNECTIONS_WAITING_MAX = 2048
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
 """How much is allocated between two looks for cycles, a generation each: hardly any arise."""
 
-APIS: dict[str, Callable[[Backend], Api]] = {
-    "orders": orders_api,
-    "inventory": inventory_api,
-    "shipping": shipping_api,
-}
-"""What each service offers over HTTP."""
-
 
 class AddressUnusable(Exception):
     """The host or the port of a service cannot be listened at."""
 
 
-def assemble(settings: Settings, carrier: Carrier | None = None) -> tuple[Service, ...]:
-    """Every service of the system, in the order of an order's way. A new service is a line here."""
-    delay, seed = settings.carrier_delay_seconds, settings.carrier_seed
-    simulated = SimulatedCarrier(success_rate=settings.carrier_success_rate, seed=seed)
-    return (
-        orders,
-        inventory,
-        shipping(carrier or simulated, lambda key: pickup_delay(key, delay.low, delay.high, seed)),
-    )
-
-
-async def serve(name: ServiceName, settings: Settings, stop: asyncio.Event) -> None:
+async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Run a service until `stop` is set, then finish what is under way.
 
     Raises what keeps it from starting or from going on: a `DatabaseError`, a `BrokerUnsuitable`,
-    `AddressUnusable`, or the error of a loop that failed. Whatever is raised, nothing that was
-    answered is lost by it.
+    `AddressUnusable`, `SettingsInvalid`, or the error of a loop that failed. Whatever is raised,
+    nothing that was answered is lost by it.
     """
     logs.configure(settings.log_level, settings.log_format, name)
+    system = load_system(settings)
+    descriptor = system[name]
     with Database.open(settings.database(name), lock_wait_seconds=LOCK_WAIT_SECONDS) as database:
-        migrate(database, f"todoku.{name}")
+        migrate(database, descriptor.package)
         with _writer(database) as run_write, _threads(READER_THREADS, "reader") as run_read:
-            services = assemble(settings, _real_carrier(name, settings))
-            process = _process(name, settings, services, database, run_write, run_read)
+            services = system.build(settings, effects={})  # Only this one's plug-ins are needed.
+            service = descriptor.build(settings)
+            process = _process(service, settings, services, database, run_write, run_read)
+            backend = Backend(process=process, database=database, run_read=run_read)
             await process.start()
             try:
-                await _seed(name, settings, process, database, run_read)
-                await _serve_http(name, settings, services, process, database, run_read, stop)
+                await descriptor.started(backend, settings)
+                events = _events(name, settings, services)
+                app = _application(
+                    descriptor.build_api(backend), backend, process, settings, events
+                )
+                await _serve_http(name, settings, app, process, stop)
             finally:
                 await process.stop()
 
 
-def _real_carrier(name: str, settings: Settings) -> Carrier | None:
-    """The carrier that is set, if any. Only the shipping service calls it, so only that one loads it."""
-    return load_carrier(settings) if name == "shipping" and settings.carrier else None
-
-
 def _process(
-    name: str,
+    service: Service,
     settings: Settings,
     services: tuple[Service, ...],
     database: Database,
     run_write: Any,
     run_read: Any,
 ) -> Process:
-    service = next(service for service in services if service.name == name)
     return Process(
         service,
         database,
         service.store.tables,
-        _broker(name, settings, services),
+        _broker(service.name, settings, services),
         Topology(services),
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid7()}",
         clock=SteadyClock(),
@@ -128,7 +103,7 @@ def _process(
             backlog_max=settings.outbox_backlog_max,
             inbox_retention_seconds=settings.inbox_retention_seconds,
         ),
-        failpoint=failpoint_from_environment(name),
+        failpoint=failpoint_from_environment(service.name),
     )
 
 
@@ -145,42 +120,29 @@ def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> Nat
     )
 
 
-async def _seed(
-    name: str, settings: Settings, process: Process, database: Database, run_read: Any
-) -> None:
-    """Put the demo catalogue into an empty inventory, if that is wanted."""
-    if name != inventory.name or not settings.demo_catalogue:
-        return
-
-    def nothing_there() -> bool:
-        with database.read() as connection:
-            return is_empty(connection)
-
-    if await run_read(nothing_there):
-        await asyncio.gather(*(process.ask(product) for product in DEMO_CATALOGUE))
-        log.info("the inventory was empty and now holds the demo catalogue")
+def _events(name: str, settings: Settings, services: tuple[Service, ...]) -> Mapping[str, Any]:
+    """Return the AsyncAPI document of one service."""
+    return asyncapi.document(
+        services, of=name, prefix=settings.subject_prefix, broker_url=settings.broker_url
+    )
 
 
-async def _serve_http(
-    name: ServiceName,
-    settings: Settings,
-    services: tuple[Service, ...],
-    process: Process,
-    database: Database,
-    run_read: Any,
-    stop: asyncio.Event,
-) -> None:
-    """Answer HTTP until `stop` is set or the process has failed."""
-    backend = Backend(process=process, database=database, run_read=run_read)
-    app = application(
-        APIS[name](backend),
+def _application(
+    api: Api, backend: Backend, process: Process, settings: Settings, events: Mapping[str, Any]
+) -> ASGIApp:
+    return application(
+        api,
         backend,
         limits=Limits(body_bytes_max=settings.request_body_bytes_max),
         collectors=[EngineMetrics(process)],
-        events=asyncapi.document(
-            services, of=name, prefix=settings.subject_prefix, broker_url=settings.broker_url
-        ),
+        events=events,
     )
+
+
+async def _serve_http(
+    name: str, settings: Settings, app: ASGIApp, process: Process, stop: asyncio.Event
+) -> None:
+    """Answer HTTP until `stop` is set or the process has failed."""
     server = _Server(
         uvicorn.Config(
             app,

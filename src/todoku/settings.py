@@ -219,7 +219,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="How log lines look; auto: console on a terminal, else JSON."),
     ] = "auto"
 
-    def port(self, service: ServiceName) -> int:
+    def port(self, service: str) -> int:
         """The port on which a service listens."""
         port: int = getattr(self, f"{service}_port")
         return port
@@ -230,12 +230,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         # A wildcard is an address to listen on, not one to call.
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
 
-    def http_url(self, service: ServiceName) -> str:
+    def http_url(self, service: str) -> str:
         """Where a service is reached from this machine, without a slash at the end."""
         host = f"[{self.own_host}]" if ":" in self.own_host else self.own_host
         return f"http://{host}:{self.port(service)}"
 
-    def database(self, service: ServiceName) -> str | Path:
+    def database(self, service: str) -> str | Path:
         """A service's database: its URL where one is set, else a file in the data folder."""
         url: str | None = getattr(self, f"{service}_database_url")
         return url or self.data_dir / f"{service}.db"

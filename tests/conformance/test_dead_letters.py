@@ -24,9 +24,12 @@ from todoku.engine.dead_letters import (
 )
 from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import Writer
-from todoku.inventory.service import inventory
+from todoku.inventory.service import inventory_service
 from todoku.orders.domain import ParkedMessage
 from todoku.orders.store import find_parked, parked_messages
+from todoku.settings import Settings
+
+inventory = inventory_service(Settings())
 
 NOW: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LETTERS: Final = inventory.store.tables.dead_letters

@@ -41,7 +41,6 @@ from todoku.database import (
 from todoku.engine import Due, StateCache, Topology
 from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import PostCommitActions, Writer
-from todoku.host import assemble
 from todoku.inventory.domain import (
     ReservationState,
     Restock,
@@ -75,10 +74,11 @@ from todoku.shipping.domain import (
     when_due,
 )
 from todoku.shipping.store import ShippingStore, find_shipment, list_shipments
+from todoku.system import system
 
 NOW: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER: Final = NOW + timedelta(seconds=7)
-SERVICES: Final = {service.name: service for service in assemble(Settings())}
+SERVICES: Final = {service.name: service for service in system.build(Settings())}
 TOPOLOGY: Final = Topology(SERVICES.values())
 ADDRESS: Final = "東京都千代田区 1-1; 'DROP' \"x\" \\ 🏠"
 

@@ -12,13 +12,13 @@ from sqlalchemy import MetaData
 
 from todoku.contracts import EVENTS, decode
 from todoku.contracts.examples import EXAMPLES
-from todoku.host import assemble
 from todoku.settings import SERVICES, Settings
+from todoku.system import system
 from todoku.web import Api, Backend, application, asyncapi
 from web.edge import RecordingProcess, client, empty_database, run_inline
 
 SCHEMA = json.loads((Path(__file__).parent / "schemas" / "asyncapi-3.0.0.json").read_text())
-services = assemble(Settings())
+services = system.build(Settings())
 
 
 def document(of: str | None = None, **options: Any) -> dict[str, Any]:

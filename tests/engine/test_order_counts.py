@@ -22,11 +22,11 @@ from todoku.broker.nats_consumer import NatsConsumer
 from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine import Process, Service, SteadyClock, Topology
-from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.lab.bench.fsyncs import CannotCount, counting_fsyncs
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
+from todoku.system import system
 
 ORDERS = 100
 PRODUCTS = 10
@@ -112,7 +112,7 @@ def order(n: int) -> PlaceOrder:
 
 
 async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, int]) -> Tally:
-    services = assemble(Settings(carrier_delay_seconds=Span(0, 0), carrier_success_rate=1))
+    services = system.build(Settings(carrier_delay_seconds=Span(0, 0), carrier_success_rate=1))
     tally = Tally(Counter(), Counter(), Counter(), Counter(), {}, {}, Counter())
     async with AsyncExitStack() as stack:
         processes: dict[str, Process] = {}

@@ -24,13 +24,14 @@ from todoku.contracts import (
 )
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine import EngineConfig, MailboxFull, Process, ProcessFailed, Service, Topology
-from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import InvalidOrder, OrderStatus, PlaceOrder
 from todoku.orders.store import orders as orders_table
 from todoku.settings import Settings, Span
+from todoku.shipping.carriers import booking_effects
 from todoku.shipping.domain import CLAIM_SECONDS, Accepted, Answer, Parcel, ShipmentStatus
 from todoku.shipping.store import shipments
+from todoku.system import system
 
 
 class Courier:
@@ -90,7 +91,9 @@ class Town:
     def __init__(self, **config: Any) -> None:
         self.broker = MemoryBroker()
         self.courier = Courier()
-        services = assemble(Settings(carrier_delay_seconds=Span(0, 0)), self.courier)
+        services = system.build(
+            Settings(carrier_delay_seconds=Span(0, 0)), effects=booking_effects(self.courier)
+        )
         self.topology = Topology(services)
         self.services = {service.name: service for service in services}
         self.disks = {service.name: Disk(service) for service in services}

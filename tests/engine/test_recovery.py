@@ -17,12 +17,12 @@ from todoku.broker.memory import MemoryBroker
 from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine import Process, Topology
-from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
-from todoku.shipping.carriers import SimulatedCarrier
+from todoku.shipping.carriers import SimulatedCarrier, booking_effects
 from todoku.shipping.domain import Answer, Parcel
+from todoku.system import system
 
 SERVICES = ("orders", "inventory", "shipping")
 
@@ -45,7 +45,9 @@ class System:
     def __init__(self) -> None:
         self.broker = MemoryBroker()
         self.carrier = CountingCarrier()
-        self.services = assemble(Settings(carrier_delay_seconds=Span(0, 0)), self.carrier)
+        self.services = system.build(
+            Settings(carrier_delay_seconds=Span(0, 0)), effects=booking_effects(self.carrier)
+        )
         self.databases: dict[str, Database] = {}
         for name in SERVICES:
             self.databases[name] = Database.in_memory()

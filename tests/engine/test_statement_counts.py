@@ -40,16 +40,16 @@ from todoku.engine.messages import (
     UndecodableMessage,
 )
 from todoku.engine.writer import Writer
-from todoku.host import assemble
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings
 from todoku.shipping.domain import Accepted, RecordAnswer, Rejected, Unknown
 from todoku.shipping.store import shipments
+from todoku.system import system
 
 NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 SIZES: Final = (1, 10, 200)
-ORDERS, INVENTORY, SHIPPING = assemble(Settings())
+ORDERS, INVENTORY, SHIPPING = system.build(Settings())
 
 
 class DeadLetterHandler:

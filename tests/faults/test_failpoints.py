@@ -6,9 +6,9 @@ import pytest
 
 from faults.conftest import Prove
 from todoku.engine.failpoints import POINTS
-from todoku.host import assemble
 from todoku.lab.chaos import Load, Stack, prepare_products
 from todoku.settings import Settings
+from todoku.system import system
 
 pytestmark = pytest.mark.faults
 
@@ -20,7 +20,7 @@ EXIT_CODE = "ended with exit code 137"
 
 WAYS = [
     (point, service.name)
-    for service in assemble(Settings())
+    for service in system.build(Settings())
     for point in POINTS
     if service.effects or not point.endswith("-effect")
 ]

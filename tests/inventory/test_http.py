@@ -10,9 +10,12 @@ import pytest
 from todoku.contracts import MAX_SAFE_INTEGER
 from todoku.inventory import store
 from todoku.inventory.http import inventory_api
-from todoku.inventory.service import inventory
+from todoku.inventory.service import inventory_service
+from todoku.settings import Settings
 from todoku.web import Backend, application
 from web.edge import RecordingProcess, client, empty_database, run_inline, running
+
+inventory = inventory_service(Settings())
 
 pytestmark = pytest.mark.anyio
 

@@ -38,7 +38,10 @@ from todoku.orders.domain import (
     place_order,
     republish_order,
 )
-from todoku.orders.service import orders
+from todoku.orders.service import orders_service
+from todoku.settings import Settings
+
+orders = orders_service(Settings())
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")

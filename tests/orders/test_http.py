@@ -18,9 +18,12 @@ from todoku.engine import MailboxFull
 from todoku.orders import store
 from todoku.orders.domain import Order, OrderStatus, PlaceOrder, place_order
 from todoku.orders.http import orders_api
-from todoku.orders.service import orders
+from todoku.orders.service import orders_service
+from todoku.settings import Settings
 from todoku.web import Backend, application
 from web.edge import JSON, RecordingProcess, client, empty_database, run_inline, running
+
+orders = orders_service(Settings())
 
 pytestmark = pytest.mark.anyio
 

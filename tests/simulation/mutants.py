@@ -26,14 +26,18 @@ from todoku.engine.relay import Relay
 from todoku.engine.tables import Inbox, Outbox
 from todoku.engine.writer import Writer
 from todoku.inventory import domain as stock
-from todoku.inventory.service import inventory
+from todoku.inventory.service import inventory_service
 from todoku.inventory.store import InventoryStore, InventoryUnitOfWork
 from todoku.lab.simulation import SimulationPlan, Violation, simulate
 from todoku.orders import domain as ordering
-from todoku.orders.service import orders
+from todoku.orders.service import orders_service
 from todoku.orders.store import OrdersStore, OrdersUnitOfWork
+from todoku.settings import Settings
 from todoku.shipping import domain as parcels
 from todoku.shipping import service as shipping
+
+inventory = inventory_service(Settings())
+orders = orders_service(Settings())
 
 SEEDS_MAX = 300
 """How many runs to try before a mutant counts as not found."""

@@ -25,11 +25,15 @@ from todoku.contracts import (
 from todoku.engine import EngineConfig, Process, RetryPolicy, SteadyClock, Topology
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.http import inventory_api
-from todoku.inventory.service import inventory
+from todoku.inventory.service import inventory_service
 from todoku.orders.http import orders_api
-from todoku.orders.service import orders
+from todoku.orders.service import orders_service
+from todoku.settings import Settings
 from todoku.web import Backend, application
 from web.edge import client, empty_database, run_inline
+
+inventory = inventory_service(Settings())
+orders = orders_service(Settings())
 
 pytestmark = pytest.mark.anyio
 

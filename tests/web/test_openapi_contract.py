@@ -13,25 +13,16 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from todoku.inventory.http import inventory_api
-from todoku.inventory.service import inventory
-from todoku.orders.http import orders_api
-from todoku.orders.service import orders
-from todoku.shipping.carriers import SimulatedCarrier, pickup_delay
-from todoku.shipping.http import shipping_api
-from todoku.shipping.service import shipping
+from todoku.settings import Settings, Span
+from todoku.system import system
 from web.edge import listening, running_together
 
 
 @asynccontextmanager
-async def system() -> AsyncIterator[dict[str, str]]:
-    """Run the three connected services; yield their addresses."""
-    carrier = SimulatedCarrier(success_rate=0.5, seed=0)
-    services = [
-        (orders, orders_api),
-        (inventory, inventory_api),
-        (shipping(carrier, lambda key: pickup_delay(key, 0, 0, 0)), shipping_api),
-    ]
+async def running_system() -> AsyncIterator[dict[str, str]]:
+    """Run the connected services; yield their addresses."""
+    settings = Settings(carrier_success_rate=0.5, carrier_delay_seconds=Span(0, 0))
+    services = [(service.build(settings), service.build_api) for service in system]
     async with AsyncExitStack() as stack:
         addresses = {}
         apps = await stack.enter_async_context(running_together(services))
@@ -46,12 +37,12 @@ def addresses() -> Iterator[dict[str, str]]:
     """Addresses of the services, which run on an event loop of their own."""
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(system()) as addresses,
+        portal.wrap_async_context_manager(running_system()) as addresses,
     ):
         yield addresses
 
 
-@pytest.mark.parametrize("service", ["orders", "inventory", "shipping"])
+@pytest.mark.parametrize("service", system.names)
 def test_service_conforms_to_its_openapi_document(
     service: str, addresses: dict[str, str], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from todoku.database import Database
-from todoku.host import APIS
+from todoku.system import system
 from todoku.web import (
     Api,
     Backend,
@@ -363,13 +363,13 @@ async def test_same_json_name_in_different_objects_is_accepted(
     assert (await http.post("/echo", content=body, headers=JSON)).status_code == 200
 
 
-@pytest.mark.parametrize("service", sorted(APIS))
+@pytest.mark.parametrize("service", system.names)
 def test_every_body_struct_omits_defaults(service: str) -> None:
     """Otherwise a duplicate name would not change the number of colons."""
     backend = Backend(
         process=RecordingProcess(lambda _: None), database=Database.in_memory(), run_read=run_inline
     )
-    operations = [*APIS[service](backend).operations, *shared_operations(backend)]
+    operations = [*system[service].build_api(backend).operations, *shared_operations(backend)]
     bodies = [operation.body for operation in operations if operation.body]
     assert bodies
     for body in bodies:

@@ -8,10 +8,14 @@ import httpx
 import pytest
 
 from todoku.inventory.http import inventory_api
-from todoku.inventory.service import inventory
+from todoku.inventory.service import inventory_service
 from todoku.orders.http import orders_api
-from todoku.orders.service import orders
+from todoku.orders.service import orders_service
+from todoku.settings import Settings
 from web.edge import client, running, running_together
+
+inventory = inventory_service(Settings())
+orders = orders_service(Settings())
 
 pytestmark = pytest.mark.anyio
 

@@ -1,11 +1,17 @@
 """Define the demo catalogue: products to order right after the start."""
 
+import asyncio
 from typing import Final
 
+import structlog
 from sqlalchemy import Connection
 
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import list_products
+from todoku.settings import Settings
+from todoku.web import Backend
+
+log = structlog.get_logger(__name__)
 
 DEMO_CATALOGUE: Final = tuple(
     SetProduct(product_id=product_id, name=name, price=price, currency="JPY", stock_quantity=stock)
@@ -19,6 +25,13 @@ DEMO_CATALOGUE: Final = tuple(
         ("headset", "ヘッドセット", 7, 12000),
     )
 )
+
+
+async def seed(backend: Backend, settings: Settings) -> None:
+    """Put the demo catalogue into an empty inventory, if the settings ask for it."""
+    if settings.demo_catalogue and await backend.read(is_empty):
+        await asyncio.gather(*(backend.process.ask(product) for product in DEMO_CATALOGUE))
+        log.info("demo_catalogue_added", products=len(DEMO_CATALOGUE))
 
 
 def is_empty(connection: Connection) -> bool:

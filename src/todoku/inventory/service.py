@@ -1,6 +1,10 @@
 """Define the inventory service: which function handles which command and event."""
 
+from collections.abc import Mapping
+from typing import Any, Final
+
 from todoku.contracts import (
+    Event,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     OrderCreatedEvent,
@@ -9,7 +13,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.engine import Service
+from todoku.engine import Decide, Service
 from todoku.inventory.domain import (
     Restock,
     SetProduct,
@@ -23,24 +27,34 @@ from todoku.inventory.domain import (
     set_product,
 )
 from todoku.inventory.store import InventoryStore
+from todoku.settings import Settings
 
-inventory = Service(
-    name=StockReservedEvent.publisher,
-    store=InventoryStore(),
-    commands={SetProduct: set_product, Restock: restock},
-    once={Restock},
-    event_handlers={
-        OrderCreatedEvent: reserve_stock,
-        ShipmentCompletedEvent: deduct_stock,
-        ShipmentFailedEvent: release_stock,
-    },
-    parked_event=InventoryMessageParkedEvent,
-    resolved_event=InventoryMessageClosedEvent,
-    replay_handlers={
-        StockReservedEvent: replay_reservation,
-        StockReservationFailedEvent: replay_refusal,
-        ShipmentCompletedEvent: deduct_stock,
-        ShipmentFailedEvent: release_stock,
-    },
-    republish=republish_reservation,
-)
+COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {SetProduct: set_product, Restock: restock}
+
+EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
+    OrderCreatedEvent: reserve_stock,
+    ShipmentCompletedEvent: deduct_stock,
+    ShipmentFailedEvent: release_stock,
+}
+
+REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
+    StockReservedEvent: replay_reservation,
+    StockReservationFailedEvent: replay_refusal,
+    ShipmentCompletedEvent: deduct_stock,
+    ShipmentFailedEvent: release_stock,
+}
+
+
+def inventory_service(settings: Settings) -> Service:
+    """Build the service that keeps the stock."""
+    return Service(
+        name=StockReservedEvent.publisher,
+        store=InventoryStore(),
+        commands=COMMAND_HANDLERS,
+        once={Restock},
+        event_handlers=EVENT_HANDLERS,
+        parked_event=InventoryMessageParkedEvent,
+        resolved_event=InventoryMessageClosedEvent,
+        replay_handlers=REPLAY_HANDLERS,
+        republish=republish_reservation,
+    )

@@ -1,6 +1,10 @@
 """Define the orders service: which function handles which command and event."""
 
+from collections.abc import Mapping
+from typing import Any, Final
+
 from todoku.contracts import (
+    Event,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     OrderCreatedEvent,
@@ -12,7 +16,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.engine import Service
+from todoku.engine import Decide, Service
 from todoku.orders.domain import (
     PlaceOrder,
     cancel_for_lack_of_stock,
@@ -27,22 +31,32 @@ from todoku.orders.domain import (
     republish_order,
 )
 from todoku.orders.store import OrdersStore
+from todoku.settings import Settings
 
-orders = Service(
-    name=OrderCreatedEvent.publisher,
-    store=OrdersStore(),
-    commands={PlaceOrder: place_order},
-    event_handlers={
-        StockReservedEvent: confirm_reservation,
-        StockReservationFailedEvent: cancel_for_lack_of_stock,
-        ShipmentInitiatedEvent: note_shipment,
-        ShipmentCompletedEvent: complete,
-        ShipmentFailedEvent: fail,
-        InventoryMessageParkedEvent: note_parked,
-        InventoryMessageClosedEvent: note_resolved,
-        ShippingMessageParkedEvent: note_parked,
-        ShippingMessageClosedEvent: note_resolved,
-    },
-    replay_handlers={OrderCreatedEvent: replay_order},
-    republish=republish_order,
-)
+COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {PlaceOrder: place_order}
+
+EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
+    StockReservedEvent: confirm_reservation,
+    StockReservationFailedEvent: cancel_for_lack_of_stock,
+    ShipmentInitiatedEvent: note_shipment,
+    ShipmentCompletedEvent: complete,
+    ShipmentFailedEvent: fail,
+    InventoryMessageParkedEvent: note_parked,
+    InventoryMessageClosedEvent: note_resolved,
+    ShippingMessageParkedEvent: note_parked,
+    ShippingMessageClosedEvent: note_resolved,
+}
+
+REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {OrderCreatedEvent: replay_order}
+
+
+def orders_service(settings: Settings) -> Service:
+    """Build the service that takes orders."""
+    return Service(
+        name=OrderCreatedEvent.publisher,
+        store=OrdersStore(),
+        commands=COMMAND_HANDLERS,
+        event_handlers=EVENT_HANDLERS,
+        replay_handlers=REPLAY_HANDLERS,
+        republish=republish_order,
+    )

@@ -1,12 +1,23 @@
 """Define the carrier protocol, load the configured carrier, and simulate one."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pkgutil import resolve_name
 from typing import Protocol
 
+from todoku.descriptor import Effects
 from todoku.settings import Settings, SettingsInvalid
-from todoku.shipping.domain import Accepted, Answer, Parcel, Rejected
+from todoku.shipping.domain import (
+    Accepted,
+    Answer,
+    BookParcel,
+    Parcel,
+    RecordAnswer,
+    Rejected,
+    Unknown,
+)
 
 
 class Carrier(Protocol):
@@ -39,6 +50,29 @@ def load_carrier(settings: Settings) -> Carrier:
     return carrier
 
 
+def carrier_effects(settings: Settings) -> Effects:
+    """Return what books parcels: the carrier that is set, else the simulated one."""
+    if settings.carrier:
+        return booking_effects(load_carrier(settings))
+    return booking_effects(
+        SimulatedCarrier(success_rate=settings.carrier_success_rate, seed=settings.carrier_seed)
+    )
+
+
+def booking_effects(carrier: Carrier) -> Effects:
+    """Return what books parcels with `carrier`."""
+    return {BookParcel: partial(book_parcel, carrier)}
+
+
+async def book_parcel(carrier: Carrier, booking: BookParcel) -> RecordAnswer:
+    """Call the carrier. An exception means that the outcome is unknown."""
+    try:
+        answer = await carrier.book(booking.shipment_id, booking.parcel)
+    except Exception as error:
+        answer = Unknown(f"{type(error).__name__}: {error}")
+    return RecordAnswer(order_id=booking.order_id, answer=answer)
+
+
 class SimulatedCarrier:
     """Simulate a carrier whose answer depends on the key and a seed only.
 
@@ -53,6 +87,12 @@ class SimulatedCarrier:
         if fraction(f"{self._seed}:outcome:{key}") < self._success_rate:
             return Accepted(f"SIM-{key[-12:].upper()}")
         return Rejected("The simulated carrier had no room for this parcel.")
+
+
+def pickup_delays(settings: Settings) -> Callable[[str], timedelta]:
+    """Return how long a shipment waits before the carrier is called, by the shipment's id."""
+    delay, seed = settings.carrier_delay_seconds, settings.carrier_seed
+    return lambda shipment_id: pickup_delay(shipment_id, delay.low, delay.high, seed)
 
 
 def pickup_delay(shipment_id: str, low_seconds: float, high_seconds: float, seed: int) -> timedelta:

@@ -1,10 +1,11 @@
 """Define the shipping service: which function handles which command, event and due shipment."""
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Mapping
 from functools import partial
+from typing import Any, Final
 
 from todoku.contracts import (
+    Event,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -12,12 +13,11 @@ from todoku.contracts import (
     ShippingMessageParkedEvent,
     StockReservedEvent,
 )
-from todoku.engine import Agenda, Service
-from todoku.shipping.carriers import Carrier
+from todoku.engine import Agenda, Decide, Service
+from todoku.settings import Settings
+from todoku.shipping.carriers import pickup_delays
 from todoku.shipping.domain import (
-    BookParcel,
     RecordAnswer,
-    Unknown,
     initiate_shipment,
     record_answer,
     replay_completed,
@@ -27,31 +27,26 @@ from todoku.shipping.domain import (
 )
 from todoku.shipping.store import ShippingStore
 
+COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {RecordAnswer: record_answer}
 
-def shipping(carrier: Carrier, pickup_delay: Callable[[str], timedelta]) -> Service:
-    """Return the service that ships with `carrier`, called after `pickup_delay(shipment id)`."""
+REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
+    ShipmentCompletedEvent: replay_completed,
+    ShipmentFailedEvent: replay_failed,
+}
+
+
+def shipping_service(settings: Settings) -> Service:
+    """Build the service that ships."""
+    delay = pickup_delays(settings)
     store = ShippingStore()
     return Service(
         name=ShipmentInitiatedEvent.publisher,
         store=store,
-        event_handlers={StockReservedEvent: partial(initiate_shipment, pickup_delay=pickup_delay)},
+        event_handlers={StockReservedEvent: partial(initiate_shipment, pickup_delay=delay)},
         agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=when_due),
-        effects={BookParcel: partial(book_parcel, carrier)},
-        commands={RecordAnswer: record_answer},
+        commands=COMMAND_HANDLERS,
         parked_event=ShippingMessageParkedEvent,
         resolved_event=ShippingMessageClosedEvent,
-        replay_handlers={
-            ShipmentCompletedEvent: replay_completed,
-            ShipmentFailedEvent: replay_failed,
-        },
+        replay_handlers=REPLAY_HANDLERS,
         republish=republish_shipment,
     )
-
-
-async def book_parcel(carrier: Carrier, booking: BookParcel) -> RecordAnswer:
-    """Call the carrier. An exception means that the outcome is unknown."""
-    try:
-        answer = await carrier.book(booking.shipment_id, booking.parcel)
-    except Exception as error:
-        answer = Unknown(f"{type(error).__name__}: {error}")
-    return RecordAnswer(order_id=booking.order_id, answer=answer)

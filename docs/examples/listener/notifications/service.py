@@ -8,13 +8,17 @@ from todoku.contracts import (
 from todoku.engine import Service
 from todoku.notifications.domain import tell_failed, tell_out_of_stock, tell_shipped
 from todoku.notifications.store import NotificationsStore
+from todoku.settings import Settings
 
-notifications = Service(
-    name="notifications",
-    store=NotificationsStore(),
-    event_handlers={
-        ShipmentCompletedEvent: tell_shipped,
-        StockReservationFailedEvent: tell_out_of_stock,
-        ShipmentFailedEvent: tell_failed,
-    },
-)
+
+def notifications_service(settings: Settings) -> Service:
+    """Build the service."""
+    return Service(
+        name="notifications",
+        store=NotificationsStore(),
+        event_handlers={
+            ShipmentCompletedEvent: tell_shipped,
+            StockReservationFailedEvent: tell_out_of_stock,
+            ShipmentFailedEvent: tell_failed,
+        },
+    )

@@ -10,14 +10,18 @@ from todoku.contracts.payments import PaymentAuthorizedEvent
 from todoku.engine import Service
 from todoku.payments.domain import authorize_payment, capture_payment, release_payment
 from todoku.payments.store import PaymentsStore
+from todoku.settings import Settings
 
-payments = Service(
-    name=PaymentAuthorizedEvent.publisher,
-    store=PaymentsStore(),
-    event_handlers={
-        OrderCreatedEvent: authorize_payment,
-        ShipmentCompletedEvent: capture_payment,
-        StockReservationFailedEvent: release_payment,
-        ShipmentFailedEvent: release_payment,
-    },
-)
+
+def payments_service(settings: Settings) -> Service:
+    """Build the service."""
+    return Service(
+        name=PaymentAuthorizedEvent.publisher,
+        store=PaymentsStore(),
+        event_handlers={
+            OrderCreatedEvent: authorize_payment,
+            ShipmentCompletedEvent: capture_payment,
+            StockReservationFailedEvent: release_payment,
+            ShipmentFailedEvent: release_payment,
+        },
+    )

@@ -26,11 +26,11 @@ from todoku.engine import Service, Topology
 from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Receipt
 from todoku.engine.writer import Writer
-from todoku.host import assemble
 from todoku.inventory.domain import SetProduct
 from todoku.lab.bench.services import STOCK
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
+from todoku.system import system
 
 BATCH = 500
 PRODUCTS = 100
@@ -43,7 +43,7 @@ class House:
     """The three services on their databases, which hand each other what they say."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
-        self._services = assemble(settings)
+        self._services = system.build(settings)
         topology = Topology(self._services)
         self._writers: dict[str, Writer] = {}
         for service in self._services:

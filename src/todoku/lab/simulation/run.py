@@ -18,7 +18,6 @@ from todoku.broker.port import Outgoing
 from todoku.contracts import EVENTS, OrderedItem
 from todoku.database import ConstraintViolated, Database
 from todoku.engine import EngineConfig, MailboxFull, ProcessFailed, Topology
-from todoku.host import assemble
 from todoku.inventory.domain import Restock, SetProduct, StockNotSettable, UnknownProduct
 from todoku.lab.simulation import poison
 from todoku.lab.simulation.carrier import UnreliableCarrier
@@ -31,7 +30,8 @@ from todoku.lab.simulation.node import CLOCK_JUMP_SECONDS_MAX, SIMULATION_CONFIG
 from todoku.lab.simulation.trace import Trace
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
-from todoku.shipping.carriers import SimulatedCarrier
+from todoku.shipping.carriers import SimulatedCarrier, booking_effects
+from todoku.system import system
 
 PRODUCTS = ("prod0", "prod1", "prod2")
 UNKNOWN_PRODUCT = "prod3"
@@ -124,7 +124,7 @@ class _Run:
         )
         self._carrier = self._make_carrier()
         config = self._draw_config()
-        self._services = assemble(self._draw_settings(), self._carrier)
+        self._services = system.build(self._draw_settings(), effects=booking_effects(self._carrier))
         self._topology = Topology(self._services)
         self._nodes = {
             service.name: Node(

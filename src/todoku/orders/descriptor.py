@@ -1,0 +1,10 @@
+"""Describe the orders service."""
+
+from todoku.descriptor import ServiceDescriptor
+
+orders = ServiceDescriptor(
+    name="orders",
+    package="todoku.orders",
+    service="todoku.orders.service:orders_service",
+    api="todoku.orders.http:orders_api",
+)

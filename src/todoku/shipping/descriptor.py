@@ -1,0 +1,11 @@
+"""Describe the shipping service."""
+
+from todoku.descriptor import ServiceDescriptor
+
+shipping = ServiceDescriptor(
+    name="shipping",
+    package="todoku.shipping",
+    service="todoku.shipping.service:shipping_service",
+    api="todoku.shipping.http:shipping_api",
+    effects="todoku.shipping.carriers:carrier_effects",
+)
