@@ -28,6 +28,9 @@ PAGES_OF_ROOT_FILES = {
     "README.md": "index",
     "README.ja.md": "ja",
     "CHANGELOG.md": "changelog",
+    "CONTRIBUTING.md": "contributing",
+    "SECURITY.md": "security",
+    "AGENTS.md": "agents",
     "LICENSE": "licence",
 }
 """Files beside this folder that are pages of the site: a page here includes each of them."""

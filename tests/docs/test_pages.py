@@ -14,7 +14,8 @@ from todoku.engine.failpoints import POINTS
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
-PAGES = [*READMES, *sorted(DOCS.glob("**/*.md"))]
+GUIDES = [ROOT / "AGENTS.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+PAGES = [*READMES, *GUIDES, *sorted(DOCS.glob("**/*.md"))]
 
 
 @pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -83,10 +84,42 @@ def test_every_target_of_make_that_a_page_names_is_there(page: str) -> None:
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
 
 
-def test_every_link_of_the_readmes_leads_to_a_file() -> None:
-    for readme in READMES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", readme.read_text(encoding="utf-8")):
-            assert (ROOT / target).exists(), f"{readme.name}: {target}"
+@pytest.mark.parametrize("file", [*READMES, *GUIDES], ids=lambda file: file.name)
+def test_every_link_of_a_root_page_leads_to_a_file(file: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), f"{file.name}: {target}"
+
+
+@pytest.mark.parametrize("name", ["AGENTS.md", "CONTRIBUTING.md"])
+def test_guides_for_contributors_stay_short(name: str) -> None:
+    assert (ROOT / name).stat().st_size <= 8 * 1024
+
+
+STANDARD_TERMS = {
+    "saga": "サーガ",
+    "choreography": "コレオグラフィ",
+    "compensating transaction": "補償トランザクション",
+    "outbox": "アウトボックス",
+    "inbox": "inbox",
+    "idempotent consumer": "冪等なコンシューマー",
+    "at-least-once delivery": "at-least-once",
+    "dead-letter queue": "デッドレターキュー",
+    "eventually consistent|eventual consistency": "結果整合性",
+    "event-driven": "イベント駆動アーキテクチャ",
+    "database per service": "サービスごとのデータベース",
+    "optimistic locking": "楽観的ロック",
+    "pessimistic locking": "悲観的ロック",
+    "backpressure": "バックプレッシャー",
+}
+
+
+@pytest.mark.parametrize("term", STANDARD_TERMS)
+def test_introductions_use_the_standard_term(term: str) -> None:
+    """So that a search for the usual name of a pattern finds it."""
+    for page in (READMES[0], DOCS / "glossary.md"):
+        text = page.read_text(encoding="utf-8").replace("\n  ", " ").replace("\n", " ")
+        assert re.search(term, text, re.IGNORECASE), page.name
+    assert STANDARD_TERMS[term] in READMES[1].read_text(encoding="utf-8")
 
 
 def test_the_rules_name_every_planted_bug_and_no_other() -> None:
