@@ -16,7 +16,11 @@ from rich.console import Console
 from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
 from todoku.contracts import EVENTS, Event
+from todoku.inventory.domain import RESERVATION
+from todoku.lifecycle import Lifecycle, Status
+from todoku.orders.domain import ORDER
 from todoku.settings import SETTINGS, Setting, Settings, to_text
+from todoku.shipping.domain import SHIPMENT
 from todoku.system import system
 from todoku.web import Backend, asyncapi, problems
 from todoku.web.application import shared_operations
@@ -26,6 +30,8 @@ DOCS = Path(__file__).parent
 GENERATED = (
     "<!-- Written by docs/generate.py: change the code that it describes, then run `make docs`. -->"
 )
+
+LIFECYCLES = (ORDER, RESERVATION, SHIPMENT)
 
 
 def pages() -> Iterator[tuple[Path, str]]:
@@ -38,8 +44,9 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield DOCS / "asyncapi.json", as_json(events_document())
     for page in sorted(DOCS.glob("**/*.md")):
         text = page.read_text(encoding="utf-8")
-        if "<!-- file: " in text:
-            yield page, with_files(text)
+        filled = with_lifecycles(with_files(text))
+        if filled != text:
+            yield page, filled
 
 
 def command_reference() -> str:
@@ -232,6 +239,43 @@ def with_files(text: str) -> str:
         text,
         flags=re.DOTALL | re.MULTILINE,
     )
+
+
+def with_lifecycles(text: str) -> str:
+    """A page in which the block between the two marks shows the lifecycle of each entity."""
+    shown = "\n\n".join(map(_lifecycle, LIFECYCLES))
+    return re.sub(
+        r"(<!-- lifecycles -->\n).*?(<!-- /lifecycles -->\n)",
+        lambda match: f"{match[1]}{shown}\n\n{match[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _lifecycle(lifecycle: Lifecycle[Any]) -> str:
+    rows = "\n".join(_status_row(status) for status in lifecycle.statuses)
+    return f"""The lifecycle of {article(lifecycle.entity)}:
+
+```text
+{lifecycle.diagram()}
+```
+
+| status | meaning | ends | implies |
+|---|---|---|---|
+{rows}"""
+
+
+def article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _status_row(status: Status) -> str:
+    ends = "yes" if status.terminal else ""
+    implied = "; ".join(
+        f"{entity} {' or '.join(f'`{name}`' if name else 'none' for name in allowed)}"
+        for entity, allowed in status.stage.implies.items()
+    )
+    return f"| `{status}` | {status.stage.meaning} | {ends} | {implied} |"
 
 
 def main(arguments: list[str]) -> int:

@@ -274,14 +274,6 @@ def _orders_seen(ours: Connection, stock: Connection, parcels: Connection) -> It
     yield from (seen[order_id] for order_id in sorted(seen))
 
 
-_ENDINGS = {
-    OrderStatus.COMPLETED: (ReservationState.SHIPPED, ShipmentStatus.COMPLETED),
-    OrderStatus.SHIPMENT_FAILED: (ReservationState.RELEASED, ShipmentStatus.FAILED),
-    OrderStatus.CANCELLED_NO_STOCK: (ReservationState.REFUSED, None),
-}
-"""What the other services know of an order that has ended, once all is settled."""
-
-
 def _as_ordered(seen: _OrderSeen) -> bool:
     """Whether the reservation is for what was ordered; a refusal that was rebuilt from the stream
     knows only what there was too little of."""
@@ -400,9 +392,9 @@ def _unheard(reader: str, what: str) -> str:
 
 def _ending_findings(seen: _OrderSeen) -> Iterable[Finding]:
     assert seen.status is not None
-    reservation, shipment = _ENDINGS[seen.status]
+    implied = seen.status.stage.implies
     if seen.reservation is ReservationState.RESERVED:
-        told = seen.shipment is not None and seen.shipment is shipment
+        told = seen.shipment is not None and seen.shipment in implied["shipment"]
         yield Finding(
             "I5",
             seen.order_id,
@@ -410,7 +402,7 @@ def _ending_findings(seen: _OrderSeen) -> Iterable[Finding]:
             _unheard("inventory", "how its shipment ended") if told else RESTORED,
             "shipping" if told else None,
         )
-    elif seen.reservation is not reservation:
+    elif seen.reservation not in implied["reservation"]:
         what = (
             f"its reservation is {seen.reservation}"
             if seen.reservation
@@ -424,7 +416,7 @@ def _ending_findings(seen: _OrderSeen) -> Iterable[Finding]:
             if seen.reservation
             else RESTORED,
         )
-    if seen.shipment is not shipment:
+    if seen.shipment not in implied["shipment"]:
         what = f"its shipment is {seen.shipment}" if seen.shipment else "it has no shipment"
         yield Finding(
             "I4",

@@ -88,6 +88,16 @@ def test_when_the_time_is_up_it_says_where_the_order_stands() -> None:
     assert raised.value.exit_code is ExitCode.NOT_ENDED
 
 
+def test_unknown_status_ends_the_watching_with_a_message_and_an_exit_code_of_its_own() -> None:
+    (created,) = heard((CREATED, "HELD_FOR_REVIEW"))
+    with answering(history(created)) as server:
+        client = Client("orders", server.url)
+        with pytest.raises(CommandFailed, match="HELD_FOR_REVIEW, which this version") as raised:
+            follow(client, "1", json=True, timeout_seconds=None)
+
+    assert raised.value.exit_code is ExitCode.UNKNOWN_STATUS
+
+
 def test_ctrl_c_ends_the_watching_and_not_the_order(todoku_alone: Caller) -> None:
     with (
         answering(history(EVENTS[0])) as server,

@@ -9,7 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from todoku.cli.answers import OrderEvent
-from todoku.cli.saga import ENDINGS, STEPS, Saga
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.saga import ENDINGS, STATUS_STYLES, STEPS, Saga
 from todoku.contracts import (
     EVENTS,
     Event,
@@ -181,7 +182,15 @@ def test_nothing_in_an_event_acts_on_the_terminal() -> None:
     assert "[bold]" in lines[1]
 
 
-def test_every_event_and_every_ending_of_this_version_is_known_here() -> None:
+def test_every_event_has_a_step() -> None:
     about_the_saga = {name for name, event in EVENTS.items() if not issubclass(event, ParkingEvent)}
     assert set(STEPS) == about_the_saga
-    assert set(ENDINGS) == {status for status in OrderStatus if status.terminal}
+
+
+def test_exit_code_of_an_ending_is_zero_only_for_a_completed_order() -> None:
+    assert ENDINGS == {
+        OrderStatus.COMPLETED: ExitCode.OK,
+        OrderStatus.CANCELLED_NO_STOCK: ExitCode.NO_STOCK,
+        OrderStatus.SHIPMENT_FAILED: ExitCode.SHIPMENT_FAILED,
+    }
+    assert STATUS_STYLES.keys() == ENDINGS.keys()

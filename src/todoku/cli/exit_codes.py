@@ -27,6 +27,8 @@ class ExitCode(IntEnum):
     NO_STOCK = 10, "watched to its end: the order is CANCELLED_NO_STOCK"
     SHIPMENT_FAILED = 11, "watched to its end: the order is SHIPMENT_FAILED"
     NOT_ENDED = 12, "watched until --timeout: the order has not ended"
+    ENDED_OTHERWISE = 13, "watched to its end: the order failed in a status other than those above"
+    UNKNOWN_STATUS = 14, "watched: the order has a status that this version of todoku does not know"
     INTERRUPTED = 130, "stopped by Ctrl-C before it was done"
     OUTPUT_CLOSED = 141, "whoever read the output, such as head, has stopped reading"
 

@@ -11,10 +11,14 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.output import console, say, write_line
 from todoku.cli.saga import ENDINGS, Saga
+from todoku.cli.words import printable
+from todoku.orders.domain import ORDER
 
 PAUSE_SECONDS_MIN = 0.1
 PAUSE_SECONDS_MAX = 2.0
 PAUSE_GROWTH = 1.5
+
+KNOWN = frozenset(status.value for status in ORDER.statuses)
 
 PASSING = (ExitCode.UNREACHABLE, ExitCode.BUSY)
 """Failures that an order outlives; so does whoever watches it."""
@@ -37,6 +41,8 @@ def follow(client: Client, order_id: str, *, json: bool, timeout_seconds: float 
                     status = event.status
                 if status in ENDINGS:
                     return status
+                if status and status not in KNOWN:
+                    raise _unknown_status(order_id, status)
     except KeyboardInterrupt:
         say(f"order {order_id} goes on without being watched.")
         raise
@@ -44,6 +50,16 @@ def follow(client: Client, order_id: str, *, json: bool, timeout_seconds: float 
         f"order {order_id} has not ended in {timeout_seconds:g} seconds; it is {status}.\n"
         f"It goes on by itself: todoku order watch {order_id}",
         exit_code=ExitCode.NOT_ENDED,
+    )
+
+
+def _unknown_status(order_id: str, status: str) -> CommandFailed:
+    """Whether a status of a newer version is an end cannot be known here."""
+    return CommandFailed(
+        f"order {order_id} has the status {printable(status)}, which this version of todoku does not "
+        "know, so it cannot tell whether the order has ended.\n"
+        f"Look at it with `todoku order show {order_id}`, or watch it with the version of the services.",
+        exit_code=ExitCode.UNKNOWN_STATUS,
     )
 
 

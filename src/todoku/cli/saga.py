@@ -23,17 +23,26 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.orders.domain import OrderStatus
+from todoku.lifecycle import name_of
+from todoku.orders.domain import ORDER, OrderStatus
 
-STEPS: Mapping[str, int] = {
-    OrderCreatedEvent.__name__: 0,
-    StockReservedEvent.__name__: 1,
-    StockReservationFailedEvent.__name__: 1,
-    ShipmentInitiatedEvent.__name__: 2,
-    ShipmentCompletedEvent.__name__: 3,
-    ShipmentFailedEvent.__name__: 3,
+_EXIT_CODES = {
+    OrderStatus.CANCELLED_NO_STOCK: ExitCode.NO_STOCK,
+    OrderStatus.SHIPMENT_FAILED: ExitCode.SHIPMENT_FAILED,
 }
-"""The events of a saga in the order in which they follow from each other; others come at any time."""
+
+
+def ending_of(status: OrderStatus) -> ExitCode:
+    """Return the exit code for an order that ended in this status."""
+    if not status.stage.failure:
+        return ExitCode.OK
+    return _EXIT_CODES.get(status, ExitCode.ENDED_OTHERWISE)
+
+
+STEPS: Mapping[str, tuple[int, int]] = {
+    name_of(cause): step for cause, step in ORDER.steps().items()
+}
+"""The events of a saga with their steps: one is late after one of a higher step; others come at any time."""
 
 AWAITED = {
     OrderCreatedEvent.__name__: "inventory to set the stock aside",
@@ -42,17 +51,11 @@ AWAITED = {
 }
 """Whose turn it is after an event."""
 
-ENDINGS: Mapping[str, ExitCode] = {
-    OrderStatus.COMPLETED: ExitCode.OK,
-    OrderStatus.CANCELLED_NO_STOCK: ExitCode.NO_STOCK,
-    OrderStatus.SHIPMENT_FAILED: ExitCode.SHIPMENT_FAILED,
-}
-"""What the exit code says of each way in which an order ends."""
+ENDINGS: Mapping[str, ExitCode] = {status: ending_of(status) for status in ORDER.terminal}
+"""The exit code of each status in which an order has ended."""
 
 STATUS_STYLES: Mapping[str, str] = {
-    OrderStatus.COMPLETED: "bold green",
-    OrderStatus.CANCELLED_NO_STOCK: "bold red",
-    OrderStatus.SHIPMENT_FAILED: "bold red",
+    status: "bold red" if status.stage.failure else "bold green" for status in ORDER.terminal
 }
 SOURCE_STYLES = {"orders": "cyan", "inventory": "yellow", "shipping": "magenta"}
 LATE_STYLE = "bold yellow"
@@ -69,7 +72,7 @@ class Saga:
     def __init__(self) -> None:
         self._first: OrderEvent | None = None
         self._last: OrderEvent | None = None
-        self._furthest_step = -1
+        self._furthest_step = (-1, 0)
 
     @property
     def awaited(self) -> str:

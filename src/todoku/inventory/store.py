@@ -22,6 +22,7 @@ from todoku.contracts import Envelope, OrderCreatedEvent, StockReservedEvent
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import CACHED_LINES_MAX, EngineTables, StateCache
 from todoku.inventory.domain import (
+    RESERVATION,
     LedgerEntry,
     Line,
     Product,
@@ -65,7 +66,7 @@ reservations = table(
     Column("updated_at", Timestamp, nullable=False),
     Column("shipping_address", Text),
     CheckConstraint("quantity >= 1", name="quantity_positive"),
-    CheckConstraint("state IN ('RESERVED', 'REFUSED', 'SHIPPED', 'RELEASED')", name="state_known"),
+    CheckConstraint(RESERVATION.check("state"), name="state_known"),
     clustered=True,
 )
 

@@ -1,8 +1,10 @@
 """Define an order and its decisions as pure functions: values in, values out.
 
-    PENDING ──▶ AWAITING_SHIPMENT ──▶ COMPLETED
-       │                 └──────────▶ SHIPMENT_FAILED
-       └──▶ CANCELLED_NO_STOCK
+    PENDING
+    ├─ StockReservedEvent, ShipmentInitiatedEvent ─▶ AWAITING_SHIPMENT
+    │     ├─ ShipmentCompletedEvent ─▶ COMPLETED
+    │     └─ ShipmentFailedEvent ─▶ SHIPMENT_FAILED
+    └─ StockReservationFailedEvent ─▶ CANCELLED_NO_STOCK
 
 Events about one order come from two services and may arrive in any sequence, so a status only moves
 forward: a late event is kept in the history and changes nothing. Two outcomes that exclude each other
@@ -10,8 +12,7 @@ are never both true; the second one is an error and becomes a dead letter.
 """
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -28,6 +29,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.lifecycle import Lifecycle, Stage, Status
 
 
 class OrderError(Exception):
@@ -46,22 +48,54 @@ class ContradictoryEvent(OrderError):
     """An event contradicts the status of its order."""
 
 
-class OrderStatus(StrEnum):
-    """The status of an order; see docs/architecture.md for the transitions."""
+class OrderStatus(Status):
+    """The status of an order."""
 
-    PENDING = "PENDING"
-    AWAITING_SHIPMENT = "AWAITING_SHIPMENT"
-    COMPLETED = "COMPLETED"
-    CANCELLED_NO_STOCK = "CANCELLED_NO_STOCK"
-    SHIPMENT_FAILED = "SHIPMENT_FAILED"
+    PENDING = (
+        "PENDING",
+        Stage(meaning="The order is accepted.", publishes=(OrderCreatedEvent,)),
+    )
+    AWAITING_SHIPMENT = (
+        "AWAITING_SHIPMENT",
+        Stage(
+            meaning="Its stock is reserved.",
+            after=("PENDING",),
+            on=(StockReservedEvent, ShipmentInitiatedEvent),
+            implies={"reservation": ("RESERVED", "SHIPPED", "RELEASED")},
+        ),
+    )
+    COMPLETED = (
+        "COMPLETED",
+        Stage(
+            meaning="The carrier accepted the parcel.",
+            after=("AWAITING_SHIPMENT",),
+            on=(ShipmentCompletedEvent,),
+            implies={"reservation": ("SHIPPED",), "shipment": ("COMPLETED",)},
+        ),
+    )
+    CANCELLED_NO_STOCK = (
+        "CANCELLED_NO_STOCK",
+        Stage(
+            meaning="Not enough stock; nothing is reserved.",
+            after=("PENDING",),
+            on=(StockReservationFailedEvent,),
+            implies={"reservation": ("REFUSED",), "shipment": (None,)},
+            failure=True,
+        ),
+    )
+    SHIPMENT_FAILED = (
+        "SHIPMENT_FAILED",
+        Stage(
+            meaning="The carrier rejected the parcel; the stock is released.",
+            after=("AWAITING_SHIPMENT",),
+            on=(ShipmentFailedEvent,),
+            implies={"reservation": ("RELEASED",), "shipment": ("FAILED",)},
+            failure=True,
+        ),
+    )
 
-    @property
-    def terminal(self) -> bool:
-        """Return whether the order has ended."""
-        return self in _TERMINAL
 
-
-_TERMINAL = {OrderStatus.COMPLETED, OrderStatus.CANCELLED_NO_STOCK, OrderStatus.SHIPMENT_FAILED}
+ORDER: Final = Lifecycle("order", OrderStatus)
 
 
 class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,11 +226,8 @@ def total_amount(items: tuple[OrderedItem, ...]) -> int:
 def confirm_reservation(
     order: Order | None, event: StockReservedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """Wait for the shipment of the reserved stock. Late if a shipping event arrived first."""
-    order = _known(order, event)
-    if order.status is OrderStatus.CANCELLED_NO_STOCK:
-        raise _contradiction(order, event)
-    return _advance(order, OrderStatus.AWAITING_SHIPMENT, now), []
+    """Wait for the shipment of the reserved stock."""
+    return _advance(_known(order, event), event, now), []
 
 
 def cancel_for_lack_of_stock(
@@ -204,11 +235,9 @@ def cancel_for_lack_of_stock(
 ) -> tuple[Order, list[Event]]:
     """End the order: not enough stock."""
     order = _known(order, event)
-    if order.status is OrderStatus.CANCELLED_NO_STOCK:
+    cancelled = _advance(order, event, now)
+    if cancelled is order:
         return order, []
-    if order.status is not OrderStatus.PENDING:
-        raise _contradiction(order, event)
-    cancelled = _advance(order, OrderStatus.CANCELLED_NO_STOCK, now)
     return msgspec.structs.replace(cancelled, reason=event.reason), []
 
 
@@ -216,10 +245,7 @@ def note_shipment(
     order: Order | None, event: ShipmentInitiatedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
     """Record the shipment. An open shipment implies reserved stock, even if that event is still to come."""
-    order = _known(order, event)
-    if order.status is OrderStatus.CANCELLED_NO_STOCK:
-        raise _contradiction(order, event)
-    advanced = _advance(order, OrderStatus.AWAITING_SHIPMENT, now)
+    advanced = _advance(_known(order, event), event, now)
     if advanced.shipment_id == event.shipment_id:
         return advanced, []  # Late: a repeat, or the outcome of the shipment arrived first.
     return msgspec.structs.replace(advanced, shipment_id=event.shipment_id, updated_at=now), []
@@ -230,11 +256,9 @@ def complete(
 ) -> tuple[Order, list[Event]]:
     """Complete the order: the carrier accepted the parcel."""
     order = _known(order, event)
-    if order.status is OrderStatus.COMPLETED:
+    completed = _advance(order, event, now)
+    if completed is order:
         return order, []
-    if order.status.terminal:
-        raise _contradiction(order, event)
-    completed = _advance(order, OrderStatus.COMPLETED, now)
     return msgspec.structs.replace(
         completed, shipment_id=event.shipment_id, tracking_number=event.tracking_number
     ), []
@@ -245,11 +269,9 @@ def fail(
 ) -> tuple[Order, list[Event]]:
     """Fail the order: the carrier rejected the parcel."""
     order = _known(order, event)
-    if order.status is OrderStatus.SHIPMENT_FAILED:
+    failed = _advance(order, event, now)
+    if failed is order:
         return order, []
-    if order.status.terminal:
-        raise _contradiction(order, event)
-    failed = _advance(order, OrderStatus.SHIPMENT_FAILED, now)
     return msgspec.structs.replace(failed, shipment_id=event.shipment_id, reason=event.reason), []
 
 
@@ -280,19 +302,18 @@ def _created_event(order: Order) -> OrderCreatedEvent:
     )
 
 
-_RANK = {
-    OrderStatus.PENDING: 0,
-    OrderStatus.AWAITING_SHIPMENT: 1,
-    OrderStatus.COMPLETED: 2,
-    OrderStatus.CANCELLED_NO_STOCK: 2,
-    OrderStatus.SHIPMENT_FAILED: 2,
-}
+def _advance(order: Order, event: Event, now: datetime) -> Order:
+    """Return the order in the status that the event leads to; the same order if the event is late.
 
-
-def _advance(order: Order, status: OrderStatus, now: datetime) -> Order:
-    """Move the order forward to `status`; return it unchanged if it is already there or beyond."""
-    if _RANK[order.status] >= _RANK[status]:
-        return order  # Late: a later event of the saga overtook this one.
+    Raises `ContradictoryEvent` if that status excludes the current one.
+    """
+    status = ORDER.next_status(order.status, type(event))
+    if status is None:
+        raise ContradictoryEvent(
+            f"{type(event).__name__} for order {order.id} contradicts its status {order.status}"
+        )
+    if status is order.status:
+        return order  # Late: a later event of the saga arrived before this one.
     return msgspec.structs.replace(order, status=status, updated_at=now)
 
 
@@ -314,9 +335,3 @@ def _known(order: Order | None, event: Event) -> Order:
             "order. If it was restored from a backup, retry this message after the recovery."
         )
     return order
-
-
-def _contradiction(order: Order, event: Event) -> ContradictoryEvent:
-    return ContradictoryEvent(
-        f"{type(event).__name__} for order {order.id} contradicts its status {order.status}"
-    )

@@ -31,7 +31,7 @@ from todoku.database import (
     to_microseconds,
 )
 from todoku.engine import CACHED_LINES_MAX, EngineTables, StateCache
-from todoku.orders.domain import Order, OrderStatus, ParkedMessage
+from todoku.orders.domain import ORDER, Order, OrderStatus, ParkedMessage
 from todoku.orders.parked_messages import ParkedMessages
 
 metadata = MetaData()
@@ -51,11 +51,7 @@ orders = table(
     Column("event_count", Integer64, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
-    CheckConstraint(
-        "status IN ('PENDING', 'AWAITING_SHIPMENT', 'COMPLETED', 'CANCELLED_NO_STOCK', "
-        "'SHIPMENT_FAILED')",
-        name="status_known",
-    ),
+    CheckConstraint(ORDER.check("status"), name="status_known"),
     CheckConstraint("total_amount BETWEEN 1 AND 9007199254740991", name="total_amount_exact"),
     CheckConstraint(
         "status <> 'COMPLETED' OR tracking_number IS NOT NULL", name="completed_tracked"

@@ -1,7 +1,9 @@
 """Define a shipment and its decisions as pure functions: values in, values out.
 
-    INITIATED ──due──▶ BOOKING ──▶ COMPLETED
-                        └───────▶ FAILED
+    INITIATED
+    └─ due ─▶ BOOKING
+          ├─ Accepted ─▶ COMPLETED
+          └─ Rejected ─▶ FAILED
 
 The step from INITIATED to BOOKING is the pivot of the saga: it claims the call to the carrier and is
 committed before the call. From then on the shipment only moves forward: a call whose answer was lost is
@@ -10,8 +12,7 @@ repeated with the same idempotency key, the id of the shipment, until the carrie
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -25,6 +26,7 @@ from todoku.contracts import (
     StockReservedEvent,
     fact_id,
 )
+from todoku.lifecycle import Lifecycle, Stage, Status
 
 CLAIM_SECONDS = 20
 """How long a claim is valid before the call is repeated; longer than a call may take."""
@@ -41,13 +43,64 @@ class UnknownShipment(ShipmentError):
     """The order has no shipment."""
 
 
-class ShipmentStatus(StrEnum):
-    """The status of a shipment; see docs/architecture.md for the transitions."""
+class Accepted(msgspec.Struct, frozen=True, tag=True):
+    """The carrier accepted the parcel."""
 
-    INITIATED = "INITIATED"
-    BOOKING = "BOOKING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
+    tracking_number: str
+
+
+class Rejected(msgspec.Struct, frozen=True, tag=True):
+    """The carrier rejected the parcel for good."""
+
+    reason: str
+
+
+class Unknown(msgspec.Struct, frozen=True, tag=True):
+    """The outcome of the call is unknown: repeat it with the same key."""
+
+    reason: str
+
+
+Answer = Accepted | Rejected | Unknown
+
+
+class ShipmentStatus(Status):
+    """The status of a shipment. The step to BOOKING is the pivot of the saga."""
+
+    INITIATED = (
+        "INITIATED",
+        Stage(
+            meaning="It is open; the carrier has not been called.",
+            on=(StockReservedEvent,),
+            publishes=(ShipmentInitiatedEvent,),
+        ),
+    )
+    BOOKING = (
+        "BOOKING",
+        Stage(meaning="The call to the carrier is claimed.", after=("INITIATED",), on=("due",)),
+    )
+    COMPLETED = (
+        "COMPLETED",
+        Stage(
+            meaning="The carrier accepted the parcel.",
+            after=("BOOKING",),
+            on=(Accepted,),
+            publishes=(ShipmentCompletedEvent,),
+        ),
+    )
+    FAILED = (
+        "FAILED",
+        Stage(
+            meaning="The carrier rejected the parcel.",
+            after=("BOOKING",),
+            on=(Rejected,),
+            publishes=(ShipmentFailedEvent,),
+            failure=True,
+        ),
+    )
+
+
+SHIPMENT: Final = Lifecycle("shipment", ShipmentStatus)
 
 
 class Shipment(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,27 +125,6 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     order_id: str
     items: tuple[ShippedItem, ...]
     shipping_address: Annotated[str, Personal]
-
-
-class Accepted(msgspec.Struct, frozen=True, tag=True):
-    """The carrier accepted the parcel."""
-
-    tracking_number: str
-
-
-class Rejected(msgspec.Struct, frozen=True, tag=True):
-    """The carrier rejected the parcel for good."""
-
-    reason: str
-
-
-class Unknown(msgspec.Struct, frozen=True, tag=True):
-    """The outcome of the call is unknown: repeat it with the same key."""
-
-    reason: str
-
-
-Answer = Accepted | Rejected | Unknown
 
 
 class BookParcel(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from todoku.contracts import Envelope, ShippedItem
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import CACHED_LINES_MAX, Due, EngineTables, StateCache
-from todoku.shipping.domain import Shipment, ShipmentStatus
+from todoku.shipping.domain import SHIPMENT, Shipment, ShipmentStatus
 
 metadata = MetaData()
 
@@ -42,11 +42,10 @@ shipments = table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     UniqueConstraint("order_id", "number"),
+    CheckConstraint(SHIPMENT.check("status"), name="status_known"),
     CheckConstraint(
-        "status IN ('INITIATED', 'BOOKING', 'COMPLETED', 'FAILED')", name="status_known"
-    ),
-    CheckConstraint(
-        "(status IN ('COMPLETED', 'FAILED')) = (due_at IS NULL)", name="unfinished_falls_due"
+        f"({SHIPMENT.check('status', terminal=True)}) = (due_at IS NULL)",
+        name="unfinished_falls_due",
     ),
     CheckConstraint(
         "(status = 'COMPLETED') = (tracking_number IS NOT NULL)", name="completed_tracked"

@@ -24,6 +24,7 @@ from todoku.inventory.domain.reservations import (
     reserve_stock,
 )
 from todoku.inventory.domain.stock import (
+    RESERVATION,
     LedgerEntry,
     LedgerReason,
     Line,
@@ -35,6 +36,7 @@ from todoku.inventory.domain.stock import (
 )
 
 __all__ = [
+    "RESERVATION",
     "ContradictoryEvent",
     "LedgerEntry",
     "LedgerReason",

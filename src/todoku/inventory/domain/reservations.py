@@ -1,9 +1,4 @@
-"""Decide on events about orders: reserve, ship and release stock.
-
-A reservation is all or nothing and is decided once: `RESERVED` or `REFUSED`. A reserved one ends as
-`SHIPPED` (the pieces are deducted from the stock on hand) or `RELEASED` (they are available again).
-Stock on hand changes only together with an entry in the ledger.
-"""
+"""Decide on events about orders: reserve, ship and release stock."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -21,6 +16,7 @@ from todoku.contracts import (
     StockReservedEvent,
 )
 from todoku.inventory.domain.stock import (
+    RESERVATION,
     LedgerEntry,
     LedgerReason,
     Line,
@@ -141,13 +137,12 @@ def deduct_stock(
 ) -> tuple[Stock, list[Event]]:
     """Deduct the pieces from the stock on hand: the carrier accepted the parcel."""
     reservation = _known(stock, event)
-    if reservation.state is ReservationState.SHIPPED:
+    state = _next_state(reservation, event)
+    if state is reservation.state:
         return stock, []  # A repeat that outlived the inbox.
-    if reservation.state is not ReservationState.RESERVED:
-        raise _contradiction(reservation, event)
     return Stock(
         products=_moved(stock.products, reservation.lines, now, on_hand=-1, reserved=-1),
-        reservation=_ended(reservation, ReservationState.SHIPPED, now),
+        reservation=_ended(reservation, state, now),
         entries=tuple(
             LedgerEntry(
                 product_id=line.product_id,
@@ -166,13 +161,12 @@ def release_stock(
 ) -> tuple[Stock, list[Event]]:
     """Release the reservation: the carrier rejected the parcel."""
     reservation = _known(stock, event)
-    if reservation.state is ReservationState.RELEASED:
+    state = _next_state(reservation, event)
+    if state is reservation.state:
         return stock, []  # A repeat that outlived the inbox.
-    if reservation.state is not ReservationState.RESERVED:
-        raise _contradiction(reservation, event)
     return Stock(
         products=_moved(stock.products, reservation.lines, now, reserved=-1),
-        reservation=_ended(reservation, ReservationState.RELEASED, now),
+        reservation=_ended(reservation, state, now),
     ), []
 
 
@@ -276,8 +270,11 @@ def _known(stock: Stock, event: Event) -> Reservation:
     return stock.reservation
 
 
-def _contradiction(reservation: Reservation, event: Event) -> ContradictoryEvent:
-    return ContradictoryEvent(
-        f"{type(event).__name__} for order {reservation.order_id} contradicts its reservation, which "
-        f"is {reservation.state}"
-    )
+def _next_state(reservation: Reservation, event: Event) -> ReservationState:
+    state = RESERVATION.next_status(reservation.state, type(event))
+    if state is None:
+        raise ContradictoryEvent(
+            f"{type(event).__name__} for order {reservation.order_id} contradicts its reservation, "
+            f"which is {reservation.state}"
+        )
+    return state

@@ -1,26 +1,76 @@
-"""Define what stock consists of: products, reservations, and the ledger of the stock on hand."""
+"""Define what stock consists of: products, reservations, and the ledger of the stock on hand.
+
+    RESERVED
+    ├─ ShipmentCompletedEvent ─▶ SHIPPED
+    └─ ShipmentFailedEvent ─▶ RELEASED
+    REFUSED
+
+A reservation is all or nothing and is decided once. Stock on hand changes only together with an entry
+in the ledger.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
-from todoku.contracts import Personal
+from todoku.contracts import (
+    OrderCreatedEvent,
+    Personal,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.lifecycle import Lifecycle, Stage, Status
 
 
 class StockError(Exception):
     """A command or an event cannot be applied to the stock."""
 
 
-class ReservationState(StrEnum):
-    """The state of the request to reserve stock for an order."""
+class ReservationState(Status):
+    """The state of a reservation, which is the request to reserve stock for an order."""
 
-    RESERVED = "RESERVED"
-    REFUSED = "REFUSED"
-    SHIPPED = "SHIPPED"
-    RELEASED = "RELEASED"
+    RESERVED = (
+        "RESERVED",
+        Stage(
+            meaning="Every item of the order is reserved.",
+            on=(OrderCreatedEvent,),
+            publishes=(StockReservedEvent,),
+        ),
+    )
+    REFUSED = (
+        "REFUSED",
+        Stage(
+            meaning="Not enough stock; nothing is reserved.",
+            on=(OrderCreatedEvent,),
+            publishes=(StockReservationFailedEvent,),
+            failure=True,
+        ),
+    )
+    SHIPPED = (
+        "SHIPPED",
+        Stage(
+            meaning="The pieces are deducted from the stock on hand.",
+            after=("RESERVED",),
+            on=(ShipmentCompletedEvent,),
+        ),
+    )
+    RELEASED = (
+        "RELEASED",
+        Stage(
+            meaning="The pieces are available again.",
+            after=("RESERVED",),
+            on=(ShipmentFailedEvent,),
+            failure=True,
+        ),
+    )
+
+
+RESERVATION: Final = Lifecycle("reservation", ReservationState)
 
 
 class LedgerReason(StrEnum):

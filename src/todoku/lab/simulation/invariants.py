@@ -8,16 +8,17 @@ import asyncio
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from todoku.audit import Report
 from todoku.broker.port import Delivery, Outgoing
-from todoku.inventory.domain import ReservationState
+from todoku.inventory.domain import RESERVATION, ReservationState
 from todoku.lab.simulation.trace import head_of
-from todoku.orders.domain import Order, OrderStatus
-from todoku.shipping.domain import Accepted, Answer, ShipmentStatus
+from todoku.lifecycle import name_of
+from todoku.orders.domain import ORDER, Order, OrderStatus
+from todoku.shipping.domain import SHIPMENT, Accepted, Answer, ShipmentStatus
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -50,42 +51,6 @@ _PUBLISHED = "SELECT DISTINCT event_id FROM outbox"
 _CONSUMED = "SELECT event_id FROM inbox UNION SELECT event_id FROM dead_letters"
 _DEAD_BODIES = "SELECT DISTINCT body FROM dead_letters"
 _HISTORY = "SELECT order_id, type FROM order_events"
-
-_NEXT_STATUSES: Final[Mapping[OrderStatus, set[OrderStatus]]] = {
-    OrderStatus.PENDING: set(OrderStatus) - {OrderStatus.PENDING},
-    OrderStatus.AWAITING_SHIPMENT: {OrderStatus.COMPLETED, OrderStatus.SHIPMENT_FAILED},
-    OrderStatus.COMPLETED: set(),
-    OrderStatus.CANCELLED_NO_STOCK: set(),
-    OrderStatus.SHIPMENT_FAILED: set(),
-}
-_NEXT_STATES: Final[Mapping[ReservationState, set[ReservationState]]] = {
-    ReservationState.RESERVED: {ReservationState.SHIPPED, ReservationState.RELEASED},
-    ReservationState.REFUSED: set(),
-    ReservationState.SHIPPED: set(),
-    ReservationState.RELEASED: set(),
-}
-_NEXT_SHIPMENT_STATUSES: Final[Mapping[ShipmentStatus, set[ShipmentStatus]]] = {
-    ShipmentStatus.INITIATED: {ShipmentStatus.BOOKING},
-    ShipmentStatus.BOOKING: {ShipmentStatus.COMPLETED, ShipmentStatus.FAILED},
-    ShipmentStatus.COMPLETED: set(),
-    ShipmentStatus.FAILED: set(),
-}
-_HISTORIES: Final[Mapping[OrderStatus, set[str]]] = {
-    OrderStatus.COMPLETED: {
-        "OrderCreatedEvent",
-        "StockReservedEvent",
-        "ShipmentInitiatedEvent",
-        "ShipmentCompletedEvent",
-    },
-    OrderStatus.SHIPMENT_FAILED: {
-        "OrderCreatedEvent",
-        "StockReservedEvent",
-        "ShipmentInitiatedEvent",
-        "ShipmentFailedEvent",
-    },
-    OrderStatus.CANCELLED_NO_STOCK: {"OrderCreatedEvent", "StockReservationFailedEvent"},
-}
-"""The events in an order's history once it has ended and every event has reached its subscribers."""
 
 
 class InvariantChecker:
@@ -145,7 +110,7 @@ class InvariantChecker:
         for order_id, (status, _) in rows.items():
             now = OrderStatus(status)
             before = self._statuses.get(order_id, now)
-            if now is not before and now not in _NEXT_STATUSES[before]:
+            if now is not before and now not in ORDER.reachable(before):
                 self.fail("I4", f"order {order_id} was {before} and is {now} now", order_id)
             self._statuses[order_id] = now
 
@@ -164,7 +129,9 @@ class InvariantChecker:
         reservations = self._reservations_now()
         for order_id, (before, lines_before) in self._reservations.items():
             now, lines = reservations.get(order_id, (None, ()))
-            if lines != lines_before or (now is not before and now not in _NEXT_STATES[before]):
+            if lines != lines_before or (
+                now is not before and now not in RESERVATION.reachable(before)
+            ):
                 self.fail(
                     "I4", f"reservation of {order_id} was {before} and is {now} now", order_id
                 )
@@ -183,7 +150,7 @@ class InvariantChecker:
         for key, order_id, status in self._rows("shipping", _SHIPMENTS):
             now = ShipmentStatus(status)
             before = self._shipments.get(key, now)
-            if now is not before and now not in _NEXT_SHIPMENT_STATUSES[before]:
+            if now is not before and now not in SHIPMENT.successors(before):
                 self.fail("I4", f"shipment {key} was {before} and is {now} now", order_id)
             self._shipments[key] = now
 
@@ -283,7 +250,8 @@ class InvariantChecker:
         for order_id, name in self._rows("orders", _HISTORY):
             histories[order_id].add(name)
         for order_id, status in self._statuses.items():
-            if status.terminal and (missing := _HISTORIES[status] - histories[order_id]):
+            expected = {name_of(cause) for cause in ORDER.history(status)}
+            if status.terminal and (missing := expected - histories[order_id]):
                 self.fail("R5", f"orders never consumed {', '.join(sorted(missing))}", order_id)
 
     def check_bookings(self, answers: Mapping[str, tuple[str, Answer]]) -> None:

@@ -1,0 +1,176 @@
+"""Tests of the lifecycles: what follows from a table, and that everything that lists statuses agrees."""
+
+import importlib
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from todoku.contracts import EVENTS
+from todoku.database import Database, migrate
+from todoku.inventory.domain import RESERVATION
+from todoku.lifecycle import InvalidLifecycle, Lifecycle, Stage, Status
+from todoku.orders.domain import ORDER
+from todoku.shipping.domain import SHIPMENT
+
+
+class Paid:
+    """An event of the example."""
+
+
+class Sent:
+    """An event of the example."""
+
+
+class Cancelled:
+    """An event of the example."""
+
+
+class ParcelStatus(Status):
+    """The example: a parcel that may be cancelled until it is sent."""
+
+    OPEN = "OPEN", Stage(meaning="It is open.")
+    PAID = "PAID", Stage(meaning="It is paid.", after=("OPEN",), on=(Paid,))
+    SENT = "SENT", Stage(meaning="It is sent.", after=("PAID",), on=(Sent,))
+    CANCELLED = (
+        "CANCELLED",
+        Stage(meaning="It is cancelled.", after=("OPEN", "PAID"), on=(Cancelled,), failure=True),
+    )
+
+
+OPEN, PAID, SENT, CANCELLED = ParcelStatus
+PARCEL: Final = Lifecycle("parcel", ParcelStatus)
+
+
+class TestTable:
+    @pytest.mark.parametrize(
+        ("status", "cause", "expected"),
+        [
+            (OPEN, Paid, PAID),
+            (OPEN, Sent, SENT),
+            (PAID, Paid, PAID),
+            (SENT, Paid, SENT),
+            (PAID, Cancelled, CANCELLED),
+            (CANCELLED, Paid, CANCELLED),
+            (CANCELLED, Sent, None),
+            (SENT, Cancelled, None),
+        ],
+    )
+    def test_event_moves_forward_is_late_or_contradicts(
+        self, status: ParcelStatus, cause: type, expected: ParcelStatus | None
+    ) -> None:
+        assert PARCEL.next_status(status, cause) is expected
+
+    def test_contradictions_are_the_events_of_statuses_that_exclude_each_other(self) -> None:
+        assert {status: PARCEL.contradictions(status) for status in ParcelStatus} == {
+            OPEN: frozenset(),
+            PAID: frozenset(),
+            SENT: frozenset({Cancelled}),
+            CANCELLED: frozenset({Sent}),
+        }
+
+    def test_terminal_statuses_are_those_that_none_comes_after(self) -> None:
+        assert PARCEL.terminal == (SENT, CANCELLED)
+
+    def test_successors_are_direct_and_reachable_statuses_are_not_only(self) -> None:
+        assert PARCEL.successors(OPEN) == {PAID, CANCELLED}
+        assert PARCEL.reachable(OPEN) == {PAID, SENT, CANCELLED}
+
+    def test_rank_is_the_longest_way(self) -> None:
+        assert [PARCEL.rank(status) for status in ParcelStatus] == [0, 1, 2, 2]
+
+    def test_history_has_only_what_lies_on_every_way(self) -> None:
+        assert PARCEL.history(SENT) == {Paid, Sent}
+        assert PARCEL.history(CANCELLED) == {Cancelled}
+
+    def test_diagram_draws_each_status_once(self) -> None:
+        assert PARCEL.diagram().splitlines() == [
+            "OPEN",
+            "├─ Paid ─▶ PAID",
+            "│     ├─ Sent ─▶ SENT",
+            "│     └─ Cancelled ─▶ CANCELLED",
+            "└─ Cancelled ─▶ CANCELLED (see above)",
+        ]
+
+    def test_check_names_the_statuses_in_sql(self) -> None:
+        assert PARCEL.check("status") == "status IN ('OPEN', 'PAID', 'SENT', 'CANCELLED')"
+        assert PARCEL.check("s", terminal=True) == "s IN ('SENT', 'CANCELLED')"
+
+    def test_unknown_predecessor_is_refused(self) -> None:
+        class Wrong(Status):
+            OPEN = "OPEN", Stage(meaning="", after=("LOST",))
+
+        with pytest.raises(InvalidLifecycle, match="OPEN comes after LOST"):
+            Lifecycle("wrong", Wrong)
+
+    def test_circle_is_refused(self) -> None:
+        class Wrong(Status):
+            HERE = "HERE", Stage(meaning="", after=("THERE",))
+            THERE = "THERE", Stage(meaning="", after=("HERE",))
+
+        with pytest.raises(InvalidLifecycle, match="comes after itself"):
+            Lifecycle("wrong", Wrong)
+
+    def test_event_that_leads_to_two_statuses_is_refused(self) -> None:
+        class Wrong(Status):
+            OPEN = "OPEN", Stage(meaning="")
+            ONE = "ONE", Stage(meaning="", after=("OPEN",), on=(Paid,))
+            OTHER = "OTHER", Stage(meaning="", after=("OPEN",), on=(Paid,))
+
+        with pytest.raises(InvalidLifecycle, match="Paid leads from OPEN to ONE and to OTHER"):
+            Lifecycle("wrong", Wrong)
+
+
+DECLARED: Final[dict[str, tuple[Lifecycle[Any], str, str, str]]] = {
+    # The lifecycle, the module whose docstring shows it, and the table and column that keep it.
+    "order": (ORDER, "todoku.orders.domain", "orders", "status"),
+    "reservation": (RESERVATION, "todoku.inventory.domain.stock", "reservations", "state"),
+    "shipment": (SHIPMENT, "todoku.shipping.domain", "shipments", "status"),
+}
+
+
+@pytest.mark.parametrize("entity", DECLARED)
+class TestDeclared:
+    def test_docstring_of_the_domain_shows_the_diagram(self, entity: str) -> None:
+        lifecycle, module, _, _ = DECLARED[entity]
+        shown = importlib.import_module(module).__doc__ or ""
+        indented = "\n".join(f"    {line}" for line in lifecycle.diagram().splitlines())
+        assert indented in shown, f"put this into the docstring of {module}:\n{indented}"
+
+    def test_architecture_page_shows_the_diagram(self, entity: str) -> None:
+        page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+        assert DECLARED[entity][0].diagram() in page, "run `make docs`"
+
+    def test_check_of_the_migrated_table_names_the_same_statuses(
+        self, entity: str, tmp_path: Path
+    ) -> None:
+        lifecycle, module, table, column = DECLARED[entity]
+        file = tmp_path / "migrated.db"
+        with Database.open(str(file)) as database:
+            migrate(database, ".".join(module.split(".")[:2]))
+        with sqlite3.connect(file) as connection:
+            (sql,) = connection.execute(
+                "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)
+            ).fetchone()
+        connection.close()
+        check = re.search(rf"_known\W+CHECK \({column} IN \((.*?)\)\)", sql)
+        assert check is not None, sql
+        assert set(re.findall(r"'(\w+)'", check[1])) == set(lifecycle.statuses)
+
+    def test_events_of_the_lifecycle_are_in_the_contracts(self, entity: str) -> None:
+        for status in DECLARED[entity][0].statuses:
+            assert set(status.stage.publishes) <= set(EVENTS.values())
+
+
+def test_every_status_implied_elsewhere_exists_there() -> None:
+    for lifecycle, *_ in DECLARED.values():
+        for status in lifecycle.statuses:
+            for entity, allowed in status.stage.implies.items():
+                assert set(allowed) - {None} <= set(DECLARED[entity][0].statuses), (status, entity)
+
+
+def test_every_ending_of_an_order_implies_what_the_others_have() -> None:
+    for status in ORDER.terminal:
+        assert status.stage.implies.keys() == {"reservation", "shipment"}
