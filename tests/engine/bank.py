@@ -204,7 +204,7 @@ store = BankStore()
 bank = Service(
     name="bank",
     store=store,
-    commands={OpenAccount: open_account},
+    command_handlers={OpenAccount: open_account},
     event_handlers={Paid: book},
     agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=take_fee),
 )
@@ -239,13 +239,13 @@ class Branch:
     def step(self, *batch: Any, now: datetime = NOW, effect_slots: int = 0) -> PostCommitActions:
         return self.writer.step(batch, now, effect_slots)
 
-    def ask(self, command: Any, *, actor: str | None = None) -> PendingCommand:
+    def command(self, command: Any, *, actor: str | None = None) -> PendingCommand:
         return PendingCommand(command, self.answers.append, actor)
 
     def open(self, *numbers: int, **account: Any) -> None:
         """Open these accounts; what they owe is not yet attended to."""
         commands = [OpenAccount(order_id=account_id(n), **account) for n in numbers]
-        self.step(*(self.ask(command) for command in commands))
+        self.step(*(self.command(command) for command in commands))
 
     def balances(self) -> dict[str, int]:
         with self.database.read() as connection:

@@ -118,7 +118,7 @@ async def parked(town: Town, service: str, count: int = 1) -> DeadLetter:
 
 
 async def stock_up(process: Process) -> None:
-    await process.ask(
+    await process.execute(
         SetProduct(product_id="prod001", name="Keyboard", price=100, stock_quantity=10)
     )
 
@@ -139,7 +139,7 @@ class TestBytesThatAreNoEvent:
             town.publish(GARBAGE)
             letter = await parked(town, "orders")
             with pytest.raises(RedeliveryFailed, match=r"UndecodableEvent: not a CloudEvents"):
-                await process.ask(RetryDeadLetter(letter_id=letter.id, by="alice"))
+                await process.execute(RetryDeadLetter(letter_id=letter.id, by="alice"))
             (after,) = letters(town, "orders")
             assert (after.state, after.attempts, after.body) == (DeadLetterState.PARKED, 2, GARBAGE)
             assert [a.asked_by for a in attempts(town, "orders", letter.id)] == [None, "alice"]
@@ -152,7 +152,7 @@ class TestBytesThatAreNoEvent:
             town.publish(GARBAGE)
             letter = await parked(town, "orders")
             with pytest.raises(InvalidEdit, match="discard"):
-                await process.ask(EditDeadLetter(letter_id=letter.id, data=b"{}"))
+                await process.execute(EditDeadLetter(letter_id=letter.id, data=b"{}"))
             assert letters(town, "orders") == [letter]
 
         in_town(scenario)
@@ -162,7 +162,9 @@ class TestBytesThatAreNoEvent:
             process = await town.start("orders")
             town.publish(GARBAGE)
             letter = await parked(town, "orders")
-            await process.ask(DiscardDeadLetter(letter_id=letter.id, reason="noise", by="alice"))
+            await process.execute(
+                DiscardDeadLetter(letter_id=letter.id, reason="noise", by="alice")
+            )
             (after,) = letters(town, "orders")
             assert (after.state, after.reason, after.closed_by) == ("DISCARDED", "noise", "alice")
             assert after.body == GARBAGE
@@ -175,13 +177,13 @@ class TestATypeThatThisVersionDoesNotKnow:
     def test_the_version_that_knows_it_deals_with_it_when_it_is_retried(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            await process.ask(place())
+            await process.execute(place())
             with older_version("StockReservedEvent"):
                 town.say(StockReservedEvent(order_id=order_id(), items=()))
                 letter = await parked(town, "orders")
                 with pytest.raises(RedeliveryFailed, match="UnknownEventType"):
-                    await process.ask(RetryDeadLetter(letter_id=letter.id))
-            after = await process.ask(RetryDeadLetter(letter_id=letter.id, by="alice"))
+                    await process.execute(RetryDeadLetter(letter_id=letter.id))
+            after = await process.execute(RetryDeadLetter(letter_id=letter.id, by="alice"))
             assert (after.state, after.closed_by, after.error) == ("RETRIED", "alice", None)
             assert town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT
             assert letters(town, "orders") == [after]
@@ -206,12 +208,12 @@ class TestAContradiction:
     def test_it_stays_parked_whatever_is_tried_and_its_order_says_so(self) -> None:
         async def scenario(town: Town) -> None:
             orders, _ = await town.start("orders"), await town.start("inventory")
-            await orders.ask(place())  # There is no such product.
+            await orders.execute(place())  # There is no such product.
             await until(lambda: town.statuses()[order_id()] == OrderStatus.CANCELLED_NO_STOCK)
             town.say(completed())
             letter = await parked(town, "orders")
             with pytest.raises(RedeliveryFailed, match="ContradictoryEvent"):
-                await orders.ask(RetryDeadLetter(letter_id=letter.id))
+                await orders.execute(RetryDeadLetter(letter_id=letter.id))
             assert town.statuses()[order_id()] == OrderStatus.CANCELLED_NO_STOCK
             await until(lambda: len(parked_at_orders(town)) == 2)
             told = {
@@ -233,10 +235,10 @@ class TestAnEventLongBeforeItsCause:
             letter = await parked(town, "inventory")
             town.say(created())
             await until(lambda: town.pending("inventory") > 1)
-            await inventory.ask(RetryDeadLetter(letter_id=letter.id))
+            await inventory.execute(RetryDeadLetter(letter_id=letter.id))
             assert deductions(town) == 1
             with pytest.raises(DeadLetterResolved):
-                await inventory.ask(RetryDeadLetter(letter_id=letter.id))
+                await inventory.execute(RetryDeadLetter(letter_id=letter.id))
             town.say(completed())
             await until(lambda: town.broker.consumed("inventory") == town.broker.last_sequence)
             assert deductions(town) == 1
@@ -255,10 +257,10 @@ class TestAnEventLongBeforeItsCause:
             await crash_at(town, inventory, point, RetryDeadLetter(letter_id=letter.id))
             again = await town.start("inventory")
             if point == "before-commit":
-                await again.ask(RetryDeadLetter(letter_id=letter.id))
+                await again.execute(RetryDeadLetter(letter_id=letter.id))
             else:
                 with pytest.raises(DeadLetterResolved):
-                    await again.ask(RetryDeadLetter(letter_id=letter.id))
+                    await again.execute(RetryDeadLetter(letter_id=letter.id))
             assert deductions(town) == 1
             assert letters(town, "inventory")[0].state == DeadLetterState.RETRIED
 
@@ -274,7 +276,7 @@ class TestAnEventLongBeforeItsCause:
             await until(lambda: town.pending("inventory") > 1)
             town.disks["inventory"].faults = ["after"]
             with pytest.raises(DeadLetterResolved):
-                await inventory.ask(RetryDeadLetter(letter_id=letter.id))
+                await inventory.execute(RetryDeadLetter(letter_id=letter.id))
             assert deductions(town) == 1
 
         in_town(scenario)
@@ -292,7 +294,7 @@ async def crash_at(town: Town, process: Process, point: str, command: Any) -> No
 
     process.writer._failpoint = die
     town.running.remove(process)
-    asked = process.ask(command)
+    asked = process.execute(command)
     with pytest.raises(TimeoutError):
         await _in_vain(asked)
     town.kill(process)
@@ -307,13 +309,13 @@ class TestARowThatACheckRefuses:
     def test_its_correction_takes_its_place_and_the_saga_goes_on_to_its_end(self) -> None:
         async def scenario(town: Town) -> None:
             orders, shipping = await town.start("orders"), await town.start("shipping")
-            await orders.ask(place())
+            await orders.execute(place())
             town.say(reserved(quantity=0))
             letter = await parked(town, "shipping")
             with pytest.raises(RedeliveryFailed, match="quantity_positive"):
-                await shipping.ask(RetryDeadLetter(letter_id=letter.id))
+                await shipping.execute(RetryDeadLetter(letter_id=letter.id))
             data = msgspec.json.encode(reserved())
-            successor = await shipping.ask(
+            successor = await shipping.execute(
                 EditDeadLetter(letter_id=letter.id, data=data, by="alice")
             )
             before = next(one for one in letters(town, "shipping") if one.id == letter.id)
@@ -338,10 +340,10 @@ class TestARowThatACheckRefuses:
             again = await town.start("shipping")
             if point == "before-commit":
                 assert letters(town, "shipping") == [letter]
-                await again.ask(edit)
+                await again.execute(edit)
             else:
                 with pytest.raises(DeadLetterResolved):
-                    await again.ask(edit)
+                    await again.execute(edit)
             states = sorted(each.state for each in letters(town, "shipping"))
             assert states == [DeadLetterState.EDITED, DeadLetterState.RETRIED]
             assert town.count("shipping", "shipments") == 1
@@ -355,10 +357,10 @@ class TestARowThatACheckRefuses:
             town.say(reserved(quantity=0))
             letter = await parked(town, "shipping")
             data = msgspec.json.encode(reserved(quantity=-1))
-            successor = await shipping.ask(EditDeadLetter(letter_id=letter.id, data=data))
+            successor = await shipping.execute(EditDeadLetter(letter_id=letter.id, data=data))
             assert (successor.state, successor.attempts) == (DeadLetterState.PARKED, 1)
             assert "quantity_positive" in successor.error
-            again = await shipping.ask(
+            again = await shipping.execute(
                 EditDeadLetter(letter_id=successor.id, data=msgspec.json.encode(reserved()))
             )
             assert (again.state, again.replaces) == (DeadLetterState.RETRIED, successor.id)
@@ -382,7 +384,7 @@ class TestARowThatACheckRefuses:
             town.say(reserved(quantity=0))
             letter = await parked(town, "shipping")
             with pytest.raises(InvalidEdit, match=complaint):
-                await shipping.ask(EditDeadLetter(letter_id=letter.id, data=data))
+                await shipping.execute(EditDeadLetter(letter_id=letter.id, data=data))
             assert letters(town, "shipping") == [letter]
 
         in_town(scenario)
@@ -403,9 +405,9 @@ class TestAnEventOfOnesOwn:
             )
             (letter,) = letters(town, "shipping")
             with pytest.raises(RedeliveryFailed, match="quantity_positive"):
-                await shipping.ask(RetryDeadLetter(letter_id=letter.id))
+                await shipping.execute(RetryDeadLetter(letter_id=letter.id))
             data = msgspec.json.encode(published)
-            await shipping.ask(EditDeadLetter(letter_id=letter.id, data=data))
+            await shipping.execute(EditDeadLetter(letter_id=letter.id, data=data))
             assert town.count("shipping", "shipments") == 1
 
         in_town(scenario)
@@ -418,12 +420,14 @@ class TestTellingOrders:
             town.say(created(quantity=0))
             letter = await parked(town, "inventory")
             orders = await town.start("orders")  # It was away when that happened.
-            await orders.ask(place())
+            await orders.execute(place())
             await until(lambda: bool(parked_at_orders(town)))
             (told,) = parked_at_orders(town)
             assert (told.service, told.letter_id) == ("inventory", letter.id)
             assert (told.message_type, told.error) == ("OrderCreatedEvent", "AssertionError")
-            await inventory.ask(DiscardDeadLetter(letter_id=letter.id, reason="noise", by="alice"))
+            await inventory.execute(
+                DiscardDeadLetter(letter_id=letter.id, reason="noise", by="alice")
+            )
             await until(lambda: not parked_at_orders(town))
             await until(lambda: town.pending("inventory") == 0)
 
@@ -454,7 +458,7 @@ class TestTellingOrders:
             town.say(created(quantity=0))
             letter = await parked(town, "inventory")
             data = msgspec.json.encode(created(quantity=-1))
-            successor = await inventory.ask(EditDeadLetter(letter_id=letter.id, data=data))
+            successor = await inventory.execute(EditDeadLetter(letter_id=letter.id, data=data))
             await until(lambda: [m.letter_id for m in parked_at_orders(town)] == [successor.id])
 
         in_town(scenario)
@@ -465,7 +469,7 @@ class TestRetryingMany:
         async def scenario(town: Town) -> None:
             inventory = await waiting(town, 5)
             asked_at = VirtualClock().now()
-            scheduled = await inventory.ask(RetryDeadLetters(per_second=2, by="alice"))
+            scheduled = await inventory.execute(RetryDeadLetters(per_second=2, by="alice"))
             assert scheduled.count == 5
             await until(lambda: {one.state for one in letters(town, "inventory")} == {"RETRIED"})
             closed = sorted(one.closed_at for one in letters(town, "inventory") if one.closed_at)
@@ -479,7 +483,7 @@ class TestRetryingMany:
     def test_a_killed_process_leaves_the_rest_to_the_next(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await waiting(town, 4)
-            await inventory.ask(RetryDeadLetters(per_second=1))
+            await inventory.execute(RetryDeadLetters(per_second=1))
             await until(lambda: deductions(town) == 2)
             town.kill(inventory)
             await town.start("inventory")
@@ -494,7 +498,9 @@ class TestRetryingMany:
             town.publish(GARBAGE, subject=OrderCreatedEvent.subject)
             await until(lambda: len(letters(town, "inventory")) == 3)
             group = letters(town, "inventory")[0].error_group
-            assert (await inventory.ask(RetryDeadLetters(per_second=10, group=group))).count == 2
+            assert (
+                await inventory.execute(RetryDeadLetters(per_second=10, group=group))
+            ).count == 2
             await until(lambda: deductions(town) == 2)
             noise = next(one for one in letters(town, "inventory") if one.body == GARBAGE)
             assert (noise.state, noise.attempts) == (DeadLetterState.PARKED, 1)
@@ -506,10 +512,10 @@ class TestRetryingMany:
             orders = await town.start("orders")
             town.publish(GARBAGE)
             await parked(town, "orders")
-            await orders.ask(RetryDeadLetters(per_second=10, by="alice"))
+            await orders.execute(RetryDeadLetters(per_second=10, by="alice"))
             await until(lambda: letters(town, "orders")[0].attempts == 2)
             batches = orders.counts.batches
-            await orders.ask(place())
+            await orders.execute(place())
             assert letters(town, "orders")[0].retry_at is None
             assert orders.counts.batches == batches + 1
 
@@ -543,7 +549,7 @@ class TestWhatIsAskedForInVain:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             with pytest.raises(UnknownDeadLetter):
-                await orders.ask(RetryDeadLetter(letter_id=order_id()))
+                await orders.execute(RetryDeadLetter(letter_id=order_id()))
 
         in_town(scenario)
 
@@ -552,9 +558,9 @@ class TestWhatIsAskedForInVain:
             inventory = await waiting(town, 1)
             (letter,) = letters(town, "inventory")
             answers = await asyncio.gather(
-                inventory.ask(RetryDeadLetter(letter_id=letter.id)),
-                inventory.ask(DiscardDeadLetter(letter_id=letter.id, reason="r", by="b")),
-                inventory.ask(RetryDeadLetter(letter_id=letter.id)),
+                inventory.execute(RetryDeadLetter(letter_id=letter.id)),
+                inventory.execute(DiscardDeadLetter(letter_id=letter.id, reason="r", by="b")),
+                inventory.execute(RetryDeadLetter(letter_id=letter.id)),
                 return_exceptions=True,
             )
             assert [type(answer) for answer in answers] == [
@@ -572,8 +578,8 @@ class TestWhatIsAskedForInVain:
             town.publish(GARBAGE)
             letter = await parked(town, "orders")
             failed, placed = await asyncio.gather(
-                orders.ask(RetryDeadLetter(letter_id=letter.id)),
-                orders.ask(place()),
+                orders.execute(RetryDeadLetter(letter_id=letter.id)),
+                orders.execute(place()),
                 return_exceptions=True,
             )
             assert isinstance(failed, RedeliveryFailed)
@@ -607,7 +613,7 @@ class TestTheShapeOfAnError:
 def test_a_letter_keeps_its_id_however_often_its_message_comes() -> None:
     async def scenario(town: Town) -> None:
         orders = await town.start("orders")
-        await orders.ask(place())
+        await orders.execute(place())
         undecodable = encode(seal(created(9), START)).replace(b'"items"', b'"stuff"')
         town.publish(undecodable, undecodable, GARBAGE, GARBAGE)
         await until(lambda: town.broker.consumed("orders") == town.broker.last_sequence)
@@ -626,7 +632,7 @@ def test_a_parked_message_that_outlives_the_inbox_is_not_told_of_twice() -> None
         undecodable = encode(seal(completed(), START)).replace(b'"items"', b'"stuff"')
         town.publish(undecodable, subject=ShipmentCompletedEvent.subject)
         letter = await parked(town, "inventory")
-        assert inventory.writer.forget(START + timedelta(days=1), 100) == 1
+        assert inventory.writer.prune_inbox(START + timedelta(days=1), 100) == 1
         town.publish(undecodable, subject=ShipmentCompletedEvent.subject)
         await until(lambda: town.broker.consumed("inventory") == town.broker.last_sequence)
         assert letters(town, "inventory") == [letter]

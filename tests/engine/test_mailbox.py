@@ -26,11 +26,11 @@ def mailbox(commands: int = 0, messages: int = 0, receipts: int = 0) -> Mailbox:
     """A mailbox with so much in each lane."""
     box = Mailbox(commands_max=1_000, receipts_max=1_000)
     for n in range(commands):
-        box.ask(asked(n))
+        box.put_command(asked(n))
     for n in range(messages):
-        box.deliver([paid(n)])
+        box.put_messages([paid(n)])
     for n in range(receipts):
-        box.receipt(Receipt("reader", (str(n),)))
+        box.put_receipt(Receipt("reader", (str(n),)))
     return box
 
 
@@ -95,30 +95,30 @@ class TestShares:
 class TestBounds:
     def test_commands_beyond_the_bound_are_refused(self) -> None:
         box = Mailbox(commands_max=2, receipts_max=1)
-        box.ask(asked())
-        box.ask(asked())
+        box.put_command(asked())
+        box.put_command(asked())
         with pytest.raises(MailboxFull, match="try again later"):
-            box.ask(asked())
+            box.put_command(asked())
         assert len(box) == 2
         box.take(1)
-        box.ask(asked())
+        box.put_command(asked())
 
     def test_what_comes_back_from_an_effect_is_never_refused(self) -> None:
         box = Mailbox(commands_max=1, receipts_max=1)
-        box.ask(asked())
-        box.answer_effect(asked())
+        box.put_command(asked())
+        box.put_effect_result(asked())
         assert len(box) == 2
 
     def test_receipts_beyond_the_bound_are_dropped(self) -> None:
         """A lost receipt costs one repeat."""
         box = Mailbox(commands_max=1, receipts_max=2)
         for n in range(3):
-            box.receipt(Receipt("reader", (str(n),)))
+            box.put_receipt(Receipt("reader", (str(n),)))
         assert [receipt.ids for receipt in box.take(9)] == [("0",), ("1",)]  # type: ignore[union-attr]
 
     def test_messages_are_bounded_by_credit_and_not_here(self) -> None:
         box = Mailbox(commands_max=1, receipts_max=1)
-        box.deliver([HEARD] * 5)
+        box.put_messages([HEARD] * 5)
         assert len(box) == 5
 
 
@@ -133,7 +133,7 @@ class TestArrival:
             loop = asyncio.get_running_loop()
             if wake is not None:
                 loop.call_later(after, wake)
-            await box.arrival(until, START)
+            await box.wait_for_work(until, START)
             return loop.time()
 
         return run(main())
@@ -148,14 +148,14 @@ class TestArrival:
     def test_receipts_go_with_what_comes_meanwhile(self) -> None:
         box = mailbox(receipts=2)
         early = RECEIPTS_LINGER_SECONDS / 2
-        assert self.waited(box, None, lambda: box.deliver([HEARD]), after=early) == early
+        assert self.waited(box, None, lambda: box.put_messages([HEARD]), after=early) == early
 
     @pytest.mark.parametrize(
         "arrive",
         [
-            lambda box: box.ask(asked()),
-            lambda box: box.answer_effect(asked()),
-            lambda box: box.deliver([HEARD]),
+            lambda box: box.put_command(asked()),
+            lambda box: box.put_effect_result(asked()),
+            lambda box: box.put_messages([HEARD]),
             lambda box: box.wake(),
         ],
         ids=["command", "answer", "message", "wake-up"],
@@ -167,7 +167,9 @@ class TestArrival:
     def test_the_wait_of_receipts_begins_with_the_first(self) -> None:
         box = mailbox()
         receipt = Receipt("reader", ())
-        waited = self.waited(box, None, lambda: (box.receipt(receipt), box.receipt(receipt)))
+        waited = self.waited(
+            box, None, lambda: (box.put_receipt(receipt), box.put_receipt(receipt))
+        )
         assert waited == 3 + RECEIPTS_LINGER_SECONDS
 
     def test_the_writer_comes_back_when_something_falls_due(self) -> None:
@@ -189,7 +191,7 @@ class TestArrival:
 
             async def write() -> None:
                 while True:
-                    await box.arrival(None, START)
+                    await box.wait_for_work(None, START)
                     batch = box.take(1)
                     await asyncio.sleep(1)
                     if batch:
@@ -197,7 +199,7 @@ class TestArrival:
 
             writer = asyncio.create_task(write())
             await asyncio.sleep(0.5)
-            await box.emptied()
+            await box.wait_until_empty()
             story.append("emptied")
             writer.cancel()
             return story

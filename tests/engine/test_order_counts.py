@@ -126,12 +126,12 @@ async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, in
             await running.start()
             stack.push_async_callback(running.stop)
         await until(lambda: all(running.connected for running in processes.values()))
-        ask = processes["inventory"].ask
+        execute = processes["inventory"].execute
         for n in range(PRODUCTS):
-            await ask(SetProduct(product_id=f"prod{n}", name="n", price=1, stock_quantity=10**6))
+            await execute(SetProduct(product_id=f"prod{n}", name="n", price=1, stock_quantity=10**6))
         before = {name: running.counts.batches for name, running in processes.items()}
         synced_before = Counter(synced)
-        await asyncio.gather(*(processes["orders"].ask(order(n)) for n in range(ORDERS)))
+        await asyncio.gather(*(processes["orders"].execute(order(n)) for n in range(ORDERS)))
         await until(lambda: settled(processes, databases))
         tally.commits = {
             name: running.counts.batches - before[name] for name, running in processes.items()
@@ -147,7 +147,7 @@ def settled(processes: dict[str, Process], databases: dict[str, Database]) -> bo
     for name, running in processes.items():
         with databases[name].read() as connection:
             pending += running.service.store.tables.outbox.backlog(connection)
-    done = sum(running.counts.settled for running in processes.values())
+    done = sum(running.counts.acknowledged for running in processes.values())
     return pending == 0 and done >= ORDERS * READINGS_AN_ORDER
 
 

@@ -192,7 +192,7 @@ class TestAsking:
 
             process = await town.start("orders")
             process._run_write = slow_disk
-            asking = asyncio.create_task(process.ask(place()))
+            asking = asyncio.create_task(process.execute(place()))
             await asyncio.sleep(60)
             assert not asking.done()
             assert town.statuses() == {}
@@ -207,25 +207,25 @@ class TestAsking:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             with pytest.raises(InvalidOrder):
-                await process.ask(place(quantity=0))
+                await process.execute(place(quantity=0))
 
         in_town(scenario)
 
     def test_giving_up_waiting_does_not_undo_it(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            asking = asyncio.create_task(process.ask(place()))
+            asking = asyncio.create_task(process.execute(place()))
             await asyncio.sleep(0)
             asking.cancel()
             await until(lambda: order_id() in town.statuses())
-            assert (await process.ask(place())).status is OrderStatus.PENDING
+            assert (await process.execute(place())).status is OrderStatus.PENDING
 
         in_town(scenario)
 
     def test_more_than_the_service_can_do_is_refused_at_once(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            asking = [asyncio.create_task(process.ask(place(n))) for n in range(4)]
+            asking = [asyncio.create_task(process.execute(place(n))) for n in range(4)]
             await asyncio.sleep(1)
             assert [type(task.exception()) for task in asking] == [
                 type(None),
@@ -242,7 +242,7 @@ class TestADatabaseThatIsAway:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             town.disks["orders"].faults = ["before"] * 5
-            asking = asyncio.create_task(process.ask(place()))
+            asking = asyncio.create_task(process.execute(place()))
             await asyncio.sleep(0.2)
             assert not process.database_available
             assert not asking.done()
@@ -256,7 +256,7 @@ class TestADatabaseThatIsAway:
     def test_nothing_is_sent_again_for_want_of_receipts_that_cannot_be_noted(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            await process.ask(place())
+            await process.execute(place())
             await until(lambda: process.relay.idle)
             town.disks["orders"].faults = ["before"] * 1_000
             await town.start("inventory")
@@ -271,12 +271,12 @@ class TestADatabaseThatIsAway:
     def test_what_was_committed_before_the_answer_was_lost_is_sent_without_a_restart(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            await process.ask(place(1))
+            await process.execute(place(1))
             town.disks["orders"].faults = ["after"]
-            order = await process.ask(place(2))
+            order = await process.execute(place(2))
             assert order.id == order_id(2)
             await until(lambda: process.relay.idle)
-            await process.ask(place(3))
+            await process.execute(place(3))
             await until(lambda: process.relay.idle)
             assert town.subjects() == ["orders.created"] * 3
 
@@ -287,7 +287,7 @@ class TestADatabaseThatIsAway:
             town.disks["orders"].exclusive = False
             town.broker.stop()
             first = await town.start("orders")
-            await first.ask(place(1))
+            await first.execute(place(1))
             town.kill(first)
             second = await town.start("orders")
             town.broker.start()
@@ -295,7 +295,7 @@ class TestADatabaseThatIsAway:
             town.disks["orders"].faults = ["after"]
             assert town.subjects() == []
             await until(lambda: town.subjects() == ["orders.created"])
-            await second.ask(place(2))
+            await second.execute(place(2))
             await until(lambda: second.relay.idle)
             assert town.subjects() == ["orders.created"] * 2
 
@@ -306,8 +306,8 @@ class TestReceipts:
     def test_what_all_readers_have_in_their_databases_is_owed_no_more(self) -> None:
         async def scenario(town: Town) -> None:
             processes = [await town.start(name) for name in town.services]
-            await processes[1].ask(PRODUCT)
-            await processes[0].ask(place())
+            await processes[1].execute(PRODUCT)
+            await processes[0].execute(place())
             await until(lambda: town.statuses()[order_id()] == OrderStatus.COMPLETED)
             await until(lambda: not any(town.pending(name) for name in town.services))
             assert town.subjects() == [
@@ -322,7 +322,7 @@ class TestReceipts:
     def test_until_then_it_is_owed(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            await process.ask(place())
+            await process.execute(place())
             await asyncio.sleep(3600)
             assert town.pending("orders") == 1
 
@@ -332,7 +332,7 @@ class TestReceipts:
         async def scenario(town: Town) -> None:
             town.broker.hostility.drop_notify = 1.0
             orders, _ = await town.start("orders"), await town.start("inventory")
-            await orders.ask(place())
+            await orders.execute(place())
             await until(lambda: town.count("inventory", "inbox") == 1)
             town.broker.hostility.drop_notify = 0.0
             await until(lambda: town.pending("orders") == 0)
@@ -350,7 +350,7 @@ class TestReceipts:
                 "receipts.inventory", lambda _: incoming.append(town.count("orders", "inbox"))
             )
             orders = await town.start("orders")
-            await orders.ask(place())
+            await orders.execute(place())
             town.say(reserved())
             await until(lambda: bool(incoming))
             assert incoming == [1]
@@ -368,7 +368,7 @@ class TestReceipts:
             asyncio.get_running_loop().set_exception_handler(lambda _, what: problems.append(what))
             process = await town.start("orders")
             town.broker.tell("receipts.orders", body)
-            await process.ask(place())
+            await process.execute(place())
             assert problems == []
 
         in_town(scenario)
@@ -388,7 +388,7 @@ class TestWhatCannotBeDealtWith:
     def test_it_is_parked_once_and_holds_nobody_up(self, undecodable: bytes) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            await process.ask(place())
+            await process.execute(place())
             town.publish(undecodable)
             town.say(reserved())
             town.publish(undecodable, undecodable)
@@ -415,7 +415,7 @@ class TestWhatCannotBeDealtWith:
             process = await town.start("orders")
             town.say(reserved())
             await asyncio.sleep(2)
-            await process.ask(place())
+            await process.execute(place())
             await until(lambda: town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT)
             assert town.count("orders", "dead_letters") == 0
 
@@ -439,7 +439,7 @@ class TestStarting:
             town.broker.stop()
             first = await town.start("orders")
             for n in range(3):
-                await first.ask(place(n))
+                await first.execute(place(n))
             town.kill(first)
             town.broker.start()
             second = await town.start("orders")
@@ -452,7 +452,7 @@ class TestStarting:
         async def scenario(town: Town) -> None:
             town.broker.stop()
             process = await town.start("orders")
-            assert (await process.ask(place())).status is OrderStatus.PENDING
+            assert (await process.execute(place())).status is OrderStatus.PENDING
             assert not process.connected
 
         in_town(scenario)
@@ -481,7 +481,7 @@ class TestStarting:
                 raise ZeroDivisionError
 
             process.writer.step = broken  # type: ignore[method-assign,assignment]
-            asking = asyncio.create_task(process.ask(place()))
+            asking = asyncio.create_task(process.execute(place()))
             with pytest.raises(ZeroDivisionError):
                 await process.failed()
             with pytest.raises(ProcessFailed, match="ZeroDivisionError"):
@@ -495,12 +495,12 @@ class TestStarting:
             await until(lambda: process.connected)
             town.broker.stop()
             for number in range(3):
-                await process.ask(place(number))
+                await process.execute(place(number))
             with pytest.raises(MailboxFull, match="3 events wait for the broker"):
-                await process.ask(place(4))
+                await process.execute(place(4))
             town.broker.start()
             await until(lambda: process.relay.idle)
-            await process.ask(place(4))
+            await process.execute(place(4))
 
         in_town(scenario, backlog_max=3)
 
@@ -509,7 +509,7 @@ class TestStopping:
     def test_what_is_in_the_mailbox_is_finished(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            asking = [asyncio.create_task(process.ask(place(n))) for n in range(30)]
+            asking = [asyncio.create_task(process.execute(place(n))) for n in range(30)]
             await asyncio.sleep(0)
             await process.stop()
             assert len(await asyncio.gather(*asking)) == 30
@@ -532,7 +532,7 @@ class TestStopping:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             town.disks["orders"].faults = ["before"] * 1_000
-            asking = asyncio.create_task(process.ask(place()))
+            asking = asyncio.create_task(process.execute(place()))
             await asyncio.sleep(1)
             before = asyncio.get_running_loop().time()
             await process.stop()
@@ -653,7 +653,7 @@ class TestHousekeeping:
     def test_the_inbox_is_pruned_of_what_is_older_than_its_retention(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            await process.ask(place())
+            await process.execute(place())
             town.say(reserved())
             await until(lambda: town.count("orders", "inbox") == 1)
             await asyncio.sleep(100)
@@ -678,6 +678,6 @@ class TestHousekeeping:
             process = await town.start("orders")
             town.disks["orders"].faults = ["before"] * 3
             await asyncio.sleep(60)
-            assert (await process.ask(place())).status is OrderStatus.PENDING
+            assert (await process.execute(place())).status is OrderStatus.PENDING
 
         in_town(scenario)

@@ -78,7 +78,7 @@ class System:
 
     async def stock(self) -> None:
         for n in range(3):
-            await self.processes["inventory"].ask(
+            await self.processes["inventory"].execute(
                 SetProduct(product_id=f"prod{n}", name="A product", price=1, stock_quantity=9)
             )
 
@@ -94,7 +94,7 @@ class System:
                 ),
                 currency="JPY",
             )
-            placed.append((await self.processes["orders"].ask(command)).id)
+            placed.append((await self.processes["orders"].execute(command)).id)
         return placed
 
     async def settled(self) -> Report:

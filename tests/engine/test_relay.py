@@ -108,7 +108,7 @@ class Bank:
     def receipted(self, reader: str, bodies: Sequence[bytes]) -> None:
         """Forget what a reader has receipted."""
         with self.database.transaction() as connection:
-            store.tables.outbox.settle(
+            store.tables.outbox.mark_delivered(
                 connection, [(fact_id(account_id(int(body)), "Booked"), reader) for body in bodies]
             )
 
@@ -303,7 +303,7 @@ class TestEvidence:
                 await until(lambda: bank.relay.idle)
                 for _ in range(5):
                     await asyncio.sleep(2)
-                    await bank.relay.look()
+                    await bank.relay.check_progress()
                 assert bank.stream() == [1, 2, 3, 4, 5]
                 assert bank.relay.events_repeated == 0
 
@@ -321,7 +321,7 @@ class TestEvidence:
                 bank.say(3)
                 for _ in range(900):
                     await asyncio.sleep(2)
-                    await bank.relay.look()
+                    await bank.relay.check_progress()
                 assert bank.stream() == [1, 2, 3]
                 await absent.start(bank.broker)
                 await asyncio.sleep(60)
@@ -341,16 +341,16 @@ class TestEvidence:
                 bank.say(3)
                 await until(lambda: len(forgetful.incoming) == 3)
                 bank.receipted("ledger", [b"2"])
-                await bank.relay.look()
+                await bank.relay.check_progress()
                 assert bank.stream() == [1, 2, 3]
-                await bank.relay.look()
+                await bank.relay.check_progress()
                 assert bank.stream() == [1, 2, 3, 1, 3]
                 assert bank.relay.events_repeated == 2
 
                 await until(lambda: len(forgetful.incoming) == 5)
                 bank.receipted("ledger", [b"1", b"3"])
                 for _ in range(5):
-                    await bank.relay.look()
+                    await bank.relay.check_progress()
                 assert bank.stream() == [1, 2, 3, 1, 3]
 
         run(main())
@@ -365,7 +365,7 @@ class TestEvidence:
                 bank.say(1)
                 for _ in range(10):
                     await asyncio.sleep(2)
-                    await bank.relay.look()
+                    await bank.relay.check_progress()
                 assert bank.stream() == [1] * 6
 
         run(main())
@@ -381,11 +381,11 @@ class TestEvidence:
                 for name in READERS:
                     bank.receipted(name, [b"2", b"4"])
                 bank.broker.wipe()
-                await bank.relay.look()
+                await bank.relay.check_progress()
                 bank.say(1)
                 await until(lambda: bank.relay.idle)
                 assert bank.stream() == [1, 3, 5, 6]
-                await bank.relay.look()
+                await bank.relay.check_progress()
                 assert bank.relay.idle
 
         run(main())
@@ -400,7 +400,7 @@ class TestEvidence:
                 broker.wipe()
                 broker.hostility.lose_answer = 0.0
                 await until(lambda: bank.relay.idle)
-                await bank.relay.look()
+                await bank.relay.check_progress()
                 await until(lambda: bank.relay.idle)
                 assert sorted(set(bank.stream())) == list(range(1, 8))
 
@@ -416,12 +416,12 @@ class TestEvidence:
                     await reader.start(broker)
                 bank.say(1)
                 await until(lambda: forgetful.incoming == [b"1"])
-                await bank.relay.look()
+                await bank.relay.check_progress()
                 broker.hostility.refuse_publish = 1.0
                 with pytest.raises(Exception, match="refused"):
-                    await bank.relay.look()
+                    await bank.relay.check_progress()
                 broker.hostility.refuse_publish = 0.0
-                await bank.relay.look()
+                await bank.relay.check_progress()
                 assert bank.stream() == [1, 1]
 
         run(main())
@@ -431,6 +431,6 @@ class TestEvidence:
             broker = MemoryBroker()
             async with relaying(broker) as bank:
                 broker.stop()
-                await bank.relay.look()
+                await bank.relay.check_progress()
 
         run(main())

@@ -40,7 +40,7 @@ def lose(town: Town, name: str) -> None:
 
 
 async def stock_up(process: Process) -> None:
-    await process.ask(
+    await process.execute(
         SetProduct(product_id="prod001", name="Keyboard", price=100, stock_quantity=10)
     )
 
@@ -59,24 +59,24 @@ class TestWhatIsLost:
     def test_an_order_of_which_nobody_has_heard_is_dealt_with(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
-            await orders.ask(ORDER)
+            await orders.execute(ORDER)
             lose(town, "orders")
             await stock_up(await town.start("inventory"))
             await town.start("shipping")
-            assert published(await orders.ask(AGAIN)) == ["OrderCreatedEvent"]
+            assert published(await orders.execute(AGAIN)) == ["OrderCreatedEvent"]
             await ended(town, OrderStatus.COMPLETED)
 
         in_town(scenario)
 
     def test_a_shipment_is_opened_for_what_is_reserved_and_goes_to_the_same_address(self) -> None:
         async def scenario(town: Town) -> None:
-            await (await town.start("orders")).ask(ORDER)
+            await (await town.start("orders")).execute(ORDER)
             inventory = await town.start("inventory")
             await stock_up(inventory)
             await until(lambda: town.count("inventory", "reservations") == 1)
             lose(town, "inventory")
             await town.start("shipping")
-            assert published(await inventory.ask(AGAIN)) == ["StockReservedEvent"]
+            assert published(await inventory.execute(AGAIN)) == ["StockReservedEvent"]
             await ended(town, OrderStatus.COMPLETED)
             with town.disks["shipping"].database.read() as connection:
                 (shipment,) = list_shipments(connection, order_id(), None, 2)
@@ -87,7 +87,7 @@ class TestWhatIsLost:
     def test_an_order_hears_that_it_was_refused(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
-            await orders.ask(ORDER)
+            await orders.execute(ORDER)
             inventory = await town.start("inventory")
             await until(lambda: town.count("inventory", "reservations") == 1)
             town.kill(orders)
@@ -97,7 +97,7 @@ class TestWhatIsLost:
                 connection.execute(update(table).values(status="PENDING", reason=None))
                 connection.execute(delete(town.services["orders"].store.tables.inbox.table))
             await town.start("orders")
-            assert published(await inventory.ask(AGAIN)) == ["StockReservationFailedEvent"]
+            assert published(await inventory.execute(AGAIN)) == ["StockReservationFailedEvent"]
             await ended(town, OrderStatus.CANCELLED_NO_STOCK)
 
         in_town(scenario)
@@ -111,7 +111,7 @@ class TestWhatIsLost:
             shipping = await town.start("shipping")
             await stock_up(inventory)
             town.courier.seconds = 5.0
-            await orders.ask(ORDER)
+            await orders.execute(ORDER)
             await until(lambda: town.courier.busy == 1 and town.pending("shipping") == 0)
             town.kill(orders)
             town.kill(inventory)
@@ -120,7 +120,7 @@ class TestWhatIsLost:
             await town.start("orders")
             await town.start("inventory")
             expected = "ShipmentFailedEvent" if refused else "ShipmentCompletedEvent"
-            assert published(await shipping.ask(AGAIN)) == [expected]
+            assert published(await shipping.execute(AGAIN)) == [expected]
             status = OrderStatus.SHIPMENT_FAILED if refused else OrderStatus.COMPLETED
             await ended(town, status)
             assert deductions(town.disks["inventory"]) == (0 if refused else 1)
@@ -146,10 +146,10 @@ class TestWhatIsNotLost:
             processes = [await town.start(name) for name in town.services]
             await stock_up(processes[1])
             town.courier.seconds = 1.0
-            asking = asyncio.create_task(processes[0].ask(ORDER))
+            asking = asyncio.create_task(processes[0].execute(ORDER))
             for _ in range(200):
                 for process in processes:
-                    await process.ask(AGAIN)
+                    await process.execute(AGAIN)
                 await asyncio.sleep(0.01)
             await asking
             await ended(town, OrderStatus.COMPLETED)
@@ -168,7 +168,7 @@ class TestWhatIsNotLost:
         async def scenario(town: Town) -> None:
             for name in town.services:
                 process = await town.start(name)
-                assert await process.ask(AGAIN) == ()
+                assert await process.execute(AGAIN) == ()
                 assert town.pending(name) == 0
 
         in_town(scenario)
@@ -176,7 +176,7 @@ class TestWhatIsNotLost:
     def test_a_row_that_makes_no_sense_fails_only_who_asks_about_it(self) -> None:
         async def scenario(town: Town) -> None:
             shipping = await town.start("shipping")
-            await (await town.start("orders")).ask(ORDER)
+            await (await town.start("orders")).execute(ORDER)
             await stock_up(await town.start("inventory"))
             town.courier.answers = [Rejected("no room")]
             await ended(town, OrderStatus.SHIPMENT_FAILED)
@@ -185,8 +185,8 @@ class TestWhatIsNotLost:
                 connection.execute(update(shipments).values(reason=None))
             shipping = await town.start("shipping")
             with pytest.raises(AssertionError):
-                await shipping.ask(AGAIN)
-            assert await shipping.ask(RepublishOrder(order_id=order_id(2))) == ()
+                await shipping.execute(AGAIN)
+            assert await shipping.execute(RepublishOrder(order_id=order_id(2))) == ()
 
         in_town(scenario)
 
@@ -195,7 +195,7 @@ class TestAllThatIsOwed:
     def test_it_is_sent_once_more_at_once(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
-            await orders.ask(ORDER)
+            await orders.execute(ORDER)
             await until(lambda: orders.relay.idle)
             assert town.subjects() == ["orders.created"]
             orders.resend_all()
@@ -211,7 +211,7 @@ class TestAllThatIsOwed:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             orders.resend_all()
-            await orders.ask(ORDER)
+            await orders.execute(ORDER)
             await until(lambda: orders.relay.idle)
             assert town.subjects() == ["orders.created"]
 

@@ -221,7 +221,7 @@ def test_every_decision_of_every_service_is_counted() -> None:
     assert counted == {
         (service.name, kind)
         for service in (ORDERS, INVENTORY, SHIPPING)
-        for kind in (*service.event_handlers, *service.commands)
+        for kind in (*service.event_handlers, *service.command_handlers)
         if kind is not RecordAnswer
     }
 

@@ -69,7 +69,7 @@ class TestABatch:
     def test_all_that_a_batch_says_is_committed_together(self) -> None:
         branch = Branch()
         actions = branch.step(
-            branch.ask(OpenAccount(order_id=account_id(1), balance=5)), paid(2, 7), paid(3, 8)
+            branch.command(OpenAccount(order_id=account_id(1), balance=5)), paid(2, 7), paid(3, 8)
         )
         assert branch.balances() == {account_id(1): 5, account_id(2): 7, account_id(3): 8}
         assert branch.inbox() == {paid_id(2), paid_id(3)}
@@ -99,7 +99,7 @@ class TestABatch:
 
     def test_decisions_of_a_batch_build_on_each_other(self) -> None:
         branch = Branch()
-        branch.step(branch.ask(OpenAccount(order_id=account_id(1), balance=5)), paid(1, 7))
+        branch.step(branch.command(OpenAccount(order_id=account_id(1), balance=5)), paid(1, 7))
         assert branch.balances() == {account_id(1): 12}
 
     def test_an_empty_batch_is_no_error(self) -> None:
@@ -234,7 +234,7 @@ class TestWhatTheDatabaseRefuses:
     def test_a_command_hears_of_it_and_its_neighbours_do_not(self) -> None:
         branch = Branch()
         good, bad = (
-            branch.ask(OpenAccount(order_id=account_id(n), balance=balance))
+            branch.command(OpenAccount(order_id=account_id(n), balance=balance))
             for n, balance in ((1, 5), (2, -5))
         )
         actions = branch.step(good, bad, paid(3))
@@ -253,7 +253,7 @@ class TestWhatTheDatabaseRefuses:
 class TestCommands:
     def test_the_asker_gets_the_state_that_the_command_left(self) -> None:
         branch = Branch()
-        ask = branch.ask(OpenAccount(order_id=account_id(1), balance=5))
+        ask = branch.command(OpenAccount(order_id=account_id(1), balance=5))
         ((answered, state),) = branch.step(ask).answers
         assert answered is ask
         assert (state.id, state.balance) == (account_id(1), 5)
@@ -262,8 +262,8 @@ class TestCommands:
         branch = Branch()
         branch.open(1)
         actions = branch.step(
-            branch.ask(OpenAccount(order_id=account_id(1))),
-            branch.ask(OpenAccount(order_id=account_id(2), balance=7)),
+            branch.command(OpenAccount(order_id=account_id(1))),
+            branch.command(OpenAccount(order_id=account_id(2), balance=7)),
         )
         assert isinstance(actions.answers[0][1], NothingPaid)
         assert actions.answers[1][1].balance == 7
@@ -271,7 +271,7 @@ class TestCommands:
 
     def test_a_command_that_nobody_carries_out_is_an_error_of_the_asker(self) -> None:
         branch = Branch()
-        ((_, error),) = branch.step(branch.ask(SendBill(account_id(1)))).answers
+        ((_, error),) = branch.step(branch.command(SendBill(account_id(1)))).answers
         assert isinstance(error, KeyError)
 
 
@@ -471,7 +471,7 @@ class TestTheAgenda:
 
     def test_what_is_due_at_once_is_attended_to_in_the_same_commit(self) -> None:
         branch = Branch()
-        ask = branch.ask(OpenAccount(order_id=account_id(1), balance=5, fee=2, due_at=NOW))
+        ask = branch.command(OpenAccount(order_id=account_id(1), balance=5, fee=2, due_at=NOW))
         actions = branch.step(ask, effect_slots=1)
         assert actions.effects == [SendBill(account_id(1))]
         assert actions.answers[0][1].balance == 3
@@ -479,7 +479,7 @@ class TestTheAgenda:
     def test_what_is_due_at_once_without_room_stays_due(self) -> None:
         branch = Branch()
         asks = [
-            branch.ask(OpenAccount(order_id=account_id(n), balance=5, fee=2, due_at=NOW))
+            branch.command(OpenAccount(order_id=account_id(n), balance=5, fee=2, due_at=NOW))
             for n in (1, 2)
         ]
         actions = branch.step(*asks, effect_slots=1)
@@ -489,7 +489,7 @@ class TestTheAgenda:
     def test_what_was_due_before_and_what_is_due_at_once_share_the_room(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=2, due_at=seconds(-1))
-        ask = branch.ask(OpenAccount(order_id=account_id(2), balance=5, fee=2, due_at=NOW))
+        ask = branch.command(OpenAccount(order_id=account_id(2), balance=5, fee=2, due_at=NOW))
         assert len(branch.step(ask, effect_slots=1).effects) == 1
         assert len(branch.step(effect_slots=1).effects) == 1
 
@@ -646,9 +646,9 @@ class TestTheInbox:
         branch = Branch()
         for n in range(4):
             branch.step(paid(n), now=seconds(n))
-        assert branch.writer.forget(seconds(3), 2) == 2
-        assert branch.writer.forget(seconds(3), 2) == 1
-        assert branch.writer.forget(seconds(3), 2) == 0
+        assert branch.writer.prune_inbox(seconds(3), 2) == 2
+        assert branch.writer.prune_inbox(seconds(3), 2) == 1
+        assert branch.writer.prune_inbox(seconds(3), 2) == 0
         assert branch.inbox() == {paid_id(3)}
 
 

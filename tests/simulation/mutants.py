@@ -146,9 +146,9 @@ def answer_before_commit() -> Iterator[None]:
     """A caller is answered before the command is committed."""
     handle_command = BatchContext.handle_command
 
-    def mutated(self: BatchContext, unit_of_work: Any, ask: Any) -> None:
-        handle_command(self, unit_of_work, ask)
-        ask.answer(self.actions.answers[-1][1])
+    def mutated(self: BatchContext, unit_of_work: Any, pending: Any) -> None:
+        handle_command(self, unit_of_work, pending)
+        pending.answer(self.actions.answers[-1][1])
 
     with patch.object(BatchContext, "handle_command", mutated):
         yield
@@ -195,7 +195,7 @@ def outbox_deleted_at_publish() -> Iterator[None]:
 @mutant
 def suspects_dropped() -> Iterator[None]:
     """What was to be sent again is forgotten when sending it fails."""
-    look_at = Relay._look_at
+    look_at = Relay._check_reader
 
     async def mutated(self: Relay, reader: str, progress: Any) -> None:
         try:
@@ -204,7 +204,7 @@ def suspects_dropped() -> Iterator[None]:
             self._suspects[reader].clear()
             raise
 
-    with patch.object(Relay, "_look_at", mutated):
+    with patch.object(Relay, "_check_reader", mutated):
         yield
 
 
@@ -222,7 +222,7 @@ def never_sent_again() -> Iterator[None]:
 @mutant
 def incarnation_ignored() -> Iterator[None]:
     """That the stream is a new one is not noticed."""
-    look = Relay.look
+    look = Relay.check_progress
 
     async def mutated(self: Relay) -> None:
         progress = await self._broker.progress(tuple(self._sent))
@@ -231,7 +231,7 @@ def incarnation_ignored() -> Iterator[None]:
                 batches[n] = msgspec.structs.replace(batch, stream_epoch=progress.stream_epoch)
         await look(self)
 
-    with patch.object(Relay, "look", mutated):
+    with patch.object(Relay, "check_progress", mutated):
         yield
 
 
@@ -276,9 +276,9 @@ def repeat_not_receipted() -> Iterator[None]:
     deduplicate = BatchContext.deduplicate
 
     def mutated(self: BatchContext, *arguments: Any) -> Any:
-        sifted = deduplicate(self, *arguments)
+        messages = deduplicate(self, *arguments)
         self.actions.receipts.clear()
-        return sifted
+        return messages
 
     with patch.object(BatchContext, "deduplicate", mutated):
         yield
@@ -306,7 +306,7 @@ def parked_not_receipted() -> Iterator[None]:
     def mutated(self: BatchContext, letter: Any, delivery: Any, envelope: Any) -> None:
         park(self, letter, delivery, envelope)
         if envelope is not None:
-            self.settled.remove(envelope.id)
+            self.handled_ids.remove(envelope.id)
             self.actions.receipts[envelope.source].remove(envelope.id)
 
     with patch.object(BatchContext, "_park", mutated):
@@ -336,7 +336,7 @@ def poison_never_parked() -> Iterator[None]:
     """A message that cannot be read is asked for again and again."""
 
     def mutated(self: BatchContext, message: Any) -> None:
-        self._again(message.delivery)
+        self._nack(message.delivery)
 
     with patch.object(BatchContext, "retry_or_park_undecodable", mutated):
         yield
@@ -485,7 +485,7 @@ def restock_forgotten() -> Iterator[None]:
         stock.restock(state, command, now)
         return state, []
 
-    with patch.dict(inventory.commands, {stock.Restock: mutated}):
+    with patch.dict(inventory.command_handlers, {stock.Restock: mutated}):
         yield
 
 
@@ -498,7 +498,7 @@ def restocked_twice() -> Iterator[None]:
         twice, _ = stock.restock(once, command, now)
         return msgspec.structs.replace(twice, entries=once.entries + twice.entries), []
 
-    with patch.dict(inventory.commands, {stock.Restock: mutated}):
+    with patch.dict(inventory.command_handlers, {stock.Restock: mutated}):
         yield
 
 
@@ -553,7 +553,7 @@ def order_placed_anew() -> Iterator[None]:
         placed, events = ordering.place_order(None, command, now)
         return placed, [] if order else events
 
-    with patch.dict(orders.commands, {ordering.PlaceOrder: mutated}):
+    with patch.dict(orders.command_handlers, {ordering.PlaceOrder: mutated}):
         yield
 
 

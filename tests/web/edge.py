@@ -35,7 +35,7 @@ class RecordingProcess:
         self.fail_with: Exception | None = None
         self._respond = respond
 
-    async def ask(
+    async def execute(
         self, command: Any, *, actor: str | None = None, traceparent: str | None = None
     ) -> Any:
         self.commands.append(command)

@@ -139,7 +139,7 @@ async def running_services() -> AsyncIterator[Services]:
     services = Services()
     for process in services.processes.values():
         await process.start()
-    await services.processes["inventory"].ask(
+    await services.processes["inventory"].execute(
         SetProduct(product_id="prod001", name="n", price=1, stock_quantity=5)
     )
     try:

@@ -1,4 +1,4 @@
-"""Everything that makes a service reliable, and nothing about orders, stock or shipments."""
+"""The engine: inbox, outbox, dead letters, agendas and effects for a service's pure decisions."""
 
 from todoku.engine.batch_context import RetryPolicy
 from todoku.engine.cache import CACHED_LINES_MAX, StateCache

@@ -1,4 +1,4 @@
-"""What one transaction decides: commands, events and what is due, and what is to be done after it."""
+"""The decisions of one transaction on commands, events and due rows, and its post-commit actions."""
 
 import traceback
 import uuid
@@ -21,10 +21,10 @@ log = structlog.get_logger(__name__)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a message that fails is tried before it is parked.
+    """How many times a failing message is delivered before it is parked.
 
-    A decision that raises may succeed once a neighbour's event or a new version has arrived;
-    an unknown type waits for a rolling upgrade to pass.
+    A decision that raises may succeed after another event or with a new version; an unknown event
+    type waits until a rolling upgrade is complete.
     """
 
     failing_attempts_max: int = 5
@@ -32,12 +32,12 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     backoff_seconds_max: float = 60.0
 
     def delay_seconds(self, attempt: int) -> float:
-        """The pause after the `attempt`-th delivery."""
+        """Return the pause after the `attempt`-th delivery."""
         return min(2.0 ** min(attempt - 1, 32), self.backoff_seconds_max)
 
 
 class PostCommitActions(msgspec.Struct):
-    """What is to be done after a commit, and only then."""
+    """What must happen after a commit, and only then."""
 
     answers: list[tuple[PendingCommand, Any]] = []
     published: list[OutboxRow] = []
@@ -48,12 +48,12 @@ class PostCommitActions(msgspec.Struct):
     effects: list[Any] = []
     next_due_at: datetime | None = None
 
-    def receipt(self, envelope: Envelope) -> None:
-        """Owe the event's publisher a receipt."""
+    def add_receipt(self, envelope: Envelope) -> None:
+        """Add a receipt for the event's publisher."""
         self.receipts.setdefault(envelope.source, []).append(envelope.id)
 
     def absorb(self, other: "PostCommitActions") -> None:
-        """Do what the other asks for too."""
+        """Append the actions of another transaction."""
         self.answers += other.answers
         self.published += other.published
         self.acks += other.acks
@@ -66,10 +66,10 @@ class PostCommitActions(msgspec.Struct):
 
 
 class BatchContext:
-    """What one transaction has decided so far. A decision that raises leaves no trace in it.
+    """The results of one transaction so far. A decision that raises leaves no trace in it.
 
-    `room` is how many effects may be started for what is due at once. `earlier` are the failed
-    attempts at messages that are still being tried, by the ids that their letters would have.
+    `effect_slots` is how many effects may start for rows that are due at once. `earlier` holds the
+    failed attempts at messages that are still retried, by the ids of the letters they would become.
     """
 
     def __init__(
@@ -87,93 +87,97 @@ class BatchContext:
         self.earlier = earlier
         self.actions = PostCommitActions()
         self.published: list[tuple[Envelope, Event]] = []
-        self.settled: list[str] = []
+        self.handled_ids: list[str] = []
         self.parked: list[DeadLetter] = []
         self.attempts: list[Attempt] = []
         self.failed_attempts: list[Attempt] = []
-        self.met: set[str] = set()
-        self.known: set[str] = set()
-        self.copies: list[tuple[str, Delivery]] = []
+        self.seen_ids: set[str] = set()
+        self.processed_ids: set[str] = set()
+        self.duplicates: list[tuple[str, Delivery]] = []
 
     def deduplicate(
         self, batch: Sequence[Message], known: set[str]
     ) -> tuple[list[IncomingEvent], list[UndecodableMessage]]:
-        """The events of the batch that are new, and those of them that cannot be read."""
-        self.known = known
-        fresh: list[IncomingEvent] = []
+        """Return the events of the batch that are new, and the new messages that cannot be decoded."""
+        self.processed_ids = known
+        new_events: list[IncomingEvent] = []
         undecodable: list[UndecodableMessage] = []
         for message in batch:
             if isinstance(message, IncomingEvent) and not self._is_repeat(message, known):
-                fresh.append(message)
+                new_events.append(message)
             elif isinstance(message, UndecodableMessage) and not self._is_repeat(message, known):
                 undecodable.append(message)
-        return fresh, undecodable
+        return new_events, undecodable
 
     def _is_repeat(self, message: IncomingEvent | UndecodableMessage, known: set[str]) -> bool:
-        """Whether the event was met before. One that is known is receipted again: the first receipt
-        may be lost. A copy within the batch waits for what becomes of the first."""
+        """Return whether the event was delivered before. A processed one is confirmed again, because the
+        first receipt may be lost. A duplicate within the batch shares the result of the first."""
         envelope = message.envelope
         if envelope is None:
             return False
         if envelope.id in known:
             self.actions.acks.append(message.delivery)
-            self.actions.receipt(envelope)
+            self.actions.add_receipt(envelope)
             return True
-        if envelope.id in self.met:
-            self.copies.append((envelope.id, message.delivery))
+        if envelope.id in self.seen_ids:
+            self.duplicates.append((envelope.id, message.delivery))
             return True
-        self.met.add(envelope.id)
+        self.seen_ids.add(envelope.id)
         return False
 
     def resolve_duplicates(self) -> None:
-        """Let copies share the fate of the first: what was not dealt with must come again."""
-        settled = set(self.settled)
-        for event_id, delivery in self.copies:
+        """Acknowledge the duplicates of handled messages; the others must be redelivered."""
+        settled = set(self.handled_ids)
+        for event_id, delivery in self.duplicates:
             if event_id in settled:
                 self.actions.acks.append(delivery)
             else:
-                self._again(delivery)
+                self._nack(delivery)
 
-    def handle_command(self, unit_of_work: UnitOfWork, ask: PendingCommand) -> None:
-        """Carry out a command, or answer with what keeps it from being carried out."""
-        if ask.id in self.known:
-            self.actions.answers.append((ask, unit_of_work.view(ask.command)))
+    def handle_command(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
+        """Execute a command, or answer with the error."""
+        if pending.id in self.processed_ids:
+            self.actions.answers.append((pending, unit_of_work.view(pending.command)))
             return
         try:
-            decide = self.service.commands[type(ask.command)]
+            decide = self.service.command_handlers[type(pending.command)]
             state = self.apply(
-                unit_of_work, decide, ask.command, actor=ask.actor, traceparent=ask.traceparent
+                unit_of_work,
+                decide,
+                pending.command,
+                actor=pending.actor,
+                traceparent=pending.traceparent,
             )
         except Exception as error:
-            self.actions.answers.append((ask, error))
+            self.actions.answers.append((pending, error))
         else:
-            self.actions.answers.append((ask, state))
-            if ask.id is not None:
-                self.settled.append(ask.id)
+            self.actions.answers.append((pending, state))
+            if pending.id is not None:
+                self.handled_ids.append(pending.id)
 
-    def republish(self, unit_of_work: UnitOfWork, ask: PendingCommand) -> None:
-        """Owe anew, to all who read them, the facts about an order, each as it was said the first
-        time; what nobody has lost they know by its id."""
+    def republish(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
+        """Enqueue the events about an order again for all subscribers, each as it was published first;
+        subscribers that still have an event recognise its id."""
         try:
             facts = (
-                self.service.republish(unit_of_work.view(ask.command))
+                self.service.republish(unit_of_work.view(pending.command))
                 if self.service.republish
                 else ()
             )
             published = [(seal(event, said_at), event) for event, said_at in facts]
         except Exception as error:
-            self.actions.answers.append((ask, error))
+            self.actions.answers.append((pending, error))
         else:
             self.published += published
-            self.actions.answers.append((ask, tuple(event for _, event in published)))
+            self.actions.answers.append((pending, tuple(event for _, event in published)))
 
     def handle_event(self, unit_of_work: UnitOfWork, message: IncomingEvent) -> None:
-        """Decide on an event; one that fails is tried again later, and in the end parked."""
+        """Decide on an event; retry it later if that fails, and park it in the end."""
         envelope = message.envelope
-        decide = self.decision_on(message.event, envelope.time, replayed=message.replayed)
+        decide = self.handler_of(message.event, envelope.time, replayed=message.replayed)
         if decide is None:
-            # A durable keeps the subjects of the version that made it, and that one reacted to more.
-            self._settle(message)
+            # A durable keeps the subjects of the version that created it, which may have had more handlers.
+            self._acknowledge(message)
             return
         try:
             self.apply(
@@ -187,47 +191,46 @@ class BatchContext:
         except Exception as error:
             self._fail(message, error)
         else:
-            self._settle(message)
+            self._acknowledge(message)
 
-    def decision_on(self, event: Event, said_at: datetime, *, replayed: bool) -> Decide | None:
-        """What this service does about an event of others; or about one of its own, for which the
-        time stands still at the instant at which it was said."""
+    def handler_of(self, event: Event, said_at: datetime, *, replayed: bool) -> Decide | None:
+        """Return the handler of an event; for a replayed one, with the time at which it occurred."""
         if not replayed:
             return self.service.event_handlers.get(type(event))
-        recall = self.service.replay_handlers[type(event)]
-        return lambda state, event, _: recall(state, event, said_at)
+        replay = self.service.replay_handlers[type(event)]
+        return lambda state, event, _: replay(state, event, said_at)
 
     def handle_due(self, unit_of_work: UnitOfWork, due: Due) -> bool:
-        """Decide on what is due; whether that went well."""
+        """Decide on a due row; return whether that succeeded."""
         agenda = self.service.agenda
         assert agenda is not None
         try:
             self.apply(unit_of_work, lambda state, _, now: agenda.decide(state, now), due)
         except Exception:
-            log.exception("deciding on what is due failed", key=due.key)
+            log.exception("due_decision_failed", key=due.key)
             return False
         return True
 
-    def refuse(
+    def reject(
         self,
         asked: Sequence[PendingCommand],
-        fresh: Sequence[IncomingEvent],
+        new_events: Sequence[IncomingEvent],
         error: ConstraintViolated,
     ) -> None:
-        """The database will not have what this message leads to."""
-        self.actions.answers += [(ask, error) for ask in asked]
-        for message in fresh:
+        """Fail these messages, whose results the database rejects."""
+        self.actions.answers += [(pending, error) for pending in asked]
+        for message in new_events:
             self._fail(message, error)
 
     def retry_or_park_undecodable(self, message: UndecodableMessage) -> None:
-        """Wait for a version that can read this, or park it."""
+        """Retry a message until a version can decode it, or park it."""
         attempts_max = self.retry_policy.unknown_attempts_max if message.again else 1
         self._retry_or_park(
             message.delivery, message.envelope, message.error, message.traceback, attempts_max
         )
 
     def publish_parked(self, kind: type[ParkingEvent] | None, letter: DeadLetter) -> None:
-        """Tell the others about a letter, if it can be about an order: those have UUIDs for ids."""
+        """Publish that a letter was parked or resolved, if it is about an order, whose ids are UUIDs."""
         if kind is None or letter.order_id is None or not _is_uuid(letter.order_id):
             return
         event = kind(
@@ -249,7 +252,7 @@ class BatchContext:
         actor: str | None = None,
         traceparent: str | None = None,
     ) -> Any:
-        """Decide, and keep what follows; the state that is left. Raises what the decision raises."""
+        """Decide and collect the results; return the new state. Raises what the decision raises."""
         state, outputs = decide(unit_of_work.view(subject), subject, self.now)
         agenda = self.service.agenda
         if agenda is not None and self._due_at_once(state):
@@ -270,16 +273,16 @@ class BatchContext:
         return state
 
     def _due_at_once(self, state: Any) -> bool:
-        """Whether what was decided wants attention already, and there is room to give it."""
+        """Return whether the state is due already and an effect slot is free."""
         due_at: datetime | None = state.due_at
-        has_room = len(self.actions.effects) < self.effect_slots
-        return has_room and due_at is not None and due_at <= self.now
+        slot_free = len(self.actions.effects) < self.effect_slots
+        return slot_free and due_at is not None and due_at <= self.now
 
-    def _settle(self, message: IncomingEvent) -> None:
+    def _acknowledge(self, message: IncomingEvent) -> None:
         self.actions.acks.append(message.delivery)
         if message.envelope.source != self.service.name:
-            self.settled.append(message.envelope.id)
-            self.actions.receipt(message.envelope)
+            self.handled_ids.append(message.envelope.id)
+            self.actions.add_receipt(message.envelope)
 
     def _fail(self, message: IncomingEvent, error: Exception) -> None:
         self._retry_or_park(
@@ -298,16 +301,16 @@ class BatchContext:
         trace: str,
         attempts_max: int,
     ) -> None:
-        """Have the message again later, or park it after too many attempts."""
+        """Nack the message, or park it after too many attempts."""
         attempt = Attempt(letter_id=letter_id(delivery, envelope), at=self.now, error=error)
         if delivery.attempt >= attempts_max:
             self.attempts += [*self.earlier.get(attempt.letter_id, ()), attempt]
             self._park(parked(delivery, envelope, error, trace, self.now), delivery, envelope)
             return
         self.failed_attempts.append(attempt)
-        self._again(delivery)
+        self._nack(delivery)
         log.warning(
-            "a message could not be dealt with, trying again later",
+            "message_failed_will_retry",
             subject=delivery.subject,
             event_id=envelope and envelope.id,
             order_id=envelope and envelope.subject,
@@ -315,12 +318,12 @@ class BatchContext:
             error=shape(error),
         )
 
-    def _again(self, delivery: Delivery) -> None:
+    def _nack(self, delivery: Delivery) -> None:
         self.actions.naks.append((delivery, self.retry_policy.delay_seconds(delivery.attempt)))
 
     def _park(self, letter: DeadLetter, delivery: Delivery, envelope: Envelope | None) -> None:
         log.error(
-            "a message is parked",
+            "message_parked",
             letter_id=letter.id,
             subject=letter.subject,
             order_id=letter.order_id,
@@ -329,8 +332,8 @@ class BatchContext:
         self.parked.append(letter)
         self.actions.terms.append(delivery)
         if envelope is not None:
-            self.settled.append(envelope.id)
-            self.actions.receipt(envelope)
+            self.handled_ids.append(envelope.id)
+            self.actions.add_receipt(envelope)
 
 
 def _is_uuid(text: str) -> bool:

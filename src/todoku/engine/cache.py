@@ -1,18 +1,18 @@
-"""What the last transactions left in the database, so that the next ones need not load it again."""
+"""A cache of the states that the last transactions have saved."""
 
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 CACHED_LINES_MAX = 20
-"""Orders with more lines are not remembered, so that memory stays small whatever is ordered."""
+"""States with more lines are not cached, which bounds the memory."""
 
 
 class StateCache:
-    """Keeps up to `kept_max` of the states of each kind that were touched last.
+    """Keeps the `kept_max` most recently used states of each kind.
 
-    It is right as long as nobody else has written and the end of each of our own transactions is
-    known. Whoever uses it says so by `validate`: before each transaction, with a number that changes when
-    somebody else has committed, or None where nobody can tell.
+    The cache is valid as long as no other process has written and the result of each own transaction
+    is known. Call `validate` before each transaction with a number that changes when another process
+    has committed, or None where that is unknown.
     """
 
     def __init__(self, kept_max: int) -> None:
@@ -21,25 +21,25 @@ class StateCache:
         self._version: int | None = None
 
     def validate(self, version: int | None) -> None:
-        """Go on remembering if the database is as we left it; else forget everything."""
+        """Clear the cache unless `version` (SQLite `data_version`) is unchanged."""
         if version is None or version != self._version:
             self.clear()
         self._version = version
 
     def clear(self) -> None:
-        """Forget everything, for instance after a commit of which nobody knows the end."""
+        """Remove everything, for instance after a commit whose result is unknown."""
         self._kept.clear()
         self._version = None
 
     def get(self, kind: str, keys: Collection[Hashable]) -> dict[Any, Any]:
-        """What is remembered of these, by key."""
+        """Return the cached states of these keys."""
         kept = self._kept.get(kind)
         if not kept:
             return {}
         return {key: kept[key] for key in keys if key in kept}
 
     def put(self, kind: str, states: Mapping[Any, Any]) -> None:
-        """Remember these, which are committed, and forget what was not touched for longest."""
+        """Add committed states, and evict the least recently used ones."""
         if self._version is None:
             return
         kept = self._kept.setdefault(kind, {})

@@ -1,4 +1,4 @@
-"""What time it is."""
+"""The clock of a process."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -6,16 +6,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time."""
+    """A source of the current time."""
 
     def now(self) -> datetime:
-        """The present instant, in UTC; never earlier than what was told before."""
+        """Return the current time in UTC; never earlier than before."""
 
 
 class SteadyClock:
-    """The wall clock at the start of the process, carried on by the monotonic one.
+    """The wall clock at the start of the process, advanced by the monotonic clock.
 
-    A wall clock that jumps while the process runs therefore makes nothing due too early or too late.
+    A jump of the wall clock while the process runs makes nothing due too early or too late.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""How a service reads the stream: from there into the mailbox, and back what became of it."""
+"""Consumes a service's messages from the stream: into the mailbox, and acknowledgements back."""
 
 import asyncio
 import traceback
@@ -22,9 +22,9 @@ log = structlog.get_logger(__name__)
 
 
 class Consumer:
-    """A service's durable reader, which no more than `credit` messages are asked for at a time.
+    """A service's durable consumer, with at most `credit` messages requested at a time.
 
-    Until it has `caught_up` the database may lack what was settled before.
+    Until it has `caught_up` the database may lack what was acknowledged before.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._stopped = False
 
-    async def begin(self) -> None:
-        """Read from the stream, once the broker answers; recover first, if the database lacks what
-        was settled before."""
+    async def start(self) -> None:
+        """Subscribe, once the broker answers; first replay the stream if the database lacks what was
+        acknowledged before."""
         while True:
             try:
                 if await self._recovery.needed():
@@ -58,19 +58,19 @@ class Consumer:
                     await self._subscribe()
                 break
             except (BrokerError, DatabaseUnavailable) as error:
-                log.debug("reading has to wait", error=str(error))
+                log.debug("subscribing_delayed", error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)
         self.caught_up = True
         self._mailbox.wake()
 
     async def stop(self) -> None:
-        """Take nothing more; what is in the mailbox can still be settled."""
+        """Stop receiving; what is in the mailbox can still be acknowledged."""
         self._stopped = True
         if self._subscription is not None:
             await self._subscription.stop()
 
-    def settle(self, actions: PostCommitActions) -> None:
-        """Say what became of messages, now that it is committed."""
+    def acknowledge(self, actions: PostCommitActions) -> None:
+        """Acknowledge, nack or terminate messages after their commit."""
         subscription = self._subscription
         if subscription is None or not (actions.acks or actions.naks or actions.terms):
             return
@@ -83,14 +83,14 @@ class Consumer:
         self._failpoint("after-ack")
 
     def refill(self, used: int) -> None:
-        """Ask for as many messages as have left the mailbox."""
+        """Request as many messages as have left the mailbox."""
         if self._subscription is not None and used and not self._stopped:
             self._subscription.want(used)
 
     async def _recover(self) -> None:
-        log.warning("the database is older than the stream: it is told again what it has lost")
+        log.warning("recovery_started")
         stream = await self._broker.progress([])
-        self._subscription = await self._recovery.recall(self._recall)
+        self._subscription = await self._recovery.subscribe_to_own_events(self._replay)
         if self._subscription is not None:
             self._subscription.want(self._credit)
             await self._recovery.caught_up(self._recovery.durable, stream)
@@ -99,7 +99,7 @@ class Consumer:
         await self._broker.forget(self._service.name)
         await self._subscribe()
         await self._recovery.caught_up(self._service.name, stream)
-        log.warning("the database has caught up", sequence=stream.last_sequence)
+        log.warning("recovery_complete", sequence=stream.last_sequence)
 
     async def _subscribe(self) -> None:
         if subjects := [event.subject for event in self._service.event_handlers]:
@@ -109,18 +109,18 @@ class Consumer:
             self._subscription.want(self._credit)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
-        self._mailbox.deliver([_read(delivery) for delivery in deliveries])
+        self._mailbox.put_messages([_read(delivery) for delivery in deliveries])
 
-    def _recall(self, deliveries: Sequence[Delivery]) -> None:
+    def _replay(self, deliveries: Sequence[Delivery]) -> None:
         messages = [_read(delivery) for delivery in deliveries]
-        self._mailbox.deliver(
+        self._mailbox.put_messages(
             [
                 msgspec.structs.replace(message, replayed=True)
                 for message in messages
                 if isinstance(message, IncomingEvent)
             ]
         )
-        # What we said and cannot read, a newer version said: it is passed over.
+        # An own event that we cannot decode was published by a newer version: skip it.
         unreadable = [m.delivery for m in messages if isinstance(m, UndecodableMessage)]
         if self._subscription is not None and unreadable:
             self._subscription.ack(unreadable)

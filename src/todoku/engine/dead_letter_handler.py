@@ -1,4 +1,4 @@
-"""What one transaction does about dead letters, on the word of a person."""
+"""Executes an operator's commands about dead letters within a transaction."""
 
 import traceback
 from collections.abc import Sequence
@@ -39,59 +39,61 @@ from todoku.engine.service import UnitOfWork
 log = structlog.get_logger(__name__)
 
 DEAD_LETTER_COMMANDS = (RetryDeadLetter, EditDeadLetter, DiscardDeadLetter, RetryDeadLetters)
-"""What every service can be asked about its dead letters."""
+"""The commands about dead letters that every service knows."""
 
 
 class Redelivery(msgspec.Struct, frozen=True):
-    """A message that is to be decided on again: as the stream's are, but the inbox is not asked,
-    because it has known the message since it was parked."""
+    """A parked message that is decided on again. It bypasses the inbox, which holds its id since it was
+    parked."""
 
-    ask: PendingCommand
+    pending: PendingCommand
     letter: DeadLetter
     envelope: Envelope
     event: Event
 
 
 class DeadLetterHandler:
-    """Opens the letters that are asked for, has them decided on, and writes down what became of them.
+    """Loads the requested letters, has them decided on, and saves the results.
 
-    Letters are opened before the world is loaded, because what they say tells what to load.
+    Letters are loaded before the unit of work, because their events tell what to load.
     """
 
     def __init__(
         self, batch_context: BatchContext, connection: Connection, letters: DeadLetters
     ) -> None:
         self.redeliveries: list[Redelivery] = []
-        self._work = batch_context
+        self._context = batch_context
         self._connection = connection
         self._letters = letters
-        self._asked = False
+        self._has_commands = False
         self._found: dict[str, DeadLetter] = {}
-        self._moved: dict[str, DeadLetter] = {}
+        self._changed: dict[str, DeadLetter] = {}
         self._attempts: list[Attempt] = []
 
-    def open(self, asked: Sequence[PendingCommand]) -> None:
-        """Do what can be done without deciding on a message, and make a case of everything else."""
-        self._asked = bool(asked)
+    def prepare(self, commands: Sequence[PendingCommand]) -> None:
+        """Execute what needs no decision on a message, and make a `Redelivery` of everything else."""
+        self._has_commands = bool(commands)
         ids = {
-            ask.command.letter_id for ask in asked if not isinstance(ask.command, RetryDeadLetters)
+            pending.command.letter_id
+            for pending in commands
+            if not isinstance(pending.command, RetryDeadLetters)
         }
         self._found = self._letters.find(self._connection, ids)
-        for ask in asked:
+        for pending in commands:
             try:
-                self._open(ask)
+                self._prepare(pending)
             except DeadLetterError as error:
-                self._answer(ask, error)
+                self._answer(pending, error)
 
     def decide(self, unit_of_work: UnitOfWork) -> None:
-        """Decide on every case."""
+        """Decide on every redelivery."""
         for redelivery in self.redeliveries:
             envelope, event = redelivery.envelope, redelivery.event
-            replayed = event.publisher == self._work.service.name
+            replayed = event.publisher == self._context.service.name
             try:
-                decide = self._work.decision_on(event, envelope.time, replayed=replayed)
+                decide = self._context.handler_of(event, envelope.time, replayed=replayed)
                 if decide is not None:
-                    self._work.apply(
+                    self._context.apply(
                         unit_of_work,
                         decide,
                         event,
@@ -100,39 +102,39 @@ class DeadLetterHandler:
                         traceparent=envelope.traceparent,
                     )
             except Exception as error:
-                self._fail(redelivery.ask, redelivery.letter, error)
+                self._fail(redelivery.pending, redelivery.letter, error)
             else:
                 self._succeed(redelivery)
 
-    def refuse(self, error: Exception) -> None:
-        """The database will not have what the case leads to."""
+    def reject(self, error: Exception) -> None:
+        """Fail the redeliveries, whose results the database rejects."""
         for redelivery in self.redeliveries:
-            self._fail(redelivery.ask, redelivery.letter, error)
+            self._fail(redelivery.pending, redelivery.letter, error)
 
-    def write(self, retry_at: datetime | None) -> datetime | None:
-        """Write down what became of the letters; when the next retry is due, which was `retry_at`."""
-        if not self._asked:
+    def save(self, retry_at: datetime | None) -> datetime | None:
+        """Save the letters; return when the next retry is due, which was `retry_at`."""
+        if not self._has_commands:
             return retry_at
-        self._letters.replace(self._connection, list(self._moved.values()), self._attempts)
+        self._letters.replace(self._connection, list(self._changed.values()), self._attempts)
         return self._letters.next_retry_at(self._connection)
 
-    def _open(self, ask: PendingCommand) -> None:
-        command = ask.command
+    def _prepare(self, pending: PendingCommand) -> None:
+        command = pending.command
         if isinstance(command, RetryDeadLetters):
-            self._answer(ask, self._schedule(command))
+            self._answer(pending, self._schedule(command))
             return
-        letter = self._take(command.letter_id)
+        letter = self._find_parked(command.letter_id)
         match command:
             case RetryDeadLetter():
-                self._open_again(ask, letter)
+                self._redeliver(pending, letter)
             case EditDeadLetter():
-                self._replace(ask, letter, command)
+                self._replace(pending, letter, command)
             case DiscardDeadLetter():
-                self._close(discarded(letter, command, self._work.now))
-                self._answer(ask, self._moved[letter.id])
+                self._resolve(discarded(letter, command, self._context.now))
+                self._answer(pending, self._changed[letter.id])
 
-    def _take(self, letter_id: str) -> DeadLetter:
-        letter = self._moved.get(letter_id) or self._found.get(letter_id)
+    def _find_parked(self, letter_id: str) -> DeadLetter:
+        letter = self._changed.get(letter_id) or self._found.get(letter_id)
         if letter is None:
             raise UnknownDeadLetter(f"There is no dead letter {letter_id!r}.")
         if letter.state is not DeadLetterState.PARKED:
@@ -140,73 +142,73 @@ class DeadLetterHandler:
                 f"The letter {letter_id} is {letter.state} since {letter.closed_at:%F %T} UTC."
             )
         if any(redelivery.letter.id == letter_id for redelivery in self.redeliveries):
-            raise DeadLetterResolved(
-                f"Somebody is dealing with the letter {letter_id} at this moment."
-            )
+            raise DeadLetterResolved(f"The letter {letter_id} is being handled at this moment.")
         return letter
 
     def _schedule(self, command: RetryDeadLetters) -> RetrySchedule:
-        now = self._work.now
+        now = self._context.now
         count = self._letters.schedule(
             self._connection, command.group, now, command.per_second, command.by
         )
         return RetrySchedule(count, now + timedelta(seconds=max(count - 1, 0) / command.per_second))
 
-    def _open_again(self, ask: PendingCommand, letter: DeadLetter) -> None:
+    def _redeliver(self, pending: PendingCommand, letter: DeadLetter) -> None:
         try:
             envelope, event = decode(letter.body)
         except UndecodableEvent as error:
-            self._fail(ask, letter, error)
+            self._fail(pending, letter, error)
         else:
-            self.redeliveries.append(Redelivery(ask, letter, envelope, event))
+            self.redeliveries.append(Redelivery(pending, letter, envelope, event))
 
-    def _replace(self, ask: PendingCommand, letter: DeadLetter, command: EditDeadLetter) -> None:
-        batch_context = self._work
+    def _replace(
+        self, pending: PendingCommand, letter: DeadLetter, command: EditDeadLetter
+    ) -> None:
+        batch_context = self._context
         try:
             closed, successor, envelope, event = edited(
                 letter, command, batch_context.service.name, batch_context.now
             )
         except UndecodableEvent as error:
             raise InvalidEdit(str(error)) from error
-        self._close(closed)
-        self.redeliveries.append(Redelivery(ask, successor, envelope, event))
+        self._resolve(closed)
+        self.redeliveries.append(Redelivery(pending, successor, envelope, event))
 
     def _succeed(self, redelivery: Redelivery) -> None:
-        letter = retried(redelivery.letter, self._work.now, redelivery.ask.command.by)
-        self._note_attempt(redelivery.ask, letter)
+        letter = retried(redelivery.letter, self._context.now, redelivery.pending.command.by)
+        self._add_attempt(redelivery.pending, letter)
         if redelivery.letter.new:
-            self._moved[letter.id] = letter
+            self._changed[letter.id] = letter
         else:
-            self._close(letter)
-        self._answer(redelivery.ask, letter)
+            self._resolve(letter)
+        self._answer(redelivery.pending, letter)
 
-    def _fail(self, ask: PendingCommand, letter: DeadLetter, error: Exception) -> None:
+    def _fail(self, pending: PendingCommand, letter: DeadLetter, error: Exception) -> None:
         failed = failed_again(letter, describe(error), "".join(traceback.format_exception(error)))
-        log.warning("a dead letter stays parked", letter_id=letter.id, error=shape(describe(error)))
-        self._moved[letter.id] = failed
-        self._note_attempt(ask, failed)
+        log.warning("dead_letter_retry_failed", letter_id=letter.id, error=shape(describe(error)))
+        self._changed[letter.id] = failed
+        self._add_attempt(pending, failed)
         if letter.new:
-            self._work.publish_parked(self._work.service.parked_event, failed)
-            self._answer(ask, failed)
+            self._context.publish_parked(self._context.service.parked_event, failed)
+            self._answer(pending, failed)
         else:
-            self._answer(ask, RedeliveryFailed(failed.error))
+            self._answer(pending, RedeliveryFailed(failed.error))
 
-    def _close(self, letter: DeadLetter) -> None:
+    def _resolve(self, letter: DeadLetter) -> None:
         log.info(
-            "a dead letter is closed", letter_id=letter.id, state=letter.state, by=letter.closed_by
+            "dead_letter_resolved", letter_id=letter.id, state=letter.state, by=letter.closed_by
         )
-        self._moved[letter.id] = letter
-        self._work.publish_parked(self._work.service.resolved_event, letter)
+        self._changed[letter.id] = letter
+        self._context.publish_parked(self._context.service.resolved_event, letter)
 
-    def _note_attempt(self, ask: PendingCommand, letter: DeadLetter) -> None:
+    def _add_attempt(self, pending: PendingCommand, letter: DeadLetter) -> None:
         self._attempts.append(
             Attempt(
                 letter_id=letter.id,
-                at=self._work.now,
+                at=self._context.now,
                 error=letter.error,
-                asked_by=ask.command.by,
+                asked_by=pending.command.by,
             )
         )
 
-    def _answer(self, ask: PendingCommand, answer: Any) -> None:
-        self._work.actions.answers.append((ask, answer))
+    def _answer(self, pending: PendingCommand, answer: Any) -> None:
+        self._context.actions.answers.append((pending, answer))

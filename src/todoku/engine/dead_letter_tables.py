@@ -1,4 +1,4 @@
-"""Where dead letters are kept, in every service's database."""
+"""The tables of dead letters and of the attempts at them, in every service's database."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -38,7 +38,7 @@ from todoku.engine.dead_letters import Attempt, DeadLetter, DeadLetterState, sha
 
 
 class LetterSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A letter as it stands in a list, without what it says."""
+    """A letter as shown in lists, without its body."""
 
     id: str
     state: DeadLetterState
@@ -57,7 +57,7 @@ class LetterSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def error_class(self) -> str:
-        """The class of the last error."""
+        """Return the class of the last error."""
         return (self.error or "").partition(":")[0]
 
 
@@ -73,7 +73,7 @@ class LetterGroup(msgspec.Struct, frozen=True):
 
 
 class DeadLetters:
-    """The messages that were parked, and every attempt at them. Nothing here is ever deleted."""
+    """The parked messages and every attempt at them. Nothing is ever deleted."""
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(
@@ -158,21 +158,21 @@ class DeadLetters:
     def park(
         self, connection: Connection, letters: Sequence[DeadLetter], attempts: Iterable[Attempt]
     ) -> None:
-        """Keep these and what was tried; one that is already kept stays as it is."""
+        """Insert new letters and attempts; a letter that exists stays unchanged."""
         if letters:
             connection.execute(self._insert, [_row(letter) for letter in letters])
-        self._note(connection, attempts)
+        self._add_attempts(connection, attempts)
 
     def replace(
         self, connection: Connection, letters: Sequence[DeadLetter], attempts: Iterable[Attempt]
     ) -> None:
-        """Keep these as they are now, and what was tried."""
+        """Save changed letters and new attempts."""
         if letters:
             connection.execute(self._replace, [_row(letter) for letter in letters])
-        self._note(connection, attempts)
+        self._add_attempts(connection, attempts)
 
     def find(self, connection: Connection, ids: Collection[str]) -> dict[str, DeadLetter]:
-        """Those of these letters that there are, for a transaction that changes them."""
+        """Load and lock those of these letters that exist."""
         if not ids:
             return {}
         found = connection.execute(self._find, {"ids": sorted(ids)})
@@ -186,8 +186,8 @@ class DeadLetters:
         per_second: float,
         by: str | None,
     ) -> int:
-        """Have what is parked, all or one group, retried one after the other, the oldest first, at
-        so many a second from now on; how many that is."""
+        """Schedule retries of all parked letters, or of one group, the oldest first, `per_second` from
+        now on; return how many."""
         columns = self.table.c
         parked = select(columns.id).where(columns.state == DeadLetterState.PARKED.value)
         if group is not None:
@@ -210,7 +210,7 @@ class DeadLetters:
     def to_retry(
         self, connection: Connection, now: datetime, count: int
     ) -> list[tuple[str, str | None]]:
-        """Up to `count` letters whose retry is due, the longest due first: their ids, and who asked."""
+        """Return up to `count` letters whose retry is due, the oldest first: their ids, and who asked."""
         columns = self.table.c
         found = connection.execute(
             select(columns.id, columns.retry_by)
@@ -221,7 +221,7 @@ class DeadLetters:
         return [(letter_id, by) for letter_id, by in found]
 
     def next_retry_at(self, connection: Connection) -> datetime | None:
-        """When the next retry is due, if any is."""
+        """Return when the next retry is due, or None."""
         columns = self.table.c
         found: datetime | None = connection.scalar(
             select(func.min(columns.retry_at)).where(columns.retry_at.is_not(None))
@@ -229,18 +229,18 @@ class DeadLetters:
         return found
 
     def get(self, connection: Connection, letter_id: str) -> DeadLetter | None:
-        """The letter with this id, if there is one."""
+        """Return the letter with this id, or None."""
         row = connection.execute(select(self.table).where(self.table.c.id == letter_id)).first()
         return None if row is None else _letter(row)
 
     def parked_about(
         self, connection: Connection, order_ids: Collection[str]
     ) -> list[LetterSummary]:
-        """The letters about these orders that are still parked."""
+        """Return the letters about these orders that are still parked."""
         return [_summary(row) for row in self._parked_about(connection, ids=sorted(order_ids))]
 
     def attempts_at(self, connection: Connection, letter_id: str) -> list[Attempt]:
-        """What was tried with a letter, in the order in which it was."""
+        """Return the attempts at a letter, in order."""
         columns = self.attempts.c
         found = connection.execute(
             select(columns.letter_id, columns.at, columns.error, columns.asked_by)
@@ -259,8 +259,8 @@ class DeadLetters:
         before: tuple[datetime, str] | None,
         limit: int,
     ) -> list[LetterSummary]:
-        """Up to `limit` letters, those parked last first, of those that stand behind the one parked
-        `before`, with that id."""
+        """Return up to `limit` letters, the last parked first, behind the one parked `before` with that
+        id."""
         columns = self.table.c
         query = self._summaries().order_by(columns.parked_at.desc(), columns.id.desc()).limit(limit)
         if state is not None:
@@ -275,7 +275,7 @@ class DeadLetters:
         return [_summary(row) for row in connection.execute(query)]
 
     def groups(self, connection: Connection) -> list[LetterGroup]:
-        """What is parked, grouped by what its errors have in common, the largest group first."""
+        """Return the parked letters grouped by the shape of their errors, the largest group first."""
         columns = self.table.c
         count = func.count()
         found = connection.execute(
@@ -296,7 +296,7 @@ class DeadLetters:
     def _summaries(self) -> Select[Any]:
         return select(*(self.table.c[name] for name in LetterSummary.__struct_fields__))
 
-    def _note(self, connection: Connection, attempts: Iterable[Attempt]) -> None:
+    def _add_attempts(self, connection: Connection, attempts: Iterable[Attempt]) -> None:
         if rows := [msgspec.structs.asdict(attempt) for attempt in attempts]:
             connection.execute(self._insert_attempts, rows)
 

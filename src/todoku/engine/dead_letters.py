@@ -1,10 +1,10 @@
-"""What a message that could not be dealt with is, and may become. Pure: values in, values out.
+"""The states of a dead letter and its transitions. Pure: values in, values out.
 
-    PARKED ──retry───▶ RETRIED      dealt with after all
-       ├─────edit────▶ EDITED       a corrected message took its place, caused by this one
-       └────discard──▶ DISCARDED    somebody decided to do without it, and said why
+    PARKED ──retry───▶ RETRIED      handled successfully
+       ├─────edit────▶ EDITED       replaced by a corrected message
+       └────discard──▶ DISCARDED    discarded by an operator, with a reason
 
-A letter moves only once. A retry that fails leaves it where it is, with one more attempt.
+A letter changes its state only once. A retry that fails leaves it PARKED, with one more attempt.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from todoku.contracts import Envelope, Event, decode, encode
 
 
 class DeadLetterError(Exception):
-    """A dead letter cannot be dealt with as was asked."""
+    """A command about a dead letter cannot be executed."""
 
 
 class UnknownDeadLetter(DeadLetterError):
@@ -29,7 +29,7 @@ class UnknownDeadLetter(DeadLetterError):
 
 
 class DeadLetterResolved(DeadLetterError):
-    """Somebody has dealt with this letter already."""
+    """This letter is resolved already."""
 
 
 class RedeliveryFailed(DeadLetterError):
@@ -37,11 +37,11 @@ class RedeliveryFailed(DeadLetterError):
 
 
 class InvalidEdit(DeadLetterError):
-    """The correction is not an event that may take the letter's place."""
+    """The correction is not a valid event for this letter."""
 
 
 class DeadLetterState(StrEnum):
-    """What has become of a letter."""
+    """The state of a letter."""
 
     PARKED = "PARKED"
     RETRIED = "RETRIED"
@@ -50,11 +50,11 @@ class DeadLetterState(StrEnum):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that could not be dealt with, kept whole.
+    """A message that could not be handled, with its whole body.
 
-    `error` and `traceback` are of the last attempt, None if that went well; `error_group` names
-    what the error has in common with others. `retry_at` (UTC) is when it is retried by itself, for
-    `retry_by`. `replaces` is the letter that an edited message was made from, and `replaced_by` the
+    `error` and `traceback` are of the last attempt, None if that succeeded; `error_group` identifies
+    errors of the same shape. `retry_at` (UTC) is when a scheduled retry is due, and `retry_by` who
+    asked for it. `replaces` is the letter that an edited message was made from, and `replaced_by` the
     one that was made from this.
     """
 
@@ -81,17 +81,17 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def error_class(self) -> str:
-        """The class of the last error."""
+        """Return the class of the last error."""
         return (self.error or "").partition(":")[0]
 
     @property
     def new(self) -> bool:
-        """Whether it was made just now, in the place of another, and nobody has been told of it."""
+        """Return whether an edit has just created it, and nothing was published about it."""
         return self.attempts == 0
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try at a message: how it failed, None if it went well; and who asked for it, None if the
+    """One attempt at a message: its error, None if it succeeded; and who asked for it, None if the
     stream delivered it."""
 
     letter_id: str
@@ -116,7 +116,7 @@ class EditDeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiscardDeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """Do without a parked message."""
+    """Discard a parked message."""
 
     letter_id: str
     reason: str
@@ -124,7 +124,7 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetryDeadLetters(msgspec.Struct, frozen=True, kw_only=True):
-    """Decide again on all that is parked, or on one group of it, at so many letters a second."""
+    """Decide again on all parked messages, or on one group, at so many letters a second."""
 
     per_second: float
     group: str | None = None
@@ -132,7 +132,7 @@ class RetryDeadLetters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrySchedule(msgspec.Struct, frozen=True):
-    """How many letters will be retried, and when (UTC) the last of them."""
+    """How many letters will be retried, and when (UTC) the last one."""
 
     count: int
     last_at: datetime
@@ -141,7 +141,7 @@ class RetrySchedule(msgspec.Struct, frozen=True):
 def parked(
     delivery: Delivery, envelope: Envelope | None, error: str, traceback: str, now: datetime
 ) -> DeadLetter:
-    """The letter that is kept of a delivery; `envelope` as far as it can be read."""
+    """Return the letter of a delivery; `envelope` is None if it cannot be decoded."""
     return DeadLetter(
         id=letter_id(delivery, envelope),
         subject=delivery.subject,
@@ -159,8 +159,8 @@ def parked(
 
 
 def letter_id(delivery: Delivery, envelope: Envelope | None) -> str:
-    """A UUID that a message keeps however often it arrives: its event's own, or one made from what
-    it says where the event has none."""
+    """Return a UUID that is the same for every delivery of a message: that of its event, or one made
+    from subject and body where the event has none."""
     if envelope is not None and (canonical := _canonical_uuid(envelope.id)):
         return canonical
     content = delivery.subject.encode() + b"\0" + delivery.body
@@ -168,7 +168,7 @@ def letter_id(delivery: Delivery, envelope: Envelope | None) -> str:
 
 
 def retried(letter: DeadLetter, now: datetime, by: str | None) -> DeadLetter:
-    """It was dealt with after all."""
+    """Return the letter after a successful retry."""
     return _closed(
         letter,
         DeadLetterState.RETRIED,
@@ -182,7 +182,7 @@ def retried(letter: DeadLetter, now: datetime, by: str | None) -> DeadLetter:
 
 
 def failed_again(letter: DeadLetter, error: str, traceback: str) -> DeadLetter:
-    """It was tried once more, in vain."""
+    """Return the letter after one more failed attempt."""
     return msgspec.structs.replace(
         letter,
         attempts=letter.attempts + 1,
@@ -197,7 +197,7 @@ def failed_again(letter: DeadLetter, error: str, traceback: str) -> DeadLetter:
 def edited(
     letter: DeadLetter, command: EditDeadLetter, service: str, now: datetime
 ) -> tuple[DeadLetter, DeadLetter, Envelope, Event]:
-    """The letter as it is laid to rest, and the one that takes its place, with what that says.
+    """Return the letter as EDITED, its successor, and the successor's envelope and event.
 
     The new message is about the same order and of the same type. Its id follows from the service
     and the letter, because two services may correct their copies of one event differently.
@@ -209,7 +209,7 @@ def edited(
             "another would replace. Its publisher sends the real one again: discard this."
         )
     envelope, event = decode(encode(_corrected(letter, command, service, now)))
-    # `decode` ignores fields that it does not know; a person who misspelt one wants to hear of it.
+    # `decode` ignores unknown fields; an operator who misspelt one must learn of it.
     if unknown := _fields(command.data) - _fields(msgspec.json.encode(event)):
         raise InvalidEdit(f"{letter.event_type} has no field {', '.join(sorted(unknown))}.")
     successor = DeadLetter(
@@ -231,24 +231,24 @@ def edited(
 
 
 def discarded(letter: DeadLetter, command: DiscardDeadLetter, now: datetime) -> DeadLetter:
-    """It will not be dealt with, for a reason."""
+    """Return the letter as DISCARDED, with the reason."""
     return _closed(letter, DeadLetterState.DISCARDED, now, command.by, reason=command.reason)
 
 
 def describe(error: BaseException) -> str:
-    """An error in one text that begins with its class, and that any database can store."""
+    """Return an error as text that begins with its class and that every database can store."""
     text = f"{type(error).__name__}: {error}".removesuffix(": ")
     return text.replace("\0", "␀").encode(errors="replace").decode()
 
 
 def shape(error: str) -> str:
-    """What an error has in common with others of its kind: its first line, without ids, numbers and
-    quotations. It names nobody and may be shown in lists."""
+    """Return the first line of an error without ids, numbers and quotations, which is the same for
+    similar errors. It holds no personal data and may be shown in lists."""
     return _PARTICULARS.sub("…", error.partition("\n")[0])
 
 
 def group_of(error: str) -> str:
-    """A short name for the shape of an error."""
+    """Return a short hash of an error's shape."""
     return hashlib.sha256(shape(error).encode()).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""Calls to the outside, made after the commit that asked for them."""
+"""Runs effects: calls to other systems, made after the commit that decided on them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,21 +14,21 @@ log = structlog.get_logger(__name__)
 
 
 class Effects:
-    """The calls that are under way. What comes back from one is a command, put into the mailbox.
+    """The running effects. The result of an effect is a command, put into the mailbox.
 
-    `have` makes the call for each type of effect. One that fails or takes longer than
-    `seconds_max` leaves its claim to fall due again.
+    `handlers` has the function for each type of effect. If one fails or takes longer than
+    `seconds_max`, its row falls due again.
     """
 
     def __init__(
         self,
-        have: Mapping[type[Any], Callable[[Any], Awaitable[Any]]],
+        handlers: Mapping[type[Any], Callable[[Any], Awaitable[Any]]],
         mailbox: Mailbox,
         *,
         seconds_max: float,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
-        self._have = have
+        self._handlers = handlers
         self._mailbox = mailbox
         self._seconds_max = seconds_max
         self._failpoint = failpoint
@@ -38,18 +38,18 @@ class Effects:
         return len(self._tasks)
 
     def start(self, effect: Any) -> None:
-        """Make the call, and do not wait for it."""
+        """Start an effect without waiting for it."""
         task = asyncio.create_task(self._call(effect))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     async def finished(self) -> None:
-        """Wait for the calls under way, no longer than each of them may take."""
+        """Wait for the running effects, at most `seconds_max`."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._seconds_max)
 
     def cancel(self) -> list[asyncio.Task[None]]:
-        """Give up what is under way; the tasks that are ending by that."""
+        """Cancel the running effects; return the tasks that are ending."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -57,20 +57,20 @@ class Effects:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._mailbox.wake()  # There is room again for what is due.
+        self._mailbox.wake()  # A slot is free for what is due.
 
     async def _call(self, effect: Any) -> None:
         self._failpoint("before-effect")
         try:
             async with asyncio.timeout(self._seconds_max):
-                command = await self._have[type(effect)](effect)
+                command = await self._handlers[type(effect)](effect)
         except Exception as error:
-            log.warning("a call outside failed, it will be made again", error=repr(error))
+            log.warning("effect_failed_will_retry", error=repr(error))
         else:
             self._failpoint("after-effect")
-            self._mailbox.answer_effect(PendingCommand(command, _log_failure))
+            self._mailbox.put_effect_result(PendingCommand(command, _log_failure))
 
 
 def _log_failure(result: Any) -> None:
     if isinstance(result, Exception):
-        log.error("the outcome of a call outside could not be recorded", error=repr(result))
+        log.error("effect_result_not_recorded", error=repr(result))

@@ -1,8 +1,8 @@
-"""Places where a process may be made to die, so that its recovery can be tried.
+"""Points at which a process can be made to crash, to test its recovery.
 
-A process that runs for real leaves by `os._exit(137)`, as after a `kill -9`, when it comes for the
-n-th time to the point that `TODOKU_FAILPOINT=name:n` names; with `name:n@service`, only the process
-of that service does. A simulator hands in its own.
+With `TODOKU_FAILPOINT=name:n` a process exits with `os._exit(137)`, as after a `kill -9`, when it
+reaches that point for the n-th time; with `name:n@service`, only the process of that service does.
+A simulator passes its own function.
 """
 
 import os
@@ -21,14 +21,14 @@ POINTS: Final = (
     "before-effect",
     "after-effect",
 )
-"""Every failpoint of the engine, in the order of a message's way."""
+"""Every failpoint of the engine, in the order in which a message passes them."""
 
 Failpoint = Callable[[str], None]
 """Called with the name of the point that was reached."""
 
 
 def from_environment(service: str) -> Failpoint:
-    """The failpoint that `TODOKU_FAILPOINT` asks for in this service, or one that does nothing."""
+    """Return the failpoint that `TODOKU_FAILPOINT` sets for this service, or `no_failpoint`."""
     wanted, _, victim = os.environ.get("TODOKU_FAILPOINT", "").partition("@")
     if not wanted or victim not in ("", service):
         return no_failpoint

@@ -1,4 +1,4 @@
-"""The one place where everything that a service has to decide on waits for the writer."""
+"""The queue of everything that waits for a service's writer."""
 
 import asyncio
 from collections import deque
@@ -15,26 +15,26 @@ from todoku.engine.messages import (
 )
 
 RECEIPTS_LINGER_SECONDS = 0.05
-"""How long receipts wait for something to share a commit with. Nobody waits for them."""
+"""How long receipts wait to share a commit with other messages. No caller waits for them."""
 
 LARGE_BATCH_MESSAGES = 30
-"""A batch of so many messages is a large one."""
+"""A batch with at least so many messages is large."""
 
 LINGER_SECONDS = 0.005
-"""How long more is let gather after a large batch: what a batch costs however small it is (a commit, a
-batch to the broker) is shared by more then, and everybody is served sooner."""
+"""How long the writer waits after a large batch, so that more messages share the fixed cost of the next
+one (a commit, a batch to the broker)."""
 
 
 class MailboxFull(Exception):
-    """More is asked of this service than it can do: come back later."""
+    """The service has too many pending commands: try again later."""
 
 
 class Mailbox:
     """Three lanes (messages, commands, receipts), each with its share of a batch.
 
     Commands are refused beyond `commands_max`. Messages are bounded by the credit given to the
-    broker; receipts by the events outstanding, and those beyond `receipts_max` are dropped, because a
-    lost receipt costs one repeat. All methods run on the event loop's thread.
+    broker; receipts by the pending deliveries, and those beyond `receipts_max` are dropped, because a
+    lost receipt costs one redelivery. All methods run on the event loop's thread.
     """
 
     def __init__(self, *, commands_max: int, receipts_max: int) -> None:
@@ -50,43 +50,43 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._commands) + len(self._messages) + len(self._receipts)
 
-    def ask(self, asked: PendingCommand) -> None:
-        """Put a command in, or raise `MailboxFull`."""
+    def put_command(self, command: PendingCommand) -> None:
+        """Add a command, or raise `MailboxFull`."""
         if len(self._commands) >= self._commands_max:
             raise MailboxFull(
-                f"{self._commands_max} requests are waiting already: try again later."
+                f"{self._commands_max} commands are pending already: try again later."
             )
-        self._commands.append(asked)
+        self._commands.append(command)
         self._arrived.set()
 
-    def answer_effect(self, asked: PendingCommand) -> None:
-        """Put in what came back from an effect: bounded by the effects under way, never refused."""
-        self._commands.append(asked)
+    def put_effect_result(self, command: PendingCommand) -> None:
+        """Add the result of an effect: bounded by the running effects, never rejected."""
+        self._commands.append(command)
         self._arrived.set()
 
-    def deliver(self, messages: Sequence[IncomingEvent | UndecodableMessage]) -> None:
-        """Put messages from the stream in."""
+    def put_messages(self, messages: Sequence[IncomingEvent | UndecodableMessage]) -> None:
+        """Add messages of the stream."""
         self._messages.extend(messages)
         self._arrived.set()
 
-    def receipt(self, receipt: Receipt) -> None:
-        """Put a receipt in, if there is room. Its wait for company begins with the first one."""
+    def put_receipt(self, receipt: Receipt) -> None:
+        """Add a receipt, if there is room. The wait to share a commit begins with the first one."""
         if len(self._receipts) < self._receipts_max:
             if not self:
                 self._arrived.set()
             self._receipts.append(receipt)
 
     def wake(self) -> None:
-        """Let the writer look at what is due."""
+        """Let the writer look for due rows."""
         self._arrived.set()
 
-    async def arrival(self, until: datetime | None, now: datetime) -> None:
-        """Wait until something is here that is worth a batch, or until `until`."""
-        await self._something(until, now)
+    async def wait_for_work(self, until: datetime | None, now: datetime) -> None:
+        """Wait until there is enough for a batch, or until `until`."""
+        await self._wait_for_any(until, now)
         if self._last_batch_large:
             await asyncio.sleep(LINGER_SECONDS)
 
-    async def _something(self, until: datetime | None, now: datetime) -> None:
+    async def _wait_for_any(self, until: datetime | None, now: datetime) -> None:
         if self._commands or self._messages:
             return
         timeout = None if until is None else max(0.0, (until - now).total_seconds())
@@ -99,17 +99,17 @@ class Mailbox:
                 if len(self) == len(self._receipts) > 0:
                     await self._wait_to_share_commit()
 
-    async def emptied(self) -> None:
-        """Wait until nothing waits here and the writer comes for more."""
+    async def wait_until_empty(self) -> None:
+        """Wait until the mailbox is empty and the writer asks for more."""
         self._emptied.clear()
         self._arrived.set()
         await self._emptied.wait()
 
     def take(self, limit: int) -> list[Message]:
-        """Up to `limit` of what waits, oldest first in each lane.
+        """Remove and return up to `limit` messages, oldest first in each lane.
 
-        Messages may fill three fifths, since an order brings three for each command, and what has
-        begun goes before what is new; the others one fifth each. What one leaves free another may use.
+        Messages of the stream get three fifths, since a command leads to about three of them and
+        running sagas go before new ones; the others one fifth each. Unused shares pass to the next.
         """
         lanes = (self._messages, self._commands, self._receipts)
         shares = [
@@ -127,7 +127,7 @@ class Mailbox:
         ]
 
     async def _wait_to_share_commit(self) -> None:
-        """Wait for something that receipts can share a commit with, but not for long."""
+        """Wait up to `RECEIPTS_LINGER_SECONDS` for messages that receipts can share a commit with."""
         self._arrived.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(RECEIPTS_LINGER_SECONDS):

@@ -1,4 +1,4 @@
-"""What can lie in a service's mailbox."""
+"""The kinds of messages that a service's mailbox holds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from todoku.contracts import Envelope, Event, UndecodableEvent, read_envelope
 
 
 class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event from another service; or one that is `recalled`, because our database has lost it."""
+    """An event of another service; or an own event that is `replayed`, because the database lacks it."""
 
     delivery: Delivery
     envelope: Envelope
@@ -19,9 +19,9 @@ class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class UndecodableMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message from the stream that cannot be read as an event.
+    """A message of the stream that cannot be decoded as an event.
 
-    `again` says whether that may change: a newer version of this service may know the type.
+    `again` says whether a retry may succeed: a newer version of this service may know the type.
     """
 
     delivery: Delivery
@@ -31,7 +31,7 @@ class UndecodableMessage(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def envelope(self) -> Envelope | None:
-        """The envelope, if at least that is in order."""
+        """Return the envelope, or None if not even that can be decoded."""
         try:
             return read_envelope(self.delivery.body)
         except UndecodableEvent:
@@ -39,11 +39,11 @@ class UndecodableMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class PendingCommand(msgspec.Struct, frozen=True):
-    """A command from somebody who waits.
+    """A command whose caller waits for the result.
 
-    `answer` is called on the event loop's thread after the commit, with the state that the command
-    left, or with the error that kept it from being carried out. With an `id` it is carried out once,
-    however often it is given: after a commit of which nobody knows whether it went through.
+    `answer` is called on the event loop's thread after the commit, with the resulting state or with
+    the error. A command with an `id` is executed once, even if its batch is given to the writer again
+    after a commit whose result is unknown.
     """
 
     command: Any
@@ -54,24 +54,24 @@ class PendingCommand(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """A reader's word that it has these events in its database, or parked."""
+    """A delivery confirmation: `reader` has these events in its database, handled or parked."""
 
     reader: str
     ids: tuple[str, ...]
 
 
 class RepublishOrder(msgspec.Struct, frozen=True):
-    """A command to any service: say again what it has decided about an order. The answer is a tuple
-    of the events that it said."""
+    """A command that every service knows: publish again what it has decided about an order. The result
+    is a tuple of the published events."""
 
     order_id: str
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
-    """Something of the service's own wants attention: its `due_at` has passed."""
+    """A row of the service's agenda whose `due_at` has passed."""
 
     key: str
 
 
 Message = IncomingEvent | UndecodableMessage | PendingCommand | Receipt
-"""What arrives from outside; `Due` is found by the writer itself."""
+"""What the mailbox holds; the writer finds what is `Due` itself."""

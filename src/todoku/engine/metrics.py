@@ -1,4 +1,4 @@
-"""What the engine has done and what waits, for Prometheus. Read when asked, at no cost otherwise."""
+"""The engine's counters and gauges for Prometheus, read at each scrape."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from todoku.engine.process import Process
 
 
 class EngineMetrics(Collector):
-    """The figures of one process."""
+    """The metrics of one process."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -21,36 +21,38 @@ class EngineMetrics(Collector):
         )
         messages = CounterMetricFamily(
             "todoku_messages",
-            "Messages from the stream, by what became of them.",
+            "Messages of the stream, by outcome.",
             labels=["outcome"],
         )
         for actions, value in (
-            ("settled", counts.settled),
-            ("put_back", counts.nacked),
+            ("acknowledged", counts.acknowledged),
+            ("nacked", counts.nacked),
             ("parked", counts.parked),
         ):
             messages.add_metric([actions], value)
         yield messages
         yield CounterMetricFamily(
-            "todoku_commands", "Commands carried out or refused.", value=counts.commands
+            "todoku_commands", "Commands executed or rejected.", value=counts.commands
         )
         yield CounterMetricFamily(
             "todoku_events_sent", "Events stored in the stream.", value=relay.events_sent
         )
         yield CounterMetricFamily(
-            "todoku_events_repeated", "Events sent again on evidence.", value=relay.events_repeated
+            "todoku_events_repeated",
+            "Events resent because a subscriber passed them without a receipt.",
+            value=relay.events_repeated,
         )
         yield GaugeMetricFamily(
             "todoku_mailbox_messages",
-            "What waits for the writer.",
+            "Messages, commands and receipts that wait for the writer.",
             value=len(self._process.mailbox),
         )
         yield GaugeMetricFamily(
-            "todoku_outbox_unsent_events", "Events that wait to be sent.", value=relay.unsent
+            "todoku_outbox_unsent_events", "Events that wait to be published.", value=relay.unsent
         )
         yield GaugeMetricFamily(
             "todoku_effects_running",
-            "Calls outside under way.",
+            "Running effects (calls to other systems).",
             value=len(self._process.effects),
         )
         yield GaugeMetricFamily(

@@ -1,4 +1,4 @@
-"""A running service: its loops around the writer, the relay and the broker."""
+"""A running service: the loops around its writer, relay and broker connection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,12 +31,12 @@ DRAIN_SECONDS_MAX = 2.0
 
 
 class ProcessFailed(Exception):
-    """The process ends, because one of its loops has failed. Nobody knows whether what was asked of
-    it was carried out."""
+    """The process ends, because one of its loops has failed. Whether pending commands were executed is
+    unknown."""
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How much the engine takes at a time, and how often it looks around."""
+    """Limits and intervals of the engine."""
 
     batch_max: int = DEFAULTS.batch_messages_max
     credit: int = DEFAULTS.mailbox_messages_max
@@ -45,7 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     receipts_max: int = 10_000
     effects_max: int = 500
     window_max: int = 10_000
-    look_seconds: float = 2.0
+    progress_check_seconds: float = 2.0
     lease_seconds: float = 15.0
     effect_timeout_seconds: float = 10.0
     inbox_retention_seconds: float = DEFAULTS.inbox_retention_seconds
@@ -54,17 +54,17 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct):
-    """What a process has done since its start."""
+    """Counters since the start of the process."""
 
     batches: int = 0
     commands: int = 0
-    settled: int = 0
+    acknowledged: int = 0
     nacked: int = 0
     parked: int = 0
 
 
 class ReceiptMessage(msgspec.Struct, frozen=True):
-    """What goes back to a publisher: who has which of its events."""
+    """A delivery confirmation on the wire: `reader` has these events."""
 
     reader: str
     ids: tuple[str, ...]
@@ -75,11 +75,11 @@ _decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
 
 
 class Process:
-    """One service, running: mailbox → writer → what the commit asks for.
+    """One service, running: mailbox → writer → post-commit actions.
 
     `run_write` and `run_read` run plain functions away from the event loop; the former one at a
-    time. `owner` names this process among all that ever ran. Every loop is `while: step()` and each
-    step is public, so that a simulator and a debugger come in by the same door.
+    time. `owner` is unique among all processes that ever ran. Every loop is `while: step()` and each
+    step is public, for simulators and debuggers.
     """
 
     def __init__(
@@ -146,18 +146,19 @@ class Process:
         self._commands_numbered = 0
         self._next_due_at: datetime | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._unanswered: dict[asyncio.Future[Any], None] = {}  # In the order in which they asked.
+        self._unanswered: dict[asyncio.Future[Any], None] = {}  # In the order of execution.
         self.counts = Counts()
         self.database_available = False
         self._stopping = False
 
     @property
     def connected(self) -> bool:
-        """Whether the broker answers."""
+        """Return whether the broker answers."""
         return self._broker.connected
 
     async def start(self) -> None:
-        """Take over what earlier processes owe, connect, and begin. Needs the database, not the broker."""
+        """Adopt pending deliveries of earlier processes, connect, and start the loops. Needs the database,
+        not the broker."""
         await self._adopt()
         self._next_due_at = self.clock.now()
         self.database_available = True
@@ -165,17 +166,17 @@ class Process:
         await self._broker.listen(
             f"receipts.{self.service.name}", self._receipted, group=self.service.name
         )
-        self._loops.append(asyncio.create_task(self.consumer.begin(), name="begin"))
+        self._loops.append(asyncio.create_task(self.consumer.start(), name="begin"))
         for name, step in (
             ("write", self.write_step),
             ("relay", self.relay.step),
-            ("look", self.look_step),
-            ("keep house", self.housekeeping_step),
+            ("progress", self.progress_step),
+            ("housekeeping", self.housekeeping_step),
         ):
             self._loops.append(asyncio.create_task(_forever(step), name=name))
 
     async def failed(self) -> None:
-        """Wait until a loop has failed, and raise why. A process whose loop has failed must end."""
+        """Wait until a loop has failed, and raise its error. A process whose loop has failed must end."""
         done, _ = await asyncio.wait(self._loops, return_when=asyncio.FIRST_EXCEPTION)
         try:
             for task in done:
@@ -189,7 +190,7 @@ class Process:
             raise
 
     async def stop(self) -> None:
-        """Finish what is under way, and let go of the broker."""
+        """Finish the work in progress, and disconnect from the broker."""
         self._stopping = True
         await self.consumer.stop()
         await self.effects.finished()
@@ -198,23 +199,23 @@ class Process:
         await self._broker.stop()
 
     def abandon(self) -> None:
-        """Stop at once and finish nothing, as when the process is killed."""
+        """Stop at once without finishing anything, as when the process is killed."""
         self._stopping = True
         self._cancel()
 
     def _cancel(self) -> list[asyncio.Task[None]]:
-        """End all that runs; the tasks that are ending by that."""
+        """Cancel all tasks; return those that are ending."""
         for task in self._loops:
             task.cancel()
         return [*self.effects.cancel(), *self._loops]
 
-    async def ask(
+    async def execute(
         self, command: Any, *, actor: str | None = None, traceparent: str | None = None
     ) -> Any:
-        """Have a command carried out; the state that it left, once that is committed.
+        """Execute a command and return the resulting state, once that is committed.
 
-        Raises what the decision raises, `ProcessFailed`, or `MailboxFull`: also when too much waits
-        for a broker that is away. Giving up waiting does not undo it.
+        Raises what the decision raises, `ProcessFailed`, or `MailboxFull`: also when too many events
+        wait for an unavailable broker. Cancelling the wait does not undo the command.
         """
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -227,12 +228,12 @@ class Process:
                 answered.set_result(result)
 
         if self._stopping:
-            raise MailboxFull("This process is about to end: try again later.")
+            raise MailboxFull("This process is stopping: try again later.")
         if self.relay.unsent >= self.config.backlog_max:
             raise MailboxFull(
-                f"{self.relay.unsent} events wait for the broker already: try again later."
+                f"{self.relay.unsent} events wait for the broker: try again later."
             )
-        self.mailbox.ask(
+        self.mailbox.put_command(
             PendingCommand(command, answer, actor, traceparent, self._command_id(command))
         )
         self._unanswered[answered] = None
@@ -242,20 +243,22 @@ class Process:
             self._unanswered.pop(answered, None)
 
     def _command_id(self, command: Any) -> str | None:
-        if type(command) not in self.service.once:
+        if type(command) not in self.service.deduplicated_commands:
             return None
         self._commands_numbered += 1
         return f"{self._owner}:{self._commands_numbered}"
 
     def resend_all(self) -> None:
-        """Send everything that this process still owes once more, because a person asks for it."""
-        log.warning("asked to send again what is still owed")
+        """Publish every pending delivery of this process again, on an operator's request."""
+        log.warning("resending_all_pending_events")
         self.relay.resend_all()
 
     async def write_step(self) -> None:
-        """Wait for something to decide on, commit a batch of it, and do what follows."""
+        """Wait for messages or due rows, commit a batch of them, and run its post-commit actions."""
         effect_slots = self._effect_slots()
-        await self.mailbox.arrival(self._next_due_at if effect_slots else None, self.clock.now())
+        await self.mailbox.wait_for_work(
+            self._next_due_at if effect_slots else None, self.clock.now()
+        )
         batch = self.mailbox.take(self.config.batch_max)
         actions = await self._commit(batch)
         self._next_due_at = actions.next_due_at
@@ -264,34 +267,34 @@ class Process:
             sum(isinstance(message, (IncomingEvent, UndecodableMessage)) for message in batch)
         )
 
-    async def look_step(self) -> None:
-        """After a while, look for evidence that something must be sent again."""
-        await asyncio.sleep(self.config.look_seconds)
+    async def progress_step(self) -> None:
+        """After a while, look for evidence that events must be resent."""
+        await asyncio.sleep(self.config.progress_check_seconds)
         if not self.database_available:
-            return  # Receipts cannot be noted: that one is missing is no evidence.
+            return  # Receipts cannot be recorded: a missing one is no evidence.
         try:
-            await self.relay.look()
+            await self.relay.check_progress()
         except (BrokerError, DatabaseUnavailable) as error:
-            log.debug("could not look how far the readers are", error=str(error))
+            log.debug("subscriber_progress_unavailable", error=str(error))
 
     async def housekeeping_step(self) -> None:
-        """After a while, forget what the inbox no longer needs, and take over from the dead."""
+        """After a while, prune the inbox, and adopt what dead processes have left."""
         await asyncio.sleep(self.config.lease_seconds / 3)
         try:
             if not self._database.exclusive:
                 await self._adopt()
             await self._prune()
         except DatabaseUnavailable as error:
-            log.warning("housekeeping has to wait", error=str(error))
+            log.warning("housekeeping_delayed", error=str(error))
 
     def _effect_slots(self) -> int:
-        """How many more effects may be under way; none before the database is known to be whole."""
+        """Return how many more effects may start; none before the database is known to be complete."""
         if self._stopping or not self.consumer.caught_up:
             return 0
         return self.config.effects_max - len(self.effects)
 
     async def _commit(self, batch: Sequence[Any]) -> PostCommitActions:
-        """Commit the batch, however long the database is away; nothing of it is lost meanwhile."""
+        """Commit the batch; retry for as long as the database is unavailable."""
         pause = 0.05
         while True:
             try:
@@ -300,7 +303,7 @@ class Process:
                 )
             except DatabaseUnavailable as error:
                 if self.database_available:
-                    log.error("the database does not take a batch", error=str(error))
+                    log.error("database_unavailable", error=str(error))
                 self.database_available = False
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
@@ -315,8 +318,8 @@ class Process:
         self.relay.offer(actions.published)
         self.relay.enqueue(
             self.writer.position
-        )  # Also what was committed before an answer was lost.
-        self.consumer.settle(actions)
+        )  # Also what a commit with unknown result has added.
+        self.consumer.acknowledge(actions)
         for publisher, ids in actions.receipts.items():
             self._failpoint("before-receipt")
             body = _encode_receipt(ReceiptMessage(self.service.name, tuple(ids)))
@@ -328,7 +331,7 @@ class Process:
     def _count(self, actions: PostCommitActions) -> None:
         self.counts.batches += 1
         self.counts.commands += len(actions.answers)
-        self.counts.settled += len(actions.acks)
+        self.counts.acknowledged += len(actions.acks)
         self.counts.nacked += len(actions.naks)
         self.counts.parked += len(actions.terms)
 
@@ -336,16 +339,16 @@ class Process:
         try:
             message = _decode_receipt(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            log.warning("a receipt cannot be read", error=str(error))
+            log.warning("receipt_undecodable", error=str(error))
         else:
-            self.mailbox.receipt(Receipt(message.reader, message.ids))
+            self.mailbox.put_receipt(Receipt(message.reader, message.ids))
 
     async def _drain(self) -> None:
-        """Wait, within bounds, until what is in the mailbox is committed."""
+        """Wait, at most `DRAIN_SECONDS_MAX`, until the mailbox is empty and committed."""
         try:
-            await asyncio.wait_for(self.mailbox.emptied(), timeout=DRAIN_SECONDS_MAX)
+            await asyncio.wait_for(self.mailbox.wait_until_empty(), timeout=DRAIN_SECONDS_MAX)
         except TimeoutError:
-            log.info("stopped before all was decided: it comes again", left=len(self.mailbox))
+            log.info("mailbox_not_drained", left=len(self.mailbox))
 
     async def _adopt(self) -> None:
         now = self.clock.now()
@@ -353,10 +356,10 @@ class Process:
 
     async def _prune(self) -> None:
         before = self.clock.now() - timedelta(seconds=self.config.inbox_retention_seconds)
-        # A bounded number at a time: pruning shares the writer with everything else.
+        # A bounded number at a time: pruning shares the writer with the batches.
         pruned = count = self.config.prune_count
         while pruned == count:
-            pruned = await self._run_write(self.writer.forget, before, count)
+            pruned = await self._run_write(self.writer.prune_inbox, before, count)
 
 
 async def _forever(step: Callable[[], Awaitable[None]]) -> None:

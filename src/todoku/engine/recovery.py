@@ -1,10 +1,9 @@
-"""What a service does when its database is older than the broker: restored from a backup.
+"""Recovery of a database that is older than the stream, because it was restored from a backup.
 
-The stream still holds what the database has forgotten. First the service is told again what it said
-itself, so that it never decides anew on what others have long acted upon; then it reads everything
-else from the stream's start, and the inbox passes over what was dealt with before the backup. Until
-then it has no effects outside. What the stream no longer holds stays forgotten: `todoku verify` lists
-what does not fit together.
+The stream still holds what the database has lost. First the service replays its own events, so that
+it never decides anew on what other services have acted upon; then it consumes everything else from the
+start of the stream, and the inbox skips what was handled before the backup. Until then it starts no
+effects. What the stream no longer holds stays lost: `todoku verify` lists the inconsistencies.
 """
 
 import asyncio
@@ -21,13 +20,13 @@ from todoku.engine.tables import StreamPositions
 log = structlog.get_logger(__name__)
 
 PAUSE_SECONDS = 0.2
-"""How long until an away broker is asked again, and how far a reader is by now."""
+"""How often an unavailable broker, or the progress of a consumer, is polled."""
 
 Deliver = Callable[[Sequence[Delivery]], None]
 
 
 class Recovery:
-    """Finds out whether the database lacks what was settled once, and has it told again."""
+    """Detects that the database lacks acknowledged messages, and replays the stream."""
 
     def __init__(
         self,
@@ -45,10 +44,10 @@ class Recovery:
         self._run = run
 
     async def needed(self) -> bool:
-        """Whether something was acknowledged that this database knows nothing of.
+        """Return whether a message was acknowledged that this database has not recorded.
 
-        A message is acknowledged after the commit that notes its place in the stream. So if there is
-        one behind the last place noted that is acknowledged all the same, the commit was undone.
+        A message is acknowledged after the commit that saves its sequence. So if one behind the last
+        saved sequence is acknowledged, that commit was undone.
         """
         progress = await self._broker.progress([self._service.name])
         reached = await self._run(self._reached, progress.stream_epoch)
@@ -57,9 +56,9 @@ class Recovery:
         consumed = progress.consumed.get(self._service.name, 0)
         return following is not None and following <= consumed
 
-    async def recall(self, deliver: Deliver) -> Subscription | None:
-        """Hear again what this service said itself, and what ended it, in the stream's order. The
-        reader is handed back to be waited for."""
+    async def subscribe_to_own_events(self, deliver: Deliver) -> Subscription | None:
+        """Subscribe from the start of the stream to the service's own events and those that end them;
+        return the subscription, or None if there is nothing to replay."""
         subjects = [event.subject for event in self._service.replay_handlers]
         if not subjects:
             return None
@@ -68,11 +67,11 @@ class Recovery:
 
     @property
     def durable(self) -> str:
-        """The name of the reader of what the service said itself."""
+        """Return the name of the durable that replays the service's own events."""
         return f"{self._service.name}-recall"
 
     async def caught_up(self, durable: str, stream: Progress) -> None:
-        """Wait until a reader has settled what the stream held then, or the stream is lost."""
+        """Wait until a durable has consumed what the stream held then, or the stream is lost."""
         while True:
             try:
                 progress = await self._broker.progress([durable])
@@ -81,9 +80,9 @@ class Recovery:
                 if progress.consumed.get(durable, 0) >= stream.last_sequence:
                     return
             except BrokerError as error:
-                log.debug("could not look how far the reader is", error=str(error))
+                log.debug("consumer_progress_unavailable", error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _reached(self, stream_epoch: str) -> int:
         with self._database.read() as connection:
-            return self._positions.reached(connection, stream_epoch)
+            return self._positions.get(connection, stream_epoch)

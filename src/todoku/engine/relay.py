@@ -1,4 +1,4 @@
-"""Brings what the outbox owes onto the stream, and sends it again when there is reason to."""
+"""Publishes the outbox to the stream, and resends on evidence that an event was lost."""
 
 import asyncio
 from collections import deque
@@ -24,7 +24,7 @@ BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 class PublishedBatch(msgspec.Struct, frozen=True, gc=False):
     """A batch that the broker has stored: the positions above `after` and up to `up_to`.
 
-    `sequence` is the place of its last message in the stream's life `incarnation`.
+    `sequence` is that of its last message in the stream `stream_epoch`.
     """
 
     after: int
@@ -34,12 +34,12 @@ class PublishedBatch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Relay:
-    """Publishes in batches: at once from memory, or from the outbox when memory ran over.
+    """Publishes in batches: at once from memory, or from the outbox when the memory is full.
 
-    What was sent is remembered by batch and reader, not by event. It is sent again on evidence only:
-    the stream is another one, or the reader has gone past the batch and something of it is still
-    owed to it. `look` gathers that evidence. Without it nothing is repeated, however long a reader
-    is away: then the stream holds the events for it.
+    Published batches are kept by subscriber, not by event. They are resent on evidence only: the
+    stream is a new one, or a subscriber has passed the batch and a delivery of it is still pending.
+    `check_progress` gathers that evidence. Without it nothing is resent, however long a subscriber is
+    down: the stream holds the events for it.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Relay:
         self._batch_max = batch_max
         self._failpoint = failpoint
         self._waiting: deque[OutboxRow] = deque()
-        self._taken = 0  # Every row up to this position is or was in memory.
-        self._last = 0  # The last row that is owed at all.
+        self._loaded = 0  # Rows up to this position are or were in memory.
+        self._last = 0  # The last pending row.
         self._sent: dict[str, deque[PublishedBatch]] = {reader: deque() for reader in readers}
         self._suspects: dict[str, list[PublishedBatch]] = {reader: [] for reader in readers}
         self._starts = 0
@@ -76,34 +76,34 @@ class Relay:
 
     @property
     def unsent(self) -> int:
-        """How many events wait to be sent, as far as this process has counted."""
-        return len(self._waiting) + self._last - self._taken
+        """Return how many events wait to be published, as far as this process has counted."""
+        return len(self._waiting) + self._last - self._loaded
 
     @property
     def idle(self) -> bool:
-        """Whether everything owed has been sent at least once."""
-        return not self._waiting and self._taken == self._last
+        """Return whether every pending event was published at least once."""
+        return not self._waiting and self._loaded == self._last
 
     def offer(self, rows: Sequence[OutboxRow]) -> None:
-        """Send these, which were committed just now, in the order of their positions."""
+        """Publish rows that were committed just now, in the order of their positions."""
         if not rows:
             return
-        # Behind a gap is what was committed unnoticed: that is in the outbox only.
-        in_step = self._taken == self._last == rows[0].position - 1
+        # A gap means a commit whose result is unknown; load the rows from the outbox.
+        in_step = self._loaded == self._last == rows[0].position - 1
         self._last = rows[-1].position
         if in_step and len(self._waiting) + len(rows) <= self._window_max:
             self._waiting.extend(rows)
-            self._taken = self._last
+            self._loaded = self._last
         self._wake.set()
 
     def enqueue(self, position: int) -> None:
-        """Send what the outbox holds up to `position`, for instance what was taken over."""
+        """Publish what the outbox holds up to `position`, for instance adopted rows."""
         if position > self._last:
             self._last = position
             self._wake.set()
 
     async def step(self) -> None:
-        """Wait until something is to be sent, and send one batch of it."""
+        """Wait until events are pending, and publish one batch of them."""
         if self.idle:
             self._wake.clear()
             await self._wake.wait()
@@ -116,8 +116,9 @@ class Relay:
         else:
             self._failures = 0
 
-    async def look(self) -> None:
-        """Compare what was sent with how far the stream and its readers are."""
+    async def check_progress(self) -> None:
+        """Compare what was published with the progress of the stream and its subscribers; resend what was
+        lost."""
         outstanding = [
             sent for reader in self._sent for sent in (*self._sent[reader], *self._suspects[reader])
         ]
@@ -125,14 +126,14 @@ class Relay:
             return
         progress = await self._broker.progress(tuple(self._sent))
         if any(sent.stream_epoch != progress.stream_epoch for sent in outstanding):
-            log.warning("the stream is a new one: what is still owed is sent again")
+            log.warning("stream_replaced_resending_all")
             self.resend_all()
             return
         for reader in self._sent:
-            await self._look_at(reader, progress)
+            await self._check_reader(reader, progress)
 
-    async def _look_at(self, reader: str, progress: Progress) -> None:
-        # The receipt for what a reader has just passed may be on its way: one look later it is not.
+    async def _check_reader(self, reader: str, progress: Progress) -> None:
+        # The receipt for what a subscriber has just passed may be on its way: not at the next check.
         for after, up_to in _ranges(self._suspects[reader]):
             await self._resend(reader, after, up_to)
         self._suspects[reader].clear()
@@ -141,29 +142,29 @@ class Relay:
             self._suspects[reader].append(sent.popleft())
 
     def resend_all(self) -> None:
-        """Send everything that is still owed, as after a start of the process."""
+        """Publish every pending event again, as after a start of the process."""
         for reader in self._sent:
             self._sent[reader].clear()
             self._suspects[reader].clear()
         self._waiting.clear()
-        self._taken = 0
+        self._loaded = 0
         self._starts += 1
         self._wake.set()
 
     async def _resend(self, reader: str, after: int, up_to: int) -> None:
         while rows := await self._read(after, up_to, reader):
-            log.warning("sent again: passed without a receipt", reader=reader, events=len(rows))
+            log.warning("events_resent_without_receipt", reader=reader, events=len(rows))
             self.events_repeated += len(rows)
             await self._store(rows, [reader])
             after = rows[-1].position
 
     async def _load(self) -> None:
         starts, up_to = self._starts, self._last
-        rows = await self._read(self._taken, up_to)
+        rows = await self._read(self._loaded, up_to)
         if starts != self._starts:
-            return  # The stream was lost meanwhile: begin again from the first row.
+            return  # The stream was lost meanwhile: start again from the first row.
         self._waiting.extend(rows)
-        self._taken = rows[-1].position if len(rows) == self._batch_max else up_to
+        self._loaded = rows[-1].position if len(rows) == self._batch_max else up_to
 
     async def _read(self, after: int, up_to: int, reader: str | None = None) -> list[OutboxRow]:
         def read() -> list[OutboxRow]:
@@ -180,7 +181,7 @@ class Relay:
         if not rows:
             return
         await self._store(rows, list(self._sent))
-        # The queue may have been emptied meanwhile, but never filled with other rows in between.
+        # The queue may have been cleared meanwhile, but never filled with other rows in between.
         while self._waiting and self._waiting[0].position <= rows[-1].position:
             self._waiting.popleft()
 
@@ -198,13 +199,13 @@ class Relay:
     async def _pause(self, error: Exception) -> None:
         seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
         if self._failures == 0:
-            log.warning("events wait in the outbox", error=str(error))
+            log.warning("publishing_delayed", error=str(error))
         self._failures += 1
         await asyncio.sleep(seconds)
 
 
 def _ranges(batches: Sequence[PublishedBatch]) -> list[tuple[int, int]]:
-    """The positions that the batches cover, with neighbours joined."""
+    """Return the positions that the batches cover, with neighbours joined."""
     ranges: list[tuple[int, int]] = []
     for sent in sorted(batches, key=lambda batch: batch.after):
         if ranges and sent.after <= ranges[-1][1]:

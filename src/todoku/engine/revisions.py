@@ -1,7 +1,7 @@
-"""The engine's tables as each revision of a service's schema brings them.
+"""The engine's tables for the schema revisions of the services.
 
-What is here is history: once released it is never edited. `todoku.engine.tables` says how the tables
-are today, and a test holds the two against each other.
+A released revision is never edited. `todoku.engine.tables` declares the tables as they are today, and
+a test compares the two.
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from todoku.database import Integer64, Timestamp
 
 
 def create_first_tables() -> None:
-    """Inbox, outbox, leases and dead letters, for a service's first revision."""
+    """Create inbox, outbox, leases and dead letters, in a service's first revision."""
     op.create_table(
         "inbox",
         sa.Column("event_id", sa.Text, primary_key=True),

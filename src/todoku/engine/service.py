@@ -1,8 +1,4 @@
-"""What a service tells the engine about itself.
-
-A service is a table of who reacts to what, a store that loads and saves what those reactions touch,
-and nothing more. Everything that makes it reliable is the engine's.
-"""
+"""What a service declares to the engine: its handlers, its store, its agenda and its effects."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,31 +16,31 @@ Decide = Callable[[Any, Any, datetime], tuple[Any, Sequence[Any]]]
 """A pure decision: `(state, message, now) → (state, events and effects)`."""
 
 Republish = Callable[[Any], Sequence[tuple[Event, datetime]]]
-"""A pure look at a state: the facts about an order that were decided in it, and when (UTC) each was
-said. It leaves out what a reader that has lost everything could not hear again without harm."""
+"""A pure function of a state: the events that were decided in it, and when (UTC) each occurred. It
+omits what a subscriber with an empty database could not handle again without harm."""
 
 Subject = Any
-"""What a decision is about: an event, a command or a `Due`."""
+"""The subject of a decision: an event, a command or a `Due`."""
 
 
 class UnitOfWork(Protocol):
-    """What a batch touches, loaded once. Decisions see a part of it and leave a part of it."""
+    """The states that a batch touches, loaded once. Decisions read a part of it and replace a part of it."""
 
     def view(self, subject: Subject) -> Any:
-        """The state that a decision about `subject` sees."""
+        """Return the state that a decision about `subject` receives."""
 
     def put(self, subject: Subject, state: Any) -> None:
-        """Keep the state that a decision about `subject` left."""
+        """Replace the state of `subject` by the one that a decision returned."""
 
     def record(self, envelope: Envelope) -> None:
-        """Note, for the service's own history, an event that it said, or heard and decided on."""
+        """Add an event to the service's own history: one that it published, or consumed and decided on."""
 
     def fill_cache(self, cache: StateCache) -> None:
-        """Have remembered what this leaves in the database. To be called once that is committed."""
+        """Put the saved states into the cache. Call it after the commit only."""
 
 
 class Store(Protocol):
-    """A service's tables. Each statement count is constant, however large the batch."""
+    """A service's tables. The number of statements does not depend on the size of the batch."""
 
     metadata: MetaData
     tables: EngineTables
@@ -52,19 +48,19 @@ class Store(Protocol):
     def load(
         self, connection: Connection, subjects: Sequence[Subject], cache: StateCache
     ) -> UnitOfWork:
-        """Everything that these subjects touch, as remembered, else from the tables; locked, where
-        others may write too."""
+        """Load everything that these subjects touch: from the cache, else from the tables, with row
+        locks where other processes may write."""
 
     def save(self, connection: Connection, unit_of_work: Any, now: datetime) -> None:
-        """Write what has changed in the world that `load` gave."""
+        """Write what has changed in the unit of work that `load` returned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agenda:
-    """What a service does of its own when the time has come: rows with a `due_at`.
+    """Rows with a `due_at`, on which the service decides when that time has come.
 
-    `due` finds what wants attention, the longest waiting first and up to a limit; `next_due_at` says
-    when something does next; `decide` is the pure `(state, now) → (state, events and effects)`.
+    `due` finds the due rows, the oldest first and up to a limit; `next_due_at` returns when the next
+    row is due; `decide` is the pure `(state, now) → (state, events and effects)`.
     """
 
     due: Callable[[Connection, datetime, int], list[Due]]
@@ -74,23 +70,23 @@ class Agenda:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """The story of a service: who reacts to what.
+    """Declare a service: its store and the handlers of its commands, events and due rows.
 
-    `recalls` are decisions too: they take the service's own word for what its database has lost;
-    with them go the reactions that undo or end it, so that both are replayed as they came.
-    `reactions` decide on events of others, `commands` on what is asked of this service, the `agenda`
-    on what has waited long enough. Commands of the types `once` have no key of their own that keeps
-    them from having their effect twice: the engine gives them one. An effect that a decision returns
-    is carried out by `effects` after the commit; what comes back is the next command. `parked_event`
-    and `resolved_event` tell the others that a message about an order waits here for a person, and that
-    it no longer does. `retells` gives the facts that can be said again about an order.
+    `event_handlers` decide on events of other services, `command_handlers` on commands, the `agenda`
+    on rows that are due. `replay_handlers` decide on the service's own events when its database has
+    lost them, together with the events that undo or end those, in the order of the stream. Commands
+    of the `deduplicated_commands` types have no natural key that makes them idempotent: the engine
+    gives them an id. An effect that a decision returns is executed by `effects` after the commit; its
+    result is the next command. `parked_event` and `resolved_event` publish that a message about an
+    order waits here for manual action, and that it no longer does. `republish` returns the events
+    that can be published again about an order.
     """
 
     name: str
     store: Store
     event_handlers: Mapping[type[Event], Decide]
-    commands: Mapping[type[Any], Decide] = field(default_factory=dict)
-    once: Collection[type[Any]] = ()
+    command_handlers: Mapping[type[Any], Decide] = field(default_factory=dict)
+    deduplicated_commands: Collection[type[Any]] = ()
     agenda: Agenda | None = None
     effects: Mapping[type[Any], Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)
     parked_event: type[ParkingEvent] | None = None
@@ -100,7 +96,7 @@ class Service:
 
 
 class Topology:
-    """Who reads what: computed from the services' own tables, so that nobody has to keep it."""
+    """The subscribers of each event type, computed from the services' handlers."""
 
     def __init__(self, services: Iterable[Service]) -> None:
         readers: dict[type[Event], list[str]] = {}
@@ -110,11 +106,11 @@ class Topology:
         self._readers = {event: tuple(names) for event, names in readers.items()}
 
     def readers(self, event: type[Event]) -> tuple[str, ...]:
-        """The services that react to an event and therefore owe its publisher a receipt."""
+        """Return the services that subscribe to an event and therefore confirm its delivery."""
         return self._readers.get(event, ())
 
     def readers_of(self, publisher: str) -> tuple[str, ...]:
-        """The services that react to anything that `publisher` says."""
+        """Return the services that subscribe to any event of `publisher`."""
         names = (
             name
             for event, readers in self._readers.items()

@@ -35,7 +35,7 @@ from todoku.engine.dead_letter_tables import DeadLetters
 
 
 class Inbox:
-    """The ids of the events that this service has dealt with: what is here is not dealt with again."""
+    """The transactional inbox: the ids of the events that this service has handled."""
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(
@@ -58,26 +58,26 @@ class Inbox:
             )
         )
 
-    def known(self, connection: Connection, ids: Collection[str]) -> set[str]:
-        """Those of the ids that have been dealt with."""
+    def find_processed(self, connection: Connection, ids: Collection[str]) -> set[str]:
+        """Return those of the ids that have been handled."""
         if not ids:
             return set()
         return {row.event_id for row in self._known(connection, ids=sorted(ids))}
 
     def add(self, connection: Connection, ids: Iterable[str], now: datetime) -> None:
-        """Note that these are dealt with."""
+        """Record that these are handled."""
         received_at = to_microseconds(now)
         self._insert(
             connection, [{"event_id": event_id, "received_at": received_at} for event_id in ids]
         )
 
     def prune(self, connection: Connection, before: datetime, count: int) -> int:
-        """Forget up to `count` ids received before that instant; how many it was."""
+        """Delete up to `count` ids received before that instant; return how many."""
         return connection.execute(self._prune, {"before": before, "count": count}).rowcount
 
 
 class OutboxRow(msgspec.Struct, frozen=True, gc=False):
-    """An event that is owed to at least one reader. `position` counts what its owner has said."""
+    """An event that is pending for at least one subscriber. `position` counts the events of its owner."""
 
     position: int
     subject: str
@@ -85,7 +85,7 @@ class OutboxRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class PendingDelivery(msgspec.Struct, frozen=True, gc=False):
-    """A new event and those who react to it."""
+    """A new event and its subscribers."""
 
     event_id: str
     subject: str
@@ -94,10 +94,10 @@ class PendingDelivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outbox:
-    """What this service has said and somebody has not yet receipted: a row for each event and reader.
+    """The transactional outbox: a row for each event and subscriber, until that confirms the delivery.
 
-    The owner is the process that committed the row and sends it. Positions grow with every event that
-    an owner commits, so that "what have I not sent yet" is a range.
+    The owner is the process that committed the row and publishes it. Positions grow with every event
+    that an owner commits, so that its unpublished events are a range.
     """
 
     def __init__(self, metadata: MetaData) -> None:
@@ -115,12 +115,12 @@ class Outbox:
             Index("outbox_by_position", "owner", "position"),
         )
         columns = self.table.c
-        # A fact that is said again while it is still owed is owed once.
+        # An event that is published again while it is pending has one row.
         self._insert = Many(insert_ignoring_duplicates(self.table))
-        self._settle = Many(
+        self._mark_delivered = Many(
             delete(self.table).where(
-                columns.event_id == bindparam("settled_event"),
-                columns.reader == bindparam("settled_reader"),
+                columns.event_id == bindparam("delivered_event"),
+                columns.reader == bindparam("delivered_reader"),
             )
         )
         self._range = (
@@ -140,7 +140,7 @@ class Outbox:
         self._adopt = (
             update(self.table)
             .where(columns.owner == bindparam("dead"))
-            .values(owner=bindparam("heir"), position=columns.position + bindparam("shift"))
+            .values(owner=bindparam("new_owner"), position=columns.position + bindparam("shift"))
         )
 
     def add(
@@ -151,7 +151,7 @@ class Outbox:
         events: Sequence[PendingDelivery],
         now: datetime,
     ) -> list[OutboxRow]:
-        """Owe these events to their readers, at the positions after `position`."""
+        """Add pending deliveries of these events, at the positions after `position`."""
         said_at = to_microseconds(now)
         rows = [
             OutboxRow(position + n, event.subject, event.body)
@@ -173,12 +173,13 @@ class Outbox:
         self._insert(connection, pending)
         return rows
 
-    def settle(self, connection: Connection, receipts: Iterable[tuple[str, str]]) -> None:
-        """Forget what these (event id, reader) have receipted; what is not owed is passed over."""
+    def mark_delivered(self, connection: Connection, receipts: Iterable[tuple[str, str]]) -> None:
+        """Delete the rows of these (event id, subscriber); those that are not pending are ignored."""
         pairs = [
-            {"settled_event": event_id, "settled_reader": reader} for event_id, reader in receipts
+            {"delivered_event": event_id, "delivered_reader": reader}
+            for event_id, reader in receipts
         ]
-        self._settle(connection, pairs)
+        self._mark_delivered(connection, pairs)
 
     def between(
         self,
@@ -189,7 +190,7 @@ class Outbox:
         count: int,
         reader: str | None = None,
     ) -> list[OutboxRow]:
-        """The first `count` events still owed, to `reader` or to anybody, whose position is above
+        """Return the first `count` events pending for `reader`, or for any subscriber, with positions above
         `after` and at most `up_to`."""
         found = connection.execute(
             self._range if reader is None else self._range.where(self.table.c.reader == reader),
@@ -198,15 +199,15 @@ class Outbox:
         return [OutboxRow(*row) for row in found]
 
     def last_position(self, connection: Connection, owner: str) -> int:
-        """The last position at which this owner owes something, 0 if it owes nothing."""
+        """Return the last position of this owner's pending events, 0 if there are none."""
         return connection.scalar(self._last_position, {"owner": owner}) or 0
 
     def adopt(
         self, connection: Connection, new_owner: str, position: int, alive: Collection[str] | None
     ) -> int:
-        """Take over what dead processes owe, behind the heir's own `position`; the new last position.
+        """Move the rows of dead processes behind the new owner's `position`; return the new last position.
 
-        `alive` names the owners to leave alone; None means that there can be no other.
+        `alive` has the owners whose rows stay; None means that there can be no other process.
         """
         owner, place = self.table.c.owner, self.table.c.position
         ranges = connection.execute(
@@ -217,17 +218,17 @@ class Outbox:
         ).all()
         for dead, first, last in ranges:
             shift = position + 1 - first
-            connection.execute(self._adopt, {"dead": dead, "heir": new_owner, "shift": shift})
+            connection.execute(self._adopt, {"dead": dead, "new_owner": new_owner, "shift": shift})
             position = last + shift
         return position
 
     def backlog(self, connection: Connection) -> int:
-        """How many (event, reader) pairs wait for a receipt."""
+        """Return how many (event, subscriber) pairs wait for a receipt."""
         return connection.scalar(select(func.count()).select_from(self.table)) or 0
 
 
 class Leases:
-    """Which processes of this service are alive. Needed only where a database has several writers."""
+    """The processes of this service that are alive. Needed only where a database has several writers."""
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(
@@ -241,7 +242,7 @@ class Leases:
     def renew(
         self, connection: Connection, owner: str, now: datetime, lease_seconds: float
     ) -> list[str]:
-        """Extend our own lease, end those that have run out; the owners that are alive."""
+        """Extend our own lease and delete expired ones; return the owners that are alive."""
         expires_at = now + timedelta(seconds=lease_seconds)
         connection.execute(self._renew, {"owner": owner, "expires_at": expires_at})
         connection.execute(delete(self.table).where(self.table.c.expires_at < now))
@@ -249,7 +250,7 @@ class Leases:
 
 
 class StreamPositions:
-    """How far into each life of the stream this database has come: the last place it has settled."""
+    """The last sequence of each stream epoch that this database has handled."""
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(
@@ -265,12 +266,12 @@ class StreamPositions:
             )
         )
 
-    def reach(self, connection: Connection, stream_epoch: str, sequence: int) -> None:
-        """Note the last place that was settled, unless another replica has come further."""
+    def advance(self, connection: Connection, stream_epoch: str, sequence: int) -> None:
+        """Save the last handled sequence, unless another replica has come further."""
         self._reach(connection, [{"incarnation": stream_epoch, "sequence": sequence}])
 
-    def reached(self, connection: Connection, stream_epoch: str) -> int:
-        """The last place that was settled in that life of the stream; 0 if none was."""
+    def get(self, connection: Connection, stream_epoch: str) -> int:
+        """Return the last handled sequence of that stream epoch; 0 if there is none."""
         return self._reached.scalar(connection, incarnation=stream_epoch) or 0
 
 

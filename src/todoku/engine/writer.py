@@ -1,4 +1,4 @@
-"""The one writer of a service: takes what waits, decides, and commits it as one transaction."""
+"""The single writer of a service: decides on a batch of messages and commits it as one transaction."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,26 +31,26 @@ from todoku.engine.tables import EngineTables, PendingDelivery
 log = structlog.get_logger(__name__)
 
 DUE_AGAIN_SECONDS = 60.0
-"""How long something due is left alone after its decision has failed."""
+"""How long a due row is postponed after its decision has failed."""
 
 DUE_LOOK_SECONDS = 1.0
-"""How long until the writer looks past what is left alone."""
+"""How long until the writer looks for due rows behind postponed ones."""
 
 RETRIES_MAX = 100
-"""How many dead letters are retried in one batch at most."""
+"""How many dead letters one batch retries at most."""
 
 CACHED_STATES_MAX = 5_000
-"""How many orders, products or shipments need not be loaded when they are touched again."""
+"""How many states of each kind the cache keeps."""
 
 FAILED_ATTEMPTS_MAX = 10_000
-"""Of how many messages that are still being tried the failed attempts are remembered."""
+"""For how many messages that are still retried the failed attempts are kept in memory."""
 
 
 class Writer:
-    """Turns batches of messages into transactions. Plain and synchronous: `step` is all it does.
+    """Turns batches of messages into transactions; plain and synchronous.
 
-    `owner` names this process in the outbox. After `adopt`, its events follow in position what it
-    took over from processes that are gone.
+    `owner` identifies this process in the outbox. After `adopt`, the positions of its events follow
+    those that it adopted from dead processes.
     """
 
     def __init__(
@@ -78,16 +78,16 @@ class Writer:
         self._due_again: dict[str, datetime] = {}
         self._retry_at: datetime | None = None
         self._failed_attempts: dict[str, list[Attempt]] = {}
-        self._reached = ("", 0)
+        self._stream_position = ("", 0)
         self._cache = StateCache(CACHED_STATES_MAX)
 
     @property
     def position(self) -> int:
-        """The position of the last event that this process owes."""
+        """Return the position of the last event that this process has committed."""
         return self._position
 
     def adopt(self, now: datetime, lease_seconds: float) -> int:
-        """Take over what processes that are gone have left in the outbox; the new last position."""
+        """Adopt the outbox rows of dead processes; return the new last position."""
         with self._transaction() as connection:
             alive = None
             if not self._database.exclusive:
@@ -100,28 +100,28 @@ class Writer:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """A transaction that knows our last position, also after one of which nobody knows the end."""
+        """Begin a transaction; after one whose result is unknown, read our last position again."""
         certain, self._position_certain = self._position_certain, False
         with self._database.transaction() as connection:
             if not certain:
-                self._reached = ("", 0)
+                self._stream_position = ("", 0)
                 self._cache.clear()
                 pending = self._tables.outbox.last_position(connection, self._owner)
                 self._position = max(self._position, pending)
             yield connection
         self._position_certain = True
 
-    def forget(self, before: datetime, count: int) -> int:
-        """Prune up to `count` inbox entries received before that instant; how many it was."""
+    def prune_inbox(self, before: datetime, count: int) -> int:
+        """Delete up to `count` inbox entries received before that instant; return how many."""
         with self._database.transaction() as connection:
             return self._tables.inbox.prune(connection, before, count)
 
     def step(self, batch: Sequence[Message], now: datetime, effect_slots: int) -> PostCommitActions:
-        """Decide on a batch and commit it; what is to be done then. `room` is how many effects may be
-        started: what is due beyond it stays due.
+        """Decide on a batch and commit it; return the post-commit actions. At most `effect_slots` effects
+        start: what is due beyond that stays due.
 
-        A batch that the database refuses because of one message is halved until that one is alone,
-        so that nobody poisons a neighbour. Raises `DatabaseUnavailable` if nothing could be
+        A batch that the database rejects because of one message is halved until that message is
+        alone, so that no message affects its neighbours. Raises `DatabaseUnavailable` if nothing was
         committed; the same batch may be given again.
         """
         actions = self._step([*batch, *self._find_retries(now)], now, effect_slots)
@@ -134,14 +134,14 @@ class Writer:
         try:
             return self._commit(batch, now, effect_slots)
         except ConstraintViolated as error:
-            log.warning("batch refused, trying parts of it", messages=len(batch), error=str(error))
+            log.warning("batch_rejected_splitting", messages=len(batch), error=str(error))
         actions = self._step_apart(batch, now)
         for due in self._find_due(now, effect_slots):
             actions.absorb(self._step_due(due, now))
         return actions
 
     def _step_apart(self, refused: Sequence[Message], now: datetime) -> PostCommitActions:
-        """Commit a batch that was refused as a whole, in parts; nothing that is due along with it."""
+        """Commit a rejected batch in halves, without due rows."""
         actions = PostCommitActions()
         half = len(refused) // 2
         for part in (refused[:half], refused[half:]):
@@ -161,7 +161,7 @@ class Writer:
             return self._commit([message], now, 0, refusal=error)
 
     def _find_retries(self, now: datetime) -> list[PendingCommand]:
-        """The dead letters that somebody has asked to be retried by now."""
+        """Return the scheduled retries of dead letters that are due."""
         if self._retry_at is None or self._retry_at > now:
             return []
         with self._database.read() as connection:
@@ -176,11 +176,11 @@ class Writer:
             return self._waiting(connection, now, effect_slots)
 
     def _step_due(self, due: Due, now: datetime) -> PostCommitActions:
-        """Decide on one thing that is due; if the database refuses, it is left alone for a while."""
+        """Decide on one due row; postpone it if the database rejects the result."""
         try:
             return self._commit([], now, 1, only=due)
         except ConstraintViolated:
-            log.exception("what was due is refused", key=due.key)
+            log.exception("due_row_rejected", key=due.key)
             self._due_again[due.key] = now + timedelta(seconds=DUE_AGAIN_SECONDS)
             return self._commit([], now, 0)
 
@@ -193,7 +193,7 @@ class Writer:
         only: Due | None = None,
         refusal: ConstraintViolated | None = None,
     ) -> PostCommitActions:
-        """One transaction. `only` is the one due thing to look at; `refusal` is why the batch's single
+        """Run one transaction. `only` is the one due row to decide on; `refusal` is why the batch's single
         message could not be saved before."""
         with self._transaction() as connection:
             self._cache.validate(self._database.version(connection))
@@ -205,25 +205,27 @@ class Writer:
                 effect_slots - len(waiting),
                 self._failed_attempts,
             )
-            fresh, undecodable = batch_context.deduplicate(batch, self._known(connection, batch))
+            new_events, undecodable = batch_context.deduplicate(
+                batch, self._known(connection, batch)
+            )
             asked, about_letters = _commands(batch)
             units_of_work: list[UnitOfWork] = []
             dead_letter_handler = DeadLetterHandler(
                 batch_context, connection, self._tables.dead_letters
             )
-            dead_letter_handler.open(about_letters)
+            dead_letter_handler.prepare(about_letters)
             subjects = [
-                *(ask.command for ask in asked),
-                *(message.event for message in fresh),
+                *(pending.command for pending in asked),
+                *(message.event for message in new_events),
                 *(redelivery.event for redelivery in dead_letter_handler.redeliveries),
                 *waiting,
             ]
             if refusal is not None:
-                batch_context.refuse(asked, fresh, refusal)
-                dead_letter_handler.refuse(refusal)
+                batch_context.reject(asked, new_events, refusal)
+                dead_letter_handler.reject(refusal)
             elif subjects:
                 unit_of_work = self._service.store.load(connection, subjects, self._cache)
-                self._decide(batch_context, unit_of_work, asked, fresh, waiting)
+                self._decide(batch_context, unit_of_work, asked, new_events, waiting)
                 dead_letter_handler.decide(unit_of_work)
                 self._service.store.save(connection, unit_of_work, now)
                 units_of_work.append(unit_of_work)
@@ -232,13 +234,13 @@ class Writer:
             batch_context.resolve_duplicates()
             self._publish_parked(connection, batch_context)
             receipts = [message for message in batch if isinstance(message, Receipt)]
-            # A receipt that the database refuses is dropped: it costs one repeat.
+            # A receipt that the database rejects is dropped: it costs one redelivery.
             self._record(connection, batch_context, [] if refusal else receipts)
-            if not any(message.replayed for message in fresh):
+            if not any(message.replayed for message in new_events):
                 self._note_positions(
                     connection, (*batch_context.actions.acks, *batch_context.actions.terms)
                 )
-            retry_at = dead_letter_handler.write(self._retry_at)
+            retry_at = dead_letter_handler.save(self._retry_at)
             batch_context.actions.next_due_at = self._next_due_at(connection, now)
             self._failpoint("before-commit")
         self._failpoint("after-commit")
@@ -250,16 +252,16 @@ class Writer:
         return batch_context.actions
 
     def _known(self, connection: Connection, batch: Sequence[Message]) -> set[str]:
-        """The ids of those events and commands of the batch that were dealt with before."""
+        """Return the ids of those events and commands of the batch that the inbox holds."""
         envelopes = (
             m.envelope for m in batch if isinstance(m, (IncomingEvent, UndecodableMessage))
         )
         ids = {envelope.id for envelope in envelopes if envelope is not None}
         ids |= {m.id for m in batch if isinstance(m, PendingCommand) and m.id is not None}
-        return self._tables.inbox.known(connection, ids)
+        return self._tables.inbox.find_processed(connection, ids)
 
     def _waiting(self, connection: Connection, now: datetime, effect_slots: int) -> list[Due]:
-        """What is due, except for what is left alone."""
+        """Return the due rows that are not postponed."""
         limit = min(effect_slots, self._due_max)
         agenda = self._service.agenda
         if agenda is None or limit <= 0:
@@ -273,23 +275,23 @@ class Writer:
         batch_context: BatchContext,
         unit_of_work: UnitOfWork,
         asked: Sequence[PendingCommand],
-        fresh: Sequence[IncomingEvent],
+        new_events: Sequence[IncomingEvent],
         waiting: Sequence[Due],
     ) -> None:
-        for ask in asked:
-            if isinstance(ask.command, RepublishOrder):
-                batch_context.republish(unit_of_work, ask)
+        for pending in asked:
+            if isinstance(pending.command, RepublishOrder):
+                batch_context.republish(unit_of_work, pending)
             else:
-                batch_context.handle_command(unit_of_work, ask)
-        for message in fresh:
+                batch_context.handle_command(unit_of_work, pending)
+        for message in new_events:
             batch_context.handle_event(unit_of_work, message)
         for due in waiting:
             if not batch_context.handle_due(unit_of_work, due):
                 self._due_again[due.key] = batch_context.now + timedelta(seconds=DUE_AGAIN_SECONDS)
 
     def _publish_parked(self, connection: Connection, batch_context: BatchContext) -> None:
-        """Tell the others what is parked now. What comes again after the inbox has forgotten it is
-        parked already, and told."""
+        """Publish what is newly parked. A message that arrives again after its inbox entry was pruned is
+        parked already, and published."""
         kept = self._tables.dead_letters.find(
             connection, {letter.id for letter in batch_context.parked}
         )
@@ -300,7 +302,7 @@ class Writer:
     def _record(
         self, connection: Connection, batch_context: BatchContext, receipts: Sequence[Receipt]
     ) -> None:
-        self._tables.inbox.add(connection, batch_context.settled, batch_context.now)
+        self._tables.inbox.add(connection, batch_context.handled_ids, batch_context.now)
         pending = [
             PendingDelivery(
                 envelope.id,
@@ -313,30 +315,33 @@ class Writer:
         batch_context.actions.published = self._tables.outbox.add(
             connection, self._owner, self._position, pending, batch_context.now
         )
-        self._tables.outbox.settle(
+        self._tables.outbox.mark_delivered(
             connection,
             ((event_id, receipt.reader) for receipt in receipts for event_id in receipt.ids),
         )
         self._tables.dead_letters.park(connection, batch_context.parked, batch_context.attempts)
 
     def _note_positions(self, connection: Connection, settled: Iterable[Delivery]) -> None:
-        """Note how far into the stream this database has come, so that a backup of it can tell; into
-        each life of the stream, since a batch may hold messages of two."""
+        """Save the last handled sequence of each stream epoch, so that a restored backup can be
+        recognised. A batch may hold messages of two epochs."""
         last: dict[str, int] = {}
         for delivery in settled:
             last[delivery.stream_epoch] = max(delivery.sequence, last.get(delivery.stream_epoch, 0))
         for stream_epoch, sequence in last.items():
-            epoch, reached = self._reached
+            epoch, reached = self._stream_position
             if epoch != stream_epoch:
-                reached = self._tables.positions.reached(connection, stream_epoch)
+                reached = self._tables.positions.get(connection, stream_epoch)
             if sequence > reached:
-                self._tables.positions.reach(connection, stream_epoch, sequence)
-                self._reached = stream_epoch, sequence
+                self._tables.positions.advance(connection, stream_epoch, sequence)
+                self._stream_position = stream_epoch, sequence
 
     def _note_failed_attempts(self, batch_context: BatchContext) -> None:
-        """Keep in mind how messages failed that are tried again, and forget those that are not."""
+        """Keep the failed attempts of messages that are retried; drop those of handled ones."""
         if self._failed_attempts:
-            for key in (*batch_context.settled, *(letter.id for letter in batch_context.parked)):
+            for key in (
+                *batch_context.handled_ids,
+                *(letter.id for letter in batch_context.parked),
+            ):
                 self._failed_attempts.pop(key, None)
         for attempt in batch_context.failed_attempts:
             self._failed_attempts.setdefault(attempt.letter_id, []).append(attempt)
@@ -351,12 +356,12 @@ class Writer:
             return next_due_at
         if self._waiting(connection, now, 1):
             return now
-        # What is left alone hides what falls due behind it.
+        # A postponed row hides what falls due behind it.
         return max(next_due_at, now + timedelta(seconds=DUE_LOOK_SECONDS))
 
 
 def _commands(batch: Sequence[Message]) -> tuple[list[PendingCommand], list[PendingCommand]]:
-    """What the service itself is asked, and what is asked about its dead letters, as of any service."""
+    """Return the service's own commands, and those about its dead letters."""
     own: list[PendingCommand] = []
     about_letters: list[PendingCommand] = []
     for message in batch:
@@ -372,4 +377,4 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 def _ignore_result(result: Any) -> None:
-    """Nobody waits for the outcome of a scheduled retry: it is written down with the letter."""
+    """Ignore the result of a scheduled retry: it is recorded with the letter."""

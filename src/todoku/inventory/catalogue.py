@@ -30,7 +30,7 @@ DEMO_CATALOGUE: Final = tuple(
 async def seed(backend: Backend, settings: Settings) -> None:
     """Put the demo catalogue into an empty inventory, if the settings ask for it."""
     if settings.demo_catalogue and await backend.read(is_empty):
-        await asyncio.gather(*(backend.process.ask(product) for product in DEMO_CATALOGUE))
+        await asyncio.gather(*(backend.process.execute(product) for product in DEMO_CATALOGUE))
         log.info("demo_catalogue_added", products=len(DEMO_CATALOGUE))
 
 

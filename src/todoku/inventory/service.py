@@ -50,8 +50,8 @@ def inventory_service(settings: Settings) -> Service:
     return Service(
         name=StockReservedEvent.publisher,
         store=InventoryStore(),
-        commands=COMMAND_HANDLERS,
-        once={Restock},
+        command_handlers=COMMAND_HANDLERS,
+        deduplicated_commands={Restock},
         event_handlers=EVENT_HANDLERS,
         parked_event=InventoryMessageParkedEvent,
         resolved_event=InventoryMessageClosedEvent,

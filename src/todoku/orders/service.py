@@ -55,7 +55,7 @@ def orders_service(settings: Settings) -> Service:
     return Service(
         name=OrderCreatedEvent.publisher,
         store=OrdersStore(),
-        commands=COMMAND_HANDLERS,
+        command_handlers=COMMAND_HANDLERS,
         event_handlers=EVENT_HANDLERS,
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_order,

@@ -44,7 +44,7 @@ def shipping_service(settings: Settings) -> Service:
         store=store,
         event_handlers={StockReservedEvent: partial(initiate_shipment, pickup_delay=delay)},
         agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=when_due),
-        commands=COMMAND_HANDLERS,
+        command_handlers=COMMAND_HANDLERS,
         parked_event=ShippingMessageParkedEvent,
         resolved_event=ShippingMessageClosedEvent,
         replay_handlers=REPLAY_HANDLERS,

@@ -21,7 +21,7 @@ class Engine(Protocol):
 
     database_available: bool
 
-    async def ask(
+    async def execute(
         self, command: Any, *, actor: str | None = None, traceparent: str | None = None
     ) -> Any:
         """Execute a command and return the resulting state after the commit."""
@@ -46,7 +46,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             async with asyncio.timeout(self.response_timeout_seconds):
-                return await self.process.ask(command, traceparent=traceparent)
+                return await self.process.execute(command, traceparent=traceparent)
         except TimeoutError:
             raise Problem(
                 OUTCOME_UNKNOWN,

@@ -60,7 +60,7 @@ class House:
     def forget(self, before: datetime) -> None:
         """Prune the inboxes, as the services do while they run."""
         for writer in self._writers.values():
-            while writer.forget(before, FORGOTTEN_AT_ONCE):
+            while writer.prune_inbox(before, FORGOTTEN_AT_ONCE):
                 pass
 
     def _step(self, name: str, batch: Sequence[Message], now: datetime) -> None:

@@ -290,7 +290,7 @@ class _Run:
             return None
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await process.ask(command)
+                return await process.execute(command)
         except (TimeoutError, MailboxFull, ProcessFailed):
             return None
 
