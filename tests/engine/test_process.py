@@ -367,7 +367,7 @@ class TestReceipts:
             problems: list[Any] = []
             asyncio.get_running_loop().set_exception_handler(lambda _, what: problems.append(what))
             process = await town.start("orders")
-            town.broker.tell("receipts.orders", body)
+            town.broker.notify("receipts.orders", body)
             await process.execute(place())
             assert problems == []
 
