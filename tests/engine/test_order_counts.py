@@ -128,7 +128,9 @@ async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, in
         await until(lambda: all(running.connected for running in processes.values()))
         execute = processes["inventory"].execute
         for n in range(PRODUCTS):
-            await execute(SetProduct(product_id=f"prod{n}", name="n", price=1, stock_quantity=10**6))
+            await execute(
+                SetProduct(product_id=f"prod{n}", name="n", price=1, stock_quantity=10**6)
+            )
         before = {name: running.counts.batches for name, running in processes.items()}
         synced_before = Counter(synced)
         await asyncio.gather(*(processes["orders"].execute(order(n)) for n in range(ORDERS)))

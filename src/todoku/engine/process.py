@@ -230,9 +230,7 @@ class Process:
         if self._stopping:
             raise MailboxFull("This process is stopping: try again later.")
         if self.relay.unsent >= self.config.backlog_max:
-            raise MailboxFull(
-                f"{self.relay.unsent} events wait for the broker: try again later."
-            )
+            raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
         self.mailbox.put_command(
             PendingCommand(command, answer, actor, traceparent, self._command_id(command))
         )
