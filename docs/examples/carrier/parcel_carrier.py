@@ -1,4 +1,4 @@
-"""A carrier that is reached over HTTP, and that honours idempotency keys."""
+"""A carrier with an HTTP API that honours idempotency keys."""
 
 import os
 
@@ -8,7 +8,7 @@ from todoku.settings import Settings
 from todoku.shipping.domain import Accepted, Answer, Parcel, Rejected, Unknown
 
 TIMEOUT_SECONDS = 5.0
-"""Well below the claim of 20 seconds after which the call is made again."""
+"""Well below the 20 seconds of a claim, after which the call is repeated."""
 
 
 class HttpCarrier:
@@ -41,5 +41,5 @@ class HttpCarrier:
 
 
 def carrier(settings: Settings) -> HttpCarrier:
-    """The carrier that the environment describes. Called once, when the shipping service starts."""
+    """Return the carrier that the environment describes. Called once, when the shipping service starts."""
     return HttpCarrier(os.environ["PARCEL_CARRIER_URL"], os.environ["PARCEL_CARRIER_TOKEN"])

@@ -1,1 +1,1 @@
-"""Tells customers how their orders ended."""
+"""Notifies customers how their orders ended."""

@@ -1,4 +1,4 @@
-"""Notifications over HTTP: look at what was told."""
+"""HTTP API of the notifications service."""
 
 from typing import Annotated
 
@@ -12,28 +12,30 @@ from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_ORDER
 
 
 def notifications_api(backend: Backend) -> Api:
-    """What the notifications service offers."""
+    """Return the operations of the notifications service."""
 
     async def show(call: Call) -> Reply:
         order_id = call.path["orderId"]
         notification = await backend.read(find_notification, order_id)
         if notification is None:
-            raise Problem(UNKNOWN_ORDER, f"Nothing was told about order {order_id!r} so far.")
+            raise Problem(UNKNOWN_ORDER, f"Order {order_id!r} has no notification yet.")
         return Reply(200, notification)
 
     return Api(
         title="Todoku notifications",
-        description="What customers were told about their orders.",
+        description="Notifications to customers about their orders.",
         operations=[
             Operation(
                 id="getNotification",
                 method="GET",
                 path="/notifications/{orderId}",
                 path_parameters={"orderId": Annotated[Uuid, Meta(description="An order's id.")]},
-                summary="Read what was told about an order",
+                summary="Read the notification about an order",
                 handle=show,
                 responses=[
-                    SuccessResponse(status=200, description="What was told.", content=Notification)
+                    SuccessResponse(
+                        status=200, description="The notification.", content=Notification
+                    )
                 ],
                 problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
             )

@@ -1,4 +1,4 @@
-"""The story of the notifications service: it hears how orders end, and says nothing itself."""
+"""Event handlers of the notifications service, which publishes nothing itself."""
 
 from todoku.contracts import (
     ShipmentCompletedEvent,

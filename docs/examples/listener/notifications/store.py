@@ -24,7 +24,7 @@ notifications = table(
 
 
 class NotificationsUnitOfWork:
-    """The notifications that a batch touches, by order."""
+    """The notifications that a batch touches, by order id."""
 
     def __init__(self, found: dict[str, Notification]) -> None:
         self.before = found
@@ -37,14 +37,14 @@ class NotificationsUnitOfWork:
         self.after[subject.order_id] = state
 
     def record(self, envelope: Envelope) -> None:
-        """The notifications are this service's history."""
+        """Do nothing: the notifications are the history of this service."""
 
     def fill_cache(self, cache: StateCache) -> None:
-        """An order ends once: nothing here is touched again soon."""
+        """Do nothing: an order ends once, so no state is needed again soon."""
 
 
 class NotificationsStore:
-    """Loads and saves notifications. A notification is never changed."""
+    """Loads and saves notifications, which never change."""
 
     metadata = metadata
     tables = EngineTables(metadata)
@@ -65,7 +65,7 @@ class NotificationsStore:
 
 
 def find_notification(connection: Connection, order_id: str) -> Notification | None:
-    """What was told about an order, if anything was."""
+    """Return the notification about an order, or None."""
     row = connection.execute(
         select(notifications).where(notifications.c.order_id == order_id)
     ).first()

@@ -1,4 +1,4 @@
-"""What the payments service says."""
+"""Events of the payments service."""
 
 from typing import Annotated, ClassVar
 
@@ -7,7 +7,7 @@ from todoku.contracts.orders import OrderedItem
 
 
 class PaymentAuthorizedEvent(Event, frozen=True, kw_only=True, rename="camel"):
-    """The customer's money is held for the order: `total_amount` in minor units of `currency`."""
+    """The payment for the order is authorized: `total_amount` in minor units of `currency`."""
 
     subject: ClassVar[str] = "payments.authorized"
     publisher: ClassVar[str] = "payments"
@@ -19,7 +19,7 @@ class PaymentAuthorizedEvent(Event, frozen=True, kw_only=True, rename="camel"):
 
 
 class PaymentDeclinedEvent(Event, frozen=True, kw_only=True, rename="camel"):
-    """The customer's money could not be had for the order."""
+    """The payment for the order is declined."""
 
     subject: ClassVar[str] = "payments.declined"
     publisher: ClassVar[str] = "payments"

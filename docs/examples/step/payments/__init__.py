@@ -1,1 +1,1 @@
-"""Holds the money for an order, and takes it or lets it go."""
+"""Authorizes the payment for an order, then captures or releases it."""

@@ -1,11 +1,11 @@
-"""What a payment is, from the order to the end of its shipment. Pure: values in, values out.
+"""Payments, from the order to the end of its shipment: pure functions.
 
-    AUTHORIZED ──▶ CAPTURED (the parcel has gone)
-         └───────▶ RELEASED (it will not go: the compensation)
+    AUTHORIZED ──▶ CAPTURED (the parcel has shipped)
+         └───────▶ RELEASED (nothing will be shipped: the compensating transaction)
     DECLINED
 
-Here whoever orders has credit, up to a limit for each order. A payment provider would be called as a
-carrier is: as an effect, with the order's id as idempotency key.
+Every customer has credit up to a limit per order here. A payment provider would be called like a
+carrier: as an effect, with the order id as idempotency key.
 """
 
 from datetime import datetime
@@ -23,15 +23,15 @@ from todoku.contracts import (
 from todoku.contracts.payments import PaymentAuthorizedEvent, PaymentDeclinedEvent
 
 CREDIT_LIMIT = 100_000
-"""What an order may cost at most, in minor units."""
+"""The highest total of an order, in minor units."""
 
 
 class UnknownPayment(Exception):
-    """There is no payment for this order."""
+    """Raised when an order has no payment."""
 
 
 class PaymentStatus(StrEnum):
-    """What has become of the money for an order."""
+    """The state of the payment for an order."""
 
     AUTHORIZED = "AUTHORIZED"
     DECLINED = "DECLINED"
@@ -40,7 +40,7 @@ class PaymentStatus(StrEnum):
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The money for an order; `amount` is in minor units of `currency`."""
+    """The payment for an order; `amount` is in minor units of `currency`."""
 
     order_id: str
     amount: int
@@ -52,9 +52,9 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 def authorize_payment(
     payment: Payment | None, event: OrderCreatedEvent, now: datetime
 ) -> tuple[Payment, list[Event]]:
-    """Hold the money for an order, or decline. Decided once: either answer is a row that stays."""
+    """Authorize the payment for an order, or decline it. The result is decided once and stored."""
     if payment is not None:
-        return payment, []  # A repeat that outlived the inbox: the answer was said and received.
+        return payment, []  # A duplicate after the inbox was pruned: the result was published.
     declined = event.total_amount > CREDIT_LIMIT
     decided = Payment(
         order_id=event.order_id,
@@ -80,14 +80,14 @@ def authorize_payment(
 def capture_payment(
     payment: Payment | None, event: ShipmentCompletedEvent, now: datetime
 ) -> tuple[Payment, list[Event]]:
-    """The parcel has gone: the money is ours."""
+    """Capture the payment: the parcel has shipped."""
     return _ended(payment, event, PaymentStatus.CAPTURED, now), []
 
 
 def release_payment(
     payment: Payment | None, event: StockReservationFailedEvent | ShipmentFailedEvent, now: datetime
 ) -> tuple[Payment, list[Event]]:
-    """Nothing will be shipped: the money is the customer's again."""
+    """Release the payment: nothing will be shipped."""
     return _ended(payment, event, PaymentStatus.RELEASED, now), []
 
 
@@ -95,6 +95,6 @@ def _ended(payment: Payment | None, event: Event, status: PaymentStatus, now: da
     if payment is None:
         raise UnknownPayment(f"{type(event).__name__} for order {event.order_id}, never authorized")
     if payment.status is status:
-        return payment  # A repeat that outlived the inbox.
+        return payment  # A duplicate after the inbox was pruned.
     assert payment.status is PaymentStatus.AUTHORIZED, payment
     return msgspec.structs.replace(payment, status=status, updated_at=now)

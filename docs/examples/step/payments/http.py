@@ -1,4 +1,4 @@
-"""Payments over HTTP: look at them."""
+"""HTTP API of the payments service."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_ORDER
 
 
 def payments_api(backend: Backend) -> Api:
-    """What the payments service offers."""
+    """Return the operations of the payments service."""
 
     async def show(call: Call) -> Reply:
         order_id = call.path["orderId"]
@@ -23,14 +23,14 @@ def payments_api(backend: Backend) -> Api:
 
     return Api(
         title="Todoku payments",
-        description="Holds the money for an order, and takes it or lets it go.",
+        description="Authorizes the payment for an order, then captures or releases it.",
         operations=[
             Operation(
                 id="getPayment",
                 method="GET",
                 path="/payments/{orderId}",
                 path_parameters={"orderId": Annotated[Uuid, Meta(description="An order's id.")]},
-                summary="Look at the payment for an order",
+                summary="Read the payment for an order",
                 handle=show,
                 responses=[
                     SuccessResponse(status=200, description="The payment.", content=Payment)

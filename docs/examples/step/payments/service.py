@@ -1,4 +1,4 @@
-"""The story of the payments service: it stands between the order and its stock."""
+"""Event handlers of the payments service, the step between orders and inventory."""
 
 from todoku.contracts import (
     OrderCreatedEvent,

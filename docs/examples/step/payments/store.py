@@ -52,7 +52,7 @@ _update = (
 
 
 class PaymentsUnitOfWork:
-    """The payments that a batch touches, by order."""
+    """The payments that a batch touches, by order id."""
 
     def __init__(self, found: dict[str, Payment]) -> None:
         self.before = found
@@ -65,14 +65,14 @@ class PaymentsUnitOfWork:
         self.after[subject.order_id] = state
 
     def record(self, envelope: Envelope) -> None:
-        """The payments are this service's history."""
+        """Do nothing: the payments are the history of this service."""
 
     def fill_cache(self, cache: StateCache) -> None:
         cache.put("payments", self.after)
 
 
 class PaymentsStore:
-    """Loads and saves payments, whatever the batch in three statements at most."""
+    """Loads and saves payments in at most three statements per batch."""
 
     metadata = metadata
     tables = EngineTables(metadata)
@@ -102,7 +102,7 @@ class PaymentsStore:
 
 
 def find_payment(connection: Connection, order_id: str) -> Payment | None:
-    """The payment for an order, if there is one."""
+    """Return the payment for an order, or None."""
     row = connection.execute(select(payments).where(payments.c.order_id == order_id)).first()
     return None if row is None else _payment(row)
 

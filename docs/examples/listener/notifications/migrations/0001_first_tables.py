@@ -1,4 +1,4 @@
-"""Notifications; the engine's books."""
+"""Create the notifications table and the engine's tables."""
 
 import sqlalchemy as sa
 from alembic import op

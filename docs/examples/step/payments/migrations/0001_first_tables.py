@@ -1,4 +1,4 @@
-"""Payments; the engine's books."""
+"""Create the payments table and the engine's tables."""
 
 import sqlalchemy as sa
 from alembic import op
