@@ -1,4 +1,4 @@
-"""The `todoku` program, called as a script or a person calls it."""
+"""Call the `todoku` program as a script or a person does."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from todoku.cli.exit_codes import ExitCode
 BOUND_SECONDS = 60.0
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What a command wrote, and how it ended."""
+class CommandResult(msgspec.Struct, frozen=True):
+    """The output and exit code of a command."""
 
     code: int
     out: str
@@ -31,7 +31,7 @@ class Said(msgspec.Struct, frozen=True):
 
     @property
     def lines(self) -> list[Any]:
-        """Stdout as a JSON value a line."""
+        """Stdout as one JSON value per line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
@@ -41,7 +41,7 @@ class Caller(msgspec.Struct, frozen=True):
     folder: Path
     environment: Mapping[str, str] = {}
 
-    def __call__(self, *words: str, stdin: str = "", **variables: str) -> Said:
+    def __call__(self, *words: str, stdin: str = "", **variables: str) -> CommandResult:
         """Run a command as a script does: with pipes."""
         ended = subprocess.run(
             self._argv(words),
@@ -53,16 +53,16 @@ class Caller(msgspec.Struct, frozen=True):
             timeout=BOUND_SECONDS,
             check=False,
         )
-        return Said(ended.returncode, ended.stdout, ended.stderr)
+        return CommandResult(ended.returncode, ended.stdout, ended.stderr)
 
-    def ok(self, *words: str, stdin: str = "") -> Said:
-        """The same, where nothing may go wrong."""
-        said = self(*words, stdin=stdin)
-        assert said.code == ExitCode.OK, said
-        return said
+    def ok(self, *words: str, stdin: str = "") -> CommandResult:
+        """Run a command that must succeed."""
+        result = self(*words, stdin=stdin)
+        assert result.code == ExitCode.OK, result
+        return result
 
-    def unread(self, *words: str) -> Said:
-        """The same, where whoever was to read stdout is gone."""
+    def unread(self, *words: str) -> CommandResult:
+        """Run a command whose stdout is a closed pipe."""
         reader, writer = os.pipe()
         os.close(reader)
         with os.fdopen(writer, "wb") as out:
@@ -77,19 +77,19 @@ class Caller(msgspec.Struct, frozen=True):
                 timeout=BOUND_SECONDS,
                 check=False,
             )
-        return Said(ended.returncode, "", ended.stderr)
+        return CommandResult(ended.returncode, "", ended.stderr)
 
-    def at_terminal(self, *words: str, **variables: str) -> Said:
-        """Run a command as a person does: what it writes all comes in `out`."""
+    def at_terminal(self, *words: str, **variables: str) -> CommandResult:
+        """Run a command on a terminal; all output is in `out`."""
         with self.started(*words, terminal=True, **variables) as (process, output):
             written = b"".join(_read(output))
-            return Said(process.wait(BOUND_SECONDS), written.decode(), "")
+            return CommandResult(process.wait(BOUND_SECONDS), written.decode(), "")
 
     @contextmanager
     def started(
         self, *words: str, terminal: bool = False, **variables: str
     ) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-        """A running command, and a descriptor from which everything that it writes is read."""
+        """Start a command; yield it with a descriptor for reading all its output."""
         output, theirs = pty.openpty() if terminal else os.pipe()
         process = subprocess.Popen(
             self._argv(words),
@@ -111,17 +111,17 @@ class Caller(msgspec.Struct, frozen=True):
         return [sys.executable, "-m", "todoku", *words]
 
     def _variables(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Nothing of whoever runs the tests but what a program needs."""
+        """Return a minimal environment."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return {**kept, "TZ": "Asia/Tokyo", **self.environment, **variables}
 
 
 def _read(output: int) -> Iterator[bytes]:
-    """What comes from a descriptor until nobody writes to it any more."""
+    """Yield all data from a descriptor until it is closed."""
     while True:
         try:
             part = os.read(output, 65_536)
-        except OSError:  # how a terminal says that the other end is closed
+        except OSError:  # raised by a terminal whose other end is closed
             return
         if not part:
             return

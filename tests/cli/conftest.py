@@ -1,4 +1,4 @@
-"""One running Todoku for all tests of commands that ask the services."""
+"""One running system for all tests of commands that call the services."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +12,13 @@ from todoku.settings import SERVICES
 
 @pytest.fixture(scope="session")
 def running_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working directory of the running Todoku."""
+    """The working directory of the running system."""
     return tmp_path_factory.mktemp("running")
 
 
 @pytest.fixture(scope="session")
 def running(running_folder: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Up]:
-    """A running `todoku up`, whose carrier is quick and takes every second parcel."""
+    """A running `todoku up` with a fast carrier that accepts every second parcel."""
     flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "0.5")
     with up(running_folder, free_ports(4), *flags) as running:
         running.heard.until("todoku is ready in ")
@@ -27,13 +27,13 @@ def running(running_folder: Path, free_ports: Callable[[int], list[int]]) -> Ite
 
 @pytest.fixture
 def running_data(running: Up, running_folder: Path) -> Path:
-    """The data folder of the running Todoku."""
+    """The data folder of the running system."""
     return running_folder / "data"
 
 
 @pytest.fixture(scope="session")
 def settings_of_running(running: Up, running_folder: Path) -> dict[str, str]:
-    """The variables with which commands find the running Todoku, and `plenty` of a product in it."""
+    """Variables with the addresses of the running system, which has a product `plenty`."""
     names = [*(f"TODOKU_{service.upper()}_PORT" for service in SERVICES), "TODOKU_NATS_PORT"]
     variables = dict(zip(names, map(str, running.ports), strict=True))
     words = ("product", "set", "plenty", "--name", "豊富", "--price", "5", "--stock", "1000000")
@@ -43,11 +43,11 @@ def settings_of_running(running: Up, running_folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def todoku(settings_of_running: dict[str, str], tmp_path: Path) -> Caller:
-    """Calls commands that ask the running Todoku."""
+    """Calls commands with the addresses of the running system."""
     return Caller(tmp_path, settings_of_running)
 
 
 @pytest.fixture
 def todoku_alone(tmp_path: Path) -> Caller:
-    """Calls commands where nothing runs."""
+    """Calls commands where no system runs."""
     return Caller(tmp_path)

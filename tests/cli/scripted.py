@@ -1,4 +1,4 @@
-"""A server that gives the answers it was told to give, to see how the command line takes them."""
+"""A server with scripted responses, to test how the command line handles them."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Scripted(msgspec.Struct, frozen=True):
-    """An answer: JSON with status 200, unless it says otherwise. `cut_short` hangs up in the body."""
+    """A response: JSON with status 200 by default. `cut_short` closes the connection in the body."""
 
     body: bytes
     status: int = 200
@@ -18,7 +18,7 @@ class Scripted(msgspec.Struct, frozen=True):
 
 
 class Server(ThreadingHTTPServer):
-    """Gives each answer once, in order, and the last one for ever; keeps what it was asked."""
+    """Sends each response once, in order, then the last one forever; records the requests."""
 
     daemon_threads = True
 
@@ -49,12 +49,12 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = _answer
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Discard the log."""
 
 
 @contextmanager
 def answering(*answers: Scripted) -> Iterator[Server]:
-    """A server with these answers."""
+    """Run a server with these responses."""
     with Server(answers) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -66,7 +66,7 @@ def answering(*answers: Scripted) -> Iterator[Server]:
 
 
 def problem(status: int, slug: str, title: str, detail: str, **more: object) -> Scripted:
-    """An RFC 9457 answer."""
+    """Return an RFC 9457 response."""
     details = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
     return Scripted(
         msgspec.json.encode(details | more), status=status, content_type="application/problem+json"

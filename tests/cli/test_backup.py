@@ -38,7 +38,7 @@ def made_in(folder: Path) -> Path:
     return found
 
 
-def test_a_backup_is_complete_checked_and_described(
+def test_backup_is_complete_with_manifest_and_checksums(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also while the services have their databases open."""
@@ -67,7 +67,7 @@ def test_a_backup_is_complete_checked_and_described(
     assert folder.stat().st_mode & 0o077 == 0
 
 
-def test_a_person_is_told_where_it_is(
+def test_folder_of_backup_is_printed(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backup(tmp_path / "there", flags={"data_dir": data})
@@ -75,30 +75,30 @@ def test_a_person_is_told_where_it_is(
     assert str(made_in(tmp_path / "there")) in capsys.readouterr().out
 
 
-def test_of_a_backup_that_fails_nothing_is_left(data: Path, tmp_path: Path) -> None:
+def test_failed_backup_leaves_no_files(data: Path, tmp_path: Path) -> None:
     with (data / "shipping.db").open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * 4096)
 
-    with pytest.raises(CommandFailed, match="no backup was made"):
+    with pytest.raises(CommandFailed, match="backup failed"):
         backup(tmp_path / "there", flags={"data_dir": data})
 
     assert not list((tmp_path / "there").iterdir())
 
 
-def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=r"There is no database at .*orders\.db"):
         backup(tmp_path / "there", flags={"data_dir": tmp_path / "nothing"})
 
 
-def test_a_place_that_cannot_be_written_is_named(data: Path, tmp_path: Path) -> None:
+def test_unwritable_destination_is_named(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(CommandFailed, match=r"no backup was made in .*file"):
+    with pytest.raises(CommandFailed, match=r"cannot write a backup to .*file"):
         backup(tmp_path / "file", flags={"data_dir": data})
 
 
-def test_a_server_has_its_own_tools(data: Path, tmp_path: Path) -> None:
+def test_postgresql_is_referred_to_its_own_tools(data: Path, tmp_path: Path) -> None:
     flags = {"data_dir": data, "orders_database_url": "postgresql://db.example/orders"}
 
     with pytest.raises(CommandFailed, match="pg_dump") as raised:

@@ -1,4 +1,4 @@
-"""Whatever answers, or does not, is told in a sentence that says what to do."""
+"""Every failure of a request becomes a message with advice."""
 
 import socket
 import threading
@@ -6,20 +6,20 @@ import threading
 import pytest
 from scripted import Scripted, answering, problem
 
-from todoku.cli.answers import Order
-from todoku.cli.client import Client
+from todoku.cli.client import ServiceClient
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
+from todoku.cli.responses import Order
 
 
 def failure_of(url: str, *, method: str = "GET", find_out: str = "") -> CommandFailed:
-    client = Client("orders", url, timeout_seconds=5)
+    client = ServiceClient("orders", url, timeout_seconds=5)
     with pytest.raises(CommandFailed) as raised:
-        client.ask(method, "/orders", b"{}" if method == "POST" else None, find_out=find_out)
+        client.request(method, "/orders", b"{}" if method == "POST" else None, find_out=find_out)
     return raised.value
 
 
-def test_nobody_there_says_where_and_what_to_try() -> None:
+def test_unreachable_service_is_reported_with_address_and_advice() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -33,19 +33,19 @@ def test_nobody_there_says_where_and_what_to_try() -> None:
 @pytest.mark.parametrize(
     "url", ["", "localhost", "localhost:8080", "ftp://a", "http://", "http://a:b", "http://a/?b"]
 )
-def test_what_is_no_address_is_a_usage_error(url: str) -> None:
-    with pytest.raises(CommandFailed, match=r"write it as http://HOST:PORT") as raised:
-        Client("orders", url)
+def test_invalid_address_is_a_usage_error(url: str) -> None:
+    with pytest.raises(CommandFailed, match=r"use http://HOST:PORT") as raised:
+        ServiceClient("orders", url)
 
     assert raised.value.exit_code is ExitCode.USAGE
 
 
 @pytest.mark.parametrize("url", ["http://a..b:80", "http://" + "a" * 70])
-def test_a_name_that_no_host_can_have_is_unreachable(url: str) -> None:
+def test_invalid_host_name_is_unreachable(url: str) -> None:
     assert failure_of(url).exit_code is ExitCode.UNREACHABLE
 
 
-def test_a_password_in_an_address_is_not_shown() -> None:
+def test_password_in_address_is_hidden() -> None:
     assert "secret" not in str(failure_of("http://me:secret@127.0.0.1:1"))
 
 
@@ -59,16 +59,16 @@ def test_a_password_in_an_address_is_not_shown() -> None:
         Scripted(b"oh no", status=502, content_type="application/problem+json"),
     ],
 )
-def test_what_is_not_todoku_is_told_from_it(answer: Scripted) -> None:
+def test_response_of_other_server_is_detected(answer: Scripted) -> None:
     with answering(answer) as server:
         failure = failure_of(server.url)
 
     assert failure.exit_code is ExitCode.UNREACHABLE
-    assert f"what answers at {server.url} is not the orders service" in str(failure)
+    assert f"the server at {server.url} is not the orders service" in str(failure)
     assert "--url" in str(failure)
 
 
-def test_what_does_not_speak_http_is_told_from_todoku() -> None:
+def test_non_http_response_is_detected() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:
@@ -83,15 +83,15 @@ def test_what_does_not_speak_http_is_told_from_todoku() -> None:
         thread.join()
 
     assert failure.exit_code is ExitCode.UNREACHABLE
-    assert "something else than HTTP" in str(failure)
+    assert "not an HTTP response" in str(failure)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'{"id": 5}'])
-def test_json_of_another_kind_is_not_todoku(body: bytes) -> None:
+def test_unexpected_json_is_detected(body: bytes) -> None:
     with answering(Scripted(body)) as server:
-        client = Client("orders", server.url)
+        client = ServiceClient("orders", server.url)
 
-        with pytest.raises(CommandFailed, match="this version cannot read") as raised:
+        with pytest.raises(CommandFailed, match="unexpected JSON") as raised:
             client.read(client.get("/orders/1"), Order)
 
     assert raised.value.exit_code is ExitCode.UNREACHABLE
@@ -110,19 +110,15 @@ def test_json_of_another_kind_is_not_todoku(body: bytes) -> None:
         (503, "outcome-unknown", ExitCode.OUTCOME_UNKNOWN),
     ],
 )
-def test_the_exit_code_says_what_kind_of_problem_it_is(
-    status: int, slug: str, code: ExitCode
-) -> None:
+def test_exit_code_depends_on_kind_of_problem(status: int, slug: str, code: ExitCode) -> None:
     with answering(problem(status, slug, "A title", "What to do.")) as server:
         failure = failure_of(server.url)
 
     assert failure.exit_code is code
-    assert str(failure) == (
-        f"todoku: A title\n  What to do.\n  More about it: {server.url}/problems/{slug}"
-    )
+    assert str(failure) == (f"todoku: A title\n  What to do.\n  See {server.url}/problems/{slug}")
 
 
-def test_a_problem_says_what_is_wrong_where_and_what_to_do() -> None:
+def test_problem_is_printed_with_errors_and_page() -> None:
     errors = [{"detail": "Must be at least 1.", "pointer": "#/items/0/quantity"}]
     with answering(problem(422, "invalid-body", "A title", "Long.", errors=errors)) as server:
         failure = failure_of(server.url)
@@ -131,14 +127,14 @@ def test_a_problem_says_what_is_wrong_where_and_what_to_do() -> None:
     assert "Long." not in str(failure)
 
 
-def test_nothing_in_a_problem_acts_on_the_terminal() -> None:
+def test_control_characters_in_problem_are_replaced() -> None:
     with answering(problem(422, "x", "\x1b[2J", "\x1b]0;evil\x07")) as server:
         failure = failure_of(server.url)
 
     assert "\x1b" not in str(failure)
 
 
-def test_a_question_that_breaks_off_may_be_asked_again() -> None:
+def test_broken_read_request_may_be_retried() -> None:
     with answering(Scripted(b"{}", cut_short=True)) as server:
         failure = failure_of(server.url)
 
@@ -146,7 +142,7 @@ def test_a_question_that_breaks_off_may_be_asked_again() -> None:
     assert "Try again" in str(failure)
 
 
-def test_when_a_proxy_gives_up_nobody_knows_what_became_of_a_command() -> None:
+def test_proxy_error_for_command_is_outcome_unknown() -> None:
     with answering(Scripted(b"<html>", status=504, content_type="text/html")) as server:
         asked = failure_of(server.url)
         sent = failure_of(server.url, method="POST", find_out="Look first.")
@@ -156,21 +152,21 @@ def test_when_a_proxy_gives_up_nobody_knows_what_became_of_a_command() -> None:
     assert "504" in str(sent)
 
 
-def test_a_command_that_breaks_off_says_how_to_find_out_what_became_of_it() -> None:
+def test_broken_command_tells_how_to_check_result() -> None:
     with answering(Scripted(b"{}", cut_short=True)) as server:
         failure = failure_of(server.url, method="POST", find_out="Look first.")
 
     assert failure.exit_code is ExitCode.OUTCOME_UNKNOWN
-    assert "It may have been carried out. Look first." in str(failure)
+    assert "The request may have been processed. Look first." in str(failure)
 
 
-def test_a_list_is_asked_for_page_by_page_and_no_further_than_wanted() -> None:
+def test_list_is_requested_page_by_page_up_to_limit() -> None:
     pages = (
         Scripted(b'{"items": [1, 2], "nextCursor": "abc"}'),
         Scripted(b'{"items": [3], "nextCursor": "def"}'),
     )
     with answering(*pages) as server:
-        client = Client("orders", server.url + "/behind/a/proxy/")
+        client = ServiceClient("orders", server.url + "/behind/a/proxy/")
         found = list(client.list("/orders", {"userId": "a b", "status": None}, items_max=3))
 
     assert found == [b"1", b"2", b"3"]
@@ -180,7 +176,9 @@ def test_a_list_is_asked_for_page_by_page_and_no_further_than_wanted() -> None:
     ]
 
 
-def test_the_last_page_ends_a_list() -> None:
+def test_last_page_ends_list() -> None:
     with answering(Scripted(b'{"items": [1], "nextCursor": null}')) as server:
-        assert list(Client("orders", server.url).list("/orders", {}, items_max=1_000)) == [b"1"]
+        assert list(ServiceClient("orders", server.url).list("/orders", {}, items_max=1_000)) == [
+            b"1"
+        ]
         assert len(server.asked) == 1

@@ -1,4 +1,4 @@
-"""The `todoku` program as a person or a script calls it."""
+"""The `todoku` command, called as a process."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def todoku(
     )
 
 
-def test_the_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
+def test_top_help_lists_all_commands_and_exit_codes(tmp_path: Path) -> None:
     answer = todoku("--help", folder=tmp_path)
 
     assert answer.returncode == ExitCode.OK
@@ -48,7 +48,7 @@ def test_the_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
     assert all(f"{code.value}  {code.meaning}" in answer.stdout for code in ExitCode)
 
 
-def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_help_imports_no_heavy_library(tmp_path: Path) -> None:
     code = "import sys; from todoku.cli import application; application().help_print()"
     code += f"; sys.exit(', '.join(name for name in {HEAVY} if name in sys.modules))"
 
@@ -60,7 +60,7 @@ def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - GROUPS))
-def test_every_command_explains_itself(name: str, tmp_path: Path) -> None:
+def test_command_help_has_flags_and_example_but_no_exit_codes(name: str, tmp_path: Path) -> None:
     answer = todoku(name, "--help", folder=tmp_path)
 
     assert answer.returncode == ExitCode.OK
@@ -68,11 +68,12 @@ def test_every_command_explains_itself(name: str, tmp_path: Path) -> None:
     if name not in WITHOUT_SETTINGS:
         assert all(setting.flag in answer.stdout for setting in SETTINGS.values())
     assert f"    todoku {name}" in answer.stdout, "no example"
+    assert "Exit codes" not in answer.stdout
     assert callable(application()[name].default_command)
 
 
 @pytest.mark.parametrize("name", sorted(GROUPS))
-def test_every_command_of_a_group_explains_itself(name: str, tmp_path: Path) -> None:
+def test_subcommand_help_has_flags_and_example(name: str, tmp_path: Path) -> None:
     group = application()[name]
     commands = [command for command in group if not command.startswith("-")]
 
@@ -83,14 +84,15 @@ def test_every_command_of_a_group_explains_itself(name: str, tmp_path: Path) -> 
         assert all(SETTINGS[setting].flag in answer.stdout for setting in ADDRESSES)
         assert "--json" in answer.stdout
         assert f"    todoku {name} {command}" in answer.stdout, "no example"
+        assert "Exit codes" not in answer.stdout
 
 
-def test_the_version_is_told(tmp_path: Path) -> None:
+def test_version_is_printed(tmp_path: Path) -> None:
     assert re.fullmatch(r"todoku \d+\.\d+\.\d+\n", todoku("--version", folder=tmp_path).stdout)
 
 
 @pytest.mark.parametrize("arguments", [("upp",), ("config", "--port", "1"), ("run", "payments")])
-def test_what_is_typed_wrongly_is_a_usage_error(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_invalid_arguments_are_usage_errors(arguments: tuple[str, ...], tmp_path: Path) -> None:
     answer = todoku(*arguments, folder=tmp_path)
 
     assert answer.returncode == ExitCode.USAGE
@@ -98,7 +100,7 @@ def test_what_is_typed_wrongly_is_a_usage_error(arguments: tuple[str, ...], tmp_
     assert "Error" in answer.stderr
 
 
-def test_config_shows_each_value_and_where_it_came_from(tmp_path: Path) -> None:
+def test_config_shows_value_and_source_of_each_setting(tmp_path: Path) -> None:
     (tmp_path / "todoku.toml").write_text("shipping_port = 3")
 
     answer = todoku(
@@ -117,7 +119,7 @@ def test_config_shows_each_value_and_where_it_came_from(tmp_path: Path) -> None:
     assert list(rows) == list(SETTINGS)
 
 
-def test_config_as_json_is_one_object_by_name(tmp_path: Path) -> None:
+def test_config_json_is_one_object_keyed_by_name(tmp_path: Path) -> None:
     answer = todoku("config", "--json", "--orders-port", "1", folder=tmp_path)
 
     settings = json.loads(answer.stdout)
@@ -128,7 +130,7 @@ def test_config_as_json_is_one_object_by_name(tmp_path: Path) -> None:
     assert settings["carrier_delay_seconds"]["value"] == "1..3"
 
 
-def test_talk_goes_to_stderr_and_data_to_stdout(tmp_path: Path) -> None:
+def test_warnings_go_to_stderr_and_data_to_stdout(tmp_path: Path) -> None:
     answer = todoku("config", folder=tmp_path, environment={"TODOKU_ORDER_PORT": "1"})
 
     assert "Did you mean TODOKU_ORDERS_PORT?" in answer.stderr
@@ -136,7 +138,7 @@ def test_talk_goes_to_stderr_and_data_to_stdout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("config",), ("up",), ("run", "orders")])
-def test_a_wrong_setting_is_explained_without_a_traceback(
+def test_invalid_setting_is_explained_without_traceback(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     answer = todoku(*arguments, folder=tmp_path, environment={"TODOKU_ORDERS_PORT": "x"})
@@ -147,7 +149,7 @@ def test_a_wrong_setting_is_explained_without_a_traceback(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_up_on_a_data_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_up_refuses_data_folder_in_use(tmp_path: Path) -> None:
     lock = FileLock(tmp_path / "up.lock")
     try:
         answer = todoku("up", "--data-dir", str(tmp_path), folder=tmp_path)
@@ -158,7 +160,7 @@ def test_up_on_a_data_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert f"the data folder {tmp_path} is in use" in answer.stderr
 
 
-def test_up_with_a_taken_port_starts_nothing(tmp_path: Path, free_ports: FreePorts) -> None:
+def test_up_with_taken_port_starts_nothing(tmp_path: Path, free_ports: FreePorts) -> None:
     orders, inventory, nats = free_ports(3)
     with socket.create_server(("127.0.0.1", 0)) as rival:
         taken = rival.getsockname()[1]
@@ -174,7 +176,7 @@ def test_up_with_a_taken_port_starts_nothing(tmp_path: Path, free_ports: FreePor
     assert [path.name for path in (tmp_path / "todoku-data").iterdir()] == ["up.lock"]
 
 
-def test_up_with_a_broker_that_cannot_serve_says_why_and_starts_nothing(
+def test_up_with_unsuitable_broker_gives_reason_and_starts_nothing(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
     (port,) = free_ports(1)
@@ -189,14 +191,12 @@ def test_up_with_a_broker_that_cannot_serve_says_why_and_starts_nothing(
             server.kill()
 
     assert answer.returncode == ExitCode.CANNOT_START
-    assert f"the broker at nats://***@127.0.0.1:{port} cannot serve" in answer.stderr
+    assert f"the broker at nats://***@127.0.0.1:{port} is unsuitable" in answer.stderr
     assert "start it with `--jetstream`" in answer.stderr
     assert answer.stdout == ""
 
 
-def test_run_on_a_database_in_use_says_at_once_whose_it_is(
-    tmp_path: Path, free_ports: FreePorts
-) -> None:
+def test_run_names_process_that_uses_database(tmp_path: Path, free_ports: FreePorts) -> None:
     (port,) = free_ports(1)
     code = "from todoku import cli, host; host.LOCK_WAIT_SECONDS = 0.1; cli.main()"
     lock = FileLock(tmp_path / "orders.db.lock")
@@ -219,7 +219,7 @@ def test_run_on_a_database_in_use_says_at_once_whose_it_is(
     assert "Stop that process" in last
 
 
-def test_run_with_a_database_out_of_reach_says_that_a_later_try_may_help(
+def test_run_with_unreachable_database_exits_with_busy(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
     """So `up` goes on trying, as it does not with settings that cannot work."""
@@ -234,7 +234,7 @@ def test_run_with_a_database_out_of_reach_says_that_a_later_try_may_help(
     assert answer.stderr.startswith("todoku: orders: PostgreSQL: ")
 
 
-def test_up_and_run_with_a_file_in_the_place_of_the_data_folder_say_so(tmp_path: Path) -> None:
+def test_up_and_run_refuse_file_as_data_folder(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
 
     for command in (("up",), ("run", "orders")):

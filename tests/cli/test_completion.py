@@ -1,4 +1,4 @@
-"""`todoku --install-completion` teaches the shell what can be typed."""
+"""`todoku --install-completion`, with the real shells."""
 
 import shutil
 import subprocess
@@ -47,12 +47,12 @@ def test_bash_completes_commands_flags_and_choices(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_s_own_program_accepts_its_script(shell: str, todoku_alone: Caller) -> None:
-    said = todoku_alone.ok("--install-completion", "--shell", shell, "--print")
+def test_each_shell_accepts_its_completion_script(shell: str, todoku_alone: Caller) -> None:
+    result = todoku_alone.ok("--install-completion", "--shell", shell, "--print")
 
-    assert "shipment" in said.out
+    assert "shipment" in result.out
     if shutil.which(shell):
-        subprocess.run([shell, "-n"], input=said.out, text=True, check=True)
+        subprocess.run([shell, "-n"], input=result.out, text=True, check=True)
 
 
 @pytest.mark.parametrize(
@@ -63,25 +63,25 @@ def test_each_shell_s_own_program_accepts_its_script(shell: str, todoku_alone: C
         ("fish", {".config/fish/completions/todoku.fish"}),
     ],
 )
-def test_it_is_written_where_the_shell_looks(
+def test_completion_is_installed_in_folder_of_shell(
     shell: str, files: set[str], todoku_alone: Caller
 ) -> None:
     home = todoku_alone.folder
 
-    said = todoku_alone("--install-completion", "--shell", shell, HOME=str(home))
+    result = todoku_alone("--install-completion", "--shell", shell, HOME=str(home))
 
-    assert said.code == ExitCode.OK
+    assert result.code == ExitCode.OK
     assert {str(file.relative_to(home)) for file in home.rglob("*") if file.is_file()} == files
-    assert f"`exec {shell}`" in said.err
+    assert f"`exec {shell}`" in result.err
 
 
-def test_where_it_cannot_be_written_that_is_said(todoku_alone: Caller) -> None:
+def test_unwritable_completion_folder_is_reported(todoku_alone: Caller) -> None:
     (todoku_alone.folder / "home").write_text("")
 
-    said = todoku_alone(
+    result = todoku_alone(
         *("--install-completion", "--shell", "fish"), HOME=str(todoku_alone.folder / "home")
     )
 
-    assert said.code == ExitCode.CANNOT_START
-    assert "--print" in said.err
-    assert "Traceback" not in said.err
+    assert result.code == ExitCode.CANNOT_START
+    assert "--print" in result.err
+    assert "Traceback" not in result.err

@@ -1,4 +1,4 @@
-"""What `todoku up` says and passes on, on a terminal and elsewhere."""
+"""The output of `todoku up`, on a terminal and in a pipe."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def shown(*lines: tuple[str, bytes], err: TextIO, settings: Settings | None = No
     return err.getvalue().splitlines()
 
 
-def test_on_a_terminal_each_line_begins_with_its_programs_name_in_colour() -> None:
+def test_terminal_lines_have_coloured_program_name() -> None:
     (line,) = shown(("orders", b"hello"), err=Terminal())
 
     assert line == "\x1b[36morders    |\x1b[0m hello"
@@ -46,7 +46,7 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(("orders", b"hello"), err=Terminal()) == ["orders    | hello"]
 
 
-def test_elsewhere_every_line_is_json_also_what_was_not_written_as_json() -> None:
+def test_every_line_in_pipe_is_json() -> None:
     lines = shown(
         ("orders", b'{"event": "hello"}'),
         ("orders", b"Traceback \xff"),
@@ -66,14 +66,14 @@ def test_elsewhere_every_line_is_json_also_what_was_not_written_as_json() -> Non
     ]
 
 
-def test_the_format_can_be_chosen_wherever_the_lines_go() -> None:
+def test_format_can_be_set() -> None:
     assert shown(
         ("orders", b"hello"), err=io.StringIO(), settings=Settings(log_format="console")
     ) == ["orders    | hello"]
     assert shown(("orders", b"{}"), err=Terminal(), settings=Settings(log_format="json")) == ["{}"]
 
 
-def test_the_brokers_routine_is_left_out_unless_everything_is_asked_for() -> None:
+def test_routine_broker_lines_need_debug_level() -> None:
     assert shown(("broker", BROKER_INFO), err=io.StringIO()) == []
     assert shown(("broker", BROKER_INFO), err=io.StringIO(), settings=Settings(log_level="debug"))
 
@@ -86,9 +86,7 @@ def pipe_without_reader() -> Iterator[TextIO]:
         yield stream
 
 
-def test_a_reader_that_has_gone_away_is_no_reason_to_stop(
-    pipe_without_reader: TextIO, tmp_path: Path
-) -> None:
+def test_closed_pipe_does_not_stop_console(pipe_without_reader: TextIO, tmp_path: Path) -> None:
     """Nor is what could not be written an error later, when the stream is closed."""
     console = Console(Settings(data_dir=tmp_path), out=pipe_without_reader, err=io.StringIO())
 

@@ -1,4 +1,4 @@
-"""`todoku dead` against a running Todoku, into whose stream messages come that nobody can deal with."""
+"""`todoku dead` with a running system and invalid messages in its stream."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import nats
 import pytest
-from calling import Caller, Said
+from calling import Caller, CommandResult
 from scripted import Scripted, answering
 
 from todoku.cli.exit_codes import ExitCode
@@ -26,7 +26,7 @@ Publish = Callable[[str, bytes], None]
 
 @pytest.fixture
 def publish(settings_of_running: Mapping[str, str]) -> Publish:
-    """Puts a message straight into the stream, as no service of ours would."""
+    """Publishes a message directly to the stream."""
 
     async def send(subject: str, body: bytes) -> None:
         async with await nats.connect(
@@ -38,7 +38,7 @@ def publish(settings_of_running: Mapping[str, str]) -> Publish:
 
 
 def until(look: Callable[[], Any]) -> Any:
-    """What `look` finds, once it finds something."""
+    """Poll `look` until it returns something."""
     ends = time.monotonic() + BOUND_SECONDS
     while not (found := look()):
         assert time.monotonic() < ends, "in vain"
@@ -48,7 +48,7 @@ def until(look: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def garbage(todoku: Caller, publish: Publish) -> Iterator[str]:
-    """The id of a letter that inventory made of bytes which are no event."""
+    """The id of a dead letter at inventory whose body is not an event."""
     before = {letter["id"] for letter in listed(todoku)}
     publish("orders.created", b"\xff " + uuid.uuid4().hex.encode())
     found = until(lambda: [one for one in listed(todoku) if one["id"] not in before])
@@ -59,7 +59,7 @@ def garbage(todoku: Caller, publish: Publish) -> Iterator[str]:
 
 @pytest.fixture
 def undecodable(todoku: Caller, publish: Publish) -> tuple[OrderCreatedEvent, str]:
-    """An order's event that misses its items, and the letter that inventory made of it."""
+    """An order's event without items, and its dead letter at inventory."""
     placed = todoku.ok("order", "place", "--user", "alice", "none:1@5", "--json").object
     event = OrderCreatedEvent(
         order_id=str(uuid.uuid4()),
@@ -78,15 +78,13 @@ def listed(todoku: Caller, *words: str) -> list[Any]:
     return todoku.ok("dead", "list", "--service", "inventory", *words, "--json").lines
 
 
-def test_letters_are_listed_by_what_went_wrong_and_shown_in_full(
-    todoku: Caller, garbage: str
-) -> None:
+def test_letters_are_grouped_by_error_and_shown_in_full(todoku: Caller, garbage: str) -> None:
     (letter,) = (one for one in listed(todoku) if one["id"] == garbage)
     assert (letter["service"], letter["state"]) == ("inventory", "PARKED")
     rows = todoku("dead", "list", COLUMNS="200").out.splitlines()
     header = next(row for row in rows if letter["group"] in row)
     assert header.startswith(f"inventory {letter['group']} UndecodableEvent: ")
-    assert any(row.split()[:2] == [garbage, "unreadable"] for row in rows)
+    assert any(row.split()[:2] == [garbage, "undecodable"] for row in rows)
     shown = todoku.ok("dead", "show", garbage).out
     assert "b'\\xff" in shown
     assert "Traceback" in shown
@@ -94,7 +92,7 @@ def test_letters_are_listed_by_what_went_wrong_and_shown_in_full(
     assert (details["body"], details["subject"]) == (None, "orders.created")
 
 
-def test_letters_are_listed_by_order(
+def test_letters_are_grouped_by_order(
     todoku: Caller, undecodable: tuple[OrderCreatedEvent, str]
 ) -> None:
     event, letter_id = undecodable
@@ -104,52 +102,52 @@ def test_letters_are_listed_by_order(
     assert "alice" not in "\n".join(out)
 
 
-def test_a_retry_that_fails_says_why_and_leads_on(todoku: Caller, garbage: str) -> None:
-    said = todoku("dead", "retry", garbage, "--by", "bob")
-    assert said.code == ExitCode.FAILED
-    assert "UndecodableEvent" in said.err
+def test_failed_retry_gives_error_and_next_command(todoku: Caller, garbage: str) -> None:
+    result = todoku("dead", "retry", garbage, "--by", "bob")
+    assert result.code == ExitCode.FAILED
+    assert "UndecodableEvent" in result.err
     history = todoku.ok("dead", "show", garbage, "--json").object["history"]
     assert [attempt["askedBy"] for attempt in history] == [None, "bob"]
 
 
-def test_a_correction_from_stdin_is_dealt_with_and_the_saga_goes_on(
+def test_correction_from_stdin_is_processed_and_saga_continues(
     todoku: Caller, undecodable: tuple[OrderCreatedEvent, str]
 ) -> None:
     event, letter_id = undecodable
     correction = msgspec.json.encode(event).decode()
-    said = todoku("dead", "edit", letter_id, "--file", "-", "--json", stdin=correction)
-    assert said.code == ExitCode.OK, said
-    successor = said.object
+    result = todoku("dead", "edit", letter_id, "--file", "-", "--json", stdin=correction)
+    assert result.code == ExitCode.OK, result
+    successor = result.object
     assert (successor["state"], successor["replaces"]) == ("RETRIED", letter_id)
     assert todoku.ok("dead", "show", letter_id, "--json").object["state"] == "EDITED"
     until(lambda: todoku("shipment", "list", "--order", event.order_id, "--json").lines)
 
 
-def test_a_correction_is_made_in_ones_editor(
+def test_correction_is_made_in_editor(
     todoku: Caller, undecodable: tuple[OrderCreatedEvent, str], tmp_path: Path
 ) -> None:
     _, letter_id = undecodable
     editor = tmp_path / "my editor"
     editor.write_text('#!/bin/sh\nsed -i s/stuff/items/ "$1"\n')
     editor.chmod(0o700)
-    said = todoku("dead", "edit", letter_id, EDITOR=f"'{editor}'")
-    assert said.code == ExitCode.OK, said
-    assert "dealt with, as " in said.err
+    result = todoku("dead", "edit", letter_id, EDITOR=f"'{editor}'")
+    assert result.code == ExitCode.OK, result
+    assert "processed as " in result.err
 
 
-def test_an_editor_that_changes_nothing_changes_nothing(
+def test_unedited_correction_changes_nothing(
     todoku: Caller, undecodable: tuple[OrderCreatedEvent, str]
 ) -> None:
     _, letter_id = undecodable
-    said = todoku("dead", "edit", letter_id, EDITOR="true")
-    assert said.code == ExitCode.FAILED
-    assert "nothing was corrected" in said.err
+    result = todoku("dead", "edit", letter_id, EDITOR="true")
+    assert result.code == ExitCode.FAILED
+    assert "the data was not edited" in result.err
     assert todoku("dead", "edit", letter_id, EDITOR="false").code == ExitCode.FAILED
     assert todoku.ok("dead", "show", letter_id, "--json").object["state"] == "PARKED"
 
 
 @pytest.mark.parametrize(("correction", "code"), [("{", ExitCode.USAGE), ("{}", ExitCode.REFUSED)])
-def test_a_correction_that_is_no_such_event_is_refused(
+def test_correction_of_wrong_event_is_rejected(
     todoku: Caller, undecodable: tuple[OrderCreatedEvent, str], correction: str, code: ExitCode
 ) -> None:
     _, letter_id = undecodable
@@ -157,7 +155,7 @@ def test_a_correction_that_is_no_such_event_is_refused(
     assert todoku.ok("dead", "show", letter_id, "--json").object["state"] == "PARKED"
 
 
-def test_a_discarded_letter_is_kept_with_who_and_why(todoku: Caller, garbage: str) -> None:
+def test_discarded_letter_is_kept_with_user_and_reason(todoku: Caller, garbage: str) -> None:
     words = ("--reason", "noise", "--by", "bob")
     after = todoku.ok("dead", "discard", garbage, *words, "--json").object
     assert (after["state"], after["reason"], after["closedBy"]) == ("DISCARDED", "noise", "bob")
@@ -166,11 +164,11 @@ def test_a_discarded_letter_is_kept_with_who_and_why(todoku: Caller, garbage: st
     assert todoku("dead", "discard", garbage, "--reason", "again").code == ExitCode.REFUSED
 
 
-def test_a_group_is_retried_in_the_background(todoku: Caller, garbage: str) -> None:
+def test_group_is_retried_in_background(todoku: Caller, garbage: str) -> None:
     (group,) = {one["group"] for one in listed(todoku) if one["id"] == garbage}
     words = ("--group", group, "--rate", "100", "--service", "inventory", "--by", "bob")
-    said = todoku.ok("dead", "retry", *words, "--json")
-    (scheduled,) = said.lines
+    result = todoku.ok("dead", "retry", *words, "--json")
+    (scheduled,) = result.lines
     assert scheduled["scheduled"] >= 1
 
     def tried() -> bool:
@@ -181,40 +179,38 @@ def test_a_group_is_retried_in_the_background(todoku: Caller, garbage: str) -> N
 
 
 @pytest.mark.parametrize("words", [(), ("--all", "--group", "0123456789ab"), (UNKNOWN, "--all")])
-def test_what_is_to_be_retried_must_be_said_once(todoku_alone: Caller, words: tuple[str]) -> None:
+def test_retry_needs_exactly_one_selection(todoku_alone: Caller, words: tuple[str]) -> None:
     assert todoku_alone("dead", "retry", *words).code == ExitCode.USAGE
 
 
 @pytest.mark.parametrize("rate", ["0", "1001", "-1"])
-def test_a_rate_that_cannot_be_is_refused_before_anybody_is_asked(
-    todoku_alone: Caller, rate: str
-) -> None:
+def test_invalid_rate_is_rejected_before_any_request(todoku_alone: Caller, rate: str) -> None:
     assert todoku_alone("dead", "retry", "--all", "--rate", rate).code == ExitCode.USAGE
 
 
 @pytest.mark.parametrize(
     "words", [("show",), ("retry",), ("edit", "--file", "-"), ("discard", "--reason", "r")]
 )
-def test_an_unknown_letter_is_not_found(todoku: Caller, words: tuple[str, ...]) -> None:
+def test_unknown_letter_exits_with_not_found(todoku: Caller, words: tuple[str, ...]) -> None:
     verb, *options = words
-    said: Said = todoku("dead", verb, UNKNOWN, *options, stdin="{}")
-    assert said.code == ExitCode.NOT_FOUND
+    result: CommandResult = todoku("dead", verb, UNKNOWN, *options, stdin="{}")
+    assert result.code == ExitCode.NOT_FOUND
 
 
-def test_where_no_service_answers_it_is_said(todoku_alone: Caller, free_ports: Any) -> None:
+def test_no_reachable_service_is_reported(todoku_alone: Caller, free_ports: Any) -> None:
     orders, inventory, shipping = map(str, free_ports(3))
     flags = ("--orders-port", orders, "--inventory-port", inventory, "--shipping-port", shipping)
     assert todoku_alone("dead", "list", *flags).code == ExitCode.UNREACHABLE
     assert todoku_alone("dead", "show", UNKNOWN, *flags).code == ExitCode.UNREACHABLE
 
 
-def test_a_letter_at_two_services_must_be_named_with_its_service(todoku_alone: Caller) -> None:
+def test_letter_at_two_services_needs_service_flag(todoku_alone: Caller) -> None:
     letter = Scripted(json.dumps({"id": UNKNOWN}).encode())
     with answering(letter) as one, answering(letter) as other:
-        said = todoku_alone(
+        result = todoku_alone(
             *("dead", "show", UNKNOWN, "--orders-port", one.url.rpartition(":")[2]),
             *("--inventory-port", other.url.rpartition(":")[2]),
             *("--shipping-port", other.url.rpartition(":")[2]),
         )
-    assert said.code == ExitCode.USAGE
-    assert "--service" in said.err
+    assert result.code == ExitCode.USAGE
+    assert "--service" in result.err

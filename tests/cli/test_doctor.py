@@ -1,4 +1,4 @@
-"""`todoku doctor` finds what is wrong, says what to do, and changes nothing."""
+"""`todoku doctor` finds problems, suggests fixes, and changes nothing."""
 
 import contextlib
 import json
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import Caller, Said
+from calling import Caller, CommandResult
 from test_migrate import set_version
 
-from todoku.cli.checks import Verdict, machine
+from todoku.cli.checks import CheckStatus, machine
 from todoku.cli.exit_codes import ExitCode
 from todoku.database.lock import FileLock
 from todoku.settings import SERVICES, Settings
@@ -24,17 +24,17 @@ Checks = Mapping[str, Mapping[str, Any]]
 FreePorts = Callable[[int], list[int]]
 
 
-def checks(said: Said) -> Checks:
-    return {finding["check"]: finding for finding in said.object["checks"]}
+def checks(result: CommandResult) -> Checks:
+    return {check["check"]: check for check in result.object["checks"]}
 
 
 @pytest.fixture
-def examined(todoku_alone: Caller, free_ports: FreePorts) -> Callable[..., Said]:
-    """Examines where nothing runs, on free ports unless flags say otherwise."""
+def examined(todoku_alone: Caller, free_ports: FreePorts) -> Callable[..., CommandResult]:
+    """Runs `doctor` where nothing runs, on free ports unless flags give others."""
     names = [*(f"TODOKU_{service.upper()}_PORT" for service in SERVICES), "TODOKU_NATS_PORT"]
     ports = dict(zip(names, map(str, free_ports(4)), strict=True))
 
-    def examine(*flags: str, json: bool = True) -> Said:
+    def examine(*flags: str, json: bool = True) -> CommandResult:
         return todoku_alone("doctor", *["--json"] * json, *flags, **ports)
 
     return examine
@@ -42,7 +42,7 @@ def examined(todoku_alone: Caller, free_ports: FreePorts) -> Callable[..., Said]
 
 @contextlib.contextmanager
 def greeting(line: bytes) -> Iterator[int]:
-    """Somebody who says this to whoever connects; the port."""
+    """A server that sends this to every client; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:
@@ -61,61 +61,63 @@ def greeting(line: bytes) -> Iterator[int]:
             thread.join()
 
 
-def test_where_nothing_runs_all_is_well_and_nothing_is_changed(
-    examined: Callable[..., Said], tmp_path: Path
+def test_stopped_system_has_no_problems_and_is_not_changed(
+    examined: Callable[..., CommandResult], tmp_path: Path
 ) -> None:
-    said = examined()
+    result = examined()
 
-    assert said.code == ExitCode.OK
-    assert Verdict.WRONG not in [finding["verdict"] for finding in checks(said).values()]
+    assert result.code == ExitCode.OK
+    assert CheckStatus.WRONG not in [result["verdict"] for result in checks(result).values()]
     for service in SERVICES:
-        assert checks(said)[f"{service} port"]["found"].endswith(", free")
-        assert "not there yet" in checks(said)[f"{service} database"]["found"]
-    assert checks(said)["broker port"]["found"].endswith(", free")
+        assert checks(result)[f"{service} port"]["found"].endswith(", free")
+        assert "does not exist yet" in checks(result)[f"{service} database"]["found"]
+    assert checks(result)["broker port"]["found"].endswith(", free")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_running_todoku_is_recognised_with_its_broker_and_databases(
+def test_running_system_is_recognised_with_broker_and_databases(
     todoku: Caller, running_data: Path
 ) -> None:
-    said = todoku.ok("doctor", "--json", "--data-dir", str(running_data))
+    result = todoku.ok("doctor", "--json", "--data-dir", str(running_data))
 
-    found = {check: finding["found"] for check, finding in checks(said).items()}
+    found = {name: check["found"] for name, check in checks(result).items()}
     for service in SERVICES:
         assert "served by todoku " in found[f"{service} port"]
-        assert found[f"{service} clock"] == "as this machine's, to the second"
+        assert found[f"{service} clock"] == "within a second of this machine's"
         assert f"todoku run {service})" in found[f"{service} database"]
     assert found["broker"].startswith("nats-server 2.")
     assert found["stream"].startswith("TODOKU, ")
     assert "todoku up" in found["data folder"]
 
 
-def test_people_read_a_line_a_check_and_a_summary(examined: Callable[..., Said]) -> None:
-    said = examined("--nats-url", "nats://127.0.0.1:1", json=False)
-
-    assert re.search(r"^wrong +broker ", said.out, re.MULTILINE)
-    assert "→ start it, or correct --nats-url" in said.out
-    assert re.fullmatch(r"todoku: \d+ checks: 1 wrong, \d warnings?\n", said.err)
-
-
-def test_a_database_that_is_not_where_its_service_runs_is_worth_a_warning(
-    todoku: Caller, tmp_path: Path
+def test_text_output_has_one_line_per_check_and_summary(
+    examined: Callable[..., CommandResult],
 ) -> None:
-    """Somebody has deleted it, or looks into the wrong folder."""
-    said = todoku("doctor", "--json", "--data-dir", str(tmp_path / "elsewhere"))
+    result = examined("--nats-url", "nats://127.0.0.1:1", json=False)
 
-    assert checks(said)["orders database"]["verdict"] == Verdict.WARNING
-    assert "though the service runs" in checks(said)["orders database"]["found"]
-    assert "--data-dir" in checks(said)["orders database"]["fix"]
+    assert re.search(r"^wrong +broker ", result.out, re.MULTILINE)
+    assert "→ start it, or correct --nats-url" in result.out
+    assert re.fullmatch(r"todoku: \d+ checks: 1 error, \d warnings?\n", result.err)
 
 
-def test_a_port_in_other_hands_is_wrong_and_names_its_flag(examined: Callable[..., Said]) -> None:
+def test_missing_database_of_running_service_is_a_warning(todoku: Caller, tmp_path: Path) -> None:
+    """The file was deleted, or the folder is the wrong one."""
+    result = todoku("doctor", "--json", "--data-dir", str(tmp_path / "elsewhere"))
+
+    assert checks(result)["orders database"]["verdict"] == CheckStatus.WARNING
+    assert "though the service runs" in checks(result)["orders database"]["found"]
+    assert "--data-dir" in checks(result)["orders database"]["fix"]
+
+
+def test_port_used_by_another_program_is_wrong_and_names_flag(
+    examined: Callable[..., CommandResult],
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as rival:
-        said = examined("--orders-port", str(rival.getsockname()[1]))
+        result = examined("--orders-port", str(rival.getsockname()[1]))
 
-    assert said.code == ExitCode.FAILED
-    assert checks(said)["orders port"]["verdict"] == Verdict.WRONG
-    assert "--orders-port" in checks(said)["orders port"]["fix"]
+    assert result.code == ExitCode.FAILED
+    assert checks(result)["orders port"]["verdict"] == CheckStatus.WRONG
+    assert "--orders-port" in checks(result)["orders port"]["fix"]
 
 
 @pytest.mark.parametrize(
@@ -131,40 +133,40 @@ def test_a_port_in_other_hands_is_wrong_and_names_its_flag(examined: Callable[..
         (b"INFO nonsense\r\n", "no NATS server answers", "--nats-url"),
     ],
 )
-def test_a_broker_that_cannot_serve_is_wrong(
-    line: bytes, found: str, fix: str, examined: Callable[..., Said]
+def test_unsuitable_broker_is_wrong(
+    line: bytes, found: str, fix: str, examined: Callable[..., CommandResult]
 ) -> None:
     with greeting(line) as port:
-        said = examined("--nats-url", f"nats://me:secret@127.0.0.1:{port}")
+        result = examined("--nats-url", f"nats://me:secret@127.0.0.1:{port}")
 
-    finding = checks(said)["broker"]
-    assert said.code == ExitCode.FAILED
-    assert finding["verdict"] == Verdict.WRONG
-    assert found in finding["found"]
-    assert fix in finding["fix"]
-    assert "secret" not in said.out
-
-
-def test_an_external_broker_that_is_away_is_wrong(examined: Callable[..., Said]) -> None:
-    said = examined("--nats-url", "nats://127.0.0.1:1")
-
-    assert checks(said)["broker"]["verdict"] == Verdict.WRONG
-    assert "orders are taken and wait" in checks(said)["broker"]["fix"]
+    check = checks(result)["broker"]
+    assert result.code == ExitCode.FAILED
+    assert check["verdict"] == CheckStatus.WRONG
+    assert found in check["found"]
+    assert fix in check["fix"]
+    assert "secret" not in result.out
 
 
-def test_a_data_folder_that_is_a_file_is_wrong(
-    examined: Callable[..., Said], tmp_path: Path
+def test_unreachable_external_broker_is_wrong(examined: Callable[..., CommandResult]) -> None:
+    result = examined("--nats-url", "nats://127.0.0.1:1")
+
+    assert checks(result)["broker"]["verdict"] == CheckStatus.WRONG
+    assert "orders are accepted but not processed" in checks(result)["broker"]["fix"]
+
+
+def test_file_as_data_folder_is_wrong(
+    examined: Callable[..., CommandResult], tmp_path: Path
 ) -> None:
     (tmp_path / "data").write_text("")
 
-    finding = checks(examined("--data-dir", "data"))["data folder"]
+    result = checks(examined("--data-dir", "data"))["data folder"]
 
-    assert finding["verdict"] == Verdict.WRONG
-    assert "--data-dir" in finding["fix"]
+    assert result["verdict"] == CheckStatus.WRONG
+    assert "--data-dir" in result["fix"]
 
 
-def test_a_newer_database_is_wrong_and_an_older_one_a_warning(
-    todoku_alone: Caller, examined: Callable[..., Said]
+def test_newer_database_is_wrong_and_older_one_a_warning(
+    todoku_alone: Caller, examined: Callable[..., CommandResult]
 ) -> None:
     data = todoku_alone.folder / "todoku-data"
     todoku_alone.ok("migrate")
@@ -173,15 +175,15 @@ def test_a_newer_database_is_wrong_and_an_older_one_a_warning(
 
     found = checks(examined())
 
-    assert found["orders database"]["verdict"] == Verdict.WRONG
+    assert found["orders database"]["verdict"] == CheckStatus.WRONG
     assert "newer" in found["orders database"]["fix"]
-    assert found["inventory database"]["verdict"] == Verdict.OK
-    assert found["shipping database"]["verdict"] == Verdict.WARNING
+    assert found["inventory database"]["verdict"] == CheckStatus.OK
+    assert found["shipping database"]["verdict"] == CheckStatus.WARNING
     assert "`todoku migrate shipping`" in found["shipping database"]["fix"]
 
 
-def test_who_uses_the_data_folder_is_told(
-    todoku_alone: Caller, examined: Callable[..., Said]
+def test_process_that_uses_data_folder_is_named(
+    todoku_alone: Caller, examined: Callable[..., CommandResult]
 ) -> None:
     data = todoku_alone.folder / "todoku-data"
     data.mkdir()
@@ -194,9 +196,7 @@ def test_who_uses_the_data_folder_is_told(
     assert ", in use by process " in found
 
 
-def test_too_little_room_on_the_disk_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_low_disk_space_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def free(count: int) -> None:
         usage = type("Usage", (), {"free": count})
         monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
@@ -205,25 +205,27 @@ def test_too_little_room_on_the_disk_is_said(
     verdicts = []
     for count in (2**20, 2**29, 2**40):
         free(count)
-        findings = {finding.check: finding for finding in machine.disk(settings)}
-        verdicts.append(findings["disk space"].verdict)
+        results = {result.check: result for result in machine.disk(settings)}
+        verdicts.append(results["disk space"].verdict)
 
-    assert verdicts == [Verdict.WRONG, Verdict.WARNING, Verdict.OK]
+    assert verdicts == [CheckStatus.WRONG, CheckStatus.WARNING, CheckStatus.OK]
 
 
-def test_a_clock_that_went_back_is_said(tmp_path: Path) -> None:
+def test_clock_that_went_back_is_reported(tmp_path: Path) -> None:
     database = tmp_path / "orders.db"
     database.write_text("")
     os.utime(database, (time.time() + 3_600,) * 2)
 
-    (finding,) = machine.clock(Settings(data_dir=tmp_path))
+    (result,) = machine.clock(Settings(data_dir=tmp_path))
 
-    assert finding.verdict is Verdict.WARNING
-    assert "the clock went back" in finding.found
+    assert result.verdict is CheckStatus.WARNING
+    assert "the clock went back" in result.found
 
 
-def test_the_output_is_json_also_when_something_is_wrong(examined: Callable[..., Said]) -> None:
-    said = examined("--nats-url", "nats://127.0.0.1:1")
+def test_json_output_also_for_problems(
+    examined: Callable[..., CommandResult],
+) -> None:
+    result = examined("--nats-url", "nats://127.0.0.1:1")
 
-    assert json.loads(said.out)["verdict"] == Verdict.WRONG
-    assert said.err == ""
+    assert json.loads(result.out)["verdict"] == CheckStatus.WRONG
+    assert result.err == ""

@@ -1,14 +1,14 @@
-"""An order is typed in a line, and what it leaves out is looked up."""
+"""Orders from the command line, with missing prices looked up."""
 
 import json
 from datetime import UTC, datetime
 
 import pytest
 
-from todoku.cli.answers import Product
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.new_order import TypedItem, parse_item, typed_order
+from todoku.cli.responses import Product
 
 
 def product(product_id: str, price: int, currency: str = "JPY") -> Product:
@@ -38,28 +38,28 @@ def nobody(product_id: str) -> Product:
         ("prod001:0@0", TypedItem("prod001", 0, 0)),  # whether that is allowed, the service says
     ],
 )
-def test_an_item_is_product_quantity_and_price(text: str, item: TypedItem) -> None:
+def test_item_has_product_quantity_and_price(text: str, item: TypedItem) -> None:
     assert parse_item(text) == item
 
 
 @pytest.mark.parametrize(
     "text", ["", ":2", "@5", "a:b", "a:-1", "a:1.5", "a@", "a:1@2@3", "a:٣", "a b", "a:" + "9" * 20]
 )
-def test_what_is_no_item_is_refused_with_the_way_to_write_one(text: str) -> None:
-    with pytest.raises(CommandFailed, match="write PRODUCT:QUANTITY@PRICE") as failure:
+def test_invalid_item_is_rejected_with_format(text: str) -> None:
+    with pytest.raises(CommandFailed, match="use PRODUCT:QUANTITY@PRICE") as failure:
         parse_item(text)
 
     assert failure.value.exit_code is ExitCode.USAGE
 
 
-def test_nothing_is_looked_up_or_added_where_all_is_said() -> None:
+def test_complete_order_needs_no_lookup() -> None:
     body = typed_order("alice", [TypedItem("a", 2, 5)], address=None, currency=None, look_up=nobody)
 
     items = [{"productId": "a", "quantity": 2, "price": 5}]
     assert json.loads(body) == {"userId": "alice", "items": items}
 
 
-def test_missing_prices_are_looked_up_once_a_product_and_said(
+def test_missing_prices_are_looked_up_once_per_product_and_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     asked = []
@@ -74,13 +74,13 @@ def test_missing_prices_are_looked_up_once_a_product_and_said(
     assert asked == ["a"]
     assert [item["price"] for item in order["items"]] == [599, 599, 7]
     assert (order["currency"], order["shippingAddress"]) == ("EUR", "東京")
-    assert capsys.readouterr().err == "todoku: a costs 5.99 EUR, says the inventory\n"
+    assert capsys.readouterr().err == "todoku: price of a: 5.99 EUR (from the inventory)\n"
 
 
-def test_a_given_price_is_not_taken_for_the_currency_of_a_price_looked_up() -> None:
+def test_given_price_does_not_take_currency_of_looked_up_price() -> None:
     items = [parse_item("a"), parse_item("b@7")]
 
-    with pytest.raises(CommandFailed, match="in EUR; are those that you gave, too"):
+    with pytest.raises(CommandFailed, match=r"in EUR\. If yours are too, add --currency EUR"):
         typed_order(
             "alice",
             items,
@@ -90,7 +90,7 @@ def test_a_given_price_is_not_taken_for_the_currency_of_a_price_looked_up() -> N
         )
 
 
-def test_prices_in_two_currencies_make_no_order() -> None:
+def test_prices_in_two_currencies_are_rejected() -> None:
     catalogue = {"a": product("a", 1, "EUR"), "b": product("b", 1, "JPY")}
     items = [parse_item("a"), parse_item("b")]
 

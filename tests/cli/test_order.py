@@ -1,45 +1,47 @@
-"""`todoku order` against a running Todoku."""
+"""`todoku order` with a running system."""
 
 import json
 import re
 from itertools import islice
 
 import pytest
-from calling import Caller, Said
+from calling import Caller, CommandResult
 from rich.cells import cell_len
 
 from todoku.cli.exit_codes import ExitCode
 
 ENDED = (ExitCode.OK, ExitCode.SHIPMENT_FAILED)
 TRIES_MAX = 60
-"""The carrier takes every second parcel: so many of one kind in a row do not happen."""
+"""The carrier accepts every second parcel: a run of this many equal results does not happen."""
 
 
 def placed(todoku: Caller, *words: str) -> str:
-    """The id of an order that was just placed."""
+    """Place an order, and return its id."""
     order_id: str = todoku.ok("order", "place", *words, "--json").object["id"]
     return order_id
 
 
-def watched(todoku: Caller, ending: ExitCode) -> Said:
-    """An order that was placed and watched until it ended like this."""
+def watched(todoku: Caller, ending: ExitCode) -> CommandResult:
+    """Place and watch orders until one ends with this status."""
     words = ("order", "place", "--user", "alice", "plenty:2@5000", "--watch", "--json")
-    for said in islice(iter(lambda: todoku(*words), None), TRIES_MAX):
-        assert said.code in ENDED, said
-        if said.code == ending:
-            return said
+    for result in islice(iter(lambda: todoku(*words), None), TRIES_MAX):
+        assert result.code in ENDED, result
+        if result.code == ending:
+            return result
     raise AssertionError(f"no order ended like {ending!r}")
 
 
-def test_an_order_is_placed_with_prices_from_the_inventory(todoku: Caller) -> None:
-    said = todoku.ok("order", "place", "--user", "山田", "plenty:3", "--address", "東京", "--json")
+def test_order_is_placed_with_prices_from_inventory(todoku: Caller) -> None:
+    result = todoku.ok(
+        "order", "place", "--user", "山田", "plenty:3", "--address", "東京", "--json"
+    )
 
-    order = said.object
+    order = result.object
     assert (order["userId"], order["totalAmount"], order["shippingAddress"]) == ("山田", 15, "東京")
-    assert said.err == "todoku: plenty costs 5 JPY, says the inventory\n"
+    assert result.err == "todoku: price of plenty: 5 JPY (from the inventory)\n"
 
 
-def test_an_order_is_placed_from_a_file_and_from_stdin(todoku: Caller) -> None:
+def test_order_is_placed_from_file_and_stdin(todoku: Caller) -> None:
     order = json.dumps(
         {"userId": "bob", "items": [{"productId": "plenty", "quantity": 1, "price": 7}]}
     )
@@ -63,14 +65,12 @@ def test_an_order_is_placed_from_a_file_and_from_stdin(todoku: Caller) -> None:
         ("--user", "alice", "plenty:two"),
     ],
 )
-def test_an_order_that_is_not_all_there_is_a_usage_error(
-    words: tuple[str, ...], todoku: Caller
-) -> None:
-    said = todoku("order", "place", *words)
+def test_incomplete_order_is_a_usage_error(words: tuple[str, ...], todoku: Caller) -> None:
+    result = todoku("order", "place", *words)
 
-    assert said.code == ExitCode.USAGE
-    assert said.err.startswith("todoku: ")
-    assert said.out == ""
+    assert result.code == ExitCode.USAGE
+    assert result.err.startswith("todoku: ")
+    assert result.out == ""
 
 
 @pytest.mark.parametrize(
@@ -81,24 +81,24 @@ def test_an_order_that_is_not_all_there_is_a_usage_error(
         (("--user", "alice", "plenty@5", "plenty@6"), "has two prices in this order"),
     ],
 )
-def test_what_the_service_refuses_is_told_with_its_place(
+def test_rejected_order_shows_location_of_error(
     words: tuple[str, ...], where: str, todoku: Caller
 ) -> None:
-    said = todoku("order", "place", *words)
+    result = todoku("order", "place", *words)
 
-    assert said.code == ExitCode.REFUSED
-    assert where in said.err
-    assert "/problems/invalid-" in said.err
-
-
-def test_a_price_for_an_unknown_product_is_asked_of_the_person(todoku: Caller) -> None:
-    said = todoku("order", "place", "--user", "alice", "nowhere")
-
-    assert said.code == ExitCode.NOT_FOUND
-    assert "nowhere:1@5000" in said.err
+    assert result.code == ExitCode.REFUSED
+    assert where in result.err
+    assert "/problems/invalid-" in result.err
 
 
-def test_an_order_that_is_shipped_is_watched_to_its_end(todoku: Caller) -> None:
+def test_unknown_product_without_price_is_explained(todoku: Caller) -> None:
+    result = todoku("order", "place", "--user", "alice", "nowhere")
+
+    assert result.code == ExitCode.NOT_FOUND
+    assert "nowhere:1@5000" in result.err
+
+
+def test_shipped_order_is_watched_until_completed(todoku: Caller) -> None:
     events = watched(todoku, ExitCode.OK).lines
 
     assert [event["type"] for event in events] == [
@@ -110,31 +110,31 @@ def test_an_order_that_is_shipped_is_watched_to_its_end(todoku: Caller) -> None:
     assert events[-1]["status"] == "COMPLETED"
 
 
-def test_an_order_whose_shipment_fails_shows_what_is_undone(todoku: Caller) -> None:
+def test_failed_shipment_shows_compensation(todoku: Caller) -> None:
     event = watched(todoku, ExitCode.SHIPMENT_FAILED).lines[-1]
 
-    said = todoku("order", "watch", event["data"]["orderId"])
+    result = todoku("order", "watch", event["data"]["orderId"])
 
-    assert said.code == ExitCode.SHIPMENT_FAILED
-    assert "ShipmentFailedEvent         SHIPMENT_FAILED\n" in said.out
-    assert "compensation: inventory releases plenty ×2\n" in said.out
-    assert said.err == ""
-
-
-def test_an_order_without_stock_says_what_was_missing(todoku: Caller) -> None:
-    said = todoku("order", "place", "--user", "alice", "prod003:4000000@1", "--watch")
-
-    assert said.code == ExitCode.NO_STOCK
-    assert "prod003: 4,000,000 wanted, 3 available" in said.out
-    assert re.fullmatch(r"todoku: order \S+ is placed\n", said.err)
+    assert result.code == ExitCode.SHIPMENT_FAILED
+    assert "ShipmentFailedEvent         SHIPMENT_FAILED\n" in result.out
+    assert "compensation: inventory releases plenty ×2\n" in result.out
+    assert result.err == ""
 
 
-def test_an_order_is_shown_with_its_items(todoku: Caller) -> None:
+def test_order_without_stock_shows_missing_product(todoku: Caller) -> None:
+    result = todoku("order", "place", "--user", "alice", "prod003:4000000@1", "--watch")
+
+    assert result.code == ExitCode.NO_STOCK
+    assert "prod003: 4,000,000 requested, 3 available" in result.out
+    assert re.fullmatch(r"todoku: order \S+ placed\n", result.err)
+
+
+def test_order_is_shown_with_items(todoku: Caller) -> None:
     order_id = placed(todoku, "--user", "alice", "plenty:2@1500", "--address", "東京都")
 
-    said = todoku.ok("order", "show", order_id)
+    result = todoku.ok("order", "show", order_id)
 
-    rows = [line.split() for line in said.out.splitlines()]
+    rows = [line.split() for line in result.out.splitlines()]
     assert ["id", order_id] in rows
     assert ["address", "東京都"] in rows
     assert ["plenty", "2", "1,500", "JPY", "3,000", "JPY"] in rows
@@ -156,16 +156,16 @@ def test_orders_are_listed_by_user_and_status_newest_first(todoku: Caller) -> No
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-def test_lists_fit_the_terminal_also_with_wide_characters(columns: int, todoku: Caller) -> None:
+def test_lists_fit_terminal_with_wide_characters(columns: int, todoku: Caller) -> None:
     placed(todoku, "--user", "とても長い名前の人" * 8, "plenty@5")
 
-    said = todoku("order", "list", "--limit", "3", COLUMNS=str(columns))
+    result = todoku("order", "list", "--limit", "3", COLUMNS=str(columns))
 
-    assert max(map(cell_len, said.out.splitlines())) <= columns
-    assert "…" in said.out
+    assert max(map(cell_len, result.out.splitlines())) <= columns
+    assert "…" in result.out
 
 
-def test_in_a_narrow_terminal_the_ids_are_still_whole(todoku: Caller) -> None:
+def test_ids_are_whole_in_narrow_terminal(todoku: Caller) -> None:
     order_id = placed(todoku, "--user", "alice", "plenty@5")
     products = [product["id"] for product in todoku.ok("product", "list", "--json").lines]
 
@@ -175,29 +175,29 @@ def test_in_a_narrow_terminal_the_ids_are_still_whole(todoku: Caller) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["-1", "soon"])
-def test_a_time_that_is_none_is_a_usage_error(timeout: str, todoku: Caller) -> None:
-    said = todoku("order", "watch", "any", "--timeout", timeout)
+def test_invalid_timeout_is_a_usage_error(timeout: str, todoku: Caller) -> None:
+    result = todoku("order", "watch", "any", "--timeout", timeout)
 
-    assert said.code == ExitCode.USAGE
-    assert "--timeout" in said.err
+    assert result.code == ExitCode.USAGE
+    assert "--timeout" in result.err
 
 
-def test_into_a_pipe_nothing_is_cut_off(todoku: Caller) -> None:
+def test_nothing_is_truncated_in_pipe(todoku: Caller) -> None:
     user = "とても長い名前の人" * 8
     placed(todoku, "--user", user, "plenty@5")
 
     assert user in todoku.ok("order", "list", "--limit", "3").out
 
 
-def test_an_unknown_order_is_not_found(todoku: Caller) -> None:
+def test_unknown_order_exits_with_not_found(todoku: Caller) -> None:
     for command in ("show", "watch"):
-        said = todoku("order", command, "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e")
+        result = todoku("order", command, "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e")
 
-        assert said.code == ExitCode.NOT_FOUND
-        assert said.out == ""
+        assert result.code == ExitCode.NOT_FOUND
+        assert result.out == ""
 
 
-def test_at_a_terminal_the_next_command_is_suggested_and_colours_are_used(todoku: Caller) -> None:
+def test_terminal_gets_next_command_and_colours(todoku: Caller) -> None:
     words = ("order", "place", "--user", "alice", "prod003:9000@1")
 
     at_terminal = todoku.at_terminal(*words, "--watch")
@@ -211,23 +211,23 @@ def test_at_a_terminal_the_next_command_is_suggested_and_colours_are_used(todoku
     assert "Next, " not in todoku.at_terminal(*words, "--json").out
 
 
-def test_a_reader_that_goes_away_is_no_error_to_talk_about(todoku: Caller) -> None:
+def test_closed_pipe_gives_exit_code_without_message(todoku: Caller) -> None:
     placed(todoku, "--user", "alice", "plenty@5")
 
     lists = (("order", "list"), ("order", "list", "--json"), ("product", "list"), ("config",))
     for words in (*lists, ("--help",), ("order", "--help"), ("--version",)):
-        said = todoku.unread(*words)
+        result = todoku.unread(*words)
 
-        assert (said.code, said.err) == (ExitCode.OUTPUT_CLOSED, "")
+        assert (result.code, result.err) == (ExitCode.OUTPUT_CLOSED, "")
 
 
-def test_the_wrong_service_is_told_from_the_right_one(todoku: Caller) -> None:
+def test_wrong_service_at_address_is_detected(todoku: Caller) -> None:
     inventory_port = todoku.environment["TODOKU_INVENTORY_PORT"]
 
-    said = todoku("order", "list", "--orders-port", inventory_port)
+    result = todoku("order", "list", "--orders-port", inventory_port)
 
-    assert said.code == ExitCode.UNREACHABLE
-    assert "is not the orders service of Todoku" in said.err
+    assert result.code == ExitCode.UNREACHABLE
+    assert "is not the orders service of Todoku" in result.err
 
 
 @pytest.mark.parametrize(
@@ -244,16 +244,16 @@ def test_the_wrong_service_is_told_from_the_right_one(todoku: Caller) -> None:
         ("shipment", "show", "1"),
     ],
 )
-def test_where_nothing_runs_each_command_says_so(
+def test_unreachable_service_is_reported_by_each_command(
     words: tuple[str, ...], todoku_alone: Caller
 ) -> None:
     ports = dict.fromkeys(
         ("TODOKU_ORDERS_PORT", "TODOKU_INVENTORY_PORT", "TODOKU_SHIPPING_PORT"), "1"
     )
 
-    said = todoku_alone(*words, **ports)
+    result = todoku_alone(*words, **ports)
 
-    assert said.code == ExitCode.UNREACHABLE
-    assert "Is `todoku up` running?" in said.err
-    assert "Traceback" not in said.err
-    assert said.out == ""
+    assert result.code == ExitCode.UNREACHABLE
+    assert "Start it with `todoku up`" in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""

@@ -1,4 +1,4 @@
-"""`todoku product` against a running Todoku."""
+"""`todoku product` with a running system."""
 
 import pytest
 from calling import Caller
@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from todoku.cli.exit_codes import ExitCode
 
 
-def test_a_product_is_made_changed_in_part_and_restocked(todoku: Caller) -> None:
+def test_product_is_created_changed_and_restocked(todoku: Caller) -> None:
     made = todoku.ok(
         *("product", "set", "neu", "--name", "キーボード", "--price", "599"),
         *("--currency", "EUR", "--stock", "3", "--json"),
@@ -23,11 +23,11 @@ def test_a_product_is_made_changed_in_part_and_restocked(todoku: Caller) -> None
     assert ["available", "10"] in rows
 
 
-def test_a_new_product_needs_a_name_and_a_price(todoku: Caller) -> None:
-    said = todoku("product", "set", "nowhere", "--price", "5")
+def test_new_product_needs_name_and_price(todoku: Caller) -> None:
+    result = todoku("product", "set", "nowhere", "--price", "5")
 
-    assert said.code == ExitCode.NOT_FOUND
-    assert "a new one needs both --name and --price" in said.err
+    assert result.code == ExitCode.NOT_FOUND
+    assert "to create it, give both --name and --price" in result.err
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_a_new_product_needs_a_name_and_a_price(todoku: Caller) -> None:
         (("show", "nowhere"), ExitCode.NOT_FOUND),
     ],
 )
-def test_what_cannot_be_done_is_refused_and_nothing_is_printed(
+def test_rejected_command_prints_no_data(
     words: tuple[str, ...], code: ExitCode, todoku: Caller
 ) -> None:
-    said = todoku("product", *words)
+    result = todoku("product", *words)
 
-    assert said.code == code
-    assert said.out == ""
-    assert "Traceback" not in said.err
+    assert result.code == code
+    assert result.out == ""
+    assert "Traceback" not in result.err
 
 
-def test_products_are_listed_in_eighty_columns_with_wide_names(todoku: Caller) -> None:
+def test_product_list_fits_eighty_columns_with_wide_names(todoku: Caller) -> None:
     name = "世界一打ちやすい日本製の静音メカニカルキーボード" * 4
     todoku.ok("product", "set", "wide", "--name", name, "--price", "15000", "--stock", "1")
 

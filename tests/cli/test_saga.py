@@ -1,4 +1,4 @@
-"""An order's history is drawn so that one sees who said what, what came late and what is undone."""
+"""Rendering of an order's events."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,9 +8,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from todoku.cli.answers import OrderEvent
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.saga import ENDINGS, STATUS_STYLES, STEPS, Saga
+from todoku.cli.responses import OrderEvent
+from todoku.cli.saga import ENDINGS, STATUS_STYLES, STEPS, SagaRenderer
 from todoku.contracts import (
     EVENTS,
     Event,
@@ -45,7 +45,7 @@ RESERVED = StockReservedEvent(
 )
 REFUSED = StockReservationFailedEvent(
     order_id=ORDER,
-    reason="too little",
+    reason="not enough stock",
     failed_items=(FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),),
 )
 INITIATED = ShipmentInitiatedEvent(order_id=ORDER, shipment_id=ORDER)
@@ -55,7 +55,7 @@ COMPLETED = ShipmentCompletedEvent(
 FAILED = ShipmentFailedEvent(order_id=ORDER, shipment_id=ORDER, reason="no room", items=SHIPPED)
 
 
-def heard(*told: tuple[Event, str]) -> list[OrderEvent]:
+def recorded(*events: tuple[Event, str]) -> list[OrderEvent]:
     """Events as the orders service lists them, ten milliseconds apart."""
     return [
         OrderEvent(
@@ -66,22 +66,22 @@ def heard(*told: tuple[Event, str]) -> list[OrderEvent]:
             status=status,
             data=msgspec.Raw(msgspec.json.encode(event)),
         )
-        for n, (event, status) in enumerate(told)
+        for n, (event, status) in enumerate(events)
     ]
 
 
-def drawn(events: Sequence[OrderEvent], *, width: int = 80) -> list[str]:
-    console, saga = Console(width=width, markup=False, highlight=False), Saga()
+def rendered(events: Sequence[OrderEvent], *, width: int = 80) -> list[str]:
+    console, renderer = Console(width=width, markup=False, highlight=False), SagaRenderer()
     with console.capture() as capture:
         for event in events:
-            console.print(saga.draw(event))
+            console.print(renderer.render(event))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def test_each_event_says_when_who_what_and_where_the_order_stands(
+def test_event_line_has_time_source_type_and_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lines = drawn(heard((CREATED, "PENDING"), (RESERVED, "AWAITING_SHIPMENT")))
+    lines = rendered(recorded((CREATED, "PENDING"), (RESERVED, "AWAITING_SHIPMENT")))
 
     local = START.astimezone()
     assert lines[0].split() == [
@@ -92,26 +92,26 @@ def test_each_event_says_when_who_what_and_where_the_order_stands(
     assert lines[2].split()[1:] == [
         *("+10", "ms", "inventory", "StockReservedEvent", "AWAITING_SHIPMENT")
     ]
-    assert lines[3].strip() == "sets aside prod001 ×2"
+    assert lines[3].strip() == "reserves prod001 ×2"
 
 
-def test_a_failed_shipment_says_what_is_released() -> None:
-    lines = drawn(heard((CREATED, "PENDING"), (FAILED, "SHIPMENT_FAILED")))
+def test_failed_shipment_lists_released_stock() -> None:
+    lines = rendered(recorded((CREATED, "PENDING"), (FAILED, "SHIPMENT_FAILED")))
 
     assert "no room" in lines[-2]
     assert lines[-1].strip() == "↩ compensation: inventory releases prod001 ×2"
 
 
-def test_a_refusal_says_what_was_wanted_and_what_there_was() -> None:
-    lines = drawn(heard((CREATED, "PENDING"), (REFUSED, "CANCELLED_NO_STOCK")))
+def test_failed_reservation_lists_requested_and_available_stock() -> None:
+    lines = rendered(recorded((CREATED, "PENDING"), (REFUSED, "CANCELLED_NO_STOCK")))
 
     assert [line.strip() for line in lines[-2:]] == [
-        "prod001: 2 wanted, 1 available",
-        "nothing is set aside for this order",
+        "prod001: 2 requested, 1 available",
+        "not enough stock: nothing is reserved for this order",
     ]
 
 
-def test_a_parked_message_is_marked_until_somebody_has_seen_to_it() -> None:
+def test_parked_message_and_its_resolution_are_shown() -> None:
     letter = {
         "order_id": ORDER,
         "letter_id": "1",
@@ -121,34 +121,36 @@ def test_a_parked_message_is_marked_until_somebody_has_seen_to_it() -> None:
     }
     parked, closed = ShippingMessageParkedEvent(**letter), ShippingMessageClosedEvent(**letter)
 
-    lines = drawn(heard((CREATED, "PENDING"), (parked, "PENDING"), (closed, "PENDING")), width=120)
+    lines = rendered(
+        recorded((CREATED, "PENDING"), (parked, "PENDING"), (closed, "PENDING")), width=120
+    )
 
-    assert "StockReservedEvent is parked after UndecodableEvent: it waits for a person" in lines[3]
-    assert "somebody has seen to StockReservedEvent" in lines[5]
+    assert "StockReservedEvent failed (UndecodableEvent) and needs manual action" in lines[3]
+    assert "the parked StockReservedEvent is resolved" in lines[5]
     assert "late" not in "".join(lines)
 
 
-def test_only_what_was_overtaken_is_marked_as_late() -> None:
-    events = heard(
+def test_only_overtaken_event_is_marked_late() -> None:
+    events = recorded(
         (CREATED, "PENDING"),
         (INITIATED, "AWAITING_SHIPMENT"),
         (RESERVED, "AWAITING_SHIPMENT"),
         (COMPLETED, "COMPLETED"),
     )
 
-    lines = drawn(events)
+    lines = rendered(events)
 
     late = [n for n, line in enumerate(lines) if "late: " in line]
     assert len(late) == 1
     assert "StockReservedEvent" in lines[late[0] - 1]
 
 
-def test_nothing_is_wider_than_eighty_columns() -> None:
+def test_lines_have_at_most_eighty_columns() -> None:
     many = tuple(
         OrderedItem(product_id="製品" * 8, quantity=10**9, price=10**6) for _ in range(1_000)
     )
     created = msgspec.structs.replace(CREATED, items=many, total_amount=10**15)
-    events = heard(
+    events = recorded(
         (created, "PENDING"),
         (REFUSED, "CANCELLED_NO_STOCK"),
         (INITIATED, "CANCELLED_NO_STOCK"),
@@ -156,16 +158,16 @@ def test_nothing_is_wider_than_eighty_columns() -> None:
     )
     events[-1] = msgspec.structs.replace(events[-1], time=START + timedelta(days=1))
 
-    assert max(map(cell_len, drawn(events))) <= 80
+    assert max(map(cell_len, rendered(events))) <= 80
 
 
-def test_what_this_version_does_not_know_is_drawn_without_details() -> None:
-    (unknown,) = heard((CREATED, "PENDING"))
+def test_unknown_event_is_rendered_without_details() -> None:
+    (unknown,) = recorded((CREATED, "PENDING"))
     unknown = msgspec.structs.replace(unknown, type="OrderPaidEvent", status="PAID")
-    (changed,) = heard((CREATED, "PENDING"))
+    (changed,) = recorded((CREATED, "PENDING"))
     changed = msgspec.structs.replace(changed, data=msgspec.Raw(b'{"orderId": 5}'))
 
-    lines = drawn([unknown, changed])
+    lines = rendered([unknown, changed])
 
     assert [line.split()[-2:] for line in lines] == [
         ["OrderPaidEvent", "PAID"],
@@ -173,10 +175,10 @@ def test_what_this_version_does_not_know_is_drawn_without_details() -> None:
     ]
 
 
-def test_nothing_in_an_event_acts_on_the_terminal() -> None:
+def test_control_characters_in_event_are_replaced() -> None:
     created = msgspec.structs.replace(CREATED, user_id="\x1b[2J\r\nevil [bold]")
 
-    lines = drawn(heard((created, "PENDING\x1b[0m")))
+    lines = rendered(recorded((created, "PENDING\x1b[0m")))
 
     assert "\x1b" not in "".join(lines)
     assert "[bold]" in lines[1]

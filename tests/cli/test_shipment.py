@@ -1,4 +1,4 @@
-"""`todoku shipment` against a running Todoku."""
+"""`todoku shipment` with a running system."""
 
 from calling import Caller
 from rich.cells import cell_len
@@ -8,7 +8,7 @@ from todoku.cli.exit_codes import ExitCode
 UNKNOWN = "0198c2f0-7b1a-8c3e-9d55-3f6a1c2b4d5e"
 
 
-def test_the_shipment_of_an_order_is_listed_and_shown(todoku: Caller) -> None:
+def test_shipment_of_order_is_listed_and_shown(todoku: Caller) -> None:
     events = todoku("order", "place", "--user", "a", "plenty:2@5", "--watch", "--json").lines
     order_id = events[0]["data"]["orderId"]
 
@@ -23,19 +23,19 @@ def test_the_shipment_of_an_order_is_listed_and_shown(todoku: Caller) -> None:
     assert todoku.ok("shipment", "show", shipment["id"], "--json").object == shipment
 
 
-def test_an_order_without_a_shipment_has_an_empty_list(todoku: Caller) -> None:
-    said = todoku.ok("shipment", "list", "--order", UNKNOWN)
+def test_order_without_shipment_gives_empty_list(todoku: Caller) -> None:
+    result = todoku.ok("shipment", "list", "--order", UNKNOWN)
 
-    assert said.out == ""
-    assert "there are no such shipments" in said.err
+    assert result.out == ""
+    assert "no matching shipments" in result.err
 
 
-def test_an_unknown_shipment_is_not_found(todoku: Caller) -> None:
+def test_unknown_shipment_exits_with_not_found(todoku: Caller) -> None:
     assert todoku("shipment", "show", UNKNOWN).code == ExitCode.NOT_FOUND
 
 
-def test_what_is_no_order_id_is_refused(todoku: Caller) -> None:
-    said = todoku("shipment", "list", "--order", "mine")
+def test_invalid_order_id_is_rejected(todoku: Caller) -> None:
+    result = todoku("shipment", "list", "--order", "mine")
 
-    assert said.code == ExitCode.REFUSED
-    assert "orderId: Must be a UUID" in said.err
+    assert result.code == ExitCode.REFUSED
+    assert "orderId: Must be a UUID" in result.err

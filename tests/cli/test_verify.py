@@ -1,4 +1,4 @@
-"""`todoku verify`: what it prints, what it refuses, and whom `--repair` asks for what."""
+"""`todoku verify`: its output, invalid flags, and the requests of `--repair`."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -36,8 +36,8 @@ def execute(database: Path, statement: str) -> None:
     connection.close()
 
 
-def place(folder: Path) -> None:
-    """An order of long ago, of which nobody else has heard."""
+def insert_order(folder: Path) -> None:
+    """Insert an old order that no other service knows."""
     execute(
         folder / "orders.db",
         f"""INSERT INTO orders (id, user_id, total_amount, currency, shipping_address, status,
@@ -52,8 +52,8 @@ def place(folder: Path) -> None:
     )
 
 
-def owe(folder: Path, said_at: int = 0) -> None:
-    """An event of orders that waits for two receipts, since an instant in microseconds."""
+def insert_outbox_rows(folder: Path, said_at: int = 0) -> None:
+    """Insert an outbox row of orders for each reader; `said_at` is in microseconds."""
     for reader in ("inventory", "shipping"):
         execute(
             folder / "orders.db",
@@ -62,7 +62,7 @@ def owe(folder: Path, said_at: int = 0) -> None:
         )
 
 
-def park(folder: Path, order_id: str) -> None:
+def insert_dead_letter(folder: Path, order_id: str) -> None:
     execute(
         folder / "inventory.db",
         f"""INSERT INTO dead_letters (id, subject, body, order_id, parked_at, attempts, error, state)
@@ -72,105 +72,99 @@ def park(folder: Path, order_id: str) -> None:
 
 @pytest.mark.parametrize("flag", ["--grace-seconds", "--overdue-seconds"])
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e300", "soon"])
-def test_what_is_no_time_is_refused(todoku_alone: Caller, flag: str, seconds: str) -> None:
-    said = todoku_alone("verify", flag, seconds)
-    assert said.code == ExitCode.USAGE
-    assert flag in said.err
+def test_invalid_duration_is_rejected(todoku_alone: Caller, flag: str, seconds: str) -> None:
+    result = todoku_alone("verify", flag, seconds)
+    assert result.code == ExitCode.USAGE
+    assert flag in result.err
 
 
-def test_what_waits_for_receipts_or_for_a_person_is_named_with_what_to_do(
+def test_pending_receipts_and_dead_letters_are_listed_with_advice(
     todoku_alone: Caller, folder: Path
 ) -> None:
-    owe(folder)
-    park(folder, GHOST)
-    said = todoku_alone.ok("verify", *AT_ONCE).out
-    assert "1 receipts of inventory awaited by orders, the longest for " in said
-    assert "1 receipts of shipping awaited by orders, the longest for " in said
-    assert f"1 dead letters at inventory, about {GHOST}" in said
-    assert "`todoku dead list --service inventory`" in said
-    report = todoku_alone.ok("verify", *AT_ONCE, "--json").object
-    assert report["dead_letters"] == [{"service": "inventory", "letters": 1, "orders": [GHOST]}]
-    assert report["awaited"][0] == {
+    insert_outbox_rows(folder)
+    insert_dead_letter(folder, GHOST)
+    result = todoku_alone.ok("verify", *AT_ONCE).out
+    assert "orders waits for 1 receipt from inventory (oldest: " in result
+    assert "orders waits for 1 receipt from shipping (oldest: " in result
+    assert f"1 dead letter at inventory, about {GHOST}" in result
+    assert "`todoku dead list --service inventory`" in result
+    answer = todoku_alone.ok("verify", *AT_ONCE, "--json").object
+    assert answer["dead_letters"] == [{"service": "inventory", "letters": 1, "orders": [GHOST]}]
+    assert answer["awaited"][0] == {
         "service": "orders",
         "reader": "inventory",
         "events": 1,
         "since": "1970-01-01T00:00:00Z",
     }
-    assert (report["clean"], report["settled"]) == (True, False)
+    assert (answer["clean"], answer["settled"]) == (True, False)
 
 
-def test_an_overdue_order_is_named_with_what_to_do(todoku_alone: Caller, folder: Path) -> None:
-    place(folder)
-    said = todoku_alone("verify", *AT_ONCE)
-    assert said.code == ExitCode.FAILED
-    assert f"I3  {PENDING}: still PENDING after its time\n    The inventory" in said.out
-    assert "`todoku verify --repair`" in said.out
+def test_overdue_order_is_listed_with_advice(todoku_alone: Caller, folder: Path) -> None:
+    insert_order(folder)
+    result = todoku_alone("verify", *AT_ONCE)
+    assert result.code == ExitCode.FAILED
+    assert f"I3  {PENDING}: still PENDING after its time\n    The inventory" in result.out
+    assert "`todoku verify --repair`" in result.out
 
 
-def test_a_repair_asks_about_the_orders_concerned_and_for_what_is_owed_and_says_so(
+def test_repair_requests_affected_orders_and_pending_deliveries(
     todoku_alone: Caller, folder: Path
 ) -> None:
-    place(folder)
-    owe(folder)
+    insert_order(folder)
+    insert_outbox_rows(folder)
     answers = [
         Scripted(msgspec.json.encode({"owed": 0, "orders": [SAID]}), status=202),
         Scripted(msgspec.json.encode({"owed": 2, "orders": []}), status=202),
     ]
     with answering(*answers) as orders:
-        said = todoku_alone("verify", *AT_ONCE, "--repair", "--orders-port", port(orders.url))
-    assert said.code == ExitCode.FAILED  # nobody there to hear it
+        result = todoku_alone("verify", *AT_ONCE, "--repair", "--orders-port", port(orders.url))
+    assert result.code == ExitCode.FAILED  # no service runs that could process them
     assert [(what, msgspec.json.decode(body)) for what, body in orders.asked] == [
         ("POST /events/send-again", {"orderIds": [PENDING]}),
         ("POST /events/send-again", {}),
     ]
-    assert "orders says again about 1 of the orders: OrderCreatedEvent ×1" in said.err
-    assert "orders sends again all that it owes: receipts awaited: 2" in said.err
+    assert "orders republishes for 1 order: OrderCreatedEvent ×1" in result.err
+    assert "orders resends 2 pending deliveries" in result.err
 
 
-def test_what_was_said_within_the_grace_period_is_not_asked_for(
-    todoku_alone: Caller, folder: Path
-) -> None:
-    owe(folder, said_at=int(datetime.now(UTC).timestamp() * 1_000_000))
-    said = todoku_alone.ok("verify", "--data-dir", ".", "--repair")
-    assert "nothing to repair by sending it again" in said.err
+def test_repair_ignores_events_within_grace_period(todoku_alone: Caller, folder: Path) -> None:
+    insert_outbox_rows(folder, said_at=int(datetime.now(UTC).timestamp() * 1_000_000))
+    result = todoku_alone.ok("verify", "--data-dir", ".", "--repair")
+    assert "nothing to repair by resending events" in result.err
 
 
-def test_a_repair_needs_running_services(
-    todoku_alone: Caller, folder: Path, free_ports: Any
-) -> None:
-    place(folder)
-    said = todoku_alone("verify", *AT_ONCE, "--repair", f"--orders-port={free_ports(1)[0]}")
-    assert said.code == ExitCode.UNREACHABLE
-    assert "they must run: start `todoku up`" in said.err
+def test_repair_needs_running_services(todoku_alone: Caller, folder: Path, free_ports: Any) -> None:
+    insert_order(folder)
+    result = todoku_alone("verify", *AT_ONCE, "--repair", f"--orders-port={free_ports(1)[0]}")
+    assert result.code == ExitCode.UNREACHABLE
+    assert "--repair needs running services: start `todoku up`" in result.err
 
 
-def test_a_service_that_cannot_say_it_again_just_now_is_named_with_its_reason(
-    todoku_alone: Caller, folder: Path
-) -> None:
-    place(folder)
+def test_repair_reports_overloaded_service_with_reason(todoku_alone: Caller, folder: Path) -> None:
+    insert_order(folder)
     busy = problem(503, "overloaded", "Too much at once", "Try again later.")
     with answering(busy) as orders:
-        said = todoku_alone("verify", *AT_ONCE, "--repair", "--orders-port", port(orders.url))
-    assert said.code == ExitCode.BUSY
-    assert "Too much at once" in said.err
+        result = todoku_alone("verify", *AT_ONCE, "--repair", "--orders-port", port(orders.url))
+    assert result.code == ExitCode.BUSY
+    assert "Too much at once" in result.err
 
 
 def port(url: str) -> str:
     return url.rpartition(":")[2]
 
 
-def test_a_finding_counts_if_its_like_was_there_all_the_time_whatever_its_numbers(
+def test_only_findings_that_last_count_whatever_their_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(verify, "LOOK_AGAIN_SECONDS", 0.0)
-    reports = iter(a_report(n, passing=n == 0) for n in range(1_000_000))
+    monkeypatch.setattr(verify, "POLL_SECONDS", 0.0)
+    reports = iter(report(n, passing=n == 0) for n in range(1_000_000))
     monkeypatch.setattr(verify, "_audit", lambda *_: next(reports))
     lasting = verify._lasting(Settings(), 0.01, timedelta(0))
     assert [finding.subject for finding in lasting.findings] == ["lasts"]
     assert lasting.findings[0].problem != "0"
 
 
-def a_report(n: int, *, passing: bool) -> Report:
+def report(n: int, *, passing: bool) -> Report:
     def findings() -> Iterator[Finding]:
         yield Finding("I2", "lasts", str(n), "")
         if passing:

@@ -1,4 +1,4 @@
-"""`todoku up` as a user runs it: a real process with real children, and what it says."""
+"""`todoku up` as a user runs it: a real process with real children, and its output."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ class Up(msgspec.Struct, frozen=True):
     heard: CapturedOutput
 
     def url(self, service: ServiceName) -> str:
-        """Where a service is, without a slash at the end."""
+        """The address of a service, without a trailing slash."""
         return f"http://127.0.0.1:{dict(zip(SERVICES, self.ports, strict=False))[service]}"
 
     def children(self) -> dict[str, int]:
@@ -41,12 +41,12 @@ class Up(msgspec.Struct, frozen=True):
         os.kill(self.children()[name], signal.SIGKILL)
 
     def interrupt(self) -> int:
-        """Ctrl-C, as `up` gets it from the terminal; return its exit code."""
+        """Send Ctrl-C as the terminal does; return the exit code of `up`."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(BOUND_SECONDS)
 
     def answers(self, service: ServiceName) -> bool:
-        """Whether the service says that it is ready."""
+        """Whether the service reports that it is ready."""
         with urllib.request.urlopen(f"{self.url(service)}/readyz", timeout=BOUND_SECONDS) as answer:
             return bool(answer.status == 200)
 

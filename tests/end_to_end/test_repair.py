@@ -1,4 +1,4 @@
-"""What is lost behind the program's back is found by `todoku verify` and repaired by its `--repair`."""
+"""`todoku verify` finds lost events and rows, and `--repair` restores them."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ QUICKLY: Final = ("--grace-seconds", "0", "--overdue-seconds", "0")
 
 
 class Folder:
-    """The data of a Todoku and its ports, whether it runs or not."""
+    """The data folder and the ports of a system, running or not."""
 
     def __init__(self, folder: Path, ports: Sequence[int]) -> None:
         self.folder = folder
@@ -44,14 +44,14 @@ class Folder:
         return json.loads(self.verify("--json", *flags).stdout)
 
     def settled(self, *flags: str) -> Any:
-        """The report once nothing waits and every order has ended."""
+        """Return the report once no delivery is pending and every order has ended."""
         ends = time.monotonic() + BOUND_SECONDS
         while not (report := self.report(*QUICKLY, *flags))["settled"]:
             assert time.monotonic() < ends, report
         return report
 
     def damage(self, service: ServiceName, *statements: str) -> None:
-        """Change a database of a stopped Todoku behind its back."""
+        """Change a database of a stopped system directly."""
         with sqlite3.connect(self.data / f"{service}.db") as connection:
             for statement in statements:
                 connection.execute(statement)
@@ -72,7 +72,7 @@ def post(running: Up, service: ServiceName, path: str, body: object) -> Any:
 
 
 def place(running: Up) -> str:
-    """Order two pieces of a product of the demo catalogue."""
+    """Order two units of a product of the demo catalogue."""
     line = {"productId": "prod001", "quantity": 2, "price": 1}
     order = {"userId": "user", "items": [line], "shippingAddress": "1-1 Chiyoda"}
     order_id: str = post(running, "orders", "/orders", order)["id"]
@@ -84,9 +84,9 @@ def folder(tmp_path: Path, free_ports: FreePorts) -> Folder:
     return Folder(tmp_path, free_ports(4))
 
 
-def test_orders_whose_events_and_rows_were_deleted_are_found_and_repaired(folder: Folder) -> None:
-    """Of three orders, one was heard by nobody, of one shipping has lost the shipment, and of one
-    orders and inventory have lost how it ended. The stream holds nothing of it any more."""
+def test_deleted_events_and_rows_are_found_and_repaired(folder: Folder) -> None:
+    """Of three orders, one is unknown to the other services, one has lost its shipment, and one its
+    final event at orders and inventory. The stream is empty."""
     flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "1")
     with up(folder.folder, folder.ports, *flags) as running:
         running.heard.until("todoku is ready in ")
@@ -137,7 +137,7 @@ def test_orders_whose_events_and_rows_were_deleted_are_found_and_repaired(folder
         running.heard.until("todoku is ready in ")
         said = folder.verify("--repair", "--overdue-seconds", "0", "--grace-seconds", "3")
         assert said.returncode == ExitCode.OK, said
-        assert "clean: nothing is broken" in said.stdout
+        assert "clean: no broken invariants" in said.stdout
         for service, event in (
             ("orders", "OrderCreatedEvent"),
             ("inventory", "StockReservedEvent"),
@@ -151,10 +151,10 @@ def test_orders_whose_events_and_rows_were_deleted_are_found_and_repaired(folder
         assert "nothing to repair" in folder.verify(*QUICKLY, "--repair").stderr
 
 
-def test_what_is_owed_to_a_service_that_has_not_answered_for_long_is_sent_again(
+def test_pending_deliveries_to_unresponsive_service_are_resent(
     folder: Folder,
 ) -> None:
-    """Here the rows that wait are about orders that nobody knows, which is why they wait for ever."""
+    """The pending rows belong to an unknown order, so they are never acknowledged."""
     with up(folder.folder, folder.ports) as running:
         running.heard.until("todoku is ready in ")
         assert running.interrupt() == ExitCode.OK
@@ -168,4 +168,4 @@ def test_what_is_owed_to_a_service_that_has_not_answered_for_long_is_sent_again(
         said = folder.verify(*QUICKLY, "--repair")
         assert said.returncode == ExitCode.OK, said
         assert "orders sends again all that it owes: receipts awaited: 1" in said.stderr
-        assert "receipts of nobody awaited by orders" in said.stdout
+        assert "from nobody (oldest: " in said.stdout

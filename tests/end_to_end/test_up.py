@@ -1,4 +1,4 @@
-"""`todoku up` keeps everything running, and leaves nothing behind."""
+"""`todoku up` restarts what fails, and leaves no process behind."""
 
 import json
 import os
@@ -22,7 +22,7 @@ FreePorts = Callable[[int], list[int]]
 
 
 def until_all_ended(pids: list[int]) -> None:
-    """Wait until none of these processes is there, whoever's children they are."""
+    """Wait until none of these processes exists."""
     descriptors = []
     for pid in pids:
         try:
@@ -39,7 +39,7 @@ def everything_answers(running: Up) -> bool:
     return all(running.answers(service) for service in SERVICES)
 
 
-def test_it_starts_everything_says_where_and_stops_it_on_ctrl_c(
+def test_up_starts_all_prints_addresses_and_stops_on_ctrl_c(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
     with up(tmp_path, free_ports(4)) as running:
@@ -58,7 +58,7 @@ def test_it_starts_everything_says_where_and_stops_it_on_ctrl_c(
         assert not [line for line in running.heard.lines if "killing" in line]
 
 
-def test_what_lies_in_the_folder_where_it_is_started_is_not_imported(
+def test_modules_in_working_directory_are_not_imported(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
     (tmp_path / "http.py").write_text("raise SystemExit('somebody else wrote this')")
@@ -67,9 +67,7 @@ def test_what_lies_in_the_folder_where_it_is_started_is_not_imported(
         assert everything_answers(running)
 
 
-def test_what_is_not_written_to_a_terminal_is_plain_and_the_log_is_json(
-    tmp_path: Path, free_ports: FreePorts
-) -> None:
+def test_piped_output_is_plain_and_log_is_json(tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(4)) as running:
         running.heard.until("todoku is ready in ")
         running.interrupt()
@@ -80,9 +78,7 @@ def test_what_is_not_written_to_a_terminal_is_plain_and_the_log_is_json(
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
-def test_each_program_is_brought_back_when_it_is_killed(
-    name: str, tmp_path: Path, free_ports: FreePorts
-) -> None:
+def test_killed_program_is_restarted(name: str, tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(4)) as running:
         running.heard.until("todoku is ready in ")
 
@@ -95,9 +91,7 @@ def test_each_program_is_brought_back_when_it_is_killed(
         assert running.interrupt() == ExitCode.OK
 
 
-def test_the_broker_comes_back_when_its_files_are_gone(
-    tmp_path: Path, free_ports: FreePorts
-) -> None:
+def test_broker_recovers_from_deleted_files(tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(4)) as running:
         running.heard.until("todoku is ready in ")
 
@@ -108,7 +102,7 @@ def test_the_broker_comes_back_when_its_files_are_gone(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_other_ways_of_asking_stop_it_as_cleanly(
+def test_sigterm_and_sighup_stop_cleanly(
     number: signal.Signals, tmp_path: Path, free_ports: FreePorts
 ) -> None:
     with up(tmp_path, free_ports(4)) as running:
@@ -120,7 +114,7 @@ def test_other_ways_of_asking_stop_it_as_cleanly(
         running.heard.until("stopped")
 
 
-def test_it_can_be_stopped_while_it_starts(tmp_path: Path, free_ports: FreePorts) -> None:
+def test_up_can_be_stopped_while_starting(tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(4)) as running:
         running.heard.until("starting")
 
@@ -130,9 +124,7 @@ def test_it_can_be_stopped_while_it_starts(tmp_path: Path, free_ports: FreePorts
         assert not [line for line in running.heard.lines if "is ready" in line]
 
 
-def test_it_can_be_stopped_while_a_program_is_being_brought_back(
-    tmp_path: Path, free_ports: FreePorts
-) -> None:
+def test_up_can_be_stopped_while_program_restarts(tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(4)) as running:
         running.heard.until("todoku is ready in ")
         running.kill("orders")
@@ -141,8 +133,8 @@ def test_it_can_be_stopped_while_a_program_is_being_brought_back(
         assert running.interrupt() == ExitCode.OK
 
 
-def test_what_hangs_is_killed_at_the_second_ctrl_c(tmp_path: Path, free_ports: FreePorts) -> None:
-    """A stopped process hears no SIGTERM; the grace is longer than the test may take."""
+def test_second_ctrl_c_kills_hanging_program(tmp_path: Path, free_ports: FreePorts) -> None:
+    """A stopped process does not handle SIGTERM; the grace period is longer than the test may take."""
     with up(tmp_path, free_ports(4), "--shutdown-grace-seconds", "3600") as running:
         running.heard.until("todoku is ready in ")
         children = running.children()
@@ -157,7 +149,7 @@ def test_what_hangs_is_killed_at_the_second_ctrl_c(tmp_path: Path, free_ports: F
         until_all_ended([*children.values()])
 
 
-def test_when_it_is_killed_its_programs_end_and_it_can_be_started_again_at_once(
+def test_programs_end_when_up_is_killed_and_up_restarts_at_once(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
     ports = free_ports(4)

@@ -26,33 +26,33 @@ def compose() -> Any:
     return yaml.safe_load((ROOT / "compose.yaml").read_text())
 
 
-def test_the_file_follows_the_compose_specification(compose: Any) -> None:
+def test_compose_file_follows_specification(compose: Any) -> None:
     validator = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text()))
     assert [str(error) for error in validator.iter_errors(compose)] == []
 
 
-def test_every_file_that_it_mounts_is_there_and_every_volume_is_declared(compose: Any) -> None:
+def test_mounted_files_exist_and_volumes_are_declared(compose: Any) -> None:
     for service in compose["services"].values():
         for volume in service["volumes"]:
             source = volume.partition(":")[0]
             assert (ROOT / source).exists() if source[0] == "." else source in compose["volumes"]
 
 
-def test_nothing_is_open_to_other_machines(compose: Any) -> None:
+def test_ports_are_bound_to_loopback(compose: Any) -> None:
     for service in compose["services"].values():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
-def test_postgresql_is_started_only_when_asked_for(compose: Any) -> None:
+def test_postgresql_needs_its_profile(compose: Any) -> None:
     with_profile = {name for name, it in compose["services"].items() if "profiles" in it}
     assert with_profile == {"postgres"}
 
 
-def test_the_server_accepts_its_settings() -> None:
+def test_nats_server_accepts_its_settings() -> None:
     subprocess.run([find_server().path, "-t", "-c", CONFIG], check=True, capture_output=True)
 
 
-def test_a_server_with_its_settings_has_jetstream_and_syncs_every_write(
+def test_nats_server_has_jetstream_and_syncs_every_write(
     tmp_path: Path, free_ports: Callable[[int], list[int]]
 ) -> None:
     port, monitoring_port = free_ports(2)

@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_every_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
+def test_wheel_contains_all_package_files(wheel: Path) -> None:
     """Migrations, `py.typed`, and what `/docs` serves, too."""
     source = ROOT / "src"
     expected = {
@@ -45,7 +45,7 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
     assert expected - packed == set()
 
 
-def test_nothing_but_the_package_and_what_describes_it_is_in_the_wheel(wheel: Path) -> None:
+def test_wheel_contains_only_package_and_metadata(wheel: Path) -> None:
     name = f"todoku-{todoku.__version__}"
     for file in zipfile.ZipFile(wheel).namelist():
         assert file.startswith(("todoku/", f"{name}.dist-info/")), file
@@ -74,7 +74,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin" / "todoku"
 
 
-def test_the_installed_wheel_carries_an_order_to_its_end(
+def test_installed_wheel_processes_order_to_its_end(
     installed: Path,
     tmp_path: Path,
     free_ports: Callable[[int], list[int]],

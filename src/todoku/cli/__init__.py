@@ -1,4 +1,4 @@
-"""The commands a person types: one file each, imported when it is the one that was typed."""
+"""The `todoku` command line: one module for each command, imported when that command is called."""
 
 import errno
 import os
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 COMMANDS = {
-    "up": "Start the broker and all services here, and keep them running.",
-    "order": "Place orders, look at them, and watch them to their end.",
-    "product": "Look at products and their stock, set them up, restock them.",
-    "shipment": "Look at the parcels.",
-    "dead": "See to the messages that a service could not deal with.",
-    "doctor": "Look for what keeps Todoku from working, and say what to do.",
-    "verify": "Hold the databases against the promise.",
+    "up": "Start the broker and all services on this machine, and restart what fails.",
+    "order": "Place, list, show and watch orders.",
+    "product": "List, show, create, change and restock products.",
+    "shipment": "List and show shipments.",
+    "dead": "Handle dead letters: messages that a service could not process.",
+    "doctor": "Diagnose problems and suggest fixes.",
+    "verify": "Check the databases for broken invariants.",
     "bench": "Measure throughput, latency and cost under load.",
     "simulate": "Simulate the whole system with injected faults, and check its invariants.",
     "chaos": "Break a real system under load, and check its invariants.",
-    "backup": "Copy the databases as they were at one instant, while everything runs.",
-    "config": "Show every setting, its value and where that came from.",
-    "run": "Run one service.",
-    "migrate": "Bring the databases to this version.",
+    "backup": "Copy all databases as of one instant, while the services run.",
+    "config": "Show every setting, its value and its source.",
+    "run": "Run one service in the foreground.",
+    "migrate": "Migrate the databases to the schema of this version.",
 }
-"""Each command and its line in the list: what has that name in the module of that name."""
+"""Each command and its line in the list. The command is the function or app of that name in the module
+of that name."""
 
 LOCAL_EXIT_CODES = {
     Unavailable: ExitCode.CANNOT_START,
@@ -36,7 +37,7 @@ LOCAL_EXIT_CODES = {
     Contradictory: ExitCode.USAGE,
 }
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _version() -> str:
@@ -46,42 +47,42 @@ def _version() -> str:
 
 
 def application(typed: str | None = None) -> "App":
-    """The command line, with every command still unloaded.
+    """Build the command line, with no command imported yet.
 
-    The one that was `typed` is explained by its docstring, the others by their line in the list.
+    The help of the command in `typed` is its docstring, that of the others their line in the list.
     """
-    # Here, where Ctrl-C is already answered: it takes a noticeable moment.
+    # Imported here, where Ctrl-C is already handled: the import takes a noticeable time.
     from cyclopts import App
 
     app = App(
         name="todoku",
-        help="Order fulfilment that never loses an order.",
-        help_epilogue=ExitCode.explained(),
+        help="Process orders reliably: an event-driven backend of three services.",
+        help_epilogue="" if typed in COMMANDS else ExitCode.explained(),
         help_format="plaintext",
         version=_version,
         result_action="return_value",
     )
-    for position, (name, meaning) in enumerate(COMMANDS.items()):
+    for position, (name, summary) in enumerate(COMMANDS.items()):
         app.command(
             f"todoku.cli.{name}:{name}",
             name=name,
-            help=None if name == typed else meaning,
+            help=None if name == typed else summary,
             sort_key=position,
         )
     app.command(
         "todoku.cli.completion:install_completion",
         name="--install-completion",
-        help="Let bash, zsh or fish complete what is typed.",
+        help="Install completion for bash, zsh or fish.",
     )
     return app
 
 
 def main() -> None:
-    """Run the command that was typed, and leave with its exit code."""
-    if sys.stdout is None:  # It was closed by whoever started us: `todoku … >&-`.
+    """Run the command in `sys.argv`, and exit with its exit code."""
+    if sys.stdout is None:  # Closed by the caller: `todoku … >&-`.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the end
     if not all(map(_is_text, sys.argv)):
-        print("todoku: the command line is not UTF-8: type it in UTF-8.", file=sys.stderr)
+        print("todoku: an argument is not valid UTF-8; use UTF-8.", file=sys.stderr)
         sys.exit(ExitCode.USAGE)
     try:
         outcome: Any = application(next(iter(sys.argv[1:]), None))()
@@ -93,17 +94,17 @@ def main() -> None:
         print(f"todoku: {error}", file=sys.stderr)
         sys.exit(LOCAL_EXIT_CODES[type(error)])
     except BrokenPipeError:
-        _write_no_more()
+        _discard_output()
         sys.exit(ExitCode.OUTPUT_CLOSED)
     except SystemExit as end:
-        # rich, which draws the help, has an exit code of its own for a reader who went away.
+        # rich, which prints the help, exits with a code of its own when the pipe is closed.
         if isinstance(end.__context__, BrokenPipeError):
             sys.exit(ExitCode.OUTPUT_CLOSED)
         raise
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in CANNOT_WRITE:
             raise
-        _write_no_more()
+        _discard_output()
         print(f"todoku: the output cannot be written: {error.strerror}", file=sys.stderr)
         sys.exit(ExitCode.FAILED)
     except KeyboardInterrupt:
@@ -119,6 +120,6 @@ def _is_text(word: str) -> bool:
     return True
 
 
-def _write_no_more() -> None:
-    # What is still buffered would fail again at exit.
+def _discard_output() -> None:
+    # Otherwise flushing the buffer at exit fails again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`todoku backup`: copies of the databases as they were at one instant."""
+"""`todoku backup`: copy all databases as of one instant."""
 
 import hashlib
 import os
@@ -19,11 +19,11 @@ from todoku.settings import SERVICES, ServiceName, Settings
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
-"""The sums in the form that `sha256sum --check` reads."""
+"""Checksums in the format of `sha256sum --check`."""
 
 
-class Copy(msgspec.Struct, frozen=True):
-    """A database in a backup: the version of its tables, and how to know that it is unharmed."""
+class DatabaseCopy(msgspec.Struct, frozen=True):
+    """A database in a backup: its schema version, size and checksum."""
 
     file: str
     revision: str | None
@@ -32,27 +32,27 @@ class Copy(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel"):
-    """What a backup holds. All databases are as they were at one instant, just before `taken_at`."""
+    """The contents of a backup. All databases are as of one instant, just before `taken_at`."""
 
     taken_at: datetime
     todoku_version: str
-    databases: dict[ServiceName, Copy]
+    databases: dict[ServiceName, DatabaseCopy]
 
 
 class Backup(msgspec.Struct, frozen=True, rename="camel"):
-    """A backup that was made, and where it is."""
+    """A backup and its folder."""
 
     folder: str
     manifest: Manifest
 
 
 def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> ExitCode:
-    """Copy the databases as they were at one instant, while everything runs.
+    """Copy all databases as of one instant, while the services run.
 
-    The copies go into a new folder under the destination, named by the time,
-    together with a manifest and SHA256SUMS. The folder appears when it is
-    complete and on the disk. docs/how-to/backup-and-restore.md says how to
-    restore one, and what is lost by that.
+    Creates a folder under the destination, named by the time, with the copies, a
+    manifest and SHA256SUMS. The folder appears once it is complete and synced to
+    disk. docs/how-to/backup-and-restore.md describes how to restore a backup,
+    and what is lost by that.
 
     For example:
 
@@ -62,27 +62,27 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
     Parameters
     ----------
     destination
-        The folder that holds the backups; it is made if it is not there.
+        The folder for backups; it is created if it does not exist.
     """
     settings = settings_from(flags).settings
     sources = {service: _file(service, settings) for service in SERVICES}
-    made = _make(destination.absolute(), sources)
+    result = _make(destination.absolute(), sources)
     if json:
-        write_object(msgspec.json.encode(made))
+        write_object(msgspec.json.encode(result))
     else:
-        print(_as_text(made))
+        print(_as_text(result))
     return ExitCode.OK
 
 
 def _file(service: ServiceName, settings: Settings) -> Path:
-    """The file of a service's database. Raises `CommandFailed` where it is not a file."""
+    """Return the file of a service's database. Raises `CommandFailed` for PostgreSQL."""
     from todoku.cli.databases import file_of
 
     file = file_of(settings.database(service))
     if file is None:
         raise CommandFailed(
-            f"the {service} database is on a PostgreSQL server. Back it up there, for instance with"
-            " pg_dump or continuous archiving.",
+            f"the {service} database is on a PostgreSQL server. Back it up there, for example"
+            " with pg_dump or continuous archiving.",
             exit_code=ExitCode.USAGE,
         )
     return file
@@ -92,7 +92,7 @@ def _make(destination: Path, sources: dict[ServiceName, Path]) -> Backup:
     from todoku.database import DatabaseError, back_up
 
     try:
-        with _appearing_complete(destination) as (folder, final):
+        with _complete_or_absent(destination) as (folder, final):
             back_up({file: folder / f"{name}.db" for name, file in sources.items()})
             manifest = _manifest(folder)
             (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
@@ -101,9 +101,9 @@ def _make(destination: Path, sources: dict[ServiceName, Path]) -> Backup:
             )
         return Backup(str(final), manifest)
     except DatabaseError as error:
-        raise CommandFailed(f"no backup was made. {error}") from error
+        raise CommandFailed(f"backup failed. {error}") from error
     except OSError as error:
-        raise CommandFailed(f"no backup was made in {destination}: {error.strerror}.") from error
+        raise CommandFailed(f"cannot write a backup to {destination}: {error.strerror}.") from error
 
 
 def _manifest(folder: Path) -> Manifest:
@@ -116,20 +116,20 @@ def _manifest(folder: Path) -> Manifest:
     )
 
 
-def _describe(file: Path) -> Copy:
+def _describe(file: Path) -> DatabaseCopy:
     from todoku.database import Database, current_revision
 
     with Database.open_read_only(file) as database:
         revision = current_revision(database)
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    return Copy(file.name, revision, file.stat().st_size, sha256)
+    return DatabaseCopy(file.name, revision, file.stat().st_size, sha256)
 
 
 @contextmanager
-def _appearing_complete(destination: Path) -> Iterator[tuple[Path, Path]]:
-    """A folder to fill, and the one that it becomes once it is filled and on the disk."""
-    # Orders name people: backups too are for their owner only.
+def _complete_or_absent(destination: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a temporary folder and its final path; sync and rename it afterwards."""
+    # Orders hold personal data: only the owner may read backups.
     destination.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z"
     folder, final = destination / f".{name}.partial", destination / name
@@ -153,9 +153,9 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _as_text(made: Backup) -> str:
+def _as_text(result: Backup) -> str:
     lines = [
         f"{service:<10} {copy.bytes:>15,} bytes, version {copy.revision}"
-        for service, copy in made.manifest.databases.items()
+        for service, copy in result.manifest.databases.items()
     ]
-    return "\n".join([*lines, f"backed up to {made.folder}"])
+    return "\n".join([*lines, f"backed up to {result.folder}"])

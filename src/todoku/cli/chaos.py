@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.options import Json
-from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, say, table, write_object
+from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, note, table, write_object
 from todoku.local.supervisor import TETHER
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def chaos(
     folder = Path(tempfile.mkdtemp(prefix="todoku-chaos-"))
     data = data_dir.absolute() if data_dir else folder / "data"
     log = data.with_name(f"{data.name}.log")
-    say(f"the log of what is broken is {log}")
+    note(f"the log of what is broken is {log}")
     plan = Plan(
         seed=secrets.randbelow(2**32) if seed is None else seed,
         seconds=seconds,
@@ -110,7 +110,7 @@ def _run(plan: "Plan", data: Path, log: Path) -> "Chaos":
                 f"the system did not start: {last}", exit_code=ExitCode.CANNOT_START
             ) from error
         try:
-            outcome = wreak(stack, plan, tell=say)
+            outcome = wreak(stack, plan, tell=note)
         except TimeoutError as error:
             raise CommandFailed(f"the system did not heal: {error}. Its log is {log}.") from error
         stack.stop()

@@ -1,4 +1,4 @@
-"""Asks a service over HTTP, and says in words what keeps it from answering."""
+"""Send requests to a service over HTTP, and turn failures into messages and exit codes."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -8,14 +8,14 @@ from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 import msgspec
 
-from todoku.cli.answers import Page, ProblemDetails
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.words import printable
+from todoku.cli.formatting import printable
+from todoku.cli.responses import Page, ProblemDetails
 from todoku.settings import SETTINGS, ServiceName, Settings
 
-ANSWER_SECONDS_MAX = 35.0
-"""Longer than a service takes to say that it does not know the outcome."""
+RESPONSE_SECONDS_MAX = 35.0
+"""Longer than a service takes to answer that a result is unknown."""
 
 PAGE_ITEMS_MAX = 200
 
@@ -28,19 +28,22 @@ WRONG_ADDRESS = ("unknown-address", "method-not-allowed")
 T = TypeVar("T")
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a service answered: JSON, and the headers with their names in lower case."""
+class Response(msgspec.Struct, frozen=True):
+    """A response with JSON in its body, and the headers with lower-case names."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-class Client:
-    """One service, asked on a new connection each time. Every method raises `CommandFailed`."""
+class ServiceClient:
+    """A client of one service, with a new connection for each request.
+
+    Every method raises `CommandFailed`.
+    """
 
     def __init__(
-        self, service: ServiceName, url: str, *, timeout_seconds: float = ANSWER_SECONDS_MAX
+        self, service: ServiceName, url: str, *, timeout_seconds: float = RESPONSE_SECONDS_MAX
     ) -> None:
         self.service = service
         self._base = _parse(url)
@@ -48,15 +51,15 @@ class Client:
 
     @property
     def url(self) -> str:
-        """Where the service is, without a slash at the end and without a password."""
+        """The service's address without a trailing slash and without a password."""
         return f"{self._base.scheme}://{self._place}{self._base.path.rstrip('/')}"
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> bytes:
-        """What there is at a path; parameters that are None are left out."""
-        return self.ask("GET", path + _query_string(query or {})).body
+        """Return the body at a path; parameters that are None are left out."""
+        return self.request("GET", path + _query_string(query or {})).body
 
     def list(self, path: str, query: Mapping[str, object], *, items_max: int) -> Iterator[bytes]:
-        """The first `items_max` items of a list, asked for page by page as they are wanted."""
+        """Yield the first `items_max` items of a list, requesting page by page."""
         cursor: str | None = None
         while items_max > 0:
             limit = min(items_max, PAGE_ITEMS_MAX)
@@ -68,20 +71,21 @@ class Client:
                 return
 
     def send(self, method: str, path: str, body: bytes, *, find_out: str) -> bytes:
-        """Have something done; `find_out` says how to learn whether it was, if no answer comes."""
-        return self.ask(method, path, body, find_out=find_out).body
+        """Send a command, and return the body. `find_out` tells the user how to check its result if no
+        response arrives."""
+        return self.request(method, path, body, find_out=find_out).body
 
-    def ask(
+    def request(
         self, method: str, path: str, body: bytes | None = None, *, find_out: str = ""
-    ) -> Answer:
-        """One request and its answer."""
+    ) -> Response:
+        """Send one request, and return its response."""
         connection = self._connected()
         try:
             answer = self._exchange(connection, method, path, body)
         except (OSError, IncompleteRead) as error:
-            raise self._broken_off(error, find_out) from error
+            raise self._no_response(error, find_out) from error
         except HTTPException as error:
-            raise self._stranger("something else than HTTP") from error
+            raise self._not_todoku("not an HTTP response") from error
         finally:
             connection.close()
         if not 200 <= answer.status < 300:
@@ -89,11 +93,11 @@ class Client:
         return answer
 
     def read(self, answer: bytes, kind: type[T]) -> T:
-        """An answer as what it should be."""
+        """Decode a body as `kind`."""
         try:
             return msgspec.json.decode(answer, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise self._stranger(f"an answer that this version cannot read ({error})") from error
+            raise self._not_todoku(f"unexpected JSON ({error})") from error
 
     @property
     def _place(self) -> str:
@@ -104,22 +108,22 @@ class Client:
         connection = kind(self._base.hostname or "", self._base.port, timeout=self._timeout_seconds)
         try:
             connection.connect()
-        except (OSError, UnicodeError) as error:  # a host name may be one that cannot be asked for
+        except (OSError, UnicodeError) as error:  # the host name may be invalid
             raise self._unreachable(error) from error
         return connection
 
     def _exchange(
         self, connection: HTTPConnection, method: str, path: str, body: bytes | None
-    ) -> Answer:
+    ) -> Response:
         headers = {"Accept": f"{JSON}, {PROBLEM}", "Connection": "close"}
         if body is not None:
             headers["Content-Type"] = JSON
-        # A service that refuses a body may answer and hang up before it has read it all.
+        # A service may reject a body and close the connection before it has read all of it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, self._base.path.rstrip("/") + path, body, headers)
         with connection.getresponse() as response:
             self._require_json(response)
-            return Answer(
+            return Response(
                 response.status,
                 {name.lower(): value for name, value in response.getheaders()},
                 response.read(),
@@ -130,62 +134,62 @@ class Client:
         if content_type in (JSON, PROBLEM):
             return
         if response.status >= 500:
-            # A proxy's own words: it does not know what became of the request either.
+            # From a proxy, which does not know the result of the request either.
             raise ConnectionError(f"{response.status} {response.reason}")
-        raise self._stranger(f"{response.status} {response.reason}, {content_type}")
+        raise self._not_todoku(f"{response.status} {response.reason}, {content_type}")
 
     def _unreachable(self, error: Exception) -> CommandFailed:
         port = SETTINGS[f"{self.service}_port"]
         return CommandFailed(
             f"the {self.service} service does not answer at {self.url}: {_reason(error)}.\n"
-            f"Is `todoku up` running? Is this the address ({port.flag}, {port.variable}, --url)?"
-            " `todoku doctor` looks for the cause.",
+            f"Start it with `todoku up`, or correct the address ({port.flag}, {port.variable}, --url)."
+            " `todoku doctor` diagnoses the problem.",
             exit_code=ExitCode.UNREACHABLE,
         )
 
-    def _broken_off(self, error: Exception, find_out: str) -> CommandFailed:
-        broken_off = f"the answer from {self.url} did not come: {_reason(error)}"
+    def _no_response(self, error: Exception, find_out: str) -> CommandFailed:
+        failure = f"no response from {self.url}: {_reason(error)}"
         if find_out:
             return CommandFailed(
-                f"{broken_off}.\nIt may have been carried out. {find_out}",
+                f"{failure}.\nThe request may have been processed. {find_out}",
                 exit_code=ExitCode.OUTCOME_UNKNOWN,
             )
         return CommandFailed(
-            f"{broken_off}.\nTry again; `todoku doctor` looks for the cause.",
+            f"{failure}.\nTry again, or diagnose the problem with `todoku doctor`.",
             exit_code=ExitCode.UNREACHABLE,
         )
 
-    def _stranger(self, answered: str) -> CommandFailed:
+    def _not_todoku(self, response: str) -> CommandFailed:
         return CommandFailed(
-            f"what answers at {self.url} is not the {self.service} service of Todoku:"
-            f" {printable(answered)}.\nCorrect the address (--url, or"
+            f"the server at {self.url} is not the {self.service} service of Todoku:"
+            f" {printable(response)}.\nCorrect the address (--url, or"
             f" {SETTINGS[f'{self.service}_port'].flag}).",
             exit_code=ExitCode.UNREACHABLE,
         )
 
-    def _refusal(self, answer: Answer, path: str) -> CommandFailed:
+    def _refusal(self, answer: Response, path: str) -> CommandFailed:
         if not answer.headers.get("content-type", "").startswith(PROBLEM):
-            return self._stranger(f"{answer.status} for {path}")
+            return self._not_todoku(f"{answer.status} for {path}")
         problem = self.read(answer.body, ProblemDetails)
         slug = problem.type.rpartition("/")[2]
         if slug in WRONG_ADDRESS:
-            return self._stranger(f"{answer.status} for {path}, {problem.title}")
+            return self._not_todoku(f"{answer.status} for {path}, {problem.title}")
         return CommandFailed(
-            "\n".join(_in_words(problem, urljoin(self.url, problem.type))),
+            "\n".join(_explained(problem, urljoin(self.url, problem.type))),
             exit_code=_exit_code(answer.status, slug),
         )
 
 
-def client(service: ServiceName, url: str | None, settings: Settings) -> Client:
-    """The service at `url`, or where the settings say that it is. Raises `CommandFailed`."""
-    return Client(service, url or settings.http_url(service))
+def client(service: ServiceName, url: str | None, settings: Settings) -> ServiceClient:
+    """Return a client of the service at `url`, or at its address in the settings. Raises `CommandFailed`."""
+    return ServiceClient(service, url or settings.http_url(service))
 
 
 def segment(name: str) -> str:
-    """An id as one segment of a path. Raises `CommandFailed` for what cannot be one."""
+    """Quote an id as one segment of a path. Raises `CommandFailed` for an invalid id."""
     if not name or "/" in name:
         raise CommandFailed(
-            f"{printable(name)!r} is not an id: an id is not empty and has no slashes.",
+            f"{printable(name)!r} is not a valid id: it must not be empty or contain slashes.",
             exit_code=ExitCode.USAGE,
         )
     return quote(name, safe="")
@@ -199,7 +203,7 @@ def _parse(url: str) -> SplitResult:
         fit = False
     if not fit or parts.query or parts.fragment or any(map(str.isspace, url)):
         raise CommandFailed(
-            f"{printable(url)!r} is not the address of a service: write it as http://HOST:PORT.",
+            f"{printable(url)!r} is not the address of a service: use http://HOST:PORT.",
             exit_code=ExitCode.USAGE,
         )
     return parts
@@ -212,18 +216,18 @@ def _query_string(query: Mapping[str, object]) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "timeout"
     return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
-def _in_words(problem: ProblemDetails, explained_at: str) -> Iterator[str]:
-    """What is wrong, where, what to do, and where to read on."""
+def _explained(problem: ProblemDetails, page: str) -> Iterator[str]:
+    """Yield the lines of a problem: title, errors or detail, and the address of its page."""
     yield printable(problem.title)
-    for fault in problem.errors:
-        yield f"  {printable(fault.pointer or fault.parameter)}: {printable(fault.detail)}"
+    for error in problem.errors:
+        yield f"  {printable(error.pointer or error.parameter)}: {printable(error.detail)}"
     if not problem.errors:
         yield f"  {printable(problem.detail)}"
-    yield f"  More about it: {printable(explained_at)}"
+    yield f"  See {printable(page)}"
 
 
 def _exit_code(status: int, slug: str) -> ExitCode:

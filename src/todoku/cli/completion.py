@@ -1,4 +1,4 @@
-"""`todoku --install-completion`: lets a shell complete commands, flags and choices."""
+"""`todoku --install-completion`: install shell completion of commands, flags and choices."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.output import say
+from todoku.cli.output import note
 
 
 def install_completion(
@@ -14,11 +14,11 @@ def install_completion(
     shell: Annotated[Literal["bash", "zsh", "fish"] | None, Parameter(show_default=False)] = None,
     show: Annotated[bool, Parameter(name="--print", negative="", show_default=False)] = False,
 ) -> None:
-    """Let bash, zsh or fish complete what is typed.
+    """Install completion for bash, zsh or fish.
 
-    Writes the completions where the shell looks for them, and for bash and zsh a
-    line to load them at the end of ~/.bashrc or ~/.zshrc. To be done again after
-    an upgrade.
+    Writes the completion script to the folder where the shell looks for it, and
+    for bash and zsh a line that loads it to ~/.bashrc or ~/.zshrc. Repeat it
+    after an upgrade.
 
     For example:
 
@@ -28,9 +28,9 @@ def install_completion(
     Parameters
     ----------
     shell
-        The shell; without it, the one that this was typed in.
+        The shell; default: the one that runs this command.
     show
-        Write the completions to stdout, and nothing to any file.
+        Print the script to stdout, and change no file.
     """
     from cyclopts.completion.detect import ShellDetectionError, detect_shell
 
@@ -41,7 +41,7 @@ def install_completion(
         chosen = shell or detect_shell()
     except ShellDetectionError as error:
         raise CommandFailed(
-            "which shell this is cannot be seen from here: name it with --shell.",
+            "cannot detect the shell: name it with --shell.",
             exit_code=ExitCode.USAGE,
         ) from error
     if show:
@@ -51,7 +51,7 @@ def install_completion(
         path = app.install_completion(shell=chosen)
     except OSError as error:
         raise CommandFailed(
-            f"the completions cannot be written: {error}. Write them yourself, with --print.",
+            f"cannot write the completion script: {error}. Print it with --print instead.",
             exit_code=ExitCode.CANNOT_START,
         ) from error
-    say(f"{chosen} completes todoku from now on, by {path}; begin with `exec {chosen}`")
+    note(f"completion for {chosen} installed in {path}; load it with `exec {chosen}`")

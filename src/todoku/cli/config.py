@@ -1,4 +1,4 @@
-"""`todoku config`: every setting, its value and where that came from."""
+"""`todoku config`: show every setting, its value and its source."""
 
 from typing import Annotated, Any
 
@@ -10,10 +10,9 @@ from todoku.settings import SETTINGS, Loaded, Setting, to_text, without_password
 
 
 def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flags = None) -> None:
-    """Show every setting, its value and where that came from.
+    """Show every setting, its value and its source.
 
-    The flags of `todoku up` are accepted and take part. Passwords in
-    addresses are hidden.
+    Accepts the flags of `todoku up`. Passwords are hidden.
 
     For example:
 
@@ -23,7 +22,7 @@ def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flag
     Parameters
     ----------
     json
-        Print one JSON object, by the settings' names.
+        Print one JSON object, keyed by the settings' names.
     """
     loaded = settings_from(flags)
     print(_as_json(loaded) if json else _as_text(loaded))
@@ -59,7 +58,7 @@ def _as_text(loaded: Loaded) -> str:
 
 
 def _shown(setting: Setting, loaded: Loaded) -> Any:
-    """A value as JSON has it, without what must not be shown."""
+    """Return a value as JSON, without secrets."""
     value = getattr(loaded.settings, setting.name)
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -67,7 +66,7 @@ def _shown(setting: Setting, loaded: Loaded) -> Any:
 
 
 def _written(value: Any) -> str:
-    """A value as a person would write it."""
+    """Return a value as text for people."""
     if value is None:
         return "(none)"
     return to_text(value) or '""'

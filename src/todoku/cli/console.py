@@ -1,4 +1,4 @@
-"""What `todoku up` says, on stdout, and what its programs write, on stderr."""
+"""The output of `todoku up`: its own messages on stdout, its programs' lines on stderr."""
 
 import os
 from typing import TextIO
@@ -14,12 +14,11 @@ ROUTINE_LEVELS = frozenset({"debug", "info"})
 
 
 class Console:
-    """Speaks in sentences on stdout, and passes on the programs' lines on stderr.
+    """Prints messages of `up` to stdout, and the programs' lines to stderr.
 
-    In the console format each line is prefixed with its program's name; in JSON it is an object of
-    its own, also where the program wrote something else. The broker's routine lines are left out
-    unless `log_level` is `debug`. A reader that goes away is no reason to stop: the rest is not
-    written.
+    In the console format each line is prefixed with its program's name; in JSON each line is an
+    object, also if the program wrote plain text. The broker's routine lines are omitted unless
+    `log_level` is `debug`. If the reader closes the pipe, further output is discarded.
     """
 
     def __init__(self, settings: Settings, *, out: TextIO, err: TextIO) -> None:
@@ -30,11 +29,11 @@ class Console:
         self.coloured = err.isatty() and not os.environ.get("NO_COLOR")
 
     def say(self, text: str) -> None:
-        """Say something to whoever started `up`."""
+        """Print a message to stdout."""
         _write(self._out, text)
 
     def show(self, program: str, line: bytes) -> None:
-        """Pass on a line that a program wrote."""
+        """Print a line of a program to stderr."""
         text = line.decode(errors="replace").rstrip("\r")
         if program == "broker" and self._is_routine(text):
             return
@@ -55,7 +54,7 @@ class Console:
 
 
 def log_format(settings: Settings, err: TextIO) -> str:
-    """How log lines are to look, where that was left to the kind of the output."""
+    """Return the log format; for `auto`, depending on whether `err` is a terminal."""
     if settings.log_format != "auto":
         return settings.log_format
     return "console" if err.isatty() else "json"
@@ -73,7 +72,7 @@ def _write(stream: TextIO, text: str) -> None:
         stream.write(text + "\n")
         stream.flush()
     except OSError:
-        # Nobody reads on, or the terminal is gone. What is buffered would fail again at exit.
+        # The pipe or the terminal is closed. Otherwise flushing the buffer at exit fails again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

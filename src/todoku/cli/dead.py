@@ -1,4 +1,4 @@
-"""`todoku dead`: see to the messages that a service could not deal with."""
+"""`todoku dead`: handle dead letters, the messages that a service could not process."""
 
 import base64
 import getpass
@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import App, Parameter, validators
 
-from todoku.cli.answers import DeadLetter, DeadLetterDetails, ScheduledRetries
-from todoku.cli.client import Client, client, segment
+from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, AddressFlags, settings_from
+from todoku.cli.formatting import age, counted, day_and_time, printable
 from todoku.cli.options import ItemsMax, Json, JsonLines
 from todoku.cli.output import (
     KEY,
@@ -29,36 +29,36 @@ from todoku.cli.output import (
     cells,
     console,
     grid,
-    say,
+    note,
     suggest,
     table,
     write_line,
     write_object,
 )
-from todoku.cli.words import age, day_and_time, printable
+from todoku.cli.responses import DeadLetter, DeadLetterDetails, ScheduledRetries
 from todoku.settings import SERVICES, ServiceName
 
-dead = App(name="dead", help="See to the messages that a service could not deal with.")
+dead = App(name="dead", help="Handle dead letters: messages that a service could not process.")
 
 STDIN = "-"
 
 Id = Annotated[str, Parameter(name="ID")]
 Service = Annotated[
     ServiceName | None,
-    Parameter(help="Only at this service; without it, every service is asked.", show_default=False),
+    Parameter(help="Only this service; default: all services.", show_default=False),
 ]
 Correction = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Rate = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000))]
 By = Annotated[
     str | None,
-    Parameter(help="Who says so; without it, your login name.", show_default=False),
+    Parameter(help="Who decided this; default: your login name.", show_default=False),
 ]
 
 
-class Held(msgspec.Struct, frozen=True):
-    """A letter and the service that keeps it."""
+class ListedLetter(msgspec.Struct, frozen=True):
+    """A dead letter and the service that stores it."""
 
-    service: Client
+    service: ServiceClient
     letter: DeadLetter
     raw: bytes
 
@@ -75,7 +75,7 @@ def list_letters(
     json: JsonLines = False,
     addresses: Addresses = None,
 ) -> None:
-    """List dead letters, those that failed alike together. What they say about people is left out.
+    """List dead letters, grouped by their error. Personal data is omitted.
 
     For example:
 
@@ -86,26 +86,26 @@ def list_letters(
     Parameters
     ----------
     by
-        What letters that stand together have in common.
+        Group the letters by this.
     state
-        Only letters in this state.
+        Only letters with this state.
     order
-        Only letters about this order, given by its id.
+        Only letters about the order with this id.
     group
-        Only letters of this group, as the list names it.
+        Only letters of this group, by its id in the list.
     """
     wanted = {"state": state, "orderId": order, "group": group}
-    held = [
+    letters = [
         letter for each in _services(service, addresses) for letter in _listed(each, wanted, limit)
     ]
     if json:
-        for each in held:
+        for each in letters:
             write_line(msgspec.json.encode({"service": each.service.service} | _fields(each.raw)))
-    elif held:
-        _print_groups(held, by)
-        _suggest_after_list(held)
+    elif letters:
+        _print_groups(letters, by)
+        _suggest_after_list(letters)
     else:
-        say(f"no message is {state}")
+        note(f"no dead letters with state {state}")
 
 
 @dead.command
@@ -117,7 +117,7 @@ def show(
     json: Json = False,
     addresses: Addresses = None,
 ) -> None:
-    """Show a dead letter: the message, each attempt at it, and what went wrong.
+    """Show a dead letter: the message, each attempt to process it, and the error.
 
     For example:
 
@@ -129,14 +129,14 @@ def show(
     letter_id
         The id, from `todoku dead list` or `todoku order show`.
     """
-    keeper, raw = _find(letter_id, service, addresses)
+    service_client, raw = _find(letter_id, service, addresses)
     if json:
         write_object(raw)
         return
-    letter = keeper.read(raw, DeadLetterDetails)
-    _print_details(keeper, letter)
+    letter = service_client.read(raw, DeadLetterDetails)
+    _print_details(service_client, letter)
     if letter.state == "PARKED":
-        suggest(_command("retry", keeper, letter.id), "once the cause is removed, try it again")
+        suggest(_command("retry", service_client, letter.id), "retry it once the cause is fixed")
 
 
 @dead.command
@@ -150,9 +150,9 @@ def retry(
     json: JsonLines = False,
     addresses: Addresses = None,
 ) -> ExitCode:
-    """Try parked messages again: those that are named, now; a group or all, one after the other.
+    """Retry dead letters: the given ones at once, a group or all in the background.
 
-    A message that fails again stays parked; exit code 1 if a named one does.
+    A message that fails again stays parked. Exits with 1 if a given one does.
 
     For example:
 
@@ -165,16 +165,14 @@ def retry(
     letter_ids
         The ids, from `todoku dead list`.
     group
-        All that failed alike, as `todoku dead list` names them.
+        All letters of this group, by its id in `todoku dead list`.
     all
-        All that is parked.
+        All parked letters.
     rate
-        Of a group or of all, how many a second at each service.
+        Retries per second at each service, with --group or --all.
     """
     if bool(letter_ids) + bool(group) + all != 1:
-        raise CommandFailed(
-            "name the messages by their ids, or by --group, or by --all.", exit_code=ExitCode.USAGE
-        )
+        raise CommandFailed("give either ids, or --group, or --all.", exit_code=ExitCode.USAGE)
     who = by or _login_name()
     if letter_ids:
         return _retry_each(letter_ids, service, who, json, addresses)
@@ -193,10 +191,10 @@ def edit(
     json: Json = False,
     addresses: Addresses = None,
 ) -> ExitCode:
-    """Put a corrected message in a parked one's place, and have it dealt with.
+    """Replace a dead letter by a corrected message, and process that.
 
-    The correction is the event's data as JSON, of the same type and about the same order. Exit code
-    1 if it cannot be dealt with either: then it is parked in the old one's place.
+    The correction is the event's data as JSON, of the same type and for the same order. Exits with
+    1 if processing it fails too: then the correction is parked instead.
 
     For example:
 
@@ -208,10 +206,10 @@ def edit(
     letter_id
         The id, from `todoku dead list`.
     file
-        The file with the correction, - for stdin; without it, your $EDITOR is opened.
+        The file with the correction, - for stdin; default: open your $EDITOR.
     """
-    keeper, raw = _find(letter_id, service, addresses)
-    letter = keeper.read(raw, DeadLetterDetails)
+    service_client, raw = _find(letter_id, service, addresses)
+    letter = service_client.read(raw, DeadLetterDetails)
     data = _read(file) if file is not None else _edited(letter)
     try:
         body = msgspec.json.encode({"data": msgspec.Raw(data), "by": by or _login_name()})
@@ -220,17 +218,19 @@ def edit(
         raise CommandFailed(
             f"the correction is not JSON: {error}.", exit_code=ExitCode.USAGE
         ) from error
-    answer = keeper.send(
-        "POST", f"{_path(letter.id)}/edit", body, find_out=_look(keeper, letter.id)
+    answer = service_client.send(
+        "POST", f"{_path(letter.id)}/edit", body, find_out=_check(service_client, letter.id)
     )
     if json:
         write_object(answer)
-    successor = keeper.read(answer, DeadLetterDetails)
+    successor = service_client.read(answer, DeadLetterDetails)
     if successor.state == "PARKED":
-        say(f"the correction is parked as {successor.id}: {printable(successor.error or '')}")
-        suggest(_command("edit", keeper, successor.id), "correct it once more")
+        note(
+            f"the correction failed too, parked as {successor.id}: {printable(successor.error or '')}"
+        )
+        suggest(_command("edit", service_client, successor.id), "correct it again")
         return ExitCode.FAILED
-    say(f"dealt with, as {successor.id}")
+    note(f"processed as {successor.id}")
     _suggest_order(successor)
     return ExitCode.OK
 
@@ -246,7 +246,7 @@ def discard(
     json: Json = False,
     addresses: Addresses = None,
 ) -> None:
-    """Do without a parked message. It is kept, with the reason and who gave it.
+    """Discard a parked message. It stays on record, with the reason and your name.
 
     For example:
 
@@ -257,48 +257,50 @@ def discard(
     letter_id
         The id, from `todoku dead list`.
     reason
-        Why it is right to do this.
+        Why the message is not needed.
     """
-    keeper, raw = _find(letter_id, service, addresses)
-    letter = keeper.read(raw, DeadLetterDetails)
-    answer = keeper.send(
+    service_client, raw = _find(letter_id, service, addresses)
+    letter = service_client.read(raw, DeadLetterDetails)
+    answer = service_client.send(
         "POST",
         f"{_path(letter.id)}/discard",
         msgspec.json.encode({"reason": reason, "by": by or _login_name()}),
-        find_out=_look(keeper, letter.id),
+        find_out=_check(service_client, letter.id),
     )
     if json:
         write_object(answer)
-    say(f"{letter.id} is discarded at {keeper.service}")
+    note(f"{letter.id} discarded at {service_client.service}")
     _suggest_order(letter)
 
 
-def _services(service: ServiceName | None, addresses: AddressFlags | None) -> list[Client]:
+def _services(service: ServiceName | None, addresses: AddressFlags | None) -> list[ServiceClient]:
     settings = settings_from(addresses).settings
     return [client(name, None, settings) for name in ([service] if service else SERVICES)]
 
 
-def _listed(keeper: Client, wanted: dict[str, str | None], limit: int) -> Iterator[Held]:
-    for raw in keeper.list("/dead-letters", wanted, items_max=limit):
-        yield Held(keeper, keeper.read(raw, DeadLetter), raw)
+def _listed(
+    service_client: ServiceClient, wanted: dict[str, str | None], limit: int
+) -> Iterator[ListedLetter]:
+    for raw in service_client.list("/dead-letters", wanted, items_max=limit):
+        yield ListedLetter(service_client, service_client.read(raw, DeadLetter), raw)
 
 
 def _find(
     letter_id: str, service: ServiceName | None, addresses: AddressFlags | None
-) -> tuple[Client, bytes]:
-    """The service that keeps the letter, and the letter. Raises `CommandFailed`."""
-    found: list[tuple[Client, bytes]] = []
+) -> tuple[ServiceClient, bytes]:
+    """Return the service that stores the letter, and the letter. Raises `CommandFailed`."""
+    found: list[tuple[ServiceClient, bytes]] = []
     failures: list[CommandFailed] = []
-    for keeper in _services(service, addresses):
+    for service_client in _services(service, addresses):
         try:
-            found.append((keeper, keeper.get(_path(letter_id))))
+            found.append((service_client, service_client.get(_path(letter_id))))
         except CommandFailed as failure:
             failures.append(failure)
     if len(found) > 1:
-        # An event that several services react to may be parked at each of them.
-        runners = " and ".join(keeper.service for keeper, _ in found)
+        # An event that several services consume may be parked at each of them.
+        services = " and ".join(service_client.service for service_client, _ in found)
         raise CommandFailed(
-            f"{printable(letter_id)} is at {runners}: say which with --service.",
+            f"{printable(letter_id)} is parked at {services}: choose one with --service.",
             exit_code=ExitCode.USAGE,
         )
     if not found:
@@ -319,25 +321,25 @@ def _retry_each(
 ) -> ExitCode:
     outcome = ExitCode.OK
     for letter_id in letter_ids:
-        keeper, _ = _find(letter_id, service, addresses)
+        service_client, _ = _find(letter_id, service, addresses)
         try:
-            answer = keeper.send(
+            answer = service_client.send(
                 "POST",
                 f"{_path(letter_id)}/retry",
                 msgspec.json.encode({"by": by}),
-                find_out=_look(keeper, letter_id),
+                find_out=_check(service_client, letter_id),
             )
         except CommandFailed as failure:
             if failure.exit_code is not ExitCode.REFUSED:
                 raise
-            say(f"{printable(letter_id)} at {keeper.service}:")
+            note(f"{printable(letter_id)} at {service_client.service}:")
             print(str(failure).removeprefix("todoku: "), file=sys.stderr)
-            suggest(_command("show", keeper, letter_id), "read what went wrong")
+            suggest(_command("show", service_client, letter_id), "read the error")
             outcome = ExitCode.FAILED
         else:
             if json:
                 write_line(answer)
-            say(f"{printable(letter_id)} at {keeper.service} is dealt with")
+            note(f"{printable(letter_id)} at {service_client.service}: processed")
     return outcome
 
 
@@ -352,19 +354,20 @@ def _schedule(
     body = msgspec.json.encode(
         {"group": group, "all": group is None, "ratePerSecond": rate, "by": by}
     )
-    for keeper in _services(service, addresses):
-        answer = keeper.send(
-            "POST", "/dead-letters/retry", body, find_out="Look with `todoku dead list`."
+    for service_client in _services(service, addresses):
+        answer = service_client.send(
+            "POST", "/dead-letters/retry", body, find_out="Check with `todoku dead list`."
         )
         if json:
-            write_line(msgspec.json.encode({"service": keeper.service} | _fields(answer)))
-        scheduled = keeper.read(answer, ScheduledRetries)
+            write_line(msgspec.json.encode({"service": service_client.service} | _fields(answer)))
+        scheduled = service_client.read(answer, ScheduledRetries)
         if scheduled.scheduled:
             last = day_and_time(scheduled.last_at)
-            say(f"{scheduled.scheduled:,} at {keeper.service} are tried again, the last at {last}")
+            letters = counted(scheduled.scheduled, "dead letter")
+            note(f"{service_client.service}: {letters} scheduled for retry, the last at {last}")
         else:
-            say(f"nothing to try again at {keeper.service}")
-    suggest("todoku dead list", "see what is still parked when they are done")
+            note(f"{service_client.service}: nothing to retry")
+    suggest("todoku dead list", "see what is still parked afterwards")
 
 
 def _fields(raw: bytes) -> dict[str, Any]:
@@ -372,26 +375,28 @@ def _fields(raw: bytes) -> dict[str, Any]:
     return fields
 
 
-def _print_groups(held: Sequence[Held], by: str) -> None:
-    def key(each: Held) -> tuple[str, str]:
+def _print_groups(letters: Sequence[ListedLetter], by: str) -> None:
+    def key(each: ListedLetter) -> tuple[str, str]:
         letter = each.letter
         common = letter.group if by == "error" else letter.order_id
         return each.service.service, common or ""
 
     now = datetime.now(UTC)
-    for (service, common), group in groupby(sorted(held, key=key), key):
-        together = list(group)
-        error = together[0].letter.error if by == "error" else None
+    for (service, common), group in groupby(sorted(letters, key=key), key):
+        members = list(group)
+        error = members[0].letter.error if by == "error" else None
         console().print(printable(" ".join(filter(None, (service, common or "-", error)))))
-        rows = table(KEY("  id"), KEY("message"), NUMBER("tried"), NUMBER("age"), TEXT("about"))
-        for each in together:
+        rows = table(
+            KEY("  id"), KEY("message"), NUMBER("attempts"), NUMBER("age"), TEXT("order or error")
+        )
+        for each in members:
             letter = each.letter
             about = (letter.order_id or "no order") if by == "error" else (letter.error or "")
             rows.add_row(
                 *cells(
                     f"  {letter.id}",
-                    letter.event_type or "unreadable",
-                    f"{letter.attempts}×",
+                    letter.event_type or "undecodable",
+                    f"{letter.attempts:,}",
                     age(letter.parked_at, now),
                     about,
                 )
@@ -399,15 +404,15 @@ def _print_groups(held: Sequence[Held], by: str) -> None:
         console().print(rows)
 
 
-def _suggest_after_list(held: Sequence[Held]) -> None:
-    first = held[0]
-    suggest(_command("show", first.service, first.letter.id), "read one, and what went wrong")
+def _suggest_after_list(letters: Sequence[ListedLetter]) -> None:
+    first = letters[0]
+    suggest(_command("show", first.service, first.letter.id), "show a message and its error")
 
 
-def _print_details(keeper: Client, letter: DeadLetterDetails) -> None:
+def _print_details(service_client: ServiceClient, letter: DeadLetterDetails) -> None:
     rows = {
         "id": letter.id,
-        "service": keeper.service,
+        "service": service_client.service,
         "state": letter.state,
         "order": letter.order_id,
         "message": letter.event_type,
@@ -420,17 +425,17 @@ def _print_details(keeper: Client, letter: DeadLetterDetails) -> None:
         "reason": letter.reason,
         "replaces": letter.replaces,
         "replaced by": letter.replaced_by,
-        "tried": f"{letter.attempts:,} times",
+        "attempts": f"{letter.attempts:,}",
     }
     out = console()
     out.print(grid((name, value) for name, value in rows.items() if value))
     for attempt in letter.history:
-        who = f" (asked by {attempt.asked_by})" if attempt.asked_by else ""
-        out.print(printable(f"  {day_and_time(attempt.at)}{who}: {attempt.error or 'went well'}"))
-    out.print("\nThe message:")
+        who = f" (requested by {attempt.asked_by})" if attempt.asked_by else ""
+        out.print(printable(f"  {day_and_time(attempt.at)}{who}: {attempt.error or 'succeeded'}"))
+    out.print("\nMessage:")
     out.print(_shown(letter))
     if letter.traceback:
-        out.print("\nWhat went wrong:")
+        out.print("\nError:")
         out.print("\n".join(map(printable, letter.traceback.splitlines())))
 
 
@@ -441,11 +446,11 @@ def _shown(letter: DeadLetterDetails) -> str:
 
 
 def _edited(letter: DeadLetterDetails) -> bytes:
-    """The event's data, as a person leaves it in their editor."""
+    """Return the event's data after the user has edited it. Raises `CommandFailed`."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not editor:
         raise CommandFailed(
-            "say where the correction is with --file, or set EDITOR.", exit_code=ExitCode.USAGE
+            "give the correction with --file, or set EDITOR.", exit_code=ExitCode.USAGE
         )
     before = msgspec.json.format(_data(letter)) + b"\n"
     with tempfile.TemporaryDirectory() as folder:
@@ -455,16 +460,14 @@ def _edited(letter: DeadLetterDetails) -> bytes:
             subprocess.run([*shlex.split(editor), str(file)], check=True)
             after = file.read_bytes()
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
-            raise CommandFailed(
-                f"{editor} did not end well: {error}. Nothing was changed."
-            ) from error
+            raise CommandFailed(f"{editor} failed: {error}. Nothing was changed.") from error
     if after == before:
-        raise CommandFailed("nothing was corrected, so nothing was changed.")
+        raise CommandFailed("the data was not edited, so nothing was changed.")
     return after
 
 
 def _data(letter: DeadLetterDetails) -> bytes:
-    """The data of the message, as far as there is any to begin with."""
+    """Return the data of the message, or an empty object."""
     message = msgspec.json.decode(letter.body)
     return msgspec.json.encode(message.get("data", {}) if isinstance(message, dict) else {})
 
@@ -474,25 +477,25 @@ def _read(file: str) -> bytes:
         return sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
     except OSError as error:
         raise CommandFailed(
-            f"{printable(file)} cannot be read: {error.strerror}.", exit_code=ExitCode.USAGE
+            f"cannot read {printable(file)}: {error.strerror}.", exit_code=ExitCode.USAGE
         ) from error
 
 
 def _login_name() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError) as error:  # a container may know its user by number only
-        raise CommandFailed("say who you are with --by.", exit_code=ExitCode.USAGE) from error
+    except (OSError, KeyError) as error:  # in a container the user may have no name
+        raise CommandFailed("give your name with --by.", exit_code=ExitCode.USAGE) from error
 
 
-def _look(keeper: Client, letter_id: str) -> str:
-    return f"Look with `{_command('show', keeper, letter_id)}`."
+def _check(service_client: ServiceClient, letter_id: str) -> str:
+    return f"Check with `{_command('show', service_client, letter_id)}`."
 
 
-def _command(verb: str, keeper: Client, letter_id: str) -> str:
-    return f"todoku dead {verb} {letter_id} --service {keeper.service}"
+def _command(verb: str, service_client: ServiceClient, letter_id: str) -> str:
+    return f"todoku dead {verb} {letter_id} --service {service_client.service}"
 
 
 def _suggest_order(letter: DeadLetterDetails) -> None:
     if letter.order_id:
-        suggest(f"todoku order show {letter.order_id}", "see where its order is now")
+        suggest(f"todoku order show {letter.order_id}", "see the status of its order")

@@ -1,4 +1,4 @@
-"""`todoku doctor`: looks for what keeps Todoku from working here, and says what to do."""
+"""`todoku doctor`: diagnose problems and suggest fixes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,23 +6,27 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from todoku.cli.checks import Finding, Verdict
+from todoku.cli.checks import CheckResult, CheckStatus
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
+from todoku.cli.formatting import counted, printable
 from todoku.cli.options import Json
-from todoku.cli.output import console, say, suggest, write_object
-from todoku.cli.words import printable
+from todoku.cli.output import console, note, suggest, write_object
 from todoku.settings import Settings
 
-STYLES = {Verdict.OK: "green", Verdict.WARNING: "bold yellow", Verdict.WRONG: "bold red"}
+STYLES = {
+    CheckStatus.OK: "green",
+    CheckStatus.WARNING: "bold yellow",
+    CheckStatus.WRONG: "bold red",
+}
 
 
 def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
-    """Look for what keeps Todoku from working here, and say what to do.
+    """Diagnose problems and suggest fixes.
 
-    Looks at versions, the data folder and its disk, the clocks, the ports, the
-    broker and the databases, and changes nothing. Works while Todoku runs and while
-    it does not. Exit code 1 if something is wrong; warnings leave it 0.
+    Checks versions, the data folder and its disk, the clocks, the ports, the
+    broker and the databases, whether Todoku runs or not. Changes nothing. Exits
+    with 1 if something is wrong, but not for warnings.
 
     For example:
 
@@ -30,56 +34,56 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
         todoku doctor --nats-url nats://broker.example:4222
         todoku doctor --json | jq '.checks[] | select(.verdict != "ok")'
     """
-    findings = list(examine(settings_from(flags).settings))
-    worst = _worst(findings)
+    results = list(examine(settings_from(flags).settings))
+    worst = _worst(results)
     if json:
-        write_object(msgspec.json.encode({"verdict": worst, "checks": findings}))
+        write_object(msgspec.json.encode({"verdict": worst, "checks": results}))
     else:
-        console().print(_drawn(findings))
-        say(_summary(findings))
-        if worst is Verdict.OK:
-            suggest("todoku verify", "hold the databases against the promise")
-    return ExitCode.FAILED if worst is Verdict.WRONG else ExitCode.OK
+        console().print(_table(results))
+        note(_summary(results))
+        if worst is CheckStatus.OK:
+            suggest("todoku verify", "check the databases for broken invariants")
+    return ExitCode.FAILED if worst is CheckStatus.WRONG else ExitCode.OK
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """Every check, in the order in which one thing stands on another."""
-    # What is looked at takes a moment to import: not before somebody wants it.
+def examine(settings: Settings) -> Iterator[CheckResult]:
+    """Run every check, each after those that it depends on."""
+    # Imported here: the checks take a noticeable time to import.
     from todoku.cli.checks import databases, machine, network
 
-    present = network.find_services(settings)
+    running = network.find_services(settings)
     yield from machine.versions(settings)
     yield from machine.disk(settings)
     yield from machine.clock(settings)
-    yield from network.clocks(present)
-    yield from network.ports(settings, present)
-    yield from network.broker(settings, running=bool(present))
-    yield from databases.databases(settings, present)
+    yield from network.clocks(running)
+    yield from network.ports(settings, running)
+    yield from network.broker(settings, running=bool(running))
+    yield from databases.databases(settings, running)
 
 
-def _worst(findings: Sequence[Finding]) -> Verdict:
-    order = list(Verdict)
-    return max((finding.verdict for finding in findings), key=order.index)
+def _worst(results: Sequence[CheckResult]) -> CheckStatus:
+    order = list(CheckStatus)
+    return max((result.verdict for result in results), key=order.index)
 
 
-def _drawn(findings: Sequence[Finding]) -> Table:
+def _table(results: Sequence[CheckResult]) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(2):
         grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for finding in findings:
-        told = Text(printable(finding.found))
-        if finding.fix:
-            told.append(f"\n→ {printable(finding.fix)}", STYLES[finding.verdict])
-        grid.add_row(Text(finding.verdict, STYLES[finding.verdict]), finding.check, told)
+    for result in results:
+        text = Text(printable(result.found))
+        if result.fix:
+            text.append(f"\n→ {printable(result.fix)}", STYLES[result.verdict])
+        grid.add_row(Text(result.verdict, STYLES[result.verdict]), result.check, text)
     return grid
 
 
-def _summary(findings: Sequence[Finding]) -> str:
+def _summary(results: Sequence[CheckResult]) -> str:
     wrong, warnings = (
-        sum(finding.verdict is verdict for finding in findings)
-        for verdict in (Verdict.WRONG, Verdict.WARNING)
+        sum(result.verdict is verdict for result in results)
+        for verdict in (CheckStatus.WRONG, CheckStatus.WARNING)
     )
     if not wrong and not warnings:
-        return f"{len(findings)} checks, all well"
-    return f"{len(findings)} checks: {wrong} wrong, {warnings} warning{'s' * (warnings != 1)}"
+        return f"{counted(len(results), 'check')}, no problems found"
+    return f"{counted(len(results), 'check')}: {counted(wrong, 'error')}, {counted(warnings, 'warning')}"

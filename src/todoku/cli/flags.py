@@ -1,4 +1,4 @@
-"""Every setting as a flag, for the commands that read settings."""
+"""Flags for all settings, for the commands that read settings."""
 
 import sys
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from todoku.settings import SERVICES, SETTINGS, Loaded, Setting, SettingsInvalid
 def _flag(setting: Setting) -> Any:
     default = "" if setting.default in (None, "") else f", default {to_text(setting.default)}"
     return Annotated[
-        # The settings convert and check the text themselves, as they do for every other source.
+        # Settings convert and check the text, as for every other source.
         bool if setting.is_switch else str,
         Parameter(
             name=setting.flag,
@@ -26,7 +26,7 @@ def _flag(setting: Setting) -> Any:
 
 
 ADDRESSES = ("host", *(f"{service}_port" for service in SERVICES))
-"""The settings that say where the services are."""
+"""The settings that form the services' addresses."""
 
 if TYPE_CHECKING:
     SettingFlags = dict[str, object]
@@ -40,18 +40,18 @@ else:
     )
 
 Flags = Annotated[SettingFlags | None, Parameter(name="*")]
-"""The settings that were given as flags, unconverted."""
+"""The settings given as flags, not yet converted."""
 
 Addresses = Annotated[AddressFlags | None, Parameter(name="*")]
-"""The same, for the commands that only ask the services."""
+"""The address settings given as flags, for commands that only send requests to services."""
 
 
 def settings_from(
     flags: SettingFlags | None, *, defaults: Mapping[str, object] | None = None
 ) -> Loaded:
-    """The settings, from flags and all other sources; near misses are said on stderr.
+    """Load the settings from flags and all other sources; print warnings to stderr.
 
-    `defaults` replaces defaults for this command. Raises `CommandFailed`.
+    `defaults` replaces defaults for this command. Raises `CommandFailed` for invalid settings.
     """
     try:
         loaded = load(flags, defaults=defaults)

@@ -1,17 +1,17 @@
-"""Follows an order to its end: asks for its history again and again, and shows what is new."""
+"""Follow an order until it ends: poll its history, and print new events."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from todoku.cli.answers import OrderEvent, OrderHistory
-from todoku.cli.client import Client, segment
+from todoku.cli.client import ServiceClient, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.output import console, say, write_line
-from todoku.cli.saga import ENDINGS, Saga
-from todoku.cli.words import printable
+from todoku.cli.formatting import printable
+from todoku.cli.output import console, note, write_line
+from todoku.cli.responses import OrderEvent, OrderHistory
+from todoku.cli.saga import ENDINGS, SagaRenderer
 from todoku.orders.domain import ORDER
 
 PAUSE_SECONDS_MIN = 0.1
@@ -20,22 +20,24 @@ PAUSE_GROWTH = 1.5
 
 KNOWN = frozenset(status.value for status in ORDER.statuses)
 
-PASSING = (ExitCode.UNREACHABLE, ExitCode.BUSY)
-"""Failures that an order outlives; so does whoever watches it."""
+TEMPORARY = (ExitCode.UNREACHABLE, ExitCode.BUSY)
+"""Temporary failures of the service: polling goes on."""
 
 Show = Callable[[bytes, OrderEvent], None]
 
 
-def follow(client: Client, order_id: str, *, json: bool, timeout_seconds: float | None) -> str:
-    """Show an order's events as they come, until it has ended; return its status then.
+def follow(
+    client: ServiceClient, order_id: str, *, json: bool, timeout_seconds: float | None
+) -> str:
+    """Print an order's events as they arrive, and return its final status.
 
-    Raises `CommandFailed` when the time is up, and when the service cannot be asked at the start.
+    Raises `CommandFailed` after the timeout, and if the first request fails.
     """
     status = ""
     try:
-        with _as_lines() if json else _drawn() as show:
-            for news in _news(client, order_id, timeout_seconds):
-                for raw in news:
+        with _as_lines() if json else _rendered() as show:
+            for batch in _new_events(client, order_id, timeout_seconds):
+                for raw in batch:
                     event = client.read(raw, OrderEvent)
                     show(raw, event)
                     status = event.status
@@ -44,11 +46,11 @@ def follow(client: Client, order_id: str, *, json: bool, timeout_seconds: float 
                 if status and status not in KNOWN:
                     raise _unknown_status(order_id, status)
     except KeyboardInterrupt:
-        say(f"order {order_id} goes on without being watched.")
+        note(f"order {order_id} is still processed; only the watching has stopped.")
         raise
     raise CommandFailed(
-        f"order {order_id} has not ended in {timeout_seconds:g} seconds; it is {status}.\n"
-        f"It goes on by itself: todoku order watch {order_id}",
+        f"order {order_id} has not ended within {timeout_seconds:g} s; its status is {status}.\n"
+        f"Continue with: todoku order watch {order_id}",
         exit_code=ExitCode.NOT_ENDED,
     )
 
@@ -69,34 +71,36 @@ def _as_lines() -> Iterator[Show]:
 
 
 @contextmanager
-def _drawn() -> Iterator[Show]:
-    """Events as lines for people; at a terminal, what is awaited stands below them."""
-    saga, out = Saga(), console()
+def _rendered() -> Iterator[Show]:
+    """Print events for people; on a terminal, with a status line below them."""
+    saga, out = SagaRenderer(), console()
 
-    def draw(_: bytes, event: OrderEvent) -> None:
-        out.print(saga.draw(event))
+    def render(_: bytes, event: OrderEvent) -> None:
+        out.print(saga.render(event))
 
     if not sys.stdout.isatty():
-        yield draw
+        yield render
         return
-    with out.status("asking for the order's history") as waiting:
+    with out.status("loading the events of the order") as waiting:
 
-        def draw_above(raw: bytes, event: OrderEvent) -> None:
-            draw(raw, event)
+        def render_above(raw: bytes, event: OrderEvent) -> None:
+            render(raw, event)
             waiting.update(f"waiting for {saga.awaited}")
 
-        yield draw_above
+        yield render_above
 
 
-def _news(client: Client, order_id: str, timeout_seconds: float | None) -> Iterator[list[bytes]]:
-    """What is new in the history, each time it was asked for; ends when the time is up."""
+def _new_events(
+    client: ServiceClient, order_id: str, timeout_seconds: float | None
+) -> Iterator[list[bytes]]:
+    """Yield the new events at each poll; return after the timeout."""
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     history, seen, pause_seconds = _History(client, order_id), 0, PAUSE_SECONDS_MIN
     while True:
-        news = history.read()[seen:]
-        yield news
-        seen += len(news)
-        pause_seconds = next_pause(pause_seconds, news=bool(news))
+        batch = history.read()[seen:]
+        yield batch
+        seen += len(batch)
+        pause_seconds = next_pause(pause_seconds, found=bool(batch))
         if deadline is not None:
             pause_seconds = min(pause_seconds, deadline - time.monotonic())
             if pause_seconds <= 0:
@@ -104,35 +108,35 @@ def _news(client: Client, order_id: str, timeout_seconds: float | None) -> Itera
         time.sleep(pause_seconds)
 
 
-def next_pause(seconds: float, *, news: bool) -> float:
-    """How long to wait before asking again: longer and longer, until there is news."""
-    return PAUSE_SECONDS_MIN if news else min(seconds * PAUSE_GROWTH, PAUSE_SECONDS_MAX)
+def next_pause(seconds: float, *, found: bool) -> float:
+    """Return the pause before the next poll: growing, and short again after new events."""
+    return PAUSE_SECONDS_MIN if found else min(seconds * PAUSE_GROWTH, PAUSE_SECONDS_MAX)
 
 
 class _History:
-    """An order's history, read again and again; a service that goes away and comes back is awaited."""
+    """An order's history, polled; if the service fails later, polling goes on until it is back."""
 
-    def __init__(self, client: Client, order_id: str) -> None:
+    def __init__(self, client: ServiceClient, order_id: str) -> None:
         self._client = client
         self._path = f"/orders/{segment(order_id)}/events"
-        self._was_there = False
-        self._is_away = False
+        self._was_available = False
+        self._is_unavailable = False
 
     def read(self) -> list[bytes]:
-        """The whole history; nothing while the service is away."""
+        """Return the whole history, or nothing while the service is unavailable."""
         try:
             answer = self._client.get(self._path)
         except CommandFailed as failure:
-            if not self._was_there or failure.exit_code not in PASSING:
+            if not self._was_available or failure.exit_code not in TEMPORARY:
                 raise
-            self._notice(away=True)
+            self._set_unavailable(unavailable=True)
             return []
-        self._was_there = True
-        self._notice(away=False)
+        self._was_available = True
+        self._set_unavailable(unavailable=False)
         return [bytes(event) for event in self._client.read(answer, OrderHistory).items]
 
-    def _notice(self, *, away: bool) -> None:
-        if away != self._is_away:
-            self._is_away = away
+    def _set_unavailable(self, *, unavailable: bool) -> None:
+        if unavailable != self._is_unavailable:
+            self._is_unavailable = unavailable
             where = f"the orders service at {self._client.url}"
-            say(f"{where} is away; asking until it is back" if away else f"{where} is back")
+            note(f"{where} is unavailable; retrying" if unavailable else f"{where} is back")

@@ -1,4 +1,4 @@
-"""`todoku migrate`: brings the databases to this version."""
+"""`todoku migrate`: migrate the databases to the schema of this version."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Step(msgspec.Struct, frozen=True, rename="camel"):
-    """A database and the versions of its tables: what there was, and what this program needs.
+    """A database and its schema versions: the one found, and the one that this program needs.
 
-    `was` is None where there were no tables yet.
+    `was` is None if there are no tables yet.
     """
 
     service: str
@@ -32,7 +32,7 @@ class Step(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def pending(self) -> bool:
-        """Whether the tables are still to be brought to the version that is needed."""
+        """Whether the database is not yet at the version that this program needs."""
         return self.was != self.needed and not self.migrated
 
     def __str__(self) -> str:
@@ -52,11 +52,11 @@ def migrate(
     json: JsonLines = False,
     flags: Flags = None,
 ) -> ExitCode:
-    """Bring the databases to this version.
+    """Migrate the databases to the schema of this version.
 
-    Services do this themselves when they start; here it can be done before, and
-    looked at. Each database is changed in one transaction or not at all. One that
-    a newer version has changed is refused.
+    Services do this when they start; with this command you do it before, or check
+    it. Each database is migrated in one transaction. A database of a newer
+    version is refused.
 
     For example:
 
@@ -66,14 +66,14 @@ def migrate(
     Parameters
     ----------
     services
-        Whose databases; without any, all.
+        The services whose databases to migrate; default: all.
     check
-        Only tell what is to be done; exit code 1 if there is something.
+        Change nothing; exit with 1 if a migration is pending.
     """
     settings = settings_from(flags).settings
     pending = False
     for service in services or SERVICES:
-        step = _look(service, settings) if check else _bring_up(service, settings)
+        step = _inspect(service, settings) if check else _migrate(service, settings)
         print(msgspec.json.encode(step).decode() if json else step, flush=True)
         pending |= step.pending
     if not json:
@@ -83,13 +83,13 @@ def migrate(
 
 def _suggest(*, pending: bool) -> None:
     if pending:
-        suggest("todoku migrate", "do it")
+        suggest("todoku migrate", "migrate them")
     else:
-        suggest("todoku up", "start everything")
+        suggest("todoku up", "start the services")
 
 
-def _look(service: ServiceName, settings: Settings) -> Step:
-    """What is to be done. Raises `CommandFailed`."""
+def _inspect(service: ServiceName, settings: Settings) -> Step:
+    """Return the pending migration. Raises `CommandFailed`."""
     from todoku.cli.databases import file_of
     from todoku.database import Database, head_revision, require_current
 
@@ -101,18 +101,20 @@ def _look(service: ServiceName, settings: Settings) -> Step:
         with Database.open_read_only(settings.database(service)) as database:
             step = _step(service, database)
             if step.was is not None and step.was > step.needed:
-                require_current(database, package)  # says why not, and what to do
+                require_current(
+                    database, package
+                )  # raises: the database is newer than this program
             return step
 
 
-def _bring_up(service: ServiceName, settings: Settings) -> Step:
-    """Do it, if there is something to do. Raises `CommandFailed`."""
+def _migrate(service: ServiceName, settings: Settings) -> Step:
+    """Migrate a database if necessary. Raises `CommandFailed`."""
     from todoku.database import Database
     from todoku.database import migrate as migrate_database
 
-    step = _look(service, settings)
+    step = _inspect(service, settings)
     if not step.pending:
-        return step  # also while a service has the database open
+        return step  # works also while a service has the database open
     with _explained(service, settings), Database.open(settings.database(service)) as database:
         migrate_database(database, f"todoku.{service}")
     return msgspec.structs.replace(step, migrated=True)
@@ -132,7 +134,7 @@ def _step(service: ServiceName, database: "Database") -> Step:
 
 @contextmanager
 def _explained(service: ServiceName, settings: Settings) -> Iterator[None]:
-    """Turns what a database says into what to do about it."""
+    """Turn database errors into `CommandFailed` with advice."""
     from todoku.cli.databases import user_of
     from todoku.database import DatabaseError, DatabaseInUse
 
@@ -141,8 +143,8 @@ def _explained(service: ServiceName, settings: Settings) -> Iterator[None]:
     except DatabaseInUse as error:
         user = user_of(settings.database(service)) or "another process"
         raise CommandFailed(
-            f"the {service} database is in use by {user}.\nStop that one first, or leave this to"
-            f" it: a service brings its database up when it starts. ({error})",
+            f"the {service} database is in use by {user}.\nStop that process first. A service"
+            f" migrates its database when it starts. ({error})",
             exit_code=ExitCode.IN_USE,
         ) from error
     except DatabaseError as error:

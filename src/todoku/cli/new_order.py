@@ -1,4 +1,4 @@
-"""An order as it is typed, and as the orders service wants it."""
+"""Build the body of a new order from the command line or a file."""
 
 import re
 import sys
@@ -8,23 +8,23 @@ from typing import Any
 
 import msgspec
 
-from todoku.cli.answers import Product
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.output import say
-from todoku.cli.words import money, printable
+from todoku.cli.formatting import money, printable
+from todoku.cli.output import note
+from todoku.cli.responses import Product
 
 STDIN = "-"
 
 ITEM = re.compile(r"(?P<product>[^:@\s]+)(:(?P<quantity>[0-9]{1,19}))?(@(?P<price>[0-9]{1,19}))?")
-HOW_TO_WRITE_AN_ITEM = (
-    "write PRODUCT:QUANTITY@PRICE, as in prod001:2@5000; without a quantity it is one piece,"
-    " without a price the catalogue's"
+ITEM_FORMAT = (
+    "use PRODUCT:QUANTITY@PRICE, as in prod001:2@5000; the default quantity is 1, the default"
+    " price the inventory's"
 )
 
 
 class TypedItem(msgspec.Struct, frozen=True):
-    """One item as it was typed. `price` is in minor units; None means the catalogue's."""
+    """One item of the command line. `price` is in minor units; None is the inventory's price."""
 
     product_id: str
     quantity: int
@@ -36,7 +36,7 @@ def parse_item(text: str) -> TypedItem:
     match = ITEM.fullmatch(text)
     if match is None:
         raise CommandFailed(
-            f"{printable(text)!r} is not an item: {HOW_TO_WRITE_AN_ITEM}.", exit_code=ExitCode.USAGE
+            f"{printable(text)!r} is not an item: {ITEM_FORMAT}.", exit_code=ExitCode.USAGE
         )
     price = match["price"]
     return TypedItem(match["product"], int(match["quantity"] or 1), int(price) if price else None)
@@ -50,7 +50,7 @@ def typed_order(
     currency: str | None,
     look_up: Callable[[str], Product],
 ) -> bytes:
-    """The body of an order of these items; `look_up` finds the price of those that have none.
+    """Return the body of an order of these items; `look_up` gets the products without a price.
 
     Raises `CommandFailed`.
     """
@@ -60,7 +60,9 @@ def typed_order(
         for product_id in dict.fromkeys(item.product_id for item in items if item.price is None)
     }
     for product in catalogue.values():
-        say(f"{product.id} costs {money(product.price, product.currency)}, says the inventory")
+        note(
+            f"price of {product.id}: {money(product.price, product.currency)} (from the inventory)"
+        )
     order: dict[str, Any] = {
         "userId": user,
         "items": [
@@ -75,8 +77,7 @@ def typed_order(
     found = _currency(currency, catalogue.values())
     if currency is None and found not in (None, DEFAULT_CURRENCY) and len(catalogue) < len(items):
         raise CommandFailed(
-            f"the inventory's prices are in {found}; are those that you gave, too? Say so with"
-            f" --currency {found}.",
+            f"the inventory's prices are in {found}. If yours are too, add --currency {found}.",
             exit_code=ExitCode.USAGE,
         )
     optional = {"shippingAddress": address, "currency": found}
@@ -86,30 +87,30 @@ def typed_order(
 
 
 DEFAULT_CURRENCY = "JPY"
-"""What the service takes an order to be in that names no currency."""
+"""The service's default currency."""
 
 
 def _currency(wanted: str | None, products: Iterable[Product]) -> str | None:
-    """The one currency of an order; None leaves it to the service."""
+    """Return the currency of an order; None is the service's default. Raises `CommandFailed`."""
     found = {product.currency for product in products} | ({wanted} if wanted else set())
     if len(found) > 1:
         raise CommandFailed(
-            f"an order has one currency, and these prices are in {' and '.join(sorted(found))}:"
-            " place an order for each, or give the prices yourself, as in prod001:2@5000.",
+            f"an order has one currency, but these prices are in {' and '.join(sorted(found))}:"
+            " place one order for each, or give the prices, as in prod001:2@5000.",
             exit_code=ExitCode.USAGE,
         )
     return next(iter(found), None)
 
 
 def written_order(source: str) -> bytes:
-    """The body of an order that somebody wrote: a file, or `-` for stdin. Raises `CommandFailed`."""
+    """Return the body of an order in a file, or from stdin for `-`. Raises `CommandFailed`."""
     if source == STDIN:
         return sys.stdin.buffer.read()
     try:
         return Path(source).read_bytes()
     except OSError as error:
         raise CommandFailed(
-            f"the order in {printable(source)} cannot be read: {error.strerror}. Name a file of"
-            " JSON, or - for stdin.",
+            f"cannot read the order in {printable(source)}: {error.strerror}. Give a JSON file,"
+            " or - for stdin.",
             exit_code=ExitCode.USAGE,
         ) from error

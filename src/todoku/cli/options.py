@@ -1,4 +1,4 @@
-"""Options that several commands have, meaning the same in each."""
+"""Options shared by several commands, with the same meaning in each."""
 
 from typing import Annotated
 
@@ -8,31 +8,33 @@ Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print on
 
 JsonLines = Annotated[
     bool,
-    Parameter(negative="", show_default=False, help="Print one JSON object a line (NDJSON)."),
+    Parameter(negative="", show_default=False, help="Print one JSON object per line (NDJSON)."),
 ]
 
 Url = Annotated[
     str | None,
     Parameter(
-        help="Where the service is, as http://HOST:PORT; without it, the settings say where.",
+        help="The address of the service, http://HOST:PORT; default: from the settings.",
         show_default=False,
     ),
 ]
 
 ItemsMax = Annotated[
     int,
-    Parameter(name="--limit", help="How many to list at most.", validator=validators.Number(gte=1)),
+    Parameter(
+        name="--limit", help="The maximum number of rows.", validator=validators.Number(gte=1)
+    ),
 ]
-"""`--limit`: how many rows of a list are wanted."""
+"""`--limit`: the maximum number of rows of a list."""
 
 SECONDS_MAX = 10**9
-"""Some thirty years."""
+"""About thirty years."""
 
 
-def _is_a_time(_: type, seconds: float) -> None:
-    if not 0 <= seconds <= SECONDS_MAX:  # So is what is not a number.
+def _require_duration(_: type, seconds: float) -> None:
+    if not 0 <= seconds <= SECONDS_MAX:  # NaN fails here too.
         raise ValueError(f"Must be from 0 to {SECONDS_MAX:,}.")
 
 
-Seconds = Annotated[float, Parameter(validator=_is_a_time)]
-"""How long something may take."""
+Seconds = Annotated[float, Parameter(validator=_require_duration)]
+"""A duration in seconds."""

@@ -1,4 +1,4 @@
-"""`todoku order`: place orders, look at them, and watch them to their end."""
+"""`todoku order`: place, list, show and watch orders."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -6,11 +6,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter, validators
 
-from todoku.cli.answers import Order, Product
-from todoku.cli.client import Client, client, segment
+from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.formatting import age, day_and_time, money, printable
 from todoku.cli.new_order import parse_item, typed_order, written_order
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
@@ -21,26 +21,26 @@ from todoku.cli.output import (
     console,
     grid,
     ids,
-    say,
+    note,
     suggest,
     table,
     write_lines,
     write_object,
 )
-from todoku.cli.words import age, day_and_time, money, printable
+from todoku.cli.responses import Order, Product
 from todoku.orders.domain import OrderStatus
 
-order = App(name="order", help="Place orders, look at them, and watch them to their end.")
+order = App(name="order", help="Place, list, show and watch orders.")
 
 Timeout = Annotated[
     float | None,
     Parameter(
-        help="How many seconds to watch; without it, to the end.",
+        help="The maximum time to watch, in seconds; default: until the order ends.",
         validator=validators.Number(gte=0),
         show_default=False,
     ),
 ]
-FIND_OUT = "Look with `todoku order list` before you place it again."
+FIND_OUT = "Check with `todoku order list` before you place it again."
 Source = Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)]
 Status = Annotated[OrderStatus | None, Parameter(name_transform=str, show_default=False)]
 
@@ -61,9 +61,9 @@ def place(
 ) -> ExitCode:
     """Place an order.
 
-    The order is safe once its id is printed. Prices are in the smallest units of
-    the currency (yen, cents). With --watch and --json, what is printed are the
-    events of the order, as with `todoku order watch`.
+    The order is durable once its id is printed. Prices are in the smallest unit of
+    the currency (yen, cents). With --watch and --json, the events of the order are
+    printed, as by `todoku order watch`.
 
     For example:
 
@@ -75,19 +75,19 @@ def place(
     Parameters
     ----------
     items
-        PRODUCT:QUANTITY@PRICE each; without a quantity one piece, without a price the inventory's.
+        PRODUCT:QUANTITY@PRICE each; the default quantity is 1, the default price the inventory's.
     user
-        Who orders: your own id for them.
+        The id of the user who orders.
     address
-        Where the goods go.
+        The shipping address.
     currency
-        An ISO 4217 code, for the prices that are given here.
+        The currency of the given prices, an ISO 4217 code.
     source
-        A file with the order in JSON, as POST /orders takes it, or - for stdin.
+        A file with the order as JSON, as in POST /orders; - for stdin.
     watch
-        Then watch the order to its end.
+        Watch the order until it ends.
     inventory_url
-        Where the inventory service is, for prices that are not given here.
+        The address of the inventory service, for prices that are not given.
     """
     settings = settings_from(addresses).settings
     orders = client("orders", url, settings)
@@ -106,13 +106,13 @@ def place(
     answer = orders.send("POST", "/orders", body, find_out=FIND_OUT)
     placed = orders.read(answer, Order)
     if watch:
-        say(f"order {placed.id} is placed")
+        note(f"order {placed.id} placed")
         return _watch(orders, placed.id, json=json, timeout_seconds=timeout)
     if json:
         write_object(answer)
     else:
         _print(placed)
-        suggest(f"todoku order watch {placed.id}", "watch it to its end")
+        suggest(f"todoku order watch {placed.id}", "watch it until it ends")
     return ExitCode.OK
 
 
@@ -157,7 +157,7 @@ def list_orders(
     url: Url = None,
     addresses: Addresses = None,
 ) -> None:
-    """List orders, the newest first.
+    """List orders, newest first.
 
     For example:
 
@@ -167,9 +167,9 @@ def list_orders(
     Parameters
     ----------
     user
-        Only the orders of this user.
+        Only orders of this user.
     status
-        Only the orders that stand here.
+        Only orders with this status.
     """
     orders = client("orders", url, settings_from(addresses).settings)
     found = orders.list("/orders", {"userId": user, "status": status}, items_max=limit)
@@ -179,9 +179,9 @@ def list_orders(
     rows = [orders.read(raw, Order) for raw in found]
     if rows:
         _print_rows(rows)
-        suggest(f"todoku order show {rows[0].id}", "look at one of them")
+        suggest(f"todoku order show {rows[0].id}", "show one of them")
     else:
-        say("there are no such orders")
+        note("no matching orders")
         suggest("todoku order place --user alice prod001", "place one")
 
 
@@ -195,12 +195,12 @@ def watch(
     url: Url = None,
     addresses: Addresses = None,
 ) -> ExitCode:
-    """Watch an order to its end: who says what, and when.
+    """Watch the events of an order until it ends.
 
-    Each event is shown with the local time, the milliseconds since the order was
-    placed, who said it, and where the order stood then. What arrived late and what
-    is undone is marked. The exit code tells how the order ended: 0, 10 or 11; 12 if
-    it had not ended before the timeout.
+    Shows each event with its local time, the time since the order was placed, the
+    service that published it, and the order's status. Late events and
+    compensations are marked. The exit code is 0, 10 or 11 by the final status, or
+    12 after the timeout.
 
     For example:
 
@@ -216,8 +216,10 @@ def watch(
     return _watch(orders, order_id, json=json, timeout_seconds=timeout)
 
 
-def _watch(orders: Client, order_id: str, *, json: bool, timeout_seconds: float | None) -> ExitCode:
-    # Drawing is for this command alone: the others start without it.
+def _watch(
+    orders: ServiceClient, order_id: str, *, json: bool, timeout_seconds: float | None
+) -> ExitCode:
+    # Imported here: only this command needs it.
     from todoku.cli.follow import follow
     from todoku.cli.saga import ENDINGS
 
@@ -234,31 +236,31 @@ def _require_one_form(
     currency: str | None,
     source: str | None,
 ) -> None:
-    """Raise `CommandFailed` unless the order is either typed or in a file."""
+    """Raise `CommandFailed` unless the order is given either by flags or in a file."""
     if source is None and not (items and user):
         raise CommandFailed(
-            "an order needs --user and at least one item, as in"
-            " `todoku order place --user alice prod001:2@5000`; or --from with a file.",
+            "give --user and at least one item, as in"
+            " `todoku order place --user alice prod001:2@5000`, or a file with --from.",
             exit_code=ExitCode.USAGE,
         )
     if source is not None and any((items, user, address, currency)):
         raise CommandFailed(
-            "with --from, the whole order is in the file: leave out the items, --user, --address"
-            " and --currency.",
+            "--from takes the whole order from the file: omit the items, --user, --address and"
+            " --currency.",
             exit_code=ExitCode.USAGE,
         )
 
 
-def _look_up(inventory: Client, product_id: str) -> Product:
-    """A product, for its price. Raises `CommandFailed`."""
+def _look_up(inventory: ServiceClient, product_id: str) -> Product:
+    """Return a product. Raises `CommandFailed`."""
     try:
         return inventory.read(inventory.get(f"/products/{segment(product_id)}"), Product)
     except CommandFailed as failure:
         if failure.exit_code is not ExitCode.NOT_FOUND:
             raise
         raise CommandFailed(
-            f"the inventory has no {printable(product_id)}, so there is no price for it.\n"
-            "`todoku product list` shows what there is; or give a price yourself, as in"
+            f"the inventory has no product {printable(product_id)}, so its price is unknown.\n"
+            "List the products with `todoku product list`, or give a price, as in"
             f" {printable(product_id)}:1@5000.",
             exit_code=ExitCode.NOT_FOUND,
         ) from failure
@@ -310,10 +312,10 @@ def _print_rows(found: Sequence[Order]) -> None:
 def _suggest_after(status: str, order_id: str) -> None:
     match status:
         case OrderStatus.COMPLETED:
-            suggest(f"todoku shipment list --order {order_id}", "see its parcel")
+            suggest(f"todoku shipment list --order {order_id}", "see its shipment")
         case OrderStatus.SHIPMENT_FAILED:
-            suggest(f"todoku shipment list --order {order_id}", "see what the carrier said")
+            suggest(f"todoku shipment list --order {order_id}", "see why the carrier rejected it")
         case OrderStatus.CANCELLED_NO_STOCK:
-            suggest("todoku product list", "see what is in stock")
+            suggest("todoku product list", "see the stock")
         case _:
-            suggest(f"todoku order watch {order_id}", "watch it to its end")
+            suggest(f"todoku order watch {order_id}", "watch it until it ends")

@@ -1,7 +1,7 @@
-"""Where a command writes: data on stdout, talk on stderr.
+"""Print data to stdout and notes to stderr.
 
-Tables are as wide as the terminal, or as `COLUMNS` says; into a file or a pipe nothing is cut off.
-Colours follow NO_COLOR and FORCE_COLOR. What comes from outside is made `printable` first.
+Tables are as wide as the terminal or `COLUMNS`; in files and pipes nothing is truncated. Colours
+follow NO_COLOR and FORCE_COLOR. Text from outside is made `printable` first.
 """
 
 import os
@@ -15,21 +15,21 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from todoku.cli.words import printable
+from todoku.cli.formatting import printable
 
 UNCUT = 10_000
-"""Columns of an output that has no width of its own."""
+"""The width, in columns, for an output that is not a terminal."""
 
 
 class _Console(Console):
-    """A console that leaves it to `main` what a reader who went away means."""
+    """A console that leaves the handling of a closed pipe to `main`."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError
 
 
 def console() -> Console:
-    """Stdout, for data that is drawn."""
+    """Return a console on stdout, for tables and styled text."""
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
     return _Console(
         file=sys.stdout,
@@ -41,35 +41,35 @@ def console() -> Console:
 
 
 def write_object(raw: bytes) -> None:
-    """One JSON value as the data of a command, laid out for reading."""
+    """Print one JSON value to stdout, indented."""
     sys.stdout.write(msgspec.json.format(raw).decode() + "\n")
 
 
 def write_line(raw: bytes) -> None:
-    """One JSON value as a line of many (NDJSON), for a reader who is waiting for it."""
+    """Print one JSON value as a line (NDJSON), and flush it."""
     sys.stdout.write(msgspec.json.format(raw, indent=-1).decode() + "\n")
     sys.stdout.flush()
 
 
 def write_lines(values: Iterable[bytes]) -> None:
-    """JSON values as lines (NDJSON)."""
+    """Print JSON values as lines (NDJSON)."""
     for value in values:
         write_line(value)
 
 
-def say(text: str) -> None:
-    """Talk to whoever typed the command."""
+def note(text: str) -> None:
+    """Print a note to stderr."""
     print(f"todoku: {text}", file=sys.stderr)
 
 
 def suggest(command: str, purpose: str) -> None:
-    """The next sensible command: said to a person at a terminal, and to nobody else."""
+    """Print the next useful command to stderr, if that is a terminal."""
     if sys.stderr.isatty():
         print(f"\nNext, {purpose}:\n  {printable(command)}", file=sys.stderr)
 
 
 def grid(rows: Iterable[tuple[str, str]]) -> Table:
-    """Names and their values, below each other."""
+    """Return a table of names and values, one pair a row."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -81,20 +81,20 @@ def grid(rows: Iterable[tuple[str, str]]) -> Table:
 KEY = partial(Column, no_wrap=True)
 NUMBER = partial(Column, no_wrap=True, justify="right")
 TEXT = Column
-"""Columns: what is never shortened before the others are, numbers, and what is shortened."""
+"""Kinds of columns: keys (shortened last), numbers (right-aligned) and text (shortened first)."""
 
 
 def ids(header: str, values: Iterable[str]) -> Column:
-    """The column of these ids, which are whole at any width: half an id leads nowhere."""
+    """Return a column for these ids, which are never shortened."""
     longest = max((len(printable(value)) for value in values), default=0)
     return Column(header, no_wrap=True, min_width=longest)
 
 
 def table(*columns: Column, gap: int = 2) -> Table:
-    """An empty table, without lines; `gap` spaces are between its columns."""
+    """Return an empty table without lines, with `gap` spaces between its columns."""
     return Table(*columns, box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
 
 
 def cells(*values: str) -> Sequence[Text]:
-    """A row of such a table: each value on one line, with an ellipsis where it has no room."""
+    """Return a row of such a table: each value on one line, shortened with an ellipsis."""
     return [Text(printable(value), no_wrap=True, overflow="ellipsis") for value in values]

@@ -1,4 +1,4 @@
-"""`todoku product`: look at products and their stock, set them up, and restock them."""
+"""`todoku product`: list, show, create, change and restock products."""
 
 import shlex
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
-from todoku.cli.answers import Product
-from todoku.cli.client import Client, client, segment
+from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.formatting import day_and_time, money
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
     NUMBER,
@@ -20,15 +20,15 @@ from todoku.cli.output import (
     console,
     grid,
     ids,
-    say,
+    note,
     suggest,
     table,
     write_lines,
     write_object,
 )
-from todoku.cli.words import day_and_time, money
+from todoku.cli.responses import Product
 
-product = App(name="product", help="Look at products and their stock, set them up, restock them.")
+product = App(name="product", help="List, show, create, change and restock products.")
 
 ProductId = Annotated[str, Parameter(name="ID")]
 
@@ -41,9 +41,7 @@ def list_products(
     url: Url = None,
     addresses: Addresses = None,
 ) -> None:
-    """List products by id, with their stock.
-
-    Of the stock, some is reserved for orders; the rest is available.
+    """List products by id, with their stock: reserved for orders, and available.
 
     For example:
 
@@ -59,11 +57,12 @@ def list_products(
     if products:
         _print_rows(products)
         first = shlex.quote(products[0].id)
-        suggest(f"todoku order place --user alice {first}", "order something")
+        suggest(f"todoku order place --user alice {first}", "order a product")
     else:
-        say("there are no products")
+        note("no products")
         suggest(
-            "todoku product set prod001 --name 'Super Keyboard' --price 5000 --stock 10", "make one"
+            "todoku product set prod001 --name 'Super Keyboard' --price 5000 --stock 10",
+            "create one",
         )
 
 
@@ -110,8 +109,8 @@ def set_product(
 ) -> None:
     """Create a product, or change its name and price.
 
-    Of an existing product, what is left out stays as it is. Its stock changes only
-    by orders and by `todoku product restock`.
+    What you omit stays unchanged. The stock of an existing product changes only by
+    orders and by `todoku product restock`.
 
     For example:
 
@@ -123,25 +122,25 @@ def set_product(
     product_id
         The product's id: letters, digits, '.', '_' and '-'.
     name
-        What it is called.
+        The product's name.
     price
-        What one piece costs, in the smallest units of the currency (yen, cents).
+        The price of one unit, in the smallest unit of the currency (yen, cents).
     currency
         The currency as an ISO 4217 code; JPY for a new product.
     stock
-        The opening stock of a new product.
+        The initial stock of a new product.
     """
     inventory = client("inventory", url, settings_from(addresses).settings)
     wanted: dict[str, Any] = {"name": name, "price": price, "currency": currency}
     if name is None or price is None:
-        there = _existing(inventory, product_id)
-        wanted = {"name": there.name, "price": there.price} | _given(wanted)
+        existing = _existing(inventory, product_id)
+        wanted = {"name": existing.name, "price": existing.price} | _given(wanted)
     change = _given({**wanted, "stockQuantity": stock})
     answer = inventory.send(
         "PUT",
         _path(product_id),
         msgspec.json.encode(change),
-        find_out="Doing it again does no harm.",
+        find_out="It is safe to repeat it.",
     )
     _print(inventory, answer, json=json)
     if not json:
@@ -159,7 +158,7 @@ def restock(
     url: Url = None,
     addresses: Addresses = None,
 ) -> None:
-    """Put more pieces of a product into the house.
+    """Add stock to a product.
 
     For example:
 
@@ -170,9 +169,9 @@ def restock(
     product_id
         The product's id.
     quantity
-        How many pieces have come.
+        The number of units to add.
     reason
-        Why, for the ledger.
+        The reason, for the stock ledger.
     """
     inventory = client("inventory", url, settings_from(addresses).settings)
     answer = inventory.send(
@@ -180,7 +179,7 @@ def restock(
         f"{_path(product_id)}/restock",
         msgspec.json.encode(_given({"quantity": quantity, "reason": reason})),
         find_out=f"Compare the stock with `todoku product show {shlex.quote(product_id)}` before"
-        " you do it again.",
+        " you repeat it.",
     )
     _print(inventory, answer, json=json)
     if not json:
@@ -195,16 +194,15 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _existing(inventory: Client, product_id: str) -> Product:
-    """The product that is to be changed in part. Raises `CommandFailed`."""
+def _existing(inventory: ServiceClient, product_id: str) -> Product:
+    """Return the product to change. Raises `CommandFailed`."""
     try:
         return inventory.read(inventory.get(_path(product_id)), Product)
     except CommandFailed as failure:
         if failure.exit_code is not ExitCode.NOT_FOUND:
             raise
         raise CommandFailed(
-            f"there is no product {shlex.quote(product_id)} yet: a new one needs both --name and"
-            " --price.",
+            f"no product {shlex.quote(product_id)}: to create it, give both --name and --price.",
             exit_code=ExitCode.NOT_FOUND,
         ) from failure
 
@@ -219,7 +217,7 @@ def _print_rows(products: Sequence[Product]) -> None:
     console().print(rows)
 
 
-def _print(inventory: Client, answer: bytes, *, json: bool) -> None:
+def _print(inventory: ServiceClient, answer: bytes, *, json: bool) -> None:
     if json:
         write_object(answer)
         return

@@ -1,4 +1,4 @@
-"""Whether a service serves, asked from outside as a load balancer asks."""
+"""Readiness check of a service over HTTP, as a load balancer does it."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ PROBE_SECONDS = 2.0
 
 
 async def is_ready(host: str, port: int) -> bool:
-    """Whether `GET /readyz` is answered with 200 now."""
+    """Return whether `GET /readyz` is answered with 200."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)

@@ -1,4 +1,4 @@
-"""`todoku run`: one service, in this process."""
+"""`todoku run`: run one service in this process."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ from todoku.settings import SETTINGS, ServiceName, Settings, SettingsInvalid
 
 
 def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
-    """Run one service, until it is asked to stop (Ctrl-C, SIGTERM, SIGHUP).
+    """Run one service in the foreground, until Ctrl-C, SIGTERM or SIGHUP.
 
-    It needs a broker: --nats-url, or the one that `todoku up` runs on this
-    machine; until that is there, it takes orders and waits. A second signal
-    ends it at once: nothing that was answered is lost by that.
+    Needs a broker: --nats-url, or the one that `todoku up` runs on this machine.
+    Without it, orders are accepted but not processed. A second signal kills the
+    service at once, without losing data.
 
     For example:
 
@@ -42,9 +42,9 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
     from todoku.database import DatabaseError
 
     if user := user_of(settings.database(service)):
-        from todoku.cli.output import say  # Its drawing is loaded with it: not into every service.
+        from todoku.cli.output import note  # It imports rich, which a service does not need.
 
-        say(f"{service}: its database is in use by {user}; waiting {host.LOCK_WAIT_SECONDS:g} s")
+        note(f"{service}: its database is in use by {user}; waiting {host.LOCK_WAIT_SECONDS:g} s")
     try:
         uvloop.run(_serve(host.serve, service, settings))
     except SettingsInvalid as invalid:
@@ -61,7 +61,7 @@ def _exit_code(error: Exception) -> ExitCode:
         case DatabaseInUse():
             return ExitCode.IN_USE
         case DatabaseUnavailable():
-            return ExitCode.BUSY  # It is out of reach just now, and the next start may find it.
+            return ExitCode.BUSY  # Temporary: the next start may succeed.
         case _:
             return ExitCode.CANNOT_START
 

@@ -1,4 +1,4 @@
-"""An order's history as a person reads it: who said what and when, what came late, what was undone."""
+"""Render an order's events for a terminal, with late events and compensations marked."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,9 +7,9 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from todoku.cli.answers import OrderEvent
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.words import clock_time, later, money, pieces, printable
+from todoku.cli.formatting import clock_time, item_list, later, money, printable
+from todoku.cli.responses import OrderEvent
 from todoku.contracts import (
     EVENTS,
     Event,
@@ -42,14 +42,15 @@ def ending_of(status: OrderStatus) -> ExitCode:
 STEPS: Mapping[str, tuple[int, int]] = {
     name_of(cause): step for cause, step in ORDER.steps().items()
 }
-"""The events of a saga with their steps: one is late after one of a higher step; others come at any time."""
+"""The events of a saga with their steps: an event is late after one of a higher step. Other events
+occur at any time."""
 
 AWAITED = {
-    OrderCreatedEvent.__name__: "inventory to set the stock aside",
-    StockReservedEvent.__name__: "shipping to open a shipment",
+    OrderCreatedEvent.__name__: "inventory to reserve the stock",
+    StockReservedEvent.__name__: "shipping to create a shipment",
     ShipmentInitiatedEvent.__name__: "the carrier",
 }
-"""Whose turn it is after an event."""
+"""What happens next after an event."""
 
 ENDINGS: Mapping[str, ExitCode] = {status: ending_of(status) for status in ORDER.terminal}
 """The exit code of each status in which an order has ended."""
@@ -66,8 +67,8 @@ DETAIL_INDENT = 23
 """Below the source of the event: after 12 columns of time, 9 of milliseconds, and spaces."""
 
 
-class Saga:
-    """Draws the events of one order, in the sequence in which the orders service heard them."""
+class SagaRenderer:
+    """Renders the events of one order, in the sequence in which the orders service recorded them."""
 
     def __init__(self) -> None:
         self._first: OrderEvent | None = None
@@ -76,11 +77,11 @@ class Saga:
 
     @property
     def awaited(self) -> str:
-        """Who has to say something next."""
-        return AWAITED.get(self._last.type, "news") if self._last else "news"
+        """What the order waits for."""
+        return AWAITED.get(self._last.type, "events") if self._last else "events"
 
-    def draw(self, event: OrderEvent) -> RenderableType:
-        """The next event, as a line and what belongs to it."""
+    def render(self, event: OrderEvent) -> RenderableType:
+        """Render the next event as a line with details below it."""
         start = self._first = self._first or event
         self._last = event
         step = STEPS.get(event.type, self._furthest_step)
@@ -105,42 +106,45 @@ def _indented(text: Text) -> Padding:
 
 def _details(event: OrderEvent, late: bool) -> Iterator[Text]:
     if late:
-        yield Text("late: what follows from it was heard before", LATE_STYLE)
+        yield Text("late: a later event of the saga was recorded before it", LATE_STYLE)
     match _event(event):
         case OrderCreatedEvent() as created:
             total = money(created.total_amount, created.currency)
-            yield _said(f"{created.user_id} orders {pieces(created.items)} for {total}")
+            yield _detail(f"{created.user_id} orders {item_list(created.items)} for {total}")
         case StockReservedEvent(items=items):
-            yield _said(f"sets aside {pieces(items)}")
+            yield _detail(f"reserves {item_list(items)}")
         case StockReservationFailedEvent(failed_items=failed):
             for item in failed:
-                wanted, there = item.requested_quantity, item.available_quantity
-                yield _said(f"{item.product_id}: {wanted:,} wanted, {there:,} available")
-            yield Text("nothing is set aside for this order", COMPENSATION_STYLE)
+                requested, available = item.requested_quantity, item.available_quantity
+                yield _detail(
+                    f"{item.product_id}: {requested:,} requested, {available:,} available"
+                )
+            yield Text("not enough stock: nothing is reserved for this order", COMPENSATION_STYLE)
         case ShipmentInitiatedEvent(shipment_id=shipment_id):
-            yield _said(f"shipment {shipment_id}")
+            yield _detail(f"shipment {shipment_id}")
         case ShipmentCompletedEvent(tracking_number=tracking_number):
-            yield _said(f"the carrier has the parcel: {tracking_number}")
+            yield _detail(f"accepted by the carrier: {tracking_number}")
         case ShipmentFailedEvent(reason=reason, items=items):
-            yield _said(reason)
+            yield _detail(reason)
             yield Text(
-                f"↩ compensation: inventory releases {printable(pieces(items))}", COMPENSATION_STYLE
+                f"↩ compensation: inventory releases {printable(item_list(items))}",
+                COMPENSATION_STYLE,
             )
 
         case InventoryMessageParkedEvent() | ShippingMessageParkedEvent() as parked:
-            what = f"{parked.message_type} is parked after {parked.error}: it waits for a person"
+            what = f"{parked.message_type} failed ({parked.error}) and needs manual action"
             yield Text(printable(what), PARKED_STYLE)
         case ParkingEvent(message_type=message_type):
-            yield _said(f"somebody has seen to {message_type}, which was parked")
+            yield _detail(f"the parked {message_type} is resolved")
 
 
 def _event(event: OrderEvent) -> Event | None:
-    """The event itself, where this version knows its type and can read it."""
+    """Decode the event; return None if this version does not know it."""
     try:
         return msgspec.json.decode(event.data, type=EVENTS[event.type])
     except (KeyError, msgspec.DecodeError):
-        return None  # a newer version's: the line is drawn, the details are not
+        return None  # from a newer version: rendered without details
 
 
-def _said(text: str) -> Text:
+def _detail(text: str) -> Text:
     return Text(printable(text), "dim")

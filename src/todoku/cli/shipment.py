@@ -1,4 +1,4 @@
-"""`todoku shipment`: look at the parcels."""
+"""`todoku shipment`: list and show shipments."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from todoku.cli.answers import Shipment
 from todoku.cli.client import client, segment
 from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.formatting import age, day_and_time, item_list
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
     KEY,
@@ -18,15 +18,15 @@ from todoku.cli.output import (
     console,
     grid,
     ids,
-    say,
+    note,
     suggest,
     table,
     write_lines,
     write_object,
 )
-from todoku.cli.words import age, day_and_time, pieces
+from todoku.cli.responses import Shipment
 
-shipment = App(name="shipment", help="Look at the parcels.")
+shipment = App(name="shipment", help="List and show shipments.")
 
 
 @shipment.command(name="list")
@@ -49,7 +49,7 @@ def list_shipments(
     Parameters
     ----------
     order
-        Only the shipment of this order, given by its id.
+        Only the shipment of the order with this id.
     """
     shipping = client("shipping", url, settings_from(addresses).settings)
     found = shipping.list("/shipments", {"orderId": order}, items_max=limit)
@@ -59,9 +59,9 @@ def list_shipments(
     shipments = [shipping.read(raw, Shipment) for raw in found]
     if shipments:
         _print_rows(shipments)
-        suggest(f"todoku shipment show {shipments[0].id}", "look at one, and whose order it is")
+        suggest(f"todoku shipment show {shipments[0].id}", "show one and its order")
     else:
-        say("there are no such shipments: one is opened once an order's stock is reserved")
+        note("no matching shipments: a shipment is created once the stock of an order is reserved")
 
 
 @shipment.command
@@ -97,13 +97,13 @@ def show(
         "reason": found.reason,
         "tracking": found.tracking_number,
         "address": found.shipping_address,
-        "items": pieces(found.items),
-        "carrier asked": f"{found.attempts:,} times",
-        "opened": day_and_time(found.created_at),
+        "items": item_list(found.items),
+        "carrier calls": f"{found.attempts:,}",
+        "created": day_and_time(found.created_at),
         "changed": day_and_time(found.updated_at),
     }
     console().print(grid((name, value) for name, value in rows.items() if value))
-    suggest(f"todoku order watch {found.order_id}", "read the story of its order")
+    suggest(f"todoku order watch {found.order_id}", "watch the events of its order")
 
 
 def _print_rows(shipments: Sequence[Shipment]) -> None:

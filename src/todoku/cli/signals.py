@@ -1,4 +1,4 @@
-"""How a long-running command is asked to stop."""
+"""Signals that stop a long-running command."""
 
 import asyncio
 import signal
@@ -8,24 +8,24 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def interrupt_on_stop_signals() -> None:
-    """Let whatever asks this process to stop do what Ctrl-C does, so that all is tidied up."""
+    """Handle every stop signal like Ctrl-C, so that the process cleans up."""
     for number in STOP_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # As `nohup` does, and means it.
+        if signal.getsignal(number) is not signal.SIG_IGN:  # Set by `nohup`.
             signal.signal(number, signal.default_int_handler)
 
 
 def on_stop_signals(stop: asyncio.Event, *, again: Callable[[], None]) -> None:
-    """Set `stop` at the first signal to this process that asks it to stop, and call `again` at others.
+    """Set `stop` at the first stop signal, and call `again` at every later one.
 
-    To be called from the running event loop.
+    Call it in the running event loop.
     """
 
-    def asked() -> None:
+    def signalled() -> None:
         if stop.is_set():
             again()
         stop.set()
 
     for number in STOP_SIGNALS:
-        # `nohup` ignores the end of the terminal, and means it.
+        # `nohup` ignores SIGHUP, and the program must continue to.
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, asked)
+            asyncio.get_running_loop().add_signal_handler(number, signalled)

@@ -1,4 +1,4 @@
-"""`todoku up`: the broker and all services on this machine, each a process, kept running."""
+"""`todoku up`: run the broker and all services on this machine, each in its own process."""
 
 import asyncio
 import functools
@@ -27,17 +27,17 @@ from todoku.settings import (
     without_password,
 )
 
-PATIENCE_SECONDS = 10.0
-"""How long to wait without a word for what is not ready."""
+PROGRESS_SECONDS = 10.0
+"""How often to print what is not ready yet."""
 
 
 def up(*, flags: Flags = None) -> int:
-    """Start the broker and all services here, and keep them running until Ctrl-C.
+    """Start the broker and all services on this machine, and run them until Ctrl-C.
 
-    With --nats-url, that broker is used and none is started. What ends is
-    started again, and so is a broker that runs but stores nothing; but where a
-    service can never start, all ends with its exit code. If `up` itself is
-    killed, all that it started ends too.
+    With --nats-url, that broker is used and none is started. A process that fails
+    is restarted, and so is a broker that runs but stores nothing. If a service
+    cannot start, `up` exits with its code. If `up` is killed, its processes end
+    too.
 
     For example:
 
@@ -63,7 +63,7 @@ def _find_server() -> embedded.ServerProgram:
 
 
 def _require_suitable_broker(settings: Settings) -> None:
-    """Check that the broker can serve, if it is there: one that is absent is waited for."""
+    """Raise `CommandFailed` for an unsuitable broker; warn if it is unavailable."""
     from todoku.broker.port import BrokerError, BrokerUnsuitable
     from todoku.cli.checks.network import stream_info
 
@@ -72,11 +72,12 @@ def _require_suitable_broker(settings: Settings) -> None:
         asyncio.run(stream_info(settings))
     except BrokerUnsuitable as error:
         raise CommandFailed(
-            f"the broker at {address} cannot serve: {error}.", exit_code=ExitCode.CANNOT_START
+            f"the broker at {address} is unsuitable: {error}.", exit_code=ExitCode.CANNOT_START
         ) from error
     except BrokerError as error:
         print(
-            f"todoku: {error}. Until {address} answers, orders are taken and wait.", file=sys.stderr
+            f"todoku: {error}. Until {address} responds, orders are accepted but not processed.",
+            file=sys.stderr,
         )
 
 
@@ -103,10 +104,12 @@ async def _keep_up(
     on_stop_signals(stop, again=supervisor.hurry)
     console.say(f"starting; data in {settings.data_dir}")
     async with asyncio.TaskGroup() as tasks:
-        greeting = tasks.create_task(_greet(settings, server, supervisor, console, started))
-        farewell = tasks.create_task(_take_leave(stop, greeting, console))
+        ready_announcement = tasks.create_task(
+            _announce_ready(settings, server, supervisor, console, started)
+        )
+        stop_announcement = tasks.create_task(_announce_stop(stop, ready_announcement, console))
         clean = await supervisor.run(stop)
-        await farewell
+        await stop_announcement
     console.say("stopped")
     if supervisor.final_code is not None:
         return supervisor.final_code
@@ -135,7 +138,7 @@ def _services(settings: Settings, console: Console) -> list[Program]:
 def _service(name: ServiceName, settings: Settings, environment: Mapping[str, str]) -> Program:
     return Program(
         name=name,
-        # -P: whatever lies in the folder that somebody happens to be in is not imported.
+        # -P: do not import modules from the working directory.
         argv=(sys.executable, "-P", "-m", "todoku", "run", name),
         environment=environment,
         is_ready=functools.partial(is_ready, settings.own_host, settings.port(name)),
@@ -144,33 +147,33 @@ def _service(name: ServiceName, settings: Settings, environment: Mapping[str, st
 
 
 def _environment(settings: Settings, console: Console) -> dict[str, str]:
-    """What the services are told: exactly the settings of `up`, also when they start again later."""
-    told = msgspec.structs.replace(settings, log_format=console.log_format)
+    """Return the services' environment: exactly the settings of `up`, also for later restarts."""
+    settings = msgspec.structs.replace(settings, log_format=console.log_format)
     colour = {"FORCE_COLOR": "1"} if console.coloured else {"NO_COLOR": "1"}
-    return {**os.environ, **to_environment(told), **colour}
+    return {**os.environ, **to_environment(settings), **colour}
 
 
-async def _greet(
+async def _announce_ready(
     settings: Settings,
     server: embedded.ServerProgram | None,
     supervisor: Supervisor,
     console: Console,
     started: float,
 ) -> None:
-    """Say where everything is once it is ready; until then, now and again, what is awaited."""
+    """Print the addresses once all is ready; until then, regularly what is not ready."""
     ready = asyncio.create_task(supervisor.all_ready())
-    while not (await asyncio.wait([ready], timeout=PATIENCE_SECONDS))[0]:
+    while not (await asyncio.wait([ready], timeout=PROGRESS_SECONDS))[0]:
         console.say(f"waiting for {', '.join(supervisor.not_ready)}")
-    console.say(f"todoku is ready in {time.monotonic() - started:.1f} s; Ctrl-C stops it\n")
+    console.say(f"todoku is ready in {time.monotonic() - started:.1f} s; press Ctrl-C to stop\n")
     console.say(_directory(settings, server))
 
 
-async def _take_leave(
-    stop: asyncio.Event, greeting: "asyncio.Task[None]", console: Console
+async def _announce_stop(
+    stop: asyncio.Event, ready_announcement: "asyncio.Task[None]", console: Console
 ) -> None:
     await stop.wait()
-    greeting.cancel()
-    console.say("stopping; Ctrl-C again stops at once")
+    ready_announcement.cancel()
+    console.say("stopping; press Ctrl-C again to stop at once")
 
 
 def _directory(settings: Settings, server: embedded.ServerProgram | None) -> str:

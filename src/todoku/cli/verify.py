@@ -1,4 +1,4 @@
-"""`todoku verify`: hold the databases against the promise."""
+"""`todoku verify`: check the databases for broken invariants."""
 
 import time
 from collections import Counter
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import Parameter
 
-from todoku.cli.answers import SentAgain
 from todoku.cli.client import client
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
+from todoku.cli.formatting import age, counted, printable
 from todoku.cli.options import Json, Seconds
-from todoku.cli.output import say
-from todoku.cli.words import age, printable
+from todoku.cli.output import note
+from todoku.cli.responses import Resent
 from todoku.settings import SERVICES, ServiceName, Settings
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from todoku.audit import Report
 
-LOOK_AGAIN_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 ORDERS_MAX = 200
-"""About how many orders a service is asked at once."""
+"""The maximum number of orders in one request to a service."""
 
 
 def verify(
@@ -39,11 +39,11 @@ def verify(
     json: Json = False,
     flags: Flags = None,
 ) -> ExitCode:
-    """Hold the databases against the promise, and print what breaks it.
+    """Check the databases for broken invariants.
 
-    Works on a running system and on a stopped one, and changes nothing. While services move one
-    after the other, their databases differ for a moment: a finding counts if it is still there
-    after the grace period. Exit code 1 if something breaks the promise.
+    Works on a running system and on a stopped one, and changes nothing. On a running system the
+    databases differ for a moment: a finding counts only if it lasts for the grace period. Exits
+    with 1 if an invariant is broken.
 
     For example:
 
@@ -56,10 +56,10 @@ def verify(
     grace_seconds
         How long a finding must last to count.
     overdue_seconds
-        How old an order may be before it should have ended.
+        The age at which an order that has not ended is a finding.
     repair
-        Ask the running services to send again what somebody seems not to have heard, then look
-        once more. Nothing is edited.
+        Ask the running services to resend events that a consumer seems to have missed, then check
+        again. Changes no data.
     json
         Print one JSON object.
     """
@@ -73,13 +73,13 @@ def verify(
 
 
 def _lasting(settings: Settings, grace_seconds: float, overdue_after: timedelta) -> "Report":
-    """The report, with only those findings whose like was there all the time: on a running system
-    the numbers in them change."""
+    """Return a report with the findings that lasted for the grace period. Two findings are the same if
+    their `about` is: on a running system the numbers in them change."""
     report = _audit(settings, overdue_after)
     lasting = {finding.about for finding in report.findings}
-    patience_ends = time.monotonic() + grace_seconds
-    while lasting and time.monotonic() < patience_ends:
-        time.sleep(LOOK_AGAIN_SECONDS)
+    deadline = time.monotonic() + grace_seconds
+    while lasting and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
         report = _audit(settings, overdue_after)
         lasting &= {finding.about for finding in report.findings}
     findings = tuple(finding for finding in report.findings if finding.about in lasting)
@@ -87,20 +87,20 @@ def _lasting(settings: Settings, grace_seconds: float, overdue_after: timedelta)
 
 
 def _repair(settings: Settings, report: "Report", grace: timedelta) -> bool:
-    """Have said again what somebody seems not to have heard; whether anything was. Raises
-    `CommandFailed` where a service does not answer."""
-    asked = list(_wanted(report, datetime.now(UTC) - grace))
-    for service, order_ids in asked:
-        _ask(settings, service, order_ids)
-    if not asked:
-        say("nothing to repair by sending it again")
-    return bool(asked)
+    """Ask the services to resend missed events; return whether there were any. Raises
+    `CommandFailed` if a service does not respond."""
+    requests = list(_resends(report, datetime.now(UTC) - grace))
+    for service, order_ids in requests:
+        _resend(settings, service, order_ids)
+    if not requests:
+        note("nothing to repair by resending events")
+    return bool(requests)
 
 
-def _wanted(
+def _resends(
     report: "Report", overdue: datetime
 ) -> Iterator[tuple[ServiceName, tuple[str, ...] | None]]:
-    """Which service is to say again what about these orders, or, without orders, all that it owes."""
+    """Yield each service that must resend, with the orders; None for all its pending deliveries."""
     for service in SERVICES:
         about = sorted({each.subject for each in report.findings if each.asks == service})
         for first in range(0, len(about), ORDERS_MAX):
@@ -109,28 +109,29 @@ def _wanted(
             yield service, None
 
 
-def _ask(settings: Settings, service: ServiceName, order_ids: tuple[str, ...] | None) -> None:
-    keeper = client(service, None, settings)
+def _resend(settings: Settings, service: ServiceName, order_ids: tuple[str, ...] | None) -> None:
+    service_client = client(service, None, settings)
     body = msgspec.json.encode({} if order_ids is None else {"orderIds": order_ids})
     try:
-        answer = keeper.send(
-            "POST", "/events/send-again", body, find_out="It may be asked for again."
+        answer = service_client.send(
+            "POST", "/events/send-again", body, find_out="It is safe to repeat it."
         )
     except CommandFailed as failure:
         if failure.exit_code is not ExitCode.UNREACHABLE:
             raise
         reason = str(failure).removeprefix("todoku: ")
         raise CommandFailed(
-            f"--repair asks the services themselves, so they must run: start `todoku up`. {reason}",
+            f"--repair needs running services: start `todoku up`. {reason}",
             exit_code=ExitCode.UNREACHABLE,
         ) from failure
-    sent = keeper.read(answer, SentAgain)
+    sent = service_client.read(answer, Resent)
     if order_ids is None:
-        say(f"{service} sends again all that it owes: receipts awaited: {sent.owed:,}")
+        deliveries = counted(sent.owed, "pending delivery", "pending deliveries")
+        note(f"{service} resends {deliveries}")
         return
-    said = Counter(name for order in sent.orders for name in order.event_types)
-    what = ", ".join(f"{printable(name)} ×{count:,}" for name, count in sorted(said.items()))
-    say(f"{service} says again about {len(order_ids):,} of the orders: {what or 'nothing'}")
+    resent = Counter(name for order in sent.orders for name in order.event_types)
+    what = ", ".join(f"{printable(name)} ×{count:,}" for name, count in sorted(resent.items()))
+    note(f"{service} republishes for {counted(len(order_ids), 'order')}: {what or 'nothing'}")
 
 
 def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
@@ -151,38 +152,37 @@ def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
             return audit(connections, datetime.now(UTC), overdue_after=overdue_after)
     except DatabaseError as error:
         raise CommandFailed(
-            f"The databases cannot be read. {error} Point --data-dir at the folder that "
-            "`todoku up` uses.",
+            f"cannot read the databases. {error} Set --data-dir to the folder that `todoku up` uses.",
             exit_code=ExitCode.CANNOT_START,
         ) from error
 
 
 def _as_json(report: "Report") -> str:
-    told = msgspec.to_builtins(report) | {"settled": report.settled, "clean": report.clean}
-    return msgspec.json.format(msgspec.json.encode(told)).decode()
+    report_fields = msgspec.to_builtins(report) | {"settled": report.settled, "clean": report.clean}
+    return msgspec.json.format(msgspec.json.encode(report_fields)).decode()
 
 
 def _as_text(report: "Report") -> Iterator[str]:
     from todoku.audit import orders_named
 
     for status, count in report.orders.items():
-        yield f"{count:>9,} orders {status}"
+        yield f"{count:>9,} {'order' if count == 1 else 'orders'} {status}"
     now = datetime.now(UTC)
     for way in report.awaited:
+        receipts = counted(way.events, "receipt")
         yield (
-            f"{way.events:>9,} receipts of {way.reader} awaited by {way.service}, "
-            f"the longest for {age(way.since, now)}"
+            f"{way.service} waits for {receipts} from {way.reader} (oldest: {age(way.since, now)})"
         )
     if report.awaited:
-        yield f"{'':9} They are sent again by themselves: see with `todoku doctor` that all runs."
+        yield "    They are resent automatically; check with `todoku doctor` that all services run."
     for parked in report.dead_letters:
         yield (
-            f"{parked.letters:>9,} dead letters at {parked.service}, "
+            f"{counted(parked.letters, 'dead letter')} at {parked.service}, "
             f"about {printable(orders_named(parked.orders))}"
         )
-        yield f"{'':9} See to them: `todoku dead list --service {parked.service}`."
+        yield f"    Handle them: `todoku dead list --service {parked.service}`."
     for finding in report.findings:
         yield f"{finding.invariant}  {printable(finding.subject)}: {printable(finding.problem)}"
         yield f"    {printable(finding.advice)}"
     broken = len(report.findings)
-    yield f"{broken:,} broken promises" if broken else "clean: nothing is broken"
+    yield counted(broken, "broken invariant") if broken else "clean: no broken invariants"

@@ -1,37 +1,37 @@
-"""What `todoku doctor` looks at."""
+"""The checks of `todoku doctor`."""
 
 from enum import StrEnum
 
 import msgspec
 
 
-class Verdict(StrEnum):
-    """How bad it is."""
+class CheckStatus(StrEnum):
+    """The severity of a result."""
 
     OK = "ok"
     WARNING = "warning"
     WRONG = "wrong"
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """What a check has found; `fix` says what to do, where something is to be done."""
+class CheckResult(msgspec.Struct, frozen=True):
+    """The result of a check; `fix` is what to do, if anything."""
 
     check: str
-    verdict: Verdict
+    verdict: CheckStatus
     found: str
     fix: str = ""
 
 
-def ok(check: str, found: str) -> Finding:
-    """All is as it should be."""
-    return Finding(check, Verdict.OK, found)
+def ok(check: str, found: str) -> CheckResult:
+    """Return a result without a problem."""
+    return CheckResult(check, CheckStatus.OK, found)
 
 
-def warning(check: str, found: str, *, fix: str) -> Finding:
-    """It works, but not as well as it should, or not for long."""
-    return Finding(check, Verdict.WARNING, found, fix)
+def warning(check: str, found: str, *, fix: str) -> CheckResult:
+    """Return a result that needs attention: degraded, or about to fail."""
+    return CheckResult(check, CheckStatus.WARNING, found, fix)
 
 
-def wrong(check: str, found: str, *, fix: str) -> Finding:
-    """It does not work like this."""
-    return Finding(check, Verdict.WRONG, found, fix)
+def wrong(check: str, found: str, *, fix: str) -> CheckResult:
+    """Return a result that keeps Todoku from working."""
+    return CheckResult(check, CheckStatus.WRONG, found, fix)

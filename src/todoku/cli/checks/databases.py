@@ -1,9 +1,9 @@
-"""The databases: whether they can be read, their version, and who has them."""
+"""Check the databases: readable, schema version, and which process uses them."""
 
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from todoku.cli.checks import Finding, ok, warning, wrong
+from todoku.cli.checks import CheckResult, ok, warning, wrong
 from todoku.cli.databases import file_of, user_of
 from todoku.database import (
     Database,
@@ -16,13 +16,13 @@ from todoku.database import (
 from todoku.settings import SERVICES, ServiceName, Settings
 
 
-def databases(settings: Settings, present: Container[ServiceName]) -> Iterator[Finding]:
-    """Each service's database; `present` are the services that run."""
+def databases(settings: Settings, running: Container[ServiceName]) -> Iterator[CheckResult]:
+    """Check each service's database; `running` are the services that respond."""
     for service in SERVICES:
-        yield _database(service, settings, running=service in present)
+        yield _database(service, settings, running=service in running)
 
 
-def _database(service: ServiceName, settings: Settings, *, running: bool) -> Finding:
+def _database(service: ServiceName, settings: Settings, *, running: bool) -> CheckResult:
     check, where = f"{service} database", settings.database(service)
     try:
         file = file_of(where)
@@ -34,18 +34,20 @@ def _database(service: ServiceName, settings: Settings, *, running: bool) -> Fin
         return wrong(check, "cannot be read", fix=str(error))
 
 
-def _absent(check: str, file: Path, *, running: bool) -> Finding:
+def _absent(check: str, file: Path, *, running: bool) -> CheckResult:
     if not running:
-        return ok(check, f"{file} is not there yet; it is made at the first start")
+        return ok(check, f"{file} does not exist yet; the first start creates it")
     return warning(
         check,
-        f"{file} is not there, though the service runs",
-        fix="name the folder that it has with --data-dir; if the file was deleted, stop Todoku and"
+        f"{file} does not exist, although the service runs",
+        fix="give the service's folder with --data-dir; if the file was deleted, stop Todoku and"
         " restore a backup",
     )
 
 
-def _readable(check: str, service: ServiceName, database: Database, user: str | None) -> Finding:
+def _readable(
+    check: str, service: ServiceName, database: Database, user: str | None
+) -> CheckResult:
     package = f"todoku.{service}"
     current, head = current_revision(database), head_revision(package)
     found = f"{database.name}, version {current or 'none'}" + (f", used by {user}" if user else "")
@@ -54,5 +56,5 @@ def _readable(check: str, service: ServiceName, database: Database, user: str | 
     except SchemaMismatch as error:
         if current is not None and current > head:
             return wrong(check, found, fix=str(error))
-        return warning(check, found, fix=f"`todoku migrate {service}`; the next start does it too")
+        return warning(check, found, fix=f"run `todoku migrate {service}`, or start the service")
     return ok(check, found)

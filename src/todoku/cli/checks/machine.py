@@ -1,4 +1,4 @@
-"""The machine: the versions of what Todoku stands on, its disk and its clock."""
+"""Check the machine: versions of dependencies, disk and clock."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from todoku.broker import embedded
-from todoku.cli.checks import Finding, ok, warning, wrong
+from todoku.cli.checks import CheckResult, ok, warning, wrong
 from todoku.local.holders import holder
 from todoku.settings import SERVICES, Settings
 
@@ -24,18 +24,18 @@ SPARE_BYTES_MIN = 100 * 2**20
 
 FSYNC_SAMPLES = 20
 FSYNC_SECONDS_MAX = 0.025
-"""Above this, waiting for the disk is what bounds the orders a second."""
+"""Above this, the disk limits the throughput."""
 
 FSYNC_SECONDS_MIN = 0.000_02
-"""Nothing that survives a power cut is quicker than this."""
+"""No disk that survives a power cut is faster than this."""
 
 CLOCK_SAMPLE_SECONDS = 0.2
 CLOCK_JUMP_SECONDS_MAX = 0.05
 FUTURE_SECONDS_MAX = 2.0
 
 
-def versions(settings: Settings) -> Iterator[Finding]:
-    """Python, SQLite, the NATS server and the PostgreSQL driver."""
+def versions(settings: Settings) -> Iterator[CheckResult]:
+    """Check Python, SQLite, the NATS server and the PostgreSQL driver."""
     yield ok("python", platform.python_version())
     yield _sqlite()
     if settings.nats_url is None:
@@ -43,7 +43,7 @@ def versions(settings: Settings) -> Iterator[Finding]:
     yield _postgresql_driver(settings)
 
 
-def _sqlite() -> Finding:
+def _sqlite() -> CheckResult:
     if sqlite3.sqlite_version_info >= SQLITE_VERSION_MIN:
         return ok("sqlite", sqlite3.sqlite_version)
     wanted = ".".join(map(str, SQLITE_VERSION_MIN))
@@ -52,15 +52,15 @@ def _sqlite() -> Finding:
     )
 
 
-def _nats_server() -> Finding:
+def _nats_server() -> CheckResult:
     try:
         server = embedded.find_server()
     except embedded.ServerNotFound as error:
-        return wrong("nats-server", "none that can be used", fix=str(error))
+        return wrong("nats-server", "no usable server", fix=str(error))
     return ok("nats-server", f"{'.'.join(map(str, server.version))}, {server.path}")
 
 
-def _postgresql_driver(settings: Settings) -> Finding:
+def _postgresql_driver(settings: Settings) -> CheckResult:
     check = "postgresql driver"
     wanted = any(str(settings.database(name)).startswith("postgresql") for name in SERVICES)
     if importlib.util.find_spec("psycopg"):
@@ -69,56 +69,54 @@ def _postgresql_driver(settings: Settings) -> Finding:
         return ok(check, f"psycopg {psycopg.__version__}")
     if wanted:
         return wrong(check, "not installed", fix="pip install 'todoku[postgres]'")
-    return ok(check, "not installed, and not needed for SQLite")
+    return ok(check, "not installed; not needed for SQLite")
 
 
-def disk(settings: Settings) -> Iterator[Finding]:
-    """The data folder: whether it can be used, its free space, and how long it takes to be sure."""
+def disk(settings: Settings) -> Iterator[CheckResult]:
+    """Check the data folder: writable, free space, and the latency of fsync."""
     folder = settings.data_dir
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         yield wrong(
             "data folder",
-            f"{there} cannot be written",
-            fix="choose another with --data-dir, or give this user the right to write there",
+            f"{existing} is not writable",
+            fix="choose another folder with --data-dir, or grant this user write access",
         )
         return
     yield _data_folder(folder)
-    yield _free_space(there, settings)
-    yield _sync_latency(there)
+    yield _free_space(existing, settings)
+    yield _sync_latency(existing)
 
 
-def _data_folder(folder: Path) -> Finding:
+def _data_folder(folder: Path) -> CheckResult:
     if not folder.exists():
-        return ok("data folder", f"{folder} is not there yet; it is made at the first start")
+        return ok("data folder", f"{folder} does not exist yet; the first start creates it")
     user = holder(folder / "up.lock")
     return ok("data folder", f"{folder}, in use by {user}" if user else f"{folder}, not in use")
 
 
-def _free_space(folder: Path, settings: Settings) -> Finding:
+def _free_space(folder: Path, settings: Settings) -> CheckResult:
     free = shutil.disk_usage(folder).free
     found = f"{free / 2**30:,.1f} GiB free in {folder}"
     if free < SPARE_BYTES_MIN:
-        return wrong("disk space", found, fix="free some space: without it, nothing is accepted")
+        return wrong("disk space", found, fix="free some space: without it, no orders are accepted")
     if free < SPARE_BYTES + settings.stream_max_bytes:
         return warning("disk space", found, fix="free some space, or lower --stream-max-bytes")
     return ok("disk space", found)
 
 
-def _sync_latency(folder: Path) -> Finding:
+def _sync_latency(folder: Path) -> CheckResult:
     check, seconds = "disk sync", statistics.median(_syncs(folder))
-    found = f"{seconds * 1_000:,.2f} ms until a write is safe"
+    found = f"{seconds * 1_000:,.2f} ms per synced write"
     if seconds > FSYNC_SECONDS_MAX:
-        return warning(check, found, fix="use a quicker local disk for --data-dir")
+        return warning(check, found, fix="use a faster local disk for --data-dir")
     if seconds < FSYNC_SECONDS_MIN:
-        return warning(
-            check, found, fix="too quick to be true: keep --data-dir on a disk, not in memory"
-        )
+        return warning(check, found, fix="too fast for a disk: do not keep --data-dir in memory")
     return ok(check, found)
 
 
 def _syncs(folder: Path) -> Iterator[float]:
-    """How many seconds each of some small synced writes takes."""
+    """Yield the seconds that each of some small synced writes takes."""
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(FSYNC_SAMPLES):
             started = time.perf_counter()
@@ -128,15 +126,15 @@ def _syncs(folder: Path) -> Iterator[float]:
             yield time.perf_counter() - started
 
 
-def clock(settings: Settings) -> Iterator[Finding]:
-    """Whether the wall clock runs evenly, and has not gone back."""
-    wall, steady = time.time(), time.monotonic()
+def clock(settings: Settings) -> Iterator[CheckResult]:
+    """Check that the wall clock runs evenly and has not gone back."""
+    wall, monotonic = time.time(), time.monotonic()
     time.sleep(CLOCK_SAMPLE_SECONDS)
-    jump = (time.time() - wall) - (time.monotonic() - steady)
+    jump = (time.time() - wall) - (time.monotonic() - monotonic)
     if abs(jump) > CLOCK_JUMP_SECONDS_MAX:
         yield warning(
             "clock",
-            f"jumped by {jump:+.3f} s while it was looked at",
+            f"jumped by {jump:+.3f} s during this check",
             fix="let the time service slew the clock instead of setting it",
         )
         return
@@ -144,8 +142,8 @@ def clock(settings: Settings) -> Iterator[Finding]:
     if ahead > FUTURE_SECONDS_MAX:
         yield warning(
             "clock",
-            f"the data folder was changed {ahead:,.0f} s in the future: the clock went back",
-            fix="set the clock right; until then, what is due waits that long",
+            f"the data folder was modified {ahead:,.0f} s in the future: the clock went back",
+            fix="correct the clock; until then, scheduled work is delayed by that long",
         )
         return
     yield ok("clock", f"runs evenly; it is {time.strftime('%Y-%m-%d %H:%M:%S %Z')}")

@@ -1,4 +1,4 @@
-"""The network: the ports, the services behind them and their clocks, and the broker."""
+"""Check the network: ports, services and their clocks, and the broker."""
 
 import asyncio
 import errno
@@ -14,103 +14,106 @@ from todoku.broker.embedded import VERSION_MIN
 from todoku.broker.jetstream import NO_JETSTREAM, JetStream, StreamInfo
 from todoku.broker.nats_link import Link
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
-from todoku.cli.checks import Finding, Verdict, ok, warning, wrong
-from todoku.cli.client import Client
+from todoku.cli.checks import CheckResult, CheckStatus, ok, warning, wrong
+from todoku.cli.client import ServiceClient
 from todoku.cli.errors import CommandFailed
+from todoku.cli.formatting import counted
 from todoku.local.claims import Port, refusal_of
 from todoku.settings import SERVICES, SETTINGS, ServiceName, Settings, without_password
 
-ASK_SECONDS_MAX = 2.0
+TIMEOUT_SECONDS = 2.0
 CLOCK_SECONDS_MAX = 2.0
-"""A Date header counts whole seconds, and the answer took a moment."""
+"""A Date header has whole seconds, and the response takes a moment."""
 
 NATS_PORT = 4222
 LINE_BYTES_MAX = 2**16
 
 
 class ApiInfo(msgspec.Struct, frozen=True):
-    """What an API says that it is."""
+    """Title and version of an API."""
 
     title: str
     version: str
 
 
 class ApiDocument(msgspec.Struct, frozen=True):
-    """The part of an OpenAPI document that tells one service from another."""
+    """The part of an OpenAPI document that identifies a service."""
 
     info: ApiInfo
 
 
-class Present(msgspec.Struct, frozen=True):
-    """A service that answers: its version, and the time on its clock, in whole seconds."""
+class RunningService(msgspec.Struct, frozen=True):
+    """A service that responds: its version, and the time of its clock, in whole seconds."""
 
     version: str
     time: datetime | None
 
 
 class Greeting(msgspec.Struct, frozen=True):
-    """What a NATS server says when one connects."""
+    """The INFO that a NATS server sends on connection."""
 
     version: str
     jetstream: bool = False
 
     @property
     def is_old(self) -> bool:
-        """Whether it is older than Todoku needs."""
+        """Whether the server is older than the oldest supported version."""
         return tuple(int(part) for part in self.version.split(".")[:2]) < VERSION_MIN
 
 
-def find_services(settings: Settings) -> dict[ServiceName, Present]:
-    """The services that answer at their addresses."""
+def find_services(settings: Settings) -> dict[ServiceName, RunningService]:
+    """Return the services that respond at their addresses."""
     found = {service: _find(service, settings) for service in SERVICES}
-    return {service: present for service, present in found.items() if present}
+    return {service: running for service, running in found.items() if running}
 
 
-def _find(service: ServiceName, settings: Settings) -> Present | None:
-    client = Client(service, settings.http_url(service), timeout_seconds=ASK_SECONDS_MAX)
+def _find(service: ServiceName, settings: Settings) -> RunningService | None:
+    client = ServiceClient(service, settings.http_url(service), timeout_seconds=TIMEOUT_SECONDS)
     try:
-        answer = client.ask("GET", "/openapi.json")
+        answer = client.request("GET", "/openapi.json")
         api = client.read(answer.body, ApiDocument).info
     except CommandFailed:
         return None
     date = answer.headers.get("date")
     if api.title != f"Todoku {service}":
         return None
-    return Present(api.version, parsedate_to_datetime(date) if date else None)
+    return RunningService(api.version, parsedate_to_datetime(date) if date else None)
 
 
-def ports(settings: Settings, present: Mapping[ServiceName, Present]) -> Iterator[Finding]:
-    """Each service's port: served by it, free, or in other hands."""
+def ports(
+    settings: Settings, running: Mapping[ServiceName, RunningService]
+) -> Iterator[CheckResult]:
+    """Check each service's port: served by it, free, or in use by another program."""
     for service in SERVICES:
         check, number = f"{service} port", settings.port(service)
-        if service in present:
-            yield ok(check, f"{number}, served by todoku {present[service].version}")
+        if service in running:
+            yield ok(check, f"{number}, served by todoku {running[service].version}")
         else:
             flag = SETTINGS[f"{service}_port"].flag
             yield _port_without_service(check, Port(settings.host, number, service, flag))
 
 
-def _port_without_service(check: str, port: Port) -> Finding:
+def _port_without_service(check: str, port: Port) -> CheckResult:
     refusal = refusal_of(port)
     if refusal is None:
         return ok(check, f"{port.number}, free")
     if refusal.errno == errno.EADDRINUSE:
         return wrong(
             check,
-            f"{port.number}, taken by another program",
+            f"{port.number}, in use by another program",
             fix=f"stop that program, or choose another port with {port.flag}",
         )
     return wrong(
         check,
-        f"{port.number} on {port.host} cannot be listened on: {refusal.strerror}",
+        f"{port.number} on {port.host} cannot be used: {refusal.strerror}",
         fix=f"choose another port with {port.flag}, or address with --host",
     )
 
 
-def clocks(present: Mapping[ServiceName, Present]) -> Iterator[Finding]:
-    """The services' clocks against this machine's."""
+def clocks(running: Mapping[ServiceName, RunningService]) -> Iterator[CheckResult]:
+    """Compare the services' clocks with this machine's."""
     now = datetime.now(UTC)
-    for service, found in present.items():
+    for service, found in running.items():
         check = f"{service} clock"
         if found.time is None:
             continue
@@ -118,22 +121,22 @@ def clocks(present: Mapping[ServiceName, Present]) -> Iterator[Finding]:
         if abs(ahead) > CLOCK_SECONDS_MAX:
             yield warning(
                 check,
-                f"{ahead:+,.0f} s against this machine's",
-                fix="keep both by one time service (chrony, systemd-timesyncd)",
+                f"differs by {ahead:+,.0f} s from this machine's",
+                fix="synchronise both with a time service (chrony, systemd-timesyncd)",
             )
         else:
-            yield ok(check, "as this machine's, to the second")
+            yield ok(check, "within a second of this machine's")
 
 
-def broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
-    """The broker and its stream; `running` says whether any service is."""
+def broker(settings: Settings, *, running: bool) -> Iterator[CheckResult]:
+    """Check the broker and its stream; `running` is whether any service runs."""
     greeting = _greeting(settings.broker_url)
     yield _broker(settings, greeting, running=running)
     if greeting and greeting.jetstream and not greeting.is_old:
         yield asyncio.run(_stream(settings, running=running))
 
 
-def _broker(settings: Settings, greeting: Greeting | None, *, running: bool) -> Finding:
+def _broker(settings: Settings, greeting: Greeting | None, *, running: bool) -> CheckResult:
     address = without_password(settings.broker_url)
     if greeting is None:
         return _without_broker(settings, address, running=running)
@@ -146,25 +149,28 @@ def _broker(settings: Settings, greeting: Greeting | None, *, running: bool) -> 
     return ok("broker", found)
 
 
-def _without_broker(settings: Settings, address: str, *, running: bool) -> Finding:
+def _without_broker(settings: Settings, address: str, *, running: bool) -> CheckResult:
     if settings.nats_url:
-        fix = "start it, or correct --nats-url; until then, orders are taken and wait"
+        fix = "start it, or correct --nats-url; until then, orders are accepted but not processed"
         return wrong("broker", f"no NATS server answers at {address}", fix=fix)
     port = Port("127.0.0.1", settings.nats_port, "the broker", SETTINGS["nats_port"].flag)
-    finding = _port_without_service("broker port", port)
-    if finding.verdict is Verdict.OK and running:
-        fix = "run `todoku up`, or name a broker with --nats-url; until then, orders are taken and wait"
+    result = _port_without_service("broker port", port)
+    if result.verdict is CheckStatus.OK and running:
+        fix = (
+            "run `todoku up`, or give a broker with --nats-url; until then, orders are accepted but"
+            " not processed"
+        )
         return wrong("broker", f"no NATS server answers at {address}", fix=fix)
-    return finding
+    return result
 
 
 def _greeting(urls: str) -> Greeting | None:
-    """What the first server that answers says; servers of a cluster are joined by commas."""
+    """Return the greeting of the first server that responds; `urls` are joined by commas."""
     for url in urls.split(","):
         parts = urlsplit(url)
         place = (parts.hostname or "", parts.port or NATS_PORT)
         try:
-            with socket.create_connection(place, ASK_SECONDS_MAX) as connection:
+            with socket.create_connection(place, TIMEOUT_SECONDS) as connection:
                 line = connection.makefile("rb").readline(LINE_BYTES_MAX)
             if line.startswith(b"INFO "):
                 return msgspec.json.decode(line.removeprefix(b"INFO "), type=Greeting)
@@ -173,26 +179,28 @@ def _greeting(urls: str) -> Greeting | None:
     return None
 
 
-async def _stream(settings: Settings, *, running: bool) -> Finding:
+async def _stream(settings: Settings, *, running: bool) -> CheckResult:
     name = settings.stream_name
     try:
         info = await stream_info(settings)
     except BrokerUnsuitable as error:
-        return wrong("stream", f"{name} cannot be looked at", fix=str(error))
+        return wrong("stream", f"{name} cannot be inspected", fix=str(error))
     except BrokerError as error:
-        found = f"{name} cannot be looked at: {error}"
-        return warning("stream", found, fix="look into the broker's log")
+        found = f"{name} cannot be inspected: {error}"
+        return warning("stream", found, fix="check the broker's log")
     if info is not None:
         count = info.state.last_seq - info.state.first_seq + 1
-        return ok("stream", f"{name}, {count:,} messages, those of health checks among them")
+        return ok(
+            "stream", f"{name}, {counted(count, 'message')}, including those of health checks"
+        )
     if running:
-        fix = "look into the services' log: they make it when they reach the broker"
-        return warning("stream", f"{name} is not there", fix=fix)
-    return ok("stream", f"{name} is not there yet; the services make it")
+        fix = "check the services' log: they create it when they reach the broker"
+        return warning("stream", f"{name} does not exist", fix=fix)
+    return ok("stream", f"{name} does not exist yet; the services create it")
 
 
 async def stream_info(settings: Settings) -> StreamInfo | None:
-    """The stream, or None if there is none. Raises `BrokerError`, also when no server answers."""
+    """Return the stream, or None if there is none. Raises `BrokerError`, also if no server responds."""
     stream = JetStream(
         settings.stream_name,
         prefix="",
@@ -200,15 +208,15 @@ async def stream_info(settings: Settings) -> StreamInfo | None:
         max_age_seconds=settings.stream_max_age_seconds,
         max_bytes=settings.stream_max_bytes,
         replicas=1,
-        ack_wait_seconds=ASK_SECONDS_MAX,
+        ack_wait_seconds=TIMEOUT_SECONDS,
     )
     problems: list[BrokerError] = []
     link = Link(problems.append)
     try:
-        async with asyncio.timeout(ASK_SECONDS_MAX):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await link.open(settings.broker_url.split(","), {"name": "todoku doctor"})
             return await stream.info(link)
     except TimeoutError:
-        raise problems[-1] if problems else BrokerUnavailable("no answer in time") from None
+        raise problems[-1] if problems else BrokerUnavailable("timeout") from None
     finally:
         await link.close()

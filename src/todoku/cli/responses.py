@@ -1,6 +1,6 @@
-"""What the services answer, as far as the command line reads it.
+"""The services' HTTP responses, with the fields that the command line reads.
 
-Statuses are texts and unknown fields are ignored, so that a newer service can be asked too.
+Statuses are strings and unknown fields are ignored, so that newer services work too.
 """
 
 from datetime import datetime
@@ -11,7 +11,7 @@ from todoku.contracts import OrderedItem, ShippedItem
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A message about an order that waits at a service for a person."""
+    """A dead letter about an order: a message that needs manual action at a service."""
 
     service: str
     letter_id: str
@@ -21,7 +21,7 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An order as it stands. `total_amount` and prices are in minor units of `currency`."""
+    """An order. `total_amount` and prices are in minor units of `currency`."""
 
     id: str
     user_id: str
@@ -39,8 +39,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Something that was said about an order: `time` is when its `source` decided it, `status` where
-    the order stood once the orders service had heard it."""
+    """An event of an order: `time` is when its `source` published it, `status` the order's status after
+    the orders service had consumed it."""
 
     sequence: int
     type: str
@@ -51,7 +51,7 @@ class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OrderHistory(msgspec.Struct, frozen=True):
-    """The events of an order, each kept as the service wrote it."""
+    """The events of an order, each as raw JSON."""
 
     items: list[msgspec.Raw]
 
@@ -85,7 +85,7 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A message that a service could not deal with; `group` names all that failed alike."""
+    """A message that a service could not process; `group` is shared by all with the same error."""
 
     id: str
     state: str
@@ -98,7 +98,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One try at a message: how it failed, if it did, and who asked for it, if anybody did."""
+    """One attempt to process a message: its error, if it failed, and who requested it, if anyone."""
 
     at: datetime
     error: str | None
@@ -106,7 +106,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True, rename="camel"):
-    """All about a dead letter. `body` is the message where it is JSON, else `body_base64`."""
+    """A dead letter in full. `body` is the message if that is JSON, else `body_base64` is."""
 
     subject: str
     body: msgspec.Raw
@@ -122,35 +122,35 @@ class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True, rename="camel"):
 
 
 class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How many parked messages are tried again, and when the last of them."""
+    """The number of scheduled retries, and the time of the last one."""
 
     scheduled: int
     last_at: datetime
 
 
-class SaidAgain(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a service has said again about an order."""
+class RepublishedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The events that a service republished for an order."""
 
     order_id: str
     event_types: tuple[str, ...]
 
 
-class SentAgain(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service sends again: so many awaited receipts' worth, or about these orders."""
+class Resent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service sends again: all pending deliveries (`owed`), or the events of these orders."""
 
     owed: int
-    orders: tuple[SaidAgain, ...]
+    orders: tuple[RepublishedOrder, ...]
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A part of a list, each item kept as the service wrote it."""
+    """One page of a list, each item as raw JSON."""
 
     items: list[msgspec.Raw]
     next_cursor: str | None
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """One thing that is wrong, in the body at `pointer` or in a `parameter` of the address."""
+class FieldError(msgspec.Struct, frozen=True):
+    """One error, in the body at `pointer` or in the query `parameter`."""
 
     detail: str
     pointer: str = ""
@@ -158,9 +158,9 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """Why a request was not carried out (RFC 9457)."""
+    """An error response (RFC 9457)."""
 
     type: str
     title: str
     detail: str = ""
-    errors: tuple[Fault, ...] = ()
+    errors: tuple[FieldError, ...] = ()
