@@ -34,7 +34,7 @@ def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_a_bench_of_its_own_sees_every_order_to_its_end_and_breaks_no_promise(
     tmp_path: Path,
 ) -> None:
-    """An order is 4 messages in the stream, and nothing is sent again."""
+    """An order is 5 messages in the stream, and nothing is sent again."""
     load = ("--orders", "40", "--connections", "8", "--stages")
     answer = bench(tmp_path, *load, "--json", "--plot", "x.svg")
 
@@ -43,7 +43,7 @@ def test_a_bench_of_its_own_sees_every_order_to_its_end_and_breaks_no_promise(
     assert report["endings"] == {"COMPLETED": 40}
     assert report["unfinished"] == 0
     assert report["broken"] == []
-    assert report["traffic"]["messages"] == 4
+    assert report["traffic"]["messages"] == 5
     assert report["traffic"]["repeated"] == 0
     assert report["post"]["count"] == report["ended"]["count"] == 40
     for service, stages in report["stages"].items():

@@ -9,6 +9,8 @@ from todoku.contracts import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    OrderCancelledEvent,
+    OrderCompletedEvent,
     OrderCreatedEvent,
     OrderedItem,
     ParkingEvent,
@@ -78,6 +80,25 @@ FULL: Final[tuple[Event, ...]] = (
         reason="The simulated carrier had no room for this parcel.",
         items=(ShippedItem(product_id="prod001", quantity=2),),
     ),
+    OrderCompletedEvent(
+        order_id=ORDER_ID,
+        user_id="user123",
+        items=(OrderedItem(product_id="prod001", quantity=2, price=5000),),
+        total_amount=10000,
+        currency="EUR",
+        shipment_id=SHIPMENT_ID,
+        tracking_number="SIM-3F6A1C2B4D5E",
+    ),
+    OrderCancelledEvent(
+        order_id=ORDER_ID,
+        user_id="user123",
+        status="SHIPMENT_FAILED",
+        reason="The simulated carrier had no room for this parcel.",
+        items=(OrderedItem(product_id="prod001", quantity=2, price=5000),),
+        total_amount=10000,
+        currency="EUR",
+        shipment_id=SHIPMENT_ID,
+    ),
     *(
         event(
             order_id=ORDER_ID,
@@ -97,11 +118,26 @@ MINIMAL: Final[tuple[Event, ...]] = (
     ShipmentInitiatedEvent(order_id=ORDER_ID, shipment_id=""),
     ShipmentCompletedEvent(order_id=ORDER_ID, shipment_id="", tracking_number="", items=()),
     ShipmentFailedEvent(order_id=ORDER_ID, shipment_id="", reason="", items=()),
+    OrderCompletedEvent(order_id=ORDER_ID, user_id="", items=(), total_amount=0),
+    OrderCancelledEvent(
+        order_id=ORDER_ID, user_id="", status="", reason="", items=(), total_amount=0
+    ),
     *(
         event(order_id=ORDER_ID, letter_id="", message_type="", error="", parked_at=TIME)
         for event in PARKING
     ),
 )
+
+GROWN: Final[dict[str, Event]] = {
+    "StockReservedEvent.amount": StockReservedEvent(
+        order_id=ORDER_ID,
+        items=(ReservedItem(product_id="prod001", quantity=2),),
+        shipping_address=ADDRESS,
+        total_amount=10000,
+        currency="EUR",
+    ),
+}
+"""Events with the fields that they gained after a release, by the name of the golden file of each."""
 
 SEALED: Final[dict[str, tuple[Envelope, Event]]] = {
     **{
@@ -112,5 +148,6 @@ SEALED: Final[dict[str, tuple[Envelope, Event]]] = {
         for event in FULL
     },
     **{f"{type(event).__name__}.minimal": (seal(event, TIME), event) for event in MINIMAL},
+    **{name: (seal(event, TIME), event) for name, event in GROWN.items()},
 }
 """Each example in its envelope, by the name of its golden file."""

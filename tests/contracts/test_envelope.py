@@ -116,6 +116,8 @@ class TestPersonalData:
         carriers = {each.__name__ for each in structs() if any(fields(each).values())}
         assert carriers == {
             "OrderCreatedEvent",
+            "OrderCompletedEvent",
+            "OrderCancelledEvent",
             "StockReservedEvent",
             "ShipmentInitiatedEvent",
             "PlaceOrder",

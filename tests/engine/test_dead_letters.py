@@ -528,7 +528,7 @@ class TestRetryingMany:
             with town.disks["inventory"].database.read() as connection:
                 (group,) = tables.groups(connection)
             assert (group.letters, group.orders) == (3, 3)
-            assert group.shape.startswith("UnknownReservation: ShipmentCompletedEvent for order …,")
+            assert group.shape.startswith("UnknownReservation: ShipmentCompletedEvent for order …:")
 
         in_town(scenario)
 

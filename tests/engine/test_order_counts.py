@@ -30,11 +30,11 @@ from todoku.system import system
 
 ORDERS = 100
 PRODUCTS = 10
-MESSAGES_AN_ORDER = 4
-"""Created, reserved, shipment initiated, shipment completed."""
+MESSAGES_AN_ORDER = 5
+"""Created, reserved, shipment initiated, shipment completed, order completed."""
 
 READINGS_AN_ORDER = 6
-"""The first and the third are read by one service, the others by two."""
+"""The first and the third are read by one service, the second and the fourth by two, the last by none."""
 
 
 PUBLISHERS_READ = {"orders": 2, "inventory": 2, "shipping": 1}
@@ -172,12 +172,13 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
         yield run({})
 
 
-def test_an_order_that_goes_well_is_four_messages_in_the_stream(tally: Tally) -> None:
+def test_completed_order_is_five_messages_in_the_stream(tally: Tally) -> None:
     assert tally.published == {
         "orders.created": ORDERS,
         "inventory.reserved": ORDERS,
         "shipping.initiated": ORDERS,
         "shipping.completed": ORDERS,
+        "orders.completed": ORDERS,
     }
     assert tally.published.total() == ORDERS * MESSAGES_AN_ORDER
 

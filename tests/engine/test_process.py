@@ -310,11 +310,13 @@ class TestReceipts:
             await processes[0].execute(place())
             await until(lambda: town.statuses()[order_id()] == OrderStatus.COMPLETED)
             await until(lambda: not any(town.pending(name) for name in town.services))
+            await until(lambda: "orders.completed" in town.subjects())
             assert town.subjects() == [
                 "orders.created",
                 "inventory.reserved",
                 "shipping.initiated",
                 "shipping.completed",
+                "orders.completed",
             ]
 
         in_town(scenario)

@@ -119,6 +119,8 @@ class TestReserving:
             created_at=LATER,
             updated_at=LATER,
             shipping_address="1-1 Chiyoda",
+            total_amount=1,
+            currency="JPY",
         )
         assert events == [
             StockReservedEvent(
@@ -128,6 +130,8 @@ class TestReserving:
                     ReservedItem(product_id="b", quantity=1),
                 ),
                 shipping_address="1-1 Chiyoda",
+                total_amount=1,
+                currency="JPY",
             )
         ]
 

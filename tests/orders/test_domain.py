@@ -14,6 +14,8 @@ from todoku.contracts import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    OrderCancelledEvent,
+    OrderCompletedEvent,
     OrderCreatedEvent,
     OrderedItem,
     ParkingEvent,
@@ -99,10 +101,11 @@ def placed(*items: OrderedItem) -> Order:
 
 
 def handle(order: Order | None, event: Event, now: datetime = LATER) -> Order:
-    """Handle an event as the service does, and check that it publishes nothing."""
+    """Handle an event as the service does, and check that an order publishes exactly its ending."""
     after, events = orders.event_handlers[type(event)](order, event, now)
-    assert events == []
     assert isinstance(after, Order)
+    ends = after.status.terminal and (order is None or not order.status.terminal)
+    assert [type(each) for each in events] == list(after.status.stage.publishes) * ends
     return after
 
 
@@ -225,14 +228,87 @@ class TestRepublishing:
         order, (event,) = place_order(None, command(item()), NOW)
         assert republish_order(order) == [(event, NOW)]
 
-    @pytest.mark.parametrize("status", sorted(set(OrderStatus) - {OrderStatus.PENDING}))
-    def test_order_past_pending_does_not_republish_its_created_event(
-        self, status: OrderStatus
-    ) -> None:
-        assert republish_order(order_that_is(status)) == []
+    def test_order_that_waits_for_others_republishes_nothing(self) -> None:
+        assert republish_order(order_that_is(OrderStatus.AWAITING_SHIPMENT)) == []
+
+    @pytest.mark.parametrize("event", [COMPLETED, FAILED, REFUSED], ids=lambda e: type(e).__name__)
+    def test_ended_order_republishes_its_ending_with_the_original_time(self, event: Event) -> None:
+        order, (ending,) = orders.event_handlers[type(event)](placed(), event, LATER)
+        assert republish_order(order) == [(ending, LATER)]
 
     def test_unknown_order_republishes_nothing(self) -> None:
         assert republish_order(None) == []
+
+
+def ending(event: Event) -> tuple[Order, Event]:
+    """Return the order that this event ends, and the event that it publishes."""
+    order, (published,) = orders.event_handlers[type(event)](placed(), event, LATER)
+    return order, published
+
+
+ENDINGS: Final = (COMPLETED, FAILED, REFUSED)
+
+
+class TestEndingEvents:
+    def test_completed_order_publishes_who_gets_what_for_how_much(self) -> None:
+        _, published = ending(COMPLETED)
+        assert published == OrderCompletedEvent(
+            order_id=ORDER_ID,
+            user_id="user123",
+            items=(item(),),
+            total_amount=10_000,
+            currency="JPY",
+            shipment_id=SHIPMENT_ID,
+            tracking_number="SIM-1",
+        )
+
+    @pytest.mark.parametrize(
+        ("event", "status", "reason", "shipment_id"),
+        [
+            (REFUSED, "CANCELLED_NO_STOCK", "insufficient stock", None),
+            (FAILED, "SHIPMENT_FAILED", "no room", SHIPMENT_ID),
+        ],
+        ids=["no stock", "shipment failed"],
+    )
+    def test_unfulfilled_order_publishes_its_status_and_the_reason(
+        self, event: Event, status: str, reason: str, shipment_id: str | None
+    ) -> None:
+        _, published = ending(event)
+        assert published == OrderCancelledEvent(
+            order_id=ORDER_ID,
+            user_id="user123",
+            status=status,
+            reason=reason,
+            items=(item(),),
+            total_amount=10_000,
+            currency="JPY",
+            shipment_id=shipment_id,
+        )
+
+    @pytest.mark.parametrize("event", ENDINGS, ids=lambda event: type(event).__name__)
+    def test_replay_restores_the_ending_with_the_original_time(self, event: Event) -> None:
+        order, published = ending(event)
+        replay = orders.replay_handlers[type(published)]
+        assert replay(placed(), published, LATER) == (order, [])
+        assert handle(order, event, LATER_STILL) is order, "the event that led to it is late"
+
+    @pytest.mark.parametrize("event", ENDINGS, ids=lambda event: type(event).__name__)
+    def test_replay_keeps_an_ending_that_the_backup_has(self, event: Event) -> None:
+        order, published = ending(event)
+        replay = orders.replay_handlers[type(published)]
+        assert replay(order, published, LATER_STILL) == (order, [])
+
+    @pytest.mark.parametrize("event", ENDINGS, ids=lambda event: type(event).__name__)
+    def test_replay_restores_an_order_as_far_as_its_ending_describes_it(self, event: Event) -> None:
+        order, published = ending(event)
+        restored, _ = orders.replay_handlers[type(published)](None, published, LATER)
+        assert restored == msgspec.structs.replace(order, shipping_address="", created_at=LATER)
+
+    def test_replay_of_a_contradicting_ending_is_refused(self) -> None:
+        completed, _ = ending(COMPLETED)
+        _, cancelled = ending(FAILED)
+        with pytest.raises(ContradictoryEvent, match=r"OrderCancelledEvent.*COMPLETED"):
+            orders.replay_handlers[type(cancelled)](completed, cancelled, LATER)
 
 
 class TestEvents:

@@ -16,7 +16,12 @@ from todoku.contracts.inventory import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.contracts.orders import OrderCreatedEvent, OrderedItem
+from todoku.contracts.orders import (
+    OrderCancelledEvent,
+    OrderCompletedEvent,
+    OrderCreatedEvent,
+    OrderedItem,
+)
 from todoku.contracts.parking import ParkingEvent
 from todoku.contracts.shipping import (
     ShipmentCompletedEvent,
@@ -45,6 +50,8 @@ __all__ = [
     "FailedItem",
     "InventoryMessageClosedEvent",
     "InventoryMessageParkedEvent",
+    "OrderCancelledEvent",
+    "OrderCompletedEvent",
     "OrderCreatedEvent",
     "OrderedItem",
     "ParkingEvent",

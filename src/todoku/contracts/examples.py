@@ -12,7 +12,12 @@ from todoku.contracts.inventory import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.contracts.orders import OrderCreatedEvent, OrderedItem
+from todoku.contracts.orders import (
+    OrderCancelledEvent,
+    OrderCompletedEvent,
+    OrderCreatedEvent,
+    OrderedItem,
+)
 from todoku.contracts.shipping import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -28,16 +33,18 @@ LETTER_ID: Final = fact_id(ORDER_ID, "OrderCreatedEvent")
 SAID_AT: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 ADDRESS: Final = "1-1 Chiyoda, Tokyo"
 
+ORDERED: Final = (
+    OrderedItem(product_id="prod001", quantity=2, price=5000),
+    OrderedItem(product_id="prod002", quantity=1, price=3000),
+)
+
 EXAMPLES: Final[dict[type[Event], Event]] = {
     type(event): event
     for event in (
         OrderCreatedEvent(
             order_id=ORDER_ID,
             user_id="user123",
-            items=(
-                OrderedItem(product_id="prod001", quantity=2, price=5000),
-                OrderedItem(product_id="prod002", quantity=1, price=3000),
-            ),
+            items=ORDERED,
             total_amount=13000,
             shipping_address=ADDRESS,
         ),
@@ -48,6 +55,8 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
                 ReservedItem(product_id="prod002", quantity=1),
             ),
             shipping_address=ADDRESS,
+            total_amount=13000,
+            currency="JPY",
         ),
         StockReservationFailedEvent(
             order_id=ORDER_ID,
@@ -76,6 +85,23 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
                 ShippedItem(product_id="prod001", quantity=2),
                 ShippedItem(product_id="prod002", quantity=1),
             ),
+        ),
+        OrderCompletedEvent(
+            order_id=ORDER_ID,
+            user_id="user123",
+            items=ORDERED,
+            total_amount=13000,
+            shipment_id=SHIPMENT_ID,
+            tracking_number="SIM-3F6A1C2B4D5E",
+        ),
+        OrderCancelledEvent(
+            order_id=ORDER_ID,
+            user_id="user123",
+            status="SHIPMENT_FAILED",
+            reason="The simulated carrier had no room for this parcel.",
+            items=ORDERED,
+            total_amount=13000,
+            shipment_id=SHIPMENT_ID,
         ),
         *(
             event(

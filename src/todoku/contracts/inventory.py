@@ -3,6 +3,7 @@
 from typing import Annotated, ClassVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from todoku.contracts.envelope import Event, Personal
 from todoku.contracts.parking import ParkingEvent
@@ -24,13 +25,19 @@ class FailedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=F
 
 
 class StockReservedEvent(Event, frozen=True, kw_only=True, rename="camel"):
-    """Every item of the order is set aside."""
+    """Every item of the order is reserved.
+
+    `total_amount`, in minor units of `currency` (ISO 4217), is what the order costs; both are absent in
+    events from before version 0.2, and for orders that were accepted by them.
+    """
 
     subject: ClassVar[str] = "inventory.reserved"
     publisher: ClassVar[str] = "inventory"
 
     items: tuple[ReservedItem, ...]
     shipping_address: Annotated[str, Personal] = ""
+    total_amount: int | UnsetType = UNSET
+    currency: str | UnsetType = UNSET
 
 
 class StockReservationFailedEvent(Event, frozen=True, kw_only=True, rename="camel"):

@@ -1,4 +1,4 @@
-"""What the orders service says."""
+"""Define the events that the orders service publishes."""
 
 from typing import Annotated, ClassVar
 
@@ -26,3 +26,39 @@ class OrderCreatedEvent(Event, frozen=True, kw_only=True, rename="camel"):
     total_amount: int
     currency: str = "JPY"
     shipping_address: Annotated[str, Personal] = ""
+
+
+class OrderCompletedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """An order ended as it should: the carrier accepted its parcel.
+
+    `total_amount` is in minor units of `currency` (ISO 4217).
+    """
+
+    subject: ClassVar[str] = "orders.completed"
+    publisher: ClassVar[str] = "orders"
+
+    user_id: Annotated[str, Personal]
+    items: tuple[OrderedItem, ...]
+    total_amount: int
+    currency: str = "JPY"
+    shipment_id: str | None = None
+    tracking_number: str | None = None
+
+
+class OrderCancelledEvent(Event, frozen=True, kw_only=True, rename="camel"):
+    """An order ended without a delivery: nothing is shipped, and what was reserved is released.
+
+    `status` is the one in which it ended, such as `CANCELLED_NO_STOCK` or `SHIPMENT_FAILED`; later
+    versions may add others. `total_amount` is in minor units of `currency` (ISO 4217).
+    """
+
+    subject: ClassVar[str] = "orders.cancelled"
+    publisher: ClassVar[str] = "orders"
+
+    user_id: Annotated[str, Personal]
+    status: str
+    reason: str
+    items: tuple[OrderedItem, ...]
+    total_amount: int
+    currency: str = "JPY"
+    shipment_id: str | None = None

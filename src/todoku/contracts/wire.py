@@ -12,7 +12,7 @@ from todoku.contracts.inventory import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.contracts.orders import OrderCreatedEvent
+from todoku.contracts.orders import OrderCancelledEvent, OrderCompletedEvent, OrderCreatedEvent
 from todoku.contracts.shipping import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -30,6 +30,8 @@ EVENTS: Final[dict[str, type[Event]]] = {
         ShipmentInitiatedEvent,
         ShipmentCompletedEvent,
         ShipmentFailedEvent,
+        OrderCompletedEvent,
+        OrderCancelledEvent,
         InventoryMessageParkedEvent,
         InventoryMessageClosedEvent,
         ShippingMessageParkedEvent,

@@ -65,6 +65,8 @@ reservations = table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("shipping_address", Text),
+    Column("total_amount", Integer64),
+    Column("currency", Text),
     CheckConstraint("quantity >= 1", name="quantity_positive"),
     CheckConstraint(RESERVATION.check("state"), name="state_known"),
     clustered=True,
@@ -237,6 +239,8 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
             created_at=lines[0].created_at,
             updated_at=lines[0].updated_at,
             shipping_address=lines[0].shipping_address,
+            total_amount=lines[0].total_amount,
+            currency=lines[0].currency,
         )
         for order_id, lines in rows.items()
     }
@@ -327,6 +331,8 @@ def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
             "created_at": to_microseconds(reservation.created_at),
             "updated_at": to_microseconds(reservation.updated_at),
             "shipping_address": reservation.shipping_address,
+            "total_amount": reservation.total_amount,
+            "currency": reservation.currency,
         }
 
 

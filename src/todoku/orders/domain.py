@@ -19,6 +19,8 @@ import msgspec
 from todoku.contracts import (
     MAX_SAFE_INTEGER,
     Event,
+    OrderCancelledEvent,
+    OrderCompletedEvent,
     OrderCreatedEvent,
     OrderedItem,
     ParkingEvent,
@@ -70,6 +72,7 @@ class OrderStatus(Status):
             meaning="The carrier accepted the parcel.",
             after=("AWAITING_SHIPMENT",),
             on=(ShipmentCompletedEvent,),
+            publishes=(OrderCompletedEvent,),
             implies={"reservation": ("SHIPPED",), "shipment": ("COMPLETED",)},
         ),
     )
@@ -79,6 +82,7 @@ class OrderStatus(Status):
             meaning="Not enough stock; nothing is reserved.",
             after=("PENDING",),
             on=(StockReservationFailedEvent,),
+            publishes=(OrderCancelledEvent,),
             implies={"reservation": ("REFUSED",), "shipment": (None,)},
             failure=True,
         ),
@@ -89,6 +93,7 @@ class OrderStatus(Status):
             meaning="The carrier rejected the parcel; the stock is released.",
             after=("AWAITING_SHIPMENT",),
             on=(ShipmentFailedEvent,),
+            publishes=(OrderCancelledEvent,),
             implies={"reservation": ("RELEASED",), "shipment": ("FAILED",)},
             failure=True,
         ),
@@ -178,15 +183,73 @@ def replay_order(
     ), []
 
 
-def republish_order(order: Order | None) -> list[tuple[Event, datetime]]:
-    """Return the OrderCreatedEvent while the order is PENDING, with the time it was accepted.
+def replay_completed_order(
+    order: Order | None, event: OrderCompletedEvent, time: datetime
+) -> tuple[Order, list[Event]]:
+    """Restore from its own event, published at `time`, that an order was completed.
 
-    Later than that, an inventory that has lost its decision would make another one, which contradicts
-    what the other services did since.
+    Its tracking number is in this event, so that the shipping events that follow are late.
     """
-    if order is None or order.status is not OrderStatus.PENDING:
+    order = order or _from_ending(event, time)
+    ended = _end_again(order, OrderStatus.COMPLETED, event, time)
+    if ended is order:
+        return order, []
+    return msgspec.structs.replace(
+        ended, shipment_id=event.shipment_id, tracking_number=event.tracking_number
+    ), []
+
+
+def replay_cancelled_order(
+    order: Order | None, event: OrderCancelledEvent, time: datetime
+) -> tuple[Order, list[Event]]:
+    """Restore from its own event, published at `time`, that an order ended without a delivery."""
+    order = order or _from_ending(event, time)
+    ended = _end_again(order, OrderStatus(event.status), event, time)
+    if ended is order:
+        return order, []
+    return msgspec.structs.replace(ended, shipment_id=event.shipment_id, reason=event.reason), []
+
+
+def _end_again(order: Order, ending: OrderStatus, event: Event, time: datetime) -> Order:
+    """Return the order in the status in which it ended before; the same order if the backup has it."""
+    if order.status is ending:
+        return order
+    if ending not in ORDER.reachable(order.status):
+        raise _contradiction(order, event)
+    return msgspec.structs.replace(order, status=ending, updated_at=time)
+
+
+def _from_ending(event: OrderCompletedEvent | OrderCancelledEvent, time: datetime) -> Order:
+    """Return an order as far as its last event describes it; its address is not in there."""
+    return Order(
+        id=event.order_id,
+        user_id=event.user_id,
+        items=event.items,
+        total_amount=event.total_amount,
+        currency=event.currency,
+        shipping_address="",
+        status=OrderStatus.PENDING,
+        created_at=time,
+        updated_at=time,
+    )
+
+
+def republish_order(order: Order | None) -> list[tuple[Event, datetime]]:
+    """Return the OrderCreatedEvent while the order is PENDING, and its last event once it has ended,
+    each with the time it was decided.
+
+    After PENDING, an inventory that has lost its decision would make another one from the
+    OrderCreatedEvent, which contradicts what the other services did since.
+    """
+    if order is None:
         return []
-    return [(_created_event(order), order.created_at)]
+    if order.status is OrderStatus.PENDING:
+        return [(_created_event(order), order.created_at)]
+    if order.status is OrderStatus.COMPLETED:
+        return [(_completed_event(order), order.updated_at)]
+    if order.status.terminal:
+        return [(_cancelled_event(order), order.updated_at)]
+    return []  # Others decide next: nothing of this service is missing anywhere.
 
 
 def merge_lines(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
@@ -238,7 +301,8 @@ def cancel_for_lack_of_stock(
     cancelled = _advance(order, event, now)
     if cancelled is order:
         return order, []
-    return msgspec.structs.replace(cancelled, reason=event.reason), []
+    cancelled = msgspec.structs.replace(cancelled, reason=event.reason)
+    return cancelled, [_cancelled_event(cancelled)]
 
 
 def note_shipment(
@@ -259,9 +323,10 @@ def complete(
     completed = _advance(order, event, now)
     if completed is order:
         return order, []
-    return msgspec.structs.replace(
+    completed = msgspec.structs.replace(
         completed, shipment_id=event.shipment_id, tracking_number=event.tracking_number
-    ), []
+    )
+    return completed, [_completed_event(completed)]
 
 
 def fail(
@@ -272,7 +337,8 @@ def fail(
     failed = _advance(order, event, now)
     if failed is order:
         return order, []
-    return msgspec.structs.replace(failed, shipment_id=event.shipment_id, reason=event.reason), []
+    failed = msgspec.structs.replace(failed, shipment_id=event.shipment_id, reason=event.reason)
+    return failed, [_cancelled_event(failed)]
 
 
 def note_parked(
@@ -309,12 +375,35 @@ def _advance(order: Order, event: Event, now: datetime) -> Order:
     """
     status = ORDER.next_status(order.status, type(event))
     if status is None:
-        raise ContradictoryEvent(
-            f"{type(event).__name__} for order {order.id} contradicts its status {order.status}"
-        )
+        raise _contradiction(order, event)
     if status is order.status:
         return order  # Late: a later event of the saga arrived before this one.
     return msgspec.structs.replace(order, status=status, updated_at=now)
+
+
+def _completed_event(order: Order) -> OrderCompletedEvent:
+    return OrderCompletedEvent(
+        order_id=order.id,
+        user_id=order.user_id,
+        items=order.items,
+        total_amount=order.total_amount,
+        currency=order.currency,
+        shipment_id=order.shipment_id,
+        tracking_number=order.tracking_number,
+    )
+
+
+def _cancelled_event(order: Order) -> OrderCancelledEvent:
+    return OrderCancelledEvent(
+        order_id=order.id,
+        user_id=order.user_id,
+        status=order.status.value,
+        reason=order.reason or "",
+        items=order.items,
+        total_amount=order.total_amount,
+        currency=order.currency,
+        shipment_id=order.shipment_id,
+    )
 
 
 def _parked_message(event: ParkingEvent) -> ParkedMessage:
@@ -335,3 +424,9 @@ def _known(order: Order | None, event: Event) -> Order:
             "order. If it was restored from a backup, retry this message after the recovery."
         )
     return order
+
+
+def _contradiction(order: Order, event: Event) -> ContradictoryEvent:
+    return ContradictoryEvent(
+        f"{type(event).__name__} for order {order.id} contradicts its status {order.status}"
+    )

@@ -7,6 +7,8 @@ from todoku.contracts import (
     Event,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    OrderCancelledEvent,
+    OrderCompletedEvent,
     OrderCreatedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -27,6 +29,8 @@ from todoku.orders.domain import (
     note_resolved,
     note_shipment,
     place_order,
+    replay_cancelled_order,
+    replay_completed_order,
     replay_order,
     republish_order,
 )
@@ -47,7 +51,11 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     ShippingMessageClosedEvent: note_resolved,
 }
 
-REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {OrderCreatedEvent: replay_order}
+REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
+    OrderCreatedEvent: replay_order,
+    OrderCompletedEvent: replay_completed_order,
+    OrderCancelledEvent: replay_cancelled_order,
+}
 
 
 def orders_service(settings: Settings) -> Service:

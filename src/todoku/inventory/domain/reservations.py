@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
+from msgspec import UNSET
 
 from todoku.contracts import (
     Event,
@@ -59,6 +60,8 @@ def reserve_stock(
         created_at=now,
         updated_at=now,
         shipping_address=event.shipping_address,
+        total_amount=event.total_amount,
+        currency=event.currency,
     )
     if shortages:
         refused = msgspec.structs.replace(stock, reservation=reservation)
@@ -94,6 +97,8 @@ def replay_reservation(
             created_at=time,
             updated_at=time,
             shipping_address=event.shipping_address,
+            total_amount=None if event.total_amount is UNSET else event.total_amount,
+            currency=None if event.currency is UNSET else event.currency,
         ),
     ), []
 
@@ -187,6 +192,8 @@ def _reserved_event(reservation: Reservation, shipping_address: str) -> StockRes
             for line in reservation.lines
         ),
         shipping_address=shipping_address,
+        total_amount=UNSET if reservation.total_amount is None else reservation.total_amount,
+        currency=UNSET if reservation.currency is None else reservation.currency,
     )
 
 

@@ -123,7 +123,7 @@ class Line(msgspec.Struct, frozen=True):
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """What an order requested, and the state of that request.
 
-    `shipping_address` is kept for republishing; None if it is unknown.
+    The address and the amount (in minor units of `currency`) are kept for republishing; None if unknown.
     """
 
     order_id: str
@@ -132,6 +132,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     shipping_address: Annotated[str | None, Personal] = None
+    total_amount: int | None = None
+    currency: str | None = None
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,6 +48,7 @@ _LEDGER = "SELECT id, product_id, quantity, note FROM stock_ledger ORDER BY id"
 _ORDERS = "SELECT id, status, total_amount FROM orders ORDER BY id"
 _SHIPMENTS = "SELECT id, order_id, status FROM shipments ORDER BY id"
 _PUBLISHED = "SELECT DISTINCT event_id FROM outbox"
+_RECORDED = "SELECT event_id FROM order_events"
 _CONSUMED = "SELECT event_id FROM inbox UNION SELECT event_id FROM dead_letters"
 _DEAD_BODIES = "SELECT DISTINCT body FROM dead_letters"
 _HISTORY = "SELECT order_id, type FROM order_events"
@@ -92,7 +93,8 @@ class InvariantChecker:
         if changes == self._changes[service]:
             return
         self._changes[service] = changes
-        self._published[service].update(event_id for (event_id,) in self._rows(service, _PUBLISHED))
+        written = _PUBLISHED if service != "orders" else f"{_PUBLISHED} UNION {_RECORDED}"
+        self._published[service].update(event_id for (event_id,) in self._rows(service, written))
         self._consumed[service].update(event_id for (event_id,) in self._rows(service, _CONSUMED))
         self._checks[service]()
 
