@@ -20,7 +20,7 @@ from todoku.orders.domain import Order, OrderStatus, PlaceOrder, place_order
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
-from todoku.web import Backend, application
+from todoku.web import Backend, Context, application
 from web.edge import JSON, RecordingProcess, client, empty_database, run_inline, running
 
 orders = orders_service(Settings())
@@ -98,7 +98,7 @@ async def test_accepted_order_returns_201_with_location_and_order(
             shipping_address="Tokyo",
         )
     ]
-    assert process.actors == [None]
+    assert process.contexts == [Context()]
 
 
 async def test_each_order_gets_a_new_ascending_id(
@@ -123,7 +123,7 @@ async def test_only_valid_traceparent_is_forwarded(
     http: httpx.AsyncClient, process: RecordingProcess, sent: str, passed_on: str | None
 ) -> None:
     await http.post("/orders", json=ORDER, headers={"traceparent": sent})
-    assert process.traceparents == [passed_on]
+    assert [context.traceparent for context in process.contexts] == [passed_on]
 
 
 def with_item(**changes: Any) -> dict[str, Any]:

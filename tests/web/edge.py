@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from todoku.broker.memory import MemoryBroker
 from todoku.database import Database
 from todoku.engine import Process, Service, SteadyClock, Topology
-from todoku.web import Api, Backend, BoundedHttpProtocol, application
+from todoku.web import Api, Backend, BoundedHttpProtocol, Context, application
 
 JSON = {"Content-Type": "application/json"}
 
@@ -30,8 +30,7 @@ class RecordingProcess:
     def __init__(self, respond: Callable[[Any], Any]) -> None:
         self.database_available = True
         self.commands: list[Any] = []
-        self.traceparents: list[str | None] = []
-        self.actors: list[str | None] = []
+        self.contexts: list[Context] = []
         self.fail_with: Exception | None = None
         self._respond = respond
 
@@ -39,8 +38,7 @@ class RecordingProcess:
         self, command: Any, *, actor: str | None = None, traceparent: str | None = None
     ) -> Any:
         self.commands.append(command)
-        self.actors.append(actor)
-        self.traceparents.append(traceparent)
+        self.contexts.append(Context(actor, traceparent))
         if self.fail_with is not None:
             raise self.fail_with
         result = self._respond(command)

@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from todoku.inventory.domain import (
     Product,
@@ -17,28 +16,26 @@ from todoku.inventory.domain import (
 )
 from todoku.inventory.store import find_product, list_products
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
-from todoku.web.exchange import invalid_parameter
 from todoku.web.fields import (
     ALLOWED,
     PRODUCT_ID_PATTERN,
     Currency,
-    Cursor,
     Name,
     Note,
-    PageLimit,
     Price,
     ProductId,
     Quantity,
     StockQuantity,
     is_product_id,
 )
-from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
+from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
 from todoku.web.problems import (
     DATABASE_UNAVAILABLE,
     STOCK_NOT_SETTABLE,
     TOO_MUCH_STOCK,
     UNKNOWN_PRODUCT,
 )
+from todoku.web.query import invalid_parameter
 
 
 class ProductChange(Body, frozen=True, kw_only=True):
@@ -79,13 +76,8 @@ class ProductPage(msgspec.Struct, frozen=True, rename="camel"):
     next_cursor: str | None
 
 
-class ProductQuery(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
-):
+class ProductQuery(PageQuery, frozen=True, kw_only=True):
     """Page of a list of products."""
-
-    limit: PageLimit = DEFAULT_LIMIT
-    cursor: Cursor | UnsetType = UNSET
 
 
 def inventory_api(backend: Backend) -> Api:
@@ -108,14 +100,7 @@ def inventory_api(backend: Backend) -> Api:
                 summary="List products by id",
                 handle=routes.list,
                 query=ProductQuery,
-                responses=[
-                    SuccessResponse(
-                        status=200,
-                        description="A page of products.",
-                        content=ProductPage,
-                        headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
-                    )
-                ],
+                responses=[page_response("A page of products.", ProductPage)],
                 problems=[DATABASE_UNAVAILABLE],
             ),
             Operation(
@@ -185,14 +170,15 @@ class ProductRoutes:
         products = await self._backend.read(
             list_products,
             after=from_cursor(query.cursor, is_product_id) or "",
-            limit=query.limit + 1,
+            limit=query.rows_max,
         )
-        page = products[: query.limit]
-        cursor = to_cursor(page[-1].id) if len(products) > len(page) else None
-        return Reply(
-            200,
-            ProductPage([_view(product) for product in page], cursor),
-            next_page("/products", query, cursor),
+        return page_reply(
+            ProductPage,
+            "/products",
+            query,
+            products,
+            key=lambda product: product.id,
+            view=_view,
         )
 
     async def show(self, call: Call) -> Reply:
@@ -216,7 +202,7 @@ class ProductRoutes:
                 currency=change.currency,
                 stock_quantity=change.stock_quantity,
             ),
-            traceparent=call.traceparent,
+            context=call.context,
             find_out=f"See GET {address}; the request can safely be repeated.",
         )
         view = _view(stock.products[product_id])
@@ -228,7 +214,7 @@ class ProductRoutes:
         delivery: NewStock = call.body
         stock: Stock = await self._backend.execute(
             Restock(product_id=product_id, quantity=delivery.quantity, note=delivery.reason),
-            traceparent=call.traceparent,
+            context=call.context,
             find_out=f"Compare stockQuantity in GET /products/{product_id} before you repeat the request.",
         )
         return Reply(200, _view(stock.products[product_id]))

@@ -17,8 +17,6 @@ from todoku.web.fields import (
     ITEMS_MAX,
     Address,
     Currency,
-    Cursor,
-    PageLimit,
     Price,
     ProductId,
     Quantity,
@@ -26,7 +24,7 @@ from todoku.web.fields import (
     Uuid,
     canonical_uuid,
 )
-from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
+from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
 from todoku.web.problems import DATABASE_UNAVAILABLE, INVALID_ORDER, UNKNOWN_ORDER
 
 
@@ -104,15 +102,11 @@ class OrderHistory(msgspec.Struct, frozen=True):
     items: list[OrderEventView]
 
 
-class OrderQuery(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
-):
+class OrderQuery(PageQuery, frozen=True, kw_only=True):
     """Filter and page of a list of orders."""
 
     user_id: UserId | UnsetType = UNSET
     status: OrderStatus | UnsetType = UNSET
-    limit: PageLimit = DEFAULT_LIMIT
-    cursor: Cursor | UnsetType = UNSET
 
 
 def orders_api(backend: Backend) -> Api:
@@ -151,11 +145,8 @@ def orders_api(backend: Backend) -> Api:
                 handle=routes.list,
                 query=OrderQuery,
                 responses=[
-                    SuccessResponse(
-                        status=200,
-                        description="A page of orders. New orders do not move its boundaries.",
-                        content=OrderPage,
-                        headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
+                    page_response(
+                        "A page of orders. New orders do not move its boundaries.", OrderPage
                     )
                 ],
                 problems=[DATABASE_UNAVAILABLE],
@@ -211,20 +202,20 @@ class OrderRoutes:
                 currency=new.currency,
                 shipping_address=new.shipping_address,
             ),
-            traceparent=call.traceparent,
+            context=call.context,
             find_out=f"GET {address} returns the order if it was accepted.",
         )
         return Reply(201, _view(order, []), {"Location": address})
 
     async def show(self, call: Call) -> Reply:
-        order_id = _order_id(call)
+        order_id = call.uuid("orderId", _unknown_order)
         view = await self._backend.read(_find_view, order_id)
         if view is None:
             raise _unknown_order(order_id)
         return Reply(200, view)
 
     async def history(self, call: Call) -> Reply:
-        order_id = _order_id(call)
+        order_id = call.uuid("orderId", _unknown_order)
         entries = await self._backend.read(history, order_id)
         if not entries:  # an order and the first entry of its history are committed together
             raise _unknown_order(order_id)
@@ -237,20 +228,9 @@ class OrderRoutes:
             user_id=query.user_id or None,
             status=query.status or None,
             before=from_cursor(query.cursor, canonical_uuid),
-            limit=query.limit + 1,
+            limit=query.rows_max,
         )
-        page = found[: query.limit]
-        cursor = to_cursor(page[-1].id) if len(found) > len(page) else None
-        return Reply(200, OrderPage(page, cursor), next_page("/orders", query, cursor))
-
-
-def _order_id(call: Call) -> str:
-    """Return the order's id from the path. Raises `Problem` if it is not a UUID."""
-    order_id = call.path["orderId"]
-    canonical = canonical_uuid(order_id)
-    if canonical is None:
-        raise _unknown_order(order_id)
-    return canonical
+        return page_reply(OrderPage, "/orders", query, found, key=lambda order: order.id)
 
 
 def _unknown_order(order_id: str) -> Problem:

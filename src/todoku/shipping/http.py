@@ -10,8 +10,8 @@ from todoku.contracts import Personal, ShippedItem
 from todoku.shipping.domain import Shipment, ShipmentStatus
 from todoku.shipping.store import find_shipment, list_shipments
 from todoku.web import Api, Backend, Call, Operation, Problem, Reply, SuccessResponse
-from todoku.web.fields import Cursor, PageLimit, Uuid, canonical_uuid
-from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
+from todoku.web.fields import Uuid, canonical_uuid
+from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
 from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_SHIPMENT
 
 
@@ -37,14 +37,10 @@ class ShipmentPage(msgspec.Struct, frozen=True, rename="camel"):
     next_cursor: str | None
 
 
-class ShipmentQuery(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
-):
+class ShipmentQuery(PageQuery, frozen=True, kw_only=True):
     """Filter and page of a list of shipments."""
 
     order_id: Annotated[Uuid, Meta(description="The id of an order.")] | UnsetType = UNSET
-    limit: PageLimit = DEFAULT_LIMIT
-    cursor: Cursor | UnsetType = UNSET
 
 
 def shipping_api(backend: Backend) -> Api:
@@ -61,14 +57,7 @@ def shipping_api(backend: Backend) -> Api:
                 summary="List shipments, the newest order first",
                 handle=routes.list,
                 query=ShipmentQuery,
-                responses=[
-                    SuccessResponse(
-                        status=200,
-                        description="A page of shipments.",
-                        content=ShipmentPage,
-                        headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
-                    )
-                ],
+                responses=[page_response("A page of shipments.", ShipmentPage)],
                 problems=[DATABASE_UNAVAILABLE],
             ),
             Operation(
@@ -101,22 +90,20 @@ class ShipmentRoutes:
             list_shipments,
             order_id=canonical_uuid(query.order_id) if query.order_id else None,
             before=from_cursor(query.cursor, canonical_uuid),
-            limit=query.limit + 1,
+            limit=query.rows_max,
         )
-        page = shipments[: query.limit]
-        cursor = to_cursor(page[-1].id) if len(shipments) > len(page) else None
-        return Reply(
-            200,
-            ShipmentPage([_view(shipment) for shipment in page], cursor),
-            next_page("/shipments", query, cursor),
+        return page_reply(
+            ShipmentPage,
+            "/shipments",
+            query,
+            shipments,
+            key=lambda shipment: shipment.id,
+            view=_view,
         )
 
     async def show(self, call: Call) -> Reply:
-        shipment_id = call.path["shipmentId"]
-        canonical = canonical_uuid(shipment_id)
-        if canonical is None:
-            raise _unknown_shipment(shipment_id)
-        shipment = await self._backend.read(find_shipment, canonical)
+        shipment_id = call.uuid("shipmentId", _unknown_shipment)
+        shipment = await self._backend.read(find_shipment, shipment_id)
         if shipment is None:
             raise _unknown_shipment(shipment_id)
         return Reply(200, _view(shipment))

@@ -2,10 +2,12 @@
 
 from todoku.web.application import application
 from todoku.web.backend import Backend
+from todoku.web.body import Body
+from todoku.web.call import Call, Context
 from todoku.web.connections import BoundedHttpProtocol
-from todoku.web.exchange import Body, Call, Reply
 from todoku.web.operations import Api, Limits, Operation, SuccessResponse
 from todoku.web.problems import Problem, ProblemType
+from todoku.web.reply import EventStream, Reply, ServerSentEvent
 
 __all__ = [
     "Api",
@@ -13,11 +15,14 @@ __all__ = [
     "Body",
     "BoundedHttpProtocol",
     "Call",
+    "Context",
+    "EventStream",
     "Limits",
     "Operation",
     "Problem",
     "ProblemType",
     "Reply",
+    "ServerSentEvent",
     "SuccessResponse",
     "application",
 ]

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from todoku.database import Database
 from todoku.engine import ProcessFailed
+from todoku.web.call import Context
 from todoku.web.problems import OUTCOME_UNKNOWN, Problem
 
 P = ParamSpec("P")
@@ -38,7 +39,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     run_read: Run
     response_timeout_seconds: float = 30.0
 
-    async def execute(self, command: Any, *, traceparent: str | None, find_out: str) -> Any:
+    async def execute(self, command: Any, *, context: Context, find_out: str) -> Any:
         """Execute a command and return the resulting state after the commit.
 
         Raises what the decision raises, and `Problem` if there is no result in time; `find_out`
@@ -46,7 +47,9 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             async with asyncio.timeout(self.response_timeout_seconds):
-                return await self.process.execute(command, traceparent=traceparent)
+                return await self.process.execute(
+                    command, actor=context.actor, traceparent=context.traceparent
+                )
         except TimeoutError:
             raise Problem(
                 OUTCOME_UNKNOWN,

@@ -3,18 +3,19 @@
 import asyncio
 import re
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from todoku.web.exchange import BODY_RECEIVED, IN_ONE_PIECE, encode
+from todoku.web.body import BODY_RECEIVED
 from todoku.web.problems import (
     CONTENT_TYPE,
     HEADERS_TOO_LARGE,
     MALFORMED_REQUEST,
     Problem,
 )
+from todoku.web.reply import SHUTDOWN, encode
 
 
 def problem_app(problem: Problem) -> ASGIApp:
@@ -44,41 +45,6 @@ host_refused = problem_app(
 _is_host = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*").fullmatch
 
 
-class GatheringTransport:
-    """A transport that buffers what is written within a `with` and writes it at the end.
-
-    uvloop writes each chunk at once, so the head and the body of a reply would be two system calls.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._kept: list[bytes] | None = None
-        self.is_closing = transport.is_closing
-
-    def __enter__(self) -> None:
-        self._kept = []
-
-    def __exit__(self, *_: object) -> None:
-        kept, self._kept = self._kept, None
-        if kept:
-            self.write(b"".join(kept))
-
-    def write(self, data: bytes) -> None:
-        """Write or buffer data. Drop it if the connection is closing."""
-        if self._kept is not None:
-            self._kept.append(data)
-        elif not self.is_closing():
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """Write what is buffered and close the connection."""
-        self.__exit__()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds on the size and duration of request headers.
 
@@ -95,7 +61,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.transport = GatheringTransport(transport)  # type: ignore[assignment]
+        self._shutdown = asyncio.Event()
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -122,6 +88,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._header_deadline = None
+        self.scope[SHUTDOWN] = self._shutdown  # type: ignore[typeddict-unknown-key]
         if not self._has_valid_host():
             self.app = host_refused
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -139,14 +106,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether to keep the connection: a client that closed its side may await a response."""
         answering = self.cycle is not None and not self.cycle.response_complete
-        if not answering or self.cycle.more_body:
-            return False
+        if not answering or self.cycle.more_body or self.cycle.chunked_encoding:
+            return False  # Nobody reads the rest of a stream.
         self.cycle.keep_alive = False
         return True
 
+    def shutdown(self) -> None:
+        """Let streams end, and close the connection after the response."""
+        self._shutdown.set()
+        super().shutdown()
+
     def on_message_complete(self) -> None:
         self.scope[BODY_RECEIVED] = True  # type: ignore[typeddict-unknown-key]
-        self.scope[IN_ONE_PIECE] = self.transport  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -32,10 +32,11 @@ from todoku.engine.dead_letters import (
     shape,
 )
 from todoku.web.backend import Backend
-from todoku.web.exchange import Body, Call, Reply
-from todoku.web.fields import Cursor, GroupId, PageLimit, Reason, Uuid, Who, canonical_uuid
+from todoku.web.body import Body
+from todoku.web.call import Call
+from todoku.web.fields import GroupId, Reason, Uuid, Who, canonical_uuid
 from todoku.web.operations import Operation, SuccessResponse
-from todoku.web.paging import DEFAULT_LIMIT, from_cursor, next_page, to_cursor
+from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
 from todoku.web.problems import (
     DATABASE_UNAVAILABLE,
     DEAD_LETTER_RESOLVED,
@@ -46,6 +47,7 @@ from todoku.web.problems import (
     Problem,
     ProblemType,
 )
+from todoku.web.reply import Reply
 
 letters = DeadLetters(MetaData())
 """The dead-letter tables, the same in every service."""
@@ -140,16 +142,12 @@ class DeadLetterGroups(msgspec.Struct, frozen=True):
     items: list[DeadLetterGroupView]
 
 
-class DeadLetterQuery(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
-):
+class DeadLetterQuery(PageQuery, frozen=True, kw_only=True):
     """Filter and page of a list of dead letters."""
 
     state: DeadLetterState | UnsetType = UNSET
     order_id: Annotated[Uuid, Meta(description="The id of an order.")] | UnsetType = UNSET
     group: GroupId | UnsetType = UNSET
-    limit: PageLimit = DEFAULT_LIMIT
-    cursor: Cursor | UnsetType = UNSET
 
 
 class Retry(Body, frozen=True, kw_only=True):
@@ -200,14 +198,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
             summary="List dead letters, the most recently parked first",
             handle=routes.list,
             query=DeadLetterQuery,
-            responses=[
-                SuccessResponse(
-                    status=200,
-                    description="A page of dead letters.",
-                    content=DeadLetterPage,
-                    headers={"Link": 'The next page, as `rel="next"`; none on the last.'},
-                )
-            ],
+            responses=[page_response("A page of dead letters.", DeadLetterPage)],
             problems=[DATABASE_UNAVAILABLE],
         ),
         Operation(
@@ -329,25 +320,19 @@ class DeadLetterRoutes:
             order_id=canonical_uuid(query.order_id) if query.order_id else None,
             group=query.group or None,
             before=_position(query.cursor),
-            limit=query.limit + 1,
+            limit=query.rows_max,
         )
-        page = found[: query.limit]
-        cursor = _cursor(page[-1]) if len(found) > len(page) else None
-        return Reply(
-            200,
-            DeadLetterPage([_view(letter) for letter in page], cursor),
-            next_page("/dead-letters", query, cursor),
-        )
+        return page_reply(DeadLetterPage, "/dead-letters", query, found, key=_key, view=_view)
 
     async def groups(self, call: Call) -> Reply:
         groups = await self._backend.read(letters.groups)
         return Reply(200, DeadLetterGroups([_group_view(group) for group in groups]))
 
     async def show(self, call: Call) -> Reply:
-        return Reply(200, await self._details(_letter_id(call)))
+        return Reply(200, await self._details(call.uuid("letterId", _unknown_letter)))
 
     async def retry(self, call: Call) -> Reply:
-        letter_id, retry = _letter_id(call), call.body
+        letter_id, retry = call.uuid("letterId", _unknown_letter), call.body
         await self._execute(call, letter_id, RetryDeadLetter(letter_id=letter_id, by=retry.by))
         return Reply(200, await self._details(letter_id))
 
@@ -357,13 +342,13 @@ class DeadLetterRoutes:
             raise Problem(INVALID_BODY, 'Send either "group" or "all": true.')
         scheduled: RetrySchedule = await self._backend.execute(
             RetryDeadLetters(per_second=wanted.rate_per_second, group=wanted.group, by=wanted.by),
-            traceparent=call.traceparent,
+            context=call.context,
             find_out="GET /dead-letters?state=PARKED shows which are scheduled (retryAt).",
         )
         return Reply(202, ScheduledRetries(scheduled=scheduled.count, last_at=scheduled.last_at))
 
     async def edit(self, call: Call) -> Reply:
-        letter_id, edit = _letter_id(call), call.body
+        letter_id, edit = call.uuid("letterId", _unknown_letter), call.body
         data = msgspec.json.encode(edit.data)
         successor: DeadLetter = await self._execute(
             call, letter_id, EditDeadLetter(letter_id=letter_id, data=data, by=edit.by)
@@ -372,7 +357,7 @@ class DeadLetterRoutes:
         return Reply(201, details, {"Location": f"/dead-letters/{successor.id}"})
 
     async def discard(self, call: Call) -> Reply:
-        letter_id, discard = _letter_id(call), call.body
+        letter_id, discard = call.uuid("letterId", _unknown_letter), call.body
         await self._execute(
             call,
             letter_id,
@@ -383,7 +368,7 @@ class DeadLetterRoutes:
     async def _execute(self, call: Call, letter_id: str, command: Any) -> Any:
         return await self._backend.execute(
             command,
-            traceparent=call.traceparent,
+            context=call.context,
             find_out=f"GET /dead-letters/{letter_id} shows its state.",
         )
 
@@ -394,23 +379,14 @@ class DeadLetterRoutes:
         return details
 
 
-def _letter_id(call: Call) -> str:
-    """Return the dead letter's id from the path. Raises `Problem` if it is not a UUID."""
-    letter_id = call.path["letterId"]
-    canonical = canonical_uuid(letter_id)
-    if canonical is None:
-        raise _unknown_letter(letter_id)
-    return canonical
-
-
 def _unknown_letter(letter_id: str) -> Problem:
     return Problem(
         UNKNOWN_DEAD_LETTER, f"No dead letter has the id {letter_id!r}: see GET /dead-letters."
     )
 
 
-def _cursor(letter: LetterSummary) -> str:
-    return to_cursor(f"{to_microseconds(letter.parked_at)} {letter.id}")
+def _key(letter: LetterSummary) -> str:
+    return f"{to_microseconds(letter.parked_at)} {letter.id}"
 
 
 def _position(cursor: str | UnsetType) -> tuple[datetime, str] | None:

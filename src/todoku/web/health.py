@@ -7,9 +7,10 @@ from sqlalchemy import Connection
 
 from todoku.database import DatabaseError
 from todoku.web.backend import Backend
-from todoku.web.exchange import Call, Reply
+from todoku.web.call import Call
 from todoku.web.operations import Operation, SuccessResponse
 from todoku.web.problems import NOT_READY, Problem
+from todoku.web.reply import Reply
 
 DATABASE_SECONDS_MAX = 5.0
 

@@ -5,11 +5,9 @@ histogram's `_count` is the number of requests.
 """
 
 from collections.abc import Iterable
-from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
@@ -40,34 +38,3 @@ class Metrics:
         if child is None:
             child = self._children[key] = self._durations.labels(*key)
         child.observe(seconds)
-
-
-class MetricsMiddleware:
-    """ASGI middleware that counts and times HTTP requests."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = perf_counter()
-        status = 0  # stays 0 if the client disconnected before a response
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note_status)
-        finally:
-            seconds = perf_counter() - began
-            self._metrics.observe(scope["method"], route_of(scope), status, seconds)
-
-
-def route_of(scope: Scope) -> str:
-    """Return the path template of the matched route, such as `/orders/{orderId}`; empty if no route
-    matched."""
-    route = scope.get("route")
-    return "" if route is None else route.path

@@ -114,7 +114,7 @@ def _success_response(response: SuccessResponse) -> dict[str, Any]:
             name: {"description": description, "schema": {"type": "string"}}
             for name, description in response.headers.items()
         },
-        "content": {"application/json": {"schema": _reference(response.content)}},
+        "content": {response.media_type: {"schema": _reference(response.content)}},
     }
 
 

@@ -5,19 +5,13 @@ from typing import Any, Literal
 
 import msgspec
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from todoku.web.exchange import (
-    BODY_RECEIVED,
-    Call,
-    Reply,
-    decode_body,
-    decode_query,
-    read_body,
-    traceparent,
-)
+from todoku.web.body import BODY_RECEIVED, decode_body, read_body
+from todoku.web.call import ANONYMOUS, Call, read_context
 from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType
+from todoku.web.query import decode_query
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -40,6 +34,7 @@ class SuccessResponse(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     content: type[Any]
     headers: Mapping[str, str] = {}
+    media_type: str = "application/json"
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +50,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     summary: str
     description: str = ""
-    handle: Callable[[Call], Awaitable[Reply]]
+    handle: Callable[[Call], Awaitable[ASGIApp]]
     path_parameters: Mapping[str, Any] = {}
     query: type[Any] = NoParameters
     body: type[Any] | None = None
@@ -73,14 +68,14 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
     refusals: Mapping[type[Exception], ProblemType] = {}
 
 
-Serve = Callable[[Scope, Receive], Awaitable[ASGIApp]]
+Handler = Callable[[Scope, Receive], Awaitable[ASGIApp]]
 """A function that takes a request and returns the response to send."""
 
 
 class Endpoint:
     """The handlers of one path by method; an ASGI application."""
 
-    def __init__(self, methods: Mapping[str, Serve]) -> None:
+    def __init__(self, methods: Mapping[str, Handler]) -> None:
         self._methods = {**methods, "OPTIONS": self._options}
         if "GET" in methods:
             self._methods["HEAD"] = methods["GET"]
@@ -90,11 +85,21 @@ class Endpoint:
         serve = self._methods.get(scope["method"])
         if serve is None:
             raise method_not_allowed(self._allowed)
-        reply = await serve(scope, receive)
-        await reply(scope, receive, send)
+        response = await serve(scope, receive)
+        await response(scope, receive, send)
 
     async def _options(self, scope: Scope, receive: Receive) -> ASGIApp:
         return Response(status_code=204, headers={"Allow": self._allowed})
+
+
+class ExactRoute(Route):
+    """A route that does not ignore a newline at the end of a path, as Starlette's pattern does."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        # A path parameter at the end takes the newline as its own.
+        if scope["path"].endswith("\n") and not self.path.endswith("}"):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def method_not_allowed(allowed: str) -> Problem:
@@ -102,16 +107,16 @@ def method_not_allowed(allowed: str) -> Problem:
     return Problem(METHOD_NOT_ALLOWED, f"Use one of {allowed}.", headers={"Allow": allowed})
 
 
-def routes(operations: Iterable[Operation], limits: Limits) -> list[Route]:
+def routes(operations: Iterable[Operation], limits: Limits) -> list[ExactRoute]:
     """Return the routes of the operations, one for each path."""
-    paths: dict[str, dict[str, Serve]] = {}
+    paths: dict[str, dict[str, Handler]] = {}
     for operation in operations:
         methods = paths.setdefault(operation.path, {})
         methods[operation.method] = _serve_operation(operation, limits)
-    return [Route(path, Endpoint(methods)) for path, methods in paths.items()]
+    return [ExactRoute(path, Endpoint(methods)) for path, methods in paths.items()]
 
 
-def _serve_operation(operation: Operation, limits: Limits) -> Serve:
+def _serve_operation(operation: Operation, limits: Limits) -> Handler:
     """Return a function that decodes a request as the operation declares it and calls its handler.
 
     Bodies are decoded here instead of by the framework: once, with a prepared decoder, and errors
@@ -121,7 +126,7 @@ def _serve_operation(operation: Operation, limits: Limits) -> Serve:
     no_query = operation.query()
     decoder = msgspec.json.Decoder(operation.body) if operation.body else None
 
-    async def serve(scope: Scope, receive: Receive) -> Reply:
+    async def serve(scope: Scope, receive: Receive) -> ASGIApp:
         headers = dict(scope["headers"])
         query, body = no_query, None
         if scope["query_string"]:
@@ -135,6 +140,8 @@ def _serve_operation(operation: Operation, limits: Limits) -> Serve:
                 complete=BODY_RECEIVED in scope,
             )
             body = decode_body(decoder, received)
-        return await handle(Call(scope["path_params"], query, body, traceparent(headers)))
+        principal = scope.get("user", ANONYMOUS)
+        context = read_context(scope, headers, principal)
+        return await handle(Call(scope["path_params"], query, body, principal, context))
 
     return serve

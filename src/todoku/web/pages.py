@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope
 
-from todoku.web.exchange import encode
-from todoku.web.operations import Endpoint
+from todoku.web.operations import Endpoint, ExactRoute
 from todoku.web.problems import PROBLEM_TYPES, UNKNOWN_ADDRESS, Problem, ProblemType
+from todoku.web.reply import encode
 
 STATIC: Final = Path(__file__).parent / "static"
 
@@ -47,16 +47,16 @@ def page_routes(title: str, documents: Mapping[str, Mapping[str, Any]]) -> Seque
         ),
         _fixed("/docs", HTMLResponse(_docs_page(title))),
         _fixed("/problems", HTMLResponse(_problems_page())),
-        Route("/problems/{slug}", Endpoint({"GET": show_problem})),
+        ExactRoute("/problems/{slug}", Endpoint({"GET": show_problem})),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
 
 
-def _fixed(path: str, response: Response) -> Route:
+def _fixed(path: str, response: Response) -> ExactRoute:
     async def show(scope: Scope, receive: Receive) -> Response:
         return response
 
-    return Route(path, Endpoint({"GET": show}))
+    return ExactRoute(path, Endpoint({"GET": show}))
 
 
 def _docs_page(title: str) -> str:

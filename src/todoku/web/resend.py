@@ -11,10 +11,12 @@ from sqlalchemy import MetaData
 from todoku.contracts import Event
 from todoku.engine import Outbox, RepublishOrder
 from todoku.web.backend import Backend
-from todoku.web.exchange import Body, Call, Reply
+from todoku.web.body import Body
+from todoku.web.call import Call
 from todoku.web.fields import PAGE_MAX, Uuid, canonical_uuid
 from todoku.web.operations import Operation, SuccessResponse
 from todoku.web.problems import DATABASE_UNAVAILABLE
+from todoku.web.reply import Reply
 
 outbox = Outbox(MetaData())
 """The table as every service has it."""
@@ -63,7 +65,7 @@ def resend_operations(backend: Backend) -> list[Operation]:
     async def republish(call: Call, order_id: str) -> RepublishedEvents:
         command = RepublishOrder(order_id=canonical_uuid(order_id) or order_id)
         events: Sequence[Event] = await backend.execute(
-            command, traceparent=call.traceparent, find_out="The request can safely be repeated."
+            command, context=call.context, find_out="The request can safely be repeated."
         )
         return RepublishedEvents(
             order_id=command.order_id, event_types=[type(event).__name__ for event in events]

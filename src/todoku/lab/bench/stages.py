@@ -40,7 +40,7 @@ STAGES = {
         "todoku.web.operations:decode_body",
     ),
     "HTTP, the route": ("todoku.orders.http:OrderRoutes.place",),
-    "HTTP, the reply": ("todoku.web.exchange:Reply.__init__", "todoku.web.exchange:Reply.__call__"),
+    "HTTP, the reply": ("todoku.web.reply:Reply.__init__", "todoku.web.reply:Reply.__call__"),
     "asking the writer": ("todoku.engine.process:Process.execute",),
     "reading the stream": ("nats.aio.client:Client._read_loop",),
     "decoding events": ("todoku.engine.consumer:_read",),

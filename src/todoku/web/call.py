@@ -1,0 +1,100 @@
+"""Parsed requests, and the context that goes with every command."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.authentication import BaseUser, UnauthenticatedUser
+from starlette.types import Scope
+
+from todoku.web.fields import canonical_uuid
+from todoku.web.problems import Problem
+
+TRACESTATE_BYTES_MAX: Final = 512
+"""W3C Trace Context, section 3.3.1.5: propagate at least 512 characters."""
+
+TRACESTATE_MEMBERS_MAX: Final = 32
+
+ANONYMOUS: Final = UnauthenticatedUser()
+
+
+class Context(msgspec.Struct, frozen=True):
+    """Who requested a command, and the W3C Trace Context of the request."""
+
+    actor: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+NO_CONTEXT: Final = Context()
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """A parsed request: path parameters, and the query and body as the operation declares them.
+
+    `principal` is the user that a middleware authenticated (Starlette's `AuthenticationMiddleware`
+    puts it into `scope["user"]`), or `ANONYMOUS`. `context` goes with commands.
+    """
+
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    principal: BaseUser = ANONYMOUS
+    context: Context = NO_CONTEXT
+
+    def uuid(self, name: str, unknown: Callable[[str], Problem]) -> str:
+        """Return a path parameter as a canonical UUID. Raises `unknown(value)` if it is not one."""
+        value = self.path[name]
+        canonical = canonical_uuid(value)
+        if canonical is None:
+            raise unknown(value)
+        return canonical
+
+
+def read_context(scope: Scope, headers: Mapping[bytes, bytes], principal: BaseUser) -> Context:
+    """Return the context of a request. Invalid trace headers are ignored, as W3C requires."""
+    actor = principal.identity if principal.is_authenticated else None
+    if b"traceparent" not in headers:
+        return Context(actor) if actor else NO_CONTEXT
+    traceparent = _read_traceparent(_values(scope, b"traceparent"))
+    if traceparent is None:
+        return Context(actor)
+    return Context(actor, traceparent, _read_tracestate(_values(scope, b"tracestate")))
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key == name]
+
+
+_match_traceparent = re.compile(
+    rb"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?"
+).fullmatch
+
+
+def _read_traceparent(values: list[bytes]) -> str | None:
+    """Return the only `traceparent`, in version 00; None if there is none or it is invalid."""
+    match = _match_traceparent(values[0].strip()) if len(values) == 1 else None
+    if match is None or (match[1] == b"00" and match[3]):
+        return None
+    # Later versions may append fields, and are forwarded without them (section 4).
+    return f"00-{match[2].decode()}"
+
+
+_is_member = re.compile(
+    rb"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    rb"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+).fullmatch
+
+
+def _read_tracestate(values: Iterable[bytes]) -> str | None:
+    """Return the members of `tracestate` that fit into the limits; None if any is invalid."""
+    members = [m for m in (m.strip(b" \t") for m in b",".join(values).split(b",")) if m]
+    keys = {member.partition(b"=")[0] for member in members}
+    if len(keys) != len(members) or len(members) > TRACESTATE_MEMBERS_MAX:
+        return None
+    if not all(map(_is_member, members)):
+        return None
+    while members and len(b",".join(members)) > TRACESTATE_BYTES_MAX:
+        members.pop()  # The last one is the oldest.
+    return b",".join(members).decode() if members else None

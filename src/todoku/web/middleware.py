@@ -1,0 +1,139 @@
+"""ASGI middleware of every application: metrics, problems, trailing slashes."""
+
+from collections.abc import Mapping
+from time import perf_counter
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from todoku.database import DatabaseUnavailable
+from todoku.engine import MailboxFull
+from todoku.web.body import ClientDisconnected
+from todoku.web.metrics import Metrics
+from todoku.web.operations import method_not_allowed
+from todoku.web.problems import (
+    CONTENT_TYPE,
+    DATABASE_UNAVAILABLE,
+    INTERNAL_ERROR,
+    MALFORMED_REQUEST,
+    OVERLOADED,
+    UNKNOWN_ADDRESS,
+    Problem,
+    ProblemType,
+)
+from todoku.web.reply import encode
+
+log = structlog.get_logger(__name__)
+
+Refusals = Mapping[type[Exception], ProblemType]
+
+
+class MetricsMiddleware:
+    """Count and time HTTP requests."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = perf_counter()
+        status = 0  # stays 0 if the client disconnected before a response
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_status)
+        finally:
+            seconds = perf_counter() - began
+            self._metrics.observe(scope["method"], route_of(scope), status, seconds)
+
+
+class ProblemMiddleware:
+    """Answer exceptions with RFC 9457 problems.
+
+    If the response has begun, the exception is raised again: the server logs it and closes the
+    connection, which tells the client that the response is incomplete.
+    """
+
+    def __init__(self, app: ASGIApp, refusals: Refusals) -> None:
+        self._app = app
+        self._refusals = refusals
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_start)
+        except Exception as error:
+            if started:
+                raise
+            response = self._to_response(scope, error)
+            await response(scope, receive, send)
+
+    def _to_response(self, scope: Scope, error: Exception) -> Response:
+        problem = _to_problem(error, self._refusals)
+        if problem.kind is INTERNAL_ERROR:
+            log.error(
+                "request_failed",
+                method=scope["method"],
+                route=route_of(scope),
+                exc_info=error,
+            )
+        return Response(
+            encode(problem.details()),
+            status_code=problem.kind.status,
+            headers={**problem.headers, "Content-Type": CONTENT_TYPE},
+        )
+
+
+class TrailingSlashMiddleware:
+    """Serve `/orders/` like `/orders`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(scope["path"]) > 1 and scope["path"].endswith("/"):
+            scope["path"] = scope["path"].rstrip("/") or "/"
+        await self._app(scope, receive, send)
+
+
+def route_of(scope: Scope) -> str:
+    """Return the path template of the matched route, such as `/orders/{orderId}`; empty if no route
+    matched."""
+    route = scope.get("route")
+    return "" if route is None else route.path
+
+
+def _to_problem(error: Exception, refusals: Refusals) -> Problem:
+    """Map an exception to a problem. Texts of internal errors are not sent to clients."""
+    match error:
+        case Problem():
+            return error
+        case MailboxFull():
+            return Problem(OVERLOADED, str(error), headers={"Retry-After": "1"})
+        case DatabaseUnavailable():
+            return Problem(DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE.advice)
+        case ClientDisconnected():
+            return Problem(
+                MALFORMED_REQUEST, "The connection was closed before the request was complete."
+            )
+        case HTTPException(status_code=405):
+            return method_not_allowed("GET, HEAD")  # Only static files reach this.
+        case HTTPException():
+            return Problem(UNKNOWN_ADDRESS, "No resource has this address: see /docs.")
+        case _ if type(error) in refusals:
+            return Problem(refusals[type(error)], str(error))
+        case _:
+            return Problem(INTERNAL_ERROR, INTERNAL_ERROR.advice)
