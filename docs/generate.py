@@ -19,7 +19,7 @@ from todoku.contracts import EVENTS, Event
 from todoku.inventory.domain import RESERVATION
 from todoku.lifecycle import Lifecycle, Status
 from todoku.orders.domain import ORDER
-from todoku.settings import SETTINGS, Setting, Settings, to_text
+from todoku.settings import Setting, to_text
 from todoku.shipping.domain import SHIPMENT
 from todoku.system import system
 from todoku.web import Backend, asyncapi, problems
@@ -84,7 +84,7 @@ def _command_section(words: tuple[str, ...]) -> str:
 
 
 def configuration() -> str:
-    rows = "\n".join(_setting_row(setting) for setting in SETTINGS.values())
+    rows = "\n".join(_setting_row(setting) for setting in system.declared.values())
     return f"""# Configuration
 
 {GENERATED}
@@ -142,11 +142,11 @@ this case and what to do, and `errors` points to the field or the parameter.
 
 
 def http_reference() -> str:
-    settings = Settings()
+    settings = system.settings()
     # The routes are only described here: no backend is needed for that.
     backend = cast(Backend, None)
     sections = "\n".join(
-        f"## {service.name}: `{settings.http_url(cast(Any, service.name))}`\n\n"
+        f"## {service.name}: `{settings.http_url(service.name)}`\n\n"
         f"{_operations(service.build_api(backend).operations)}"
         for service in system
     )
@@ -218,7 +218,7 @@ def _event_section(event: type[Event], document: dict[str, Any]) -> str:
 
 
 def events_document() -> dict[str, Any]:
-    settings = Settings()
+    settings = system.settings()
     return asyncapi.document(system.build(settings), broker_url=settings.broker_url)
 
 

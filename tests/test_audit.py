@@ -20,7 +20,7 @@ from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import products, reservations, stock_ledger
 from todoku.orders.domain import PlaceOrder
 from todoku.orders.store import order_events, orders
-from todoku.settings import Settings, Span
+from todoku.settings import Span
 from todoku.shipping.domain import Accepted, Answer, RecordAnswer, Rejected
 from todoku.shipping.store import shipments
 
@@ -40,7 +40,9 @@ class System:
     def __init__(self) -> None:
         self.services = {
             service.name: service
-            for service in systems.system.build(Settings(carrier_delay_seconds=Span(0, 0)))
+            for service in systems.system.build(
+                systems.system.settings(carrier_delay_seconds=Span(0, 0))
+            )
         }
         self.topology = Topology(self.services.values())
         self.databases = {name: _empty(service) for name, service in self.services.items()}

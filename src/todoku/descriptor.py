@@ -37,6 +37,10 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
         that runs the service calls it, so a plug-in that is missing stops that process alone.
     on_start: runs after the service has started and before it answers HTTP:
         `async (backend, settings) -> None`.
+    settings: the struct of its own settings; each field has a default and a meaning. Port and
+        database URL follow from the name.
+    local_defaults: defaults of its own settings that differ under `todoku up`.
+    default_port: its port where none is set; without one, the next that is free from 8080 on.
     """
 
     name: str
@@ -45,6 +49,9 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     api: Part[Callable[["Backend"], "Api"]]
     effects: Part[Callable[[Settings], Effects]] | None = None
     on_start: Part[Callable[["Backend", Settings], Awaitable[None]]] | None = None
+    settings: type[msgspec.Struct] | None = None
+    local_defaults: Mapping[str, object] = {}
+    default_port: int | None = None
 
     def build(self, settings: Settings, *, effects: Effects | None = None) -> "Service":
         """Return the engine's service; `effects` replace those that the settings choose."""

@@ -16,7 +16,8 @@ from todoku.database.lock import FileLock
 from todoku.lab.bench.fill import fill
 from todoku.lab.bench.promise import broken_promises
 from todoku.lab.bench.reads import READS
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
+from todoku.system import system
 
 
 def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -60,7 +61,7 @@ def test_fsyncs_are_counted_of_every_process_that_keeps_something(tmp_path: Path
 
     assert answer.returncode == ExitCode.OK, answer.stderr
     costs = json.loads(answer.stdout)["costs"]
-    assert all(0 < costs[name]["fsyncs"] <= costs[name]["commits"] for name in SERVICES)
+    assert all(0 < costs[name]["fsyncs"] <= costs[name]["commits"] for name in system.names)
     assert costs["broker"]["fsyncs"] > 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from calling import Caller
 
 from end_to_end.running import Up, up
-from todoku.settings import SERVICES
+from todoku.system import system
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def running_data(running: Up, running_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def settings_of_running(running: Up, running_folder: Path) -> dict[str, str]:
     """Variables with the addresses of the running system, which has a product `plenty`."""
-    names = [*(f"TODOKU_{service.upper()}_PORT" for service in SERVICES), "TODOKU_NATS_PORT"]
+    names = [*(f"TODOKU_{service.upper()}_PORT" for service in system.names), "TODOKU_NATS_PORT"]
     variables = dict(zip(names, map(str, running.ports), strict=True))
     words = ("product", "set", "plenty", "--name", "豊富", "--price", "5", "--stock", "1000000")
     Caller(running_folder, variables).ok(*words)

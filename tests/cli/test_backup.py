@@ -16,7 +16,7 @@ from todoku.cli.backup import backup
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.database import Database, back_up, migrate
-from todoku.settings import SERVICES
+from todoku.system import system
 
 TRANSFERS = 300
 BYSTANDERS = 20
@@ -26,9 +26,9 @@ BYSTANDERS = 20
 def data(tmp_path: Path) -> Path:
     """A data folder with the databases of all services."""
     folder = tmp_path / "data"
-    for service in SERVICES:
+    for service in system.names:
         with Database.open(folder / f"{service}.db") as database:
-            migrate(database, f"todoku.{service}")
+            migrate(database, system[service].package)
     return folder
 
 
@@ -43,7 +43,7 @@ def test_backup_is_complete_with_manifest_and_checksums(
 ) -> None:
     """Also while the services have their databases open."""
     with ExitStack() as stack:
-        for service in SERVICES:
+        for service in system.names:
             stack.enter_context(Database.open(data / f"{service}.db"))
         assert backup(tmp_path / "a" / "b", json=True, flags={"data_dir": data}) is ExitCode.OK
 
@@ -54,9 +54,9 @@ def test_backup_is_complete_with_manifest_and_checksums(
     assert {file.name for file in folder.iterdir()} == {
         "SHA256SUMS",
         "manifest.json",
-        *(f"{service}.db" for service in SERVICES),
+        *(f"{service}.db" for service in system.names),
     }
-    for service in SERVICES:
+    for service in system.names:
         copy = (folder / f"{service}.db").read_bytes()
         described = told["manifest"]["databases"][service]
         assert described["sha256"] == hashlib.sha256(copy).hexdigest()

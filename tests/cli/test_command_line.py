@@ -16,7 +16,7 @@ from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import ADDRESSES
 from todoku.database.lock import FileLock
-from todoku.settings import SETTINGS
+from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
 GROUPS = {"dead", "order", "product", "shipment"}
@@ -66,7 +66,7 @@ def test_command_help_has_flags_and_example_but_no_exit_codes(name: str, tmp_pat
     assert answer.returncode == ExitCode.OK
     assert answer.stdout.startswith(f"Usage: todoku {name}")
     if name not in WITHOUT_SETTINGS:
-        assert all(setting.flag in answer.stdout for setting in SETTINGS.values())
+        assert all(setting.flag in answer.stdout for setting in system.declared.values())
     assert f"    todoku {name}" in answer.stdout, "no example"
     assert "Exit codes" not in answer.stdout
     assert callable(application()[name].default_command)
@@ -81,7 +81,7 @@ def test_subcommand_help_has_flags_and_example(name: str, tmp_path: Path) -> Non
     for command in commands:
         answer = todoku(name, command, "--help", folder=tmp_path)
         assert answer.returncode == ExitCode.OK
-        assert all(SETTINGS[setting].flag in answer.stdout for setting in ADDRESSES)
+        assert all(system.declared[setting].flag in answer.stdout for setting in ADDRESSES)
         assert "--json" in answer.stdout
         assert f"    todoku {name} {command}" in answer.stdout, "no example"
         assert "Exit codes" not in answer.stdout
@@ -116,14 +116,14 @@ def test_config_shows_value_and_source_of_each_setting(tmp_path: Path) -> None:
     assert rows["nats_port"] == ["4222", "default"]
     assert rows["demo_catalogue"][0] == "true"
     assert rows["nats_url"][0] == "nats://***@broker"
-    assert list(rows) == list(SETTINGS)
+    assert list(rows) == list(system.declared)
 
 
 def test_config_json_is_one_object_keyed_by_name(tmp_path: Path) -> None:
     answer = todoku("config", "--json", "--orders-port", "1", folder=tmp_path)
 
     settings = json.loads(answer.stdout)
-    assert list(settings) == list(SETTINGS)
+    assert list(settings) == list(system.declared)
     assert settings["orders_port"]["value"] == 1
     assert settings["orders_port"]["origin"] == "flag"
     assert settings["nats_url"]["value"] is None

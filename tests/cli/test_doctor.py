@@ -18,7 +18,8 @@ from test_migrate import set_version
 from todoku.cli.checks import CheckStatus, machine
 from todoku.cli.exit_codes import ExitCode
 from todoku.database.lock import FileLock
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
+from todoku.system import system
 
 Checks = Mapping[str, Mapping[str, Any]]
 FreePorts = Callable[[int], list[int]]
@@ -31,7 +32,7 @@ def checks(result: CommandResult) -> Checks:
 @pytest.fixture
 def examined(todoku_alone: Caller, free_ports: FreePorts) -> Callable[..., CommandResult]:
     """Runs `doctor` where nothing runs, on free ports unless flags give others."""
-    names = [*(f"TODOKU_{service.upper()}_PORT" for service in SERVICES), "TODOKU_NATS_PORT"]
+    names = [*(f"TODOKU_{service.upper()}_PORT" for service in system.names), "TODOKU_NATS_PORT"]
     ports = dict(zip(names, map(str, free_ports(4)), strict=True))
 
     def examine(*flags: str, json: bool = True) -> CommandResult:
@@ -68,7 +69,7 @@ def test_stopped_system_has_no_problems_and_is_not_changed(
 
     assert result.code == ExitCode.OK
     assert CheckStatus.WRONG not in [result["verdict"] for result in checks(result).values()]
-    for service in SERVICES:
+    for service in system.names:
         assert checks(result)[f"{service} port"]["found"].endswith(", free")
         assert "does not exist yet" in checks(result)[f"{service} database"]["found"]
     assert checks(result)["broker port"]["found"].endswith(", free")
@@ -81,7 +82,7 @@ def test_running_system_is_recognised_with_broker_and_databases(
     result = todoku.ok("doctor", "--json", "--data-dir", str(running_data))
 
     found = {name: check["found"] for name, check in checks(result).items()}
-    for service in SERVICES:
+    for service in system.names:
         assert "served by todoku " in found[f"{service} port"]
         assert found[f"{service} clock"] == "within a second of this machine's"
         assert f"todoku run {service})" in found[f"{service} database"]

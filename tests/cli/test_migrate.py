@@ -10,9 +10,9 @@ from calling import Caller
 from todoku.cli.exit_codes import ExitCode
 from todoku.database import head_revision
 from todoku.database.lock import FileLock
-from todoku.settings import SERVICES
+from todoku.system import system
 
-HEADS = {service: head_revision(f"todoku.{service}") for service in SERVICES}
+HEADS = {service.name: head_revision(service.package) for service in system}
 
 
 def set_version(data: Path, service: str, version: str) -> None:
@@ -26,7 +26,7 @@ def test_databases_are_created_once(todoku_alone: Caller) -> None:
     second = todoku_alone.ok("migrate", "--json").lines
 
     assert [(step["service"], step["was"], step["needed"]) for step in first] == [
-        (service, None, HEADS[service]) for service in SERVICES
+        (service, None, HEADS[service]) for service in system.names
     ]
     assert all(step["migrated"] for step in first)
     assert [step["was"] for step in second] == list(HEADS.values())
@@ -38,12 +38,12 @@ def test_check_reports_pending_migrations_and_changes_nothing(todoku_alone: Call
 
     assert result.code == ExitCode.FAILED
     assert result.out.splitlines() == [
-        f"{service:<10} no tables: version {HEADS[service]} is needed" for service in SERVICES
+        f"{service:<10} no tables: version {HEADS[service]} is needed" for service in system.names
     ]
     assert list(todoku_alone.folder.iterdir()) == []
 
     todoku_alone.ok("migrate")
-    assert todoku_alone.ok("migrate", "--check").out.count(": up to date") == len(SERVICES)
+    assert todoku_alone.ok("migrate", "--check").out.count(": up to date") == len(system.names)
 
 
 def test_only_named_services_are_migrated(todoku_alone: Caller) -> None:
@@ -85,7 +85,7 @@ def test_running_system_of_this_version_needs_no_migration(
 ) -> None:
     result = todoku.ok("migrate", "--data-dir", str(running_data))
 
-    assert result.out.count("up to date") == len(SERVICES)
+    assert result.out.count("up to date") == len(system.names)
 
 
 def test_file_that_is_no_database_is_explained(todoku_alone: Caller) -> None:

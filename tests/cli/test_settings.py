@@ -1,24 +1,27 @@
 """Settings: where they come from, what they may be, and what is said when they may not."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from todoku.descriptor import ServiceDescriptor
 from todoku.settings import (
-    SERVICES,
-    SETTINGS,
+    DeclarationInvalid,
     Loaded,
     Settings,
     SettingsInvalid,
     Span,
-    load,
     to_environment,
     without_password,
 )
+from todoku.shipping.settings import ShippingSettings
+from todoku.system import System, load_settings, load_system, system
 
 
 def load_in(
@@ -29,7 +32,7 @@ def load_in(
 ) -> Loaded:
     if toml is not None:
         (folder / "todoku.toml").write_text(toml)
-    return load(flags, environment=environment or {}, directory=folder)
+    return load_settings(flags, environment=environment or {}, directory=folder)
 
 
 def problems_of(environment: Mapping[str, str], folder: Path, toml: str | None = None) -> str:
@@ -45,8 +48,8 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_pat
     loaded = load_in(tmp_path, toml, environment, orders_port="6")
 
     settings = loaded.settings
-    ports = settings.orders_port, settings.inventory_port, settings.shipping_port
-    assert (*ports, settings.nats_port) == (6, 5, 3, 4222)
+    ports = [settings.port(service) for service in system.names]
+    assert [*ports, settings.nats_port] == [6, 5, 3, 4222]
     assert [
         str(loaded.origins[name])
         for name in ("orders_port", "inventory_port", "shipping_port", "nats_port")
@@ -119,7 +122,7 @@ def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
 def test_a_value_that_is_not_allowed_is_refused_with_all_that_is_needed_to_correct_it(
     name: str, written: str, allowed: str, tmp_path: Path
 ) -> None:
-    variable = SETTINGS[name].variable
+    variable = system.declared[name].variable
 
     said = problems_of({variable: written}, tmp_path)
 
@@ -175,7 +178,7 @@ def test_a_span_is_read_as_it_is_written(ends: list[float]) -> None:
 
 def test_another_process_reads_exactly_the_same_settings(tmp_path: Path) -> None:
     """Also where the default differs from the value, and where there is a file beside it."""
-    settings = Settings(
+    settings = system.settings(
         data_dir=tmp_path,
         nats_url="nats://u:p@a:1,nats://b:2",
         carrier_delay_seconds=Span(0.25, 3),
@@ -195,17 +198,115 @@ def test_the_data_folder_does_not_depend_on_where_one_stands(tmp_path: Path) -> 
 
 
 def test_every_setting_has_a_meaning_and_a_usable_default() -> None:
-    assert all(setting.meaning.endswith(".") for setting in SETTINGS.values())
-    assert load(environment={"TODOKU_CONFIG": "/dev/null"}).settings == msgspec.structs.replace(
-        Settings(), data_dir=Path.cwd() / "todoku-data"
-    )
+    assert all(setting.meaning.endswith(".") for setting in system.declared.values())
+    assert load_settings(
+        environment={"TODOKU_CONFIG": "/dev/null"}
+    ).settings == msgspec.structs.replace(system.settings(), data_dir=Path.cwd() / "todoku-data")
 
 
 def test_services_are_found_by_name(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, shipping_database_url="postgresql://x", host="::")
+    settings = system.settings(data_dir=tmp_path, shipping_database_url="postgresql://x", host="::")
 
-    assert [settings.port(service) for service in SERVICES] == [8080, 8081, 8082]
+    assert [settings.port(service) for service in system.names] == [8080, 8081, 8082]
     assert settings.http_url("inventory") == "http://[::1]:8081"
     assert settings.database("orders") == tmp_path / "orders.db"
     assert settings.database("shipping") == "postgresql://x"
     assert settings.broker_url == "nats://127.0.0.1:4222"
+
+
+class TestSystem:
+    """The system is a setting, and what its services declare are settings too."""
+
+    def test_services_bring_port_database_and_settings_of_their_own(
+        self, tmp_path: Path, shop: str
+    ) -> None:
+        environment = {
+            "TODOKU_SYSTEM": shop,
+            "TODOKU_STALL_PORT": "9000",
+            "TODOKU_STALL_CLOSES_AFTER_SECONDS": "2.5",
+        }
+
+        loaded = load_in(tmp_path, "stall_database_url = 'stall.db'", environment)
+
+        settings = loaded.settings
+        assert settings.system == shop
+        assert (settings.port("orders"), settings.port("stall")) == (8080, 9000)
+        assert settings.database("stall") == "stall.db"
+        assert str(loaded.origins["stall_database_url"]) == f"file {tmp_path / 'todoku.toml'}"
+        assert load_system(settings).declared["stall_closes_after_seconds"].meaning == "A while."
+        assert load_in(tmp_path, None, to_environment(settings)).settings == settings
+
+    def test_default_ports_are_counted_from_the_list(self, tmp_path: Path, shop: str) -> None:
+        settings = load_in(tmp_path, environment={"TODOKU_SYSTEM": shop}).settings
+
+        assert dict(settings.ports) == {
+            "orders": 8080,
+            "inventory": 8081,
+            "shipping": 8082,
+            "stall": 8083,
+        }
+
+    @pytest.mark.parametrize(
+        ("written", "problem"),
+        [
+            ("nowhere", "system cannot be 'nowhere' (environment TODOKU_SYSTEM): it is package."),
+            ("no_such_shop.system:system", "Install that package in this environment"),
+            ("todoku.system:no_such_system", "has no attribute 'no_such_system'"),
+            ("todoku.system:load_system", "which is a function: name a todoku.system.System"),
+        ],
+    )
+    def test_a_system_that_is_not_there_is_an_error_that_says_what_to_do(
+        self, written: str, problem: str, tmp_path: Path
+    ) -> None:
+        said = problems_of({"TODOKU_SYSTEM": written}, tmp_path)
+
+        assert problem in said
+        assert repr(written) in said
+        assert "environment TODOKU_SYSTEM" in said
+
+    def test_own_settings_have_their_defaults_where_none_are_set(self) -> None:
+        assert Settings().own(ShippingSettings) == ShippingSettings()
+        assert system.settings(carrier_seed=3).own(ShippingSettings).carrier_seed == 3
+
+    def test_a_setting_that_two_declare_is_refused(self) -> None:
+        class Again(msgspec.Struct, frozen=True):
+            carrier: Annotated[str, msgspec.Meta(description="One more.")] = ""
+
+        stall = ServiceDescriptor(
+            name="stall", package="stall", service="stall:s", api="stall:a", settings=Again
+        )
+        with pytest.raises(DeclarationInvalid, match="stall declares the setting carrier"):
+            System(*system.services, stall)
+
+    @pytest.mark.parametrize("name", ["broker", "nats", "Stall", "my-stall", "", "orders"])
+    def test_a_name_that_cannot_be_used_is_refused(self, name: str) -> None:
+        stall = ServiceDescriptor(name=name, package="stall", service="stall:s", api="stall:a")
+        with pytest.raises(ValueError, match=f"called '{name}'"):
+            System(*system.services, stall)
+
+
+SHOP = """
+from typing import Annotated
+import msgspec
+from todoku.descriptor import ServiceDescriptor
+from todoku.system import System, system as mission
+
+class StallSettings(msgspec.Struct, frozen=True, kw_only=True):
+    stall_closes_after_seconds: Annotated[float, msgspec.Meta(ge=0, description="A while.")] = 1.0
+
+stall = ServiceDescriptor(
+    name="stall", package="stall", service="stall:s", api="stall:a", settings=StallSettings
+)
+system = System(*mission.services, stall)
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A system with a service of somebody else's package."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "some_shop.py").write_text(SHOP)
+    monkeypatch.syspath_prepend(str(package))
+    yield "some_shop:system"
+    sys.modules.pop("some_shop", None)

@@ -98,7 +98,7 @@ def databases(
         )
         opened = {name: stack.enter_context(Database.open(url)) for name, url in urls.items()}
         for name, database in opened.items():
-            migrate(database, f"todoku.{name}")
+            migrate(database, system[name].package)
         yield opened
 
 
@@ -141,10 +141,10 @@ class TestSchema:
     def test_the_newest_version_is_the_one_that_alembic_finds(
         self, databases: dict[str, Database], name: str
     ) -> None:
-        package = importlib.import_module(f"todoku.{name}")
+        package = importlib.import_module(system[name].package)
         folder = str(Path(str(package.__file__)).parent / "migrations")
         head = ScriptDirectory(folder, version_locations=[folder]).get_current_head()
-        assert head_revision(f"todoku.{name}") == head == current_revision(databases[name])
+        assert head_revision(system[name].package) == head == current_revision(databases[name])
 
 
 def apply(store: Any, connection: Connection, decide: Any, subject: Any, now: datetime) -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy import MetaData
 
 from todoku.contracts import EVENTS, decode
 from todoku.contracts.examples import EXAMPLES
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
 from todoku.system import system
 from todoku.web import Api, Backend, application, asyncapi
 from web.edge import RecordingProcess, client, empty_database, run_inline
@@ -25,13 +25,13 @@ def document(of: str | None = None, **options: Any) -> dict[str, Any]:
     return asyncapi.document(services, of=of, **{"broker_url": "nats://127.0.0.1:4222", **options})
 
 
-@pytest.mark.parametrize("of", [None, *SERVICES])
+@pytest.mark.parametrize("of", [None, *system.names])
 def test_the_document_follows_the_specification(of: str | None) -> None:
     validator = jsonschema_rs.validator_for(SCHEMA)
     assert [str(error) for error in validator.iter_errors(document(of))] == []
 
 
-@pytest.mark.parametrize("of", [None, *SERVICES])
+@pytest.mark.parametrize("of", [None, *system.names])
 def test_every_reference_in_it_leads_somewhere(of: str | None) -> None:
     whole = document(of)
     for reference in references(whole):

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from todoku.lab.chaos import CapturedOutput
-from todoku.settings import SERVICES, ServiceName
+from todoku.system import system
 
 BOUND_SECONDS = 60.0
 
@@ -24,9 +24,9 @@ class Up(msgspec.Struct, frozen=True):
     ports: Sequence[int]
     heard: CapturedOutput
 
-    def url(self, service: ServiceName) -> str:
+    def url(self, service: str) -> str:
         """The address of a service, without a trailing slash."""
-        return f"http://127.0.0.1:{dict(zip(SERVICES, self.ports, strict=False))[service]}"
+        return f"http://127.0.0.1:{dict(zip(system.names, self.ports, strict=False))[service]}"
 
     def children(self) -> dict[str, int]:
         """The process of each program, by the program's name."""
@@ -45,7 +45,7 @@ class Up(msgspec.Struct, frozen=True):
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(BOUND_SECONDS)
 
-    def answers(self, service: ServiceName) -> bool:
+    def answers(self, service: str) -> bool:
         """Whether the service reports that it is ready."""
         with urllib.request.urlopen(f"{self.url(service)}/readyz", timeout=BOUND_SECONDS) as answer:
             return bool(answer.status == 200)
@@ -59,7 +59,7 @@ def up(
     todoku: Sequence[str] = (sys.executable, "-P", "-m", "todoku"),
 ) -> Iterator[Up]:
     """Run `todoku up` on ports for the three services and the broker; at the end, kill what is left."""
-    names = [*(f"--{service}-port" for service in SERVICES), "--nats-port"]
+    names = [*(f"--{service}-port" for service in system.names), "--nats-port"]
     chosen = [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
     log = folder / "up.stderr"
     with log.open("a") as err:

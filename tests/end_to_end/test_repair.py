@@ -15,7 +15,7 @@ import pytest
 from running import BOUND_SECONDS, Up, up
 
 from todoku.cli.exit_codes import ExitCode
-from todoku.settings import SERVICES, ServiceName
+from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
 QUICKLY: Final = ("--grace-seconds", "0", "--overdue-seconds", "0")
@@ -30,7 +30,9 @@ class Folder:
         self.data = folder / "data"
 
     def verify(self, *flags: str) -> "subprocess.CompletedProcess[str]":
-        places = [f"--{name}-port={port}" for name, port in zip(SERVICES, self.ports, strict=False)]
+        places = [
+            f"--{name}-port={port}" for name, port in zip(system.names, self.ports, strict=False)
+        ]
         command = [sys.executable, "-m", "todoku", "verify", "--data-dir", str(self.data)]
         return subprocess.run(
             [*command, *places, *flags],
@@ -50,7 +52,7 @@ class Folder:
             assert time.monotonic() < ends, report
         return report
 
-    def damage(self, service: ServiceName, *statements: str) -> None:
+    def damage(self, service: str, *statements: str) -> None:
         """Change a database of a stopped system directly."""
         with sqlite3.connect(self.data / f"{service}.db") as connection:
             for statement in statements:
@@ -61,7 +63,7 @@ class Folder:
         shutil.rmtree(self.data / "broker")
 
 
-def post(running: Up, service: ServiceName, path: str, body: object) -> Any:
+def post(running: Up, service: str, path: str, body: object) -> Any:
     request = urllib.request.Request(
         running.url(service) + path,
         json.dumps(body).encode(),

@@ -13,11 +13,11 @@ import pytest
 from running import BOUND_SECONDS, Up, up
 
 from todoku.cli.exit_codes import ExitCode
-from todoku.settings import SERVICES
+from todoku.system import system
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-PROGRAMS = {"broker", *SERVICES}
+PROGRAMS = {"broker", *system.names}
 FreePorts = Callable[[int], list[int]]
 
 
@@ -36,7 +36,7 @@ def until_all_ended(pids: list[int]) -> None:
 
 
 def everything_answers(running: Up) -> bool:
-    return all(running.answers(service) for service in SERVICES)
+    return all(running.answers(service) for service in system.names)
 
 
 def test_up_starts_all_prints_addresses_and_stops_on_ctrl_c(
@@ -47,7 +47,7 @@ def test_up_starts_all_prints_addresses_and_stops_on_ctrl_c(
         children = running.children()
         assert children.keys() == PROGRAMS
         assert everything_answers(running)
-        for service in SERVICES:
+        for service in system.names:
             running.heard.until(f"{service:<10} {running.url(service)}")
         running.heard.until(str(tmp_path / "data"))
 

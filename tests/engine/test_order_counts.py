@@ -25,7 +25,7 @@ from todoku.engine import Process, Service, SteadyClock, Topology
 from todoku.inventory.domain import SetProduct
 from todoku.lab.bench.fsyncs import CannotCount, counting_fsyncs
 from todoku.orders.domain import PlaceOrder
-from todoku.settings import Settings, Span
+from todoku.settings import Span
 from todoku.system import system
 
 ORDERS = 100
@@ -90,7 +90,7 @@ async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
 def process(
     service: Service, services: Sequence[Service], broker: NatsBroker, database: Database
 ) -> Process:
-    migrate(database, f"todoku.{service.name}")
+    migrate(database, system[service.name].package)
     return Process(
         service,
         database,
@@ -112,7 +112,9 @@ def order(n: int) -> PlaceOrder:
 
 
 async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, int]) -> Tally:
-    services = system.build(Settings(carrier_delay_seconds=Span(0, 0), carrier_success_rate=1))
+    services = system.build(
+        system.settings(carrier_delay_seconds=Span(0, 0), carrier_success_rate=1)
+    )
     tally = Tally(Counter(), Counter(), Counter(), Counter(), {}, {}, Counter())
     async with AsyncExitStack() as stack:
         processes: dict[str, Process] = {}

@@ -27,7 +27,7 @@ from todoku.engine import EngineConfig, MailboxFull, Process, ProcessFailed, Ser
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import InvalidOrder, OrderStatus, PlaceOrder
 from todoku.orders.store import orders as orders_table
-from todoku.settings import Settings, Span
+from todoku.settings import Span
 from todoku.shipping.carriers import booking_effects
 from todoku.shipping.domain import CLAIM_SECONDS, Accepted, Answer, Parcel, ShipmentStatus
 from todoku.shipping.store import shipments
@@ -92,7 +92,7 @@ class Town:
         self.broker = MemoryBroker()
         self.courier = Courier()
         services = system.build(
-            Settings(carrier_delay_seconds=Span(0, 0)), effects=booking_effects(self.courier)
+            system.settings(carrier_delay_seconds=Span(0, 0)), effects=booking_effects(self.courier)
         )
         self.topology = Topology(services)
         self.services = {service.name: service for service in services}

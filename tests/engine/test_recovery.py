@@ -19,10 +19,10 @@ from todoku.database import Database, migrate
 from todoku.engine import Process, Topology
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import PlaceOrder
-from todoku.settings import Settings, Span
+from todoku.settings import Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
 from todoku.shipping.domain import Answer, Parcel
-from todoku.system import system
+from todoku.system import system as mission
 
 SERVICES = ("orders", "inventory", "shipping")
 
@@ -45,13 +45,14 @@ class System:
     def __init__(self) -> None:
         self.broker = MemoryBroker()
         self.carrier = CountingCarrier()
-        self.services = system.build(
-            Settings(carrier_delay_seconds=Span(0, 0)), effects=booking_effects(self.carrier)
+        self.services = mission.build(
+            mission.settings(carrier_delay_seconds=Span(0, 0)),
+            effects=booking_effects(self.carrier),
         )
         self.databases: dict[str, Database] = {}
         for name in SERVICES:
             self.databases[name] = Database.in_memory()
-            migrate(self.databases[name], f"todoku.{name}")
+            migrate(self.databases[name], mission[name].package)
         self.processes: dict[str, Process] = {}
         self.starts = 0
 

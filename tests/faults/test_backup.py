@@ -11,7 +11,8 @@ import pytest
 
 from faults.conftest import Prove
 from todoku.lab.chaos import Load, Stack, prepare_products
-from todoku.settings import SERVICES, to_environment
+from todoku.settings import to_environment
+from todoku.system import system
 
 pytestmark = pytest.mark.faults
 
@@ -48,7 +49,7 @@ def test_a_backup_alone_is_a_whole_system(
     for n, (folder, accepted) in enumerate(backups):
         data_dir = tmp_path / f"restored-{n}"
         data_dir.mkdir()
-        for service in SERVICES:
+        for service in system.names:
             shutil.copy(folder / f"{service}.db", data_dir)
         restored = make_stack(data_dir)
         restored.start()

@@ -17,7 +17,8 @@ from todoku.broker import embedded
 from todoku.broker.nats import NatsBroker
 from todoku.broker.port import BrokerError, Outgoing
 from todoku.lab.chaos import Load, ProgramName, Stack, fresh_settings, prepare_products
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
+from todoku.system import system
 
 pytestmark = pytest.mark.faults
 
@@ -54,7 +55,7 @@ def test_a_full_disk_under_the_broker(
 
 
 @needs_root
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", system.names)
 def test_a_full_disk_under_the_database_of(
     service: str, tmp_path: Path, make_stack: Callable[..., Stack], prove: Prove
 ) -> None:
@@ -78,7 +79,7 @@ def test_a_full_disk_under_the_database_of(
 
 
 @needs_strace
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", system.names)
 def test_a_sync_that_fails_under(
     service: ProgramName, tmp_path: Path, stack: Stack, prove: Prove
 ) -> None:

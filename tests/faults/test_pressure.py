@@ -8,7 +8,7 @@ import pytest
 from faults.conftest import Prove
 from todoku.lab.chaos import Load, Stack, Verdict, jetstream, prepare_products
 from todoku.lab.chaos.faults import database_locked, service_away
-from todoku.settings import SERVICES, ServiceName
+from todoku.system import system
 
 pytestmark = pytest.mark.faults
 
@@ -24,8 +24,8 @@ CUSTOMERS = 3 * WAITING_MAX
 GROWTH_BYTES_MAX = 150 * 2**20
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_a_lock_on_the_database_of(service: ServiceName, stack: Stack, prove: Prove) -> None:
+@pytest.mark.parametrize("service", system.names)
+def test_a_lock_on_the_database_of(service: str, stack: Stack, prove: Prove) -> None:
     """A service whose database another program keeps locked waits, says so, and loses nothing."""
     with Load(stack, answer_seconds_max=LOCKED_SECONDS + 30) as load:
         load.until_accepted(300)
@@ -36,7 +36,7 @@ def test_a_lock_on_the_database_of(service: ServiceName, stack: Stack, prove: Pr
 
 
 @pytest.mark.parametrize("service", ["inventory", "shipping"])
-def test_an_absence_of(service: ServiceName, stack: Stack, prove: Prove) -> None:
+def test_an_absence_of(service: str, stack: Stack, prove: Prove) -> None:
     """While a service is away the others go on, and send nothing twice: what it missed is there for
     it when it comes back."""
     with Load(stack, orders_per_second=200) as load:
@@ -66,9 +66,9 @@ def test_three_times_the_customers_that_may_wait(
     prepare_products(stack)
     with Load(stack, customers=CUSTOMERS, orders_per_second=None) as load:
         load.until_accepted(1000)
-        before = {name: stack.resident_bytes(name) for name in SERVICES}
+        before = {name: stack.resident_bytes(name) for name in system.names}
         load.go_on_for(OVERLOAD_SECONDS)
-        growth = {name: stack.resident_bytes(name) - before[name] for name in SERVICES}
+        growth = {name: stack.resident_bytes(name) - before[name] for name in system.names}
     assert load.refused
     assert not load.unadvised
     assert max(growth.values()) < GROWTH_BYTES_MAX, growth

@@ -10,7 +10,7 @@ from todoku.database import Database, migrate
 from todoku.lab.chaos import Load, Stack, Verdict, fresh_settings, judge
 from todoku.local.supervisor import TETHER
 from todoku.orders.store import orders
-from todoku.settings import SERVICES
+from todoku.system import system
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 ORDER = "01a204ef-fdc4-7529-bc16-d80bc5d20fdb"
@@ -20,9 +20,9 @@ ORDER = "01a204ef-fdc4-7529-bc16-d80bc5d20fdb"
 def stack(tmp_path: Path) -> Stack:
     """A stack that does not run, with empty databases."""
     stack = Stack(fresh_settings(tmp_path), tmp_path / "log", tether=TETHER)
-    for service in SERVICES:
+    for service in system.names:
         with Database.open(stack.settings.database(service)) as database:
-            migrate(database, f"todoku.{service}")
+            migrate(database, system[service].package)
     return stack
 
 

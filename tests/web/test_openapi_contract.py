@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from todoku.settings import Settings, Span
+from todoku.settings import Span
 from todoku.system import system
 from web.edge import listening, running_together
 
@@ -21,7 +21,7 @@ from web.edge import listening, running_together
 @asynccontextmanager
 async def running_system() -> AsyncIterator[dict[str, str]]:
     """Run the connected services; yield their addresses."""
-    settings = Settings(carrier_success_rate=0.5, carrier_delay_seconds=Span(0, 0))
+    settings = system.settings(carrier_success_rate=0.5, carrier_delay_seconds=Span(0, 0))
     services = [(service.build(settings), service.build_api) for service in system]
     async with AsyncExitStack() as stack:
         addresses = {}

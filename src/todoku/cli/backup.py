@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.options import Json
 from todoku.cli.output import write_object
-from todoku.settings import SERVICES, ServiceName, Settings
+from todoku.settings import Settings
+from todoku.system import load_system
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -36,7 +37,7 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
 
     taken_at: datetime
     todoku_version: str
-    databases: dict[ServiceName, DatabaseCopy]
+    databases: dict[str, DatabaseCopy]
 
 
 class Backup(msgspec.Struct, frozen=True, rename="camel"):
@@ -65,7 +66,7 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
         The folder for backups; it is created if it does not exist.
     """
     settings = settings_from(flags).settings
-    sources = {service: _file(service, settings) for service in SERVICES}
+    sources = {service: _file(service, settings) for service in load_system(settings).names}
     result = _make(destination.absolute(), sources)
     if json:
         write_object(msgspec.json.encode(result))
@@ -74,7 +75,7 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
     return ExitCode.OK
 
 
-def _file(service: ServiceName, settings: Settings) -> Path:
+def _file(service: str, settings: Settings) -> Path:
     """Return the file of a service's database. Raises `CommandFailed` for PostgreSQL."""
     from todoku.cli.databases import file_of
 
@@ -88,13 +89,13 @@ def _file(service: ServiceName, settings: Settings) -> Path:
     return file
 
 
-def _make(destination: Path, sources: dict[ServiceName, Path]) -> Backup:
+def _make(destination: Path, sources: dict[str, Path]) -> Backup:
     from todoku.database import DatabaseError, back_up
 
     try:
         with _complete_or_absent(destination) as (folder, final):
             back_up({file: folder / f"{name}.db" for name, file in sources.items()})
-            manifest = _manifest(folder)
+            manifest = _manifest(folder, sources)
             (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
             (folder / SUMS).write_text(
                 "".join(f"{copy.sha256}  {copy.file}\n" for copy in manifest.databases.values())
@@ -106,13 +107,13 @@ def _make(destination: Path, sources: dict[ServiceName, Path]) -> Backup:
         raise CommandFailed(f"cannot write a backup to {destination}: {error.strerror}.") from error
 
 
-def _manifest(folder: Path) -> Manifest:
+def _manifest(folder: Path, services: Iterable[str]) -> Manifest:
     from todoku import __version__
 
     return Manifest(
         datetime.now(UTC),
         __version__,
-        {service: _describe(folder / f"{service}.db") for service in SERVICES},
+        {service: _describe(folder / f"{service}.db") for service in services},
     )
 
 

@@ -1,5 +1,6 @@
 """`todoku bench`: put a load on a system, and say what it did."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,13 +16,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.figures import print_report
-from todoku.cli.flags import Flags, settings_from
+from todoku.cli.flags import SYSTEM_HERE, Flags, settings_from
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import write_object
 from todoku.cli.reads import require_orders, time_reads
 from todoku.cli.signals import interrupt_on_stop_signals
 from todoku.local.supervisor import TETHER
-from todoku.settings import SERVICES, Settings, SettingsInvalid, load, to_text
+from todoku.settings import Settings, SettingsInvalid, to_text
+from todoku.system import SYSTEM, load_settings
 
 if TYPE_CHECKING:
     from todoku.lab.bench.load import Progress as Told
@@ -235,11 +237,14 @@ def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
     """The settings of a system of our own: from the flags, and beside them nothing of this machine's."""
     from todoku.lab.bench.stack import free_ports
 
-    names = [*(f"{service}_port" for service in SERVICES), "nats_port"]
+    names = [*(f"{service}_port" for service in SYSTEM_HERE.names), "nats_port"]
     chosen = dict(zip(names, free_ports(len(names)), strict=True))
+    environment = {SYSTEM.variable: os.environ.get(SYSTEM.variable, "")}
     defaults = {**DEFAULTS, **chosen, "data_dir": to_text(folder / "data")}
     try:
-        return load(flags, defaults=defaults, environment={}, directory=folder).settings
+        return load_settings(
+            flags, defaults=defaults, environment=environment, directory=folder
+        ).settings
     except SettingsInvalid as invalid:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
 

@@ -12,7 +12,7 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.formatting import printable
 from todoku.cli.responses import Page, ProblemDetails
-from todoku.settings import SETTINGS, ServiceName, Settings
+from todoku.settings import Settings, port_flag, variable_of
 
 RESPONSE_SECONDS_MAX = 35.0
 """Longer than a service takes to answer that a result is unknown."""
@@ -43,7 +43,7 @@ class ServiceClient:
     """
 
     def __init__(
-        self, service: ServiceName, url: str, *, timeout_seconds: float = RESPONSE_SECONDS_MAX
+        self, service: str, url: str, *, timeout_seconds: float = RESPONSE_SECONDS_MAX
     ) -> None:
         self.service = service
         self._base = _parse(url)
@@ -139,10 +139,10 @@ class ServiceClient:
         raise self._not_todoku(f"{response.status} {response.reason}, {content_type}")
 
     def _unreachable(self, error: Exception) -> CommandFailed:
-        port = SETTINGS[f"{self.service}_port"]
+        flag, variable = port_flag(self.service), variable_of(f"{self.service}_port")
         return CommandFailed(
             f"the {self.service} service does not answer at {self.url}: {_reason(error)}.\n"
-            f"Start it with `todoku up`, or correct the address ({port.flag}, {port.variable}, --url)."
+            f"Start it with `todoku up`, or correct the address ({flag}, {variable}, --url)."
             " `todoku doctor` diagnoses the problem.",
             exit_code=ExitCode.UNREACHABLE,
         )
@@ -163,7 +163,7 @@ class ServiceClient:
         return CommandFailed(
             f"the server at {self.url} is not the {self.service} service of Todoku:"
             f" {printable(response)}.\nCorrect the address (--url, or"
-            f" {SETTINGS[f'{self.service}_port'].flag}).",
+            f" {port_flag(self.service)}).",
             exit_code=ExitCode.UNREACHABLE,
         )
 
@@ -180,7 +180,7 @@ class ServiceClient:
         )
 
 
-def client(service: ServiceName, url: str | None, settings: Settings) -> ServiceClient:
+def client(service: str, url: str | None, settings: Settings) -> ServiceClient:
     """Return a client of the service at `url`, or at its address in the settings. Raises `CommandFailed`."""
     return ServiceClient(service, url or settings.http_url(service))
 

@@ -1,12 +1,14 @@
 """`todoku config`: show every setting, its value and its source."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from todoku.cli.flags import Flags, settings_from
-from todoku.settings import SETTINGS, Loaded, Setting, to_text, without_password
+from todoku.settings import Loaded, Setting, to_text, values_of, without_password
+from todoku.system import load_system
 
 
 def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flags = None) -> None:
@@ -28,8 +30,12 @@ def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flag
     print(_as_json(loaded) if json else _as_text(loaded))
 
 
+def _declared(loaded: Loaded) -> Iterable[tuple[str, Setting]]:
+    return load_system(loaded.settings).declared.items()
+
+
 def _as_json(loaded: Loaded) -> str:
-    described = {name: _described(setting, loaded) for name, setting in SETTINGS.items()}
+    described = {name: _described(setting, loaded) for name, setting in _declared(loaded)}
     return msgspec.json.format(msgspec.json.encode(described)).decode()
 
 
@@ -49,7 +55,7 @@ def _described(setting: Setting, loaded: Loaded) -> dict[str, Any]:
 def _as_text(loaded: Loaded) -> str:
     rows = [
         (name, _written(_shown(setting, loaded)), str(loaded.origins[name]))
-        for name, setting in SETTINGS.items()
+        for name, setting in _declared(loaded)
     ]
     name_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(
@@ -59,7 +65,7 @@ def _as_text(loaded: Loaded) -> str:
 
 def _shown(setting: Setting, loaded: Loaded) -> Any:
     """Return a value as JSON, without secrets."""
-    value = getattr(loaded.settings, setting.name)
+    value = values_of(loaded.settings)[setting.name]
     if value is None or isinstance(value, bool | int | float):
         return value
     return without_password(str(value))

@@ -19,7 +19,7 @@ from cyclopts import App, Parameter, validators
 from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Addresses, AddressFlags, settings_from
+from todoku.cli.flags import SYSTEM_HERE, Addresses, AddressFlags, ServiceName, settings_from
 from todoku.cli.formatting import age, counted, day_and_time, printable
 from todoku.cli.options import ItemsMax, Json, JsonLines
 from todoku.cli.output import (
@@ -36,7 +36,6 @@ from todoku.cli.output import (
     write_object,
 )
 from todoku.cli.responses import DeadLetter, DeadLetterDetails, ScheduledRetries
-from todoku.settings import SERVICES, ServiceName
 
 dead = App(name="dead", help="Handle dead letters: messages that a service could not process.")
 
@@ -275,7 +274,7 @@ def discard(
 
 def _services(service: ServiceName | None, addresses: AddressFlags | None) -> list[ServiceClient]:
     settings = settings_from(addresses).settings
-    return [client(name, None, settings) for name in ([service] if service else SERVICES)]
+    return [client(name, None, settings) for name in ([service] if service else SYSTEM_HERE.names)]
 
 
 def _listed(

@@ -1,14 +1,35 @@
-"""Flags for all settings, for the commands that read settings."""
+"""Flags for all settings of the system, for the commands that read settings."""
 
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict
 
 from cyclopts import Parameter
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.settings import SERVICES, SETTINGS, Loaded, Setting, SettingsInvalid, load, to_text
+from todoku.settings import Loaded, Setting, SettingsInvalid, Sources, to_text
+from todoku.system import SYSTEM, System, find_system, load_settings
+
+
+def _typed_system(words: Sequence[str]) -> dict[str, object]:
+    """Return the system that was typed as a flag: the other flags follow from it."""
+    for word, following in zip(words, [*words[1:], None], strict=False):
+        flag, equals, value = word.partition("=")
+        if flag == SYSTEM.flag:
+            return {SYSTEM.name: value if equals else following}
+    return {}
+
+
+def _current_system() -> System:
+    try:
+        return find_system(Sources.read(_typed_system(sys.argv[1:])))
+    except SettingsInvalid as invalid:
+        raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
+
+
+SYSTEM_HERE = _current_system()
+"""The system that this command line is about."""
 
 
 def _flag(setting: Setting) -> Any:
@@ -25,18 +46,24 @@ def _flag(setting: Setting) -> Any:
     ]
 
 
-ADDRESSES = ("host", *(f"{service}_port" for service in SERVICES))
+ADDRESSES = ("system", "host", *(f"{service}_port" for service in SYSTEM_HERE.names))
 """The settings that form the services' addresses."""
 
 if TYPE_CHECKING:
+    ServiceName: TypeAlias = str
     SettingFlags = dict[str, object]
     AddressFlags = dict[str, object]
 else:
+    ServiceName = Literal[SYSTEM_HERE.names]
     SettingFlags = TypedDict(
-        "SettingFlags", {name: _flag(setting) for name, setting in SETTINGS.items()}, total=False
+        "SettingFlags",
+        {name: _flag(setting) for name, setting in SYSTEM_HERE.declared.items()},
+        total=False,
     )
     AddressFlags = TypedDict(
-        "AddressFlags", {name: _flag(SETTINGS[name]) for name in ADDRESSES}, total=False
+        "AddressFlags",
+        {name: _flag(SYSTEM_HERE.declared[name]) for name in ADDRESSES},
+        total=False,
     )
 
 Flags = Annotated[SettingFlags | None, Parameter(name="*")]
@@ -46,15 +73,14 @@ Addresses = Annotated[AddressFlags | None, Parameter(name="*")]
 """The address settings given as flags, for commands that only send requests to services."""
 
 
-def settings_from(
-    flags: SettingFlags | None, *, defaults: Mapping[str, object] | None = None
-) -> Loaded:
+def settings_from(flags: SettingFlags | None, *, on_this_machine: bool = False) -> Loaded:
     """Load the settings from flags and all other sources; print warnings to stderr.
 
-    `defaults` replaces defaults for this command. Raises `CommandFailed` for invalid settings.
+    `on_this_machine` takes the defaults that the services declare for `todoku up`. Raises
+    `CommandFailed` for invalid settings.
     """
     try:
-        loaded = load(flags, defaults=defaults)
+        loaded = load_settings(flags, on_this_machine=on_this_machine)
     except SettingsInvalid as invalid:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
     for warning in loaded.warnings:

@@ -9,10 +9,11 @@ from cyclopts import Parameter
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Flags, settings_from
+from todoku.cli.flags import Flags, ServiceName, settings_from
 from todoku.cli.options import JsonLines
 from todoku.cli.output import suggest
-from todoku.settings import SERVICES, ServiceName, Settings
+from todoku.settings import Settings
+from todoku.system import load_system
 
 if TYPE_CHECKING:
     from todoku.database import Database
@@ -72,7 +73,7 @@ def migrate(
     """
     settings = settings_from(flags).settings
     pending = False
-    for service in services or SERVICES:
+    for service in services or load_system(settings).names:
         step = _inspect(service, settings) if check else _migrate(service, settings)
         print(msgspec.json.encode(step).decode() if json else step, flush=True)
         pending |= step.pending
@@ -88,18 +89,18 @@ def _suggest(*, pending: bool) -> None:
         suggest("todoku up", "start the services")
 
 
-def _inspect(service: ServiceName, settings: Settings) -> Step:
+def _inspect(service: str, settings: Settings) -> Step:
     """Return the pending migration. Raises `CommandFailed`."""
     from todoku.cli.databases import file_of
     from todoku.database import Database, head_revision, require_current
 
-    package = f"todoku.{service}"
+    package = load_system(settings)[service].package
     with _explained(service, settings):
         file = file_of(settings.database(service))
         if file is not None and not file.exists():
             return Step(service, str(file), None, head_revision(package), migrated=False)
         with Database.open_read_only(settings.database(service)) as database:
-            step = _step(service, database)
+            step = _step(service, database, package)
             if step.was is not None and step.was > step.needed:
                 require_current(
                     database, package
@@ -107,7 +108,7 @@ def _inspect(service: ServiceName, settings: Settings) -> Step:
             return step
 
 
-def _migrate(service: ServiceName, settings: Settings) -> Step:
+def _migrate(service: str, settings: Settings) -> Step:
     """Migrate a database if necessary. Raises `CommandFailed`."""
     from todoku.database import Database
     from todoku.database import migrate as migrate_database
@@ -116,24 +117,24 @@ def _migrate(service: ServiceName, settings: Settings) -> Step:
     if not step.pending:
         return step  # works also while a service has the database open
     with _explained(service, settings), Database.open(settings.database(service)) as database:
-        migrate_database(database, f"todoku.{service}")
+        migrate_database(database, load_system(settings)[service].package)
     return msgspec.structs.replace(step, migrated=True)
 
 
-def _step(service: ServiceName, database: "Database") -> Step:
+def _step(service: str, database: "Database", package: str) -> Step:
     from todoku.database import current_revision, head_revision
 
     return Step(
         service,
         database.name,
         current_revision(database),
-        head_revision(f"todoku.{service}"),
+        head_revision(package),
         migrated=False,
     )
 
 
 @contextmanager
-def _explained(service: ServiceName, settings: Settings) -> Iterator[None]:
+def _explained(service: str, settings: Settings) -> Iterator[None]:
     """Turn database errors into `CommandFailed` with advice."""
     from todoku.cli.databases import user_of
     from todoku.database import DatabaseError, DatabaseInUse

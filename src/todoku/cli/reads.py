@@ -9,7 +9,8 @@ from todoku.cli.databases import file_of
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.output import KEY, NUMBER, cells, console, table, write_object
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
+from todoku.system import load_system
 
 NO_ORDERS = """There are no orders to read. Fill a folder, and name it:
   python -m todoku.lab.bench.fill DIRECTORY 1000000
@@ -25,7 +26,7 @@ def require_orders(settings: Settings) -> None:
 
 def _files(settings: Settings) -> list[Path]:
     """The files that reading has to come from, where the system can be told to let go of them."""
-    files = [file_of(settings.database(service)) for service in SERVICES]
+    files = [file_of(settings.database(service)) for service in load_system(settings).names]
     found = [file for file in files if file is not None and file.exists()]
     if sys.platform != "linux" or len(found) < len(files):
         raise CommandFailed(

@@ -7,10 +7,10 @@ from typing import Any
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Flags, settings_from
+from todoku.cli.flags import Flags, ServiceName, settings_from
 from todoku.cli.signals import on_stop_signals
 from todoku.local.claims import Port, make_data_folder, require_free
-from todoku.settings import SETTINGS, ServiceName, Settings, SettingsInvalid
+from todoku.settings import Settings, SettingsInvalid, port_flag
 
 
 def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
@@ -31,7 +31,7 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
     """
     settings = settings_from(flags).settings
     make_data_folder(settings.data_dir)
-    flag = SETTINGS[f"{service}_port"].flag
+    flag = port_flag(service)
     require_free([Port(settings.host, settings.port(service), service, flag)])
 
     import uvloop
@@ -67,8 +67,8 @@ def _exit_code(error: Exception) -> ExitCode:
 
 
 async def _serve(
-    serve: Callable[[ServiceName, Settings, asyncio.Event], Coroutine[Any, Any, None]],
-    service: ServiceName,
+    serve: Callable[[str, Settings, asyncio.Event], Coroutine[Any, Any, None]],
+    service: str,
     settings: Settings,
 ) -> None:
     stop = asyncio.Event()

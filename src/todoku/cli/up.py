@@ -18,14 +18,8 @@ from todoku.cli.readiness import is_ready
 from todoku.cli.signals import on_stop_signals
 from todoku.local.claims import Port, data_folder, require_free
 from todoku.local.supervisor import Checkup, Program, Supervisor
-from todoku.settings import (
-    SERVICES,
-    SETTINGS,
-    ServiceName,
-    Settings,
-    to_environment,
-    without_password,
-)
+from todoku.settings import Settings, flag_of, port_flag, to_environment, without_password
+from todoku.system import load_system
 
 PROGRESS_SECONDS = 10.0
 """How often to print what is not ready yet."""
@@ -46,7 +40,7 @@ def up(*, flags: Flags = None) -> int:
         todoku up --nats-url nats://broker.example:4222
     """
     started = time.monotonic()
-    settings = settings_from(flags, defaults={"demo_catalogue": True}).settings
+    settings = settings_from(flags, on_this_machine=True).settings
     with data_folder(settings.data_dir):
         server = None if settings.nats_url else _find_server()
         require_free(list(_ports(settings)))
@@ -82,11 +76,11 @@ def _require_suitable_broker(settings: Settings) -> None:
 
 
 def _ports(settings: Settings) -> Iterator[Port]:
-    for service in SERVICES:
-        flag = SETTINGS[f"{service}_port"].flag
+    for service in load_system(settings).names:
+        flag = port_flag(service)
         yield Port(settings.host, settings.port(service), service, flag)
     if settings.nats_url is None:
-        yield Port("127.0.0.1", settings.nats_port, "the broker", SETTINGS["nats_port"].flag)
+        yield Port("127.0.0.1", settings.nats_port, "the broker", flag_of("nats_port"))
 
 
 async def _keep_up(
@@ -132,10 +126,10 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
 
 def _services(settings: Settings, console: Console) -> list[Program]:
     environment = _environment(settings, console)
-    return [_service(name, settings, environment) for name in SERVICES]
+    return [_service(name, settings, environment) for name in load_system(settings).names]
 
 
-def _service(name: ServiceName, settings: Settings, environment: Mapping[str, str]) -> Program:
+def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> Program:
     return Program(
         name=name,
         # -P: do not import modules from the working directory.
@@ -180,7 +174,7 @@ def _directory(settings: Settings, server: embedded.ServerProgram | None) -> str
     broker = without_password(settings.broker_url)
     if server:
         broker += f"  (nats-server {'.'.join(map(str, server.version))}, started here)"
-    places: dict[str, str] = {name: settings.http_url(name) for name in SERVICES}
+    places: dict[str, str] = {name: settings.http_url(name) for name in load_system(settings).names}
     places |= {"broker": broker, "data": str(settings.data_dir)}
     return "\n".join(
         [

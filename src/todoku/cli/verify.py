@@ -18,7 +18,8 @@ from todoku.cli.formatting import age, counted, printable
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import note
 from todoku.cli.responses import Resent
-from todoku.settings import SERVICES, ServiceName, Settings
+from todoku.settings import Settings
+from todoku.system import load_system
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -89,7 +90,7 @@ def _lasting(settings: Settings, grace_seconds: float, overdue_after: timedelta)
 def _repair(settings: Settings, report: "Report", grace: timedelta) -> bool:
     """Ask the services to resend missed events; return whether there were any. Raises
     `CommandFailed` if a service does not respond."""
-    requests = list(_resends(report, datetime.now(UTC) - grace))
+    requests = list(_resends(settings, report, datetime.now(UTC) - grace))
     for service, order_ids in requests:
         _resend(settings, service, order_ids)
     if not requests:
@@ -98,10 +99,10 @@ def _repair(settings: Settings, report: "Report", grace: timedelta) -> bool:
 
 
 def _resends(
-    report: "Report", overdue: datetime
-) -> Iterator[tuple[ServiceName, tuple[str, ...] | None]]:
+    settings: Settings, report: "Report", overdue: datetime
+) -> Iterator[tuple[str, tuple[str, ...] | None]]:
     """Yield each service that must resend, with the orders; None for all its pending deliveries."""
-    for service in SERVICES:
+    for service in load_system(settings).names:
         about = sorted({each.subject for each in report.findings if each.asks == service})
         for first in range(0, len(about), ORDERS_MAX):
             yield service, tuple(about[first : first + ORDERS_MAX])
@@ -109,7 +110,7 @@ def _resends(
             yield service, None
 
 
-def _resend(settings: Settings, service: ServiceName, order_ids: tuple[str, ...] | None) -> None:
+def _resend(settings: Settings, service: str, order_ids: tuple[str, ...] | None) -> None:
     service_client = client(service, None, settings)
     body = msgspec.json.encode({} if order_ids is None else {"orderIds": order_ids})
     try:
@@ -139,13 +140,14 @@ def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
     from todoku.database import Database, DatabaseError, require_current
 
     try:
+        system = load_system(settings)
         with ExitStack() as stack:
             databases = {
                 name: stack.enter_context(Database.open_read_only(settings.database(name)))
-                for name in SERVICES
+                for name in system.names
             }
             for name, database in databases.items():
-                require_current(database, f"todoku.{name}")
+                require_current(database, system[name].package)
             connections: dict[str, Connection] = {
                 name: stack.enter_context(database.read()) for name, database in databases.items()
             }

@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy import Connection
 
 from todoku.inventory.domain import SetProduct
+from todoku.inventory.settings import InventorySettings
 from todoku.inventory.store import list_products
 from todoku.settings import Settings
 from todoku.web import Backend
@@ -29,7 +30,7 @@ DEMO_CATALOGUE: Final = tuple(
 
 async def seed(backend: Backend, settings: Settings) -> None:
     """Put the demo catalogue into an empty inventory, if the settings ask for it."""
-    if settings.demo_catalogue and await backend.read(is_empty):
+    if settings.own(InventorySettings).demo_catalogue and await backend.read(is_empty):
         await asyncio.gather(*(backend.process.execute(product) for product in DEMO_CATALOGUE))
         log.info("demo_catalogue_added", products=len(DEMO_CATALOGUE))
 

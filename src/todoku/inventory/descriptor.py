@@ -1,6 +1,7 @@
 """Describe the inventory service."""
 
 from todoku.descriptor import ServiceDescriptor
+from todoku.inventory.settings import InventorySettings
 
 inventory = ServiceDescriptor(
     name="inventory",
@@ -8,4 +9,7 @@ inventory = ServiceDescriptor(
     service="todoku.inventory.service:inventory_service",
     api="todoku.inventory.http:inventory_api",
     on_start="todoku.inventory.catalogue:seed",
+    settings=InventorySettings,
+    local_defaults={"demo_catalogue": True},
+    default_port=8081,
 )

@@ -7,4 +7,5 @@ orders = ServiceDescriptor(
     package="todoku.orders",
     service="todoku.orders.service:orders_service",
     api="todoku.orders.http:orders_api",
+    default_port=8080,
 )

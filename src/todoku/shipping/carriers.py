@@ -18,6 +18,7 @@ from todoku.shipping.domain import (
     Rejected,
     Unknown,
 )
+from todoku.shipping.settings import ShippingSettings
 
 
 class Carrier(Protocol):
@@ -37,12 +38,13 @@ def load_carrier(settings: Settings) -> Carrier:
 
     Raises `SettingsInvalid` if there is no such factory.
     """
+    name = settings.own(ShippingSettings).carrier
     try:
-        factory = resolve_name(str(settings.carrier))
+        factory = resolve_name(str(name))
     except (ImportError, AttributeError) as error:
         raise SettingsInvalid(
             [
-                f"carrier names {settings.carrier!r}, which cannot be imported: {error}."
+                f"carrier names {name!r}, which cannot be imported: {error}."
                 " Install that package in this environment, or put its folder on PYTHONPATH."
             ]
         ) from error
@@ -52,10 +54,11 @@ def load_carrier(settings: Settings) -> Carrier:
 
 def carrier_effects(settings: Settings) -> Effects:
     """Return what books parcels: the carrier that is set, else the simulated one."""
-    if settings.carrier:
+    own = settings.own(ShippingSettings)
+    if own.carrier:
         return booking_effects(load_carrier(settings))
     return booking_effects(
-        SimulatedCarrier(success_rate=settings.carrier_success_rate, seed=settings.carrier_seed)
+        SimulatedCarrier(success_rate=own.carrier_success_rate, seed=own.carrier_seed)
     )
 
 
@@ -91,7 +94,8 @@ class SimulatedCarrier:
 
 def pickup_delays(settings: Settings) -> Callable[[str], timedelta]:
     """Return how long a shipment waits before the carrier is called, by the shipment's id."""
-    delay, seed = settings.carrier_delay_seconds, settings.carrier_seed
+    own = settings.own(ShippingSettings)
+    delay, seed = own.carrier_delay_seconds, own.carrier_seed
     return lambda shipment_id: pickup_delay(shipment_id, delay.low, delay.high, seed)
 
 

@@ -1,6 +1,7 @@
 """Describe the shipping service."""
 
 from todoku.descriptor import ServiceDescriptor
+from todoku.shipping.settings import ShippingSettings
 
 shipping = ServiceDescriptor(
     name="shipping",
@@ -8,4 +9,6 @@ shipping = ServiceDescriptor(
     service="todoku.shipping.service:shipping_service",
     api="todoku.shipping.http:shipping_api",
     effects="todoku.shipping.carriers:carrier_effects",
+    settings=ShippingSettings,
+    default_port=8082,
 )

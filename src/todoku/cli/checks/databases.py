@@ -13,17 +13,19 @@ from todoku.database import (
     head_revision,
     require_current,
 )
-from todoku.settings import SERVICES, ServiceName, Settings
+from todoku.descriptor import ServiceDescriptor
+from todoku.settings import Settings
+from todoku.system import load_system
 
 
-def databases(settings: Settings, running: Container[ServiceName]) -> Iterator[CheckResult]:
+def databases(settings: Settings, running: Container[str]) -> Iterator[CheckResult]:
     """Check each service's database; `running` are the services that respond."""
-    for service in SERVICES:
-        yield _database(service, settings, running=service in running)
+    for service in load_system(settings):
+        yield _database(service, settings, running=service.name in running)
 
 
-def _database(service: ServiceName, settings: Settings, *, running: bool) -> CheckResult:
-    check, where = f"{service} database", settings.database(service)
+def _database(service: ServiceDescriptor, settings: Settings, *, running: bool) -> CheckResult:
+    check, where = f"{service.name} database", settings.database(service.name)
     try:
         file = file_of(where)
         if file is not None and not file.exists():
@@ -46,15 +48,16 @@ def _absent(check: str, file: Path, *, running: bool) -> CheckResult:
 
 
 def _readable(
-    check: str, service: ServiceName, database: Database, user: str | None
+    check: str, service: ServiceDescriptor, database: Database, user: str | None
 ) -> CheckResult:
-    package = f"todoku.{service}"
-    current, head = current_revision(database), head_revision(package)
+    current, head = current_revision(database), head_revision(service.package)
     found = f"{database.name}, version {current or 'none'}" + (f", used by {user}" if user else "")
     try:
-        require_current(database, package)
+        require_current(database, service.package)
     except SchemaMismatch as error:
         if current is not None and current > head:
             return wrong(check, found, fix=str(error))
-        return warning(check, found, fix=f"run `todoku migrate {service}`, or start the service")
+        return warning(
+            check, found, fix=f"run `todoku migrate {service.name}`, or start the service"
+        )
     return ok(check, found)

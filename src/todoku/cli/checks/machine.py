@@ -14,7 +14,8 @@ from pathlib import Path
 from todoku.broker import embedded
 from todoku.cli.checks import CheckResult, ok, warning, wrong
 from todoku.local.holders import holder
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
+from todoku.system import load_system
 
 SQLITE_VERSION_MIN = (3, 37)
 """The first version with STRICT tables."""
@@ -62,7 +63,10 @@ def _nats_server() -> CheckResult:
 
 def _postgresql_driver(settings: Settings) -> CheckResult:
     check = "postgresql driver"
-    wanted = any(str(settings.database(name)).startswith("postgresql") for name in SERVICES)
+    wanted = any(
+        str(settings.database(name)).startswith("postgresql")
+        for name in load_system(settings).names
+    )
     if importlib.util.find_spec("psycopg"):
         import psycopg
 

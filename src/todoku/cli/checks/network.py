@@ -19,7 +19,8 @@ from todoku.cli.client import ServiceClient
 from todoku.cli.errors import CommandFailed
 from todoku.cli.formatting import counted
 from todoku.local.claims import Port, refusal_of
-from todoku.settings import SERVICES, SETTINGS, ServiceName, Settings, without_password
+from todoku.settings import Settings, flag_of, port_flag, without_password
+from todoku.system import load_system
 
 TIMEOUT_SECONDS = 2.0
 CLOCK_SECONDS_MAX = 2.0
@@ -61,13 +62,13 @@ class Greeting(msgspec.Struct, frozen=True):
         return tuple(int(part) for part in self.version.split(".")[:2]) < VERSION_MIN
 
 
-def find_services(settings: Settings) -> dict[ServiceName, RunningService]:
+def find_services(settings: Settings) -> dict[str, RunningService]:
     """Return the services that respond at their addresses."""
-    found = {service: _find(service, settings) for service in SERVICES}
+    found = {service: _find(service, settings) for service in load_system(settings).names}
     return {service: running for service, running in found.items() if running}
 
 
-def _find(service: ServiceName, settings: Settings) -> RunningService | None:
+def _find(service: str, settings: Settings) -> RunningService | None:
     client = ServiceClient(service, settings.http_url(service), timeout_seconds=TIMEOUT_SECONDS)
     try:
         answer = client.request("GET", "/openapi.json")
@@ -80,16 +81,14 @@ def _find(service: ServiceName, settings: Settings) -> RunningService | None:
     return RunningService(api.version, parsedate_to_datetime(date) if date else None)
 
 
-def ports(
-    settings: Settings, running: Mapping[ServiceName, RunningService]
-) -> Iterator[CheckResult]:
+def ports(settings: Settings, running: Mapping[str, RunningService]) -> Iterator[CheckResult]:
     """Check each service's port: served by it, free, or in use by another program."""
-    for service in SERVICES:
+    for service in load_system(settings).names:
         check, number = f"{service} port", settings.port(service)
         if service in running:
             yield ok(check, f"{number}, served by todoku {running[service].version}")
         else:
-            flag = SETTINGS[f"{service}_port"].flag
+            flag = port_flag(service)
             yield _port_without_service(check, Port(settings.host, number, service, flag))
 
 
@@ -110,7 +109,7 @@ def _port_without_service(check: str, port: Port) -> CheckResult:
     )
 
 
-def clocks(running: Mapping[ServiceName, RunningService]) -> Iterator[CheckResult]:
+def clocks(running: Mapping[str, RunningService]) -> Iterator[CheckResult]:
     """Compare the services' clocks with this machine's."""
     now = datetime.now(UTC)
     for service, found in running.items():
@@ -153,7 +152,7 @@ def _without_broker(settings: Settings, address: str, *, running: bool) -> Check
     if settings.nats_url:
         fix = "start it, or correct --nats-url; until then, orders are accepted but not processed"
         return wrong("broker", f"no NATS server answers at {address}", fix=fix)
-    port = Port("127.0.0.1", settings.nats_port, "the broker", SETTINGS["nats_port"].flag)
+    port = Port("127.0.0.1", settings.nats_port, "the broker", flag_of("nats_port"))
     result = _port_without_service("broker port", port)
     if result.verdict is CheckStatus.OK and running:
         fix = (

@@ -48,7 +48,7 @@ class House:
         self._writers: dict[str, Writer] = {}
         for service in self._services:
             database = stack.enter_context(Database.open(settings.data_dir / f"{service.name}.db"))
-            migrate(database, f"todoku.{service.name}")
+            migrate(database, system[service.name].package)
             self._writers[service.name] = Writer(
                 service, database, service.store.tables, topology, owner="fill"
             )
@@ -104,7 +104,7 @@ def fill(
 ) -> None:
     """Place that many orders, spread over the last `days`, and see each to its end. `told` hears now
     and then how many there are."""
-    settings = Settings(
+    settings = system.settings(
         data_dir=folder, carrier_delay_seconds=Span(0, 0), carrier_success_rate=0.98
     )
     random, end = Random(orders), datetime.now(UTC)

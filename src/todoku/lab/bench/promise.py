@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 
 from todoku.audit import Report, audit
 from todoku.database import Database
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
+from todoku.system import load_system
 
 SETTLE_SECONDS_MAX = 20.0
 LOOK_SECONDS = 0.5
@@ -32,7 +33,7 @@ def _audited(settings: Settings, overdue_seconds: float) -> Report:
     with ExitStack() as stack:
         databases = {
             name: stack.enter_context(Database.open_read_only(settings.database(name)))
-            for name in SERVICES
+            for name in load_system(settings).names
         }
         connections: dict[str, Connection] = {
             name: stack.enter_context(database.read()) for name, database in databases.items()

@@ -22,7 +22,8 @@ from todoku.lab.bench.run import SEED
 from todoku.lab.bench.services import ANSWER_SECONDS_MAX, ServiceRefused
 from todoku.orders.domain import OrderStatus
 from todoku.orders.store import orders
-from todoku.settings import SERVICES, ServiceName, Settings
+from todoku.settings import Settings
+from todoku.system import system
 
 
 class NothingToRead(Exception):
@@ -55,7 +56,7 @@ def _orders_in(status: OrderStatus) -> Address:
     return lambda _: f"/orders?status={status.value}"
 
 
-READS: Mapping[str, tuple[ServiceName, Address]] = {
+READS: Mapping[str, tuple[str, Address]] = {
     "an order": ("orders", lambda it: f"/orders/{it.order_id}"),
     "an order's history": ("orders", lambda it: f"/orders/{it.order_id}/events"),
     "orders": ("orders", lambda _: "/orders"),
@@ -65,7 +66,9 @@ READS: Mapping[str, tuple[ServiceName, Address]] = {
     "products": ("inventory", lambda _: "/products"),
     "shipments": ("shipping", lambda _: "/shipments"),
     "shipments of an order": ("shipping", lambda it: f"/shipments?orderId={it.order_id}"),
-    **{f"dead letters, {service}": (service, lambda _: "/dead-letters") for service in SERVICES},
+    **{
+        f"dead letters, {service}": (service, lambda _: "/dead-letters") for service in system.names
+    },
 }
 """What is read: at which service, and the address for an order drawn."""
 
@@ -110,7 +113,7 @@ def draw(connection: Connection, random: Random, count: int) -> list[Drawn]:
     return found
 
 
-def _read(settings: Settings, service: ServiceName, paths: Sequence[str]) -> Iterator[float]:
+def _read(settings: Settings, service: str, paths: Sequence[str]) -> Iterator[float]:
     """How many seconds each answer took."""
     connection = http.client.HTTPConnection(
         settings.own_host, settings.port(service), timeout=ANSWER_SECONDS_MAX

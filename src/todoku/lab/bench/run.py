@@ -18,7 +18,8 @@ from todoku.lab.bench.processes import Spent, busy_seconds, spent
 from todoku.lab.bench.report import Cost, Latency, Report, Traffic
 from todoku.lab.bench.services import Ending, Services, endings
 from todoku.orders.domain import OrderStatus
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
+from todoku.system import load_system
 
 LAST_WORDS = 2_000
 BODIES = 5_000
@@ -138,7 +139,7 @@ def _plan(wanted: Wanted, settings: Settings, products: list[str], folder: Path)
     random = Random(SEED)
     return Plan(
         host=settings.own_host,
-        port=settings.orders_port,
+        port=settings.port("orders"),
         connections=wanted.connections,
         rate=wanted.rate,
         seconds=wanted.seconds,
@@ -196,7 +197,7 @@ def _standing(
         busy_seconds=busy_seconds() if pids else None,
         spent={name: spent(pid) for name, pid in pids.items()},
         fsyncs=fsyncs(),
-        counted={name: services.counted(name) for name in SERVICES},
+        counted={name: services.counted(name) for name in load_system(settings).names},
         stream=asyncio.run(_stream_state(settings)),
     )
 
@@ -263,7 +264,7 @@ def _costs(load: Load, before: _Standing, after: _Standing) -> dict[str, Cost]:
         costs[name] = Cost(
             cpu_ms=1_000 * (now.cpu_seconds - then.cpu_seconds) / orders,
             commits=_more(before, after, name, "todoku_batches_total") / orders
-            if name in SERVICES
+            if name in before.counted
             else None,
             fsyncs=(after.fsyncs[name] - before.fsyncs[name]) / orders
             if name in after.fsyncs
@@ -292,8 +293,10 @@ def _other_cores(load: Load, before: _Standing, after: _Standing) -> float | Non
 
 
 def _traffic(orders: int, before: _Standing, after: _Standing) -> Traffic:
-    sent = sum(_more(before, after, name, "todoku_events_sent_total") for name in SERVICES)
-    repeated = sum(_more(before, after, name, "todoku_events_repeated_total") for name in SERVICES)
+    sent = sum(_more(before, after, name, "todoku_events_sent_total") for name in after.counted)
+    repeated = sum(
+        _more(before, after, name, "todoku_events_repeated_total") for name in after.counted
+    )
     stream, messages = after.stream, sent
     if before.stream and stream:
         messages = stream.last_seq - before.stream.last_seq

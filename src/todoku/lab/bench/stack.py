@@ -15,7 +15,8 @@ import msgspec
 
 from todoku.lab.bench.fsyncs import FsyncCounter, counting_fsyncs
 from todoku.lab.bench.processes import children
-from todoku.settings import SERVICES, Settings, to_environment
+from todoku.settings import Settings, to_environment
+from todoku.system import load_system, system
 
 READY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 30.0
@@ -50,7 +51,7 @@ class Stack(msgspec.Struct, frozen=True):
         if self.synced is None:
             return {}
         folder = self.settings.data_dir.resolve()
-        found = Counter(dict.fromkeys((*SERVICES, "broker"), 0))
+        found = Counter(dict.fromkeys((*load_system(self.settings).names, "broker"), 0))
         for path, count in dict(self.synced).items():
             if Path(path).is_relative_to(folder) and path != str(folder):
                 first = Path(path).relative_to(folder).parts[0]
@@ -149,4 +150,4 @@ def _programs(up: int) -> dict[str, int]:
     if sys.platform != "linux":
         return {}
     found = children(up)
-    return {name: found[name] for name in (*SERVICES, "broker") if name in found}
+    return {name: found[name] for name in (*system.names, "broker") if name in found}

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from todoku.lab.bench.report import Report
-from todoku.settings import SERVICES
+from todoku.system import system
 
 FOLDER_VARIABLE = "TODOKU_BENCH_STAGES"
 """Names the folder into which each service writes its times when it ends."""
@@ -219,7 +219,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def begin(pids: Mapping[str, int]) -> None:
     """Let the services that watch themselves forget what was before the load."""
-    for service in SERVICES:
+    for service in system.names:
         os.kill(pids[service], signal.SIGUSR2)
 
 
@@ -227,7 +227,7 @@ def an_order(folder: Path, report: Report) -> dict[str, dict[str, float]]:
     """The CPU milliseconds an order of each stage in each service, once they have ended; with the
     rest they add up to what the report says that the service costs."""
     found: dict[str, dict[str, float]] = {}
-    for service in SERVICES:
+    for service in system.names:
         seconds = msgspec.json.decode((folder / service).read_bytes(), type=dict[str, float])
         stages = {
             name: 1_000 * seconds[name] / report.accepted for name in NAMES if name in seconds

@@ -11,7 +11,6 @@ from random import Random
 from todoku.database.lock import FileLock
 from todoku.lab.chaos import jetstream
 from todoku.lab.chaos.stack import ProgramName, Stack
-from todoku.settings import SERVICES, ServiceName
 
 FROZEN_SECONDS = (0.2, 6.0)
 LOCKED_SECONDS = (0.2, 8.0)
@@ -25,7 +24,7 @@ Fault = Callable[[Stack, Random], None]
 
 def kill_service(stack: Stack, dice: Random) -> None:
     """`kill -9` of a service."""
-    _kill(stack, dice.choice(SERVICES))
+    _kill(stack, dice.choice(stack.services))
 
 
 def kill_broker(stack: Stack, _: Random) -> None:
@@ -47,7 +46,7 @@ def stop_and_start(stack: Stack, _: Random) -> None:
 
 def freeze_service(stack: Stack, dice: Random) -> None:
     """SIGSTOP of a service, and SIGCONT some seconds later."""
-    _freeze(stack, dice.choice(SERVICES), dice)
+    _freeze(stack, dice.choice(stack.services), dice)
 
 
 def freeze_broker(stack: Stack, dice: Random) -> None:
@@ -81,12 +80,12 @@ def purge_stream(stack: Stack, _: Random) -> None:
 
 def delete_durable(stack: Stack, dice: Random) -> None:
     """A service's durable consumer is deleted through JetStream's API."""
-    jetstream.delete_durable(stack.settings, dice.choice(SERVICES))
+    jetstream.delete_durable(stack.settings, dice.choice(stack.services))
 
 
 def lock_database(stack: Stack, dice: Random) -> None:
     """Another program holds the write lock of a database for some seconds."""
-    with database_locked(stack, dice.choice(SERVICES)):
+    with database_locked(stack, dice.choice(stack.services)):
         time.sleep(dice.uniform(*LOCKED_SECONDS))
 
 
@@ -119,7 +118,7 @@ def broker_dead(stack: Stack) -> Iterator[Path]:
 
 
 @contextmanager
-def database_locked(stack: Stack, service: ServiceName) -> Iterator[None]:
+def database_locked(stack: Stack, service: str) -> Iterator[None]:
     """Another connection has the write lock of a service's database. It writes nothing."""
     address = f"file:{stack.settings.database(service)}?mode=rw"
     with closing(
@@ -131,7 +130,7 @@ def database_locked(stack: Stack, service: ServiceName) -> Iterator[None]:
 
 
 @contextmanager
-def service_away(stack: Stack, service: ServiceName) -> Iterator[None]:
+def service_away(stack: Stack, service: str) -> Iterator[None]:
     """A service is dead and cannot be started, because somebody else claims its database."""
     database = Path(stack.settings.database(service))
     stack.kill(service)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import nats
 
-from todoku.settings import ServiceName, Settings
+from todoku.settings import Settings
 
 ANSWER_SECONDS_MAX = 5.0
 
@@ -21,7 +21,7 @@ def purge_stream(settings: Settings) -> None:
     _ask(settings, f"STREAM.PURGE.{settings.stream_name}")
 
 
-def delete_durable(settings: Settings, service: ServiceName) -> None:
+def delete_durable(settings: Settings, service: str) -> None:
     """Delete a service's durable consumer, and with it how far the service is."""
     _ask(settings, f"CONSUMER.DELETE.{settings.stream_name}.{service}")
 

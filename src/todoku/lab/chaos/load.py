@@ -68,7 +68,7 @@ class Load:
         self.unknown = 0
         self.unreached = 0
         self.wrong: list[str] = []
-        self._address = (stack.settings.own_host, stack.settings.orders_port)
+        self._address = (stack.settings.own_host, stack.settings.port("orders"))
         self._customers = customers
         self._interval_seconds = customers / orders_per_second if orders_per_second else 0.0
         self._orders = _orders(random.Random(seed))

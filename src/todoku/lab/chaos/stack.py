@@ -12,13 +12,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from todoku.broker import embedded
-from todoku.settings import SERVICES, ServiceName, Settings, Span, to_environment
+from todoku.settings import Settings, Span, to_environment
+from todoku.system import load_system, system
 
-ProgramName = ServiceName | Literal["broker"]
-PROGRAMS: tuple[ProgramName, ...] = (*SERVICES, "broker")
+ProgramName = str
+PROGRAMS: tuple[ProgramName, ...] = (*system.names, "broker")
 
 READY_SECONDS_MAX = 60.0
 SAID_SECONDS_MAX = 60.0
@@ -53,7 +54,12 @@ class Stack:
         """What `up` has said since it was last started."""
         return self._heard
 
-    def url(self, service: ServiceName) -> str:
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The names of its services."""
+        return load_system(self.settings).names
+
+    def url(self, service: str) -> str:
         """Where a service is, without a slash at the end."""
         return self.settings.http_url(service)
 
@@ -131,24 +137,24 @@ class Stack:
 
     def is_ready(self) -> bool:
         """Whether all services and the broker answer now."""
-        return all(map(self.answers, SERVICES)) and asyncio.run(
+        return all(map(self.answers, self.services)) and asyncio.run(
             embedded.is_ready(self.settings.nats_port)
         )
 
-    def answers(self, service: ServiceName) -> bool:
+    def answers(self, service: str) -> bool:
         """Whether a service says that it is ready."""
         try:
             return bool(self.get(service, "/readyz"))
         except OSError:
             return False
 
-    def get(self, service: ServiceName, path: str) -> bytes:
+    def get(self, service: str, path: str) -> bytes:
         """What a service answers. Raises an `OSError` if it does not, or not with a success."""
         with urllib.request.urlopen(self.url(service) + path, timeout=PROBE_SECONDS) as answer:
             body: bytes = answer.read()
             return body
 
-    def metric(self, service: ServiceName, name: str) -> float:
+    def metric(self, service: str, name: str) -> float:
         """A figure without labels from a service's `/metrics`."""
         for line in self.get(service, "/metrics").decode().splitlines():
             key, _, value = line.partition(" ")
@@ -220,17 +226,14 @@ class CapturedOutput:
 
 def fresh_settings(data_dir: Path, **changes: Any) -> Settings:
     """Settings for a stack of one's own: on free ports, with a carrier that answers at once."""
-    orders, inventory, shipping, nats = _free_ports(4)
+    ports = [*(f"{service}_port" for service in system.names), "nats_port"]
     chosen: dict[str, Any] = {
+        **dict(zip(ports, _free_ports(len(ports)), strict=True)),
         "data_dir": data_dir,
-        "orders_port": orders,
-        "inventory_port": inventory,
-        "shipping_port": shipping,
-        "nats_port": nats,
         "carrier_delay_seconds": Span(0, 0),
         "log_format": "json",
     }
-    return Settings(**chosen | changes)
+    return system.settings(**chosen | changes)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -255,5 +258,5 @@ def _program_of(pid: int) -> ProgramName | None:
     if words and Path(words[0]).name == embedded.PROGRAM:
         return "broker"
     return next(
-        (name for name in SERVICES if words[1:] == ["-P", "-m", "todoku", "run", name]), None
+        (name for name in system.names if words[1:] == ["-P", "-m", "todoku", "run", name]), None
     )

@@ -13,7 +13,8 @@ from todoku.database import Database
 from todoku.lab.chaos.load import Load
 from todoku.orders.domain import OrderStatus
 from todoku.orders.store import metadata, orders
-from todoku.settings import SERVICES, Settings
+from todoku.settings import Settings
+from todoku.system import load_system
 
 outbox = metadata.tables["outbox"]
 """Alike in every service."""
@@ -118,6 +119,6 @@ def _reading(settings: Settings) -> Iterator[dict[str, Connection]]:
     with ExitStack() as stack:
         databases = {
             name: stack.enter_context(Database.open_read_only(settings.database(name)))
-            for name in SERVICES
+            for name in load_system(settings).names
         }
         yield {name: stack.enter_context(database.read()) for name, database in databases.items()}

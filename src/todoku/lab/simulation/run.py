@@ -111,7 +111,7 @@ class _Run:
         self._now = now
         self._faults = Faults(plan.seed, plan.only, self.trace, now)
         self._databases = {
-            name: SimulatedDatabase(name, f"todoku.{name}", self._faults)
+            name: SimulatedDatabase(name, system[name].package, self._faults)
             for name in ("orders", "inventory", "shipping")
         }
         self.checker = InvariantChecker(
@@ -199,7 +199,7 @@ class _Run:
 
     def _draw_settings(self) -> Settings:
         dice = Random(f"{self.plan.seed} settings")
-        return Settings(carrier_delay_seconds=Span(0, dice.choice((0, 2))))
+        return system.settings(carrier_delay_seconds=Span(0, dice.choice((0, 2))))
 
     def _draw_config(self) -> EngineConfig:
         """Draw how long the inbox remembers: a short time shows whether natural keys hold, a long one

@@ -1,0 +1,142 @@
+"""Define the settings of a system: what every system has, and what its services add."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from todoku.settings.types import (
+    BrokerUrl,
+    Count,
+    Name,
+    Port,
+    Retention,
+    Seconds,
+    SubjectPrefix,
+    SystemName,
+)
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that every system has, with their defaults, and those of its services."""
+
+    system: Annotated[
+        SystemName, Meta(description="The system to run: the list of its services.")
+    ] = "todoku.system:system"
+    data_dir: Annotated[
+        Path,
+        Meta(
+            description="The folder that holds the databases and the embedded broker's files.",
+            extra={"allowed": "a path"},
+        ),
+    ] = Path("todoku-data")
+
+    host: Annotated[str, Meta(min_length=1, description="The address the services listen on.")] = (
+        "127.0.0.1"
+    )
+
+    nats_url: Annotated[
+        BrokerUrl | None,
+        Meta(description="An external broker's address; without one, the embedded broker is used."),
+    ] = None
+    nats_port: Annotated[Port, Meta(description="The port of the embedded broker.")] = 4222
+    stream_name: Annotated[Name, Meta(description="The JetStream stream that carries events.")] = (
+        "TODOKU"
+    )
+    subject_prefix: Annotated[
+        SubjectPrefix,
+        Meta(description="Put before every subject, so that installations can share a broker."),
+    ] = ""
+    stream_max_age_seconds: Annotated[
+        Retention, Meta(description="How long the stream keeps an event, in seconds.")
+    ] = 86_400.0
+    stream_max_bytes: Annotated[
+        int,
+        Meta(ge=2**20, le=2**50, description="How much the stream keeps on disk, in bytes."),
+    ] = 2**30
+
+    inbox_retention_seconds: Annotated[
+        Retention,
+        Meta(
+            description="How long a handled message is remembered, in seconds; above the stream's."
+        ),
+    ] = 172_800.0
+
+    batch_messages_max: Annotated[
+        int,
+        Meta(
+            # Commands and receipts each have a fifth of it, messages the rest.
+            ge=5,
+            le=1_000_000,
+            description="The most messages and commands in one transaction.",
+        ),
+    ] = 1_500
+    mailbox_commands_max: Annotated[
+        Count, Meta(description="The most HTTP commands that wait before more are refused.")
+    ] = 2_000
+    mailbox_messages_max: Annotated[
+        Count, Meta(description="The most stream messages that wait before no more are fetched.")
+    ] = 2_000
+    outbox_backlog_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**31 - 1,
+            description="The most events that wait for the broker before commands are refused.",
+        ),
+    ] = 500_000
+    request_body_bytes_max: Annotated[
+        int, Meta(ge=1_024, le=2**22, description="The largest HTTP request body, in bytes.")
+    ] = 2**20
+
+    shutdown_grace_seconds: Annotated[
+        Seconds,
+        Meta(description="How long a process may take to stop cleanly, in seconds."),
+    ] = 10.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least severe log line that is written."),
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        Meta(description="How log lines look; auto: console on a terminal, else JSON."),
+    ] = "auto"
+
+    ports: Mapping[str, int] = {}
+    database_urls: Mapping[str, str | None] = {}
+    own_settings: tuple[msgspec.Struct, ...] = ()
+    """What the settings of the services are: ports and database URLs by the service's name, and a
+    struct of its own for each service that declares one."""
+
+    def port(self, service: str) -> int:
+        """Return the port on which a service listens."""
+        return self.ports[service]
+
+    def own(self, kind: type[T]) -> T:
+        """Return the settings of this type, which a service declared; their defaults if none are set."""
+        found = (each for each in self.own_settings if isinstance(each, kind))
+        return next(found, None) or kind()
+
+    @property
+    def own_host(self) -> str:
+        """The address at which this machine reaches its own services."""
+        # A wildcard is an address to listen on, not one to call.
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+
+    def http_url(self, service: str) -> str:
+        """Return where this machine reaches a service, without a slash at the end."""
+        host = f"[{self.own_host}]" if ":" in self.own_host else self.own_host
+        return f"http://{host}:{self.port(service)}"
+
+    def database(self, service: str) -> str | Path:
+        """Return a service's database: its URL where one is set, else a file in the data folder."""
+        return self.database_urls.get(service) or self.data_dir / f"{service}.db"
+
+    @property
+    def broker_url(self) -> str:
+        """The broker's address; servers of a cluster are joined by commas."""
+        return self.nats_url or f"nats://127.0.0.1:{self.nats_port}"
