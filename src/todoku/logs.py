@@ -2,9 +2,11 @@
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
+
+from todoku.redaction import redact
 
 QUIET_LIBRARIES = ("alembic", "uvicorn")
 """They talk about themselves at every start: only what goes wrong there is of interest."""
@@ -22,10 +24,20 @@ def configure(level: str, style: Literal["auto", "console", "json"], service: st
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Local variables of the frames hold orders, addresses and tokens: they are not logged.
+    traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     render: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [
+            structlog.processors.ExceptionRenderer(traceback),
+            hide_secrets,
+            structlog.processors.JSONRenderer(),
+        ]
         if style == "json"
-        else [structlog.dev.ConsoleRenderer()]
+        else [
+            structlog.processors.format_exc_info,
+            hide_secrets,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -48,3 +60,24 @@ def configure(level: str, style: Literal["auto", "console", "json"], service: st
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def hide_secrets(
+    _: structlog.typing.WrappedLogger, __: str, entry: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Redact every text of a log entry, also in its traceback."""
+    return {name: _redacted(value) for name, value in entry.items()}
+
+
+def _redacted(value: Any) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case dict():
+            return {name: _redacted(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_redacted(each) for each in value]
+        case BaseException():
+            return redact(str(value))
+        case _:
+            return value
