@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants faults lint check format docs wheel lock
+.PHONY: help install run test mutants profile faults lint check format docs wheel lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
 
 mutants: $(INSTALLED) ## Plant bugs one by one, and show which check of the simulation finds each
 	@$(BIN)/python tests/simulation/mutants.py $(ARGS)
+
+profile: $(INSTALLED) ## Run todoku bench with a profiler, e.g. make profile ARGS="--stages --seconds 20"
+	@$(BIN)/python tests/bench/measure.py $(ARGS)
 
 faults: $(INSTALLED) ## Kill, freeze, starve and unplug real processes for half an hour; as root, disks too
 	$(BIN)/pytest -m "" tests/faults $(ARGS)

@@ -1,4 +1,4 @@
-"""That every fsync is counted, by whomever in the counted thread's family it is made, and no other."""
+"""Tests that every fsync of the counted thread and its processes is counted, and no other."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from todoku.lab.bench.fsyncs import CannotCount, FsyncCounter, counting_fsyncs
+from bench.fsyncs import CannotCount, FsyncCounter, counting_fsyncs
 
 
 @pytest.fixture
@@ -27,31 +27,27 @@ def sync(file: Path, times: int = 1) -> None:
         os.fdatasync(opened.fileno())
 
 
-def test_each_fsync_and_fdatasync_is_counted_by_its_file(
-    counter: FsyncCounter, tmp_path: Path
-) -> None:
+def test_fsync_and_fdatasync_are_counted_by_file(counter: FsyncCounter, tmp_path: Path) -> None:
     counter.run(sync, tmp_path / "a", times=2)
     counter.run(sync, tmp_path / "b")
 
     assert counter.counts == {str(tmp_path / "a"): 3, str(tmp_path / "b"): 2}
 
 
-def test_those_of_a_program_that_is_started_count_too(
-    counter: FsyncCounter, tmp_path: Path
-) -> None:
+def test_fsyncs_of_child_processes_are_counted(counter: FsyncCounter, tmp_path: Path) -> None:
     code = "import os, sys; os.fsync(os.open(sys.argv[1], os.O_CREAT | os.O_RDWR))"
     counter.run(subprocess.run, [sys.executable, "-c", code, str(tmp_path / "a")], check=True)
 
     assert counter.counts == {str(tmp_path / "a"): 1}
 
 
-def test_those_of_other_threads_do_not(counter: FsyncCounter, tmp_path: Path) -> None:
+def test_fsyncs_of_other_threads_are_not_counted(counter: FsyncCounter, tmp_path: Path) -> None:
     sync(tmp_path / "a")
 
     assert counter.counts == {}
 
 
-def test_a_sync_that_fails_still_fails(counter: FsyncCounter) -> None:
+def test_failing_fsync_still_fails(counter: FsyncCounter) -> None:
     read, write = os.pipe()
     try:
         with pytest.raises(OSError, match="Invalid argument"):
@@ -61,6 +57,6 @@ def test_a_sync_that_fails_still_fails(counter: FsyncCounter) -> None:
         os.close(write)
 
 
-def test_what_is_raised_under_count_is_raised(counter: FsyncCounter) -> None:
+def test_exception_of_counted_function_is_raised(counter: FsyncCounter) -> None:
     with pytest.raises(ZeroDivisionError):
         counter.run(divmod, 1, 0)

@@ -1,4 +1,4 @@
-"""The client against a server that answers when it is told to."""
+"""Tests of the load generator against a server that answers on command."""
 
 import asyncio
 import json
@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from todoku.lab.bench.load import Client, Load, Plan, id_of
+from todoku.lab.bench.load import LoadGenerator, LoadPlan, LoadResult, id_of
 
 Decide = Callable[[str], Awaitable[tuple[int, dict[str, Any]]]]
 
 
 class Shop:
-    """Accepts orders over HTTP; `decide` is asked for each answer."""
+    """Accepts orders over HTTP; `decide` returns each response."""
 
     def __init__(self, decide: Decide) -> None:
         self._decide = decide
@@ -57,7 +57,7 @@ def new_id(n: int) -> str:
     return f"0198c2f0-7b1a-7c3e-9d55-{n:012x}"
 
 
-def plan(port: int, **changes: Any) -> Plan:
+def plan(port: int, **changes: Any) -> LoadPlan:
     usual: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": port,
@@ -69,19 +69,19 @@ def plan(port: int, **changes: Any) -> Plan:
         "terminal": ("COMPLETED",),
         "result": "",
     }
-    return Plan(**{**usual, **changes})
+    return LoadPlan(**{**usual, **changes})
 
 
-async def place(shop: Shop, **changes: Any) -> Load:
+async def place(shop: Shop, **changes: Any) -> LoadResult:
     async with shop.listening() as port:
-        return await asyncio.wait_for(Client(plan(port, **changes)).run(), 30)
+        return await asyncio.wait_for(LoadGenerator(plan(port, **changes)).run(), 30)
 
 
 async def at_once(head: str) -> tuple[int, dict[str, Any]]:
     return (201, {"id": new_id(1)}) if head.startswith("POST") else (200, {"status": "COMPLETED"})
 
 
-def test_as_many_orders_are_placed_as_were_wanted_and_one_a_connection_at_a_time() -> None:
+def test_orders_are_limited_to_one_in_flight_per_connection() -> None:
     shop = Shop(at_once)
     load = asyncio.run(place(shop))
     assert (shop.placed, len(load.ids), load.refused) == (20, 20, {})
@@ -89,7 +89,7 @@ def test_as_many_orders_are_placed_as_were_wanted_and_one_a_connection_at_a_time
     assert shop.open_max <= 4 + 1  # and the one that watches
 
 
-def test_an_order_that_is_refused_is_counted_and_the_next_is_placed_later() -> None:
+def test_refused_orders_are_counted() -> None:
     answers = iter([503] * 3 + [201] * 17)
 
     async def busy_at_first(head: str) -> tuple[int, dict[str, Any]]:
@@ -101,11 +101,11 @@ def test_an_order_that_is_refused_is_counted_and_the_next_is_placed_later() -> N
     assert (len(load.ids), load.refused) == (17, {503: 3})
 
 
-def test_in_open_loop_waiting_for_a_connection_counts() -> None:
+def test_open_loop_latency_includes_wait_for_connection() -> None:
     """The first of ten orders, due 10 ms after each other, keeps the only connection busy until after
     the last is due: so each has waited since it was due, and not since it was sent."""
 
-    async def run() -> Load:
+    async def run() -> LoadResult:
         hold = asyncio.Event()
 
         async def slow_at_first(head: str) -> tuple[int, dict[str, Any]]:
@@ -124,7 +124,7 @@ def test_in_open_loop_waiting_for_a_connection_counts() -> None:
     assert load.answered == sorted(load.answered, reverse=True)
 
 
-def test_a_connection_that_is_lost_is_replaced_and_its_order_counted() -> None:
+def test_lost_connection_is_replaced_and_counted() -> None:
     """The server hangs up on the first order; the others go on."""
 
     class Moody(Shop):
@@ -144,10 +144,10 @@ def test_a_connection_that_is_lost_is_replaced_and_its_order_counted() -> None:
     assert (len(load.ids), load.refused) == (19, {0: 1})
 
 
-def test_an_order_is_watched_until_it_has_ended() -> None:
+def test_watched_order_is_polled_until_it_ends() -> None:
     looks = iter(["PENDING", "PENDING"])
 
-    async def run() -> Load:
+    async def run() -> LoadResult:
         async def decide(head: str) -> tuple[int, dict[str, Any]]:
             if head.startswith("POST"):
                 await asyncio.sleep(0.05)  # long enough to be seen while others are placed
@@ -162,6 +162,6 @@ def test_an_order_is_watched_until_it_has_ended() -> None:
     assert all(took > 0.05 for _, took in load.watched)
 
 
-def test_an_id_is_read_from_an_order_without_the_rest() -> None:
+def test_id_is_read_without_decoding_the_order() -> None:
     order = json.dumps({"id": new_id(7), "items": [{"productId": "id"}]}, separators=(",", ":"))
     assert id_of(order.encode()) == new_id(7).encode()

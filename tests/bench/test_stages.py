@@ -1,4 +1,4 @@
-"""Whose time a stage is."""
+"""Tests of the profiler of stages."""
 
 import asyncio
 import threading
@@ -7,8 +7,8 @@ from pkgutil import resolve_name
 
 import pytest
 
-from todoku.lab.bench import stages
-from todoku.lab.bench.stages import IN_SQL, SQL, STAGES, Clock, timed
+from bench import stages
+from bench.stages import IN_SQL, SQL, STAGES, Clock, timed
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def spent(clock: Clock, stage: str) -> float:
 
 
 @pytest.mark.parametrize("name", [name for names in (*STAGES.values(), SQL) for name in names])
-def test_a_stage_names_a_function_that_there_is(name: str) -> None:
+def test_stage_names_existing_functions(name: str) -> None:
     assert callable(resolve_name(name))
 
 
-def test_time_belongs_to_the_innermost_stage(clock: Clock) -> None:
+def test_time_counts_for_innermost_stage(clock: Clock) -> None:
     inner = timed("inner", lambda: work(0.02))
 
     def outer() -> None:
@@ -47,13 +47,13 @@ def test_time_belongs_to_the_innermost_stage(clock: Clock) -> None:
     assert spent(clock, "outer") == pytest.approx(0.02, abs=0.005)
 
 
-def test_what_is_asked_of_the_database_stays_with_the_stage_that_asks(clock: Clock) -> None:
+def test_database_time_counts_for_calling_stage(clock: Clock) -> None:
     ask = timed(IN_SQL, lambda: work(0.01))
     timed("saving", ask)()
     assert spent(clock, "saving" + IN_SQL) == pytest.approx(0.01, abs=0.005)
 
 
-def test_while_a_coroutine_waits_others_have_the_time(clock: Clock) -> None:
+def test_waiting_coroutine_counts_no_time(clock: Clock) -> None:
     async def wait(go_on: asyncio.Event) -> str:
         work(0.01)
         await go_on.wait()
@@ -74,7 +74,7 @@ def test_while_a_coroutine_waits_others_have_the_time(clock: Clock) -> None:
     assert spent(clock, "meanwhile") == pytest.approx(0.02, abs=0.005)
 
 
-def test_what_is_thrown_into_a_coroutine_arrives(clock: Clock) -> None:
+def test_exception_is_thrown_into_coroutine(clock: Clock) -> None:
     async def wait() -> None:
         await asyncio.Event().wait()
 
@@ -87,7 +87,7 @@ def test_what_is_thrown_into_a_coroutine_arrives(clock: Clock) -> None:
     assert clock.stage == stages.REST
 
 
-def test_each_thread_has_a_clock_of_its_own(clock: Clock) -> None:
+def test_each_thread_has_its_own_clock(clock: Clock) -> None:
     thread = threading.Thread(target=timed("elsewhere", lambda: work(0.01)))
     thread.start()
     thread.join()

@@ -1,54 +1,45 @@
-"""`todoku up` as a user runs it: a real process with real children, and its output."""
+"""Runs `todoku up` as a user does: with flags, in a folder, as a real process with real children."""
 
-import os
-import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
-from todoku.lab.chaos import CapturedOutput
+from todoku.lab.output import CapturedOutput
+from todoku.lab.stack import SECONDS_MAX, Stack
 from todoku.system import system
 
-BOUND_SECONDS = 60.0
+__all__ = ["BOUND_SECONDS", "CapturedOutput", "Up", "up"]
+
+BOUND_SECONDS = SECONDS_MAX
 
 
-class Up(msgspec.Struct, frozen=True):
+class Up(Stack):
     """A running `todoku up`."""
 
-    process: "subprocess.Popen[str]"
-    ports: Sequence[int]
-    heard: CapturedOutput
+    @property
+    def process(self) -> "subprocess.Popen[str]":
+        """The process of `up`."""
+        return self._running()
 
-    def url(self, service: str) -> str:
-        """The address of a service, without a trailing slash."""
-        return f"http://127.0.0.1:{dict(zip(system.names, self.ports, strict=False))[service]}"
+    @property
+    def ports(self) -> list[int]:
+        """The ports of the services and of the broker."""
+        return [*map(self.settings.port, system.names), self.settings.nats_port]
 
-    def children(self) -> dict[str, int]:
-        """The process of each program, by the program's name."""
-        found = {}
-        for pid in _children_of(self.process.pid):
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
-            found["broker" if "nats-server" in words[0] else words[-1]] = pid
-        return found
-
-    def kill(self, name: str) -> None:
-        """`kill -9` of one of its programs."""
-        os.kill(self.children()[name], signal.SIGKILL)
+    @property
+    def heard(self) -> CapturedOutput:
+        """What `up` has printed."""
+        return self.output
 
     def interrupt(self) -> int:
-        """Send Ctrl-C as the terminal does; return the exit code of `up`."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(BOUND_SECONDS)
+        """Interrupt `up` as Ctrl-C does; return its exit code."""
+        return self.stop()
 
     def answers(self, service: str) -> bool:
-        """Whether the service reports that it is ready."""
-        with urllib.request.urlopen(f"{self.url(service)}/readyz", timeout=BOUND_SECONDS) as answer:
-            return bool(answer.status == 200)
+        """Return whether a service is ready."""
+        return self.client.is_ready(service)
 
 
 @contextmanager
@@ -58,29 +49,20 @@ def up(
     *flags: str,
     todoku: Sequence[str] = (sys.executable, "-P", "-m", "todoku"),
 ) -> Iterator[Up]:
-    """Run `todoku up` on ports for the three services and the broker; at the end, kill what is left."""
-    names = [*(f"--{service}-port" for service in system.names), "--nats-port"]
-    chosen = [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
-    log = folder / "up.stderr"
-    with log.open("a") as err:
-        process = subprocess.Popen(
-            [*todoku, "up", "--data-dir", str(folder / "data"), *chosen, *flags],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=err,
-            text=True,
-        )
-    assert process.stdout is not None
-    running = Up(process, ports, CapturedOutput(process.stdout))
-    try:
+    """Run `todoku up` on ports for the services and the broker; kill what is left at the end."""
+    names = [*(f"{service}_port" for service in system.names), "nats_port"]
+    chosen = dict(zip(names, ports, strict=True))
+    data_dir = folder / "data"
+    words = [
+        word for name, port in chosen.items() for word in (f"--{name.replace('_', '-')}", str(port))
+    ]
+    running = Up(
+        system.settings(data_dir=data_dir, **chosen),
+        folder / "up.stderr",
+        command=[*todoku, "up", "--data-dir", str(data_dir), *words, *flags],
+        environment={},
+        folder=folder,
+    )
+    with running:
+        running.launch()
         yield running
-    finally:
-        process.kill()
-        process.wait(BOUND_SECONDS)
-        running.heard.until_end()
-        process.stdout.close()
-
-
-def _children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

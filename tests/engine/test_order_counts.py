@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from uuid_utils import uuid7
 
+from bench.fsyncs import CannotCount, counting_fsyncs
 from conformance.brokers import NatsServer, until
 from todoku.broker import Delivery, Outgoing, Stored
 from todoku.broker.nats import SINGLES_MAX, NatsBroker
@@ -23,7 +24,6 @@ from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine import Process, Service, SteadyClock, Topology
 from todoku.inventory.domain import SetProduct
-from todoku.lab.bench.fsyncs import CannotCount, counting_fsyncs
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Span
 from todoku.system import system

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from todoku.lab.chaos import Load, Stack, Verdict, fresh_settings, judge, prepare_products
-from todoku.local.supervisor import TETHER
+from todoku.lab.chaos import OrderLoad, Verdict, judge, prepare_products
+from todoku.lab.stack import Stack, isolated_settings
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # it looks into /proc and holds on to kernel interfaces
@@ -31,7 +31,7 @@ class Prove(Protocol):
     def __call__(
         self,
         stack: Stack,
-        load: Load,
+        load: OrderLoad,
         *,
         injected: int,
         within_seconds: float = 60.0,
@@ -45,8 +45,8 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     made: list[Stack] = []
 
     def make(data_dir: Path | None = None, **settings: Any) -> Stack:
-        chosen = fresh_settings(data_dir or tmp_path / "data", **settings)
-        stack = Stack(chosen, tmp_path / "log", tether=TETHER)
+        chosen = isolated_settings(data_dir or tmp_path / "data", **settings)
+        stack = Stack(chosen, tmp_path / "log")
         made.append(stack)
         return stack
 
@@ -69,7 +69,12 @@ def prove(request: pytest.FixtureRequest) -> Prove:
     """Judges, and notes for the table what was broken how often and what became of it."""
 
     def prove(
-        stack: Stack, load: Load, *, injected: int, within_seconds: float = 60.0, note: str = ""
+        stack: Stack,
+        load: OrderLoad,
+        *,
+        injected: int,
+        within_seconds: float = 60.0,
+        note: str = "",
     ) -> Verdict:
         verdict = judge(stack.settings, load, within_seconds=within_seconds)
         request.node.user_properties.append((REPORT, _row(request, verdict, injected, note)))

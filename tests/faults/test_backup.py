@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from faults.conftest import Prove
-from todoku.lab.chaos import Load, Stack, prepare_products
+from todoku.lab.chaos import OrderLoad, prepare_products
+from todoku.lab.stack import Stack
 from todoku.settings import to_environment
 from todoku.system import system
 
@@ -39,7 +40,7 @@ def test_a_backup_alone_is_a_whole_system(
     stack.start()
     prepare_products(stack)
     backups: list[tuple[Path, set[str]]] = []
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         for _ in range(TIMES):
             load.until_accepted(200)
             accepted = set(load.accepted)
@@ -54,7 +55,7 @@ def test_a_backup_alone_is_a_whole_system(
         restored = make_stack(data_dir)
         restored.start()
         # Orders that were accepted while the backup was being taken may be in it.
-        before = Load(restored)
+        before = OrderLoad(restored)
         before.accepted = accepted
         before.unknown = len(load.accepted)
         prove(restored, before, injected=1, note="restored alone, with an empty broker")

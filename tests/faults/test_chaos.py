@@ -1,4 +1,4 @@
-"""`todoku chaos`, as a user runs it."""
+"""Tests of `todoku chaos`."""
 
 import subprocess
 import sys
@@ -18,8 +18,8 @@ def chaos(*flags: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.faults
-def test_every_fault_once_in_one_run(tmp_path: Path) -> None:
-    """The promise is kept, each fault has struck, and a program can read what happened."""
+def test_every_fault_is_injected_in_one_run(tmp_path: Path) -> None:
+    """No invariant is broken, each fault was injected, and the report is JSON."""
     told = chaos("--seconds", "60", "--seed", "1", "--data-dir", str(tmp_path / "data"), "--json")
 
     assert told.returncode == ExitCode.OK, told.stdout + told.stderr
@@ -31,24 +31,24 @@ def test_every_fault_once_in_one_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-def test_a_person_sees_a_table_and_a_second_run_goes_on_with_the_data(tmp_path: Path) -> None:
+def test_second_run_continues_with_the_data(tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     for _ in range(2):
         told = chaos("--seconds", "1", "--data-dir", data)
 
         assert told.returncode == ExitCode.OK, told.stdout + told.stderr
-        assert "kept: nothing broke the promise" in told.stdout
+        assert "clean: no invariant is broken" in told.stdout
         assert all(name in told.stdout for name in FAULTS)
 
 
 @pytest.mark.parametrize("flags", [("--seconds", "-1"), ("--orders-per-second", "0")])
-def test_what_cannot_be_meant_is_refused(flags: tuple[str, ...]) -> None:
+def test_impossible_options_are_refused(flags: tuple[str, ...]) -> None:
     told = chaos(*flags)
 
     assert told.returncode == ExitCode.USAGE
 
 
-def test_a_system_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_system_that_cannot_start_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     told = chaos("--data-dir", str(tmp_path / "file"))

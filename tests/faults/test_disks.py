@@ -16,7 +16,8 @@ from faults.disks import needs_root, small_disk
 from todoku.broker import embedded
 from todoku.broker.nats import NatsBroker
 from todoku.broker.port import BrokerError, Outgoing
-from todoku.lab.chaos import Load, ProgramName, Stack, fresh_settings, prepare_products
+from todoku.lab.chaos import OrderLoad, prepare_products
+from todoku.lab.stack import Stack, isolated_settings
 from todoku.settings import Settings
 from todoku.system import system
 
@@ -40,14 +41,14 @@ def test_a_full_disk_under_the_broker(
         stack = make_stack(stream_max_bytes=2**25)
         stack.start()
         prepare_products(stack)
-        with Load(stack) as load:
+        with OrderLoad(stack) as load:
             load.until_accepted(300)
             disk.fill()
             load.until_accepted(300)
             load.go_on_for(FULL_SECONDS)
             disk.free()
             load.until_accepted(300)
-        restarts = stack.heard.count("does not work")
+        restarts = stack.output.count("does not work")
         prove(
             stack, load, injected=1, within_seconds=120, note=f"broker restarted {restarts} times"
         )
@@ -65,7 +66,7 @@ def test_a_full_disk_under_the_database_of(
         stack = make_stack(**{f"{service}_database_url": url})
         stack.start()
         prepare_products(stack)
-        with Load(stack) as load:
+        with OrderLoad(stack) as load:
             load.until_accepted(300)
             disk.fill()
             load.go_on_for(FULL_SECONDS)
@@ -80,31 +81,29 @@ def test_a_full_disk_under_the_database_of(
 
 @needs_strace
 @pytest.mark.parametrize("service", system.names)
-def test_a_sync_that_fails_under(
-    service: ProgramName, tmp_path: Path, stack: Stack, prove: Prove
-) -> None:
+def test_a_sync_that_fails_under(service: str, tmp_path: Path, stack: Stack, prove: Prove) -> None:
     """A service whose disk refuses to sync ends at once and never tries that sync again; its next
     life believes only what is on the disk."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(300)
         with failing_syncs(stack.pid(service), tmp_path):
-            stack.heard.until(f"{service} ended with exit code")
+            stack.output.until(f"{service} ended with exit code")
         stack.until_ready()
         load.until_accepted(300)
-    said = next(line for line in stack.heard.lines if f"{service} ended" in line)
+    said = next(line for line in stack.output.lines if f"{service} ended" in line)
     prove(stack, load, injected=1, note=said)
 
 
 @needs_strace
 def test_a_sync_that_fails_under_the_broker(tmp_path: Path, stack: Stack, prove: Prove) -> None:
     """A broker whose disk refuses to sync is found out and started again, and nothing is lost."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(300)
         with failing_syncs(stack.pid("broker"), tmp_path):
-            stack.heard.until("starting it again", 90)
+            stack.output.until("starting it again", 90)
         stack.until_ready()
         load.until_accepted(300)
-    said = next(line for line in stack.heard.lines if line.startswith("broker"))
+    said = next(line for line in stack.output.lines if line.startswith("broker"))
     prove(stack, load, injected=1, note=said)
 
 
@@ -116,10 +115,10 @@ def test_power_cuts(tmp_path: Path, make_stack: Callable[..., Stack], prove: Pro
         stack = make_stack(stream_max_bytes=2**26)
         stack.start()
         prepare_products(stack)
-        with Load(stack) as load:
+        with OrderLoad(stack) as load:
             for _ in range(cuts):
                 load.until_accepted(300)
-                load.cut_off()
+                load.disconnect()
                 disk.cut_power()
                 stack.kill_up()
                 disk.power_on()
@@ -157,7 +156,7 @@ def test_a_power_cut_that_must_lose_something_of_nats(tmp_path: Path) -> None:
     with ours it does not."""
     for sync_interval, lost in ((None, True), ("always", False)):
         with small_disk(tmp_path / f"disk-{sync_interval}", 64) as disk:
-            settings = fresh_settings(disk.path, stream_max_bytes=2**24)
+            settings = isolated_settings(disk.path, stream_max_bytes=2**24)
             with server(settings, sync_interval):
                 asyncio.run(publish(settings, SYNCED))
                 disk.cut_power()

@@ -6,9 +6,10 @@ import pytest
 
 from faults.conftest import Prove
 from todoku.engine.failpoints import POINTS
-from todoku.lab.chaos import Load, Stack, prepare_products
-from todoku.settings import Settings
 from todoku.system import system
+from todoku.lab.chaos import OrderLoad, prepare_products
+from todoku.lab.stack import Stack
+from todoku.settings import Settings
 
 pytestmark = pytest.mark.faults
 
@@ -20,7 +21,7 @@ EXIT_CODE = "ended with exit code 137"
 
 WAYS = [
     (point, service.name)
-    for service in system.build(Settings())
+    for service in assemble(Settings())
     for point in POINTS
     if service.effects or not point.endswith("-effect")
 ]
@@ -35,9 +36,9 @@ def test_a_crash_at(
     stack = make_stack()
     stack.start({"TODOKU_FAILPOINT": f"{point}:{DIES_AT_THE}@{service}"})
     prepare_products(stack)
-    with Load(stack) as load:
-        stack.heard.until(f"{service} {EXIT_CODE}", times=CRASHES)
-        crashes = stack.heard.count(EXIT_CODE)
+    with OrderLoad(stack) as load:
+        stack.output.until(f"{service} {EXIT_CODE}", times=CRASHES)
+        crashes = stack.output.count(EXIT_CODE)
         stack.stop()
         stack.start()
         load.until_accepted(100)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from faults.conftest import Prove
-from todoku.lab.chaos import Load, Stack, Verdict, jetstream, prepare_products
+from todoku.lab.chaos import OrderLoad, Verdict, jetstream, prepare_products
 from todoku.lab.chaos.faults import database_locked, service_away
+from todoku.lab.stack import Stack
 from todoku.system import system
 
 pytestmark = pytest.mark.faults
@@ -27,7 +28,7 @@ GROWTH_BYTES_MAX = 150 * 2**20
 @pytest.mark.parametrize("service", system.names)
 def test_a_lock_on_the_database_of(service: str, stack: Stack, prove: Prove) -> None:
     """A service whose database another program keeps locked waits, says so, and loses nothing."""
-    with Load(stack, answer_seconds_max=LOCKED_SECONDS + 30) as load:
+    with OrderLoad(stack, answer_seconds_max=LOCKED_SECONDS + 30) as load:
         load.until_accepted(300)
         with database_locked(stack, service):
             load.go_on_for(LOCKED_SECONDS)
@@ -39,7 +40,7 @@ def test_a_lock_on_the_database_of(service: str, stack: Stack, prove: Prove) -> 
 def test_an_absence_of(service: str, stack: Stack, prove: Prove) -> None:
     """While a service is away the others go on, and send nothing twice: what it missed is there for
     it when it comes back."""
-    with Load(stack, orders_per_second=200) as load:
+    with OrderLoad(stack, orders_per_second=200) as load:
         load.until_accepted(100)
         with service_away(stack, service):
             load.go_on_for(AWAY_SECONDS)
@@ -64,7 +65,7 @@ def test_three_times_the_customers_that_may_wait(
     stack = make_stack(mailbox_commands_max=WAITING_MAX)
     stack.start()
     prepare_products(stack)
-    with Load(stack, customers=CUSTOMERS, orders_per_second=None) as load:
+    with OrderLoad(stack, customers=CUSTOMERS, orders_per_second=None) as load:
         load.until_accepted(1000)
         before = {name: stack.resident_bytes(name) for name in system.names}
         load.go_on_for(OVERLOAD_SECONDS)
@@ -88,7 +89,7 @@ def test_a_broker_that_is_away_for_too_long(make_stack: Callable[..., Stack], pr
     stack = make_stack(outbox_backlog_max=backlog)
     stack.start()
     prepare_products(stack)
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(100)
         stack.freeze("broker")
         taken = len(load.accepted)

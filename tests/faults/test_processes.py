@@ -5,8 +5,10 @@ from random import Random
 import pytest
 
 from faults.conftest import Prove
-from todoku.lab.chaos import PROGRAMS, Load, ProgramName, Stack
+from todoku.lab.chaos import OrderLoad
 from todoku.lab.chaos.faults import kill_broker, kill_service, kill_up, stop_and_start
+from todoku.lab.processes import PROGRAMS
+from todoku.lab.stack import Stack
 
 pytestmark = pytest.mark.faults
 
@@ -18,7 +20,7 @@ ENDINGS = (kill_service, kill_service, kill_service, kill_broker, kill_broker, k
 def test_random_kills(seed: int, stack: Stack, prove: Prove) -> None:
     """`kill -9` of services, broker and `up`, one after the other in any order, loses nothing."""
     dice = Random(seed)
-    with Load(stack, seed=seed) as load:
+    with OrderLoad(stack, seed=seed) as load:
         for _ in range(KILLS):
             load.until_accepted(dice.randrange(150))
             dice.choice(ENDINGS)(stack, dice)
@@ -28,7 +30,7 @@ def test_random_kills(seed: int, stack: Stack, prove: Prove) -> None:
 
 def test_everything_is_killed_while_it_still_starts(stack: Stack, prove: Prove) -> None:
     """`up` and all of its programs killed again before they have finished to recover: no harm."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(300)
         for pause_seconds in (0.2, 0.5, 0.8, 1.1, 1.4, 1.7):
             stack.kill_up()
@@ -41,7 +43,7 @@ def test_everything_is_killed_while_it_still_starts(stack: Stack, prove: Prove) 
 
 def test_ctrl_c_again_and_again(stack: Stack, prove: Prove) -> None:
     """A clean stop in the middle of the load loses nothing, however often."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         for _ in range(4):
             load.until_accepted(100)
             stop_and_start(stack, Random())
@@ -50,9 +52,9 @@ def test_ctrl_c_again_and_again(stack: Stack, prove: Prove) -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_freeze_of(name: ProgramName, stack: Stack, prove: Prove) -> None:
+def test_a_freeze_of(name: str, stack: Stack, prove: Prove) -> None:
     """Whoever is stopped by SIGSTOP for a while goes on as if nothing had been."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         for seconds in (1, 7):
             load.until_accepted(200)
             stack.freeze(name)
@@ -64,12 +66,12 @@ def test_a_freeze_of(name: ProgramName, stack: Stack, prove: Prove) -> None:
 
 def test_a_broker_that_is_frozen_for_good(stack: Stack, prove: Prove) -> None:
     """`up` notices that it stores nothing, says so, and starts it again; orders are taken meanwhile."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(200)
         stack.freeze("broker")
-        stack.heard.until("broker runs but does not work: ")
+        stack.output.until("broker runs but does not work: ")
         taken = len(load.accepted)
         stack.until_ready()
         load.until_accepted(200)
-    said = next(line for line in stack.heard.lines if "does not work" in line)
+    said = next(line for line in stack.output.lines if "does not work" in line)
     prove(stack, load, injected=1, note=f"{taken - 200} orders taken meanwhile; said: {said}")

@@ -5,14 +5,16 @@ from collections.abc import Callable
 
 from faults.conftest import Prove
 from todoku.cli.exit_codes import ExitCode
-from todoku.lab.chaos import PROGRAMS, Load, Stack, prepare_products
+from todoku.lab.chaos import OrderLoad, prepare_products
+from todoku.lab.processes import PROGRAMS
+from todoku.lab.stack import Stack
 
 EXIT_AT_A_FAILPOINT = "ended with exit code 137"
 
 
 def test_each_program_is_killed_in_turn(stack: Stack, prove: Prove) -> None:
     """`kill -9` of each service and of the broker under load, brought back by `up` alone, costs nothing."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         for name in PROGRAMS:
             load.until_accepted(150)
             stack.kill(name)
@@ -23,7 +25,7 @@ def test_each_program_is_killed_in_turn(stack: Stack, prove: Prove) -> None:
 
 def test_the_broker_is_killed_and_its_files_are_deleted(stack: Stack, prove: Prove) -> None:
     """What the broker held is in the outboxes: with its disk wiped in mid-saga every order ends."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(300)
         stack.kill("broker")
         shutil.rmtree(stack.settings.data_dir / "broker")
@@ -34,7 +36,7 @@ def test_the_broker_is_killed_and_its_files_are_deleted(stack: Stack, prove: Pro
 
 def test_ctrl_c_in_the_middle_and_a_new_start(stack: Stack, prove: Prove) -> None:
     """Orders that were unfinished at Ctrl-C finish after the next start."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(500)
         assert stack.stop() == ExitCode.OK
         stack.start()
@@ -47,9 +49,9 @@ def test_a_crash_between_commit_and_publish(make_stack: Callable[..., Stack], pr
     stack = make_stack()
     stack.start({"TODOKU_FAILPOINT": "after-commit:40@orders"})
     prepare_products(stack)
-    with Load(stack) as load:
-        stack.heard.until(EXIT_AT_A_FAILPOINT, times=3)
-        crashes = stack.heard.count(EXIT_AT_A_FAILPOINT)
+    with OrderLoad(stack) as load:
+        stack.output.until(EXIT_AT_A_FAILPOINT, times=3)
+        crashes = stack.output.count(EXIT_AT_A_FAILPOINT)
         stack.stop()
         stack.start()
         load.until_accepted(100)

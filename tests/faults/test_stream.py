@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from faults.conftest import Prove
-from todoku.lab.chaos import Load, Stack, faults, prepare_products
+from todoku.lab.chaos import OrderLoad, faults, prepare_products
+from todoku.lab.stack import Stack
 
 pytestmark = pytest.mark.faults
 
@@ -27,7 +28,7 @@ TIMES = 5
 def test_the_stream_loses(fault: faults.Fault, stack: Stack, prove: Prove) -> None:
     """What the broker has lost, the outboxes send again; what it forgot is read again and known."""
     dice = Random(1)
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         for _ in range(TIMES):
             load.until_accepted(200)
             fault(stack, dice)
@@ -39,7 +40,7 @@ def test_the_stream_loses(fault: faults.Fault, stack: Stack, prove: Prove) -> No
 def test_flipped_bytes(seed: int, stack: Stack, prove: Prove) -> None:
     """Whatever the broker makes of files that a disk has damaged, every order ends as it should."""
     dice = Random(seed)
-    with Load(stack, seed=seed) as load:
+    with OrderLoad(stack, seed=seed) as load:
         for _ in range(3):
             load.until_accepted(200)
             faults.flip_broker_bytes(stack, dice)
@@ -49,10 +50,10 @@ def test_flipped_bytes(seed: int, stack: Stack, prove: Prove) -> None:
 
 def test_files_that_are_deleted_under_a_running_broker(stack: Stack, prove: Prove) -> None:
     """`up` notices, says so, and starts the broker again without any files."""
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(300)
         shutil.rmtree(stack.settings.data_dir / "broker")
-        stack.heard.until("broker runs but does not work")
+        stack.output.until("broker runs but does not work")
         stack.until_ready()
         load.until_accepted(300)
     prove(stack, load, injected=1)
@@ -61,7 +62,7 @@ def test_files_that_are_deleted_under_a_running_broker(stack: Stack, prove: Prov
 def test_damaged_descriptions_of_the_stream_and_its_readers(stack: Stack, prove: Prove) -> None:
     """A stream that the broker cannot find and durables that it cannot open are made anew."""
     dice = Random(0)
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(300)
         with faults.broker_dead(stack) as files:
             damaged = [*files.rglob("meta.inf"), *files.rglob("o.dat")]
@@ -77,7 +78,7 @@ def test_a_stream_that_is_too_small(make_stack: Callable[..., Stack], prove: Pro
     stack = make_stack(stream_max_bytes=2**20)
     stack.start()
     prepare_products(stack)
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(100)
         stack.freeze("inventory")
         load.until_accepted(3000)

@@ -1,4 +1,4 @@
-"""`todoku bench`: put a load on a system, and say what it did."""
+"""`todoku bench`: measure throughput, latency and cost under load."""
 
 import os
 import sys
@@ -6,12 +6,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
@@ -21,44 +22,30 @@ from todoku.cli.options import Json, Seconds
 from todoku.cli.output import write_object
 from todoku.cli.reads import require_orders, time_reads
 from todoku.cli.signals import interrupt_on_stop_signals
-from todoku.local.supervisor import TETHER
-from todoku.settings import Settings, SettingsInvalid, to_text
+from todoku.lab.bench.instruments import NO_INSTRUMENTS, Instruments
+from todoku.settings import Settings, SettingsInvalid, to_environment, to_text
 from todoku.system import SYSTEM, load_settings
 
 if TYPE_CHECKING:
-    from todoku.lab.bench.load import Progress as Told
-    from todoku.lab.bench.run import Measured, Wanted
-    from todoku.lab.bench.stack import Stack
+    from todoku.lab.bench.load import Progress
+    from todoku.lab.bench.options import BenchOptions
+    from todoku.lab.bench.report import BenchReport
+    from todoku.lab.bench.run import Measurement
+    from todoku.lab.stack import Stack
 
 DEFAULTS = {"carrier_delay_seconds": "0", "carrier_success_rate": "1", "log_level": "warning"}
-"""What is measured is the system, and not how long a simulated carrier takes."""
+"""The system is measured, and not the delay of a simulated carrier."""
 
 SECONDS = 10.0
+QUIESCENT_SECONDS_MAX = 20.0
 
 RATE_MAX = 100_000
 LARGE = 100_000_000
-"""No other figure that is wanted may be above this."""
+"""The limit of all other figures."""
 
-ALONE = (
-    (
-        "--running",
-        ("--fsyncs", "--stages", "--skip-verify"),
-        "loads a system that was started by somebody else and is not looked into",
-    ),
-    (
-        "--reads",
-        (
-            "--rate",
-            "--seconds",
-            "--orders",
-            "--hot",
-            "--fsyncs",
-            "--stages",
-            "--skip-verify",
-            "--plot",
-        ),
-        "places no orders",
-    ),
+EXCLUSIVE = (
+    ("--running", ("--skip-verify",), "measures a system whose databases are not audited"),
+    ("--reads", ("--rate", "--seconds", "--orders", "--hot", "--skip-verify"), "places no orders"),
 )
 """Options, those that would have no effect with each, and why."""
 
@@ -75,40 +62,39 @@ def bench(
     items: int = 2,
     products: int = 100,
     hot: Switch = False,
-    fsyncs: Switch = False,
-    stages: Switch = False,
     patience_seconds: Seconds = 60.0,
     skip_verify: Switch = False,
     reads: int | None = None,
     cold: Switch = False,
-    plot: Path | None = None,
     json: Json = False,
     flags: Flags = None,
+    instruments: Annotated[Instruments, Parameter(parse=False)] = NO_INSTRUMENTS,
 ) -> ExitCode:
-    """Put a load on a system, and say what it did: orders a second, latencies, costs.
+    """Measure throughput, latency and cost under load.
 
     Starts a fresh system in a temporary folder on free ports, with a carrier that
-    takes every parcel at once; then only flags count, and neither the environment
-    nor todoku.toml. With --data-dir the data is kept there, and what is there
-    already is used. Exit code 1 if an order did not end, or a promise was broken.
+    accepts every parcel at once. Its settings come from flags only, not from the
+    environment or todoku.toml. With --data-dir the data is kept there, and
+    existing data is used. Exit code 1 if an order did not end, or an invariant
+    is broken.
 
     For example:
 
         todoku bench
-        todoku bench --connections 256 --seconds 60 --plot bench.svg
+        todoku bench --connections 256 --seconds 60
         todoku bench --rate 200 --seconds 30 --json
         todoku bench --reads 500 --data-dir DIRECTORY
 
     Parameters
     ----------
     running
-        Load the system that runs where the settings say. Its products bench-0000
-        and so on, and the orders, stay there; it is not verified.
+        Measure the running system that the settings describe. The products
+        bench-0000 and so on, and the orders, stay there; it is not audited.
     connections
-        How many connections place orders, each when its last is answered.
+        How many connections place orders, each when its last order is answered.
     rate
-        Place so many orders a second instead, whatever the answers do; latencies
-        are from when an order was due.
+        Place that many orders each second instead, independent of responses;
+        latencies start when an order was due.
     seconds
         How long to place orders; 10 if --orders is not given either.
     orders
@@ -116,50 +102,52 @@ def bench(
     items
         How many different products are in an order.
     products
-        Of how many products.
+        How many products there are to choose from.
     hot
-        One product is in every order.
-    fsyncs
-        Count them, which takes some percent more; not with --running.
-    stages
-        Show where the services' CPU time goes, stage by stage; that makes them
-        some percent slower.
+        Put one product into every order.
     patience_seconds
         How long the last orders may take to end.
     skip_verify
-        Do not hold the databases against the promise at the end.
+        Do not audit the databases at the end.
     reads
-        Read each thing and the first page of each list so many times instead, one
-        after the other, and say how long it took.
+        Measure reads instead: each resource and the first page of each list, that
+        many times, one after the other.
     cold
-        With --reads: have them read from the disk (SQLite on Linux).
-    plot
-        Draw throughput and latency over time into this SVG file.
+        With --reads: read from the disk, not from memory (SQLite on Linux).
     json
         Print one JSON object.
     """
-    from todoku.lab.bench.run import Wanted
+    from todoku.lab.bench.options import BenchOptions
 
-    _require_sense(connections, rate, seconds, orders, items, products, reads)
-    _require_possible(
+    _require_in_range(
+        {
+            "--connections": connections,
+            "--rate": rate,
+            "--seconds": seconds,
+            "--orders": orders,
+            "--items": items,
+            "--reads": reads,
+        }
+    )
+    if products < items:
+        raise CommandFailed(
+            f"orders with {items} different items need at least {items} --products.",
+            exit_code=ExitCode.USAGE,
+        )
+    _require_compatible(
         {
             "--running": running,
             "--rate": rate,
             "--seconds": seconds,
             "--orders": orders,
             "--hot": hot,
-            "--fsyncs": fsyncs,
-            "--stages": stages,
             "--reads": reads,
             "--cold": cold,
             "--skip-verify": skip_verify,
-            "--plot": plot,
         }
     )
-    if plot is not None and (plot.is_dir() or not plot.parent.is_dir()):
-        raise CommandFailed(f"{plot} is no place for a file.", exit_code=ExitCode.USAGE)
     interrupt_on_stop_signals()
-    wanted = Wanted(
+    options = BenchOptions(
         connections=connections,
         rate=rate,
         seconds=SECONDS if seconds is None and orders is None else seconds,
@@ -167,80 +155,54 @@ def bench(
         items=items,
         products=products,
         hot=hot,
-        stages=stages,
         patience_seconds=patience_seconds,
     )
-    with tempfile.TemporaryDirectory(prefix="todoku-bench-") as folder:
-        settings = (
-            settings_from(flags).settings if running else _own_settings(flags or {}, Path(folder))
-        )
+    with tempfile.TemporaryDirectory(prefix="todoku-bench-") as temporary:
+        folder = Path(temporary)
+        settings = settings_from(flags).settings if running else _own_settings(flags or {}, folder)
         if reads is not None:
             require_orders(settings)
-            stack = nullcontext() if running else _own_stack(settings, Path(folder))
-            with stack:
+            with nullcontext() if running else _own_stack(settings, folder, instruments):
                 return time_reads(settings, reads, cold=cold, json=json)
         if running:
-            measured = _load(wanted, settings, Path(folder))
+            report = _measure(options, settings, folder).report
         else:
-            measured = _load_own(
-                wanted, settings, Path(folder), verify=not skip_verify, count_fsyncs=fsyncs
-            )
-    report = measured.report
+            report = _measure_own(options, settings, folder, instruments, audit=not skip_verify)
     if json:
         write_object(msgspec.json.encode(report))
     else:
         print_report(report)
-    if plot is not None:
-        _draw(measured, plot)
     return ExitCode.OK if report.good else ExitCode.FAILED
 
 
-def _require_sense(
-    connections: int,
-    rate: float | None,
-    seconds: float | None,
-    orders: int | None,
-    items: int,
-    products: int,
-    reads: int | None,
-) -> None:
-    for name, value in (
-        ("--connections", connections),
-        ("--rate", rate),
-        ("--seconds", seconds),
-        ("--orders", orders),
-        ("--items", items),
-        ("--reads", reads),
-    ):
+def _require_in_range(given: Mapping[str, float | None]) -> None:
+    for name, value in given.items():
         most = RATE_MAX if name == "--rate" else LARGE
-        if value is not None and not 0 < value <= most:  # So is what is not a number.
+        if value is not None and not 0 < value <= most:  # NaN is not in range either.
             raise CommandFailed(
                 f"{name} must be above 0, and at most {most:,}.", exit_code=ExitCode.USAGE
             )
-    if products < items:
-        raise CommandFailed(
-            f"{items} different items an order need as many --products.", exit_code=ExitCode.USAGE
-        )
 
 
-def _require_possible(given: Mapping[str, object]) -> None:
-    """Refuse what would have no effect together with something else."""
-    for name, without, why in ALONE:
+def _require_compatible(given: Mapping[str, object]) -> None:
+    """Refuse options that would have no effect together with another."""
+    for name, without, why in EXCLUSIVE:
         for other in without:
             if given[name] and given[other]:
                 raise CommandFailed(f"{name} {why}: leave out {other}.", exit_code=ExitCode.USAGE)
     if given["--cold"] and not given["--reads"]:
-        raise CommandFailed("--cold is about reading: give --reads too.", exit_code=ExitCode.USAGE)
+        raise CommandFailed(
+            "--cold has no effect without --reads: add it.", exit_code=ExitCode.USAGE
+        )
 
 
 def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
-    """The settings of a system of our own: from the flags, and beside them nothing of this machine's."""
-    from todoku.lab.bench.stack import free_ports
+    """Return the settings of a system of its own, from flags and nothing else of this machine."""
+    from todoku.lab.stack import free_port_settings
 
-    names = [*(f"{service}_port" for service in SYSTEM_HERE.names), "nats_port"]
-    chosen = dict(zip(names, free_ports(len(names)), strict=True))
     environment = {SYSTEM.variable: os.environ.get(SYSTEM.variable, "")}
-    defaults = {**DEFAULTS, **chosen, "data_dir": to_text(folder / "data")}
+    data_dir = to_text(folder / "data")
+    defaults = {**DEFAULTS, **free_port_settings(SYSTEM_HERE.names), "data_dir": data_dir}
     try:
         return load_settings(
             flags, defaults=defaults, environment=environment, directory=folder
@@ -249,72 +211,78 @@ def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
 
 
-def _load_own(
-    wanted: "Wanted", settings: Settings, folder: Path, *, verify: bool, count_fsyncs: bool
-) -> "Measured":
-    from todoku.lab.bench import stages
-    from todoku.lab.bench.promise import broken_promises
+def _measure_own(
+    options: "BenchOptions",
+    settings: Settings,
+    folder: Path,
+    instruments: Instruments,
+    *,
+    audit: bool,
+) -> "BenchReport":
+    from todoku.lab.databases import audit_all, until_quiescent, violations
 
-    environment = stages.environment(folder) if wanted.stages else {}
-    with _own_stack(settings, folder, environment=environment, count_fsyncs=count_fsyncs) as stack:
-        measured = _load(wanted, settings, folder, stack)
-        report = measured.report
-        if verify:
-            broken = broken_promises(settings, overdue_seconds=wanted.patience_seconds)
-            report = msgspec.structs.replace(report, broken=broken)
-    if wanted.stages:
-        report = msgspec.structs.replace(report, stages=stages.an_order(folder, report))
-    return msgspec.structs.replace(measured, report=report)
+    with _own_stack(settings, folder, instruments) as stack:
+        measurement = _measure(options, settings, folder, stack, instruments)
+        if audit:
+            until_quiescent(settings, seconds_max=QUIESCENT_SECONDS_MAX)
+            found = audit_all(settings, overdue_seconds=options.patience_seconds)
+            report = msgspec.structs.replace(measurement.report, broken=violations(found))
+            measurement = msgspec.structs.replace(measurement, report=report)
+    return instruments.complete(measurement, folder)
 
 
 @contextmanager
-def _own_stack(settings: Settings, folder: Path, **options: Any) -> Iterator["Stack"]:
-    """A system of our own, and in words why there is none."""
-    from todoku.lab.bench.fsyncs import CannotCount
-    from todoku.lab.bench.stack import StackFailed, own_stack
+def _own_stack(settings: Settings, folder: Path, instruments: Instruments) -> Iterator["Stack"]:
+    """Run a system of its own. Raises `CommandFailed` if it does not start or stay up."""
+    from todoku.lab.stack import Stack, StackFailed, running_stack
 
-    tether = (sys.executable, "-I", "-S", str(TETHER))
+    stack = Stack(
+        settings,
+        folder / "up.log",
+        environment={**to_environment(settings), **instruments.environment(folder)},
+        folder=folder,
+        spawn=instruments.spawn,
+    )
     try:
-        with own_stack(settings, folder, tether=tether, **options) as stack:
+        with running_stack(stack):
             yield stack
-    except CannotCount as failed:
-        raise CommandFailed(str(failed), exit_code=ExitCode.CANNOT_START) from failed
     except StackFailed as failed:
         in_use = failed.exit_code == ExitCode.IN_USE
         code = ExitCode.IN_USE if in_use else ExitCode.CANNOT_START
         raise CommandFailed(str(failed), exit_code=code) from failed
 
 
-def _load(
-    wanted: "Wanted",
+def _measure(
+    options: "BenchOptions",
     settings: Settings,
     folder: Path,
     stack: "Stack | None" = None,
-) -> "Measured":
-    from todoku.lab.bench.run import ClientFailed, measure
-    from todoku.lab.bench.services import ServiceRefused
+    instruments: Instruments = NO_INSTRUMENTS,
+) -> "Measurement":
+    from todoku.lab.bench.run import LoadFailed, measure
+    from todoku.lab.http import HttpFailed
 
     try:
-        with _progress(wanted) as told:
+        with _progress_bar(options) as on_progress:
             return measure(
-                wanted,
+                options,
                 settings,
-                pids=stack.pids if stack else {},
+                pids=stack.pids() if stack else {},
                 folder=folder,
-                told=told,
-                fsyncs=stack.fsyncs if stack else dict,
+                on_progress=on_progress,
+                instruments=instruments,
                 ready_seconds=stack.ready_seconds if stack else None,
             )
-    except ServiceRefused as refused:
-        raise CommandFailed(str(refused), exit_code=ExitCode.UNREACHABLE) from refused
-    except ClientFailed as failed:
+    except HttpFailed as failed:
+        raise CommandFailed(str(failed), exit_code=ExitCode.UNREACHABLE) from failed
+    except LoadFailed as failed:
         raise CommandFailed(str(failed)) from failed
 
 
 @contextmanager
-def _progress(wanted: "Wanted") -> Iterator["Callable[[Told], None]"]:
-    """A bar on stderr, and what it is to be told."""
-    with Progress(
+def _progress_bar(options: "BenchOptions") -> Iterator["Callable[[Progress], None]"]:
+    """Show a progress bar on stderr; yield the function that updates it."""
+    with ProgressBar(
         TextColumn("placing orders"),
         BarColumn(),
         TextColumn("{task.fields[accepted]:>8,} accepted, {task.fields[rate]:>6,.0f}/s"),
@@ -322,30 +290,19 @@ def _progress(wanted: "Wanted") -> Iterator["Callable[[Told], None]"]:
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         refresh_per_second=4,
-    ) as progress:
-        bar = progress.add_task("load", total=1.0, accepted=0, rate=0.0)
+    ) as bar:
+        task = bar.add_task("load", total=1.0, accepted=0, rate=0.0)
 
-        def told(load: "Told") -> None:
+        def update(progress: "Progress") -> None:
             shares = (
-                load.seconds / wanted.seconds if wanted.seconds else 0.0,
-                load.accepted / wanted.orders if wanted.orders else 0.0,
+                progress.seconds / options.seconds if options.seconds else 0.0,
+                progress.accepted / options.orders if options.orders else 0.0,
             )
-            progress.update(
-                bar,
+            bar.update(
+                task,
                 completed=min(1.0, max(shares)),
-                accepted=load.accepted,
-                rate=load.accepted / load.seconds,
+                accepted=progress.accepted,
+                rate=progress.accepted / progress.seconds,
             )
 
-        yield told
-
-
-def _draw(measured: "Measured", file: Path) -> None:
-    from todoku.lab.bench.timeline import panels, svg
-
-    load = measured.load
-    picture = svg(measured.report.loop, panels(load.sent, load.answered, measured.ended))
-    try:
-        file.write_text(picture, encoding="utf-8")
-    except OSError as error:
-        raise CommandFailed(f"{file} cannot be written: {error.strerror}.") from error
+        yield update

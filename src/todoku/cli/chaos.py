@@ -1,4 +1,4 @@
-"""`todoku chaos`: break a real system under load, and hold the promise against it."""
+"""`todoku chaos`: break a real system under load, and check its invariants."""
 
 import secrets
 import shutil
@@ -14,22 +14,21 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.options import Json
 from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, note, table, write_object
-from todoku.local.supervisor import TETHER
 
 if TYPE_CHECKING:
-    from todoku.lab.chaos import Chaos, Plan
+    from todoku.lab.chaos import ChaosPlan, ChaosReport
 
 INVARIANTS = {
-    "I1": "every order that was accepted is there",
+    "I1": "every accepted order exists",
     "I2": "the stock adds up, and nothing is oversold",
-    "I3": "every order has ended, and all is settled",
+    "I3": "every order has ended, and every event has its receipts",
     "I4": "each effect happened once",
-    "I5": "nothing stays reserved for an order that has ended",
-    "HTTP": "every request was answered as the documentation says, or not at all",
+    "I5": "no stock stays reserved for an order that has ended",
+    "HTTP": "every response is one that the documentation lists",
 }
 
 SHOWN_MAX = 20
-"""How many broken promises are shown to a person; a program gets them all."""
+"""How many violations are printed; JSON has them all."""
 
 
 def chaos(
@@ -41,13 +40,13 @@ def chaos(
     data_dir: Annotated[Path | None, Parameter(show_default=False)] = None,
     json: Json = False,
 ) -> ExitCode:
-    """Break a real system under load, and hold the promise against it.
+    """Break a real system under load, and check its invariants.
 
     Starts a system of its own on free ports, places orders, and kills, freezes,
     wipes and locks its parts in a random sequence: everything that needs no
-    root. Then it lets the system heal, waits until all has settled, and audits
-    it. What the system itself says is in a log. Exit code 1 if a promise was
-    broken.
+    root. Then lets the system heal, waits until every order has ended, and
+    audits it. The output of the system goes to a log file. Exit code 1 if an
+    invariant is broken.
 
     For example:
 
@@ -57,30 +56,31 @@ def chaos(
     Parameters
     ----------
     seconds
-        How long to break things.
+        How long to inject faults.
     seed
-        Decides the sequence of the faults. Without it, another one each time.
+        The seed of the sequence of faults; random without it.
     orders_per_second
-        How many orders are placed.
+        How many orders to place each second.
     settle_seconds
-        How long the system may take afterwards until all is settled.
+        How long the system may take afterwards until every order has ended.
     data_dir
-        Where the system has its data; its log is beside it. Without it, a temporary
-        folder, which is kept if a promise was broken.
+        The folder for the data; the log is written beside it. Without it, a temporary
+        folder, which is kept if an invariant is broken.
     """
     if sys.platform != "linux":
         raise CommandFailed("chaos needs Linux.", exit_code=ExitCode.CANNOT_START)
     if min(seconds, settle_seconds) < 0 or orders_per_second <= 0:
         raise CommandFailed(
-            "--orders-per-second must be above 0, and no time below it.", exit_code=ExitCode.USAGE
+            "--orders-per-second must be above 0, and no duration below 0.",
+            exit_code=ExitCode.USAGE,
         )
-    from todoku.lab.chaos import Plan
+    from todoku.lab.chaos import ChaosPlan
 
     folder = Path(tempfile.mkdtemp(prefix="todoku-chaos-"))
     data = data_dir.absolute() if data_dir else folder / "data"
     log = data.with_name(f"{data.name}.log")
-    note(f"the log of what is broken is {log}")
-    plan = Plan(
+    note(f"the log is {log}")
+    plan = ChaosPlan(
         seed=secrets.randbelow(2**32) if seed is None else seed,
         seconds=seconds,
         orders_per_second=orders_per_second,
@@ -97,33 +97,33 @@ def chaos(
     return ExitCode.OK if outcome.verdict.kept else ExitCode.FAILED
 
 
-def _run(plan: "Plan", data: Path, log: Path) -> "Chaos":
-    from todoku.lab.chaos import Stack, fresh_settings, wreak
+def _run(plan: "ChaosPlan", data: Path, log: Path) -> "ChaosReport":
+    from todoku.lab.chaos import run_chaos
+    from todoku.lab.stack import Stack, StackFailed, isolated_settings
 
     data.parent.mkdir(parents=True, exist_ok=True)
-    with Stack(fresh_settings(data), log, tether=TETHER) as stack:
+    with Stack(isolated_settings(data), log) as stack:
         try:
             stack.start()
-        except TimeoutError as error:
-            *_, last = ["it said nothing", *log.read_text().splitlines()]
+        except StackFailed as failed:
             raise CommandFailed(
-                f"the system did not start: {last}", exit_code=ExitCode.CANNOT_START
-            ) from error
+                f"the system did not start: {failed.last_line}", exit_code=ExitCode.CANNOT_START
+            ) from failed
         try:
-            outcome = wreak(stack, plan, tell=note)
-        except TimeoutError as error:
+            report = run_chaos(stack, plan, report=note)
+        except (TimeoutError, StackFailed) as error:
             raise CommandFailed(f"the system did not heal: {error}. Its log is {log}.") from error
         stack.stop()
-    return outcome
+    return report
 
 
-def _show(outcome: "Chaos") -> None:
-    """Fault → count, then invariant → kept or broken, then how."""
+def _show(outcome: "ChaosReport") -> None:
+    """Print how often each fault was injected, and which invariants are broken."""
     verdict = outcome.verdict
     faults = table(KEY("FAULT"), NUMBER("TIMES"))
     for name, count in outcome.faults.items():
         faults.add_row(*cells(name, f"{count:,}"))
-    invariants = table(KEY(""), TEXT("PROMISE"), KEY("BROKEN"))
+    invariants = table(KEY(""), TEXT("INVARIANT"), KEY("BROKEN"))
     for name, meaning in INVARIANTS.items():
         times = sum(line.startswith(f"{name} ") for line in verdict.broken)
         invariants.add_row(*cells(name, meaning, f"{times:,} times" if times else "no"))
@@ -137,5 +137,5 @@ def _show(outcome: "Chaos") -> None:
         out.print(line)
     out.print(f"seed {outcome.seed}; {verdict.accepted:,} orders accepted; now {ended}")
     if verdict.settled_seconds is not None:
-        out.print(f"settled {verdict.settled_seconds:g} s after the last fault")
-    out.print("kept: nothing broke the promise" if verdict.kept else "the promise was broken")
+        out.print(f"quiescent {verdict.settled_seconds:g} s after the last fault")
+    out.print("clean: no invariant is broken" if verdict.kept else "an invariant is broken")

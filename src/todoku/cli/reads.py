@@ -1,4 +1,4 @@
-"""`todoku bench --reads`: how long reading takes."""
+"""`todoku bench --reads`: measure the latency of reads."""
 
 import sys
 from pathlib import Path
@@ -18,14 +18,14 @@ NO_ORDERS = """There are no orders to read. Fill a folder, and name it:
 
 
 def require_orders(settings: Settings) -> None:
-    """Refuse to make an empty system in a folder that was meant to hold one."""
+    """Raise `CommandFailed` if the folder has no database: it would be created empty."""
     file = file_of(settings.database("orders"))
     if file is not None and not file.exists():
         raise CommandFailed(NO_ORDERS)
 
 
 def _files(settings: Settings) -> list[Path]:
-    """The files that reading has to come from, where the system can be told to let go of them."""
+    """Return the database files, if they can be dropped from the page cache."""
     files = [file_of(settings.database(service)) for service in load_system(settings).names]
     found = [file for file in files if file is not None and file.exists()]
     if sys.platform != "linux" or len(found) < len(files):
@@ -38,23 +38,25 @@ def _files(settings: Settings) -> list[Path]:
 
 
 def time_reads(settings: Settings, count: int, *, cold: bool, json: bool) -> ExitCode:
-    """Read from the system that is where the settings say, and print how long it took."""
+    """Measure the running system that the settings describe, and print the latencies."""
     from todoku.database import DatabaseError
     from todoku.lab.bench.reads import NothingToRead, measure_reads
-    from todoku.lab.bench.services import ServiceRefused
+    from todoku.lab.http import HttpFailed
 
     try:
         report = measure_reads(settings, count, cold=_files(settings) if cold else ())
-    except ServiceRefused as refused:
-        raise CommandFailed(str(refused), exit_code=ExitCode.UNREACHABLE) from refused
+    except HttpFailed as failed:
+        raise CommandFailed(str(failed), exit_code=ExitCode.UNREACHABLE) from failed
     except DatabaseError as error:
-        raise CommandFailed(f"The orders are drawn from the database itself: {error}") from error
+        raise CommandFailed(
+            f"the orders to read cannot be drawn from the database: {error}"
+        ) from error
     except NothingToRead as nothing:
         raise CommandFailed(NO_ORDERS) from nothing
     if json:
         write_object(msgspec.json.encode(report))
         return ExitCode.OK
-    where = "from the disk" if report.cold else "as it comes"
+    where = "from the disk" if report.cold else "from memory or disk"
     out = console()
     out.print(f"{count:,} times each, {where}, among {report.orders:,} orders\n")
     rows = table(KEY("ms"), *map(NUMBER, ("p50", "p95", "p99", "max")))

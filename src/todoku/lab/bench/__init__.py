@@ -1,1 +1,1 @@
-"""Puts a load on a running system and says what it did: orders a second, latencies, costs."""
+"""Measures throughput, latency and cost of a system under load."""

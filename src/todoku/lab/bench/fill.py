@@ -3,8 +3,8 @@
     python -m todoku.lab.bench.fill DATA_DIR ORDERS [DAYS]
     todoku bench --data-dir DATA_DIR
 
-The services' own writers decide and commit everything, so that all books are as they are in use;
-only the broker between them is left out. A million orders take some ten minutes and 3 GB.
+The writers of the services decide and commit everything, so that the databases are as in use; only
+the broker is left out. A million orders take about ten minutes and 3 GB.
 """
 
 import sys
@@ -27,7 +27,7 @@ from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Receipt
 from todoku.engine.writer import Writer
 from todoku.inventory.domain import SetProduct
-from todoku.lab.bench.services import STOCK
+from todoku.lab.bench.orders import STOCK
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
 from todoku.system import system
@@ -39,8 +39,8 @@ FORGOTTEN_AT_ONCE = 50_000
 DAYS_MAX = 10_000
 
 
-class House:
-    """The three services on their databases, which hand each other what they say."""
+class BrokerlessSystem:
+    """The services on their databases, which pass events to each other directly."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self._services = system.build(settings)
@@ -53,12 +53,12 @@ class House:
                 service, database, service.store.tables, topology, owner="fill"
             )
 
-    def ask(self, name: str, commands: Sequence[Any], now: datetime) -> None:
-        """Have a service carry out commands, and everybody do what follows from that."""
-        self._step(name, [_asked(command) for command in commands], now)
+    def execute(self, name: str, commands: Sequence[Any], now: datetime) -> None:
+        """Execute commands at a service, and process every event that follows from them."""
+        self._step(name, [_pending(command) for command in commands], now)
 
     def forget(self, before: datetime) -> None:
-        """Prune the inboxes, as the services do while they run."""
+        """Prune the inboxes, as running services do."""
         for writer in self._writers.values():
             while writer.prune_inbox(before, FORGOTTEN_AT_ONCE):
                 pass
@@ -69,15 +69,15 @@ class House:
             if isinstance(result, Exception):
                 raise result
         for service in self._services:
-            if incoming := _heard_by(service, actions):
+            if incoming := _consumed_by(service, actions):
                 self._step(service.name, incoming, now)
         for publisher, ids in actions.receipts.items():
             self._writers[publisher].step([Receipt(name, tuple(ids))], now, 0)
         if actions.effects:
-            self._step(name, [_asked(c) for c in self._effected(name, actions)], now)
+            self._step(name, [_pending(c) for c in self._perform_effects(name, actions)], now)
 
-    def _effected(self, name: str, actions: PostCommitActions) -> Iterator[Any]:
-        """What comes back from effects that have nothing to wait for."""
+    def _perform_effects(self, name: str, actions: PostCommitActions) -> Iterator[Any]:
+        """Yield the results of effects that do not wait for anything."""
         service = next(service for service in self._services if service.name == name)
         for effect in actions.effects:
             try:
@@ -86,11 +86,11 @@ class House:
                 yield done.value
 
 
-def _asked(command: Any) -> PendingCommand:
+def _pending(command: Any) -> PendingCommand:
     return PendingCommand(command, lambda _: None)
 
 
-def _heard_by(service: Service, actions: PostCommitActions) -> list[Message]:
+def _consumed_by(service: Service, actions: PostCommitActions) -> list[Message]:
     events = [(row, *decode(row.body)) for row in actions.published]
     return [
         IncomingEvent(Delivery(row.subject, row.body, 1, 0, None), envelope, event)
@@ -100,24 +100,26 @@ def _heard_by(service: Service, actions: PostCommitActions) -> list[Message]:
 
 
 def fill(
-    folder: Path, orders: int, days: float, *, told: Callable[[int], None] = lambda _: None
+    folder: Path, orders: int, days: float, *, on_progress: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Place that many orders, spread over the last `days`, and see each to its end. `told` hears now
-    and then how many there are."""
+    """Place that many orders, spread over the last `days`, and process each to its end.
+
+    `on_progress` is called with the number of orders so far.
+    """
     settings = system.settings(
         data_dir=folder, carrier_delay_seconds=Span(0, 0), carrier_success_rate=0.98
     )
     random, end = Random(orders), datetime.now(UTC)
     begin = end - timedelta(days=days)
     with ExitStack() as stack:
-        house = House(settings, stack)
-        house.ask("inventory", [_product(n) for n in range(PRODUCTS)], begin)
+        system = BrokerlessSystem(settings, stack)
+        system.execute("inventory", [_product(n) for n in range(PRODUCTS)], begin)
         for done in range(0, orders, BATCH):
             now = begin + (end - begin) * done / orders
             count = min(BATCH, orders - done)
-            house.ask("orders", [_order(random, now) for _ in range(count)], now)
-            told(done + count)
-        house.forget(end - timedelta(seconds=settings.inbox_retention_seconds))
+            system.execute("orders", [_order(random, now) for _ in range(count)], now)
+            on_progress(done + count)
+        system.forget(end - timedelta(seconds=settings.inbox_retention_seconds))
 
 
 def _product(n: int) -> SetProduct:
@@ -138,7 +140,7 @@ def _order(random: Random, now: datetime) -> PlaceOrder:
 
 
 def main() -> None:
-    """Fill as the command line says."""
+    """Run the command line."""
     parser = ArgumentParser(
         prog="python -m todoku.lab.bench.fill", description=__doc__.splitlines()[0]
     )
@@ -154,7 +156,7 @@ def main() -> None:
             given.folder,
             given.orders,
             given.days,
-            told=lambda done: print(f"\r{done:,} orders", end="", file=sys.stderr),
+            on_progress=lambda done: print(f"\r{done:,} orders", end="", file=sys.stderr),
         )
     except DatabaseError as error:
         sys.exit(str(error))

@@ -1,10 +1,9 @@
-"""How long reading takes: single things, and the first page of every list.
+"""Measures the latency of reads: single resources, and the first page of every list.
 
-Each kind is asked for many times, one after the other, on a connection that stays open. Which orders
-and users it is about is drawn by chance from all that there are.
+Each kind is read many times, one after the other, on a connection that stays open. Orders and users
+are drawn at random from all that exist.
 """
 
-import http.client
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from todoku.database import Database
+from todoku.lab.bench.orders import SEED
 from todoku.lab.bench.report import Latency
-from todoku.lab.bench.run import SEED
-from todoku.lab.bench.services import ANSWER_SECONDS_MAX, ServiceRefused
+from todoku.lab.system_client import SystemClient
 from todoku.orders.domain import OrderStatus
 from todoku.orders.store import orders
 from todoku.settings import Settings
@@ -31,14 +30,14 @@ class NothingToRead(Exception):
 
 
 class Drawn(msgspec.Struct, frozen=True):
-    """An order drawn by chance, and who has placed it."""
+    """An order drawn at random, and its user."""
 
     order_id: str
     user_id: str
 
 
 class ReadReport(msgspec.Struct, frozen=True, rename="camel"):
-    """How long each kind of reading took, and among how many orders."""
+    """The latency of each kind of read, among how many orders, and whether files were cold."""
 
     orders: int
     cold: bool
@@ -70,14 +69,14 @@ READS: Mapping[str, tuple[str, Address]] = {
         f"dead letters, {service}": (service, lambda _: "/dead-letters") for service in system.names
     },
 }
-"""What is read: at which service, and the address for an order drawn."""
+"""Each kind of read: its service, and its path for an order that was drawn."""
 
 
 def measure_reads(settings: Settings, count: int, *, cold: Sequence[Path] = ()) -> ReadReport:
-    """Read `count` times of each kind. What of the files `cold` is in the system's memory goes from it
-    before each kind, but for what is not on the disk yet.
+    """Read each kind `count` times. The files `cold` are dropped from the page cache before each kind,
+    except for pages that are not on disk yet.
 
-    Raises `ServiceRefused`, and `NothingToRead`.
+    Raises `HttpFailed`, and `NothingToRead`.
     """
     with (
         Database.open_read_only(settings.database("orders")) as database,
@@ -88,7 +87,7 @@ def measure_reads(settings: Settings, count: int, *, cold: Sequence[Path] = ()) 
     latencies = {}
     for kind, (service, path) in READS.items():
         for file in cold:
-            _let_go_of(file)
+            _drop_from_page_cache(file)
         seconds = _read(settings, service, [path(each) for each in drawn[kind]])
         if (latency := Latency.of(seconds)) is not None:
             latencies[kind] = latency
@@ -96,7 +95,7 @@ def measure_reads(settings: Settings, count: int, *, cold: Sequence[Path] = ()) 
 
 
 def draw(connection: Connection, random: Random, count: int) -> list[Drawn]:
-    """Orders by chance: those that come next after instants between the first one and the last."""
+    """Return random orders: those after random times between the first order and the last."""
     first, last = connection.execute(select(func.min(orders.c.id), func.max(orders.c.id))).one()
     if first is None:
         raise NothingToRead
@@ -114,26 +113,15 @@ def draw(connection: Connection, random: Random, count: int) -> list[Drawn]:
 
 
 def _read(settings: Settings, service: str, paths: Sequence[str]) -> Iterator[float]:
-    """How many seconds each answer took."""
-    connection = http.client.HTTPConnection(
-        settings.own_host, settings.port(service), timeout=ANSWER_SECONDS_MAX
-    )
-    try:
+    """Yield how many seconds each request took."""
+    with SystemClient(settings).service(service, keep_open=True) as client:
         for path in paths:
             begun = time.perf_counter()
-            connection.request("GET", path)
-            response = connection.getresponse()
-            response.read()
+            client.get(path)
             yield time.perf_counter() - begun
-            if response.status != 200:
-                raise ServiceRefused(f"{service} answers {response.status} to GET {path}")
-    except (OSError, http.client.HTTPException) as error:
-        raise ServiceRefused(f"the {service} service does not answer: {error}") from error
-    finally:
-        connection.close()
 
 
-def _let_go_of(file: Path) -> None:
+def _drop_from_page_cache(file: Path) -> None:
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""What a load has shown, as figures."""
+"""Figures of a measurement."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ import msgspec
 
 
 class Latency(msgspec.Struct, frozen=True, rename="camel"):
-    """How long something took, in milliseconds; `count` is how often it was seen."""
+    """Percentiles of a duration in milliseconds, over `count` samples."""
 
     count: int
     p50: float
@@ -17,7 +17,7 @@ class Latency(msgspec.Struct, frozen=True, rename="camel"):
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> "Latency | None":
-        """The figures of these durations, None if there are none."""
+        """Return the percentiles of these durations, None if there are none."""
         ordered = sorted(1_000 * each for each in seconds)
         if not ordered:
             return None
@@ -26,13 +26,13 @@ class Latency(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def percentile(ordered: list[float], share: float) -> float:
-    """The smallest value that at least this share of the values does not exceed (nearest rank)."""
+    """Return the smallest value that at least this share of values does not exceed (nearest rank)."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 class Cost(msgspec.Struct, frozen=True, rename="camel"):
-    """What a process costs: an order's CPU in milliseconds, commits, fsyncs and bytes written to the
-    disk; and the most memory that it ever had. None is not counted."""
+    """The cost of one order in a process: CPU milliseconds, commits, fsyncs and bytes written to
+    disk; and the peak memory of the process. None means not counted."""
 
     cpu_ms: float
     commits: float | None
@@ -42,23 +42,23 @@ class Cost(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Traffic(msgspec.Struct, frozen=True, rename="camel"):
-    """What an order costs in the stream: messages, and their bytes on the broker's disk. `repeated`
-    counts the events that were sent more than once, in all."""
+    """The messages of one order in the stream, and their bytes on the broker's disk. `repeated` is
+    the total of events that were published again."""
 
     messages: float
     bytes: float | None
     repeated: int
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a load has shown.
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The figures of one load.
 
-    `seconds` is from the first order to the last that ended. `post` is how long the answers took;
-    `ended` how long it took until orders had ended, all of them, by the clock of the orders service
-    (when it decided so, which is a commit before it could be seen); `seen` the same for those that
-    were watched by asking. In open loop all are from when the order was due. `other_cores` is how
-    many cores of the machine were taken by anything else meanwhile, where that is known. `stages`
-    are the CPU milliseconds an order of each stage in each service, if they were watched.
+    `seconds` is from the first order to the last one that ended. `post` is the latency of `POST
+    /orders`; `ended` the time until an order ended, of all orders, by the clock of the orders service
+    (when it decided, one commit before a client can see it); `seen` the same for the orders that were
+    polled. In open loop all three start when the order was due. `other_cores` is how many cores other
+    programs used meanwhile, if known. `stages` are the CPU milliseconds an order of each stage in
+    each service, if profiled. `broken` lists violated invariants, None if they were not checked.
     """
 
     loop: str
@@ -81,10 +81,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def cpu_ms(self) -> float:
-        """The CPU of all processes together, in milliseconds an order."""
+        """The CPU milliseconds an order of all processes together."""
         return sum(cost.cpu_ms for cost in self.costs.values())
 
     @property
     def good(self) -> bool:
-        """Whether every accepted order has ended, and nothing is broken."""
+        """Whether every accepted order has ended, and no invariant is broken."""
         return self.accepted > 0 and self.unfinished == 0 and not self.broken

@@ -1,26 +1,19 @@
-"""Breaks real processes under load, and holds what is left against the promise.
+"""Breaks real processes under load, and checks the invariants afterwards.
 
-`Stack` is a `todoku up` of one's own and every way to break it from outside, `Load` places orders
-and remembers which were accepted, `judge` waits until all has settled and says what became of them.
-`todoku chaos` and the tests of faults are made of these.
+`OrderLoad` places orders on a stack and records which were accepted, `judge` waits until the system
+is quiescent and checks them. `todoku chaos` and the tests of faults are made of these.
 """
 
-from todoku.lab.chaos.load import Load, prepare_products
-from todoku.lab.chaos.run import Chaos, Plan, wreak
-from todoku.lab.chaos.stack import PROGRAMS, CapturedOutput, ProgramName, Stack, fresh_settings
+from todoku.lab.chaos.load import OrderLoad, prepare_products
+from todoku.lab.chaos.run import ChaosPlan, ChaosReport, run_chaos
 from todoku.lab.chaos.verdict import Verdict, judge
 
 __all__ = [
-    "PROGRAMS",
-    "CapturedOutput",
-    "Chaos",
-    "Load",
-    "Plan",
-    "ProgramName",
-    "Stack",
+    "ChaosPlan",
+    "ChaosReport",
+    "OrderLoad",
     "Verdict",
-    "fresh_settings",
     "judge",
     "prepare_products",
-    "wreak",
+    "run_chaos",
 ]

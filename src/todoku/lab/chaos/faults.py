@@ -1,4 +1,4 @@
-"""The faults that need no root. Each strikes once, and heals before it returns."""
+"""Injects faults that need no root. Each one has healed when its function returns."""
 
 import shutil
 import sqlite3
@@ -10,58 +10,58 @@ from random import Random
 
 from todoku.database.lock import FileLock
 from todoku.lab.chaos import jetstream
-from todoku.lab.chaos.stack import ProgramName, Stack
+from todoku.lab.stack import Stack
 
 FROZEN_SECONDS = (0.2, 6.0)
 LOCKED_SECONDS = (0.2, 8.0)
-"""From and to how long; the longer ones are longer than anybody waits for a lock."""
+"""Shortest and longest duration; the longest exceed every timeout for a lock."""
 
 FLIPPED_BYTES = 64
 
 Fault = Callable[[Stack, Random], None]
-"""Something that happens to a stack; the dice decide to what part of it, and for how long."""
+"""Breaks a part of a stack; the random generator decides which, and for how long."""
 
 
 def kill_service(stack: Stack, dice: Random) -> None:
-    """`kill -9` of a service."""
+    """Kill a service with SIGKILL."""
     _kill(stack, dice.choice(stack.services))
 
 
 def kill_broker(stack: Stack, _: Random) -> None:
-    """`kill -9` of the broker."""
+    """Kill the broker with SIGKILL."""
     _kill(stack, "broker")
 
 
 def kill_up(stack: Stack, _: Random) -> None:
-    """`kill -9` of `todoku up`, and with it of everything; then a new start."""
+    """Kill `todoku up` with SIGKILL, and with it everything; start again."""
     stack.kill_up()
     stack.start()
 
 
 def stop_and_start(stack: Stack, _: Random) -> None:
-    """Ctrl-C, and a new start."""
+    """Interrupt as Ctrl-C does, and start again."""
     stack.stop()
     stack.start()
 
 
 def freeze_service(stack: Stack, dice: Random) -> None:
-    """SIGSTOP of a service, and SIGCONT some seconds later."""
+    """Freeze a service with SIGSTOP for some seconds."""
     _freeze(stack, dice.choice(stack.services), dice)
 
 
 def freeze_broker(stack: Stack, dice: Random) -> None:
-    """SIGSTOP of the broker, and SIGCONT some seconds later."""
+    """Freeze the broker with SIGSTOP for some seconds."""
     _freeze(stack, "broker", dice)
 
 
 def wipe_broker(stack: Stack, _: Random) -> None:
-    """`kill -9` of the broker, and its files are deleted while it is dead."""
+    """Kill the broker, and delete its files while it is dead."""
     with broker_dead(stack) as files:
         shutil.rmtree(files)
 
 
 def flip_broker_bytes(stack: Stack, dice: Random) -> None:
-    """`kill -9` of the broker, and bytes of its files are flipped while it is dead."""
+    """Kill the broker, and flip bytes of its files while it is dead."""
     with broker_dead(stack) as files:
         for _ in range(FLIPPED_BYTES):
             file = dice.choice([path for path in sorted(files.rglob("*")) if path.is_file()])
@@ -69,22 +69,22 @@ def flip_broker_bytes(stack: Stack, dice: Random) -> None:
 
 
 def delete_stream(stack: Stack, _: Random) -> None:
-    """The stream is deleted through JetStream's API."""
+    """Delete the stream through JetStream's API."""
     jetstream.delete_stream(stack.settings)
 
 
 def purge_stream(stack: Stack, _: Random) -> None:
-    """The stream is emptied through JetStream's API."""
+    """Purge the stream through JetStream's API."""
     jetstream.purge_stream(stack.settings)
 
 
 def delete_durable(stack: Stack, dice: Random) -> None:
-    """A service's durable consumer is deleted through JetStream's API."""
+    """Delete a service's durable consumer through JetStream's API."""
     jetstream.delete_durable(stack.settings, dice.choice(stack.services))
 
 
 def lock_database(stack: Stack, dice: Random) -> None:
-    """Another program holds the write lock of a database for some seconds."""
+    """Hold the write lock of a database for some seconds."""
     with database_locked(stack, dice.choice(stack.services)):
         time.sleep(dice.uniform(*LOCKED_SECONDS))
 
@@ -103,13 +103,13 @@ FAULTS: Mapping[str, Fault] = {
     "durable deleted": delete_durable,
     "database locked": lock_database,
 }
-"""Every fault by its name."""
+"""Every fault by name."""
 
 
 @contextmanager
 def broker_dead(stack: Stack) -> Iterator[Path]:
-    """The folder of the broker's files, while nobody is there who would write into it."""
-    # Frozen first and killed last: `up` would start it again before we have done anything.
+    """Yield the folder of the broker's files while the broker is dead."""
+    # Freeze first and kill last: `up` would restart a dead broker at once.
     stack.freeze("broker")
     try:
         yield stack.settings.data_dir / "broker"
@@ -119,7 +119,7 @@ def broker_dead(stack: Stack) -> Iterator[Path]:
 
 @contextmanager
 def database_locked(stack: Stack, service: str) -> Iterator[None]:
-    """Another connection has the write lock of a service's database. It writes nothing."""
+    """Hold the write lock of a service's database. Nothing is written."""
     address = f"file:{stack.settings.database(service)}?mode=rw"
     with closing(
         sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
@@ -131,7 +131,7 @@ def database_locked(stack: Stack, service: str) -> Iterator[None]:
 
 @contextmanager
 def service_away(stack: Stack, service: str) -> Iterator[None]:
-    """A service is dead and cannot be started, because somebody else claims its database."""
+    """Keep a service from running, by the lock of its database."""
     database = Path(stack.settings.database(service))
     stack.kill(service)
     lock = FileLock(database.with_name(database.name + ".lock"), wait_seconds=10)
@@ -142,7 +142,7 @@ def service_away(stack: Stack, service: str) -> Iterator[None]:
 
 
 def flip_byte(file: Path, dice: Random) -> None:
-    """Turn around the bits of one byte, wherever; in an empty file there is none."""
+    """Invert the bits of one random byte; do nothing to an empty file."""
     size = file.stat().st_size
     if size == 0:
         return
@@ -154,12 +154,12 @@ def flip_byte(file: Path, dice: Random) -> None:
         content.write(bytes([byte ^ 0xFF]))
 
 
-def _kill(stack: Stack, name: ProgramName) -> None:
+def _kill(stack: Stack, name: str) -> None:
     stack.kill(name)
     stack.until_ready()
 
 
-def _freeze(stack: Stack, name: ProgramName, dice: Random) -> None:
+def _freeze(stack: Stack, name: str, dice: Random) -> None:
     stack.freeze(name)
     time.sleep(dice.uniform(*FROZEN_SECONDS))
     stack.thaw(name)

@@ -1,4 +1,4 @@
-"""What an operator can do to the stream behind everybody's back, through JetStream's own API."""
+"""Damages the stream through JetStream's own API, as an operator can."""
 
 import asyncio
 from typing import Any
@@ -12,30 +12,35 @@ ANSWER_SECONDS_MAX = 5.0
 
 
 def delete_stream(settings: Settings) -> None:
-    """Delete the stream with all that it holds, and all durables."""
-    _ask(settings, f"STREAM.DELETE.{settings.stream_name}")
+    """Delete the stream with its messages and durables."""
+    _request(settings, f"STREAM.DELETE.{settings.stream_name}")
 
 
 def purge_stream(settings: Settings) -> None:
-    """Delete all that the stream holds."""
-    _ask(settings, f"STREAM.PURGE.{settings.stream_name}")
+    """Delete all messages of the stream."""
+    _request(settings, f"STREAM.PURGE.{settings.stream_name}")
 
 
 def delete_durable(settings: Settings, service: str) -> None:
-    """Delete a service's durable consumer, and with it how far the service is."""
-    _ask(settings, f"CONSUMER.DELETE.{settings.stream_name}.{service}")
+    """Delete a service's durable consumer, and its position with it."""
+    _request(settings, f"CONSUMER.DELETE.{settings.stream_name}.{service}")
 
 
 def messages_stored(settings: Settings, subjects: str) -> int:
-    """How many messages the stream holds on these subjects."""
+    """Return how many messages the stream holds on these subjects."""
     filtered = {"subjects_filter": subjects}
-    state = _ask(settings, f"STREAM.INFO.{settings.stream_name}", filtered)["state"]
+    state = _request(settings, f"STREAM.INFO.{settings.stream_name}", filtered)["state"]
     return sum(state.get("subjects", {}).values())
 
 
-def _ask(settings: Settings, request: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The answer to a request. Raises an `OSError` or `nats.errors.Error` when there is none, and
-    `LookupError` when it is a refusal, for instance because there is nothing to delete."""
+def _request(
+    settings: Settings, request: str, payload: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the reply to a request.
+
+    Raises an `OSError` or `nats.errors.Error` when there is none, and `LookupError` when it is an
+    error, for instance because there is nothing to delete.
+    """
     answer = asyncio.run(_exchange(settings, request, payload or {}))
     if "error" in answer:
         raise LookupError(answer["error"]["description"])

@@ -1,4 +1,4 @@
-"""Customers who place orders over HTTP, and remember which were accepted."""
+"""Places orders over HTTP while the system breaks, and records which were accepted."""
 
 import asyncio
 import itertools
@@ -6,51 +6,38 @@ import json
 import random
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
-from todoku.lab.chaos.stack import POLL_SECONDS, Stack
+from todoku.lab.http import AsyncHttpClient, Response, encode_request
+from todoku.lab.stack import POLL_SECONDS, Stack
+from todoku.lab.system_client import SystemClient
 
 ANSWER_SECONDS_MAX = 15.0
 PAUSE_SECONDS = 0.1
-"""How long a customer waits after a request that was not answered with success."""
+"""How long a customer waits after a request without a success."""
 
 PLENTIFUL = [f"chaos-plentiful-{n}" for n in range(8)]
 SCARCE = "chaos-scarce"
 ABSENT = "chaos-absent"
 STOCK = {**dict.fromkeys(PLENTIFUL, 10**9), SCARCE: 100, ABSENT: 0}
-"""What the customers order, and how much there is of it in the beginning."""
+"""The products that are ordered, and their stock at the beginning."""
 
 SHARES = {"one product": 60, "several products": 20, "something scarce": 10, "partly absent": 10}
-"""What is ordered how often, in percent."""
+"""How often each kind of order is placed, in percent."""
 
 
 def prepare_products(stack: Stack) -> None:
-    """Set up the products that customers order, where they are not there yet."""
-    for product, stock in STOCK.items():
-        body = {"name": product, "price": 100}
-        try:
-            stack.get("inventory", f"/products/{product}")
-        except OSError:
-            _put(f"{stack.url('inventory')}/products/{product}", {**body, "stockQuantity": stock})
+    """Create the products that do not exist yet."""
+    SystemClient(stack.settings).add_products(STOCK)
 
 
-def _put(url: str, body: dict[str, Any]) -> None:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PUT"
-    )
-    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS_MAX):
-        pass
+class OrderLoad:
+    """Customers who place orders concurrently, each one after the other, while this context lasts.
 
-
-class Load:
-    """Customers who place orders, one after the other and all at once, while this context lasts.
-
-    `accepted` holds the ids of the orders that were answered with 2xx; `refused` counts those that
-    were answered with 503, and `unadvised` those of them without Retry-After; `unknown` counts those
-    of which nobody was told what became of them, `unreached` those that could not even be sent;
-    `wrong` holds every other answer. What fails is not tried again: the next order is a new one.
+    `accepted` holds the ids of orders answered with 201. `refused` counts responses 503, `unadvised`
+    those of them without Retry-After. `unknown` counts orders whose outcome is unknown, `unreached`
+    those that could not be sent. `wrong` holds every other response. Nothing is retried: the next
+    order is a new one.
     """
 
     def __init__(
@@ -71,13 +58,13 @@ class Load:
         self._address = (stack.settings.own_host, stack.settings.port("orders"))
         self._customers = customers
         self._interval_seconds = customers / orders_per_second if orders_per_second else 0.0
-        self._orders = _orders(random.Random(seed))
+        self._bodies = _bodies(random.Random(seed))
         self._answer_seconds_max = answer_seconds_max
-        self._cut_off = False
+        self._disconnected = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._place_orders()))
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> "OrderLoad":
         self._thread.start()
         return self
 
@@ -88,20 +75,23 @@ class Load:
     def until_accepted(self, more: int, seconds_max: float = 60.0) -> None:
         """Wait until that many more orders have been accepted than now."""
         goal = len(self.accepted) + more
-        patience_ends = time.monotonic() + seconds_max
+        deadline = time.monotonic() + seconds_max
         while len(self.accepted) < goal:
-            if time.monotonic() > patience_ends:
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(self.accepted)} orders accepted, {goal} expected: {self}")
             time.sleep(POLL_SECONDS)
 
-    def cut_off(self) -> None:
-        """Believe no answer until `reconnect`: a machine without power gives none. One whose disk alone
-        is cut off goes on for milliseconds, in which the kernel may call lost data synced."""
-        self._cut_off = True
+    def disconnect(self) -> None:
+        """Count every response as unknown until `reconnect`, as of a machine without power.
+
+        If only its disk is cut off, it still answers for milliseconds, in which the kernel may report
+        lost data as synced.
+        """
+        self._disconnected = True
 
     def reconnect(self) -> None:
-        """Believe answers again."""
-        self._cut_off = False
+        """Count responses as they are again."""
+        self._disconnected = False
 
     def go_on_for(self, seconds: float) -> None:
         """Let the customers order for a while."""
@@ -114,86 +104,50 @@ class Load:
         )
 
     async def _place_orders(self) -> None:
-        await asyncio.gather(*(self._shop() for _ in range(self._customers)))
+        await asyncio.gather(*(self._run_customer() for _ in range(self._customers)))
 
-    async def _shop(self) -> None:
-        """One customer: order, take the answer, order again."""
-        connection = _Connection(self._address)
+    async def _run_customer(self) -> None:
+        client = AsyncHttpClient(*self._address)
         while not self._stopping.is_set():
             began = time.monotonic()
-            if not await self._order(connection):
-                await connection.close()
+            if not await self._place_order(client):
+                client.close()
                 await asyncio.sleep(PAUSE_SECONDS)
             await asyncio.sleep(max(0.0, began + self._interval_seconds - time.monotonic()))
-        await connection.close()
+        client.close()
 
-    async def _order(self, connection: "_Connection") -> bool:
-        """Place one order; whether it was accepted."""
-        body = next(self._orders)
+    async def _place_order(self, client: AsyncHttpClient) -> bool:
+        """Place one order; return whether it was accepted."""
+        request = encode_request("POST", "todoku", "/orders", next(self._bodies))
         try:
             async with asyncio.timeout(self._answer_seconds_max):
-                status, headers, answer = await connection.post("/orders", body)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
-            self._note_silence(connection)
+                response = await client.send(request)
+        except (OSError, TimeoutError):
+            if client.sent:
+                self.unknown += 1
+            else:
+                self.unreached += 1
             return False
-        return self._note_answer(status, headers, answer)
+        return self._record(response)
 
-    def _note_silence(self, connection: "_Connection") -> None:
-        if connection.is_open:
+    def _record(self, response: Response) -> bool:
+        if self._disconnected:
             self.unknown += 1
-        else:
-            self.unreached += 1
-
-    def _note_answer(self, status: int, headers: bytes, answer: bytes) -> bool:
-        if self._cut_off:
-            self.unknown += 1
-        elif status == 201:
-            self.accepted.add(json.loads(answer)["id"])
+        elif response.status == 201:
+            self.accepted.add(json.loads(response.body)["id"])
             return True
-        elif status == 503 and b"/problems/outcome-unknown" in answer:
+        elif response.status == 503 and b"/problems/outcome-unknown" in response.body:
             self.unknown += 1
-        elif status == 503:
+        elif response.status == 503:
             self.refused += 1
-            self.unadvised += b"retry-after:" not in headers.lower()
+            self.unadvised += b"retry-after:" not in response.head
         else:
-            self.wrong.append(f"{status} {answer[:200]!r}")
+            self.wrong.append(f"{response.status} {response.body[:200]!r}")
         return False
 
 
-class _Connection:
-    """A connection of HTTP/1.1 that is kept open, and opened again when it was closed."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._address = address
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something may have been sent on it."""
-        return self._streams is not None
-
-    async def post(self, path: str, body: bytes) -> tuple[int, bytes, bytes]:
-        """Send a body; the status, the headers and the body of the answer."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(*self._address)
-        reader, writer = self._streams
-        writer.write(
-            b"POST %s HTTP/1.1\r\nHost: todoku\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
-        )
-        headers = await reader.readuntil(b"\r\n\r\n")
-        length = int(headers.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-        return int(headers[9:12]), headers, await reader.readexactly(length)
-
-    async def close(self) -> None:
-        """Hang up."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-
-def _orders(dice: random.Random) -> Iterator[bytes]:
-    """Bodies of `POST /orders`, without end."""
+def _bodies(dice: random.Random) -> Iterator[bytes]:
+    """Yield bodies of `POST /orders` without end."""
     for number in itertools.count():
         (kind,) = dice.choices(list(SHARES), weights=list(SHARES.values()))
         items = [

@@ -1,4 +1,4 @@
-"""A random sequence of faults under load, and what became of the promise."""
+"""Runs a random sequence of faults under load, and checks the invariants."""
 
 import time
 from collections import Counter
@@ -9,16 +9,17 @@ import msgspec
 import nats.errors
 
 from todoku.lab.chaos.faults import FAULTS
-from todoku.lab.chaos.load import Load, prepare_products
-from todoku.lab.chaos.stack import Stack
-from todoku.lab.chaos.verdict import Verdict, judge, order_ids
+from todoku.lab.chaos.load import OrderLoad, prepare_products
+from todoku.lab.chaos.verdict import Verdict, judge
+from todoku.lab.databases import order_ids
+from todoku.lab.stack import Stack
 
 PAUSE_SECONDS_MAX = 2.0
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to happen: faults for so many seconds, in a sequence that the seed decides, under so
-    many orders a second; then all must settle within `settle_seconds`."""
+class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do: inject faults for that many seconds, in a sequence that the seed decides, under a
+    load of orders; then the system must be quiescent within `settle_seconds`."""
 
     seed: int
     seconds: float
@@ -26,10 +27,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     settle_seconds: float
 
 
-class Chaos(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What happened: how often each fault struck, and what customers were told.
+class ChaosReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What happened: how often each fault was injected, and how requests were answered.
 
-    `missed` counts those that found nothing to break, such as a stream that had just been deleted.
+    `missed` counts faults that found nothing to break, such as a stream that had just been deleted.
     """
 
     seed: int
@@ -40,30 +41,30 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     verdict: Verdict
 
 
-def wreak(stack: Stack, plan: Plan, *, tell: Callable[[str], None]) -> Chaos:
-    """Break a stack that runs, let it heal, and judge it. `tell` hears what is about to happen.
+def run_chaos(stack: Stack, plan: ChaosPlan, *, report: Callable[[str], None]) -> ChaosReport:
+    """Break a running stack, let it heal, and judge it. `report` is told each step.
 
     Raises `TimeoutError` if it does not heal.
     """
     dice = Random(plan.seed)
-    faults = _dealt(dice)
-    struck: Counter[str] = Counter(dict.fromkeys(FAULTS, 0))
+    faults = _shuffled(dice)
+    injected: Counter[str] = Counter(dict.fromkeys(FAULTS, 0))
     missed: Counter[str] = Counter()
     prepare_products(stack)
     before = order_ids(stack.settings)
     ends = time.monotonic() + plan.seconds
-    with Load(stack, orders_per_second=plan.orders_per_second, seed=plan.seed) as load:
+    with OrderLoad(stack, orders_per_second=plan.orders_per_second, seed=plan.seed) as load:
         while time.monotonic() < ends:
             load.go_on_for(dice.uniform(0.0, PAUSE_SECONDS_MAX))
             name = next(faults)
-            tell(f"{len(load.accepted):,} orders accepted; next: {name}")
-            (struck if _strike(stack, name, dice) else missed)[name] += 1
-        tell("no more faults")
+            report(f"{len(load.accepted):,} orders accepted; next: {name}")
+            (injected if _inject(stack, name, dice) else missed)[name] += 1
+        report("no more faults")
         stack.until_ready()
-    tell(f"{len(load.accepted):,} orders accepted; waiting until all has settled")
-    return Chaos(
+    report(f"{len(load.accepted):,} orders accepted; waiting until the system is quiescent")
+    return ChaosReport(
         seed=plan.seed,
-        faults=dict(struck),
+        faults=dict(injected),
         missed=dict(missed),
         refused=load.refused,
         unknown=load.unknown,
@@ -71,14 +72,14 @@ def wreak(stack: Stack, plan: Plan, *, tell: Callable[[str], None]) -> Chaos:
     )
 
 
-def _dealt(dice: Random) -> Iterator[str]:
-    """Faults without end: all of them in a random sequence, then all in another."""
+def _shuffled(dice: Random) -> Iterator[str]:
+    """Yield faults without end: each of them once in random order, then again in another."""
     while True:
         yield from dice.sample(list(FAULTS), len(FAULTS))
 
 
-def _strike(stack: Stack, name: str, dice: Random) -> bool:
-    """Let a fault happen; whether there was something to break."""
+def _inject(stack: Stack, name: str, dice: Random) -> bool:
+    """Inject a fault; return whether there was something to break."""
     try:
         FAULTS[name](stack, dice)
     except (LookupError, ConnectionError, nats.errors.Error):

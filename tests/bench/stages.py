@@ -1,9 +1,9 @@
-"""Where the CPU time of a service goes, by stage: what `todoku bench --stages` adds up.
+"""Profiles the CPU time of a service by stage.
 
 The functions that the stages name are wrapped while a service runs, and the CPU clock of the thread
-is read whenever one is entered or left. Time belongs to the innermost stage; what is inside none is
-the rest: the event loop, the sockets, threads that hand over to each other. Reading the clock makes
-a service some percent slower, evenly.
+is read whenever one is entered or left. Time counts for the innermost stage; outside of all of them
+it is the rest: event loop, sockets, hand-over between threads. Reading the clock makes a service
+some percent slower, evenly.
 """
 
 import atexit
@@ -23,11 +23,11 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from todoku.lab.bench.report import Report
+from todoku.lab.bench.report import BenchReport
 from todoku.system import system
 
-FOLDER_VARIABLE = "TODOKU_BENCH_STAGES"
-"""Names the folder into which each service writes its times when it ends."""
+FOLDER_VARIABLE = "TODOKU_PROFILE"
+"""The variable with the folder into which each service writes its times when it ends."""
 
 STAGES = {
     "HTTP, protocol": (
@@ -77,21 +77,26 @@ STAGES = {
     "writing to the broker": ("nats.aio.client:Client._flusher",),
     "carrier": ("todoku.engine.effects:Effects._call",),
 }
-"""The stages in the order of an order's way, each with the functions whose time is its own."""
+"""The stages in the order in which an order passes them, each with its functions."""
 
 SQL = (
     "todoku.database.prepared:execute_on_driver",
     "sqlalchemy.engine.default:DefaultDialect.do_execute",
     "sqlalchemy.engine.default:DefaultDialect.do_executemany",
 )
-"""The database itself: a part of the stage that asks it, told apart by `IN_SQL`."""
+"""The database: a part of the stage that calls it, marked by `IN_SQL`."""
 
 IN_SQL = ", in the database"
 COLLECTION = "garbage collection"
 REST = "the rest"
 
 NAMES = (*(name for stage in STAGES for name in (stage, stage + IN_SQL)), COLLECTION)
-SITE = "from todoku.lab.bench.stages import install; install()\n"
+SITE = f"""import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from bench.stages import install
+del sys.path[0]
+install()
+"""
 
 
 class Clock(threading.local):
@@ -108,18 +113,18 @@ class Clock(threading.local):
 
     @property
     def stage(self) -> str:
-        """Where the thread is."""
+        """The stage that the thread is in."""
         return self._inside[-1]
 
     def enter(self, stage: str) -> None:
-        """Count for this stage from now on, until `leave`."""
+        """Count time for this stage until `leave`."""
         now = time.thread_time_ns()
         self.spent[self._inside[-1]] += now - self._since
         self._since = now
         self._inside.append(stage)
 
     def leave(self) -> None:
-        """Count for the stage before again."""
+        """Count time for the stage before again."""
         now = time.thread_time_ns()
         self.spent[self._inside.pop()] += now - self._since
         self._since = now
@@ -129,7 +134,7 @@ _clock = Clock()
 
 
 class _Timed:
-    """An awaitable whose steps count for a stage; while it waits, nothing does."""
+    """An awaitable whose steps count for a stage; waiting counts for none."""
 
     def __init__(self, stage: str, coroutine: Any) -> None:
         self._stage = stage
@@ -152,7 +157,7 @@ class _Timed:
 
 
 def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with its time counted for the stage."""
+    """Wrap a function so that its time counts for the stage."""
     if inspect.iscoroutinefunction(function):
 
         @wraps(function)
@@ -172,7 +177,7 @@ def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install() -> None:
-    """In a service of a bench that wants it, wrap the stages; elsewhere do nothing."""
+    """Wrap the functions of the stages, in a service that is profiled; elsewhere do nothing."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder or "run" not in sys.orig_argv:
         return
@@ -180,7 +185,7 @@ def install() -> None:
         for name in names:
             _wrap(stage, name)
     gc.callbacks.append(_collecting)
-    signal.signal(signal.SIGUSR2, _forget)
+    signal.signal(signal.SIGUSR2, _reset)
     atexit.register(_write, Path(folder, sys.orig_argv[-1]))
 
 
@@ -197,7 +202,7 @@ def _collecting(phase: str, _: dict[str, int]) -> None:
         _clock.leave()
 
 
-def _forget(*_: object) -> None:
+def _reset(*_: object) -> None:
     for spent in _clock.clocks:
         spent.clear()
 
@@ -208,9 +213,9 @@ def _write(file: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What the services must be told so that each watches itself and writes its times into `folder`.
+    """Return variables that make each service profile itself and write its times into `folder`.
 
-    Python runs a module of this name at its start, if it finds one.
+    Python imports a module named `sitecustomize` at its start, if there is one.
     """
     (folder / "sitecustomize.py").write_text(SITE, encoding="utf-8")
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
@@ -218,14 +223,16 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def begin(pids: Mapping[str, int]) -> None:
-    """Let the services that watch themselves forget what was before the load."""
+    """Reset the times of the services when the load begins."""
     for service in system.names:
         os.kill(pids[service], signal.SIGUSR2)
 
 
-def an_order(folder: Path, report: Report) -> dict[str, dict[str, float]]:
-    """The CPU milliseconds an order of each stage in each service, once they have ended; with the
-    rest they add up to what the report says that the service costs."""
+def an_order(folder: Path, report: BenchReport) -> dict[str, dict[str, float]]:
+    """Return the CPU milliseconds an order of each stage in each service, once they have ended.
+
+    With the rest they add up to the service's cost in the report.
+    """
     found: dict[str, dict[str, float]] = {}
     for service in system.names:
         seconds = msgspec.json.decode((folder / service).read_bytes(), type=dict[str, float])

@@ -1,4 +1,4 @@
-"""A picture of throughput and latency over time, as SVG."""
+"""Draws throughput and latency over time as SVG."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,18 @@ from todoku.lab.bench.report import percentile
 WIDTH, HEIGHT = 900, 260
 LEFT, RIGHT, TOP, BOTTOM = 70, 170, 40, 40
 SLICES_MAX = 120
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart by everybody (Okabe and Ito)
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+)  # for any colour vision (Okabe and Ito)
 
 Point = tuple[float, float]
 
 
 class Curve(msgspec.Struct, frozen=True):
-    """A named line of (seconds, value)."""
+    """A named series of (seconds, value)."""
 
     name: str
     points: Sequence[Point]
@@ -33,10 +38,10 @@ class Panel(msgspec.Struct, frozen=True):
 def panels(
     sent: Sequence[float], answered: Sequence[float], ended: Sequence[Point]
 ) -> tuple[Panel, Panel]:
-    """Throughput and latency, in slices of a second or more.
+    """Return throughput and latency, in slices of a second or more.
 
-    `sent` and `answered` are when orders were sent and how long their answers took, `ended` when
-    others had ended and how long that took; all in seconds.
+    `sent` and `answered` are when orders were sent and how long their responses took, `ended` when
+    orders ended and how long that took; all in seconds.
     """
     accepted = [(at + took, took) for at, took in zip(sent, answered, strict=True)]
     last = max(at for at, _ in (*accepted, *ended))
@@ -81,7 +86,7 @@ def _latencies(points: Iterable[Point], width: float, share: float) -> list[Poin
 
 
 def svg(title: str, panels: Sequence[Panel]) -> str:
-    """The panels below each other."""
+    """Return an SVG with the panels below each other."""
     seconds = max((at for p in panels for c in p.curves for at, _ in c.points), default=0) or 1
     height = HEIGHT * len(panels)
     drawn = "".join(
@@ -126,6 +131,6 @@ def _panel(panel: Panel, seconds: float) -> str:
 
 
 def _round_up(value: float) -> float:
-    """A round number that is not below: 1, 2, 4 or 10 times a power of ten."""
+    """Return the next round number: 1, 2, 4 or 10 times a power of ten."""
     power = 10.0 ** (len(str(int(value))) - 1)
     return next(power * digit for digit in (1, 2, 4, 10) if power * digit >= value)

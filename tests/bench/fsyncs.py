@@ -1,8 +1,8 @@
-"""Counts the fsyncs of programs, one by one: without root, and without another program.
+"""Counts the fsyncs of programs without root and without another program.
 
-On Linux a program may have the system calls of its own threads, and of the processes that these start,
-looked at before they are made (seccomp_unotify(2)). Here only `fsync` and `fdatasync` are looked at,
-by file, and let pass; nothing else is slowed down.
+On Linux a program can inspect the system calls of its own threads, and of the processes that they
+start, before they are executed (seccomp_unotify(2)). This module inspects `fsync` and `fdatasync`,
+counts them by file and lets them pass; no other system call is slowed down.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 class _Numbers(msgspec.Struct, frozen=True):
-    """A machine's own numbers for these system calls (asm/unistd.h)."""
+    """The numbers of these system calls on one architecture (asm/unistd.h)."""
 
     seccomp: int
     fsync: int
@@ -55,19 +55,19 @@ ANSWER = struct.Struct("=QqiI")
 """id, value, error, flags."""
 
 LAST_WORD_SECONDS_MAX = 5.0
-"""How long to wait for the end of processes that ought to have ended."""
+"""How long to wait for the end of processes that should have ended."""
 
 LOAD_NUMBER, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h
 
 
 class CannotCount(Exception):
-    """This system does not let its programs' system calls be looked at. The message says why."""
+    """The system calls cannot be inspected here. The message says why."""
 
 
 class FsyncCounter:
-    """`run` calls functions whose fsyncs, and those of processes that they start, are counted.
+    """Runs functions and counts their fsyncs, and those of the processes that they start.
 
-    All run in one thread, which lives as long as the counter does. `counts` is by the file's path.
+    All run in one thread, which lives as long as the counter. `counts` is by the path of a file.
     """
 
     def __init__(self, thread: ThreadPoolExecutor, counts: "Counter[str]") -> None:
@@ -75,13 +75,13 @@ class FsyncCounter:
         self._thread = thread
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What the function gives or raises."""
+        """Call the function; return or raise what it does."""
         return self._thread.submit(function, *args, **kwargs).result()
 
 
 @contextmanager
 def counting_fsyncs() -> Iterator[FsyncCounter]:
-    """Count until the end, by when the processes started must have ended. Raises `CannotCount`."""
+    """Count until the end of the block; the processes must have ended by then. Raises `CannotCount`."""
     counts: Counter[str] = Counter()
     with ThreadPoolExecutor(1, thread_name_prefix="counted") as thread:
         listener = thread.submit(_listen_to_this_thread).result()
@@ -92,8 +92,10 @@ def counting_fsyncs() -> Iterator[FsyncCounter]:
 
 
 def _listen_to_this_thread() -> int:
-    """Have this thread's fsyncs, and those of all that it starts, wait for a word on the descriptor
-    that is returned."""
+    """Make the fsyncs of this thread and of all that it starts wait for a reply.
+
+    Returns the descriptor that notifies of them.
+    """
     numbers = NUMBERS.get(platform.machine())
     if sys.platform != "linux" or numbers is None:
         raise CannotCount("fsyncs can be counted on Linux only, on x86-64 and ARM64")
@@ -138,7 +140,7 @@ def _filter(numbers: _Numbers) -> _Program:
 
 
 def _watch(listener: int, counts: "Counter[str]") -> None:
-    """Count what is about to be synced and let it pass, until nobody is left who could sync."""
+    """Count and pass each sync, until no process is left that could make one."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     try:
@@ -146,14 +148,14 @@ def _watch(listener: int, counts: "Counter[str]") -> None:
             try:
                 counts[_let_pass(listener)] += 1
             except OSError as error:
-                if error.errno != errno.ENOENT:  # It was killed meanwhile.
+                if error.errno != errno.ENOENT:  # The process was killed meanwhile.
                     raise
     finally:
         os.close(listener)
 
 
 def _let_pass(listener: int) -> str:
-    """The path of the file that the next one is about to sync."""
+    """Let the next sync pass; return the path of its file."""
     received = bytearray(NOTIFICATION.size)
     fcntl.ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, received)
     notification, thread, *_, descriptor = NOTIFICATION.unpack(received)[:7]

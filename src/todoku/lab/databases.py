@@ -1,0 +1,75 @@
+"""Opens all databases of a system, to audit them and to look up orders."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, exists, select
+
+from todoku.audit import Report, audit
+from todoku.database import Database
+from todoku.orders.domain import OrderStatus
+from todoku.orders.store import metadata, orders
+from todoku.settings import Settings
+from todoku.system import load_system
+
+LOOK_SECONDS = 0.25
+
+_outbox = metadata.tables["outbox"]
+"""The same table in every service."""
+
+
+@contextmanager
+def read_all(settings: Settings) -> Iterator[dict[str, Connection]]:
+    """Open the database of every service read-only."""
+    with ExitStack() as stack:
+        databases = {
+            name: stack.enter_context(Database.open_read_only(settings.database(name)))
+            for name in load_system(settings).names
+        }
+        yield {name: stack.enter_context(database.read()) for name, database in databases.items()}
+
+
+def audit_all(settings: Settings, *, overdue_seconds: float) -> Report:
+    """Audit the databases as they are now."""
+    overdue_after = timedelta(seconds=overdue_seconds)
+    with read_all(settings) as connections:
+        return audit(connections, datetime.now(UTC), overdue_after=overdue_after)
+
+
+def until_quiescent(settings: Settings, *, seconds_max: float) -> float:
+    """Wait until every order has ended and no event waits for a receipt, or until the time is over.
+
+    Returns how many seconds that took.
+    """
+    began = time.monotonic()
+    while not _is_quiescent(settings) and time.monotonic() < began + seconds_max:
+        time.sleep(LOOK_SECONDS)
+    return time.monotonic() - began
+
+
+def violations(report: Report) -> tuple[str, ...]:
+    """Return a line for everything that is not as it should be in a quiescent system."""
+    return (
+        *(f"{found.invariant} {found.subject}: {found.problem}" for found in report.findings),
+        *(f"{count} receipts awaited, {way}" for way, count in report.backlog.items()),
+        *(f"{count} dead letters at {name}" for name, count in report.parked.items()),
+    )
+
+
+def order_ids(settings: Settings) -> set[str]:
+    """Return the id of every order."""
+    with read_all(settings) as connections:
+        return set(connections["orders"].scalars(select(orders.c.id)))
+
+
+def _is_quiescent(settings: Settings) -> bool:
+    open_orders = ~orders.c.status.in_([status for status in OrderStatus if status.terminal])
+    with read_all(settings) as connections:
+        if connections["orders"].scalar(select(exists().where(open_orders))):
+            return False
+        return not any(
+            connection.scalar(select(exists().select_from(_outbox)))
+            for connection in connections.values()
+        )
