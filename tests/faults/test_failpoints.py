@@ -6,10 +6,10 @@ import pytest
 
 from faults.conftest import Prove
 from todoku.engine.failpoints import POINTS
-from todoku.system import system
 from todoku.lab.chaos import OrderLoad, prepare_products
 from todoku.lab.stack import Stack
 from todoku.settings import Settings
+from todoku.system import system
 
 pytestmark = pytest.mark.faults
 
@@ -21,7 +21,7 @@ EXIT_CODE = "ended with exit code 137"
 
 WAYS = [
     (point, service.name)
-    for service in assemble(Settings())
+    for service in system.build(Settings())
     for point in POINTS
     if service.effects or not point.endswith("-effect")
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.lab.bench.instruments import Instruments
 from todoku.lab.processes import Usage, busy_seconds, usage_of
 from todoku.lab.system_client import SystemClient
@@ -16,11 +17,12 @@ RECONNECT_SECONDS = 0.2
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """The state of the stream, as JetStream reports it."""
+    """The state of the stream, as JetStream reports it. `probes` are messages of `todoku up` itself."""
 
     last_seq: int
     messages: int
     bytes: int
+    probes: int
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -69,10 +71,11 @@ class Difference(msgspec.Struct, frozen=True):
         return self.after.fsyncs[program] - self.before.fsyncs[program]
 
     def stream_messages(self) -> int | None:
-        """Return how many messages were stored in the stream, None if unknown."""
-        if self.before.stream is None or self.after.stream is None:
+        """Return how many events were stored in the stream, None if unknown."""
+        before, after = self.before.stream, self.after.stream
+        if before is None or after is None:
             return None
-        return self.after.stream.last_seq - self.before.stream.last_seq
+        return after.last_seq - before.last_seq - (after.probes - before.probes)
 
     def other_cores(self, load_seconds: float) -> float | None:
         """Return how many cores other programs used; the load generator used `load_seconds`."""
@@ -106,6 +109,7 @@ async def _stream_state(settings: Settings) -> StreamState | None:
     async def ignore(_: Exception) -> None:
         """Ignore errors of the connection: without an answer the state is unknown."""
 
+    prefix = f"{settings.subject_prefix}." if settings.subject_prefix else ""
     try:
         connection = await nats.connect(
             settings.broker_url.split(","),
@@ -115,9 +119,13 @@ async def _stream_state(settings: Settings) -> StreamState | None:
             error_cb=ignore,
         )
         try:
-            info = await connection.jetstream().stream_info(settings.stream_name)
+            info = await connection.jetstream().stream_info(
+                settings.stream_name, subjects_filter=f"{prefix}{PROBE_SUBJECT}"
+            )
         finally:
             await connection.close()
     except (Error, OSError, TimeoutError):
         return None
-    return StreamState(info.state.last_seq, info.state.messages, info.state.bytes)
+    state = info.state
+    probes = sum((state.subjects or {}).values())
+    return StreamState(state.last_seq, state.messages, state.bytes, probes)
