@@ -112,14 +112,14 @@ def fill(
     random, end = Random(orders), datetime.now(UTC)
     begin = end - timedelta(days=days)
     with ExitStack() as stack:
-        system = BrokerlessSystem(settings, stack)
-        system.execute("inventory", [_product(n) for n in range(PRODUCTS)], begin)
+        running = BrokerlessSystem(settings, stack)
+        running.execute("inventory", [_product(n) for n in range(PRODUCTS)], begin)
         for done in range(0, orders, BATCH):
             now = begin + (end - begin) * done / orders
             count = min(BATCH, orders - done)
-            system.execute("orders", [_order(random, now) for _ in range(count)], now)
+            running.execute("orders", [_order(random, now) for _ in range(count)], now)
             on_progress(done + count)
-        system.forget(end - timedelta(seconds=settings.inbox_retention_seconds))
+        running.forget(end - timedelta(seconds=settings.inbox_retention_seconds))
 
 
 def _product(n: int) -> SetProduct:

@@ -159,7 +159,9 @@ def _costs(load: LoadResult, used: Difference) -> dict[str, Cost]:
 
 def _cost(program: str, orders: int, used: Difference) -> Cost:
     fsyncs = used.fsyncs(program)
-    commits = used.metric(program, "todoku_batches_total") if program in used.after.metrics else None
+    commits = (
+        used.metric(program, "todoku_batches_total") if program in used.after.metrics else None
+    )
     return Cost(
         cpu_ms=1_000 * used.cpu_seconds(program) / orders,
         commits=None if commits is None else commits / orders,
