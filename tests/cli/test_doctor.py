@@ -1,10 +1,12 @@
 """`todoku doctor` finds problems, suggests fixes, and changes nothing."""
 
 import contextlib
+import errno
 import json
 import os
 import re
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -210,6 +212,17 @@ def test_low_disk_space_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         verdicts.append(results["disk space"].verdict)
 
     assert verdicts == [CheckStatus.WRONG, CheckStatus.WARNING, CheckStatus.OK]
+
+
+def test_full_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    results = {result.check: result for result in machine.disk(Settings(data_dir=tmp_path))}
+
+    assert results["disk sync"].verdict is CheckStatus.WRONG
+    assert "No space left on device" in results["disk sync"].found
 
 
 def test_clock_that_went_back_is_reported(tmp_path: Path) -> None:

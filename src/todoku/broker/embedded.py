@@ -207,7 +207,8 @@ def _config(settings: Settings) -> dict[str, Any]:
         "max_payload": MESSAGE_BYTES_MAX,
         "logtime_utc": True,
         "jetstream": {
-            "store_dir": str(_folder(settings)),
+            # The server reads UTF-8, whatever the encoding of file names is here.
+            "store_dir": os.fsencode(_folder(settings)).decode(),
             # The default syncs every two minutes: a power cut would take the whole stream.
             "sync_interval": "always",
             # Room for the stream, and for a second one while an operator moves from one to another.

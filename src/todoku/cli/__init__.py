@@ -5,6 +5,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from todoku.cli import streams
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.local.errors import Contradictory, InUse, LocalError, Unavailable
@@ -79,10 +80,15 @@ def application(typed: str | None = None) -> "App":
 
 def main() -> None:
     """Run the command in `sys.argv`, and exit with its exit code."""
-    if sys.stdout is None:  # Closed by the caller: `todoku … >&-`.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the end
-    if not all(map(_is_text, sys.argv)):
-        print("todoku: an argument is not valid UTF-8; use UTF-8.", file=sys.stderr)
+    streams.prepare()
+    # Orders hold personal data: only the owner may read what is created here.
+    os.umask(0o077)
+    if not all(map(streams.is_text, sys.argv)):
+        print(
+            f"todoku: an argument is not valid {sys.getfilesystemencoding()}, the encoding of this"
+            " terminal. Use that, or set LC_ALL to a locale with another encoding.",
+            file=sys.stderr,
+        )
         sys.exit(ExitCode.USAGE)
     try:
         outcome: Any = application(next(iter(sys.argv[1:]), None))()
@@ -94,7 +100,7 @@ def main() -> None:
         print(f"todoku: {error}", file=sys.stderr)
         sys.exit(LOCAL_EXIT_CODES[type(error)])
     except BrokenPipeError:
-        _discard_output()
+        streams.discard_output()
         sys.exit(ExitCode.OUTPUT_CLOSED)
     except SystemExit as end:
         # rich, which prints the help, exits with a code of its own when the pipe is closed.
@@ -104,22 +110,10 @@ def main() -> None:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        _discard_output()
-        print(f"todoku: the output cannot be written: {error.strerror}", file=sys.stderr)
+        streams.discard_output()
+        what = error.filename or "the output"
+        print(f"todoku: cannot write {what}: {error.strerror}.", file=sys.stderr)
         sys.exit(ExitCode.FAILED)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(outcome)
-
-
-def _is_text(word: str) -> bool:
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _discard_output() -> None:
-    # Otherwise flushing the buffer at exit fails again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

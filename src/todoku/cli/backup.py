@@ -15,6 +15,7 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.options import Json
 from todoku.cli.output import write_object
+from todoku.cli.streams import to_json
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -69,7 +70,7 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
     sources = {service: _file(service, settings) for service in load_system(settings).names}
     result = _make(destination.absolute(), sources)
     if json:
-        write_object(msgspec.json.encode(result))
+        write_object(to_json(result))
     else:
         print(_as_text(result))
     return ExitCode.OK

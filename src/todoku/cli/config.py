@@ -7,6 +7,7 @@ import msgspec
 from cyclopts import Parameter
 
 from todoku.cli.flags import Flags, settings_from
+from todoku.cli.streams import to_json, write_json
 from todoku.settings import Loaded, Setting, to_text, values_of, without_password
 from todoku.system import load_system
 
@@ -27,16 +28,19 @@ def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flag
         Print one JSON object, keyed by the settings' names.
     """
     loaded = settings_from(flags)
-    print(_as_json(loaded) if json else _as_text(loaded))
+    if json:
+        write_json(_as_json(loaded))
+    else:
+        print(_as_text(loaded))
 
 
 def _declared(loaded: Loaded) -> Iterable[tuple[str, Setting]]:
     return load_system(loaded.settings).declared.items()
 
 
-def _as_json(loaded: Loaded) -> str:
+def _as_json(loaded: Loaded) -> bytes:
     described = {name: _described(setting, loaded) for name, setting in _declared(loaded)}
-    return msgspec.json.format(msgspec.json.encode(described)).decode()
+    return msgspec.json.format(to_json(described))
 
 
 def _described(setting: Setting, loaded: Loaded) -> dict[str, Any]:

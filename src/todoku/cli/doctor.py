@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import msgspec
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +11,7 @@ from todoku.cli.flags import Flags, settings_from
 from todoku.cli.formatting import counted, printable
 from todoku.cli.options import Json
 from todoku.cli.output import console, note, suggest, write_object
+from todoku.cli.streams import to_json
 from todoku.settings import Settings
 
 STYLES = {
@@ -37,7 +37,7 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
     results = list(examine(settings_from(flags).settings))
     worst = _worst(results)
     if json:
-        write_object(msgspec.json.encode({"verdict": worst, "checks": results}))
+        write_object(to_json({"verdict": worst, "checks": results}))
     else:
         console().print(_table(results))
         note(_summary(results))

@@ -11,7 +11,8 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, ServiceName, settings_from
 from todoku.cli.options import JsonLines
-from todoku.cli.output import suggest
+from todoku.cli.output import suggest, write_line
+from todoku.cli.streams import to_json
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -75,7 +76,10 @@ def migrate(
     pending = False
     for service in services or load_system(settings).names:
         step = _inspect(service, settings) if check else _migrate(service, settings)
-        print(msgspec.json.encode(step).decode() if json else step, flush=True)
+        if json:
+            write_line(to_json(step))
+        else:
+            print(step, flush=True)
         pending |= step.pending
     if not json:
         _suggest(pending=pending)

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from todoku.cli.formatting import printable
+from todoku.cli.streams import write_json
 
 UNCUT = 10_000
 """The width, in columns, for an output that is not a terminal."""
@@ -42,12 +43,12 @@ def console() -> Console:
 
 def write_object(raw: bytes) -> None:
     """Print one JSON value to stdout, indented."""
-    sys.stdout.write(msgspec.json.format(raw).decode() + "\n")
+    write_json(msgspec.json.format(raw))
 
 
 def write_line(raw: bytes) -> None:
     """Print one JSON value as a line (NDJSON), and flush it."""
-    sys.stdout.write(msgspec.json.format(raw, indent=-1).decode() + "\n")
+    write_json(msgspec.json.format(raw, indent=-1))
     sys.stdout.flush()
 
 

@@ -16,7 +16,7 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.formatting import age, counted, printable
 from todoku.cli.options import Json, Seconds
-from todoku.cli.output import note
+from todoku.cli.output import note, write_object
 from todoku.cli.responses import Resent
 from todoku.settings import Settings
 from todoku.system import load_system
@@ -69,7 +69,10 @@ def verify(
     report = _lasting(settings, grace_seconds, overdue_after)
     if repair and _repair(settings, report, timedelta(seconds=grace_seconds)):
         report = _lasting(settings, grace_seconds, overdue_after)
-    print(_as_json(report) if json else "\n".join(_as_text(report)))
+    if json:
+        write_object(_as_json(report))
+    else:
+        print("\n".join(_as_text(report)))
     return ExitCode.OK if report.clean else ExitCode.FAILED
 
 
@@ -159,9 +162,9 @@ def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
         ) from error
 
 
-def _as_json(report: "Report") -> str:
+def _as_json(report: "Report") -> bytes:
     report_fields = msgspec.to_builtins(report) | {"settled": report.settled, "clean": report.clean}
-    return msgspec.json.format(msgspec.json.encode(report_fields)).decode()
+    return msgspec.json.encode(report_fields)
 
 
 def _as_text(report: "Report") -> Iterator[str]:

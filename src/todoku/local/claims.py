@@ -1,6 +1,7 @@
 """Claims a data folder and ports before a command starts anything."""
 
 import errno
+import os
 import socket
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ class Port(msgspec.Struct, frozen=True):
 
 def make_data_folder(path: Path) -> None:
     """Create the folder if it does not exist. Raises `Unavailable`."""
+    _require_utf_8(path)
     try:
         # Orders hold personal data: only the owner may read the folder.
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,6 +40,17 @@ def make_data_folder(path: Path) -> None:
         raise Unavailable(
             f"the data folder {path} cannot be created: {error.strerror}."
             " Choose another with --data-dir, or remove what is in its place."
+        ) from error
+
+
+def _require_utf_8(path: Path) -> None:
+    """Raise `Unavailable` for a name that the broker cannot read."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise Unavailable(
+            f"the name of the data folder {path} is not UTF-8, so the broker cannot use it."
+            " Rename it, or choose another with --data-dir."
         ) from error
 
 

@@ -22,7 +22,7 @@ def holder(lock: Path) -> str | None:
 
 def _described(pid: int) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        words = Path(f"/proc/{pid}/cmdline").read_text(errors="backslashreplace").split("\0")
     except OSError:
         return f"process {pid}"
     named = [Path(words[0]).name, *words[1:]]

@@ -110,7 +110,12 @@ def _free_space(folder: Path, settings: Settings) -> CheckResult:
 
 
 def _sync_latency(folder: Path) -> CheckResult:
-    check, seconds = "disk sync", statistics.median(_syncs(folder))
+    check = "disk sync"
+    try:
+        seconds = statistics.median(_syncs(folder))
+    except OSError as error:
+        found = f"cannot write to {folder}: {error.strerror}"
+        return wrong(check, found, fix="free some space, or choose another folder with --data-dir")
     found = f"{seconds * 1_000:,.2f} ms per synced write"
     if seconds > FSYNC_SECONDS_MAX:
         return warning(check, found, fix="use a faster local disk for --data-dir")
