@@ -10,10 +10,13 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from todoku.broker import Broker
+import nats
+
+from todoku.broker import Broker, Outgoing
 from todoku.broker.memory import MemoryBroker
 from todoku.broker.nats import NatsBroker
 
@@ -39,14 +42,20 @@ class BrokerHost(Protocol):
     async def purge(self) -> None: ...
     async def delete_stream(self) -> None: ...
     async def delete_durable(self, name: str) -> None: ...
+    async def save_disk(self) -> None: ...
+    async def roll_back(self, before_reconnection: Callable[[], None] | None = None) -> None: ...
+    def publish_from_outside(self, count: int) -> None: ...
     async def close(self) -> None: ...
 
 
 class MemoryHost:
     """Run the in-memory broker under test."""
 
-    def __init__(self) -> None:
-        self.server = MemoryBroker(ack_wait_seconds=ACK_WAIT_SECONDS)
+    def __init__(self, max_message_bytes: int | None = None) -> None:
+        self.server = MemoryBroker(
+            ack_wait_seconds=ACK_WAIT_SECONDS, max_message_bytes=max_message_bytes
+        )
+        self._image = self.server.image()
 
     async def connect(self, name: str = "test", **_: Any) -> Broker:
         session = self.server.session(name)
@@ -71,6 +80,17 @@ class MemoryHost:
     async def delete_durable(self, name: str) -> None:
         self.server.delete_durable(name)
 
+    async def save_disk(self) -> None:
+        self._image = self.server.image()
+
+    async def roll_back(self, before_reconnection: Callable[[], None] | None = None) -> None:
+        self.server.roll_back(self._image)
+        if before_reconnection is not None:
+            before_reconnection()
+
+    def publish_from_outside(self, count: int) -> None:
+        self.server.store([Outgoing("orders.created", b"outside")] * count)
+
     async def close(self) -> None:
         self.server.stop()
 
@@ -90,6 +110,7 @@ class NatsServer:
         self.port = -1
         self._directory = directory
         self._store = directory / "store"
+        self._image = directory / "image"
         self._process: subprocess.Popen[bytes] | None = None
         self._jetstream = jetstream
         self._extra = extra
@@ -141,6 +162,32 @@ class NatsServer:
         shutil.rmtree(self._store)
         self.start()
 
+    def save_disk(self) -> None:
+        """Copy the files as they are after a clean stop."""
+        self._stop_cleanly()
+        shutil.rmtree(self._image, ignore_errors=True)
+        shutil.copytree(self._store, self._image)
+        self.start()
+
+    def roll_back(self, before_reconnection: Callable[[], None] | None = None) -> None:
+        """Restore the files that were saved, as a restored snapshot of a machine does."""
+        port = self.port
+        self.stop()
+        shutil.rmtree(self._store)
+        shutil.copytree(self._image, self._store)
+        if before_reconnection is not None:
+            self.port = -1  # Its clients find it again later, at its own port.
+            self.start()
+            before_reconnection()
+            self._stop_cleanly()
+            self.port = port
+        self.start()
+
+    def _stop_cleanly(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(READY_SECONDS_MAX)
+
     def _config(self) -> str:
         jetstream = f'jetstream {{ store_dir: "{self._store}", sync_interval: always }}'
         return "\n".join(
@@ -169,8 +216,8 @@ class NatsServer:
 class NatsHost:
     """Run a real nats-server with JetStream under test."""
 
-    def __init__(self, directory: Path) -> None:
-        self.server = NatsServer(directory)
+    def __init__(self, directory: Path, extra: str = "") -> None:
+        self.server = NatsServer(directory, extra=extra)
         self.server.start()
 
     async def connect(self, name: str = "test", **settings: Any) -> NatsBroker:
@@ -191,22 +238,61 @@ class NatsHost:
         await asyncio.to_thread(self.server.wipe)
 
     async def purge(self) -> None:
-        await self._ask("STREAM.PURGE.TODOKU")
+        await self.ask("STREAM.PURGE.TODOKU")
 
     async def delete_stream(self) -> None:
-        await self._ask("STREAM.DELETE.TODOKU")
+        await self.ask("STREAM.DELETE.TODOKU")
 
     async def delete_durable(self, name: str) -> None:
-        await self._ask(f"CONSUMER.DELETE.TODOKU.{name}")
+        await self.ask(f"CONSUMER.DELETE.TODOKU.{name}")
+
+    async def save_disk(self) -> None:
+        await asyncio.to_thread(self.server.save_disk)
+
+    async def roll_back(self, before_reconnection: Callable[[], None] | None = None) -> None:
+        await asyncio.to_thread(self.server.roll_back, before_reconnection)
+
+    def publish_from_outside(self, count: int) -> None:
+        async def publish() -> None:
+            client = await nats.connect(self.server.url)
+            for _ in range(count):
+                await client.jetstream().publish("orders.created", b"outside")
+            await client.close()
+
+        asyncio.run(publish())
+
+    async def stream_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = (await self.ask("STREAM.INFO.TODOKU"))["config"]
+        return config
+
+    async def consumer_config(self, name: str = "inventory") -> dict[str, Any]:
+        config: dict[str, Any] = (await self.ask(f"CONSUMER.INFO.TODOKU.{name}"))["config"]
+        return config
 
     async def update_stream(self, **changes: Any) -> None:
-        """Change the stream's configuration, as an operator might."""
-        config = (await self._ask("STREAM.INFO.TODOKU"))["config"]
-        await self._ask("STREAM.UPDATE.TODOKU", {**config, **changes})
+        """Change the stream's configuration, as an operator might; None removes a field."""
+        await self.ask("STREAM.UPDATE.TODOKU", _changed(await self.stream_config(), changes))
 
-    async def _ask(self, request: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
-        import nats
+    async def recreate_stream(self, **changes: Any) -> None:
+        """Delete the stream, and create one of its name that is configured differently."""
+        config = _changed(await self.stream_config(), changes)
+        await self.delete_stream()
+        await self.ask("STREAM.CREATE.TODOKU", config)
 
+    async def update_consumer(self, name: str = "inventory", **changes: Any) -> None:
+        """Change a durable's configuration; None removes a field."""
+        config = _changed(await self.consumer_config(name), changes)
+        request = {"stream_name": "TODOKU", "config": config}
+        await self.ask(f"CONSUMER.CREATE.TODOKU.{name}", request)
+
+    async def recreate_consumer(self, name: str = "inventory", **changes: Any) -> None:
+        """Delete a durable, and create one of its name that is configured differently."""
+        config = _changed(await self.consumer_config(name), changes)
+        await self.delete_durable(name)
+        request = {"stream_name": "TODOKU", "config": config}
+        await self.ask(f"CONSUMER.CREATE.TODOKU.{name}", request)
+
+    async def ask(self, request: str, payload: dict[str, Any] | None = None) -> dict[str, Any]:
         client = await nats.connect(self.server.url)
         body = json.dumps(payload).encode() if payload else b""
         answer = await client.request(f"$JS.API.{request}", body, timeout=5)
@@ -217,3 +303,7 @@ class NatsHost:
 
     async def close(self) -> None:
         await asyncio.to_thread(self.server.stop)
+
+
+def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in {**config, **changes}.items() if value is not None}

@@ -13,7 +13,10 @@ from todoku.broker import (
     BrokerUnavailable,
     BrokerUnsuitable,
     Delivery,
+    MessageTooLarge,
     Outgoing,
+    Progress,
+    Stored,
     Subscription,
 )
 from todoku.broker.nats import NatsBroker
@@ -125,16 +128,24 @@ def bodies(count: int, first: int = 1) -> list[bytes]:
     return [message.body for message in orders(count, first)]
 
 
-async def published(broker: Broker, messages: Sequence[Outgoing]) -> None:
+async def published(broker: Broker, messages: Sequence[Outgoing]) -> Stored:
     """Publish as the engine does: retry until the broker confirms."""
     async with asyncio.timeout(20):
         while True:
             try:
-                await broker.publish(messages)
+                return await broker.publish(messages)
             except BrokerUnavailable:
                 await asyncio.sleep(0.02)
-            else:
-                return
+
+
+async def progress_of(broker: Broker) -> Progress:
+    """Return the progress, as soon as the broker answers."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await broker.progress([])
+            except BrokerUnavailable:
+                await asyncio.sleep(0.02)
 
 
 async def acknowledged_up_to(broker: Broker, reader: str, sequence: int) -> None:
@@ -485,6 +496,61 @@ async def test_acknowledgement_from_an_earlier_stream_epoch_has_no_effect(
     assert (again.body, again.attempt) == (b"order 2", 2)
 
 
+async def test_rolled_back_disk_begins_a_new_stream_epoch(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker, idle = await connect(host), await connect(host, "idle")
+    consumer = await RecordingConsumer.of(broker)
+    await broker.publish(orders(3))
+    consumer.subscription.ack(await consumer.has(3))
+    await acknowledged_up_to(broker, "inventory", 3)
+    await host.save_disk()
+    before = await published(broker, orders(2, first=4))
+    await consumer.has(5)
+    await host.roll_back()
+    progress = await progress_of(broker)
+    assert progress.last_sequence == 3
+    assert progress.stream_epoch != before.stream_epoch
+    assert (await progress_of(idle)).stream_epoch == progress.stream_epoch
+    again = await broker.publish(orders(2, first=4))
+    assert (again.stream_epoch, again.sequence) == (progress.stream_epoch, 5)
+    await until(lambda: consumer.bodies.count(b"order 5") >= 2)
+
+
+async def test_roll_back_is_noticed_after_others_have_published_beyond_it(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    await host.save_disk()
+    before = await published(broker, orders(2))
+    await host.roll_back(before_reconnection=lambda: host.publish_from_outside(5))
+    assert (await progress_of(broker)).stream_epoch != before.stream_epoch
+
+
+async def test_rolling_back_twice_to_the_same_image_begins_two_epochs(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    await host.save_disk()
+    epochs = []
+    for _ in range(3):
+        epochs.append((await published(broker, orders(2))).stream_epoch)
+        await host.roll_back()
+        await progress_of(broker)
+    assert len(set(epochs)) == 3
+
+
+async def test_new_epoch_can_be_begun_on_other_evidence(
+    host: BrokerHost, connect: Connections
+) -> None:
+    one, other = await connect(host, "one"), await connect(host, "other")
+    before = await one.publish(orders(1))
+    await one.begin_epoch()
+    after = await other.progress([])
+    assert after.stream_epoch != before.stream_epoch
+    assert (await one.publish(orders(1))).stream_epoch == after.stream_epoch
+
+
 async def test_deleted_durable_is_created_again_and_starts_at_the_beginning(
     host: BrokerHost, connect: Connections
 ) -> None:
@@ -696,13 +762,23 @@ async def test_disabled_atomic_publishing_is_enabled_again(
     assert (after.stream_epoch, after.sequence) == (before.stream_epoch, 51)
 
 
-async def test_too_large_message_is_refused_before_anything_is_sent(
-    nats_host: NatsHost, connect: Connections
+async def test_too_large_message_is_named_before_anything_is_sent_and_others_pass(
+    tmp_path: Path, connect: Connections
 ) -> None:
-    broker = await connect(nats_host)
-    with pytest.raises(BrokerUnsuitable, match="max_payload"):
-        await broker.publish([*orders(1), Outgoing("orders.created", b"x" * 1024 * 1024)])
-    assert (await broker.publish(orders(1))).sequence == 1
+    hosts = (
+        MemoryHost(max_message_bytes=65_024),
+        NatsHost(tmp_path, extra="max_payload: 65536"),
+    )
+    for host in hosts:
+        broker = await connect(host)
+        large = Outgoing("orders.created", b"x" * 65_025)
+        with pytest.raises(MessageTooLarge, match="max_payload") as raised:
+            await broker.publish([*orders(1), large, *orders(1)])
+        assert raised.value.sizes == {1: 65_025}
+        assert raised.value.bytes_max == broker.max_message_bytes == 65_024
+        fits = Outgoing("orders.created", b"x" * 65_024)
+        assert (await broker.publish([*orders(1), fits, *orders(1)])).sequence == 3
+        await host.close()
 
 
 async def test_large_messages_are_stored_in_several_batches(

@@ -1,54 +1,46 @@
-"""Create and configure the stream and its durable consumers through JetStream's JSON API.
+"""Create one stream and its durable consumers, and keep their configuration as it must be.
 
-Source: docs.nats.io, "NATS API Reference"; ADR-50 for atomic batches. The requests are made here
-because nats-py has no field for `allow_atomic`.
+Source: docs.nats.io, "NATS API Reference"; ADR-50 for atomic batches.
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import structlog
 
-from todoku.broker.nats_link import Link, ServiceUnreachable
-from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
+from todoku.broker import jetstream_config as config
+from todoku.broker.history import SequenceHistory
+from todoku.broker.jetstream_api import (
+    CONSUMER_NOT_FOUND,
+    MESSAGE_NOT_FOUND,
+    SERVICE_UNAVAILABLE,
+    STREAM_NOT_FOUND,
+    ApiError,
+    Damaged,
+    Refused,
+    ask,
+    create,
+    decode,
+    find,
+)
+from todoku.broker.nats_link import Link
+from todoku.broker.port import BrokerUnavailable, BrokerUnsuitable
 
-ANSWER_SECONDS_MAX = 5.0
 ACK_PENDING_MAX = 20_000
 """Unacknowledged messages allowed for a durable: well above the credit of all its processes."""
 
+WAITING_MAX = 512
+"""Pull requests of all processes that may wait at a durable: the server's default."""
+
 NANOSECONDS = 1_000_000_000
 
-SERVICE_UNAVAILABLE = 503
-STREAM_NOT_FOUND = 10059
-CONSUMER_NOT_FOUND = 10014
-MESSAGE_NOT_FOUND = 10037
-JETSTREAM_NOT_ENABLED = (10076, 10039)
-
-STORE_FAILED = "error creating store"
-"""How JetStream describes that it cannot use the files left of a durable."""
-
-NO_JETSTREAM = (
-    "the NATS server runs without JetStream: start it with `--jetstream` and a `--store_dir`,"
-    " or enable JetStream for this account"
-)
+CONFIRM_SECONDS = 0.5
+"""How long a stream must stay behind what was seen: a new leader of a cluster may still catch up."""
 
 log = structlog.get_logger()
-
-
-class ApiError(msgspec.Struct, frozen=True):
-    """Hold JetStream's error: `code` is as in HTTP, `err_code` is JetStream's own and finer."""
-
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class ApiResponse(msgspec.Struct, frozen=True):
-    """Hold what each response may contain: an error."""
-
-    error: ApiError | None = None
 
 
 class PublishAck(msgspec.Struct, frozen=True, gc=False):
@@ -74,19 +66,22 @@ class StreamInfo(msgspec.Struct, frozen=True):
 
     @property
     def stream_epoch(self) -> str:
-        return f"{self.config['name']}@{self.created}"
+        """Return what changes when the stream is created again or was rolled back."""
+        epoch = (self.config.get("metadata") or {}).get(config.EPOCH_KEY, "")
+        return f"{self.config.get('name')}@{self.created}{epoch and '+'}{epoch}"
 
 
-class MessageSequence(msgspec.Struct, frozen=True):
-    """Hold the sequence number of a message."""
+class StoredMessage(msgspec.Struct, frozen=True):
+    """Hold a message's sequence number and body."""
 
     seq: int
+    data: bytes = b""
 
 
 class FoundMessage(msgspec.Struct, frozen=True):
     """Hold the response to a lookup of a message."""
 
-    message: MessageSequence
+    message: StoredMessage
 
 
 class AckFloor(msgspec.Struct, frozen=True):
@@ -102,6 +97,7 @@ class ConsumerInfo(msgspec.Struct, frozen=True):
     ack_floor: AckFloor
     num_pending: int
     num_ack_pending: int
+    paused: bool = False
 
     def consumed(self, last_sequence: int) -> int:
         """Return up to where all is acknowledged, if the stream ended at `last_sequence` before."""
@@ -110,14 +106,22 @@ class ConsumerInfo(msgspec.Struct, frozen=True):
         return self.ack_floor.stream_seq
 
 
-Info = TypeVar("Info", StreamInfo, ConsumerInfo)
+class _Published(msgspec.Struct, frozen=True):
+    """Hold the message that this process published last."""
+
+    stream_epoch: str
+    sequence: int
+    body: bytes
 
 
 class JetStream:
     """Manage one stream and its durables.
 
     Subjects and durables are given without `prefix`. A `disposable` stream belongs to this
-    installation alone, so it may be deleted and re-created when it is damaged.
+    installation alone, so it may be deleted and created again when it is damaged or misconfigured.
+    `problems` says what is misconfigured and cannot be corrected, and what to do, by stream or
+    durable. `corrections` counts the misconfigurations that were corrected. `stream_epoch` is the
+    epoch seen last.
     """
 
     def __init__(
@@ -133,77 +137,234 @@ class JetStream:
         disposable: bool = False,
     ) -> None:
         self.prefix = prefix
+        self.problems: dict[str, str] = {}
+        self.corrections = 0
+        self.stream_epoch = ""
+        self.history = SequenceHistory()
+        self._published: _Published | None = None
         self._disposable = disposable
         self._name = name
         self._ack_wait_seconds = ack_wait_seconds
         self._preparing = asyncio.Lock()
-        self._config = {
+        self._wanted = {
             "name": name,
             "subjects": [prefix + subject for subject in subjects],
-            "retention": "limits",
-            "discard": "old",
-            "storage": "file",
             "max_age": int(max_age_seconds * NANOSECONDS),
             "max_bytes": max_bytes,
             "num_replicas": replicas,
-            "allow_atomic": True,
         }
 
     def next_subject(self, reader: str) -> str:
         """Return the subject for pull requests to a durable."""
         return f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._durable(reader)}"
 
-    async def prepare(self, link: Link) -> StreamInfo:
-        """Create the stream if absent, or correct its configuration."""
+    async def prepare(self, link: Link, *, starting: bool = False) -> StreamInfo:
+        """Create the stream if absent, or correct its configuration; return it.
+
+        Begins a new epoch if the stream was rolled back. What cannot be corrected is noted in
+        `problems`, and the stream is used as it is. `starting`, after a connection was made, also
+        lowers limits that Todoku itself had set higher.
+        """
+        seen = dict(self.history.highest_by_epoch)  # Before the request: later ones may be newer.
+        info = await self._prepared(link, starting=starting)
+        if await self._rolled_back(link, info, seen, starting=starting):
+            log.error(
+                "stream_rolled_back",
+                stream_epoch=info.stream_epoch,
+                last_sequence=info.state.last_seq,
+                last_sequence_before=seen.get(info.stream_epoch, 0),
+            )
+            return await self.begin_epoch(link)
+        return self._noted(info)
+
+    async def _rolled_back(
+        self, link: Link, info: StreamInfo, seen: Mapping[str, int], *, starting: bool
+    ) -> bool:
+        """Return whether sequence numbers that were assigned before are not there any more."""
+        highest = seen.get(info.stream_epoch, 0)
+        if info.state.last_seq < highest:
+            await asyncio.sleep(CONFIRM_SECONDS)
+            again = await self.info(link)
+            return (
+                again is not None
+                and again.stream_epoch == info.stream_epoch
+                and again.state.last_seq < highest
+            )
+        published = self._published
+        if not starting or published is None or published.stream_epoch != info.stream_epoch:
+            return False
+        # Others may have published since, up to the same sequence number: look at the message.
+        body = await self._body(link, published.sequence)
+        return body is not None and body != published.body
+
+    async def _body(self, link: Link, sequence: int) -> bytes | None:
+        try:
+            response = await ask(link, f"STREAM.MSG.GET.{self._name}", {"seq": sequence})
+        except Refused as refused:
+            if refused.error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
+                return None
+            raise
+        return decode(response, FoundMessage).message.data
+
+    def note_published(self, stream_epoch: str, sequence: int, body: bytes) -> None:
+        """Note that this message was stored under this sequence number."""
+        self.history.note(stream_epoch, sequence)
+        self._published = _Published(stream_epoch, sequence, body)
+
+    def _noted(self, info: StreamInfo) -> StreamInfo:
+        self.stream_epoch = info.stream_epoch
+        self.history.note(info.stream_epoch, info.state.last_seq)
+        return info
+
+    async def _prepared(self, link: Link, *, starting: bool) -> StreamInfo:
         async with self._preparing:
             info = await self.info(link)
             if info is None:
-                return await self._set(link, "CREATE", self._config)
-            config = _amended(info.config, self._config, "subjects")
-            return info if config == info.config else await self._set(link, "UPDATE", config)
+                self.problems.pop(self._name, None)
+                response = await create(
+                    link, f"STREAM.CREATE.{self._name}", config.new_stream(self._wanted)
+                )
+                return decode(response, StreamInfo)
+            corrected = config.corrected_stream(info.config, self._wanted, starting=starting)
+            if corrected == info.config:
+                self.problems.pop(self._name, None)
+                return info
+            return await self._correct_stream(link, info, corrected)
+
+    async def _correct_stream(
+        self, link: Link, info: StreamInfo, corrected: Mapping[str, Any]
+    ) -> StreamInfo:
+        fields = config.differences(info.config, corrected)
+        try:
+            response = await ask(link, f"STREAM.UPDATE.{self._name}", corrected)
+        except Refused as refused:
+            if refused.error.code == SERVICE_UNAVAILABLE:
+                raise
+            if not any(name in fields for name in config.STREAM_FIXED):
+                self._note_problem(self._name, fields, f"{refused}: correct that")
+            elif self._disposable:
+                await self._delete_stream(link, f"it is misconfigured: {_listed(fields)}")
+            else:
+                self._note_problem(
+                    self._name, fields, self._recreate(f"nats stream rm {self._name}")
+                )
+            return info
+        self.problems.pop(self._name, None)
+        self._note_correction(self._name, fields)
+        return decode(response, StreamInfo)
+
+    async def begin_epoch(self, link: Link) -> StreamInfo:
+        """Mark the stream as rolled back, so that its epoch differs from the one before; return it."""
+        async with self._preparing:
+            info = await self.info(link)
+            if info is None:
+                raise BrokerUnavailable(f"the stream {self._name} was deleted")
+            metadata = {
+                **(info.config.get("metadata") or {}),
+                config.EPOCH_KEY: secrets.token_hex(6),
+            }
+            response = await ask(
+                link, f"STREAM.UPDATE.{self._name}", {**info.config, "metadata": metadata}
+            )
+            return self._noted(decode(response, StreamInfo))
 
     async def info(self, link: Link) -> StreamInfo | None:
         """Return the stream, or None if there is none."""
-        return await _find(link, f"STREAM.INFO.{self._name}", StreamInfo, STREAM_NOT_FOUND)
+        return await find(link, f"STREAM.INFO.{self._name}", StreamInfo, STREAM_NOT_FOUND)
 
     async def prepare_durable(self, link: Link, reader: str, subjects: Sequence[str]) -> str:
-        """Create the durable if absent, or add `subjects` to it; return the epoch of its stream."""
+        """Create the durable if absent, or correct its configuration; return the stream's epoch."""
         stream_epoch = (await self.prepare(link)).stream_epoch
         wanted = self._durable_config(reader, subjects)
         info = await self.consumer_info(link, reader)
-        config = wanted if info is None else _amended(info.config, wanted, "filter_subjects")
-        if info is None or config != info.config:
-            request = f"CONSUMER.CREATE.{self._name}.{self._durable(reader)}"
-            try:
-                await _make(link, request, {"stream_name": self._name, "config": config})
-            except _Damaged as damaged:
-                await self._delete_damaged_stream(link, damaged)
+        if info is None:
+            self.problems.pop(reader, None)
+            await self._create_durable(link, reader, config.new_durable(wanted))
+            return stream_epoch
+        if info.paused or info.config.pop("pause_until", None):
+            await ask(link, f"CONSUMER.PAUSE.{self._name}.{self._durable(reader)}", {})
+            self._note_correction(reader, {"paused": "True → False"})
+            info.config.pop("pause_until", None)
+        corrected = config.corrected_durable(info.config, wanted)
+        if corrected != info.config:
+            await self._correct_durable(link, reader, info, corrected, wanted)
+        else:
+            self.problems.pop(reader, None)
         return stream_epoch
 
-    async def _delete_damaged_stream(self, link: Link, damaged: "_Damaged") -> None:
-        """Delete the stream with the damaged files of a durable, which would stay otherwise.
+    async def _correct_durable(
+        self,
+        link: Link,
+        reader: str,
+        info: ConsumerInfo,
+        corrected: Mapping[str, Any],
+        wanted: Mapping[str, Any],
+    ) -> None:
+        fields = config.differences(info.config, corrected)
+        try:
+            await self._create_durable(link, reader, corrected)
+        except BrokerUnsuitable as refused:
+            if not any(name in fields for name in config.DURABLE_FIXED):
+                self._note_problem(reader, fields, str(refused))
+                return
+            # The new durable starts at the beginning; the inbox drops what was consumed before.
+            await self.forget_durable(link, reader)
+            await self._create_durable(link, reader, config.new_durable(wanted))
+        self.problems.pop(reader, None)
+        self._note_correction(reader, fields)
 
-        Its messages are still in the outboxes. Raises, so that everything is created again.
+    async def _create_durable(self, link: Link, reader: str, durable: Mapping[str, Any]) -> None:
+        """Create or update a durable: JetStream has one request for both."""
+        request = f"CONSUMER.CREATE.{self._name}.{self._durable(reader)}"
+        try:
+            await create(link, request, {"stream_name": self._name, "config": durable})
+        except Damaged as damaged:
+            if not self._disposable:
+                raise BrokerUnsuitable(
+                    f"{damaged}: its files are damaged. "
+                    + self._recreate(f"nats stream rm {self._name}")
+                ) from None
+            await self._delete_stream(link, f"its files are damaged: {damaged}")
+
+    async def _delete_stream(self, link: Link, reason: str) -> None:
+        """Delete the stream; its messages are still in the outboxes.
+
+        Raises `BrokerUnavailable`, so that everything is created again.
         """
-        if not self._disposable:
-            raise BrokerUnsuitable(
-                f"{damaged}: its files are damaged. Delete the stream {self._name}: it is re-created,"
-                " and no event is lost, because the outboxes still hold them"
-            )
-        log.error("broker_stream_damaged", problem=str(damaged))
-        await _ask(link, f"STREAM.DELETE.{self._name}")
-        raise BrokerUnavailable("the stream was damaged and has been deleted: it is re-created")
+        log.error("stream_deleted", stream=self._name, reason=reason)
+        self.corrections += 1
+        await ask(link, f"STREAM.DELETE.{self._name}")
+        raise BrokerUnavailable(
+            f"the stream {self._name} was deleted, to be created again: {reason}"
+        )
+
+    def _recreate(self, command: str) -> str:
+        return (
+            f"Delete the stream {self._name} (`{command}`): it is created again,"
+            " and no event is lost, because the outboxes still hold them"
+        )
+
+    def _note_problem(self, place: str, fields: Mapping[str, str], advice: str) -> None:
+        problem = f"{place} is misconfigured: {_listed(fields)}. {advice}"
+        if self.problems.get(place) != problem:
+            log.error("broker_misconfigured", place=place, fields=dict(fields), advice=advice)
+        self.problems[place] = problem
+
+    def _note_correction(self, place: str, fields: Mapping[str, str]) -> None:
+        if fields:  # Otherwise only metadata was added.
+            self.corrections += 1
+            log.warning("broker_configuration_corrected", place=place, fields=dict(fields))
 
     async def consumer_info(self, link: Link, reader: str) -> ConsumerInfo | None:
         """Return the durable, or None if there is none."""
         request = f"CONSUMER.INFO.{self._name}.{self._durable(reader)}"
-        return await _find(link, request, ConsumerInfo, CONSUMER_NOT_FOUND)
+        return await find(link, request, ConsumerInfo, CONSUMER_NOT_FOUND)
 
     async def forget_durable(self, link: Link, reader: str) -> None:
         """Delete the durable, if there is one."""
         try:
-            await _ask(link, f"CONSUMER.DELETE.{self._name}.{self._durable(reader)}")
-        except _Refused as refused:
+            await ask(link, f"CONSUMER.DELETE.{self._name}.{self._durable(reader)}")
+        except Refused as refused:
             if refused.error.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
                 raise
 
@@ -211,16 +372,12 @@ class JetStream:
         """Return the sequence number of the first message on `subject` after `sequence`, or None."""
         wanted = {"seq": sequence + 1, "next_by_subj": self.prefix + subject}
         try:
-            answer = await _ask(link, f"STREAM.MSG.GET.{self._name}", wanted)
-        except _Refused as refused:
+            response = await ask(link, f"STREAM.MSG.GET.{self._name}", wanted)
+        except Refused as refused:
             if refused.error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
                 return None
             raise
-        return msgspec.json.decode(answer, type=FoundMessage).message.seq
-
-    async def _set(self, link: Link, verb: str, config: Mapping[str, Any]) -> StreamInfo:
-        answer = await _make(link, f"STREAM.{verb}.{self._name}", config)
-        return msgspec.json.decode(answer, type=StreamInfo)
+        return decode(response, FoundMessage).message.seq
 
     def _durable(self, reader: str) -> str:
         return self.prefix.replace(".", "-") + reader
@@ -230,78 +387,11 @@ class JetStream:
             "name": self._durable(reader),
             "durable_name": self._durable(reader),
             "filter_subjects": [self.prefix + subject for subject in subjects],
-            "deliver_policy": "all",
-            "ack_policy": "explicit",
             "ack_wait": int(self._ack_wait_seconds * NANOSECONDS),
-            "max_deliver": -1,  # Any other number drops the message silently.
             "max_ack_pending": ACK_PENDING_MAX,
+            "max_waiting": WAITING_MAX,
         }
 
 
-class _Refused(BrokerUnavailable):
-    """Raised when JetStream responds with an error."""
-
-    def __init__(self, request: str, error: ApiError) -> None:
-        super().__init__(f"JetStream refused {request}: {error.description} ({error.err_code})")
-        self.error = error
-
-
-class _Damaged(_Refused):
-    """Raised when JetStream cannot use the files of what is to be created."""
-
-
-async def _find(link: Link, request: str, kind: type[Info], absent: int) -> Info | None:
-    """Return the response to a request, or None if it is the error `absent`."""
-    try:
-        return msgspec.json.decode(await _ask(link, request), type=kind)
-    except _Refused as refused:
-        if refused.error.err_code == absent:
-            return None
-        raise
-
-
-async def _make(link: Link, request: str, payload: Mapping[str, Any]) -> bytes:
-    """Return the response to a change. A refusal is permanent unless the server was unavailable."""
-    try:
-        return await _ask(link, request, payload)
-    except _Refused as refused:
-        if refused.error.code == SERVICE_UNAVAILABLE or isinstance(refused, _Damaged):
-            raise
-        raise BrokerUnsuitable(
-            f"{refused}: change the setting of Todoku or of the server"
-        ) from None
-
-
-async def _ask(link: Link, request: str, payload: Mapping[str, Any] | None = None) -> bytes:
-    body = b"" if payload is None else msgspec.json.encode(payload)
-    try:
-        [answer] = await link.replies(
-            lambda reply: link.send(f"$JS.API.{request}", body, reply),
-            expected=1,
-            seconds=ANSWER_SECONDS_MAX,
-        )
-    except ServiceUnreachable:
-        raise BrokerUnsuitable(NO_JETSTREAM) from None
-    error = msgspec.json.decode(answer, type=ApiResponse).error
-    if error is not None:
-        raise _refusal(request, error)
-    return answer
-
-
-def _refusal(request: str, error: ApiError) -> BrokerError:
-    if error.err_code in JETSTREAM_NOT_ENABLED:
-        return BrokerUnsuitable(NO_JETSTREAM)
-    if error.description.startswith(STORE_FAILED):
-        return _Damaged(request, error)
-    return _Refused(request, error)
-
-
-def _amended(held: Mapping[str, Any], wanted: Mapping[str, Any], grows: str) -> dict[str, Any]:
-    """Return the held configuration, updated with the wanted one.
-
-    The list called `grows` only grows, so that an old process of a rolling upgrade does not remove
-    what a new one has added.
-    """
-    kept = held.get(grows, [])
-    added = [entry for entry in wanted[grows] if entry not in kept]
-    return {**held, **wanted, grows: kept + added}
+def _listed(fields: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {change}" for name, change in fields.items())

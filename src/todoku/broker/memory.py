@@ -8,12 +8,20 @@ from the `random.Random` given to `Hostility`, so the same seed gives the same r
 import asyncio
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from random import Random
 
-from todoku.broker.port import BrokerUnavailable, Delivery, Outgoing, Progress, Stored
+from todoku.broker.history import SequenceHistory
+from todoku.broker.port import (
+    BrokerUnavailable,
+    Delivery,
+    MessageTooLarge,
+    Outgoing,
+    Progress,
+    Stored,
+)
 
 
 @dataclass
@@ -51,10 +59,30 @@ class Hostility:
         return self.random.uniform(0, self.delay_seconds_max) if self.strikes(fault) else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class DurableImage:
+    """Hold a durable consumer's state: the attempts of each unacknowledged message by sequence."""
+
+    subjects: tuple[str, ...]
+    next_sequence: int
+    attempts: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskImage:
+    """Hold all that the server has on its disk at one time."""
+
+    stream_epoch: str
+    last_sequence: int
+    messages: Mapping[int, Outgoing]
+    durables: Mapping[str, DurableImage]
+
+
 class MemoryBroker:
     """Simulate the server: one stream, its durable consumers, and listeners.
 
-    With `messages_max` the oldest messages are dropped when there are more.
+    With `messages_max` the oldest messages are dropped when there are more. A message of more than
+    `max_message_bytes` is refused, as by a NATS server's `max_payload`.
     """
 
     def __init__(
@@ -63,8 +91,10 @@ class MemoryBroker:
         ack_wait_seconds: float = 30.0,
         publish_timeout_seconds: float = 5.0,
         messages_max: int | None = None,
+        max_message_bytes: int | None = None,
         hostility: Hostility | None = None,
     ) -> None:
+        self.max_message_bytes = max_message_bytes
         self.ack_wait_seconds = ack_wait_seconds
         self.publish_timeout_seconds = publish_timeout_seconds
         self.hostility = hostility or Hostility(Random(0))
@@ -72,14 +102,11 @@ class MemoryBroker:
         self.messages: dict[int, Outgoing] = {}
         self.last_sequence = 0
         self._messages_max = messages_max
+        self.stream_epoch = "memory@1"
         self._epochs = 1
         self._durables: dict[str, _Durable] = {}
         self._sessions: list[MemorySession] = []
         self._turns: Counter[tuple[str, str]] = Counter()
-
-    @property
-    def stream_epoch(self) -> str:
-        return f"memory@{self._epochs}"
 
     @property
     def first_sequence(self) -> int:
@@ -107,7 +134,32 @@ class MemoryBroker:
         self._durables.clear()
         self.messages.clear()
         self.last_sequence = 0
+        self.begin_epoch()
+        if self.running:
+            self._attach_all()
+
+    def begin_epoch(self) -> None:
+        """Give the stream an epoch that it never had before."""
         self._epochs += 1
+        self.stream_epoch = f"memory@{self._epochs}"
+
+    def image(self) -> DiskImage:
+        """Copy the disk."""
+        return DiskImage(
+            self.stream_epoch,
+            self.last_sequence,
+            dict(self.messages),
+            {name: durable.image() for name, durable in self._durables.items()},
+        )
+
+    def roll_back(self, image: DiskImage) -> None:
+        """Restore an older image of the disk, as a restored snapshot of a machine does."""
+        self._cut_all()
+        for durable in self._durables.values():
+            durable.close()
+        self.stream_epoch, self.last_sequence = image.stream_epoch, image.last_sequence
+        self.messages = dict(image.messages)
+        self._durables = {name: _Durable(self, durable) for name, durable in image.durables.items()}
         if self.running:
             self._attach_all()
 
@@ -203,16 +255,24 @@ class _Unacknowledged:
 class _Durable:
     """Hold the server's state of a durable consumer: what was delivered, and who has credit."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, broker: MemoryBroker, image: DurableImage | None = None) -> None:
+        image = image or DurableImage((), 1, {})
         self.readers: list[MemoryConsumer] = []
         self._broker = broker
-        self._subjects: list[str] = []
-        self._next = 1
-        self._unacknowledged: dict[int, _Unacknowledged] = {}  # In the order of the stream.
-        self._again: deque[int] = deque()
+        self._subjects = list(image.subjects)
+        self._next = image.next_sequence
+        self._unacknowledged = {  # In the order of the stream.
+            sequence: _Unacknowledged(attempt, due=0.0)
+            for sequence, attempt in image.attempts.items()
+        }
+        self._again: deque[int] = deque(self._unacknowledged)
         self._due: list[tuple[float, int]] = []  # A heap; settled ones stay until they come up.
         self._timer: asyncio.TimerHandle | None = None
         self._turn = 0
+
+    def image(self) -> DurableImage:
+        attempts = {sequence: u.attempt for sequence, u in self._unacknowledged.items()}
+        return DurableImage(tuple(self._subjects), self._next, attempts)
 
     def add(self, reader: "MemoryConsumer") -> None:
         self._subjects += [s for s in reader.subjects if s not in self._subjects]
@@ -462,10 +522,24 @@ class MemorySession:
         self.readers: list[MemoryConsumer] = []
         self.listeners: list[MemoryListener] = []
         self._alive = False
+        self._history = SequenceHistory()
+        self._published: tuple[str, int, Outgoing] | None = None
 
     @property
     def connected(self) -> bool:
         return self._alive and self.broker.running
+
+    @property
+    def max_message_bytes(self) -> int | None:
+        return self.broker.max_message_bytes
+
+    @property
+    def configuration_problems(self) -> Sequence[str]:
+        return ()
+
+    @property
+    def configuration_corrections(self) -> int:
+        return 0
 
     async def start(self) -> None:
         self._alive = True
@@ -487,6 +561,8 @@ class MemorySession:
     async def publish(self, messages: Sequence[Outgoing]) -> Stored:
         broker = self.broker
         self._require_connection("publish")
+        self._refuse_too_large(messages)
+        self._detect_roll_back()
         if broker.hostility.strikes("refuse_publish"):
             raise BrokerUnavailable("the broker refused to store the messages")
         stream_epoch = broker.stream_epoch
@@ -497,6 +573,8 @@ class MemorySession:
         sequence = broker.store(messages)
         await asyncio.sleep(0)  # The answer is in flight, and may be lost with the broker.
         self._require_connection("publish")
+        self._history.note(stream_epoch, sequence)
+        self._published = stream_epoch, sequence, messages[-1]
         return Stored(stream_epoch=stream_epoch, sequence=sequence)
 
     async def subscribe(
@@ -513,6 +591,7 @@ class MemorySession:
 
     async def progress(self, readers: Sequence[str]) -> Progress:
         self._require_connection("progress")
+        self._detect_roll_back()
         consumed = {reader: self.broker.consumed(reader) for reader in readers}
         return Progress(
             stream_epoch=self.broker.stream_epoch,
@@ -520,6 +599,33 @@ class MemorySession:
             last_sequence=self.broker.last_sequence,
             consumed={reader: place for reader, place in consumed.items() if place is not None},
         )
+
+    async def begin_epoch(self) -> None:
+        self._require_connection("new epoch")
+        self.broker.begin_epoch()
+
+    def _refuse_too_large(self, messages: Sequence[Outgoing]) -> None:
+        bytes_max = self.broker.max_message_bytes
+        if bytes_max is None:
+            return
+        sizes = {n: len(m.body) for n, m in enumerate(messages) if len(m.body) > bytes_max}
+        if sizes:
+            raise MessageTooLarge(sizes, bytes_max)
+
+    def _detect_roll_back(self) -> None:
+        """Begin a new epoch if the stream no longer holds what it held under its epoch before."""
+        broker = self.broker
+        behind = broker.last_sequence < self._history.highest(broker.stream_epoch)
+        if behind or self._is_replaced():
+            broker.begin_epoch()
+        self._history.note(broker.stream_epoch, broker.last_sequence)
+
+    def _is_replaced(self) -> bool:
+        """Return whether another message has the sequence number of the one published last."""
+        if self._published is None or self._published[0] != self.broker.stream_epoch:
+            return False
+        _, sequence, message = self._published
+        return self.broker.messages.get(sequence, message) is not message
 
     async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
         self._require_connection("look-up")

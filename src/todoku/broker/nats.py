@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import structlog
 
-from todoku.broker.jetstream import JetStream, PublishAck, StreamInfo
+from todoku.broker.jetstream import JetStream, PublishAck
+from todoku.broker.jetstream_api import decode
 from todoku.broker.nats_consumer import NatsConsumer
 from todoku.broker.nats_link import Link, ServiceUnreachable
 from todoku.broker.nats_wire import ReplyInbox, publication
@@ -22,6 +22,7 @@ from todoku.broker.port import (
     BrokerUnavailable,
     BrokerUnsuitable,
     Delivery,
+    MessageTooLarge,
     Outgoing,
     Progress,
     Stored,
@@ -90,12 +91,23 @@ class NatsBroker:
         self._supervisor: asyncio.Task[None] | None = None
         self._consumers: list[NatsConsumer] = []
         self._listeners: list[tuple[str, ReplyInbox, str]] = []
-        self._stream_epoch = ""
-        self._sequence = 0
+        self._max_message_bytes: int | None = None
 
     @property
     def connected(self) -> bool:
         return self._link is not None and self._link.alive
+
+    @property
+    def max_message_bytes(self) -> int | None:
+        return self._max_message_bytes
+
+    @property
+    def configuration_problems(self) -> Sequence[str]:
+        return tuple(self._stream.problems.values())
+
+    @property
+    def configuration_corrections(self) -> int:
+        return self._stream.corrections
 
     async def start(self) -> None:
         self._supervisor = asyncio.create_task(self._supervise())
@@ -110,11 +122,12 @@ class NatsBroker:
 
     async def publish(self, messages: Sequence[Outgoing]) -> Stored:
         link = self._serving()
+        _refuse_too_large(messages, link.body_bytes_max)
         try:
             return await self._store(link, messages)
         except _NotStored:
             # The stream is absent or misconfigured: correct it, and publish once more.
-            self._note_stream(await self._stream.prepare(link))
+            await self._stream.prepare(link)
             return await self._store(link, messages)
 
     async def subscribe(
@@ -133,7 +146,6 @@ class NatsBroker:
         link = self._serving()
         # Ask for the stream before its consumers: one with nothing pending then has consumed all of it.
         stream = await self._stream.prepare(link)
-        self._note_stream(stream)
         infos = await asyncio.gather(*(self._stream.consumer_info(link, name) for name in readers))
         return Progress(
             stream_epoch=stream.stream_epoch,
@@ -145,6 +157,9 @@ class NatsBroker:
                 if info is not None
             },
         )
+
+    async def begin_epoch(self) -> None:
+        await self._stream.begin_epoch(self._serving())
 
     async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
         link = self._serving()
@@ -187,7 +202,8 @@ class NatsBroker:
         link = Link(self._note_problem)
         try:
             await link.open(self._urls, self._options)
-            self._note_stream(await self._stream.prepare(link))
+            self._max_message_bytes = link.body_bytes_max
+            await self._stream.prepare(link, starting=True)
             await self._serve(link)
         except BrokerUnsuitable as problem:
             self._note_problem(problem)
@@ -212,7 +228,7 @@ class NatsBroker:
             consumer.attach(link)
         self._link = link
         self.problem = None
-        log.info("broker_connected", stream_epoch=self._stream_epoch)
+        log.info("broker_connected", stream_epoch=self._stream.stream_epoch)
         await link.lost()
         raise BrokerUnavailable("the connection to the broker was lost")
 
@@ -225,21 +241,19 @@ class NatsBroker:
                 log.warning("broker_unavailable", problem=str(problem))
         self.problem = problem
 
-    def _note_stream(self, stream: StreamInfo) -> None:
-        self._stream_epoch = stream.stream_epoch
-        self._sequence = stream.state.last_seq
-
     async def _store(self, link: Link, messages: Sequence[Outgoing]) -> Stored:
         # Read before anything is sent, so never newer than the epoch that stores it. An older one is
         # safe: the caller sees that it has ended, and resends.
-        stream_epoch, before = self._stream_epoch, self._sequence
+        stream_epoch = self._stream.stream_epoch
+        before = self._stream.history.highest(stream_epoch)
         sequence = 0
-        for chunk in _chunks(messages, link.body_bytes_max):
+        for chunk in _chunks(messages):
             sequence = await self._store_chunk(link, chunk)
         if sequence <= before:
-            await self._refresh_stream_epoch(link)
-        elif stream_epoch == self._stream_epoch:
-            self._sequence = max(self._sequence, sequence)
+            # The sequence number was assigned twice: another stream, or one that was rolled back.
+            await self._stream.prepare(link)
+        elif stream_epoch == self._stream.stream_epoch:
+            self._stream.note_published(stream_epoch, sequence, messages[-1].body)
         return Stored(stream_epoch=stream_epoch, sequence=sequence)
 
     async def _store_chunk(self, link: Link, chunk: Sequence[Outgoing]) -> int:
@@ -275,35 +289,30 @@ class NatsBroker:
             subject = self._prefix + message.subject
             yield publication(subject, message.body, reply if last else "", headers)
 
-    async def _refresh_stream_epoch(self, link: Link) -> None:
-        """Read the stream's epoch: it assigned a sequence number twice, so it may be a new stream."""
-        stream = await self._stream.info(link)
-        if stream is not None:
-            self._note_stream(stream)
-
 
 class _NotStored(BrokerUnavailable):
     """Raised when the stream refused a message: it is absent, full, sealed or misconfigured."""
 
 
 def _sequence(answer: bytes) -> int:
-    stored = msgspec.json.decode(answer, type=PublishAck)
+    stored = decode(answer, PublishAck)
     if stored.error is not None:
         raise _NotStored(f"not stored: {stored.error.description} ({stored.error.err_code})")
     return stored.seq
 
 
-def _chunks(messages: Sequence[Outgoing], body_bytes_max: int) -> Iterator[list[Outgoing]]:
+def _refuse_too_large(messages: Sequence[Outgoing], bytes_max: int) -> None:
+    sizes = {n: len(m.body) for n, m in enumerate(messages) if len(m.body) > bytes_max}
+    if sizes:
+        raise MessageTooLarge(sizes, bytes_max)
+
+
+def _chunks(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
     """Split the messages, in order, into chunks that fit an atomic batch."""
     chunk: list[Outgoing] = []
     chunk_bytes = 0
     for message in messages:
         size = len(message.body)
-        if size > body_bytes_max:
-            raise BrokerUnsuitable(
-                f"an event of {size} bytes is too large for the NATS server, which takes"
-                f" {body_bytes_max}: raise its max_payload"
-            )
         if len(chunk) == BATCH_MESSAGES_MAX or (chunk and chunk_bytes + size > BATCH_BYTES_MAX):
             yield chunk
             chunk, chunk_bytes = [], 0

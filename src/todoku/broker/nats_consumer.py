@@ -16,6 +16,9 @@ from todoku.broker.port import BrokerError, BrokerUnavailable, Delivery
 
 PULL_EXPIRES_SECONDS = 30
 HEARTBEAT_SECONDS = 5
+CHECK_SECONDS = 5
+"""How often the configuration of the stream and the durable is compared with what it must be."""
+
 SILENCE_SECONDS_MAX = 12.5
 """A pull request without any message or heartbeat for this long counts as lost."""
 
@@ -114,7 +117,7 @@ class NatsConsumer:
             )
             self._open_reply_inbox(link)
             self._pull()
-            await self._until_stale()
+            await self._until_stale(link)
         except BrokerError as problem:
             self._note_problem(problem)
         finally:
@@ -142,15 +145,25 @@ class NatsConsumer:
             link.unsubscribe(self._subscription)
             self._subscription = None
 
-    async def _until_stale(self) -> None:
-        """Return when the server ends the pull request, or is silent about it for too long."""
+    async def _until_stale(self, link: Link) -> None:
+        """Return when the server ends the pull request, is silent about it for too long, or the
+        stream's epoch changes. Corrects the configuration of stream and durable meanwhile."""
         self._last_message_at = monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), HEARTBEAT_SECONDS)
+                await asyncio.wait_for(self._stale.wait(), CHECK_SECONDS)
                 return
             if self._requested and monotonic() - self._last_message_at > SILENCE_SECONDS_MAX:
                 log.warning("broker_pull_unanswered", durable=self._durable)
+                return
+            try:
+                stream_epoch = await self._stream.prepare_durable(
+                    link, self._durable, self._subjects
+                )
+            except BrokerError as problem:
+                self._note_problem(problem)
+                continue
+            if stream_epoch != self._stream_epoch:
                 return
 
     def _pull(self) -> None:
@@ -215,6 +228,7 @@ class NatsConsumer:
                 self.nak(delivery, 0)
         elif arrived:
             self._pull()
+            self._stream.history.note(arrived[-1].stream_epoch, arrived[-1].sequence)
             self._deliver(arrived)
 
     def _acknowledge(self, deliveries: Sequence[Delivery], verb: bytes) -> None:

@@ -57,11 +57,14 @@ class _PendingReply:
         self._collected: list[bytes] = []
 
     def add(self, message: Message) -> None:
+        """Add a reply; those that come after the last expected one are ignored."""
+        if self.replies.done():
+            return
         if message.headers.status == NO_RESPONDERS:
             self.fail(ServiceUnreachable("no responders"))
             return
         self._collected.append(message.body)
-        if len(self._collected) == self._expected and not self.replies.done():
+        if len(self._collected) == self._expected:
             self.replies.set_result(self._collected)
 
     def fail(self, problem: BrokerError) -> None:

@@ -25,6 +25,22 @@ class BrokerUnsuitable(BrokerError):
     message says what to do."""
 
 
+class MessageTooLarge(BrokerError):
+    """Raised when a message exceeds what the broker takes; nothing of its batch was published.
+
+    `sizes` are the bytes of each message that is too large, by its index in the batch.
+    """
+
+    def __init__(self, sizes: Mapping[int, int], bytes_max: int) -> None:
+        largest = max(sizes.values())
+        super().__init__(
+            f"an event of {largest} bytes exceeds the {bytes_max} bytes that the broker takes:"
+            " raise `max_payload` of the NATS server"
+        )
+        self.sizes = sizes
+        self.bytes_max = bytes_max
+
+
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """Hold a message to be stored in the stream. `body` is the whole encoded event."""
 
@@ -109,6 +125,18 @@ class Broker(Protocol):
     def connected(self) -> bool:
         """Return whether the broker is connected, as far as is known."""
 
+    @property
+    def max_message_bytes(self) -> int | None:
+        """Return how large a body the broker takes; None before the first connection."""
+
+    @property
+    def configuration_problems(self) -> Sequence[str]:
+        """Return what is misconfigured at the broker and cannot be corrected, and what to do."""
+
+    @property
+    def configuration_corrections(self) -> int:
+        """Return how many misconfigurations this process has corrected."""
+
     async def start(self) -> None:
         """Start connecting, and retry for ever. Returns at once, connected or not.
 
@@ -122,6 +150,7 @@ class Broker(Protocol):
         """Store all of these in the stream, in order; return when they are on its disk.
 
         After `BrokerUnavailable` none, some or all may be stored: publish the same batch again.
+        Raises `MessageTooLarge` before anything is sent: publish the others without those.
         """
 
     async def subscribe(
@@ -139,6 +168,10 @@ class Broker(Protocol):
 
     async def progress(self, readers: Sequence[str]) -> Progress:
         """Return how far the stream and these durable consumers are."""
+
+    async def begin_epoch(self) -> None:
+        """Begin a new stream epoch, on evidence that the stream was rolled back: its sequence
+        numbers are assigned a second time. Processes notice it in `progress` and `publish`."""
 
     async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
         """Return the sequence number of the first message on these subjects after `sequence`, or None."""

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from todoku.broker.embedded import VERSION_MIN
-from todoku.broker.jetstream import NO_JETSTREAM, JetStream, StreamInfo
+from todoku.broker.jetstream import JetStream, StreamInfo
+from todoku.broker.jetstream_api import NO_JETSTREAM
 from todoku.broker.nats_link import Link
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
 from todoku.cli.checks import CheckResult, CheckStatus, ok, warning, wrong
