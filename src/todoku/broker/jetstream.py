@@ -268,6 +268,30 @@ class JetStream:
             )
             return self._noted(decode(response, StreamInfo))
 
+    async def misconfigurations(self, link: Link, readers: Sequence[str]) -> dict[str, str]:
+        """Return what is wrong with the stream and these durables, by their name; change nothing.
+
+        The subjects that a durable consumes are not compared.
+        """
+        info = await self.info(link)
+        if info is None:
+            return {}
+        found = {
+            self._name: config.differences(
+                info.config, config.corrected_stream(info.config, self._wanted)
+            )
+        }
+        for reader in readers:
+            durable = await self.consumer_info(link, reader)
+            if durable is not None:
+                wanted = self._durable_config(reader, ())
+                wanted["ack_wait"] = durable.config.get("ack_wait")
+                fields = config.differences(
+                    durable.config, config.corrected_durable(durable.config, wanted)
+                )
+                found[reader] = {**fields, **({"paused": "True → False"} if durable.paused else {})}
+        return {place: _listed(fields) for place, fields in found.items() if fields}
+
     async def info(self, link: Link) -> StreamInfo | None:
         """Return the stream, or None if there is none."""
         return await find(link, f"STREAM.INFO.{self._name}", StreamInfo, STREAM_NOT_FOUND)

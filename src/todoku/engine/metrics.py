@@ -58,3 +58,13 @@ class EngineMetrics(Collector):
         yield GaugeMetricFamily(
             "todoku_broker_connected", "1 while the broker answers.", value=self._process.connected
         )
+        yield GaugeMetricFamily(
+            "todoku_broker_configuration_problems",
+            "Misconfigurations of the stream and its durables that cannot be corrected.",
+            value=len(self._process.broker.configuration_problems),
+        )
+        yield CounterMetricFamily(
+            "todoku_broker_configuration_corrections",
+            "Misconfigurations of the stream and its durables that were corrected.",
+            value=self._process.broker.configuration_corrections,
+        )

@@ -156,6 +156,11 @@ class Process:
         """Return whether the broker answers."""
         return self._broker.connected
 
+    @property
+    def broker(self) -> Broker:
+        """Return the connection to the broker."""
+        return self._broker
+
     async def start(self) -> None:
         """Adopt pending deliveries of earlier processes, connect, and start the loops. Needs the database,
         not the broker."""

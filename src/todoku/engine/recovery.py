@@ -51,6 +51,11 @@ class Recovery:
         """
         progress = await self._broker.progress([self._service.name])
         reached = await self._run(self._reached, progress.stream_epoch)
+        if reached > progress.last_sequence:
+            # The broker's disk was rolled back: it is the stream that lacks messages, and the
+            # outboxes resend them in the new epoch.
+            await self._broker.begin_epoch()
+            return False
         subjects = [event.subject for event in self._service.event_handlers]
         following = await self._broker.first_after(reached, subjects)
         consumed = progress.consumed.get(self._service.name, 0)

@@ -3,14 +3,15 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from todoku.broker.embedded import VERSION_MIN
+from todoku.broker.embedded import PROBE_SUBJECT, VERSION_MIN
 from todoku.broker.jetstream import JetStream, StreamInfo
 from todoku.broker.jetstream_api import NO_JETSTREAM
 from todoku.broker.nats_link import Link
@@ -29,6 +30,8 @@ CLOCK_SECONDS_MAX = 2.0
 
 NATS_PORT = 4222
 LINE_BYTES_MAX = 2**16
+
+Answered = TypeVar("Answered")
 
 
 class ApiInfo(msgspec.Struct, frozen=True):
@@ -134,6 +137,7 @@ def broker(settings: Settings, *, running: bool) -> Iterator[CheckResult]:
     yield _broker(settings, greeting, running=running)
     if greeting and greeting.jetstream and not greeting.is_old:
         yield asyncio.run(_stream(settings, running=running))
+        yield from asyncio.run(_configuration(settings, running=running))
 
 
 def _broker(settings: Settings, greeting: Greeting | None, *, running: bool) -> CheckResult:
@@ -201,21 +205,51 @@ async def _stream(settings: Settings, *, running: bool) -> CheckResult:
 
 async def stream_info(settings: Settings) -> StreamInfo | None:
     """Return the stream, or None if there is none. Raises `BrokerError`, also if no server responds."""
-    stream = JetStream(
+    return await _ask_broker(settings, _jetstream(settings).info)
+
+
+async def _configuration(settings: Settings, *, running: bool) -> list[CheckResult]:
+    """Compare the configuration of the stream and its durables with what the services rely on."""
+    stream = _jetstream(settings)
+    try:
+        found = await _ask_broker(settings, lambda link: stream.misconfigurations(link, SERVICES))
+    except BrokerError:
+        return []  # The check of the stream itself says why.
+    fix = (
+        "the services correct what JetStream lets them change; if this stays, see"
+        " `broker_misconfigured` in their log"
+        if running
+        else "the services correct this when they start"
+    )
+    return [
+        warning("broker configuration", f"{place}: {fields}", fix=fix)
+        for place, fields in found.items()
+    ]
+
+
+def _jetstream(settings: Settings) -> JetStream:
+    prefix = f"{settings.subject_prefix}." if settings.subject_prefix else ""
+    return JetStream(
         settings.stream_name,
-        prefix="",
-        subjects=(),
+        prefix=prefix,
+        subjects=[*(f"{service}.>" for service in SERVICES), PROBE_SUBJECT],
         max_age_seconds=settings.stream_max_age_seconds,
         max_bytes=settings.stream_max_bytes,
         replicas=1,
         ack_wait_seconds=TIMEOUT_SECONDS,
     )
+
+
+async def _ask_broker(
+    settings: Settings, question: Callable[[Link], Coroutine[Any, Any, Answered]]
+) -> Answered:
+    """Return the broker's answer. Raises `BrokerError`, also if no server responds."""
     problems: list[BrokerError] = []
     link = Link(problems.append)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await link.open(settings.broker_url.split(","), {"name": "todoku doctor"})
-            return await stream.info(link)
+            return await question(link)
     except TimeoutError:
         raise problems[-1] if problems else BrokerUnavailable("timeout") from None
     finally:
