@@ -180,3 +180,30 @@ def test_a_database_that_was_deleted_is_rebuilt_from_the_stream() -> None:
         await system.stop()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("broker_stops", [False, True], ids=["running", "all stopped"])
+def test_broker_rolled_back_under_orders_in_flight_gets_their_events_again(
+    broker_stops: bool,
+) -> None:
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        await system.stock()
+        await system.order(4)
+        await system.settled()
+        image = system.broker.image()
+        await system.order(8)
+        await until(lambda: system.broker.last_sequence > image.last_sequence + 8)
+        if broker_stops:
+            await system.stop()
+        system.broker.roll_back(image)
+        if broker_stops:
+            await system.start()
+        report = await system.settled()
+        assert report.findings == ()
+        assert report.parked == {}
+        assert sum(report.orders.values()) == 12
+        assert max(system.carrier.calls.values()) == 1
+
+    run(scenario())

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -32,6 +33,24 @@ def test_the_stream_loses(fault: faults.Fault, stack: Stack, prove: Prove) -> No
         for _ in range(TIMES):
             load.until_accepted(200)
             fault(stack, dice)
+        load.until_accepted(200)
+    prove(stack, load, injected=TIMES)
+
+
+def test_broker_rolled_back_to_an_older_image(stack: Stack, prove: Prove, tmp_path: Path) -> None:
+    """Events in flight are resent, without a restart of the services, when the broker's files are
+    replaced by an older copy of themselves."""
+    image = tmp_path / "image"
+    with Load(stack) as load:
+        load.until_accepted(200)
+        with faults.broker_dead(stack) as files:
+            shutil.copytree(files, image)
+        load.until_accepted(400)
+        for _ in range(TIMES):
+            load.until_accepted(200)
+            with faults.broker_dead(stack) as files:
+                shutil.rmtree(files)
+                shutil.copytree(image, files)
         load.until_accepted(200)
     prove(stack, load, injected=TIMES)
 

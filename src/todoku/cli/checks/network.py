@@ -212,7 +212,8 @@ async def _configuration(settings: Settings, *, running: bool) -> list[CheckResu
     """Compare the configuration of the stream and its durables with what the services rely on."""
     stream = _jetstream(settings)
     try:
-        found = await _ask_broker(settings, lambda link: stream.misconfigurations(link, SERVICES))
+        names = load_system(settings).names
+        found = await _ask_broker(settings, lambda link: stream.misconfigurations(link, names))
     except BrokerError:
         return []  # The check of the stream itself says why.
     fix = (
@@ -232,7 +233,7 @@ def _jetstream(settings: Settings) -> JetStream:
     return JetStream(
         settings.stream_name,
         prefix=prefix,
-        subjects=[*(f"{service}.>" for service in SERVICES), PROBE_SUBJECT],
+        subjects=[*(f"{service}.>" for service in load_system(settings).names), PROBE_SUBJECT],
         max_age_seconds=settings.stream_max_age_seconds,
         max_bytes=settings.stream_max_bytes,
         replicas=1,
