@@ -41,7 +41,7 @@ def test_broker_rolled_back_to_an_older_image(stack: Stack, prove: Prove, tmp_pa
     """Events in flight are resent, without a restart of the services, when the broker's files are
     replaced by an older copy of themselves."""
     image = tmp_path / "image"
-    with Load(stack) as load:
+    with OrderLoad(stack) as load:
         load.until_accepted(200)
         with faults.broker_dead(stack) as files:
             shutil.copytree(files, image)
