@@ -1,4 +1,4 @@
-"""What a command must have to itself: when it cannot, the message says why and what to do."""
+"""Tests of the claims on data folder and ports, and of their messages."""
 
 import socket
 import time
@@ -16,7 +16,7 @@ FreePorts = Callable[[int], list[int]]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not free at once will not be: these tests have no dying processes."""
+    """Do not wait: these tests have no ending processes."""
     monkeypatch.setattr(claims, "PATIENCE_SECONDS", 0.0)
 
 
@@ -36,13 +36,13 @@ def failure(claim: Callable[[], object]) -> LocalError:
     return raised.value
 
 
-def test_free_ports_pass(free_ports: FreePorts) -> None:
+def test_free_ports_are_accepted(free_ports: FreePorts) -> None:
     one, two = free_ports(2)
 
     require_free([port(one), port(two, "shipping")])
 
 
-def test_a_taken_port_is_named_with_who_wants_it_and_the_flag_to_change_it(taken_port: int) -> None:
+def test_taken_port_is_named_with_its_flag(taken_port: int) -> None:
     said = failure(lambda: require_free([port(taken_port)]))
 
     assert str(said) == (
@@ -52,7 +52,7 @@ def test_a_taken_port_is_named_with_who_wants_it_and_the_flag_to_change_it(taken
     assert type(said) is Unavailable
 
 
-def test_a_port_that_is_given_back_in_time_passes(
+def test_port_that_becomes_free_in_time_is_accepted(
     free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a `kill -9` of `up`: what it had started takes a moment to end."""
@@ -64,7 +64,7 @@ def test_a_port_that_is_given_back_in_time_passes(
     require_free([port(number)])
 
 
-def test_a_port_of_a_connection_that_has_just_ended_is_free() -> None:
+def test_port_in_time_wait_is_free() -> None:
     """The kernel keeps the address for a minute; a restart must not have to wait for it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         number = server.getsockname()[1]
@@ -77,14 +77,14 @@ def test_a_port_of_a_connection_that_has_just_ended_is_free() -> None:
     require_free([port(number)])
 
 
-def test_one_port_cannot_serve_two() -> None:
+def test_one_port_for_two_programs_is_refused() -> None:
     said = failure(lambda: require_free([port(1), port(2, "inventory"), port(2, "shipping")]))
 
     assert "port 2 is wanted by inventory and shipping" in str(said)
     assert type(said) is Contradictory
 
 
-def test_an_address_that_is_not_this_machines_is_explained(free_ports: FreePorts) -> None:
+def test_foreign_address_is_explained(free_ports: FreePorts) -> None:
     (number,) = free_ports(1)
 
     said = failure(lambda: require_free([port(number, host="192.0.2.1")]))
@@ -93,14 +93,14 @@ def test_an_address_that_is_not_this_machines_is_explained(free_ports: FreePorts
     assert "--host" in str(said)
 
 
-def test_the_data_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:
+def test_data_folder_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
 
     with data_folder(folder):
         assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_data_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+def test_data_folder_is_locked(tmp_path: Path) -> None:
     with data_folder(tmp_path):
         said = failure(lambda: data_folder(tmp_path).__enter__())
 
@@ -112,7 +112,7 @@ def test_a_data_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
-def test_a_file_where_the_data_folder_should_be_is_explained(tmp_path: Path, below: str) -> None:
+def test_file_in_place_of_data_folder_is_explained(tmp_path: Path, below: str) -> None:
     in_the_way = tmp_path / "data"
     in_the_way.write_text("")
     folder = in_the_way / below
@@ -124,7 +124,7 @@ def test_a_file_where_the_data_folder_should_be_is_explained(tmp_path: Path, bel
     assert type(said) is Unavailable
 
 
-def test_a_data_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+def test_unwritable_data_folder_is_explained(tmp_path: Path) -> None:
     (tmp_path / "up.lock").mkdir()
 
     said = failure(lambda: data_folder(tmp_path).__enter__())

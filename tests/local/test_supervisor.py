@@ -1,4 +1,4 @@
-"""The supervisor, on real and small processes."""
+"""Tests of the supervisor on small real processes."""
 
 import asyncio
 import os
@@ -30,8 +30,8 @@ while True: signal.pause()
 QUICK_BACKOFF = Backoff(first_seconds=0.01, longest_seconds=0.08)
 
 
-class Witness:
-    """Hears everything that is said and shown, and waits for it."""
+class Recorder:
+    """Records every message and every line of output, and waits for them."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -82,7 +82,7 @@ class Witness:
 
 
 def runner_of(supervisor: Supervisor, name: str) -> ProcessRunner:
-    return next(keeper for keeper in supervisor.runners if keeper.name == name)
+    return next(runner for runner in supervisor.runners if runner.name == name)
 
 
 def pid_of(supervisor: Supervisor, name: str) -> int:
@@ -106,7 +106,7 @@ def _answers(pid: int) -> bool:
 def supervised(
     supervisor: Supervisor, story: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 ) -> Coroutine[Any, Any, bool]:
-    """Let the supervisor run while `story` happens, then stop it; return whether it was unforced."""
+    """Run the supervisor during `story`, then stop it; return whether it ended without SIGKILL."""
 
     async def tell() -> bool:
         stop = asyncio.Event()
@@ -119,11 +119,11 @@ def supervised(
     return tell()
 
 
-def test_all_run_until_stopped_and_the_last_stage_ends_before_the_first() -> None:
+def test_last_stage_stops_before_first() -> None:
     async def scenario() -> None:
-        witness = Witness()
-        first, second = witness.program("first", STEADY), witness.program("second", STEADY)
-        supervisor = witness.supervisor([first], [second])
+        recorder = Recorder()
+        first, second = recorder.program("first", STEADY), recorder.program("second", STEADY)
+        supervisor = recorder.supervisor([first], [second])
         pids: list[int] = []
 
         async def story(_: asyncio.Event) -> None:
@@ -132,18 +132,18 @@ def test_all_run_until_stopped_and_the_last_stage_ends_before_the_first() -> Non
             pids.extend(pid_of(supervisor, name) for name in ("first", "second"))
 
         assert await supervised(supervisor, story)
-        assert witness.said == []
-        farewells = [name for name, line in witness.shown if line == b"goodbye"]
+        assert recorder.said == []
+        farewells = [name for name, line in recorder.shown if line == b"goodbye"]
         assert farewells == ["second", "first"]
         assert not any(is_alive(pid) for pid in pids)
 
     asyncio.run(scenario())
 
 
-def test_a_program_has_a_session_of_its_own_so_that_the_terminals_ctrl_c_passes_it_by() -> None:
+def test_program_has_its_own_session() -> None:
     async def scenario() -> None:
-        witness = Witness()
-        supervisor = witness.supervisor([witness.program("one", STEADY)])
+        recorder = Recorder()
+        supervisor = recorder.supervisor([recorder.program("one", STEADY)])
 
         async def story(_: asyncio.Event) -> None:
             await supervisor.all_ready()
@@ -155,41 +155,41 @@ def test_a_program_has_a_session_of_its_own_so_that_the_terminals_ctrl_c_passes_
     asyncio.run(scenario())
 
 
-def test_a_program_that_is_killed_is_started_again_and_both_are_said() -> None:
+def test_killed_program_is_restarted() -> None:
     async def scenario() -> None:
-        witness = Witness()
-        supervisor = witness.supervisor(
-            [witness.program("one", STEADY), witness.program("other", STEADY)]
+        recorder = Recorder()
+        supervisor = recorder.supervisor(
+            [recorder.program("one", STEADY), recorder.program("other", STEADY)]
         )
 
         async def story(_: asyncio.Event) -> None:
             await supervisor.all_ready()
             before, neighbour = pid_of(supervisor, "one"), pid_of(supervisor, "other")
             os.kill(before, signal.SIGKILL)
-            await witness.until(lambda: witness.count("one is ready again") == 1)
+            await recorder.until(lambda: recorder.count("one is ready again") == 1)
             assert pid_of(supervisor, "one") != before
             assert pid_of(supervisor, "other") == neighbour
 
         assert await supervised(supervisor, story)
-        assert witness.said[0] == (
+        assert recorder.said[0] == (
             "one was ended by signal 9 (Killed); starting it again in 0.01 s"
         )
 
     asyncio.run(scenario())
 
 
-def test_a_program_that_ends_again_and_again_is_started_less_and_less_often() -> None:
+def test_backoff_doubles_for_program_that_keeps_ending() -> None:
     async def scenario() -> None:
-        witness = Witness()
-        supervisor = witness.supervisor(
-            [witness.program("one", "raise SystemExit(3)", ready=False)]
+        recorder = Recorder()
+        supervisor = recorder.supervisor(
+            [recorder.program("one", "raise SystemExit(3)", ready=False)]
         )
 
         async def story(_: asyncio.Event) -> None:
-            await witness.until(lambda: len(witness.said) == 5)
+            await recorder.until(lambda: len(recorder.said) == 5)
 
         assert await supervised(supervisor, story)
-        assert witness.said[:5] == [
+        assert recorder.said[:5] == [
             f"one ended with exit code 3; starting it again in {delay} s"
             for delay in ("0.01", "0.02", "0.04", "0.08", "0.08")
         ]
@@ -197,38 +197,38 @@ def test_a_program_that_ends_again_and_again_is_started_less_and_less_often() ->
     asyncio.run(scenario())
 
 
-def test_a_program_that_could_never_serve_ends_everything_with_its_reason() -> None:
+def test_final_exit_code_ends_all_programs() -> None:
     async def scenario() -> None:
-        witness = Witness()
+        recorder = Recorder()
         code = "print('the disk is of a newer version'); raise SystemExit(3)"
-        supervisor = witness.supervisor(
-            [witness.program("other", STEADY)],
-            [witness.program("one", code, ready=False, final_codes=(2, 3))],
+        supervisor = recorder.supervisor(
+            [recorder.program("other", STEADY)],
+            [recorder.program("one", code, ready=False, final_codes=(2, 3))],
         )
 
         async with asyncio.timeout(BOUND_SECONDS):
             assert await supervisor.run(asyncio.Event())
 
         assert supervisor.final_code == 3
-        assert witness.said == [
+        assert recorder.said == [
             "one ended with exit code 3, and would again;"
-            " it said last: the disk is of a newer version"
+            " last output: the disk is of a newer version"
         ]
-        assert all(keeper.pid is None for keeper in supervisor.runners)
+        assert all(runner.pid is None for runner in supervisor.runners)
 
     asyncio.run(scenario())
 
 
-def test_what_has_served_before_is_started_again_whatever_its_exit_code() -> None:
+def test_program_that_was_ready_is_restarted_after_any_exit_code() -> None:
     async def scenario() -> None:
-        witness = Witness()
+        recorder = Recorder()
         code = STEADY.replace('print("goodbye", flush=True)', "3")
-        supervisor = witness.supervisor([witness.program("one", code, final_codes=(3,))])
+        supervisor = recorder.supervisor([recorder.program("one", code, final_codes=(3,))])
 
         async def story(_: asyncio.Event) -> None:
             await supervisor.all_ready()
             os.kill(pid_of(supervisor, "one"), signal.SIGTERM)
-            await witness.until(lambda: witness.count("ended with exit code 3; starting") == 1)
+            await recorder.until(lambda: recorder.count("ended with exit code 3; starting") == 1)
 
         assert await supervised(supervisor, story)
         assert supervisor.final_code is None
@@ -236,59 +236,59 @@ def test_what_has_served_before_is_started_again_whatever_its_exit_code() -> Non
     asyncio.run(scenario())
 
 
-def test_a_program_is_prepared_before_each_start_and_a_failure_of_that_is_tried_again() -> None:
+def test_failed_preparation_is_retried() -> None:
     async def scenario() -> None:
-        witness = Witness()
+        recorder = Recorder()
         starts = iter([OSError(28, "No space left on device"), None])
 
         def prepare() -> None:
             if refusal := next(starts):
                 raise refusal
 
-        steady = witness.program("one", STEADY)
+        steady = recorder.program("one", STEADY)
         program = Program(steady.name, steady.argv, steady.environment, steady.is_ready, prepare)
-        supervisor = witness.supervisor([program])
+        supervisor = recorder.supervisor([program])
 
         async def story(_: asyncio.Event) -> None:
             await supervisor.all_ready()
 
         assert await supervised(supervisor, story)
-        assert "one could not be started (No space left on device)" in witness.said[0]
+        assert "one could not be started (No space left on device)" in recorder.said[0]
 
     asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
-    ("ailments", "remedies"),
+    ("diagnoses", "remedies"),
     [
         (["a cough", None, "it is stuck", "it is stuck"], []),
         (["it is stuck", "it is stuck"], ["one: it was given a pill"]),
     ],
     ids=["well at first", "never well"],
 )
-def test_a_program_that_runs_and_does_not_work_is_killed_and_started_again(
-    ailments: list[str | None], remedies: list[str]
+def test_program_that_fails_its_checkup_is_restarted(
+    diagnoses: list[str | None], remedies: list[str]
 ) -> None:
-    """Only when it ails as often in a row as its checkup says; with a remedy if it never was well."""
+    """After enough failed checks in a row; with the remedy if no check has passed."""
 
     async def scenario() -> None:
-        witness = Witness()
-        found = iter(ailments)
+        recorder = Recorder()
+        found = iter(diagnoses)
 
         async def diagnosis() -> str | None:
             return next(found, None)
 
         checkup = Checkup(diagnosis, lambda: "it was given a pill", every_seconds=0.01, in_a_row=2)
         # It would not hear a SIGTERM.
-        program = msgspec.structs.replace(witness.program("one", STUBBORN), checkup=checkup)
-        supervisor = witness.supervisor([program], grace_seconds=0.05)
+        program = msgspec.structs.replace(recorder.program("one", STUBBORN), checkup=checkup)
+        supervisor = recorder.supervisor([program], grace_seconds=0.05)
 
         async def story(_: asyncio.Event) -> None:
-            await witness.until(lambda: witness.count("one is ready again") == 1)
+            await recorder.until(lambda: recorder.count("one is ready again") == 1)
 
         await supervised(supervisor, story)
         assert next(found, None) is None
-        assert [said for said in witness.said if "stopped within" not in said][:-1] == [
+        assert [said for said in recorder.said if "stopped within" not in said][:-1] == [
             "one runs but does not work: it is stuck; killing it",
             "one was ended by signal 9 (Killed); starting it again in 0.01 s",
             *remedies,
@@ -297,28 +297,28 @@ def test_a_program_that_runs_and_does_not_work_is_killed_and_started_again(
     asyncio.run(scenario())
 
 
-def test_a_program_that_does_not_stop_in_time_is_killed_and_that_is_said() -> None:
+def test_program_that_does_not_stop_in_time_is_killed() -> None:
     async def scenario() -> None:
-        witness = Witness()
-        supervisor = witness.supervisor([witness.program("one", STUBBORN)], grace_seconds=0.05)
+        recorder = Recorder()
+        supervisor = recorder.supervisor([recorder.program("one", STUBBORN)], grace_seconds=0.05)
 
         async def story(_: asyncio.Event) -> None:
             await supervisor.all_ready()
 
         assert not await supervised(supervisor, story)
-        assert witness.said == ["one has not stopped within 0.05 s; killing it"]
+        assert recorder.said == ["one has not stopped within 0.05 s; killing it"]
 
     asyncio.run(scenario())
 
 
-def test_in_a_hurry_nothing_is_waited_for() -> None:
+def test_hurry_skips_the_grace_period() -> None:
     """The grace is longer than the test may take."""
 
     async def scenario() -> None:
-        witness = Witness()
-        supervisor = witness.supervisor(
-            [witness.program("one", STUBBORN)],
-            [witness.program("two", STUBBORN)],
+        recorder = Recorder()
+        supervisor = recorder.supervisor(
+            [recorder.program("one", STUBBORN)],
+            [recorder.program("two", STUBBORN)],
             grace_seconds=100 * BOUND_SECONDS,
         )
 
@@ -328,7 +328,7 @@ def test_in_a_hurry_nothing_is_waited_for() -> None:
             supervisor.hurry()
 
         assert not await supervised(supervisor, story)
-        assert witness.said == [
+        assert recorder.said == [
             "two has not stopped; killing it",
             "one has not stopped; killing it",
         ]
@@ -336,10 +336,10 @@ def test_in_a_hurry_nothing_is_waited_for() -> None:
     asyncio.run(scenario())
 
 
-def test_it_can_be_stopped_before_anything_has_started() -> None:
+def test_stop_before_start() -> None:
     async def scenario() -> None:
-        witness = Witness()
-        supervisor = witness.supervisor([witness.program("one", STEADY)])
+        recorder = Recorder()
+        supervisor = recorder.supervisor([recorder.program("one", STEADY)])
 
         async def story(stop: asyncio.Event) -> None:
             stop.set()
@@ -349,13 +349,13 @@ def test_it_can_be_stopped_before_anything_has_started() -> None:
     asyncio.run(scenario())
 
 
-def test_it_can_be_stopped_while_programs_are_starting() -> None:
+def test_stop_while_programs_start() -> None:
     async def scenario() -> None:
-        witness = Witness()
-        supervisor = witness.supervisor([witness.program("one", STEADY, ready=False)])
+        recorder = Recorder()
+        supervisor = recorder.supervisor([recorder.program("one", STEADY, ready=False)])
 
         async def story(_: asyncio.Event) -> None:
-            await witness.until(lambda: ("one", b"hello") in witness.shown)
+            await recorder.until(lambda: ("one", b"hello") in recorder.shown)
             assert supervisor.not_ready == ["one"]
 
         assert await supervised(supervisor, story)
@@ -363,18 +363,18 @@ def test_it_can_be_stopped_while_programs_are_starting() -> None:
     asyncio.run(scenario())
 
 
-def test_it_can_be_stopped_while_a_program_waits_to_be_started_again() -> None:
+def test_stop_during_backoff() -> None:
     """The wait is longer than the test may take."""
 
     async def scenario() -> None:
-        witness = Witness()
+        recorder = Recorder()
         long_wait = Backoff(first_seconds=100 * BOUND_SECONDS, longest_seconds=1000 * BOUND_SECONDS)
-        supervisor = witness.supervisor(
-            [witness.program("one", "", ready=False)], backoff=long_wait
+        supervisor = recorder.supervisor(
+            [recorder.program("one", "", ready=False)], backoff=long_wait
         )
 
         async def story(_: asyncio.Event) -> None:
-            await witness.until(lambda: witness.count("starting it again") == 1)
+            await recorder.until(lambda: recorder.count("starting it again") == 1)
 
         assert await supervised(supervisor, story)
 
@@ -389,48 +389,46 @@ def test_it_can_be_stopped_while_a_program_waits_to_be_started_again() -> None:
         ("b'x' * 100_000 + b'\\ny\\n'", [b"x" * 100_000, b"y"]),
     ],
 )
-def test_every_line_that_a_program_writes_is_shown_also_the_last_words(
-    written: str, shown: list[bytes]
-) -> None:
+def test_every_line_of_output_is_shown(written: str, shown: list[bytes]) -> None:
     async def scenario() -> None:
-        witness = Witness()
+        recorder = Recorder()
         code = f"import sys; sys.stderr.buffer.write({written})"
-        supervisor = witness.supervisor(
-            [witness.program("one", code, ready=False)],
+        supervisor = recorder.supervisor(
+            [recorder.program("one", code, ready=False)],
             backoff=Backoff(first_seconds=BOUND_SECONDS),
         )
 
         async def story(_: asyncio.Event) -> None:
-            await witness.until(lambda: witness.count("ended with exit code 0") == 1)
+            await recorder.until(lambda: recorder.count("ended with exit code 0") == 1)
 
         await supervised(supervisor, story)
-        assert [line for _, line in witness.shown] == shown
+        assert [line for _, line in recorder.shown] == shown
 
     asyncio.run(scenario())
 
 
-def test_a_line_without_end_is_shown_in_pieces() -> None:
+def test_endless_line_is_shown_in_pieces() -> None:
     async def scenario() -> None:
-        witness = Witness()
+        recorder = Recorder()
         code = "import sys\nwhile True: sys.stdout.buffer.write(b'x' * 2**16)"
-        supervisor = witness.supervisor([witness.program("one", code, ready=False)])
+        supervisor = recorder.supervisor([recorder.program("one", code, ready=False)])
 
         async def story(_: asyncio.Event) -> None:
-            await witness.until(lambda: len(witness.shown) == 2)
+            await recorder.until(lambda: len(recorder.shown) == 2)
 
         await supervised(supervisor, story)
 
     asyncio.run(scenario())
 
 
-def test_the_wait_doubles_up_to_a_limit() -> None:
+def test_delay_doubles_up_to_limit() -> None:
     backoff = Backoff(first_seconds=1, longest_seconds=10)
 
     assert [backoff.delay_seconds(n) for n in (1, 2, 3, 4, 5, 5000)] == [1, 2, 4, 8, 10, 10]
 
 
-def test_a_stable_life_makes_the_wait_begin_anew() -> None:
+def test_stable_run_resets_the_delay() -> None:
     backoff = Backoff(stable_seconds=30)
 
-    assert backoff.short_lives(7, lived_seconds=29.9) == 8
-    assert backoff.short_lives(7, lived_seconds=30.0) == 1
+    assert backoff.short_runs(7, ran_seconds=29.9) == 8
+    assert backoff.short_runs(7, ran_seconds=30.0) == 1

@@ -1,4 +1,4 @@
-"""No program outlives the process that started it, however that one ends."""
+"""Tests that no program outlives the process that started it."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def close(process: "subprocess.Popen[bytes]") -> None:
         pipe.close()
 
 
-def test_a_program_dies_with_its_parent_that_was_killed() -> None:
+def test_program_ends_with_killed_parent() -> None:
     parent = start("-c", PARENT)
     read_hello(parent)
 
@@ -65,7 +65,7 @@ def test_a_program_dies_with_its_parent_that_was_killed() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the lifeline tells")
-def test_a_program_is_not_begun_when_its_parent_is_dead_already() -> None:
+def test_program_is_not_started_after_parent_died() -> None:
     """The parent named here is not the one that started it, as after an adoption."""
     orphan = start("-I", "-S", str(TETHER), "1", sys.executable, "-c", "print('begun')")
 
@@ -74,7 +74,7 @@ def test_a_program_is_not_begun_when_its_parent_is_dead_already() -> None:
     assert orphan.returncode == 1
 
 
-def test_without_a_kernel_that_tells_the_end_of_the_lifeline_ends_the_program() -> None:
+def test_end_of_lifeline_ends_program_outside_linux() -> None:
     watcher = start("-c", WATCH, SLEEPER)
     read_hello(watcher)
 
@@ -85,7 +85,7 @@ def test_without_a_kernel_that_tells_the_end_of_the_lifeline_ends_the_program() 
     close(watcher)
 
 
-def test_a_watched_program_stops_by_itself_when_its_group_is_asked_to() -> None:
+def test_watched_program_stops_on_signal_to_its_group() -> None:
     code = (
         "import signal, sys\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"

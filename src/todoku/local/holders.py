@@ -1,4 +1,4 @@
-"""Which process holds a lock file."""
+"""Finds which process holds a lock file."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ LOCKS = Path("/proc/locks")
 
 
 def holder(lock: Path) -> str | None:
-    """The process that holds a lock on this file, as `process 4711 (todoku run orders)`.
+    """Return the process that holds a lock on this file, as `process 4711 (todoku run orders)`.
 
-    None if nobody does, or where the system does not tell (it is Linux that does).
+    None if there is none, and outside of Linux, where it is unknown.
     """
     try:
         inode = lock.stat().st_ino

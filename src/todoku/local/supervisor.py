@@ -1,4 +1,4 @@
-"""Keeps a handful of programs running, says what becomes of them, and stops them in order."""
+"""Supervises programs: starts them, restarts those that end or do not work, stops them in order."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ LAST_OUTPUT_SECONDS = 1.0
 
 
 class Checkup(msgspec.Struct, frozen=True):
-    """How it shows that a program runs and does not work.
+    """A check that a running program works.
 
-    `ailment` says once what is wrong with it, or None; that may take a few seconds. A program that
-    ails `in_a_row` times, looked at `every_seconds`, is killed, and so started again. If it has not
-    been well for a moment of its life, `remedy` is called before that, and says what it did.
+    `diagnosis` returns what is wrong, or None; that may take a few seconds. After `in_a_row` failed
+    checks, one `every_seconds`, the program is killed, and so restarted. If no check has passed since
+    its start, `remedy` is called before the restart, and returns what it did.
     """
 
     diagnosis: Callable[[], Awaitable[str | None]]
@@ -32,12 +32,11 @@ class Checkup(msgspec.Struct, frozen=True):
 
 
 class Program(msgspec.Struct, frozen=True):
-    """What is to be kept running.
+    """A program to keep running.
 
-    `argv[0]` is an absolute path. `is_ready` asks once whether it serves, and takes no longer than
-    a second or two. `prepare` is called before each start. From when it is ready on, the `checkup`
-    is made. Until it is ready for the first time, an exit code among `final_codes` says that it
-    would never be.
+    `argv[0]` is an absolute path. `is_ready` checks once whether it is ready, within two seconds.
+    `prepare` is called before each start. Once it is ready, the `checkup` begins. An exit code in
+    `final_codes` before it was ever ready means that a restart cannot help.
     """
 
     name: str
@@ -50,32 +49,31 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """How long to wait before a program that ended is started again: twice as long each time.
+    """The delay before a program that ended is restarted: twice as long each time.
 
-    A life of `stable_seconds` or more makes it begin anew.
+    It is reset after a run of `stable_seconds` or more.
     """
 
     first_seconds: float = 0.2
     longest_seconds: float = 30.0
     stable_seconds: float = 30.0
 
-    def short_lives(self, before: int, lived_seconds: float) -> int:
-        """How many short lives there have been in a row, now that another life has ended."""
-        return 1 if lived_seconds >= self.stable_seconds else before + 1
+    def short_runs(self, before: int, ran_seconds: float) -> int:
+        """Return how many short runs there have been in a row, after a run that has just ended."""
+        return 1 if ran_seconds >= self.stable_seconds else before + 1
 
-    def delay_seconds(self, short_lives: int) -> float:
-        """The wait after that many short lives in a row, from 1."""
-        doublings = min(short_lives - 1, 32)  # more would only overflow on the way to the limit
+    def delay_seconds(self, short_runs: int) -> float:
+        """Return the delay after that many short runs in a row, at least 1."""
+        doublings = min(short_runs - 1, 32)  # more would overflow before the limit applies
         return min(self.longest_seconds, self.first_seconds * 2.0**doublings)
 
 
 class Supervisor:
     """Runs stages of programs: starts all together, stops them stage by stage from the last.
 
-    `say` is told, in a sentence, what becomes of the programs; `show` is given the name of a
-    program and each line that it writes. Both are called on the event loop's thread and must not
-    raise. To be used in the process's main thread: the programs die with the thread that starts
-    them.
+    `say` is called with a sentence for each change of a program; `show` with the name of a program
+    and each line that it writes. Both are called on the thread of the event loop and must not raise.
+    To be used in the main thread of the process: the programs end with the thread that starts them.
     """
 
     def __init__(
@@ -105,45 +103,45 @@ class Supervisor:
 
     @property
     def runners(self) -> list["ProcessRunner"]:
-        """One for each program."""
-        return [keeper for stage in self._stages for keeper in stage]
+        """The runner of each program."""
+        return [runner for stage in self._stages for runner in stage]
 
     @property
     def not_ready(self) -> list[str]:
-        """The names of the programs that do not serve now."""
-        return [keeper.name for keeper in self.runners if not keeper.ready.is_set()]
+        """The names of the programs that are not ready now."""
+        return [runner.name for runner in self.runners if not runner.ready.is_set()]
 
     async def all_ready(self) -> None:
-        """Wait until each program has served at least once, at the same or at different times."""
-        for keeper in self.runners:
-            await keeper.ready.wait()
+        """Wait until each program has been ready at least once."""
+        for runner in self.runners:
+            await runner.ready.wait()
 
     @property
     def final_code(self) -> int | None:
-        """The exit code with which a program ended for good, if one did."""
-        codes = (keeper.final_code for keeper in self.runners)
+        """The exit code of a program that cannot be restarted, None if there is none."""
+        codes = (runner.final_code for runner in self.runners)
         return next((code for code in codes if code is not None), None)
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Keep the programs running until `stop`; return whether all then ended unforced.
+        """Keep the programs running until `stop`; return whether all then ended without SIGKILL.
 
-        `stop` is set from here when one of them has ended for good.
+        Sets `stop` itself when one of them cannot be restarted.
         """
-        async with asyncio.TaskGroup() as lives:
-            for keeper in self.runners:
-                lives.create_task(keeper.keep(give_up=stop.set))
+        async with asyncio.TaskGroup() as running:
+            for runner in self.runners:
+                running.create_task(runner.keep(give_up=stop.set))
             await stop.wait()
             for stage in reversed(self._stages):
-                await asyncio.gather(*(keeper.stop() for keeper in stage))
-        return not any(keeper.forced for keeper in self.runners)
+                await asyncio.gather(*(runner.stop() for runner in stage))
+        return not any(runner.forced for runner in self.runners)
 
     def hurry(self) -> None:
-        """Cut the grace short: programs that are stopping, or will be, are killed at once."""
+        """End the grace period: kill programs that are stopping, or will be, at once."""
         self._hurry.set()
 
 
 class ProcessRunner:
-    """Keeps one program running: starts it, waits for its end, waits a little, starts it again."""
+    """Keeps one program running: starts it, waits for its end, waits for the backoff, starts it again."""
 
     def __init__(
         self,
@@ -159,72 +157,72 @@ class ProcessRunner:
         self.pid: int | None = None
         """The running process, which is also its group and session."""
         self.forced = False
-        """Whether it had to be killed because it did not stop in time."""
+        """Whether it was killed because it did not stop in time."""
         self.ready = asyncio.Event()
         self.final_code: int | None = None
-        """The exit code with which it ended for good."""
+        """The exit code after which it cannot be restarted."""
         self._program = program
         self._grace_seconds = grace_seconds
         self._hurry = hurry
         self._say = say
         self._show = show
         self._backoff = backoff
-        self._short_lives = 0
-        self._has_served = False
-        self._last_words = b""
+        self._short_runs = 0
+        self._was_ready = False
+        self._last_line = b""
         self._needs_remedy = False
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
 
     async def keep(self, *, give_up: Callable[[], None]) -> None:
-        """Go on until stopped, or until it is of no use to go on; then `give_up`."""
+        """Run until stopped, or until a restart cannot help; then call `give_up`."""
         while not self._stopping.is_set() and self.final_code is None:
-            await self.live_once()
+            await self.run_once()
         self._stopped.set()
         if self.final_code is not None:
             give_up()
 
     async def stop(self) -> None:
-        """Ask the program to end, and wait until it has."""
+        """Stop the program, and wait until it has ended."""
         self._stopping.set()
         await self._stopped.wait()
 
-    async def live_once(self) -> None:
-        """One life of the program, and the wait after it."""
-        born = asyncio.get_running_loop().time()
-        end = await self._live()
+    async def run_once(self) -> None:
+        """Run the program once, and wait for the backoff."""
+        began = asyncio.get_running_loop().time()
+        end = await self._run()
         if self._stopping.is_set():
             return
         if self.final_code is not None:
-            last_words = self._last_words.decode(errors="replace")
-            self._say(f"{self.name} {end}, and would again; it said last: {last_words}")
+            last_line = self._last_line.decode(errors="replace")
+            self._say(f"{self.name} {end}, and would again; last output: {last_line}")
             return
-        lived_seconds = asyncio.get_running_loop().time() - born
-        self._short_lives = self._backoff.short_lives(self._short_lives, lived_seconds)
-        delay_seconds = self._backoff.delay_seconds(self._short_lives)
+        ran_seconds = asyncio.get_running_loop().time() - began
+        self._short_runs = self._backoff.short_runs(self._short_runs, ran_seconds)
+        delay_seconds = self._backoff.delay_seconds(self._short_runs)
         self._say(f"{self.name} {end}; starting it again in {delay_seconds:g} s")
         await _happens(self._stopping, within_seconds=delay_seconds)
 
-    async def _live(self) -> str:
-        """Start the program and see it to its end; return how that came."""
+    async def _run(self) -> str:
+        """Start the program and wait for its end; return how it ended."""
         try:
             process = await self._start()
         except OSError as error:
             return f"could not be started ({error.strerror})"
         self.pid = process.pid
-        async with asyncio.TaskGroup() as life:
-            output = life.create_task(self._show_output(process))
-            readiness = life.create_task(self._watch_readiness())
-            health = life.create_task(self._watch_health(process))
+        async with asyncio.TaskGroup() as tasks:
+            output = tasks.create_task(self._show_output(process))
+            readiness = tasks.create_task(self._watch_readiness())
+            health = tasks.create_task(self._watch_health(process))
             await self._until_end(process)
             readiness.cancel()
             health.cancel()
-            # It is dead, but what it wrote last may still be in the pipe.
+            # It has ended, but its last output may still be in the pipe.
             await asyncio.wait([output], timeout=LAST_OUTPUT_SECONDS)
             output.cancel()
         self.ready.clear()
         self.pid = None
-        if not self._has_served and process.returncode in self._program.final_codes:
+        if not self._was_ready and process.returncode in self._program.final_codes:
             self.final_code = process.returncode
         return _end_of(process)
 
@@ -240,7 +238,7 @@ class ProcessRunner:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            # Ctrl-C in the terminal is for whoever supervises, not for the programs.
+            # Ctrl-C in the terminal is for the supervisor, not for the programs.
             start_new_session=True,
         )
 
@@ -271,37 +269,37 @@ class ProcessRunner:
         while not await self._program.is_ready():  # noqa: ASYNC110 - in another process
             await asyncio.sleep(READY_POLL_SECONDS)
         self.ready.set()
-        self._has_served = True
-        if self._short_lives:
+        self._was_ready = True
+        if self._short_runs:
             took_seconds = asyncio.get_running_loop().time() - begun
             self._say(f"{self.name} is ready again, after {took_seconds:.1f} s")
 
     async def _watch_health(self, process: asyncio.subprocess.Process) -> None:
-        """Kill the program if it runs and does not work."""
+        """Kill the program if it runs but does not work."""
         checkup = self._program.checkup
         if checkup is None:
             return
         await self.ready.wait()
-        diagnosis, ailing, checks = None, 0, 0
-        while ailing < checkup.in_a_row:
+        diagnosis, failed_checks, checks = None, 0, 0
+        while failed_checks < checkup.in_a_row:
             await asyncio.sleep(checkup.every_seconds)
             diagnosis = await checkup.diagnosis()
-            ailing = ailing + 1 if diagnosis else 0
+            failed_checks = failed_checks + 1 if diagnosis else 0
             checks += 1
-        self._needs_remedy = ailing == checks
+        self._needs_remedy = failed_checks == checks
         self._say(f"{self.name} runs but does not work: {diagnosis}; killing it")
-        # Not SIGTERM: what is stopped or stuck does not hear it.
+        # Not SIGTERM: a stopped or stuck program does not handle it.
         _signal_group(process, signal.SIGKILL)
 
     async def _show_output(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for line in _lines(process.stdout):
-            self._last_words = line
+            self._last_line = line
             self._show(self.name, line)
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """What the stream says, line by line; a line beyond all measure comes in pieces."""
+    """Yield the lines of a stream; a line over the limit comes in pieces."""
     rest = b""
     while chunk := await stream.read(OUTPUT_CHUNK_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,13 +1,13 @@
-"""Ties a program's life to that of the process which starts it: when that one dies, so does this.
+"""Ends a program when the process that started it ends.
 
 Run as a script, by an interpreter that loads nothing else:
 
     python -I -S tether.py PARENT_PID PROGRAM [ARGUMENT...]
 
-On Linux the kernel is asked to kill this process when its parent dies, and then the program takes
-its place. Elsewhere this process stays, runs the program as its child, and kills it when its own
-standard input, a pipe that only the parent holds, comes to its end; there, a `kill -9` of just this
-process leaves the program running.
+On Linux the kernel kills this process when its parent dies, and the program replaces it by `exec`.
+Elsewhere this process runs the program as its child, and kills it at the end of its own standard
+input, a pipe that only the parent holds; there, a `kill -9` of this process alone leaves the program
+running.
 """
 
 import ctypes
@@ -19,27 +19,27 @@ import threading
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LIFELINE = 0
-"""The descriptor that the parent holds the other end of: standard input."""
+"""The descriptor whose other end the parent holds: standard input."""
 
 
 def become(program: list[str], *, parent: int) -> None:
-    """Turn into the program, to be killed by the kernel when `parent` dies.
+    """Replace this process by the program, which the kernel kills when `parent` dies.
 
-    The kernel goes by the thread that forked, not by the process: the parent must fork in a thread
-    that lives as long as it does. The request survives `exec`.
+    What counts is the thread that forked, not the process: the parent must fork in a thread that
+    lives as long as it does. The setting survives `exec`.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
-        # The parent died before the request was made: nobody would ever kill the program.
+        # The parent died before `prctl`: the kernel would never kill the program.
         sys.exit(1)
     os.execv(program[0], program)
 
 
 def watch_over(program: list[str]) -> int:
-    """Run the program until it ends or the lifeline does; return what `Popen.returncode` says."""
-    # Whoever stops the program signals the whole process group: this process waits for it to end.
+    """Run the program until it or the lifeline ends; return its `Popen.returncode`."""
+    # A signal to stop goes to the whole process group: this process waits for the program to end.
     # A handler, unlike SIG_IGN, is not inherited by the program.
     signal.signal(signal.SIGTERM, lambda *_: None)
     child = subprocess.Popen(program, stdin=subprocess.DEVNULL)
@@ -54,13 +54,13 @@ def _kill_at_end_of_lifeline(child: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> None:
-    """Run as the command line says."""
+    """Run the command line."""
     parent, *program = sys.argv[1:]
     if sys.platform == "linux":
         become(program, parent=int(parent))
     returncode = watch_over(program)
     if returncode < 0:
-        # Ended by a signal: end by the same one, so that the parent sees what happened.
+        # Ended by a signal: end by the same one, so that the parent sees it.
         signal.signal(-returncode, signal.SIG_DFL)
         os.kill(os.getpid(), -returncode)
     sys.exit(returncode)
