@@ -1,4 +1,4 @@
-"""Writes the pages of this folder that say what the code says: `make docs`.
+"""Write the pages of this folder that follow from the code: `make docs`.
 
 With `--check` nothing is written; the pages that are out of date are named, and the exit code is 1.
 """
@@ -35,7 +35,7 @@ LIFECYCLES = (ORDER, RESERVATION, SHIPMENT)
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Every page that follows from the code, as it should be."""
+    """Yield every page that follows from the code, with its current text."""
     yield DOCS / "commands.md", command_reference()
     yield DOCS / "configuration.md", configuration()
     yield DOCS / "problems.md", problem_reference()
@@ -55,9 +55,9 @@ def command_reference() -> str:
 
 {GENERATED}
 
-What is asked for goes to stdout, everything else to stderr; `--json` is for programs. Every
-[setting](configuration.md) that a command reads is a flag of it too; `--help` lists them.
-`todoku --install-completion` lets your shell complete what you type.
+Results go to stdout, messages to stderr; `--json` is for programs. Every [setting](configuration.md)
+that a command reads is also one of its flags; `--help` lists them. `todoku --install-completion`
+installs completion for your shell.
 
 ```text
 {ExitCode.explained()}
@@ -67,7 +67,7 @@ What is asked for goes to stdout, everything else to stderr; `--json` is for pro
 
 
 def _commands() -> Iterator[tuple[str, ...]]:
-    """Every command as it is typed, in the order of the list."""
+    """Yield every command, in the order of the help."""
     for name in COMMANDS:
         group = application(name)[name]
         parts = sorted(part for part in group if not part.startswith("-"))
@@ -89,11 +89,11 @@ def configuration() -> str:
 
 {GENERATED}
 
-A value is taken from the first of: a flag, the environment, a TOML file, the default. The file is
-`todoku.toml` in the working directory, or the one that `TODOKU_CONFIG` names; its keys are the names
-below. What is wrong is said at the start, with where it was set and what is allowed. `todoku config`
-shows every value and where it came from; `TODOKU_` variables that look like a misspelt setting are
-pointed out.
+The value of a setting is the first of: a flag, an environment variable, a TOML file, the default. The
+file is `todoku.toml` in the working directory, or the file that `TODOKU_CONFIG` names; its keys are the
+names below. Invalid values are reported at the start, with their origin and the allowed values.
+`todoku config` shows every value and its origin, and warns about `TODOKU_` variables that look like
+misspelt settings.
 
 ```toml
 # todoku.toml
@@ -106,7 +106,7 @@ carrier_delay_seconds = "0.5..2"
 |---|---|---|---|
 {rows}
 
-`todoku up` sets `demo_catalogue` to `true` unless told otherwise. Addresses of databases are
+`todoku up` sets `demo_catalogue` to `true` unless it is set. Addresses of databases are
 `postgresql://user:password@host/name` (needs `pip install 'todoku[postgres]'`) or a path.
 """
 
@@ -124,9 +124,9 @@ def problem_reference() -> str:
 
 {GENERATED}
 
-Every answer that is not a success is an RFC 9457 problem, `application/problem+json`: `type` is the
-address of a page about it that every service serves under `/problems/`, `detail` says what is wrong in
-this case and what to do, and `errors` points to the field or the parameter.
+Every error response is an RFC 9457 problem, `application/problem+json`. `type` is the address of a page
+about it, which every service serves under `/problems/`; `detail` says what is wrong in this case and what
+to do; `errors` points to the field or the parameter.
 
 ```json
 {{
@@ -154,14 +154,14 @@ def http_reference() -> str:
 
 {GENERATED}
 
-JSON in and out, names in camelCase, times in UTC, money in minor units of an ISO 4217 currency. Fields
-and parameters that are not known are refused. Lists come in pages: follow `nextCursor` or the `Link`
-header; what arrives meanwhile moves nothing. Errors are [problems](problems.md).
+Requests and responses are JSON: names in camelCase, times in UTC, money in minor units of an ISO 4217
+currency. Unknown fields and parameters are refused. Lists are paginated: follow `nextCursor` or the
+`Link` header; new items do not move the boundaries of a page. Errors are [problems](problems.md).
 
-Each service also serves its OpenAPI 3.1 document at `/openapi.json`, pages to read and try it at
-`/docs`, its events at `/asyncapi.json`, Prometheus metrics at `/metrics`, `/livez` (the process lives)
-and `/readyz` (its database serves; the broker is not asked, because orders are taken without it). All of
-it works offline.
+Each service also serves its OpenAPI 3.1 document at `/openapi.json`, documentation to read and try at
+`/docs`, its events at `/asyncapi.json`, Prometheus metrics at `/metrics`, a liveness check at `/livez`
+and a readiness check at `/readyz` (it checks the database, not the broker, because orders are accepted
+without the broker). All of it works offline.
 
 {sections}
 ## On each service
@@ -171,7 +171,7 @@ it works offline.
 
 def _operations(operations: Iterable[Operation]) -> str:
     rows = "\n".join(_operation_row(operation) for operation in operations)
-    return f"| request | answers | what for |\n|---|---|---|\n{rows}\n"
+    return f"| request | responses | purpose |\n|---|---|---|\n{rows}\n"
 
 
 def _operation_row(operation: Operation) -> str:
@@ -194,7 +194,7 @@ of it at `/asyncapi.json`.
 {sections}
 ## Receipts
 
-On `receipts.PUBLISHER`, over core NATS: who has which events.
+On `receipts.PUBLISHER`, over core NATS: the ids of events that a subscriber has in its database.
 
 ```json
 {{"reader": "inventory", "ids": ["0198c2f0-7b1a-8d6a-…"]}}
@@ -227,7 +227,7 @@ def as_json(value: object) -> str:
 
 
 def with_files(text: str) -> str:
-    """A page in which each code block behind `<!-- file: … -->` holds that file."""
+    """Return the page with the contents of each file named by `<!-- file: … -->`."""
 
     def fill(match: re.Match[str]) -> str:
         code = (DOCS / match["path"]).read_text(encoding="utf-8")
@@ -242,7 +242,7 @@ def with_files(text: str) -> str:
 
 
 def with_lifecycles(text: str) -> str:
-    """A page in which the block between the two marks shows the lifecycle of each entity."""
+    """Return the page with the lifecycle of each entity between the two marks."""
     shown = "\n\n".join(map(_lifecycle, LIFECYCLES))
     return re.sub(
         r"(<!-- lifecycles -->\n).*?(<!-- /lifecycles -->\n)",
