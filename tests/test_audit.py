@@ -1,6 +1,6 @@
-"""The audit: silent about what is in order, and it finds what is planted, under the right promise."""
+"""Tests of the audit: it finds each planted fault under the right invariant, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -9,20 +9,31 @@ import pytest
 from sqlalchemy import Table, delete, insert, text, update
 
 from todoku import system as systems
-from todoku.audit import SERVICES, Awaited, Finding, ParkedLetters, Report, audit, orders_named
+from todoku.audit import (
+    AuditPart,
+    Awaited,
+    Finding,
+    Known,
+    ParkedLetters,
+    Report,
+    audit,
+    orders_named,
+)
 from todoku.broker import Delivery
 from todoku.contracts import OrderedItem, decode
 from todoku.database import Database
+from todoku.descriptor import resolve
 from todoku.engine import Service, Topology
 from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt
 from todoku.engine.writer import PostCommitActions, Writer
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import products, reservations, stock_ledger
+from todoku.lifecycle import Lifecycle, Stage, Status
 from todoku.orders.domain import PlaceOrder
 from todoku.orders.store import order_events, orders
 from todoku.settings import Span
 from todoku.shipping.domain import Accepted, Answer, RecordAnswer, Rejected
-from todoku.shipping.store import shipments
+from todoku.shipping.store import shipment_items, shipments
 
 NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 LATER: Final = NOW + timedelta(hours=1)
@@ -35,7 +46,7 @@ GHOST: Final = "0198c2f0-7b1a-7c3e-9d55-000000000009"
 
 
 class System:
-    """The three services without a broker: what one says is put before its readers by hand."""
+    """The three services without a broker: each event is handed to its subscribers directly."""
 
     def __init__(self) -> None:
         self.services = {
@@ -54,8 +65,8 @@ class System:
         }
         self.answers: dict[str, Answer] = {}
 
-    def ask(self, name: str, command: Any) -> None:
-        """Have a command carried out, and all that follows from it."""
+    def execute(self, name: str, command: Any) -> None:
+        """Execute a command, and everything that follows from it."""
         self._follow(
             name, self.writers[name].step([PendingCommand(command, lambda _: None)], NOW, 1)
         )
@@ -71,7 +82,7 @@ class System:
                 self.writers[name].step([Receipt(reader, (envelope.id,))], NOW, 0)
         for booking in actions.effects:
             answer = RecordAnswer(order_id=booking.order_id, answer=self.answers[booking.order_id])
-            self.ask("shipping", answer)
+            self.execute("shipping", answer)
 
     def place(self, order_id: str, quantity: int, answer: Answer = Accepted("SIM-1")) -> None:  # noqa: B008
         self.answers[order_id] = answer
@@ -79,16 +90,16 @@ class System:
             OrderedItem(product_id=key, quantity=quantity, price=100) for key in ("a", "b")
         )
         command = PlaceOrder(order_id=order_id, user_id="user", items=items, currency="JPY")
-        self.ask("orders", command)
+        self.execute("orders", command)
 
-    def place_unheard(self, order_id: str) -> None:
-        """Place an order of which nobody else has heard yet."""
+    def place_undelivered(self, order_id: str) -> None:
+        """Place an order whose event is still to be delivered."""
         items = (OrderedItem(product_id="a", quantity=1, price=100),)
         command = PlaceOrder(order_id=order_id, user_id="user", items=items, currency="JPY")
         self.writers["orders"].step([PendingCommand(command, lambda _: None)], NOW, 0)
 
     def plant(self, name: str, *statements: Any) -> None:
-        """Change a database behind the program's back."""
+        """Change a database without the program."""
         with self.databases[name].transaction() as connection:
             connection.execute(text("PRAGMA ignore_check_constraints = ON"))
             for statement in statements:
@@ -100,7 +111,9 @@ class System:
                 name: stack.enter_context(database.read())
                 for name, database in self.databases.items()
             }
-            return audit(connections, now, overdue_after=timedelta(minutes=overdue_minutes))
+            return systems.system.audit(
+                connections, now, overdue_after=timedelta(minutes=overdue_minutes)
+            )
 
 
 def _empty(service: Service) -> Database:
@@ -112,10 +125,10 @@ def _empty(service: Service) -> Database:
 
 @pytest.fixture
 def system() -> Iterator[System]:
-    """A settled system that has seen every ending."""
+    """Return a quiescent system with one order of each ending."""
     system = System()
     for key, pieces in (("a", 10), ("b", 5)):
-        system.ask(
+        system.execute(
             "inventory", SetProduct(product_id=key, name=key, price=100, stock_quantity=pieces)
         )
     system.place(COMPLETED, 2)
@@ -131,7 +144,7 @@ def row(table: Table, **values: Any) -> Any:
 
 
 class TestInOrder:
-    def test_a_settled_system_has_no_finding(self, system: System) -> None:
+    def test_quiescent_system_has_no_finding(self, system: System) -> None:
         assert system.audit() == Report(
             findings=(),
             orders={"CANCELLED_NO_STOCK": 1, "COMPLETED": 1, "SHIPMENT_FAILED": 1},
@@ -141,13 +154,13 @@ class TestInOrder:
         assert system.audit().clean
         assert system.audit().settled
 
-    def test_empty_databases_have_none_either(self) -> None:
+    def test_empty_databases_have_no_finding(self) -> None:
         report = System().audit()
         assert report.clean
         assert report.settled
         assert report.orders == {}
 
-    def test_a_refusal_may_know_only_what_there_was_too_little_of(self, system: System) -> None:
+    def test_refusal_may_have_only_the_products_that_were_short(self, system: System) -> None:
         """As one that was rebuilt from the stream does."""
         system.plant(
             "inventory",
@@ -157,35 +170,29 @@ class TestInOrder:
         )
         assert system.audit().clean
 
-    def test_what_waits_for_a_receipt_is_counted_by_service_and_reader(
-        self, system: System
-    ) -> None:
-        system.place_unheard(NEW)
+    def test_pending_deliveries_are_counted_by_service_and_subscriber(self, system: System) -> None:
+        system.place_undelivered(NEW)
         report = system.audit(LATER)
         assert report.awaited == (Awaited("orders", "inventory", 1, NOW),)
         assert report.backlog == {"orders → inventory": 1}
         assert not report.settled
 
-    def test_an_order_that_has_not_ended_is_no_finding_while_it_has_time(
-        self, system: System
-    ) -> None:
-        system.place_unheard(NEW)
+    def test_open_order_is_no_finding_until_it_is_overdue(self, system: System) -> None:
+        system.place_undelivered(NEW)
         assert system.audit(NOW + timedelta(minutes=10), overdue_minutes=10).clean
         assert not system.audit(NOW + timedelta(minutes=10), overdue_minutes=10).settled
 
-    @pytest.mark.parametrize("name", SERVICES)
-    def test_an_order_behind_a_dead_letter_is_parked_and_no_finding(
-        self, system: System, name: str
-    ) -> None:
-        system.place_unheard(NEW)
+    @pytest.mark.parametrize("name", systems.system.names)
+    def test_order_with_a_parked_message_is_no_finding(self, system: System, name: str) -> None:
+        system.place_undelivered(NEW)
         system.plant(name, a_letter(system, name, state="PARKED"))
         report = system.audit()
         assert report.dead_letters == (ParkedLetters(name, 1, (NEW,)),)
         assert report.parked == {name: 1}
         assert report.findings == ()
 
-    def test_an_order_behind_a_letter_that_was_closed_is_not_excused(self, system: System) -> None:
-        system.place_unheard(NEW)
+    def test_overdue_order_with_a_resolved_message_is_a_finding(self, system: System) -> None:
+        system.place_undelivered(NEW)
         closed = a_letter(system, "inventory", state="RETRIED", closed_at=NOW)
         system.plant("inventory", closed)
         report = system.audit()
@@ -263,6 +270,11 @@ def a_shipment(order_id: str) -> Any:
     )
 
 
+def shipped(product_id: str, quantity: int) -> Any:
+    """The items of the planted shipment."""
+    return row(shipment_items, shipment_id="shipment", product_id=product_id, quantity=quantity)
+
+
 Planted = tuple[str, list[Any], set[tuple[str, str, str]]]
 
 PLANTED: Final[dict[str, Planted]] = {
@@ -270,22 +282,28 @@ PLANTED: Final[dict[str, Planted]] = {
     "an accepted order is gone": (
         "orders",
         [delete(orders).where(orders.c.id == COMPLETED)],
-        {("I1", COMPLETED, "orders service does not know it, but its stock is SHIPPED")},
+        {
+            (
+                "I1",
+                COMPLETED,
+                "does not have it, but its reservation is SHIPPED and its shipment is COMPLETED",
+            )
+        },
     ),
     "a reservation without an order": (
         "inventory",
         [a_reservation(GHOST), set_stock(reserved_quantity=1)],
-        {("I1", GHOST, "does not know it, but its stock is RESERVED")},
+        {("I1", GHOST, "does not have it, but its reservation is RESERVED")},
     ),
     "a shipment without an order": (
         "shipping",
         [a_shipment(GHOST)],
-        {("I1", GHOST, "does not know it, but its shipment is INITIATED")},
+        {("I1", GHOST, "does not have it, but its shipment is INITIATED")},
     ),
     "a deduction without an order": (
         "inventory",
         [a_deduction(GHOST), set_stock(stock_quantity=6)],
-        {("I1", GHOST, "does not know it, but the ledger deducts pieces for it")},
+        {("I1", GHOST, "does not have it, but the ledger deducts pieces for it")},
     ),
     "a history without its beginning": (
         "orders",
@@ -412,7 +430,7 @@ PLANTED: Final[dict[str, Planted]] = {
     ),
     "a shipment for a cancelled order": (
         "shipping",
-        [a_shipment(NO_STOCK)],
+        [a_shipment(NO_STOCK), shipped("a", 9), shipped("b", 9)],
         {("I4", NO_STOCK, "CANCELLED_NO_STOCK, but its shipment is INITIATED")},
     ),
     "a second shipment of an order": (
@@ -448,7 +466,7 @@ PLANTED: Final[dict[str, Planted]] = {
     "an order that is stuck": (
         "orders",
         [ending(NO_STOCK, "PENDING")],
-        {("I3", NO_STOCK, "still PENDING after its time")},
+        {("I3", NO_STOCK, "in PENDING for over 600 s")},
     ),
     "an order that ended in another way": (
         "orders",
@@ -477,6 +495,7 @@ HANGING: Final[dict[str, tuple[str, list[tuple[str, Any]], str | None]]] = {
             ("inventory", a_reservation(NEW)),
             ("inventory", set_stock(reserved_quantity=1)),
             ("shipping", a_shipment(NEW)),
+            ("shipping", shipped("a", 1)),
         ],
         "shipping",
     ),
@@ -493,11 +512,11 @@ HANGING: Final[dict[str, tuple[str, list[tuple[str, Any]], str | None]]] = {
 
 
 @pytest.mark.parametrize("how", HANGING)
-def test_the_service_that_is_furthest_on_may_say_again_what_it_knows_of_an_order_that_hangs(
+def test_service_that_is_furthest_on_is_asked_to_republish_for_an_overdue_order(
     system: System, how: str
 ) -> None:
     status, planted, asked = HANGING[how]
-    system.place_unheard(NEW)
+    system.place_undelivered(NEW)
     system.plant("orders", ending(NEW, status))
     for name, statement in planted:
         system.plant(name, statement)
@@ -508,7 +527,7 @@ def test_the_service_that_is_furthest_on_may_say_again_what_it_knows_of_an_order
     assert any(finding.invariant == "I4" for finding in findings) == (asked is None)
 
 
-def test_the_last_word_of_shipping_is_asked_for_where_stock_is_reserved_for_an_ended_order(
+def test_shipping_is_asked_to_republish_if_stock_is_reserved_for_an_ended_order(
     system: System,
 ) -> None:
     system.plant("inventory", of_order(reservations, FAILED).values(state="RESERVED"))
@@ -517,22 +536,140 @@ def test_the_last_word_of_shipping_is_asked_for_where_stock_is_reserved_for_an_e
     }
 
 
-def test_shipping_is_not_asked_where_its_word_contradicts_the_order(system: System) -> None:
+def test_shipping_is_not_asked_if_its_shipment_contradicts_the_order(system: System) -> None:
     system.plant("inventory", of_order(reservations, FAILED).values(state="RESERVED"))
     system.plant("orders", ending(FAILED, "CANCELLED_NO_STOCK"))
     assert {finding.asks for finding in system.audit().findings} == {None}
 
 
-def test_reserved_pieces_that_do_not_add_up_lead_to_the_orders(system: System) -> None:
+def test_wrong_reserved_quantity_names_the_orders(system: System) -> None:
     system.plant("inventory", of_order(reservations, FAILED).values(state="RESERVED"))
     advice = [finding.advice for finding in system.audit().findings if finding.subject == "a"]
     assert [FAILED in each for each in advice] == [True]
 
 
-def test_a_long_list_of_orders_is_cut() -> None:
+def test_long_list_of_orders_is_cut() -> None:
     assert orders_named([]) == "no order"
     assert orders_named(["1", "2"]) == "1, 2"
     assert orders_named([str(n) for n in range(7)]) == "0, 1, 2, 3, 4 and 2 more"
+
+
+def open_shipment(order_id: str, *items: tuple[str, int], **changes: Any) -> list[tuple[str, Any]]:
+    """The statements that open a shipment for these items."""
+    parcel = a_shipment(order_id).values(**changes)
+    pieces = [("shipping", shipped(key, n)) for key, n in items]
+    return [("shipping", parcel), *pieces]
+
+
+class TestCarrier:
+    """What is found about a shipment that does not end."""
+
+    @pytest.fixture
+    def advice(self, system: System) -> Callable[..., str]:
+        def of(**changes: Any) -> str:
+            system.place_undelivered(NEW)
+            reserved = [a_reservation(NEW), set_stock(reserved_quantity=1)]
+            system.plant("inventory", *reserved)
+            for name, statement in open_shipment(NEW, ("a", 1), **changes):
+                system.plant(name, statement)
+            (finding,) = system.audit().findings
+            assert (finding.invariant, finding.asks) == ("I3", "shipping")
+            return finding.advice
+
+        return of
+
+    def test_carrier_that_was_not_called_is_not_blamed(self, advice: Callable[..., str]) -> None:
+        found = advice()
+        assert found.startswith(
+            "Its carrier was not called yet; the call is due at 2030-01-01 00:00:00"
+        )
+
+    def test_carrier_without_an_answer_is_shown_with_its_calls_and_its_last_answer(
+        self, advice: Callable[..., str]
+    ) -> None:
+        found = advice(status="BOOKING", attempts=3, reason="TimeoutError")
+        assert "has not accepted or rejected the parcel after 3 calls" in found
+        assert "last answer: TimeoutError" in found
+
+
+class TestAsOrdered:
+    """A forged StockReservedEvent tells shipping something else than was ordered."""
+
+    def planted(self, system: System, *items: tuple[str, int], address: str = "") -> list[Finding]:
+        system.place_undelivered(NEW)
+        system.plant("inventory", a_reservation(NEW), set_stock(reserved_quantity=1))
+        for name, statement in open_shipment(NEW, *items, shipping_address=address):
+            system.plant(name, statement)
+        return [finding for finding in system.audit(NOW).findings if finding.subject == NEW]
+
+    def test_shipment_as_ordered_is_no_finding(self, system: System) -> None:
+        assert self.planted(system, ("a", 1)) == []
+
+    def test_shipment_of_more_pieces_than_ordered_is_found(self, system: System) -> None:
+        (finding,) = self.planted(system, ("a", 99))
+        assert finding.invariant == "I4"
+        assert finding.problem == "{'a': 1} ordered, but the shipment is for {'a': 99}"
+
+    def test_shipment_to_another_address_is_found_without_showing_the_addresses(
+        self, system: System
+    ) -> None:
+        (finding,) = self.planted(system, ("a", 1), address="2-2 Elsewhere")
+        assert finding.invariant == "I4"
+        assert finding.problem == "the address of its shipment is not the one that was ordered"
+        assert "Elsewhere" not in finding.advice
+
+    def test_reservation_with_another_address_is_found(self, system: System) -> None:
+        system.plant(
+            "inventory", of_order(reservations, COMPLETED).values(shipping_address="2-2 Elsewhere")
+        )
+        (finding,) = system.audit().findings
+        assert (finding.invariant, finding.subject) == ("I4", COMPLETED)
+        assert "address of its reservation" in finding.problem
+
+
+def test_service_without_a_part_has_its_pending_deliveries_and_dead_letters_checked(
+    system: System,
+) -> None:
+    system.place_undelivered(NEW)
+    system.plant("orders", a_letter(system, "orders", state="PARKED"))
+    with system.databases["orders"].read() as connection:
+        report = audit(
+            {"outside": None}, {"outside": connection}, LATER, overdue_after=timedelta(0)
+        )
+    assert report.awaited == (Awaited("outside", "inventory", 1, NOW),)
+    assert report.dead_letters == (ParkedLetters("outside", 1, (NEW,)),)
+    assert report.findings == ()
+
+
+def test_entity_of_an_outside_service_is_compared_with_the_endings_of_the_orders(
+    system: System,
+) -> None:
+    class BonusStatus(Status):
+        GIVEN = "GIVEN", Stage(meaning="The bonus is given.")
+
+    outside = AuditPart(
+        entity="bonus",
+        lifecycle=Lifecycle("bonus", BonusStatus),
+        known=lambda _: [Known(order_id=order_id, status="GIVEN") for order_id in (FAILED, GHOST)],
+        expected={"COMPLETED": ("GIVEN",), "SHIPMENT_FAILED": (None,)},
+    )
+    parts = {name: resolve(systems.system[name].audit) for name in systems.system.names}
+    with ExitStack() as stack:
+        connections = {
+            name: stack.enter_context(database.read())
+            for name, database in system.databases.items()
+        }
+        report = audit(
+            {**parts, "loyalty": outside},
+            {**connections, "loyalty": connections["orders"]},
+            LATER,
+            overdue_after=timedelta(0),
+        )
+    assert {(f.invariant, f.subject, f.problem) for f in report.findings} == {
+        ("I1", GHOST, "the orders service does not have it, but its bonus is GIVEN"),
+        ("I4", FAILED, "the order is SHIPMENT_FAILED, but its bonus is GIVEN"),
+        ("I4", COMPLETED, "the order is COMPLETED, but it has no bonus"),
+    }
 
 
 def matches(finding: Finding, expected: tuple[str, str, str]) -> bool:
@@ -541,7 +678,7 @@ def matches(finding: Finding, expected: tuple[str, str, str]) -> bool:
 
 
 @pytest.mark.parametrize("wrong", PLANTED)
-def test_what_is_planted_is_found_under_the_right_promise_and_nothing_else(
+def test_planted_fault_is_found_under_the_right_invariant_and_nothing_else(
     system: System, wrong: str
 ) -> None:
     service, statements, expected = PLANTED[wrong]
@@ -554,7 +691,7 @@ def test_what_is_planted_is_found_under_the_right_promise_and_nothing_else(
         assert any(matches(finding, each) for each in expected), finding
 
 
-def test_findings_come_in_the_same_order_every_time(system: System) -> None:
+def test_findings_are_sorted(system: System) -> None:
     system.plant("inventory", set_stock(stock_quantity=9, reserved_quantity=1))
     system.plant("orders", ending(FAILED, "CANCELLED_NO_STOCK"))
     findings = system.audit().findings

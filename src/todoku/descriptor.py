@@ -14,6 +14,7 @@ import msgspec
 from todoku.settings import Settings
 
 if TYPE_CHECKING:
+    from todoku.audit import AuditPart
     from todoku.engine import Service
     from todoku.web import Api, Backend
 
@@ -41,6 +42,8 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
         database URL follow from the name.
     local_defaults: defaults of its own settings that differ under `todoku up`.
     default_port: its port where none is set; without one, the next that is free from 8080 on.
+    audit: what it contributes to `todoku verify`; without one, only its pending deliveries and its dead
+        letters are checked.
     """
 
     name: str
@@ -52,6 +55,7 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     settings: type[msgspec.Struct] | None = None
     local_defaults: Mapping[str, object] = {}
     default_port: int | None = None
+    audit: Part["AuditPart"] | None = None
 
     def build(self, settings: Settings, *, effects: Effects | None = None) -> "Service":
         """Return the engine's service; `effects` replace those that the settings choose."""

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from todoku.descriptor import Effects, ServiceDescriptor
+from todoku.descriptor import Effects, ServiceDescriptor, resolve
 from todoku.inventory.descriptor import inventory
 from todoku.orders.descriptor import orders
 from todoku.settings import (
@@ -24,6 +25,9 @@ from todoku.settings import (
 from todoku.shipping.descriptor import shipping
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from todoku.audit import Report
     from todoku.engine import Service
 
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -65,6 +69,15 @@ class System:
     def build(self, settings: Settings, *, effects: Effects | None = None) -> "tuple[Service, ...]":
         """Return every service; `effects` replace those that the settings choose."""
         return tuple(service.build(settings, effects=effects) for service in self.services)
+
+    def audit(
+        self, connections: Mapping[str, "Connection"], now: datetime, *, overdue_after: timedelta
+    ) -> "Report":
+        """Check the databases, by service, for broken invariants."""
+        from todoku.audit import audit
+
+        parts = {s.name: None if s.audit is None else resolve(s.audit) for s in self.services}
+        return audit(parts, connections, now, overdue_after=overdue_after)
 
 
 def _check_names(names: list[str]) -> None:

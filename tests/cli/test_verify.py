@@ -103,7 +103,7 @@ def test_overdue_order_is_listed_with_advice(todoku_alone: Caller, folder: Path)
     insert_order(folder)
     result = todoku_alone("verify", *AT_ONCE)
     assert result.code == ExitCode.FAILED
-    assert f"I3  {PENDING}: still PENDING after its time\n    The inventory" in result.out
+    assert f"I3  {PENDING}: in PENDING for over 300 s\n    The inventory" in result.out
     assert "`todoku verify --repair`" in result.out
 
 

@@ -12,7 +12,7 @@ import pytest
 from uuid_utils import uuid7
 
 from engine.virtual import VirtualClock, inline, run, until
-from todoku.audit import Report, audit
+from todoku.audit import Report
 from todoku.broker.memory import MemoryBroker
 from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
@@ -108,7 +108,7 @@ class System:
                 name: stack.enter_context(database.read())
                 for name, database in self.databases.items()
             }
-            return audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
+            return mission.audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
 
 
 @pytest.mark.parametrize("restored", [*((name,) for name in SERVICES), SERVICES])

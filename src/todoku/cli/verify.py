@@ -139,7 +139,6 @@ def _resend(settings: Settings, service: str, order_ids: tuple[str, ...] | None)
 
 
 def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
-    from todoku.audit import audit
     from todoku.database import Database, DatabaseError, require_current
 
     try:
@@ -154,7 +153,7 @@ def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
             connections: dict[str, Connection] = {
                 name: stack.enter_context(database.read()) for name, database in databases.items()
             }
-            return audit(connections, datetime.now(UTC), overdue_after=overdue_after)
+            return system.audit(connections, datetime.now(UTC), overdue_after=overdue_after)
     except DatabaseError as error:
         raise CommandFailed(
             f"cannot read the databases. {error} Set --data-dir to the folder that `todoku up` uses.",

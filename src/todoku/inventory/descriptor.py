@@ -12,4 +12,5 @@ inventory = ServiceDescriptor(
     settings=InventorySettings,
     local_defaults={"demo_catalogue": True},
     default_port=8081,
+    audit="todoku.inventory.audit:inventory_audit",
 )

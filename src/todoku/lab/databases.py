@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, exists, select
 
-from todoku.audit import Report, audit
+from todoku.audit import Report
 from todoku.database import Database
 from todoku.orders.domain import OrderStatus
 from todoku.orders.store import metadata, orders
@@ -35,7 +35,9 @@ def audit_all(settings: Settings, *, overdue_seconds: float) -> Report:
     """Audit the databases as they are now."""
     overdue_after = timedelta(seconds=overdue_seconds)
     with read_all(settings) as connections:
-        return audit(connections, datetime.now(UTC), overdue_after=overdue_after)
+        return load_system(settings).audit(
+            connections, datetime.now(UTC), overdue_after=overdue_after
+        )
 
 
 def until_quiescent(settings: Settings, *, seconds_max: float) -> float:

@@ -8,4 +8,5 @@ orders = ServiceDescriptor(
     service="todoku.orders.service:orders_service",
     api="todoku.orders.http:orders_api",
     default_port=8080,
+    audit="todoku.orders.audit:orders_audit",
 )

@@ -11,4 +11,5 @@ shipping = ServiceDescriptor(
     effects="todoku.shipping.carriers:carrier_effects",
     settings=ShippingSettings,
     default_port=8082,
+    audit="todoku.shipping.audit:shipping_audit",
 )

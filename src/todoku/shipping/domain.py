@@ -73,11 +73,17 @@ class ShipmentStatus(Status):
             meaning="It is open; the carrier has not been called.",
             on=(StockReservedEvent,),
             publishes=(ShipmentInitiatedEvent,),
+            implies={"reservation": ("RESERVED",)},
         ),
     )
     BOOKING = (
         "BOOKING",
-        Stage(meaning="The call to the carrier is claimed.", after=("INITIATED",), on=("due",)),
+        Stage(
+            meaning="The call to the carrier is claimed.",
+            after=("INITIATED",),
+            on=("due",),
+            implies={"reservation": ("RESERVED",)},
+        ),
     )
     COMPLETED = (
         "COMPLETED",
@@ -86,6 +92,7 @@ class ShipmentStatus(Status):
             after=("BOOKING",),
             on=(Accepted,),
             publishes=(ShipmentCompletedEvent,),
+            implies={"reservation": ("RESERVED", "SHIPPED")},
         ),
     )
     FAILED = (
@@ -95,6 +102,7 @@ class ShipmentStatus(Status):
             after=("BOOKING",),
             on=(Rejected,),
             publishes=(ShipmentFailedEvent,),
+            implies={"reservation": ("RESERVED", "RELEASED")},
             failure=True,
         ),
     )

@@ -57,6 +57,7 @@ class ReservationState(Status):
             meaning="The pieces are deducted from the stock on hand.",
             after=("RESERVED",),
             on=(ShipmentCompletedEvent,),
+            implies={"shipment": ("COMPLETED",)},
         ),
     )
     RELEASED = (
@@ -65,6 +66,7 @@ class ReservationState(Status):
             meaning="The pieces are available again.",
             after=("RESERVED",),
             on=(ShipmentFailedEvent,),
+            implies={"shipment": ("FAILED",)},
             failure=True,
         ),
     )

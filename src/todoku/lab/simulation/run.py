@@ -12,7 +12,6 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from todoku.audit import audit
 from todoku.broker.memory import MemoryBroker
 from todoku.broker.port import Outgoing
 from todoku.contracts import EVENTS, OrderedItem
@@ -449,7 +448,7 @@ class _Run:
                 name: stack.enter_context(database.read())
                 for name, database in self._databases.items()
             }
-            report = audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
+            report = system.audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
         self.checker.check_report(report)
         self.checker.check_histories()
         self.checker.check_bookings(self._carrier.answers)

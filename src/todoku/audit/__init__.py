@@ -1,0 +1,34 @@
+"""Check the databases of a system for broken invariants (docs/reliability.md).
+
+The audit only reads. The services commit one after the other, so what compares two of them holds for a
+quiescent system: one without pending deliveries. On a running system a finding counts if it lasts.
+"""
+
+from todoku.audit.audit import audit
+from todoku.audit.part import (
+    RESTORED,
+    AuditPart,
+    Finding,
+    Known,
+    KnownOrder,
+    Problem,
+    Wait,
+    not_received,
+)
+from todoku.audit.report import Awaited, ParkedLetters, Report, orders_named
+
+__all__ = [
+    "RESTORED",
+    "AuditPart",
+    "Awaited",
+    "Finding",
+    "Known",
+    "KnownOrder",
+    "ParkedLetters",
+    "Problem",
+    "Report",
+    "Wait",
+    "audit",
+    "not_received",
+    "orders_named",
+]

@@ -1,0 +1,92 @@
+"""Read the databases of a system, and collect what breaks an invariant."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, MetaData, func, select
+
+from todoku.audit.invariants import ORDER, OrderSeen, findings_about
+from todoku.audit.part import AuditPart, Finding, KnownOrder
+from todoku.audit.report import Awaited, ParkedLetters, Report
+from todoku.engine import EngineTables
+from todoku.engine.dead_letters import DeadLetterState
+
+_metadata = MetaData()
+_tables = EngineTables(_metadata)
+_outbox = _metadata.tables["outbox"]
+_letters = _metadata.tables["dead_letters"]
+"""The tables that every service has."""
+
+
+def audit(
+    parts: Mapping[str, AuditPart | None],
+    connections: Mapping[str, Connection],
+    now: datetime,
+    *,
+    overdue_after: timedelta,
+) -> Report:
+    """Audit the databases of these services, which are in the sequence in which an order passes them.
+
+    A service without a part is asked for its pending deliveries and its dead letters alone.
+    """
+    present = {name: part for name, part in parts.items() if part is not None}
+    dead_letters = tuple(_dead_letters(connections))
+    parked_orders = {order_id for parked in dead_letters for order_id in parked.orders}
+    statuses: Counter[str] = Counter()
+    findings: list[Finding] = []
+    for name, part in present.items():
+        findings += part.findings(connections[name])
+    for seen in _orders_seen(present, connections):
+        if isinstance(seen.order, KnownOrder):
+            statuses[str(seen.order.status)] += 1
+        excused = seen.order_id in parked_orders
+        findings += findings_about(seen, connections, now, overdue_after, excused=excused)
+    return Report(
+        findings=tuple(sorted(findings)),
+        orders=dict(sorted(statuses.items())),
+        awaited=tuple(_pending_deliveries(connections)),
+        dead_letters=dead_letters,
+        open_orders=_open_orders(present, statuses),
+    )
+
+
+def _orders_seen(
+    parts: Mapping[str, AuditPart], connections: Mapping[str, Connection]
+) -> Iterator[OrderSeen]:
+    """Yield what is known about each order, by order id."""
+    seen: dict[str, OrderSeen] = {}
+    for name, part in parts.items():
+        for known in part.known(connections[name]):
+            if known.order_id not in seen:
+                seen[known.order_id] = OrderSeen(known.order_id, parts)
+            seen[known.order_id].known[name] = known
+    yield from (seen[order_id] for order_id in sorted(seen))
+
+
+def _open_orders(parts: Mapping[str, AuditPart], statuses: Mapping[str, int]) -> int:
+    ended = {
+        status.value
+        for part in parts.values()
+        if part.entity == ORDER
+        for status in part.lifecycle.terminal
+    }
+    return sum(count for status, count in statuses.items() if status not in ended)
+
+
+def _dead_letters(connections: Mapping[str, Connection]) -> Iterator[ParkedLetters]:
+    parked = select(_letters.c.order_id).where(_letters.c.state == DeadLetterState.PARKED.value)
+    for name, connection in connections.items():
+        if about := connection.scalars(parked).all():
+            yield ParkedLetters(name, len(about), tuple(sorted(set(about) - {None})))
+
+
+def _pending_deliveries(connections: Mapping[str, Connection]) -> Iterator[Awaited]:
+    by_reader = (
+        select(_outbox.c.reader, func.count(), func.min(_outbox.c.said_at))
+        .group_by(_outbox.c.reader)
+        .order_by(_outbox.c.reader)
+    )
+    for name, connection in connections.items():
+        for reader, events, since in connection.execute(by_reader):
+            yield Awaited(name, reader, events, since)

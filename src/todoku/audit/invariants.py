@@ -1,0 +1,224 @@
+"""Check I1 to I5 for one order: what every service knows about it must fit together."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection
+
+from todoku.audit.part import (
+    RESTORED,
+    AuditPart,
+    Finding,
+    Known,
+    KnownOrder,
+    Wait,
+    not_received,
+)
+from todoku.lifecycle import Status
+
+ORDER: Final = "order"
+"""The entity of the service that accepts orders."""
+
+
+class OrderSeen(msgspec.Struct):
+    """What the services know about one order, by service, in the sequence of the system."""
+
+    order_id: str
+    parts: Mapping[str, AuditPart]
+    known: dict[str, Known] = {}
+
+    @property
+    def order(self) -> Known | None:
+        """Return what the service that accepts orders knows."""
+        return next((k for name, k in self.known.items() if self.parts[name].entity == ORDER), None)
+
+    @property
+    def others(self) -> Iterator[tuple[str, AuditPart, Known | None]]:
+        """Yield the other services, with what each knows."""
+        for name, part in self.parts.items():
+            if part.entity != ORDER:
+                yield name, part, self.known.get(name)
+
+    def status(self, name: str) -> Any:
+        """Return the status of a service's entity; None if there is none."""
+        known = self.known.get(name)
+        if known is None or known.status is None:
+            return None
+        return next(s for s in self.parts[name].lifecycle.statuses if s.value == known.status)
+
+
+def findings_about(
+    seen: OrderSeen,
+    connections: Mapping[str, Connection],
+    now: datetime,
+    overdue_after: timedelta,
+    *,
+    excused: bool,
+) -> Iterator[Finding]:
+    """Yield what is broken about an order. `excused` is one that waits for a dead letter."""
+    if not any(part.entity == ORDER for part in seen.parts.values()):
+        return
+    order = seen.order
+    if not isinstance(order, KnownOrder):
+        yield Finding("I1", seen.order_id, _unknown_order(seen), RESTORED)
+        return
+    for known in seen.known.values():
+        for each in known.problems:
+            yield Finding(each.invariant, seen.order_id, each.problem, each.advice)
+    yield from _not_as_ordered(seen, order)
+    status = next(seen.status(name) for name, known in seen.known.items() if known is order)
+    if status.terminal:
+        yield from _wrong_endings(seen, status)
+        return
+    yield from _contradictions(seen, status)
+    if not excused and order.accepted_at < now - overdue_after:
+        yield _overdue(seen, order, connections, now, overdue_after)
+
+
+def _unknown_order(seen: OrderSeen) -> str:
+    traces = [
+        f"its {seen.parts[name].entity} is {known.status}" if known.status else known.trace
+        for name, known in seen.known.items()
+    ]
+    return f"the orders service does not have it, but {' and '.join(traces)}"
+
+
+# I4: what is done for an order is what was ordered.
+
+
+def _not_as_ordered(seen: OrderSeen, order: KnownOrder) -> Iterator[Finding]:
+    for _, part, known in seen.others:
+        if known is None or known.status is None:
+            continue
+        if known.items is not None and not _same_pieces(order, known):
+            ordered, found = dict(order.items or ()), dict(known.items)
+            yield Finding(
+                "I4",
+                seen.order_id,
+                f"{ordered} ordered, but the {part.entity} is for {found}",
+                f"Compare the items of the order with its {part.entity} before the parcel is sent.",
+            )
+        if None not in (known.address, order.address) and known.address != order.address:
+            # The addresses themselves are personal data.
+            yield Finding(
+                "I4",
+                seen.order_id,
+                f"the address of its {part.entity} is not the one that was ordered",
+                f"Compare `todoku order show {seen.order_id}` with its {part.entity}, and stop the "
+                "parcel.",
+            )
+
+
+def _same_pieces(order: KnownOrder, known: Known) -> bool:
+    """Two databases may sort texts in two ways, so the sequence does not count."""
+    ordered, found = set(order.items or ()), set(known.items or ())
+    return found <= ordered if known.items_partial else found == ordered
+
+
+# I4 and I5: what is true of an order that has ended.
+
+
+def _wrong_endings(seen: OrderSeen, order: Status) -> Iterator[Finding]:
+    for name, part, _ in seen.others:
+        implied = order.stage.implies.get(part.entity, part.expected.get(order.value))
+        status = seen.status(name)
+        if implied is None or status in implied:
+            continue
+        if status in part.holds:
+            source = _service_that_ended(seen, order, name)
+            yield Finding(
+                "I5",
+                seen.order_id,
+                f"the order is {order}, but {part.holds[status]}",
+                not_received(name, "how the order ended") if source else RESTORED,
+                source,
+            )
+        else:
+            yield Finding(
+                "I4",
+                seen.order_id,
+                f"the order is {order}, but {_has(part.entity, status)}",
+                f"Compare `todoku order show {seen.order_id}` with the log of the {name} service."
+                if status
+                else RESTORED,
+            )
+
+
+def _service_that_ended(seen: OrderSeen, order: Status, behind: str) -> str | None:
+    """Return the last other service whose entity ended as the order did, which can republish that."""
+    fitting = [
+        name
+        for name, part, _ in seen.others
+        if name != behind
+        and seen.status(name) is not None
+        and seen.status(name) in order.stage.implies.get(part.entity, ())
+    ]
+    return fitting[-1] if fitting else None
+
+
+def _has(entity: str, status: Status | None) -> str:
+    return f"its {entity} is {status}" if status else f"it has no {entity}"
+
+
+# I4: what is true of an order on its way.
+
+
+def _contradictions(seen: OrderSeen, order: Status) -> Iterator[Finding]:
+    """What one service has done must follow from what the others have; one finding for each of them."""
+    for name, part, _ in seen.others:
+        status = seen.status(name)
+        for what, implied in _implications(seen, order, part.entity):
+            if status not in implied:
+                yield Finding(
+                    "I4",
+                    seen.order_id,
+                    f"{what}, but {_has(part.entity, status)}",
+                    f"Compare `todoku order show {seen.order_id}` with the log of the {name} service, "
+                    "and stop its parcel."
+                    if status
+                    else RESTORED,
+                )
+                break
+
+
+def _implications(
+    seen: OrderSeen, order: Status, entity: str
+) -> Iterator[tuple[str, tuple[str | None, ...]]]:
+    if entity in order.stage.implies:
+        yield f"it is {order}", order.stage.implies[entity]
+    for name, part, _ in seen.others:
+        status = seen.status(name)
+        if status is not None and entity in status.stage.implies:
+            yield f"its {part.entity} is {status}", status.stage.implies[entity]
+
+
+# I3: every order ends, or is visibly parked.
+
+
+def _overdue(
+    seen: OrderSeen,
+    order: KnownOrder,
+    connections: Mapping[str, Connection],
+    now: datetime,
+    overdue_after: timedelta,
+) -> Finding:
+    seconds = overdue_after.total_seconds()
+    problem = f"in {order.status} for over {seconds:g} s"
+    if order.changed_at >= now - overdue_after:
+        problem = f"in {order.status}, accepted over {seconds:g} s ago"
+    wait = _wait(seen, str(order.status), connections)
+    return Finding("I3", seen.order_id, problem, wait.advice, wait.asks)
+
+
+def _wait(seen: OrderSeen, order_status: str, connections: Mapping[str, Connection]) -> Wait:
+    """The service that is furthest on may republish what it knows. An earlier one must not: where a later
+    decision was lost, it would be made again, on other grounds."""
+    for name in reversed(list(seen.parts)):
+        known = seen.known.get(name)
+        if known is None or known.status is None:
+            continue
+        found = seen.parts[name].wait(connections[name], known, order_status)
+        return found or Wait("See what else is found about it, and repair that first.")
+    return Wait(RESTORED)

@@ -1,0 +1,64 @@
+"""Contribute the orders to the audit: which were accepted, and where each is."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, select
+
+from todoku.audit import AuditPart, Known, KnownOrder, Problem, Wait, not_received
+from todoku.contracts import OrderCreatedEvent
+from todoku.orders.domain import ORDER, OrderStatus
+from todoku.orders.store import order_events, order_items, orders
+
+NO_BEGINNING = Problem(
+    "I1",
+    "its history does not begin with its OrderCreatedEvent",
+    "This program did not write the order: find out what else writes to the database.",
+)
+
+
+def known_orders(connection: Connection) -> Iterator[KnownOrder]:
+    """Yield every order with its items."""
+    pieces: dict[str, tuple[tuple[str, int], ...]] = {}
+    for line in connection.execute(
+        select(order_items.c.order_id, order_items.c.product_id, order_items.c.quantity).order_by(
+            order_items.c.order_id, order_items.c.product_id
+        )
+    ):
+        pieces[line.order_id] = (
+            *pieces.get(line.order_id, ()),
+            (line.product_id, line.quantity),
+        )
+    created = set(
+        connection.scalars(
+            select(order_events.c.order_id).where(order_events.c.type == OrderCreatedEvent.__name__)
+        )
+    )
+    for row in connection.execute(
+        select(
+            orders.c.id,
+            orders.c.status,
+            orders.c.shipping_address,
+            orders.c.created_at,
+            orders.c.updated_at,
+        )
+    ):
+        yield KnownOrder(
+            order_id=row.id,
+            status=row.status,
+            items=pieces.get(row.id, ()),
+            # One that was restored from its ending alone has no address.
+            address=row.shipping_address if row.id in created else None,
+            problems=() if row.id in created else (NO_BEGINNING,),
+            accepted_at=row.created_at,
+            changed_at=row.updated_at,
+        )
+
+
+def wait(connection: Connection, known: Known, order_status: str) -> Wait | None:
+    """Return why an order that no other service knows has not ended."""
+    if order_status == OrderStatus.PENDING:
+        return Wait(not_received("inventory", "the order"), "orders")
+    return None
+
+
+orders_audit = AuditPart(entity="order", lifecycle=ORDER, known=known_orders, wait=wait)

@@ -1,0 +1,79 @@
+"""Contribute shipments to the audit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from todoku.audit import AuditPart, Known, Problem, Wait, not_received
+from todoku.shipping.domain import SHIPMENT, ShipmentStatus
+from todoku.shipping.store import shipment_items, shipments
+
+
+def known_shipments(connection: Connection) -> Iterator[Known]:
+    """Yield the first shipment of every order, with its items."""
+    pieces: dict[str, tuple[tuple[str, int], ...]] = {}
+    for item in connection.execute(
+        select(
+            shipment_items.c.shipment_id, shipment_items.c.product_id, shipment_items.c.quantity
+        ).order_by(shipment_items.c.shipment_id, shipment_items.c.product_id)
+    ):
+        pieces[item.shipment_id] = (
+            *pieces.get(item.shipment_id, ()),
+            (item.product_id, item.quantity),
+        )
+    found: dict[str, list[Any]] = {}
+    for row in connection.execute(
+        select(
+            shipments.c.id, shipments.c.order_id, shipments.c.status, shipments.c.shipping_address
+        ).order_by(shipments.c.order_id, shipments.c.number)
+    ):
+        found.setdefault(row.order_id, []).append(row)
+    for order_id, rows in found.items():
+        first = rows[0]
+        ended = ShipmentStatus(first.status).terminal
+        yield Known(
+            order_id=order_id,
+            status=first.status,
+            items=pieces.get(first.id, ()),
+            # One that was restored from its ending alone has no address.
+            address=None if ended and not first.shipping_address else first.shipping_address,
+            problems=() if len(rows) == 1 else (_several(len(rows)),),
+        )
+
+
+def _several(count: int) -> Problem:
+    return Problem(
+        "I4",
+        f"it has {count} shipments",
+        "Ask the carrier which of them it has, and stop the others.",
+    )
+
+
+def wait(connection: Connection, known: Known, order_status: str) -> Wait | None:
+    """Return why an order that has a shipment has not ended."""
+    if known.status not in (ShipmentStatus.INITIATED, ShipmentStatus.BOOKING):
+        return Wait(not_received("orders", "how its shipment ended"), "shipping")
+    row = connection.execute(
+        select(shipments.c.attempts, shipments.c.reason, shipments.c.due_at)
+        .where(shipments.c.order_id == known.order_id)
+        .order_by(shipments.c.number)
+        .limit(1)
+    ).one()
+    see = f"See `todoku shipment list --order {known.order_id}`"
+    if not row.attempts:
+        return Wait(
+            f"Its carrier was not called yet; the call is due at {row.due_at:%Y-%m-%d %H:%M:%S} UTC. "
+            f"{see}, and check with `todoku doctor` that shipping runs.",
+            "shipping",
+        )
+    calls = "1 call" if row.attempts == 1 else f"{row.attempts:,} calls"
+    answer = f" (last answer: {row.reason})" if row.reason else ""
+    return Wait(
+        f"Its carrier has not accepted or rejected the parcel after {calls}{answer}. {see} and the log of "
+        "the shipping service.",
+        "shipping",
+    )
+
+
+shipping_audit = AuditPart(entity="shipment", lifecycle=SHIPMENT, known=known_shipments, wait=wait)
