@@ -1,4 +1,4 @@
-"""The pages say what is so: what follows from the code is current, and what they name is there."""
+"""The pages are true: generated pages are current, and what the pages name exists."""
 
 import re
 import subprocess
@@ -20,16 +20,16 @@ PAGES = [*READMES, *GUIDES, *sorted(DOCS.glob("**/*.md"))]
 
 @pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def page(request: pytest.FixtureRequest) -> str:
-    """The text of each page in turn."""
+    """Return the text of each page in turn."""
     path: Path = request.param
     return path.read_text(encoding="utf-8")
 
 
-def test_what_follows_from_the_code_is_current() -> None:
-    """Else: `make docs`."""
+def test_generated_pages_are_current() -> None:
+    """If not, run `make docs`."""
     check = [sys.executable, str(DOCS / "generate.py"), "--check"]
-    told = subprocess.run(check, capture_output=True, text=True)
-    assert told.returncode == 0, told.stdout + told.stderr
+    completed = subprocess.run(check, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +65,20 @@ def test_first_page_of_the_site_is_the_tutorial_of_the_readme(site: Path) -> Non
     assert "curl -s http://127.0.0.1:8080/orders" in re.sub(r"<[^>]+>", "", first)
 
 
-def test_every_file_that_a_page_names_is_there(page: str) -> None:
-    """Here, or in an example, which brings it."""
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    """In the repository, or in an example that adds it."""
     for name in re.findall(r"`((?:src|tests|docs|deploy)/[\w./-]+)`", page):
-        brought = DOCS.glob(f"examples/*/{name.removeprefix('src/todoku/').rstrip('/')}")
-        assert (ROOT / name).exists() or any(brought), name
+        added = DOCS.glob(f"examples/*/{name.removeprefix('src/todoku/').rstrip('/')}")
+        assert (ROOT / name).exists() or any(added), name
 
 
-def test_every_command_that_a_page_names_is_there(page: str) -> None:
+def test_every_command_that_a_page_names_exists(page: str) -> None:
     typed = re.sub(r"^```text\n.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
     for name in re.findall(r"\btodoku ([a-z]+)\b", typed):
         assert name in COMMANDS, name
 
 
-def test_every_target_of_make_that_a_page_names_is_there(page: str) -> None:
+def test_every_make_target_that_a_page_names_exists(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in re.findall(r"(?:`|^)make ([a-z]+)", page, re.MULTILINE):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
@@ -122,7 +122,7 @@ def test_introductions_use_the_standard_term(term: str) -> None:
     assert STANDARD_TERMS[term] in READMES[1].read_text(encoding="utf-8")
 
 
-def test_the_rules_name_every_planted_bug_and_no_other() -> None:
+def test_rules_name_every_planted_bug_and_no_other() -> None:
     text = (DOCS / "reliability.md").read_text(encoding="utf-8")
     rules = text[text.index("## The eight rules") : text.index("## Faults")]
     named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", rules))

@@ -1,14 +1,14 @@
-"""Every code block of the READMEs is run, in their order, and does what they say.
+"""Run every code block of the README in order, and compare what it prints with the page.
 
-A `sh` block is run by bash in the root of the project; a `text` block behind it shows what it prints, where
-`…` stands for any text. A comment before a block says how it is run:
+bash runs each `sh` block in the root of the project. A `text` block after it shows the output, where `…`
+stands for any text. A comment before a block gives its mode:
 
-    <!-- keeps running -->              in the background, until the next of its kind, or the end
-    <!-- again until it prints this --> a question that is asked until the answer is the one shown
-    <!-- dry run -->                    only what make would do, since these are the tests themselves
+    <!-- keeps running -->              run in the background, until the next of its kind, or the end
+    <!-- again until it prints this --> repeat until the output is the one shown
+    <!-- dry run -->                    `make --dry-run`, since these are the tests themselves
 
-The text is not changed for that. The environment puts ports and data elsewhere: curl is told by its own
-settings to go to other ports, Todoku by `TODOKU_…`, and make not to install anything.
+The blocks are run unchanged. The environment redirects ports and data: curl by its configuration file,
+Todoku by `TODOKU_…`, and make does not install anything.
 """
 
 import os
@@ -33,10 +33,10 @@ PORTS = {
     "TODOKU_SHIPPING_PORT": 8082,
     "TODOKU_NATS_PORT": 4222,
 }
-LOOK_AGAIN_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<manner>[^>]+) -->\n)?"
+    r"(?:^<!-- (?P<mode>[^>]+) -->\n)?"
     r"^```sh\n(?P<code>.*?)^```\n"
     r"(?:\n^```text\n(?P<printed>.*?)^```\n)?",
     re.DOTALL | re.MULTILINE,
@@ -44,14 +44,14 @@ BLOCK = re.compile(
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Commands, how they are run, and what they print, as far as that is shown."""
+    """Commands, the mode in which they run, and the output that the page shows."""
 
-    manner: str | None
+    mode: str | None
     code: str
     printed: str | None
 
     def is_printed(self, output: str) -> bool:
-        """Whether that is what the page shows; an output that is not shown may be anything."""
+        """Return whether the page shows this output; without a `text` block any output is right."""
         if self.printed is None:
             return True
         shown = "[\\s\\S]*?".join(re.escape(part) for part in self.printed.strip().split("…"))
@@ -66,13 +66,13 @@ def blocks_of(readme: str) -> list[Block]:
     return blocks
 
 
-def _is_set_for_us(name: str) -> bool:
-    """Whether a variable says how these tests run: to a make inside a make, or to todoku."""
+def _configures_these_tests(name: str) -> bool:
+    """Return whether a variable configures these tests, which run under make, or todoku."""
     return name.startswith(("TODOKU_", "MAKE", "MFLAGS"))
 
 
 class Reader:
-    """Somebody who does what the page says, in terminals of their own."""
+    """Runs the blocks of a page as a reader does, on free ports and in a folder of its own."""
 
     def __init__(self, folder: Path, ports: list[int]) -> None:
         self._ports = dict(zip(PORTS.values(), ports, strict=True))
@@ -83,13 +83,17 @@ class Reader:
             )
         )
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not _is_set_for_us(name)},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not _configures_these_tests(name)
+            },
             **{name: str(self._ports[usual]) for name, usual in PORTS.items()},
             "TODOKU_DATA_DIR": str(folder / "data"),
             "TODOKU_CARRIER_DELAY_SECONDS": "0",
             "TODOKU_CARRIER_SUCCESS_RATE": "1",
             "CURL_HOME": str(folder),
-            # What `make install` has set up is what runs these tests.
+            # `make install` has already installed what runs these tests.
             "MAKEFLAGS": "INSTALLED=",
             "NO_COLOR": "1",
         }
@@ -101,31 +105,31 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._background.close()
 
-    def do(self, block: Block) -> None:
-        match block.manner:
+    def run(self, block: Block) -> None:
+        match block.mode:
             case None:
-                self._run(block)
+                self._run_once(block)
             case "keeps running":
                 self._background.close()
                 self._background.enter_context(self._running(block))
             case "again until it prints this":
-                self._ask(block)
+                self._repeat(block)
             case "dry run":
                 subprocess.run(
                     [*block.code.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True
                 )
             case unknown:
-                raise AssertionError(f"there is no {unknown!r}")
+                raise AssertionError(f"unknown mode {unknown!r}")
 
-    def _run(self, block: Block) -> None:
+    def _run_once(self, block: Block) -> None:
         output = self._output(block)
         assert block.is_printed(output), output
 
-    def _ask(self, block: Block) -> None:
-        patience_ends = time.monotonic() + BOUND_SECONDS
+    def _repeat(self, block: Block) -> None:
+        deadline = time.monotonic() + BOUND_SECONDS
         while not block.is_printed(output := self._output(block)):
-            assert time.monotonic() < patience_ends, output
-            time.sleep(LOOK_AGAIN_SECONDS)
+            assert time.monotonic() < deadline, output
+            time.sleep(POLL_SECONDS)
 
     def _output(self, block: Block) -> str:
         ran = subprocess.run(
@@ -138,10 +142,10 @@ class Reader:
             timeout=BOUND_SECONDS,
         )
         assert ran.returncode == 0, f"{block.code}\n{ran.stdout}\n{ran.stderr}"
-        return self._as_usual(ran.stdout)
+        return self._with_usual_ports(ran.stdout)
 
-    def _as_usual(self, output: str) -> str:
-        """What would have been printed with the usual ports."""
+    def _with_usual_ports(self, output: str) -> str:
+        """Return the output as it is with the usual ports."""
         for usual, port in self._ports.items():
             output = output.replace(f"127.0.0.1:{port}", f"127.0.0.1:{usual}")
         return output
@@ -159,35 +163,35 @@ class Reader:
             start_new_session=True,
         )
         assert process.stdout is not None
-        heard = CapturedOutput(process.stdout)
+        output = CapturedOutput(process.stdout)
         try:
-            heard.until("Place an order:")
-            said, _, _ = "\n".join(heard.lines).partition("Place an order:")
-            assert block.is_printed(self._as_usual(said)), said
+            output.until("Place an order:")
+            shown, _, _ = "\n".join(output.lines).partition("Place an order:")
+            assert block.is_printed(self._with_usual_ports(shown)), shown
             yield
         finally:
-            # As Ctrl-C in the terminal, which is for make as well.
+            # Like Ctrl-C in a terminal, which also reaches make.
             os.killpg(process.pid, signal.SIGINT)
-            heard.until_end()
+            output.until_end()
             process.wait(BOUND_SECONDS)
             process.stdout.close()
-        assert "stopped" in heard.lines
+        assert "stopped" in output.lines
 
 
-def test_every_block_does_what_the_page_says(
+def test_every_block_prints_what_the_page_shows(
     tmp_path: Path, free_ports: Callable[[int], list[int]]
 ) -> None:
     with Reader(tmp_path, free_ports(len(PORTS))) as reader:
         for block in blocks_of(READMES[0]):
-            reader.do(block)
+            reader.run(block)
 
 
-def test_both_languages_show_the_same_commands_and_the_same_answers() -> None:
-    """So what is run for one is run for the other."""
+def test_both_languages_have_the_same_blocks() -> None:
+    """So running the blocks of one page covers both."""
     english, japanese = map(blocks_of, READMES)
     assert english == japanese
 
 
-def test_the_tests_run_where_the_readme_installs() -> None:
-    """Else the blocks would run another Todoku than the one under test."""
+def test_tests_run_in_the_environment_of_the_readme() -> None:
+    """Otherwise the blocks would run another Todoku than the one under test."""
     assert Path(sys.prefix) == ROOT / ".venv"
