@@ -51,7 +51,7 @@ def letter(n: int, *, error: str = "NoSuchThing: order 1", seconds: int = 0) -> 
         headers='{"a":"b"}',
         event_id=f"event {n}",
         event_type="OrderCreatedEvent",
-        order_id=f"order {n % 2}",
+        key=f"order {n % 2}",
         parked_at=NOW + timedelta(seconds=seconds),
         attempts=1,
         error=error,
@@ -84,7 +84,7 @@ def test_pages_begin_behind_the_letter_before_also_where_all_were_parked_at_once
         while page := LETTERS.page(
             connection,
             state=DeadLetterState.PARKED,
-            order_id=None,
+            key=None,
             group=None,
             before=before,
             limit=2,
@@ -99,7 +99,7 @@ def test_letters_are_grouped_by_the_shape_of_their_errors(database: Database) ->
     park(database, *alike, letter(7, error="Other: 'x'"))
     with database.read() as connection:
         first, second = LETTERS.groups(connection)
-    assert (first.shape, first.letters, first.orders) == ("NoSuchThing: order …", 3, 2)
+    assert (first.shape, first.letters, first.keys) == ("NoSuchThing: order …", 3, 2)
     assert (first.first_parked_at, first.last_parked_at) == (NOW, NOW + timedelta(seconds=2))
     assert (second.shape, second.letters) == ("Other: …", 1)
 

@@ -26,6 +26,7 @@ from todoku.contracts import (
     fact_id,
     seal,
 )
+from todoku.events import Context
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
@@ -142,7 +143,7 @@ GROWN: Final[dict[str, Event]] = {
 SEALED: Final[dict[str, tuple[Envelope, Event]]] = {
     **{
         f"{type(event).__name__}.full": (
-            seal(event, TIME, actor="user123", traceparent=TRACEPARENT),
+            seal(event, TIME, Context("user123", TRACEPARENT)),
             event,
         )
         for event in FULL

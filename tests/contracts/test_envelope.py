@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.examples import FULL, ORDER_ID, TIME, TRACEPARENT
 from todoku.contracts import EVENTS, Event, Personal, decode, encode, fact_id, seal
+from todoku.events import Context
 
 UUIDS: Final = st.uuids().map(str)
 NAMES: Final = st.text(max_size=40)
@@ -48,16 +49,25 @@ class TestFactIds:
         neighbour = ORDER_ID[:-1] + "f"
         assert fact_id(ORDER_ID, "Shipment") != fact_id(neighbour, "Shipment")
 
-    @pytest.mark.parametrize("order_id", ["", "order-1", "0198c2f0", ORDER_ID + "00"])
-    def test_an_order_without_a_uuid_has_no_facts(self, order_id: str) -> None:
-        with pytest.raises(ValueError, match=r"UUID|hexadecimal"):
-            fact_id(order_id, "Shipment")
+    @pytest.mark.parametrize(
+        "key",
+        ["", "注文", "\0", ORDER_ID + "00", ORDER_ID.replace("-", ""), f"{{{ORDER_ID}}}", " "],
+    )
+    def test_any_other_text_is_a_key_with_fact_ids_of_its_own(self, key: str) -> None:
+        fact = uuid.UUID(fact_id(key, "Shipment"))
+        assert (fact.version, fact.variant) == (8, uuid.RFC_4122)
+        assert str(fact) != fact_id(ORDER_ID, "Shipment")
+        assert fact_id(key, "Shipment")[:13] == fact_id(key, "Parcel")[:13]
+
+    @given(st.sets(st.tuples(st.text(), NAMES, NUMBERS), min_size=2, max_size=20))
+    def test_two_facts_about_texts_never_share_an_id(self, facts: set[Any]) -> None:
+        assert len({fact_id(*fact) for fact in facts}) == len(facts)
 
 
 class TestSealing:
     @pytest.mark.parametrize("event", FULL, ids=lambda event: type(event).__name__)
     def test_an_envelope_says_who_said_what_about_which_order_and_when(self, event: Event) -> None:
-        envelope = seal(event, TIME, actor="user123", traceparent=TRACEPARENT)
+        envelope = seal(event, TIME, Context("user123", TRACEPARENT))
         assert envelope.id == fact_id(ORDER_ID, event.fact)
         assert (envelope.source, envelope.type) == (event.publisher, type(event).__name__)
         assert (envelope.subject, envelope.time) == (ORDER_ID, TIME)

@@ -23,12 +23,12 @@ from sqlalchemy import (
 )
 
 from todoku.broker import Delivery
-from todoku.contracts import Envelope, Event, fact_id, seal
 from todoku.database import Database, Integer64, Timestamp, table, upsert
 from todoku.engine import Agenda, Due, EngineTables, Service, StateCache, Topology
 from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import Writer
+from todoku.events import Context, Envelope, Event, fact_id, seal
 
 NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 OWNER: Final = "bank-1"
@@ -39,7 +39,15 @@ def account_id(number: int) -> str:
     return f"0198c2f0-7b1a-7c3e-9d55-{number:012x}"
 
 
-class Paid(Event, frozen=True, kw_only=True):
+class AccountEvent(Event, frozen=True, kw_only=True):
+    """A fact about an account."""
+
+    key_field: ClassVar[str] = "account_id"
+
+    account_id: str
+
+
+class Paid(AccountEvent, frozen=True, kw_only=True):
     """Somebody has paid into an account, or taken from it."""
 
     subject: ClassVar[str] = "customers.paid"
@@ -48,7 +56,7 @@ class Paid(Event, frozen=True, kw_only=True):
     amount: int
 
 
-class Booked(Event, frozen=True, kw_only=True):
+class Booked(AccountEvent, frozen=True, kw_only=True):
     """The bank has booked a payment."""
 
     subject: ClassVar[str] = "bank.booked"
@@ -57,14 +65,14 @@ class Booked(Event, frozen=True, kw_only=True):
     balance: int
 
 
-class Billed(Event, frozen=True, kw_only=True):
+class Billed(AccountEvent, frozen=True, kw_only=True):
     """The bank has taken its fee. Nobody reacts to it."""
 
     subject: ClassVar[str] = "bank.billed"
     publisher: ClassVar[str] = "bank"
 
 
-class Refunded(Event, frozen=True, kw_only=True):
+class Refunded(AccountEvent, frozen=True, kw_only=True):
     """Somebody got money back; an earlier version of the bank reacted to that."""
 
     subject: ClassVar[str] = "customers.refunded"
@@ -74,7 +82,7 @@ class Refunded(Event, frozen=True, kw_only=True):
 class OpenAccount(msgspec.Struct, frozen=True, kw_only=True):
     """Open an account, which owes `fee` from `due_at` on."""
 
-    order_id: str
+    account_id: str
     balance: int = 0
     fee: int = 0
     due_at: datetime | None = None
@@ -83,7 +91,7 @@ class OpenAccount(msgspec.Struct, frozen=True, kw_only=True):
 class SendBill(msgspec.Struct, frozen=True):
     """Send a bill: an effect outside."""
 
-    order_id: str
+    account_id: str
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,16 +115,16 @@ def open_account(
     if command.balance == 0 and account is not None:
         raise NothingPaid
     return Account(
-        id=command.order_id, balance=command.balance, fee=command.fee, due_at=command.due_at
+        id=command.account_id, balance=command.balance, fee=command.fee, due_at=command.due_at
     ), []
 
 
 def book(account: Account | None, event: Paid, now: datetime) -> tuple[Account, list[Event]]:
     if event.amount == 0:
-        raise NothingPaid(event.order_id)
-    before = account or Account(id=event.order_id, balance=0)
+        raise NothingPaid(event.account_id)
+    before = account or Account(id=event.account_id, balance=0)
     after = msgspec.structs.replace(before, balance=before.balance + event.amount)
-    return after, [Booked(order_id=after.id, balance=after.balance)]
+    return after, [Booked(account_id=after.id, balance=after.balance)]
 
 
 def take_fee(account: Account, now: datetime) -> tuple[Account, list[Any]]:
@@ -125,7 +133,7 @@ def take_fee(account: Account, now: datetime) -> tuple[Account, list[Any]]:
     if account.fee == 0:
         raise NothingDue(account.id)
     paid = msgspec.structs.replace(account, balance=account.balance - account.fee, due_at=None)
-    return paid, [Billed(order_id=account.id), SendBill(account.id)]
+    return paid, [Billed(account_id=account.id), SendBill(account.id)]
 
 
 metadata = MetaData()
@@ -197,7 +205,7 @@ class BankStore:
 
 
 def _key(subject: Any) -> str:
-    return str(subject.key if isinstance(subject, Due) else subject.order_id)
+    return str(subject.key if isinstance(subject, (Due, Event)) else subject.account_id)
 
 
 store = BankStore()
@@ -240,11 +248,11 @@ class Branch:
         return self.writer.step(batch, now, effect_slots)
 
     def command(self, command: Any, *, actor: str | None = None) -> PendingCommand:
-        return PendingCommand(command, self.answers.append, actor)
+        return PendingCommand(command, self.answers.append, Context(actor))
 
     def open(self, *numbers: int, **account: Any) -> None:
         """Open these accounts; what they owe is not yet attended to."""
-        commands = [OpenAccount(order_id=account_id(n), **account) for n in numbers]
+        commands = [OpenAccount(account_id=account_id(n), **account) for n in numbers]
         self.step(*(self.command(command) for command in commands))
 
     def balances(self) -> dict[str, int]:
@@ -290,8 +298,8 @@ def paid(
     number: int, amount: int = 1, *, attempt: int = 1, sequence: int = 1, epoch: str = ""
 ) -> IncomingEvent:
     """A payment into an account, as it comes from the stream in that life."""
-    event = Paid(order_id=account_id(number), amount=amount)
-    envelope = seal(event, NOW, actor="customer", traceparent="00-trace")
+    event = Paid(account_id=account_id(number), amount=amount)
+    envelope = seal(event, NOW, Context("customer", "00-trace"))
     body = msgspec.json.encode(envelope)
     return IncomingEvent(
         delivery(body, attempt=attempt, sequence=sequence, epoch=epoch), envelope, event

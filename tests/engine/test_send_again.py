@@ -12,7 +12,7 @@ from sqlalchemy import delete, update
 from engine.test_process import Disk, Town, in_town, order_id
 from engine.virtual import until
 from todoku.contracts import OrderedItem
-from todoku.engine import Process, RepublishOrder
+from todoku.engine import Process, RepublishEvents
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import stock_ledger
 from todoku.orders.domain import OrderStatus, PlaceOrder
@@ -28,7 +28,7 @@ ORDER: Final = PlaceOrder(
     currency="JPY",
     shipping_address=ADDRESS,
 )
-AGAIN: Final = RepublishOrder(order_id=order_id())
+AGAIN: Final = RepublishEvents(key=order_id())
 
 
 def lose(town: Town, name: str) -> None:
@@ -186,7 +186,7 @@ class TestWhatIsNotLost:
             shipping = await town.start("shipping")
             with pytest.raises(AssertionError):
                 await shipping.execute(AGAIN)
-            assert await shipping.execute(RepublishOrder(order_id=order_id(2))) == ()
+            assert await shipping.execute(RepublishEvents(key=order_id(2))) == ()
 
         in_town(scenario)
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from engine.bank import (
     NOW,
     OWNER,
+    BankWorld,
     Billed,
     Booked,
     Branch,
@@ -20,17 +21,18 @@ from engine.bank import (
     Refunded,
     SendBill,
     account_id,
+    bank,
     bank_database,
     delivery,
     paid,
     seconds,
 )
-from todoku.contracts import encode, fact_id, seal
 from todoku.database import ConstraintViolated, DatabaseUnavailable
 from todoku.engine import RetryPolicy
 from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.messages import IncomingEvent, Receipt, UndecodableMessage
 from todoku.engine.writer import DUE_AGAIN_SECONDS
+from todoku.events import Envelope, UndecodableEvent, encode, fact_id, read_envelope, seal
 
 ATTEMPTS_MAX = RetryPolicy().failing_attempts_max
 
@@ -69,7 +71,7 @@ class TestABatch:
     def test_all_that_a_batch_says_is_committed_together(self) -> None:
         branch = Branch()
         actions = branch.step(
-            branch.command(OpenAccount(order_id=account_id(1), balance=5)), paid(2, 7), paid(3, 8)
+            branch.command(OpenAccount(account_id=account_id(1), balance=5)), paid(2, 7), paid(3, 8)
         )
         assert branch.balances() == {account_id(1): 5, account_id(2): 7, account_id(3): 8}
         assert branch.inbox() == {paid_id(2), paid_id(3)}
@@ -99,7 +101,7 @@ class TestABatch:
 
     def test_decisions_of_a_batch_build_on_each_other(self) -> None:
         branch = Branch()
-        branch.step(branch.command(OpenAccount(order_id=account_id(1), balance=5)), paid(1, 7))
+        branch.step(branch.command(OpenAccount(account_id=account_id(1), balance=5)), paid(1, 7))
         assert branch.balances() == {account_id(1): 12}
 
     def test_an_empty_batch_is_no_error(self) -> None:
@@ -198,11 +200,37 @@ class TestADecisionThatRaises:
 
     def test_an_event_that_this_version_no_longer_reacts_to_is_settled(self) -> None:
         branch = Branch()
-        event = Refunded(order_id=account_id(1))
+        event = Refunded(account_id=account_id(1))
         message = IncomingEvent(delivery(), seal(event, NOW), event)
         actions = branch.step(message)
         assert actions.acks == [message.delivery]
         assert actions.receipts == {"customers": [message.envelope.id]}
+
+
+def fail_for(key: str, phase: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the bank's store raise an error in a phase of any batch that changes this account."""
+    store, record = type(bank.store), BankWorld.record
+    load, save = store.load, store.save
+
+    def failing_load(self: Any, connection: Any, subjects: Any, cache: Any) -> Any:
+        unit_of_work = load(self, connection, subjects, cache)
+        if phase == "load" and any(getattr(s, "account_id", None) == key for s in subjects):
+            raise error
+        return unit_of_work
+
+    def failing_save(self: Any, connection: Any, unit_of_work: Any, now: Any) -> None:
+        save(self, connection, unit_of_work, now)
+        if phase == "save" and unit_of_work.after.get(key) is not unit_of_work.before.get(key):
+            raise error
+
+    def failing_record(self: Any, envelope: Envelope) -> None:
+        if phase == "record" and envelope.subject == key:
+            raise error
+        record(self, envelope)
+
+    monkeypatch.setattr(store, "load", failing_load)
+    monkeypatch.setattr(store, "save", failing_save)
+    monkeypatch.setattr(BankWorld, "record", failing_record)
 
 
 class TestWhatTheDatabaseRefuses:
@@ -231,10 +259,36 @@ class TestWhatTheDatabaseRefuses:
         assert "nothing_overdrawn" in error
         assert branch.balances() == {account_id(1): 1}
 
+    @pytest.mark.parametrize(
+        "error",
+        [ValueError("no time zone"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), KeyError("x")],
+        ids=lambda error: type(error).__name__,
+    )
+    @pytest.mark.parametrize("phase", ["load", "save", "record"])
+    def test_value_error_while_saving_fails_only_its_message(
+        self, phase: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else one message would end the process again and again."""
+        branch = Branch()
+        fail_for(account_id(2), phase, error, monkeypatch)
+        bad = paid(2, attempt=ATTEMPTS_MAX)
+        actions = branch.step(paid(1), bad, paid(3))
+        assert branch.balances() == {account_id(1): 1, account_id(3): 1}
+        assert actions.terms == [bad.delivery]
+        (letter_error,) = (row[0] for row in branch.rows("dead_letters", "error"))
+        assert type(error).__name__ in letter_error
+
+    def test_value_error_of_a_due_row_postpones_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        branch = Branch()
+        branch.open(1, 2, balance=5, fee=2, due_at=NOW)
+        fail_for(account_id(2), "save", ValueError("no time zone"), monkeypatch)
+        branch.step(now=seconds(1), effect_slots=9)
+        assert branch.balances() == {account_id(1): 3, account_id(2): 5}
+
     def test_a_command_hears_of_it_and_its_neighbours_do_not(self) -> None:
         branch = Branch()
         good, bad = (
-            branch.command(OpenAccount(order_id=account_id(n), balance=balance))
+            branch.command(OpenAccount(account_id=account_id(n), balance=balance))
             for n, balance in ((1, 5), (2, -5))
         )
         actions = branch.step(good, bad, paid(3))
@@ -253,7 +307,7 @@ class TestWhatTheDatabaseRefuses:
 class TestCommands:
     def test_the_asker_gets_the_state_that_the_command_left(self) -> None:
         branch = Branch()
-        ask = branch.command(OpenAccount(order_id=account_id(1), balance=5))
+        ask = branch.command(OpenAccount(account_id=account_id(1), balance=5))
         ((answered, state),) = branch.step(ask).answers
         assert answered is ask
         assert (state.id, state.balance) == (account_id(1), 5)
@@ -262,8 +316,8 @@ class TestCommands:
         branch = Branch()
         branch.open(1)
         actions = branch.step(
-            branch.command(OpenAccount(order_id=account_id(1))),
-            branch.command(OpenAccount(order_id=account_id(2), balance=7)),
+            branch.command(OpenAccount(account_id=account_id(1))),
+            branch.command(OpenAccount(account_id=account_id(2), balance=7)),
         )
         assert isinstance(actions.answers[0][1], NothingPaid)
         assert actions.answers[1][1].balance == 7
@@ -281,8 +335,19 @@ def unreadable(
     """A payment that cannot be read, although its envelope can."""
     body = encode(paid(1).envelope) if body is None else body
     return UndecodableMessage(
-        delivery(body, attempt=attempt, sequence=sequence), "what is this?", "Traceback", again
+        delivery(body, attempt=attempt, sequence=sequence),
+        "?",
+        "Traceback",
+        again,
+        envelope_of(body),
     )
+
+
+def envelope_of(body: bytes) -> Envelope | None:
+    try:
+        return read_envelope(body)
+    except UndecodableEvent:
+        return None
 
 
 class TestWhatCannotBeRead:
@@ -301,7 +366,7 @@ class TestWhatCannotBeRead:
         assert actions.terms == [undecodable.delivery]
         assert set(actions.receipts["customers"]) == {paid_id(1), paid_id(2), paid_id(3)}
         assert branch.rows("dead_letters", "id", "body", "error", "traceback", "order_id") == [
-            (paid_id(1), undecodable.delivery.body, "what is this?", "Traceback", account_id(1))
+            (paid_id(1), undecodable.delivery.body, "?", "Traceback", account_id(1))
         ]
         assert branch.balances() == {account_id(2): 1, account_id(3): 1}
 
@@ -357,7 +422,7 @@ class TestTheOutbox:
         envelope = msgspec.json.decode(row.body)
         assert (row.position, row.subject) == (1, Booked.subject)
         assert envelope["id"] == booked_id(1)
-        assert envelope["data"] == {"orderId": account_id(1), "balance": 7}
+        assert envelope["data"] == {"accountId": account_id(1), "balance": 7}
         assert branch.rows("outbox", "event_id", "reader", "owner", "position", "body") == [
             (booked_id(1), reader, OWNER, 1, row.body) for reader in ("ledger", "statistics")
         ]
@@ -471,7 +536,7 @@ class TestTheAgenda:
 
     def test_what_is_due_at_once_is_attended_to_in_the_same_commit(self) -> None:
         branch = Branch()
-        ask = branch.command(OpenAccount(order_id=account_id(1), balance=5, fee=2, due_at=NOW))
+        ask = branch.command(OpenAccount(account_id=account_id(1), balance=5, fee=2, due_at=NOW))
         actions = branch.step(ask, effect_slots=1)
         assert actions.effects == [SendBill(account_id(1))]
         assert actions.answers[0][1].balance == 3
@@ -479,7 +544,7 @@ class TestTheAgenda:
     def test_what_is_due_at_once_without_room_stays_due(self) -> None:
         branch = Branch()
         asks = [
-            branch.command(OpenAccount(order_id=account_id(n), balance=5, fee=2, due_at=NOW))
+            branch.command(OpenAccount(account_id=account_id(n), balance=5, fee=2, due_at=NOW))
             for n in (1, 2)
         ]
         actions = branch.step(*asks, effect_slots=1)
@@ -489,7 +554,7 @@ class TestTheAgenda:
     def test_what_was_due_before_and_what_is_due_at_once_share_the_room(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=2, due_at=seconds(-1))
-        ask = branch.command(OpenAccount(order_id=account_id(2), balance=5, fee=2, due_at=NOW))
+        ask = branch.command(OpenAccount(account_id=account_id(2), balance=5, fee=2, due_at=NOW))
         assert len(branch.step(ask, effect_slots=1).effects) == 1
         assert len(branch.step(effect_slots=1).effects) == 1
 

@@ -157,17 +157,16 @@ def answer_before_commit() -> Iterator[None]:
 @mutant
 def carrier_before_commit() -> Iterator[None]:
     """The carrier is called before the claim to call it is committed."""
-    apply = BatchContext.apply
+    keep = BatchContext.keep
 
-    def mutated(self: BatchContext, *arguments: Any, **options: Any) -> Any:
+    def mutated(self: BatchContext, *arguments: Any, **options: Any) -> None:
         before = len(self.actions.effects)
-        state = apply(self, *arguments, **options)
+        keep(self, *arguments, **options)
         for effect in self.actions.effects[before:]:
             calling: Any = self.service.effects[type(effect)](effect)
             asyncio.get_running_loop().create_task(calling)
-        return state
 
-    with patch.object(BatchContext, "apply", mutated):
+    with patch.object(BatchContext, "keep", mutated):
         yield
 
 

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 from todoku.broker.memory import MemoryBroker
 from todoku.database import Database
 from todoku.engine import Process, Service, SteadyClock, Topology
-from todoku.web import Api, Backend, BoundedHttpProtocol, Context, application
+from todoku.events import NO_CONTEXT, Context
+from todoku.web import Api, Backend, BoundedHttpProtocol, application
 
 JSON = {"Content-Type": "application/json"}
 
@@ -34,11 +35,9 @@ class RecordingProcess:
         self.fail_with: Exception | None = None
         self._respond = respond
 
-    async def execute(
-        self, command: Any, *, actor: str | None = None, traceparent: str | None = None
-    ) -> Any:
+    async def execute(self, command: Any, context: Context = NO_CONTEXT) -> Any:
         self.commands.append(command)
-        self.contexts.append(Context(actor, traceparent))
+        self.contexts.append(context)
         if self.fail_with is not None:
             raise self.fail_with
         result = self._respond(command)

@@ -1,13 +1,5 @@
 """The events on the wire: the only thing the services share."""
 
-from todoku.contracts.envelope import (
-    CONTENT_TYPE,
-    MAX_SAFE_INTEGER,
-    Envelope,
-    Event,
-    Personal,
-    fact_id,
-)
 from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
@@ -16,13 +8,14 @@ from todoku.contracts.inventory import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.contracts.order_event import MAX_SAFE_INTEGER, OrderEvent
 from todoku.contracts.orders import (
     OrderCancelledEvent,
     OrderCompletedEvent,
     OrderCreatedEvent,
     OrderedItem,
 )
-from todoku.contracts.parking import ParkingEvent
+from todoku.contracts.parking import ParkingEvent, parking_event
 from todoku.contracts.shipping import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -31,12 +24,16 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
-from todoku.contracts.wire import (
-    EVENTS,
+from todoku.contracts.wire import EVENTS, decode
+from todoku.events import (
+    CONTENT_TYPE,
+    Envelope,
+    Event,
+    Personal,
     UndecodableEvent,
     UnknownEventType,
-    decode,
     encode,
+    fact_id,
     read_envelope,
     seal,
 )
@@ -53,6 +50,7 @@ __all__ = [
     "OrderCancelledEvent",
     "OrderCompletedEvent",
     "OrderCreatedEvent",
+    "OrderEvent",
     "OrderedItem",
     "ParkingEvent",
     "Personal",
@@ -70,6 +68,7 @@ __all__ = [
     "decode",
     "encode",
     "fact_id",
+    "parking_event",
     "read_envelope",
     "seal",
 ]

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from todoku.contracts.envelope import Event, fact_id
 from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
@@ -26,6 +25,7 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
+from todoku.events import Event, fact_id
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")

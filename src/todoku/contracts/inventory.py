@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from todoku.contracts.envelope import Event, Personal
+from todoku.contracts.order_event import OrderEvent
 from todoku.contracts.parking import ParkingEvent
+from todoku.events import Personal
 
 
 class ReservedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -24,7 +25,7 @@ class FailedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=F
     available_quantity: int
 
 
-class StockReservedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class StockReservedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """Every item of the order is reserved.
 
     `total_amount`, in minor units of `currency` (ISO 4217), is what the order costs; both are absent in
@@ -40,7 +41,7 @@ class StockReservedEvent(Event, frozen=True, kw_only=True, rename="camel"):
     currency: str | UnsetType = UNSET
 
 
-class StockReservationFailedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class StockReservationFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """Nothing is set aside for the order, because of `failed_items`."""
 
     subject: ClassVar[str] = "inventory.reservation_failed"

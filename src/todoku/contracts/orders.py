@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from todoku.contracts.envelope import Event, Personal
+from todoku.contracts.order_event import OrderEvent
+from todoku.events import Personal
 
 
 class OrderedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -15,7 +16,7 @@ class OrderedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=
     price: int
 
 
-class OrderCreatedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class OrderCreatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """An order was accepted. `total_amount` is in minor units of `currency` (ISO 4217)."""
 
     subject: ClassVar[str] = "orders.created"
@@ -28,7 +29,7 @@ class OrderCreatedEvent(Event, frozen=True, kw_only=True, rename="camel"):
     shipping_address: Annotated[str, Personal] = ""
 
 
-class OrderCompletedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class OrderCompletedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """An order ended as it should: the carrier accepted its parcel.
 
     `total_amount` is in minor units of `currency` (ISO 4217).
@@ -45,7 +46,7 @@ class OrderCompletedEvent(Event, frozen=True, kw_only=True, rename="camel"):
     tracking_number: str | None = None
 
 
-class OrderCancelledEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class OrderCancelledEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """An order ended without a delivery: nothing is shipped, and what was reserved is released.
 
     `status` is the one in which it ended, such as `CANCELLED_NO_STOCK` or `SHIPMENT_FAILED`; later

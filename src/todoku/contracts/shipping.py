@@ -4,8 +4,9 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from todoku.contracts.envelope import Event, Personal
+from todoku.contracts.order_event import OrderEvent
 from todoku.contracts.parking import ParkingEvent
+from todoku.events import Personal
 
 
 class ShippedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -15,7 +16,7 @@ class ShippedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=
     quantity: int
 
 
-class ShipmentInitiatedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class ShipmentInitiatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """A shipment was opened for the order; the carrier has not been asked yet."""
 
     subject: ClassVar[str] = "shipping.initiated"
@@ -25,7 +26,7 @@ class ShipmentInitiatedEvent(Event, frozen=True, kw_only=True, rename="camel"):
     shipping_address: Annotated[str, Personal] = ""
 
 
-class ShipmentCompletedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class ShipmentCompletedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """The carrier has accepted the parcel."""
 
     subject: ClassVar[str] = "shipping.completed"
@@ -36,7 +37,7 @@ class ShipmentCompletedEvent(Event, frozen=True, kw_only=True, rename="camel"):
     items: tuple[ShippedItem, ...]
 
 
-class ShipmentFailedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class ShipmentFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """The carrier has refused the parcel; what was set aside for it may be released."""
 
     subject: ClassVar[str] = "shipping.failed"

@@ -1,21 +1,27 @@
 """The decisions of one transaction on commands, events and due rows, and its post-commit actions."""
 
 import traceback
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import structlog
 
 from todoku.broker.port import Delivery
-from todoku.contracts import Envelope, Event, ParkingEvent, seal
-from todoku.database import ConstraintViolated
-from todoku.engine.dead_letters import Attempt, DeadLetter, describe, letter_id, parked, shape
+from todoku.engine.dead_letters import (
+    Attempt,
+    DeadLetter,
+    context_of,
+    describe,
+    letter_id,
+    parked,
+    shape,
+)
 from todoku.engine.messages import Due, IncomingEvent, Message, PendingCommand, UndecodableMessage
-from todoku.engine.service import Decide, Service, UnitOfWork
+from todoku.engine.service import DeadLetterEvent, Decide, Service, UnitOfWork
 from todoku.engine.tables import OutboxRow
+from todoku.events import NO_CONTEXT, Context, Envelope, Event, seal
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +69,14 @@ class PostCommitActions(msgspec.Struct):
         for publisher, ids in other.receipts.items():
             self.receipts.setdefault(publisher, []).extend(ids)
         self.next_due_at = other.next_due_at
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """What one decision leads to: the new state, the events in their envelopes, and the effects."""
+
+    state: Any
+    published: Sequence[tuple[Envelope, Event]]
+    effects: Sequence[Any]
 
 
 class BatchContext:
@@ -141,30 +155,24 @@ class BatchContext:
             return
         try:
             decide = self.service.command_handlers[type(pending.command)]
-            state = self.apply(
-                unit_of_work,
-                decide,
-                pending.command,
-                actor=pending.actor,
-                traceparent=pending.traceparent,
-            )
+            decided = self.decide(unit_of_work, decide, pending.command, pending.context)
         except Exception as error:
             self.actions.answers.append((pending, error))
         else:
-            self.actions.answers.append((pending, state))
+            self.keep(unit_of_work, pending.command, decided)
+            self.actions.answers.append((pending, decided.state))
             if pending.id is not None:
                 self.handled_ids.append(pending.id)
 
     def republish(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
-        """Enqueue the events about an order again for all subscribers, each as it was published first;
+        """Enqueue the events about an entity again for all subscribers, each as it was published first;
         subscribers that still have an event recognise its id."""
+        assert self.service.republish is not None
         try:
-            facts = (
-                self.service.republish(unit_of_work.view(pending.command))
-                if self.service.republish
-                else ()
-            )
-            published = [(seal(event, said_at), event) for event, said_at in facts]
+            facts = self.service.republish(unit_of_work.view(pending.command))
+            published = [
+                (seal(event, occurred_at, pending.context), event) for event, occurred_at in facts
+            ]
         except Exception as error:
             self.actions.answers.append((pending, error))
         else:
@@ -180,42 +188,39 @@ class BatchContext:
             self._acknowledge(message)
             return
         try:
-            self.apply(
-                unit_of_work,
-                decide,
-                message.event,
-                incoming=envelope,
-                actor=envelope.actor,
-                traceparent=envelope.traceparent,
-            )
+            decided = self.decide(unit_of_work, decide, message.event, envelope.context)
         except Exception as error:
             self._fail(message, error)
         else:
+            self.keep(unit_of_work, message.event, decided, incoming=envelope)
             self._acknowledge(message)
 
-    def handler_of(self, event: Event, said_at: datetime, *, replayed: bool) -> Decide | None:
+    def handler_of(self, event: Event, occurred_at: datetime, *, replayed: bool) -> Decide | None:
         """Return the handler of an event; for a replayed one, with the time at which it occurred."""
         if not replayed:
             return self.service.event_handlers.get(type(event))
         replay = self.service.replay_handlers[type(event)]
-        return lambda state, event, _: replay(state, event, said_at)
+        return lambda state, event, _: replay(state, event, occurred_at)
 
     def handle_due(self, unit_of_work: UnitOfWork, due: Due) -> bool:
         """Decide on a due row; return whether that succeeded."""
         agenda = self.service.agenda
         assert agenda is not None
         try:
-            self.apply(unit_of_work, lambda state, _, now: agenda.decide(state, now), due)
+            decided = self.decide(
+                unit_of_work, lambda state, _, now: agenda.decide(state, now), due
+            )
         except Exception:
             log.exception("due_decision_failed", key=due.key)
             return False
+        self.keep(unit_of_work, due, decided)
         return True
 
     def reject(
         self,
         asked: Sequence[PendingCommand],
         new_events: Sequence[IncomingEvent],
-        error: ConstraintViolated,
+        error: Exception,
     ) -> None:
         """Fail these messages, whose results the database rejects."""
         self.actions.answers += [(pending, error) for pending in asked]
@@ -229,48 +234,54 @@ class BatchContext:
             message.delivery, message.envelope, message.error, message.traceback, attempts_max
         )
 
-    def publish_parked(self, kind: type[ParkingEvent] | None, letter: DeadLetter) -> None:
-        """Publish that a letter was parked or resolved, if it is about an order, whose ids are UUIDs."""
-        if kind is None or letter.order_id is None or not _is_uuid(letter.order_id):
+    def publish_letter(self, make: DeadLetterEvent | None, letter: DeadLetter) -> None:
+        """Publish that a letter was parked or resolved, if that concerns other services."""
+        if make is None:
             return
-        event = kind(
-            order_id=letter.order_id,
-            letter_id=letter.id,
-            message_type=letter.event_type or "",
-            error=letter.error_class,
-            parked_at=letter.parked_at,
-        )
-        self.published.append((seal(event, self.now), event))
+        try:
+            event = make(letter)
+            sealed = event and (seal(event, self.now, context_of(letter)), event)
+        except Exception:
+            log.exception("dead_letter_event_failed", letter_id=letter.id)
+        else:
+            if sealed:
+                self.published.append(sealed)
 
-    def apply(
+    def decide(
         self,
         unit_of_work: UnitOfWork,
         decide: Decide,
         subject: Any,
-        *,
-        incoming: Envelope | None = None,
-        actor: str | None = None,
-        traceparent: str | None = None,
-    ) -> Any:
-        """Decide and collect the results; return the new state. Raises what the decision raises."""
+        context: Context = NO_CONTEXT,
+    ) -> Decided:
+        """Return what a decision leads to, without keeping it. Raises what the decision raises."""
         state, outputs = decide(unit_of_work.view(subject), subject, self.now)
         agenda = self.service.agenda
         if agenda is not None and self._due_at_once(state):
             state, more = agenda.decide(state, self.now)
             outputs = [*outputs, *more]
-        published = [
-            (seal(output, self.now, actor=actor, traceparent=traceparent), output)
-            for output in outputs
-            if isinstance(output, Event)
-        ]
-        unit_of_work.put(subject, state)
+        return Decided(
+            state,
+            [(seal(output, self.now, context), output) for output in outputs if _is_event(output)],
+            [output for output in outputs if not _is_event(output)],
+        )
+
+    def keep(
+        self,
+        unit_of_work: UnitOfWork,
+        subject: Any,
+        decided: Decided,
+        *,
+        incoming: Envelope | None = None,
+    ) -> None:
+        """Keep what was decided. If this raises, the whole batch is to be rejected."""
+        unit_of_work.put(subject, decided.state)
         if incoming is not None:
             unit_of_work.record(incoming)
-        for envelope, _ in published:
+        for envelope, _ in decided.published:
             unit_of_work.record(envelope)
-        self.published += published
-        self.actions.effects += [output for output in outputs if not isinstance(output, Event)]
-        return state
+        self.published += decided.published
+        self.actions.effects += decided.effects
 
     def _due_at_once(self, state: Any) -> bool:
         """Return whether the state is due already and an effect slot is free."""
@@ -313,7 +324,7 @@ class BatchContext:
             "message_failed_will_retry",
             subject=delivery.subject,
             event_id=envelope and envelope.id,
-            order_id=envelope and envelope.subject,
+            key=envelope and envelope.subject,
             attempt=delivery.attempt,
             error=shape(error),
         )
@@ -326,7 +337,7 @@ class BatchContext:
             "message_parked",
             letter_id=letter.id,
             subject=letter.subject,
-            order_id=letter.order_id,
+            key=letter.key,
             error=shape(letter.error or ""),
         )
         self.parked.append(letter)
@@ -336,9 +347,5 @@ class BatchContext:
             self.actions.add_receipt(envelope)
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
+def _is_event(output: Any) -> TypeGuard[Event]:
+    return isinstance(output, Event)

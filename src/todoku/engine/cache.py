@@ -3,9 +3,6 @@
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
-CACHED_LINES_MAX = 20
-"""States with more lines are not cached, which bounds the memory."""
-
 
 class StateCache:
     """Keeps the `kept_max` most recently used states of each kind.

@@ -8,7 +8,6 @@ import msgspec
 import structlog
 
 from todoku.broker.port import Broker, BrokerError, Delivery, Subscription
-from todoku.contracts import UndecodableEvent, UnknownEventType, decode
 from todoku.database import DatabaseUnavailable
 from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.dead_letters import describe
@@ -17,6 +16,14 @@ from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import IncomingEvent, UndecodableMessage
 from todoku.engine.recovery import PAUSE_SECONDS, Recovery
 from todoku.engine.service import Service
+from todoku.events import (
+    Envelope,
+    EventRegistry,
+    FalseOrigin,
+    UndecodableEvent,
+    UnknownEventType,
+    read_envelope,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +40,7 @@ class Consumer:
         broker: Broker,
         recovery: Recovery,
         mailbox: Mailbox,
+        registry: EventRegistry,
         *,
         credit: int,
         failpoint: Failpoint = no_failpoint,
@@ -42,6 +50,7 @@ class Consumer:
         self._broker = broker
         self._recovery = recovery
         self._mailbox = mailbox
+        self._registry = registry
         self._credit = credit
         self._failpoint = failpoint
         self._subscription: Subscription | None = None
@@ -109,10 +118,10 @@ class Consumer:
             self._subscription.want(self._credit)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
-        self._mailbox.put_messages([_read(delivery) for delivery in deliveries])
+        self._mailbox.put_messages([self._read(delivery) for delivery in deliveries])
 
     def _replay(self, deliveries: Sequence[Delivery]) -> None:
-        messages = [_read(delivery) for delivery in deliveries]
+        messages = [self._read(delivery) for delivery in deliveries]
         self._mailbox.put_messages(
             [
                 msgspec.structs.replace(message, replayed=True)
@@ -125,15 +134,22 @@ class Consumer:
         if self._subscription is not None and unreadable:
             self._subscription.ack(unreadable)
 
+    def _read(self, delivery: Delivery) -> IncomingEvent | UndecodableMessage:
+        try:
+            envelope, event = self._registry.decode(delivery.body, arrived_on=delivery.subject)
+        except UndecodableEvent as error:
+            return UndecodableMessage(
+                delivery,
+                describe(error),
+                traceback.format_exc(),
+                again=isinstance(error, UnknownEventType),
+                envelope=None if isinstance(error, FalseOrigin) else _envelope(delivery.body),
+            )
+        return IncomingEvent(delivery, envelope, event)
 
-def _read(delivery: Delivery) -> IncomingEvent | UndecodableMessage:
+
+def _envelope(body: bytes) -> Envelope | None:
     try:
-        envelope, event = decode(delivery.body)
-    except UndecodableEvent as error:
-        return UndecodableMessage(
-            delivery,
-            describe(error),
-            traceback.format_exc(),
-            again=isinstance(error, UnknownEventType),
-        )
-    return IncomingEvent(delivery, envelope, event)
+        return read_envelope(body)
+    except UndecodableEvent:
+        return None

@@ -9,7 +9,6 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
-from todoku.contracts import Envelope, Event, UndecodableEvent, decode
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.dead_letters import (
@@ -35,6 +34,7 @@ from todoku.engine.dead_letters import (
 )
 from todoku.engine.messages import PendingCommand
 from todoku.engine.service import UnitOfWork
+from todoku.events import Envelope, Event, EventRegistry, UndecodableEvent
 
 log = structlog.get_logger(__name__)
 
@@ -59,12 +59,17 @@ class DeadLetterHandler:
     """
 
     def __init__(
-        self, batch_context: BatchContext, connection: Connection, letters: DeadLetters
+        self,
+        batch_context: BatchContext,
+        connection: Connection,
+        letters: DeadLetters,
+        registry: EventRegistry,
     ) -> None:
         self.redeliveries: list[Redelivery] = []
         self._context = batch_context
         self._connection = connection
         self._letters = letters
+        self._registry = registry
         self._has_commands = False
         self._found: dict[str, DeadLetter] = {}
         self._changed: dict[str, DeadLetter] = {}
@@ -90,21 +95,17 @@ class DeadLetterHandler:
         for redelivery in self.redeliveries:
             envelope, event = redelivery.envelope, redelivery.event
             replayed = event.publisher == self._context.service.name
+            decided = None
             try:
                 decide = self._context.handler_of(event, envelope.time, replayed=replayed)
                 if decide is not None:
-                    self._context.apply(
-                        unit_of_work,
-                        decide,
-                        event,
-                        incoming=envelope,
-                        actor=envelope.actor,
-                        traceparent=envelope.traceparent,
-                    )
+                    decided = self._context.decide(unit_of_work, decide, event, envelope.context)
             except Exception as error:
                 self._fail(redelivery.pending, redelivery.letter, error)
-            else:
-                self._succeed(redelivery)
+                continue
+            if decided is not None:
+                self._context.keep(unit_of_work, event, decided, incoming=envelope)
+            self._succeed(redelivery)
 
     def reject(self, error: Exception) -> None:
         """Fail the redeliveries, whose results the database rejects."""
@@ -154,7 +155,9 @@ class DeadLetterHandler:
 
     def _redeliver(self, pending: PendingCommand, letter: DeadLetter) -> None:
         try:
-            envelope, event = decode(letter.body)
+            # A corrected message is this service's own and has an id of its own.
+            origin = None if letter.replaces else letter.subject
+            envelope, event = self._registry.decode(letter.body, arrived_on=origin)
         except UndecodableEvent as error:
             self._fail(pending, letter, error)
         else:
@@ -166,7 +169,7 @@ class DeadLetterHandler:
         batch_context = self._context
         try:
             closed, successor, envelope, event = edited(
-                letter, command, batch_context.service.name, batch_context.now
+                letter, command, batch_context.service.name, self._registry, batch_context.now
             )
         except UndecodableEvent as error:
             raise InvalidEdit(str(error)) from error
@@ -188,7 +191,7 @@ class DeadLetterHandler:
         self._changed[letter.id] = failed
         self._add_attempt(pending, failed)
         if letter.new:
-            self._context.publish_parked(self._context.service.parked_event, failed)
+            self._context.publish_letter(self._context.service.parked_event, failed)
             self._answer(pending, failed)
         else:
             self._answer(pending, RedeliveryFailed(failed.error))
@@ -198,7 +201,7 @@ class DeadLetterHandler:
             "dead_letter_resolved", letter_id=letter.id, state=letter.state, by=letter.closed_by
         )
         self._changed[letter.id] = letter
-        self._context.publish_parked(self._context.service.resolved_event, letter)
+        self._context.publish_letter(self._context.service.resolved_event, letter)
 
     def _add_attempt(self, pending: PendingCommand, letter: DeadLetter) -> None:
         self._attempts.append(

@@ -42,7 +42,7 @@ class LetterSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     state: DeadLetterState
-    order_id: str | None
+    key: str | None
     event_type: str | None
     error: str | None
     error_group: str | None
@@ -62,12 +62,12 @@ class LetterSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LetterGroup(msgspec.Struct, frozen=True):
-    """Parked letters whose errors have one shape: how many, for how many orders, since when (UTC)."""
+    """Parked letters whose errors have one shape: how many, for how many keys, since when (UTC)."""
 
     id: str
     shape: str
     letters: int
-    orders: int
+    keys: int
     first_parked_at: datetime
     last_parked_at: datetime
 
@@ -233,11 +233,9 @@ class DeadLetters:
         row = connection.execute(select(self.table).where(self.table.c.id == letter_id)).first()
         return None if row is None else _letter(row)
 
-    def parked_about(
-        self, connection: Connection, order_ids: Collection[str]
-    ) -> list[LetterSummary]:
-        """Return the letters about these orders that are still parked."""
-        return [_summary(row) for row in self._parked_about(connection, ids=sorted(order_ids))]
+    def parked_about(self, connection: Connection, keys: Collection[str]) -> list[LetterSummary]:
+        """Return the letters about these keys that are still parked."""
+        return [_summary(row) for row in self._parked_about(connection, ids=sorted(keys))]
 
     def attempts_at(self, connection: Connection, letter_id: str) -> list[Attempt]:
         """Return the attempts at a letter, in order."""
@@ -254,7 +252,7 @@ class DeadLetters:
         connection: Connection,
         *,
         state: DeadLetterState | None,
-        order_id: str | None,
+        key: str | None,
         group: str | None,
         before: tuple[datetime, str] | None,
         limit: int,
@@ -265,8 +263,8 @@ class DeadLetters:
         query = self._summaries().order_by(columns.parked_at.desc(), columns.id.desc()).limit(limit)
         if state is not None:
             query = query.where(columns.state == state.value)
-        if order_id is not None:
-            query = query.where(columns.order_id == order_id)
+        if key is not None:
+            query = query.where(columns.order_id == key)
         if group is not None:
             query = query.where(columns.error_group == group)
         if before is not None:
@@ -294,7 +292,7 @@ class DeadLetters:
         return [LetterGroup(group, shape(error), *figures) for group, error, *figures in found]
 
     def _summaries(self) -> Select[Any]:
-        return select(*(self.table.c[name] for name in LetterSummary.__struct_fields__))
+        return select(*(self.table.c[_column(name)] for name in LetterSummary.__struct_fields__))
 
     def _add_attempts(self, connection: Connection, attempts: Iterable[Attempt]) -> None:
         if rows := [msgspec.structs.asdict(attempt) for attempt in attempts]:
@@ -302,7 +300,8 @@ class DeadLetters:
 
 
 def _letter(row: Row[Any]) -> DeadLetter:
-    return DeadLetter(**{**row._mapping, "state": DeadLetterState(row.state)})
+    values = {_field(name): value for name, value in row._mapping.items()}
+    return DeadLetter(**{**values, "state": DeadLetterState(row.state)})
 
 
 def _summary(row: Sequence[Any]) -> LetterSummary:
@@ -311,4 +310,14 @@ def _summary(row: Sequence[Any]) -> LetterSummary:
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(letter), "state": letter.state.value}
+    values = {_column(name): value for name, value in msgspec.structs.asdict(letter).items()}
+    return {**values, "state": letter.state.value}
+
+
+def _column(field: str) -> str:
+    """Return the column of a letter's field; the key's is called by what it was in the first release."""
+    return "order_id" if field == "key" else field
+
+
+def _field(column: str) -> str:
+    return "key" if column == "order_id" else column

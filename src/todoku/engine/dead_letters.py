@@ -17,7 +17,17 @@ from typing import Any
 import msgspec
 
 from todoku.broker.port import Delivery
-from todoku.contracts import Envelope, Event, decode, encode
+from todoku.events import (
+    NO_CONTEXT,
+    Context,
+    Envelope,
+    Event,
+    EventRegistry,
+    UndecodableEvent,
+    encode,
+    is_canonical_uuid,
+    read_envelope,
+)
 
 
 class DeadLetterError(Exception):
@@ -52,10 +62,10 @@ class DeadLetterState(StrEnum):
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that could not be handled, with its whole body.
 
-    `error` and `traceback` are of the last attempt, None if that succeeded; `error_group` identifies
-    errors of the same shape. `retry_at` (UTC) is when a scheduled retry is due, and `retry_by` who
-    asked for it. `replaces` is the letter that an edited message was made from, and `replaced_by` the
-    one that was made from this.
+    `key` is that of its event. `error` and `traceback` are of the last attempt, None if that
+    succeeded; `error_group` identifies errors of the same shape. `retry_at` (UTC) is when a scheduled
+    retry is due, and `retry_by` who asked for it. `replaces` is the letter that an edited message was
+    made from, and `replaced_by` the one that was made from this.
     """
 
     id: str
@@ -64,7 +74,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     headers: str | None = None
     event_id: str | None
     event_type: str | None
-    order_id: str | None
+    key: str | None
     parked_at: datetime
     attempts: int
     error: str | None
@@ -149,7 +159,7 @@ def parked(
         headers=msgspec.json.encode(dict(delivery.headers)).decode() if delivery.headers else None,
         event_id=envelope.id if envelope else None,
         event_type=envelope.type if envelope else None,
-        order_id=envelope.subject if envelope else None,
+        key=envelope.subject if envelope else None,
         parked_at=now,
         attempts=delivery.attempt,
         error=error,
@@ -195,20 +205,24 @@ def failed_again(letter: DeadLetter, error: str, traceback: str) -> DeadLetter:
 
 
 def edited(
-    letter: DeadLetter, command: EditDeadLetter, service: str, now: datetime
+    letter: DeadLetter,
+    command: EditDeadLetter,
+    service: str,
+    registry: EventRegistry,
+    now: datetime,
 ) -> tuple[DeadLetter, DeadLetter, Envelope, Event]:
     """Return the letter as EDITED, its successor, and the successor's envelope and event.
 
-    The new message is about the same order and of the same type. Its id follows from the service
+    The new message has the same key and the same type. Its id follows from the service
     and the letter, because two services may correct their copies of one event differently.
     Raises `InvalidEdit` or `UndecodableEvent`.
     """
-    if letter.event_type is None or letter.order_id is None:
+    if letter.event_type is None or letter.key is None:
         raise InvalidEdit(
             "Of this message not even the envelope can be read, so nothing says which event "
             "another would replace. Its publisher sends the real one again: discard this."
         )
-    envelope, event = decode(encode(_corrected(letter, command, service, now)))
+    envelope, event = registry.decode(encode(_corrected(letter, command, service, now)))
     # `decode` ignores unknown fields; an operator who misspelt one must learn of it.
     if unknown := _fields(command.data) - _fields(msgspec.json.encode(event)):
         raise InvalidEdit(f"{letter.event_type} has no field {', '.join(sorted(unknown))}.")
@@ -218,7 +232,7 @@ def edited(
         body=encode(envelope),
         event_id=envelope.id,
         event_type=envelope.type,
-        order_id=envelope.subject,
+        key=envelope.subject,
         parked_at=now,
         attempts=0,
         error=None,
@@ -233,6 +247,14 @@ def edited(
 def discarded(letter: DeadLetter, command: DiscardDeadLetter, now: datetime) -> DeadLetter:
     """Return the letter as DISCARDED, with the reason."""
     return _closed(letter, DeadLetterState.DISCARDED, now, command.by, reason=command.reason)
+
+
+def context_of(letter: DeadLetter) -> Context:
+    """Return the context of a letter's message, as far as it can be decoded."""
+    try:
+        return read_envelope(letter.body).context
+    except UndecodableEvent:
+        return NO_CONTEXT
 
 
 def describe(error: BaseException) -> str:
@@ -277,16 +299,19 @@ def _corrected(
     letter: DeadLetter, command: EditDeadLetter, service: str, now: datetime
 ) -> Envelope:
     assert letter.event_type is not None
-    assert letter.order_id is not None
+    assert letter.key is not None
+    context = context_of(letter)
     return Envelope(
         specversion="1.0",
         id=str(uuid.uuid5(uuid.UUID(letter.id), f"edited at {service}")),
         source=service,
         type=letter.event_type,
-        subject=letter.order_id,
+        subject=letter.key,
         time=now,
         datacontenttype="application/json",
         actor=command.by,
+        traceparent=context.traceparent,
+        tracestate=context.tracestate,
         data=msgspec.Raw(command.data),
     )
 
@@ -296,7 +321,4 @@ def _fields(data: bytes) -> set[str]:
 
 
 def _canonical_uuid(text: str) -> str | None:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        return None
+    return text.lower() if is_canonical_uuid(text) else None

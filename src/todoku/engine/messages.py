@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from todoku.broker.port import Delivery
-from todoku.contracts import Envelope, Event, UndecodableEvent, read_envelope
+from todoku.events import NO_CONTEXT, Context, Envelope, Event
 
 
 class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
@@ -22,20 +22,14 @@ class UndecodableMessage(msgspec.Struct, frozen=True, gc=False):
     """A message of the stream that cannot be decoded as an event.
 
     `again` says whether a retry may succeed: a newer version of this service may know the type.
+    `envelope` is None if not even that can be decoded, or if its origin cannot be trusted.
     """
 
     delivery: Delivery
     error: str
     traceback: str
     again: bool
-
-    @property
-    def envelope(self) -> Envelope | None:
-        """Return the envelope, or None if not even that can be decoded."""
-        try:
-            return read_envelope(self.delivery.body)
-        except UndecodableEvent:
-            return None
+    envelope: Envelope | None = None
 
 
 class PendingCommand(msgspec.Struct, frozen=True):
@@ -48,8 +42,7 @@ class PendingCommand(msgspec.Struct, frozen=True):
 
     command: Any
     answer: Callable[[Any], None]
-    actor: str | None = None
-    traceparent: str | None = None
+    context: Context = NO_CONTEXT
     id: str | None = None
 
 
@@ -60,11 +53,11 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     ids: tuple[str, ...]
 
 
-class RepublishOrder(msgspec.Struct, frozen=True):
-    """A command that every service knows: publish again what it has decided about an order. The result
-    is a tuple of the published events."""
+class RepublishEvents(msgspec.Struct, frozen=True):
+    """A command that every service knows: publish again what it has decided about the entity `key`.
+    The result is a tuple of the published events."""
 
-    order_id: str
+    key: str
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):

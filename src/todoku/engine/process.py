@@ -22,11 +22,10 @@ from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
 from todoku.engine.tables import EngineTables
 from todoku.engine.writer import Writer
-from todoku.settings import Settings
+from todoku.events import NO_CONTEXT, Context
 
 log = structlog.get_logger(__name__)
 
-DEFAULTS = Settings()
 DRAIN_SECONDS_MAX = 2.0
 
 
@@ -36,19 +35,35 @@ class ProcessFailed(Exception):
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits and intervals of the engine."""
+    """Limits and intervals of the engine.
 
-    batch_max: int = DEFAULTS.batch_messages_max
-    credit: int = DEFAULTS.mailbox_messages_max
-    commands_max: int = DEFAULTS.mailbox_commands_max
-    backlog_max: int = DEFAULTS.outbox_backlog_max
+    batch_max: messages, commands and receipts in one transaction, and events in one publish.
+    credit: messages of the stream that are requested and not yet handled.
+    commands_max: commands that wait; more are rejected with `MailboxFull`.
+    backlog_max: events that wait for the broker; above that, commands are rejected.
+    receipts_max: receipts that wait; more are dropped, which costs one redelivery each.
+    effects_max: effects that run at the same time.
+    window_max: events that wait for the broker in memory; the others are read from the outbox.
+    progress_check_seconds: how often the progress of subscribers is compared with the outbox.
+    lease_seconds: how long a process counts as alive after it has renewed its lease.
+    effect_timeout_seconds: how long an effect may take before it is cancelled and retried.
+    inbox_retention_seconds: how long the id of a handled event is kept; longer than the stream keeps
+        the event.
+    prune_count: inbox entries that are deleted in one transaction.
+    retry_policy: how a failing message is retried.
+    """
+
+    batch_max: int = 1_500
+    credit: int = 2_000
+    commands_max: int = 2_000
+    backlog_max: int = 500_000
     receipts_max: int = 10_000
     effects_max: int = 500
     window_max: int = 10_000
     progress_check_seconds: float = 2.0
     lease_seconds: float = 15.0
     effect_timeout_seconds: float = 10.0
-    inbox_retention_seconds: float = DEFAULTS.inbox_retention_seconds
+    inbox_retention_seconds: float = 172_800.0
     prune_count: int = 1_000
     retry_policy: RetryPolicy = RetryPolicy()
 
@@ -133,6 +148,7 @@ class Process:
             broker,
             self.recovery,
             self.mailbox,
+            topology.registry,
             credit=self.config.credit,
             failpoint=failpoint,
         )
@@ -214,9 +230,7 @@ class Process:
             task.cancel()
         return [*self.effects.cancel(), *self._loops]
 
-    async def execute(
-        self, command: Any, *, actor: str | None = None, traceparent: str | None = None
-    ) -> Any:
+    async def execute(self, command: Any, context: Context = NO_CONTEXT) -> Any:
         """Execute a command and return the resulting state, once that is committed.
 
         Raises what the decision raises, `ProcessFailed`, or `MailboxFull`: also when too many events
@@ -237,7 +251,7 @@ class Process:
         if self.relay.unsent >= self.config.backlog_max:
             raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
         self.mailbox.put_command(
-            PendingCommand(command, answer, actor, traceparent, self._command_id(command))
+            PendingCommand(command, answer, context, self._command_id(command))
         )
         self._unanswered[answered] = None
         try:

@@ -7,17 +7,21 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, MetaData
 
-from todoku.contracts import Envelope, Event, ParkingEvent
 from todoku.engine.cache import StateCache
+from todoku.engine.dead_letters import DeadLetter
 from todoku.engine.messages import Due
 from todoku.engine.tables import EngineTables
+from todoku.events import Envelope, Event, EventRegistry
 
 Decide = Callable[[Any, Any, datetime], tuple[Any, Sequence[Any]]]
 """A pure decision: `(state, message, now) → (state, events and effects)`."""
 
-Republish = Callable[[Any], Sequence[tuple[Event, datetime]]]
+RepublishFunction = Callable[[Any], Sequence[tuple[Event, datetime]]]
 """A pure function of a state: the events that were decided in it, and when (UTC) each occurred. It
 omits what a subscriber with an empty database could not handle again without harm."""
+
+DeadLetterEvent = Callable[[DeadLetter], Event | None]
+"""Makes the event that tells other services of a dead letter; None if it concerns none of them."""
 
 Subject = Any
 """The subject of a decision: an event, a command or a `Due`."""
@@ -77,9 +81,10 @@ class Service:
     lost them, together with the events that undo or end those, in the order of the stream. Commands
     of the `deduplicated_commands` types have no natural key that makes them idempotent: the engine
     gives them an id. An effect that a decision returns is executed by `effects` after the commit; its
-    result is the next command. `parked_event` and `resolved_event` publish that a message about an
-    order waits here for manual action, and that it no longer does. `republish` returns the events
-    that can be published again about an order.
+    result is the next command. `parked_event` and `resolved_event` make the events that tell others
+    that a message waits here for manual action, and that it no longer does. `republish` returns the
+    events that can be published again about an entity. `publishes` lists the types of all events
+    that this service publishes.
     """
 
     name: str
@@ -89,16 +94,23 @@ class Service:
     deduplicated_commands: Collection[type[Any]] = ()
     agenda: Agenda | None = None
     effects: Mapping[type[Any], Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)
-    parked_event: type[ParkingEvent] | None = None
-    resolved_event: type[ParkingEvent] | None = None
+    parked_event: DeadLetterEvent | None = None
+    resolved_event: DeadLetterEvent | None = None
     replay_handlers: Mapping[type[Event], Decide] = field(default_factory=dict)
-    republish: Republish | None = None
+    republish: RepublishFunction | None = None
+    publishes: Collection[type[Event]] = ()
 
 
 class Topology:
-    """The subscribers of each event type, computed from the services' handlers."""
+    """The event types and their subscribers, computed from what the services declare."""
 
     def __init__(self, services: Iterable[Service]) -> None:
+        services = tuple(services)
+        self.registry = EventRegistry(
+            event
+            for service in services
+            for event in (*service.publishes, *service.event_handlers, *service.replay_handlers)
+        )
         readers: dict[type[Event], list[str]] = {}
         for service in services:
             for event in service.event_handlers:

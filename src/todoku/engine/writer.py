@@ -9,12 +9,11 @@ import structlog
 from sqlalchemy import Connection
 
 from todoku.broker.port import Delivery
-from todoku.contracts import encode
-from todoku.database import ConstraintViolated, Database
+from todoku.database import ConstraintViolated, Database, DatabaseError
 from todoku.engine.batch_context import BatchContext, PostCommitActions, RetryPolicy
 from todoku.engine.cache import StateCache
 from todoku.engine.dead_letter_handler import DEAD_LETTER_COMMANDS, DeadLetterHandler
-from todoku.engine.dead_letters import Attempt, RetryDeadLetter
+from todoku.engine.dead_letters import Attempt, RetryDeadLetter, describe
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.messages import (
     Due,
@@ -22,11 +21,12 @@ from todoku.engine.messages import (
     Message,
     PendingCommand,
     Receipt,
-    RepublishOrder,
+    RepublishEvents,
     UndecodableMessage,
 )
 from todoku.engine.service import Service, Topology, UnitOfWork
 from todoku.engine.tables import EngineTables, PendingDelivery
+from todoku.events import encode
 
 log = structlog.get_logger(__name__)
 
@@ -197,50 +197,51 @@ class Writer:
         message could not be saved before."""
         with self._transaction() as connection:
             self._cache.validate(self._database.version(connection))
-            waiting = [only] if only else self._waiting(connection, now, effect_slots)
-            batch_context = BatchContext(
-                self._service,
-                now,
-                self._retry_policy,
-                effect_slots - len(waiting),
-                self._failed_attempts,
-            )
-            new_events, undecodable = batch_context.deduplicate(
-                batch, self._known(connection, batch)
-            )
-            asked, about_letters = _commands(batch)
-            units_of_work: list[UnitOfWork] = []
-            dead_letter_handler = DeadLetterHandler(
-                batch_context, connection, self._tables.dead_letters
-            )
-            dead_letter_handler.prepare(about_letters)
-            subjects = [
-                *(pending.command for pending in asked),
-                *(message.event for message in new_events),
-                *(redelivery.event for redelivery in dead_letter_handler.redeliveries),
-                *waiting,
-            ]
-            if refusal is not None:
-                batch_context.reject(asked, new_events, refusal)
-                dead_letter_handler.reject(refusal)
-            elif subjects:
-                unit_of_work = self._service.store.load(connection, subjects, self._cache)
-                self._decide(batch_context, unit_of_work, asked, new_events, waiting)
-                dead_letter_handler.decide(unit_of_work)
-                self._service.store.save(connection, unit_of_work, now)
-                units_of_work.append(unit_of_work)
-            for message in undecodable:
-                batch_context.retry_or_park_undecodable(message)
-            batch_context.resolve_duplicates()
-            self._publish_parked(connection, batch_context)
-            receipts = [message for message in batch if isinstance(message, Receipt)]
-            # A receipt that the database rejects is dropped: it costs one redelivery.
-            self._record(connection, batch_context, [] if refusal else receipts)
-            if not any(message.replayed for message in new_events):
-                self._note_positions(
-                    connection, (*batch_context.actions.acks, *batch_context.actions.terms)
+            with _rejecting_values():
+                waiting = [only] if only else self._waiting(connection, now, effect_slots)
+                batch_context = BatchContext(
+                    self._service,
+                    now,
+                    self._retry_policy,
+                    effect_slots - len(waiting),
+                    self._failed_attempts,
                 )
-            retry_at = dead_letter_handler.save(self._retry_at)
+                new_events, undecodable = batch_context.deduplicate(
+                    batch, self._known(connection, batch)
+                )
+                asked, about_letters = self._commands(batch, batch_context)
+                units_of_work: list[UnitOfWork] = []
+                dead_letter_handler = DeadLetterHandler(
+                    batch_context, connection, self._tables.dead_letters, self._topology.registry
+                )
+                dead_letter_handler.prepare(about_letters)
+                subjects = [
+                    *(pending.command for pending in asked),
+                    *(message.event for message in new_events),
+                    *(redelivery.event for redelivery in dead_letter_handler.redeliveries),
+                    *waiting,
+                ]
+                if refusal is not None:
+                    batch_context.reject(asked, new_events, refusal)
+                    dead_letter_handler.reject(refusal)
+                elif subjects:
+                    unit_of_work = self._service.store.load(connection, subjects, self._cache)
+                    self._decide(batch_context, unit_of_work, asked, new_events, waiting)
+                    dead_letter_handler.decide(unit_of_work)
+                    self._service.store.save(connection, unit_of_work, now)
+                    units_of_work.append(unit_of_work)
+                for message in undecodable:
+                    batch_context.retry_or_park_undecodable(message)
+                batch_context.resolve_duplicates()
+                self._publish_parked(connection, batch_context)
+                receipts = [message for message in batch if isinstance(message, Receipt)]
+                # A receipt that the database rejects is dropped: it costs one redelivery.
+                self._record(connection, batch_context, [] if refusal else receipts)
+                if not any(message.replayed for message in new_events):
+                    self._note_positions(
+                        connection, (*batch_context.actions.acks, *batch_context.actions.terms)
+                    )
+                retry_at = dead_letter_handler.save(self._retry_at)
             batch_context.actions.next_due_at = self._next_due_at(connection, now)
             self._failpoint("before-commit")
         self._failpoint("after-commit")
@@ -270,6 +271,23 @@ class Writer:
         found = agenda.due(connection, now, limit + len(self._due_again))
         return [due for due in found if due.key not in self._due_again][:limit]
 
+    def _commands(
+        self, batch: Sequence[Message], batch_context: BatchContext
+    ) -> tuple[list[PendingCommand], list[PendingCommand]]:
+        """Return the service's own commands, and those about its dead letters."""
+        own: list[PendingCommand] = []
+        about_letters: list[PendingCommand] = []
+        for message in batch:
+            if not isinstance(message, PendingCommand):
+                continue
+            if isinstance(message.command, DEAD_LETTER_COMMANDS):
+                about_letters.append(message)
+            elif isinstance(message.command, RepublishEvents) and self._service.republish is None:
+                batch_context.actions.answers.append((message, ()))
+            else:
+                own.append(message)
+        return own, about_letters
+
     def _decide(
         self,
         batch_context: BatchContext,
@@ -279,7 +297,7 @@ class Writer:
         waiting: Sequence[Due],
     ) -> None:
         for pending in asked:
-            if isinstance(pending.command, RepublishOrder):
+            if isinstance(pending.command, RepublishEvents):
                 batch_context.republish(unit_of_work, pending)
             else:
                 batch_context.handle_command(unit_of_work, pending)
@@ -297,7 +315,7 @@ class Writer:
         )
         for letter in batch_context.parked:
             if letter.id not in kept:
-                batch_context.publish_parked(self._service.parked_event, letter)
+                batch_context.publish_letter(self._service.parked_event, letter)
 
     def _record(
         self, connection: Connection, batch_context: BatchContext, receipts: Sequence[Receipt]
@@ -360,16 +378,16 @@ class Writer:
         return max(next_due_at, now + timedelta(seconds=DUE_LOOK_SECONDS))
 
 
-def _commands(batch: Sequence[Message]) -> tuple[list[PendingCommand], list[PendingCommand]]:
-    """Return the service's own commands, and those about its dead letters."""
-    own: list[PendingCommand] = []
-    about_letters: list[PendingCommand] = []
-    for message in batch:
-        if isinstance(message, PendingCommand):
-            (about_letters if isinstance(message.command, DEAD_LETTER_COMMANDS) else own).append(
-                message
-            )
-    return own, about_letters
+@contextmanager
+def _rejecting_values() -> Iterator[None]:
+    """Treat any error that is not the database's as a value that cannot be saved: it is the fault of
+    one message, and must not end the process."""
+    try:
+        yield
+    except DatabaseError:
+        raise
+    except Exception as error:
+        raise ConstraintViolated(f"A value cannot be saved: {describe(error)}") from error
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -1,6 +1,7 @@
 """Define the inventory service: which function handles which command and event."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from todoku.contracts import (
@@ -12,6 +13,7 @@ from todoku.contracts import (
     ShipmentFailedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
+    parking_event,
 )
 from todoku.engine import Decide, Service
 from todoku.inventory.domain import (
@@ -45,6 +47,14 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
 }
 
 
+PUBLISHES: Final[Sequence[type[Event]]] = (
+    StockReservedEvent,
+    StockReservationFailedEvent,
+    InventoryMessageParkedEvent,
+    InventoryMessageClosedEvent,
+)
+
+
 def inventory_service(settings: Settings) -> Service:
     """Build the service that keeps the stock."""
     return Service(
@@ -53,8 +63,9 @@ def inventory_service(settings: Settings) -> Service:
         command_handlers=COMMAND_HANDLERS,
         deduplicated_commands={Restock},
         event_handlers=EVENT_HANDLERS,
-        parked_event=InventoryMessageParkedEvent,
-        resolved_event=InventoryMessageClosedEvent,
+        parked_event=partial(parking_event, InventoryMessageParkedEvent),
+        resolved_event=partial(parking_event, InventoryMessageClosedEvent),
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
+        publishes=PUBLISHES,
     )

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope, OrderCreatedEvent, StockReservedEvent
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
-from todoku.engine import CACHED_LINES_MAX, EngineTables, StateCache
+from todoku.engine import EngineTables, RepublishEvents, StateCache
 from todoku.inventory.domain import (
     RESERVATION,
     LedgerEntry,
@@ -35,6 +35,9 @@ from todoku.inventory.domain import (
 
 LOCATION = "main"
 """The one place where stock lies; keys allow for more."""
+
+CACHED_LINES_MAX = 20
+"""States with more lines are not cached, which bounds the memory of the cache."""
 
 metadata = MetaData()
 
@@ -144,7 +147,7 @@ class InventoryUnitOfWork:
         self.entries: list[LedgerEntry] = []
 
     def view(self, subject: Any) -> Stock:
-        reservation = self.reservations.get(getattr(subject, "order_id", ""))
+        reservation = self.reservations.get(_order_id(subject) or "")
         ids = _product_ids(subject)
         if reservation is not None:
             ids |= {line.product_id for line in reservation.lines}
@@ -183,7 +186,7 @@ class InventoryStore:
     def load(
         self, connection: Connection, subjects: Sequence[Any], cache: StateCache
     ) -> InventoryUnitOfWork:
-        order_ids = {subject.order_id for subject in subjects if hasattr(subject, "order_id")}
+        order_ids = {key for subject in subjects if (key := _order_id(subject)) is not None}
         reserved = cache.get("reservations", order_ids)
         reserved |= _read_reservations(connection, order_ids - reserved.keys())
         product_ids = {key for subject in subjects for key in _product_ids(subject)}
@@ -212,6 +215,14 @@ def list_products(connection: Connection, after: str, limit: int) -> list[Produc
         select(products).where(products.c.id > after).order_by(products.c.id).limit(limit)
     )
     return [_product(row) for row in found]
+
+
+def _order_id(subject: Any) -> str | None:
+    """Return the order that a subject is about; commands about a product are about none."""
+    if isinstance(subject, RepublishEvents):
+        return subject.key
+    order_id: str | None = getattr(subject, "order_id", None)
+    return order_id
 
 
 def _product_ids(subject: Any) -> set[str]:

@@ -23,6 +23,7 @@ from todoku.contracts import (
     OrderCompletedEvent,
     OrderCreatedEvent,
     OrderedItem,
+    OrderEvent,
     ParkingEvent,
     Personal,
     ShipmentCompletedEvent,
@@ -417,7 +418,7 @@ def _parked_message(event: ParkingEvent) -> ParkedMessage:
     )
 
 
-def _known(order: Order | None, event: Event) -> Order:
+def _known(order: Order | None, event: OrderEvent) -> Order:
     if order is None:
         raise UnknownOrder(
             f"{type(event).__name__} for order {event.order_id}: the orders database has no such "

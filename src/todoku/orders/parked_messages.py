@@ -75,11 +75,11 @@ def _own(
     connection: Connection, order_ids: Collection[str], letters: DeadLetters
 ) -> Iterable[ParkedMessage]:
     for letter in letters.parked_about(connection, order_ids):
-        assert letter.order_id is not None
+        assert letter.key is not None
         yield ParkedMessage(
             service=OrderCreatedEvent.publisher,
             letter_id=letter.id,
-            order_id=letter.order_id,
+            order_id=letter.key,
             message_type=letter.event_type or "",
             error=letter.error_class,
             parked_at=letter.parked_at,

@@ -1,6 +1,6 @@
 """Define the orders service: which function handles which command and event."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from todoku.contracts import (
@@ -58,6 +58,13 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
 }
 
 
+PUBLISHES: Final[Sequence[type[Event]]] = (
+    OrderCreatedEvent,
+    OrderCompletedEvent,
+    OrderCancelledEvent,
+)
+
+
 def orders_service(settings: Settings) -> Service:
     """Build the service that takes orders."""
     return Service(
@@ -67,4 +74,5 @@ def orders_service(settings: Settings) -> Service:
         event_handlers=EVENT_HANDLERS,
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_order,
+        publishes=PUBLISHES,
     )

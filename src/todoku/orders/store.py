@@ -30,9 +30,12 @@ from todoku.database import (
     table,
     to_microseconds,
 )
-from todoku.engine import CACHED_LINES_MAX, EngineTables, StateCache
+from todoku.engine import EngineTables, RepublishEvents, StateCache
 from todoku.orders.domain import ORDER, Order, OrderStatus, ParkedMessage
 from todoku.orders.parked_messages import ParkedMessages
+
+CACHED_LINES_MAX = 20
+"""States with more lines are not cached, which bounds the memory of the cache."""
 
 metadata = MetaData()
 
@@ -154,13 +157,13 @@ class OrdersUnitOfWork:
     def view(self, subject: Any) -> Order | ParkedMessage | None:
         if isinstance(subject, ParkingEvent):
             return self.parked.get((subject.publisher, subject.letter_id))
-        return self.after.get(subject.order_id)
+        return self.after.get(_order_id(subject))
 
     def put(self, subject: Any, state: Order | ParkedMessage) -> None:
         if isinstance(state, ParkedMessage):
             self.parked[state.service, state.letter_id] = state
         else:
-            self.after[subject.order_id] = state
+            self.after[_order_id(subject)] = state
 
     def record(self, envelope: Envelope) -> None:
         order_id = envelope.subject
@@ -190,7 +193,7 @@ class OrdersStore:
     def load(
         self, connection: Connection, subjects: Sequence[Any], cache: StateCache
     ) -> OrdersUnitOfWork:
-        ids = {subject.order_id for subject in subjects}
+        ids = {_order_id(subject) for subject in subjects}
         found = cache.get("orders", ids)
         found |= _read_orders(connection, ids - found.keys())
         parked = parked_messages.load(
@@ -335,6 +338,11 @@ def _with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
         )
         for row in rows
     ]
+
+
+def _order_id(subject: Any) -> str:
+    order_id: str = subject.key if isinstance(subject, RepublishEvents) else subject.order_id
+    return order_id
 
 
 def _order_row(order: Order, unit_of_work: OrdersUnitOfWork) -> dict[str, Any]:

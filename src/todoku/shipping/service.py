@@ -1,6 +1,6 @@
 """Define the shipping service: which function handles which command, event and due shipment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from todoku.contracts import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
     StockReservedEvent,
+    parking_event,
 )
 from todoku.engine import Agenda, Decide, Service
 from todoku.settings import Settings
@@ -35,6 +36,15 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
 }
 
 
+PUBLISHES: Final[Sequence[type[Event]]] = (
+    ShipmentInitiatedEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShippingMessageParkedEvent,
+    ShippingMessageClosedEvent,
+)
+
+
 def shipping_service(settings: Settings) -> Service:
     """Build the service that ships."""
     delay = pickup_delays(settings)
@@ -45,8 +55,9 @@ def shipping_service(settings: Settings) -> Service:
         event_handlers={StockReservedEvent: partial(initiate_shipment, pickup_delay=delay)},
         agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=when_due),
         command_handlers=COMMAND_HANDLERS,
-        parked_event=ShippingMessageParkedEvent,
-        resolved_event=ShippingMessageClosedEvent,
+        parked_event=partial(parking_event, ShippingMessageParkedEvent),
+        resolved_event=partial(parking_event, ShippingMessageClosedEvent),
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_shipment,
+        publishes=PUBLISHES,
     )

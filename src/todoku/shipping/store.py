@@ -22,8 +22,11 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope, ShippedItem
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
-from todoku.engine import CACHED_LINES_MAX, Due, EngineTables, StateCache
+from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
 from todoku.shipping.domain import SHIPMENT, Shipment, ShipmentStatus
+
+CACHED_LINES_MAX = 20
+"""States with more lines are not cached, which bounds the memory of the cache."""
 
 metadata = MetaData()
 
@@ -215,7 +218,7 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Shipment]:
 
 
 def _order_id(subject: Any) -> str:
-    order_id: str = subject.key if isinstance(subject, Due) else subject.order_id
+    order_id: str = subject.key if isinstance(subject, (Due, RepublishEvents)) else subject.order_id
     return order_id
 
 

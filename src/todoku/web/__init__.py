@@ -1,9 +1,10 @@
 """HTTP layer shared by the services: operations, problems, health, metrics and documents."""
 
+from todoku.events import Context
 from todoku.web.application import application
 from todoku.web.backend import Backend
 from todoku.web.body import Body
-from todoku.web.call import Call, Context
+from todoku.web.call import Call
 from todoku.web.connections import BoundedHttpProtocol
 from todoku.web.operations import Api, Limits, Operation, SuccessResponse
 from todoku.web.problems import Problem, ProblemType

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from todoku.database import Database
 from todoku.engine import ProcessFailed
-from todoku.web.call import Context
+from todoku.events import NO_CONTEXT, Context
 from todoku.web.problems import OUTCOME_UNKNOWN, Problem
 
 P = ParamSpec("P")
@@ -22,9 +22,7 @@ class Engine(Protocol):
 
     database_available: bool
 
-    async def execute(
-        self, command: Any, *, actor: str | None = None, traceparent: str | None = None
-    ) -> Any:
+    async def execute(self, command: Any, context: Context = NO_CONTEXT) -> Any:
         """Execute a command and return the resulting state after the commit."""
 
     def resend_all(self) -> None:
@@ -47,9 +45,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             async with asyncio.timeout(self.response_timeout_seconds):
-                return await self.process.execute(
-                    command, actor=context.actor, traceparent=context.traceparent
-                )
+                return await self.process.execute(command, context)
         except TimeoutError:
             raise Problem(
                 OUTCOME_UNKNOWN,

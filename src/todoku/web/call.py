@@ -8,6 +8,7 @@ import msgspec
 from starlette.authentication import BaseUser, UnauthenticatedUser
 from starlette.types import Scope
 
+from todoku.events import NO_CONTEXT, Context
 from todoku.web.fields import canonical_uuid
 from todoku.web.problems import Problem
 
@@ -17,17 +18,6 @@ TRACESTATE_BYTES_MAX: Final = 512
 TRACESTATE_MEMBERS_MAX: Final = 32
 
 ANONYMOUS: Final = UnauthenticatedUser()
-
-
-class Context(msgspec.Struct, frozen=True):
-    """Who requested a command, and the W3C Trace Context of the request."""
-
-    actor: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-
-
-NO_CONTEXT: Final = Context()
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):

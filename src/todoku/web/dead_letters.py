@@ -317,7 +317,7 @@ class DeadLetterRoutes:
         found = await self._backend.read(
             letters.page,
             state=query.state or None,
-            order_id=canonical_uuid(query.order_id) if query.order_id else None,
+            key=canonical_uuid(query.order_id) if query.order_id else None,
             group=query.group or None,
             before=_position(query.cursor),
             limit=query.rows_max,
@@ -417,7 +417,7 @@ def _details_view(letter: DeadLetter, history: list[Attempt]) -> DeadLetterDetai
     return DeadLetterDetails(
         id=letter.id,
         state=letter.state,
-        order_id=letter.order_id,
+        order_id=letter.key,
         event_id=letter.event_id,
         event_type=letter.event_type,
         subject=letter.subject,
@@ -455,7 +455,7 @@ def _view(letter: LetterSummary) -> DeadLetterView:
     return DeadLetterView(
         id=letter.id,
         state=letter.state,
-        order_id=letter.order_id,
+        order_id=letter.key,
         event_type=letter.event_type,
         error=None if letter.error is None else shape(letter.error),
         group=letter.error_group,
@@ -475,7 +475,7 @@ def _group_view(group: LetterGroup) -> DeadLetterGroupView:
         group=group.id,
         error=group.shape,
         letters=group.letters,
-        orders=group.orders,
+        orders=group.keys,
         first_parked_at=group.first_parked_at,
         last_parked_at=group.last_parked_at,
     )

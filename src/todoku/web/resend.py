@@ -9,7 +9,7 @@ from msgspec import Meta
 from sqlalchemy import MetaData
 
 from todoku.contracts import Event
-from todoku.engine import Outbox, RepublishOrder
+from todoku.engine import Outbox, RepublishEvents
 from todoku.web.backend import Backend
 from todoku.web.body import Body
 from todoku.web.call import Call
@@ -63,12 +63,12 @@ def resend_operations(backend: Backend) -> list[Operation]:
         return Reply(202, ResendResult(owed=0, orders=orders))
 
     async def republish(call: Call, order_id: str) -> RepublishedEvents:
-        command = RepublishOrder(order_id=canonical_uuid(order_id) or order_id)
+        command = RepublishEvents(key=canonical_uuid(order_id) or order_id)
         events: Sequence[Event] = await backend.execute(
             command, context=call.context, find_out="The request can safely be repeated."
         )
         return RepublishedEvents(
-            order_id=command.order_id, event_types=[type(event).__name__ for event in events]
+            order_id=command.key, event_types=[type(event).__name__ for event in events]
         )
 
     return [

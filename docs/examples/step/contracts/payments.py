@@ -2,11 +2,12 @@
 
 from typing import Annotated, ClassVar
 
-from todoku.contracts.envelope import Event, Personal
+from todoku.contracts.order_event import OrderEvent
 from todoku.contracts.orders import OrderedItem
+from todoku.events import Personal
 
 
-class PaymentAuthorizedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class PaymentAuthorizedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """The payment for the order is authorized: `total_amount` in minor units of `currency`."""
 
     subject: ClassVar[str] = "payments.authorized"
@@ -18,7 +19,7 @@ class PaymentAuthorizedEvent(Event, frozen=True, kw_only=True, rename="camel"):
     shipping_address: Annotated[str, Personal] = ""
 
 
-class PaymentDeclinedEvent(Event, frozen=True, kw_only=True, rename="camel"):
+class PaymentDeclinedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """The payment for the order is declined."""
 
     subject: ClassVar[str] = "payments.declined"

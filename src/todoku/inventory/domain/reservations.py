@@ -10,6 +10,7 @@ from todoku.contracts import (
     Event,
     FailedItem,
     OrderCreatedEvent,
+    OrderEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -267,7 +268,7 @@ def _ended(reservation: Reservation, state: ReservationState, now: datetime) -> 
     return msgspec.structs.replace(reservation, state=state, updated_at=now)
 
 
-def _known(stock: Stock, event: Event) -> Reservation:
+def _known(stock: Stock, event: OrderEvent) -> Reservation:
     if stock.reservation is None:
         raise UnknownReservation(
             f"{type(event).__name__} for order {event.order_id}: the inventory database has no "

@@ -1,0 +1,37 @@
+"""Events, the envelope they travel in, and their form on the wire; nothing about any service.
+
+A leaf: it imports nothing of Todoku, so that contracts, engine and adopters can build upon it.
+"""
+
+from todoku.events.envelope import (
+    CONTENT_TYPE,
+    Envelope,
+    UndecodableEvent,
+    UnknownEventType,
+    encode,
+    is_service_name,
+    read_envelope,
+    seal,
+)
+from todoku.events.event import NO_CONTEXT, Context, Event, Personal
+from todoku.events.fact_ids import fact_id, is_canonical_uuid
+from todoku.events.registry import EventRegistry, FalseOrigin
+
+__all__ = [
+    "CONTENT_TYPE",
+    "NO_CONTEXT",
+    "Context",
+    "Envelope",
+    "Event",
+    "EventRegistry",
+    "FalseOrigin",
+    "Personal",
+    "UndecodableEvent",
+    "UnknownEventType",
+    "encode",
+    "fact_id",
+    "is_canonical_uuid",
+    "is_service_name",
+    "read_envelope",
+    "seal",
+]

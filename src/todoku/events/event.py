@@ -1,0 +1,47 @@
+"""The base class of events, and the context in which something is asked or decided."""
+
+from typing import ClassVar, Final
+
+import msgspec
+
+Personal = msgspec.Meta(extra={"personal": True})
+"""Marks a field that identifies a person: kept out of logs, metrics and lists, erasable."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """A fact about one entity, published by one service and named in the past tense.
+
+    Subclasses set `subject`, on which the event is published; `publisher`, the service that
+    publishes it; and `key_field`, the field that holds the entity's id. The type on the wire is the
+    name of the class.
+    """
+
+    subject: ClassVar[str]
+    publisher: ClassVar[str]
+    key_field: ClassVar[str]
+
+    @property
+    def key(self) -> str:
+        """Return the id of the entity that the event is about."""
+        key: str = getattr(self, self.key_field)
+        return key
+
+    @property
+    def fact(self) -> str:
+        """Return what tells this fact from the others about the same key."""
+        return type(self).__name__
+
+
+class Context(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Who asked for something, and in which trace: it goes with everything that follows from it.
+
+    `actor` is the principal; `traceparent` and `tracestate` are those of W3C Trace Context.
+    """
+
+    actor: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+NO_CONTEXT: Final = Context()
+"""The context of what nobody has asked for."""

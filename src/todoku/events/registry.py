@@ -1,0 +1,85 @@
+"""The event types that a system knows, and how their messages are decoded."""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from todoku.events.envelope import (
+    NOT_JSON,
+    Envelope,
+    UndecodableEvent,
+    UnknownEventType,
+    read_envelope,
+)
+from todoku.events.event import Event
+from todoku.events.fact_ids import fact_id
+
+
+class FalseOrigin(UndecodableEvent):
+    """Raised for an event that does not come from where such events come from. Neither its source nor
+    its id can be trusted, so it is neither confirmed nor taken for the event that has this id."""
+
+
+class EventRegistry:
+    """Decodes the messages of these event types. Raises `ValueError` for two types of one name."""
+
+    def __init__(self, events: Iterable[type[Event]]) -> None:
+        self._types: dict[str, type[Event]] = {}
+        for event in events:
+            if self._types.setdefault(event.__name__, event) is not event:
+                raise ValueError(
+                    f"Two event types are called {event.__name__}: rename one of them."
+                )
+        self._decode = {
+            name: msgspec.json.Decoder(event).decode for name, event in self._types.items()
+        }
+
+    def __iter__(self) -> Iterator[type[Event]]:
+        return iter(self._types.values())
+
+    def __contains__(self, event: object) -> bool:
+        return event in self._types.values()
+
+    def decode(self, body: bytes, *, arrived_on: str | None = None) -> tuple[Envelope, Event]:
+        """Return the envelope and the event of a message, written by this or another version.
+
+        Unknown fields are ignored, since events only grow. `arrived_on` is the subject on which the
+        message came, without the prefix of the system; if it is given, the subject, the source, the
+        type and the id must agree. Raises `UndecodableEvent`, or of it `UnknownEventType`.
+        """
+        envelope = read_envelope(body)
+        if envelope.specversion != "1.0":
+            raise UndecodableEvent(f"CloudEvents {envelope.specversion!r} instead of '1.0'")
+        if arrived_on is not None:
+            self._check_origin(envelope, arrived_on)
+        if envelope.type not in self._decode:
+            raise UnknownEventType(f"this version does not know events of type {envelope.type!r}")
+        try:
+            event = self._decode[envelope.type](envelope.data)
+        except NOT_JSON as error:
+            raise UndecodableEvent(f"invalid {envelope.type} payload: {error}") from error
+        if event.key != envelope.subject:
+            raise UndecodableEvent(
+                f"the envelope is about {envelope.subject!r}, its data about {event.key!r}"
+            )
+        if arrived_on is not None and envelope.id != fact_id(envelope.subject, event.fact):
+            raise FalseOrigin(
+                f"the id {envelope.id!r} is not that of this {envelope.type}: another event's id "
+                "would hide that event"
+            )
+        return envelope, event
+
+    def _check_origin(self, envelope: Envelope, arrived_on: str) -> None:
+        known = self._types.get(envelope.type)
+        if known is None:
+            # A newer version's: at least it comes from the service whose subject it came on.
+            if not arrived_on.startswith(f"{envelope.source}."):
+                raise FalseOrigin(f"{envelope.source!r} does not publish on {arrived_on!r}")
+        elif known.publisher != envelope.source:
+            raise FalseOrigin(
+                f"{envelope.type} is published by {known.publisher!r}, not by {envelope.source!r}"
+            )
+        elif known.subject != arrived_on:
+            raise FalseOrigin(
+                f"{envelope.type} is published on {known.subject!r}, not on {arrived_on!r}"
+            )
