@@ -30,6 +30,7 @@ from todoku.engine import (
 from todoku.settings import Settings
 from todoku.system import load_system
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
+from todoku.web.descriptors import raise_descriptor_limit
 
 LOCK_WAIT_SECONDS = 10.0
 """How long a start waits for an earlier process of the same service to let go of its database."""
@@ -57,6 +58,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
     nothing that was answered is lost by it.
     """
     logs.configure(settings.log_level, settings.log_format, name)
+    raise_descriptor_limit()
     system = load_system(settings)
     descriptor = system[name]
     with Database.open(settings.database(name), lock_wait_seconds=LOCK_WAIT_SECONDS) as database:

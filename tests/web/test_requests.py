@@ -146,16 +146,20 @@ async def test_incomplete_body_returns_408_and_closes_connection() -> None:
     assert b"/problems/request-too-slow" in answer
 
 
-@pytest.mark.parametrize("sent", [b"", b"POST /echo HTTP/1.1\r\nHost: tests"])
-async def test_incomplete_headers_close_connection_after_limit(
-    sent: bytes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("sent", "answer"), [(b"", b""), (b"POST /echo HTTP/1.1\r\nHost: tests", b"HTTP/1.1 408 ")]
+)
+async def test_incomplete_headers_are_refused_after_limit(
+    sent: bytes, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedHttpProtocol, "header_seconds_max", 0.05)
+    monkeypatch.setattr(BoundedHttpProtocol, "check_seconds", 0.02)
     async with listening(echo_app()) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(sent)
-        assert await asyncio.wait_for(reader.read(), timeout=10) == b""
+        received = await asyncio.wait_for(reader.read(), timeout=10)
         writer.close()
+    assert received[:13] == answer
 
 
 async def test_response_slower_than_header_limit_is_delivered(
@@ -163,17 +167,18 @@ async def test_response_slower_than_header_limit_is_delivered(
 ) -> None:
     monkeypatch.setattr(BoundedHttpProtocol, "header_seconds_max", 0.05)
     too_late = asyncio.Event()
-    hang_up = BoundedHttpProtocol._close_if_idle
+    end_slow_headers = BoundedHttpProtocol._end_slow_headers
+    monkeypatch.setattr(BoundedHttpProtocol, "check_seconds", 0.02)
 
     def note(protocol: BoundedHttpProtocol) -> None:
-        hang_up(protocol)
+        end_slow_headers(protocol)
         too_late.set()
 
     async def answer_late(call: Call) -> Reply:
         await asyncio.wait_for(too_late.wait(), timeout=10)
         return Reply(200, call.body)
 
-    monkeypatch.setattr(BoundedHttpProtocol, "_close_if_idle", note)
+    monkeypatch.setattr(BoundedHttpProtocol, "_end_slow_headers", note)
     body = b'{"text":"x"}'
     request = (
         b"POST /echo HTTP/1.1\r\nHost: testserver\r\nContent-Type: application/json\r\n"

@@ -1,163 +1,356 @@
-"""HTTP/1.1 connections with bounds on the size and duration of requests."""
+"""HTTP/1.1 connections with bounds on the size, number and duration of requests.
+
+uvicorn bounds only the idle time between requests. Handlers bound the time of the bodies that they
+read (`read_body`); all other bounds are here.
+"""
 
 import asyncio
-import re
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from todoku.web.body import BODY_RECEIVED
+from todoku.web.descriptors import DescriptorReserve
 from todoku.web.problems import (
     CONTENT_TYPE,
-    HEADERS_TOO_LARGE,
     MALFORMED_REQUEST,
+    METHOD_NOT_ALLOWED,
+    OVERLOADED,
+    REQUEST_TOO_SLOW,
     Problem,
 )
 from todoku.web.reply import SHUTDOWN, encode
-
-
-def problem_app(problem: Problem) -> ASGIApp:
-    """Return an application that answers a request with this problem and closes the connection."""
-    body = encode(problem.details())
-    headers = [
-        (b"content-type", CONTENT_TYPE.encode()),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-    ]
-
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        status = problem.kind.status
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    return refuse
-
-
-TOO_LARGE = Problem(HEADERS_TOO_LARGE, "Send fewer or shorter headers: 64 KiB at most.")
-size_refused = problem_app(TOO_LARGE)
-
-# RFC 9112, section 3.2; RFC 3986, section 3.2.2.
-host_refused = problem_app(
-    Problem(MALFORMED_REQUEST, "Send the header Host, once only: a name, perhaps with a port.")
+from todoku.web.request_heads import (
+    HEADER_BYTES_MAX,
+    TOO_LARGE,
+    WRONG_VERSION,
+    find_fault,
+    problem_app,
+    to_origin_form,
+    without_upgrade,
 )
-_is_host = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*").fullmatch
+
+NOT_HTTP: Final = Problem(
+    MALFORMED_REQUEST,
+    "This is not a valid HTTP/1.1 request. If the address has characters outside ASCII, "
+    "percent-encode them, as curl does with -G --data-urlencode.",
+)
+TOO_SLOW: Final = Problem(
+    REQUEST_TOO_SLOW, "The headers were not complete in time: send the request again."
+)
+NO_DESCRIPTORS: Final = Problem(
+    OVERLOADED, "Too many connections are open.", headers={"Retry-After": "1"}
+)
+NO_TUNNELS: Final = Problem(METHOD_NOT_ALLOWED, "CONNECT is not supported: this is no proxy.")
+
+PARSE_BYTES_MAX: Final = 4096
+"""How much is parsed before the length of the pipeline is looked at again."""
+
+FRAMING_BYTES_A_BODY_BYTE: Final = 8
+"""What chunk sizes may add to a body: a chunk of one byte takes six bytes."""
+
+LINGER_SECONDS_MAX: Final = 2.0
+LINGER_BYTES_MAX: Final = 2**24
+"""How much is dropped after a refusal. A client that is cut while it sends might not see it."""
+
+
+class ParsingFlowControl(FlowControl):
+    """uvicorn's flow control, which does not resume reading while parsing is paused."""
+
+    parsing_paused = False
+
+    def resume_reading(self) -> None:
+        if not self.parsing_paused:
+            super().resume_reading()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with bounds on the size and duration of request headers.
-
-    uvicorn bounds only the idle time between requests. The time for a body is bounded where bodies
-    are read (`read_body`). A client that does not complete its headers is disconnected.
-    """
+    """uvicorn's HTTP protocol with bounds."""
 
     header_seconds_max: ClassVar[float] = 10.0
-    header_bytes_max: ClassVar[int] = 64 * 1024
+    """From the first byte of a request to the end of its headers."""
 
-    _alarm: asyncio.TimerHandle | None = None
-    _header_deadline: float | None = None
-    _header_bytes = 0
+    body_seconds_max: ClassVar[float] = 10.0
+    """For the rest of a body after the response to it."""
+
+    write_seconds_max: ClassVar[float] = 30.0
+    """For a client to receive what is buffered: about 64 KiB."""
+
+    check_seconds: ClassVar[float] = 2.0
+    """How often these bounds are checked: one timer a connection is cheaper than one a request."""
+
+    pipeline_max: ClassVar[int] = 64
+    """How many requests wait for the response to an earlier one, before no more are parsed."""
+
+    descriptor_reserve: ClassVar[DescriptorReserve] = DescriptorReserve()
+
+    flow: ParsingFlowControl
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = ParsingFlowControl(transport)
         self._shutdown = asyncio.Event()
-        self._expect_headers()
+        self._unparsed = b""
+        self._framing_bytes = self._body_bytes = self._dropped_bytes = 0
+        self._unanswered = 0
+        self._message_open = self._headers_complete = self._upgrade_ignored = False
+        self._eof = self._faulty = False
+        self._refusal: Problem | None = None
+        now = self.loop.time()
+        self._header_deadline: float | None = now + self.header_seconds_max
+        self._body_deadline: float | None = None
+        self._close_deadline: float | None = None
+        self._sent_at = now
+        self._timer = self.loop.call_later(self.check_seconds, self._check_bounds)
+        if self.descriptor_reserve.is_reached_by(transport, len(self.connections)):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Close an idle connection to keep this one, or refuse this one."""
+        idle = next((c for c in self.connections if getattr(c, "is_idle", False)), None)
+        if idle is not None and idle is not self:
+            idle.transport.close()
+        else:
+            self._refuse(NO_DESCRIPTORS)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client has received all responses and sent nothing since."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        return answered and not self._message_open and not self.transport.is_closing()
+
+    # What the client sends
 
     def data_received(self, data: bytes) -> None:
-        awaited = self._header_deadline is not None
-        super().data_received(data)
-        # Only bytes before the end of the headers count: a body may arrive in the same chunk.
-        self._header_bytes = self._header_bytes + len(data) if awaited else 0
-        if self._header_deadline is not None and self._header_bytes > self.header_bytes_max:
-            self._refuse(TOO_LARGE)
+        self._unset_keepalive_if_required()
+        if self._refusal is not None or self.transport.is_closing():
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > LINGER_BYTES_MAX:
+                self.transport.close()
+            return
+        if self._unparsed:
+            self._unparsed += data
+        else:
+            self._parse(data)
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP with a problem document."""
-        self._refuse(
-            Problem(
-                MALFORMED_REQUEST,
-                "This is not a valid HTTP/1.1 request. If the address has characters outside "
-                "ASCII, percent-encode them, as curl does with -G --data-urlencode.",
-            )
-        )
+    def _parse(self, data: bytes) -> None:
+        if not self._message_open and self._header_deadline is None:
+            self._header_deadline = self.loop.time() + self.header_seconds_max
+        for start in range(0, len(data), PARSE_BYTES_MAX):
+            if len(self.pipeline) >= self.pipeline_max:
+                self._pause_parsing(data[start:])
+                return
+            self._parse_part(data[start : start + PARSE_BYTES_MAX])
+            if self._refusal is not None or self.transport.is_closing():
+                return
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._expect_headers()
+    def _parse_part(self, data: bytes) -> None:
+        self._framing_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            wrong_version = "HTTP version" in str(error) or "PRI" in str(error)
+            self._refuse(WRONG_VERSION if wrong_version else NOT_HTTP)
+        else:
+            bound = HEADER_BYTES_MAX + FRAMING_BYTES_A_BODY_BYTE * self._body_bytes
+            if self._framing_bytes > bound:
+                self._refuse(TOO_LARGE)
 
-    def on_headers_complete(self) -> None:
-        self._header_deadline = None
-        self.scope[SHUTDOWN] = self._shutdown  # type: ignore[typeddict-unknown-key]
-        if not self._has_valid_host():
-            self.app = host_refused
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > self.header_bytes_max:  # All headers may have arrived in one chunk.
-            self.app = size_refused
-        super().on_headers_complete()
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parse a request again that asked for another protocol, and what follows it."""
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            self._refuse(NO_TUNNELS)
+            return
+        head = without_upgrade(method, self.url, version, self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._framing_bytes -= len(head)
+        self._parse_part(head)
+        if rest and self._refusal is None:
+            self._framing_bytes -= len(rest)
+            self._parse_part(rest)
 
-    def _has_valid_host(self) -> bool:
-        """Return whether the request has one valid Host header; HTTP/1.0 needs none."""
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if not hosts:
-            return bool(self.parser.get_http_version() == "1.0")
-        return len(hosts) == 1 and _is_host(hosts[0]) is not None
+    def _pause_parsing(self, unparsed: bytes) -> None:
+        self._unparsed = unparsed
+        self.flow.pause_reading()
+        self.flow.parsing_paused = True
+
+    def _resume_parsing(self) -> None:
+        unparsed, self._unparsed = self._unparsed, b""
+        self.flow.parsing_paused = False
+        self._parse(unparsed)
+        self.flow.resume_reading()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether to keep the connection: a client that closed its side may await a response."""
+        self._eof = True
+        if self._close_deadline is not None:
+            return False
         answering = self.cycle is not None and not self.cycle.response_complete
         if not answering or self.cycle.more_body or self.cycle.chunked_encoding:
             return False  # Nobody reads the rest of a stream.
-        self.cycle.keep_alive = False
+        if not self._unparsed:
+            self.cycle.keep_alive = False
         return True
+
+    # What the parser finds
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._message_open, self._headers_complete = True, False
+        self._body_deadline = None
+        self._header_deadline = self.loop.time() + self.header_seconds_max
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._headers_complete:  # Else it is a trailer, which nothing here needs.
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._headers_complete = True
+        self._header_deadline = None
+        self._upgrade_ignored = self.parser.should_upgrade()
+        if self._upgrade_ignored:
+            return
+        self.url = to_origin_form(self.url)
+        self.scope[SHUTDOWN] = self._shutdown  # type: ignore[typeddict-unknown-key]
+        fault = find_fault(self.parser.get_http_version(), self.url, self.headers)
+        self._faulty = fault is not None
+        self.app = self.config.loaded_app if fault is None else problem_app(fault)
+        self._unanswered += 1
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes -= len(body)
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._upgrade_ignored:
+            return
+        self._message_open = False
+        self._body_deadline = None
+        self._framing_bytes = self._body_bytes = 0
+        self.scope[BODY_RECEIVED] = True  # type: ignore[typeddict-unknown-key]
+        if self.cycle.response_complete:  # The timer was unset when the rest of the body came.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        super().on_message_complete()
+
+    # What is sent
+
+    def on_response_complete(self) -> None:
+        self._unanswered -= 1
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self._unparsed and len(self.pipeline) < self.pipeline_max // 2:
+            self._resume_parsing()
+        if self._unanswered:
+            return
+        self._send_refusal()
+        if self._message_open and self._headers_complete:
+            self._body_deadline = self.loop.time() + self.body_seconds_max
+        elif self._eof:
+            self.transport.close()
+
+    def resume_writing(self) -> None:
+        self._sent_at = self.loop.time()
+        super().resume_writing()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Refuse the bytes received last, once all earlier requests are answered."""
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        self._refusal = problem
+        self._header_deadline = self._body_deadline = None
+        if self._faulty:  # Its problem is the last response.
+            return
+        if self._message_open and self._headers_complete and not self._upgrade_ignored:
+            self._drop_open_request()
+        if not self._unanswered:
+            self._send_refusal()
+
+    def _drop_open_request(self) -> None:
+        """Give up a request whose body cannot be parsed."""
+        if self.cycle.response_complete:
+            return
+        self._unanswered -= 1
+        if self.pipeline:
+            self.pipeline.popleft()  # It was not started.
+        else:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _send_refusal(self) -> None:
+        if self._refusal is None or self._close_deadline is not None:
+            return
+        begun = self._message_open and self._headers_complete and self.cycle is not None
+        if begun and self.cycle.response_started:
+            self.transport.close()
+            return
+        self.transport.write(_encode_refusal(self._refusal))
+        self._close_deadline = self.loop.time() + LINGER_SECONDS_MAX
+        if self.transport.can_write_eof() and not self._eof:
+            self.transport.write_eof()
+            self.flow.parsing_paused = False
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+
+    # Time
 
     def shutdown(self) -> None:
         """Let streams end, and close the connection after the response."""
         self._shutdown.set()
         super().shutdown()
 
-    def on_message_complete(self) -> None:
-        self.scope[BODY_RECEIVED] = True  # type: ignore[typeddict-unknown-key]
-        super().on_message_complete()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._header_deadline = None
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._timer.cancel()
         super().connection_lost(exc)
 
-    def _refuse(self, problem: Problem) -> None:
-        if self.transport.is_closing():
+    def _check_bounds(self) -> None:
+        """Close the connection if the client is too slow."""
+        self._timer = self.loop.call_later(self.check_seconds, self._check_bounds)
+        now = self.loop.time()
+        if not self.transport.get_write_buffer_size():
+            self._sent_at = now
+        elif now > self._sent_at + self.write_seconds_max:
+            self.transport.abort()
             return
-        body = encode(problem.details())
-        status = problem.kind.status
-        reason = HTTPStatus(status).phrase
-        self.transport.write(
-            f"HTTP/1.1 {status} {reason}\r\nContent-Type: {CONTENT_TYPE}\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-            + body
-        )
-        self.transport.close()
-
-    def _expect_headers(self) -> None:
-        self._header_bytes = 0
-        self._header_deadline = self.loop.time() + self.header_seconds_max
-        if self._alarm is None:
-            self._alarm = self.loop.call_at(self._header_deadline, self._check_header_deadline)
-
-    def _check_header_deadline(self) -> None:
-        # One timer is reused, because a timer for each request costs more than parsing its headers.
-        self._alarm = None
-        if self._header_deadline is None:
-            return
-        if self._header_deadline > self.loop.time():
-            self._alarm = self.loop.call_at(self._header_deadline, self._check_header_deadline)
-        else:
-            self._close_if_idle()
-
-    def _close_if_idle(self) -> None:
-        # A pipelined client may have begun this request while the one before is being answered.
-        if self.cycle is None or self.cycle.response_complete:
+        if _is_past(self._close_deadline, now) or _is_past(self._body_deadline, now):
             self.transport.close()
+        elif _is_past(self._header_deadline, now):
+            self._end_slow_headers()
+
+    def _end_slow_headers(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # A pipelined client may have begun this request while the one before is answered.
+            self._header_deadline = self.loop.time() + self.header_seconds_max
+        elif self._message_open:
+            self._refuse(TOO_SLOW)
         else:
-            self._expect_headers()
+            self.transport.close()
+
+
+def _is_past(deadline: float | None, now: float) -> bool:
+    return deadline is not None and now > deadline
+
+
+def _encode_refusal(problem: Problem) -> bytes:
+    """Return a whole response."""
+    body = encode(problem.details())
+    head = [
+        f"HTTP/1.1 {problem.kind.status} {HTTPStatus(problem.kind.status).phrase}",
+        f"Content-Type: {CONTENT_TYPE}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in problem.headers.items()),
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body

@@ -96,8 +96,8 @@ METHOD_NOT_ALLOWED = ProblemType(
 REQUEST_TOO_SLOW = ProblemType(
     "request-too-slow",
     408,
-    "The body did not arrive in time",
-    "The body was not complete within the time limit. Nothing was changed.",
+    "The request did not arrive in time",
+    "The headers or the body were not complete within the time limit. Nothing was changed.",
     "Send the request again on a new connection.",
 )
 STOCK_NOT_SETTABLE = ProblemType(
@@ -145,6 +145,13 @@ UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "The Content-Type header is missing or not JSON, or the body is compressed.",
     "Send the header `Content-Type: application/json` and an uncompressed body.",
 )
+EXPECTATION_FAILED = ProblemType(
+    "expectation-failed",
+    417,
+    "The expectation cannot be met",
+    "The request has an Expect header with another value than `100-continue`.",
+    "Send the request without the Expect header.",
+)
 INVALID_BODY = ProblemType(
     "invalid-body",
     422,
@@ -173,7 +180,8 @@ HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large",
     431,
     "The headers are too large",
-    "The address and headers of a request are larger than 64 KiB together.",
+    "The address and headers of a request are larger than 64 KiB together, or there are more than 100 "
+    "headers.",
     "Send fewer or shorter headers.",
 )
 INTERNAL_ERROR = ProblemType(
@@ -182,6 +190,13 @@ INTERNAL_ERROR = ProblemType(
     "Internal error",
     "An unexpected error occurred. The service's log has the details.",
     "Check whether the request had an effect before sending it again, and report the error.",
+)
+NOT_IMPLEMENTED = ProblemType(
+    "not-implemented",
+    501,
+    "Not implemented",
+    "The request has a Transfer-Encoding other than `chunked`.",
+    "Send the body with Content-Length, or with Transfer-Encoding: chunked.",
 )
 OVERLOADED = ProblemType(
     "overloaded",
@@ -212,6 +227,13 @@ NOT_READY = ProblemType(
     "The service is running, but its database is unavailable.",
     "See `detail` and the service's log. The service recovers when its database does.",
 )
+HTTP_VERSION_NOT_SUPPORTED = ProblemType(
+    "http-version-not-supported",
+    505,
+    "HTTP version not supported",
+    "The request is not HTTP/1.1 or HTTP/1.0.",
+    "Use HTTP/1.1. For HTTP/2, put a proxy that translates it in front of the service.",
+)
 
 PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
     kind.slug: kind
@@ -232,15 +254,18 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         REDELIVERY_FAILED,
         BODY_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
+        EXPECTATION_FAILED,
         INVALID_BODY,
         INVALID_ORDER,
         INVALID_EDIT,
         HEADERS_TOO_LARGE,
         INTERNAL_ERROR,
+        NOT_IMPLEMENTED,
         OVERLOADED,
         DATABASE_UNAVAILABLE,
         OUTCOME_UNKNOWN,
         NOT_READY,
+        HTTP_VERSION_NOT_SUPPORTED,
     )
 }
 """Every problem type by its slug, ordered by status."""
