@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from calling import Caller
 
-from end_to_end.running import Up, up
+from end_to_end.running import PORT_COUNT, Up, up
 from todoku.system import system
 
 
@@ -20,7 +20,7 @@ def running_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(running_folder: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Up]:
     """A running `todoku up` with a fast carrier that accepts every second parcel."""
     flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "0.5")
-    with up(running_folder, free_ports(4), *flags) as running:
+    with up(running_folder, free_ports(PORT_COUNT), *flags) as running:
         running.heard.until("todoku is ready in ")
         yield running
 

@@ -17,6 +17,7 @@ import pytest
 from calling import Caller, CommandResult
 from test_migrate import set_version
 
+from end_to_end.running import PORT_COUNT
 from todoku.cli.checks import CheckStatus, machine
 from todoku.cli.exit_codes import ExitCode
 from todoku.database.lock import FileLock
@@ -35,7 +36,7 @@ def checks(result: CommandResult) -> Checks:
 def examined(todoku_alone: Caller, free_ports: FreePorts) -> Callable[..., CommandResult]:
     """Runs `doctor` where nothing runs, on free ports unless flags give others."""
     names = [*(f"TODOKU_{service.upper()}_PORT" for service in system.names), "TODOKU_NATS_PORT"]
-    ports = dict(zip(names, map(str, free_ports(4)), strict=True))
+    ports = dict(zip(names, map(str, free_ports(PORT_COUNT)), strict=True))
 
     def examine(*flags: str, json: bool = True) -> CommandResult:
         return todoku_alone("doctor", *["--json"] * json, *flags, **ports)

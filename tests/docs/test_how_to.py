@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from docs.extending import EXAMPLES, extended_source
-from end_to_end.running import BOUND_SECONDS, Up, up
+from end_to_end.running import BOUND_SECONDS, PORT_COUNT, Up, up
 from todoku.cli.exit_codes import ExitCode
 
 FreePorts = Callable[[int], list[int]]
@@ -212,7 +212,7 @@ def test_a_carrier_whose_answer_was_lost_is_called_again_with_the_same_key(
             monkeypatch,
             tmp_path,
             EXAMPLES / "carrier",
-            free_ports(4),
+            free_ports(PORT_COUNT),
             *("--carrier", "parcel_carrier:carrier"),
         ) as running:
             order_id = place_order(running, "prod002", 1, 3000)
@@ -227,7 +227,7 @@ def test_a_carrier_whose_answer_was_lost_is_called_again_with_the_same_key(
 def test_a_carrier_that_is_not_there_keeps_the_system_from_starting(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
-    with up(tmp_path, free_ports(4), "--carrier", "nowhere:carrier") as running:
+    with up(tmp_path, free_ports(PORT_COUNT), "--carrier", "nowhere:carrier") as running:
         running.heard.until("shipping ended with exit code 2, and would again")
         assert running.process.wait(BOUND_SECONDS) == ExitCode.USAGE
     assert "which cannot be imported" in (tmp_path / "up.stderr").read_text()

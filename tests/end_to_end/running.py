@@ -10,9 +10,12 @@ from todoku.lab.output import CapturedOutput
 from todoku.lab.stack import SECONDS_MAX, Stack
 from todoku.system import system
 
-__all__ = ["BOUND_SECONDS", "CapturedOutput", "Up", "up"]
+__all__ = ["BOUND_SECONDS", "PORT_COUNT", "CapturedOutput", "Up", "up"]
 
 BOUND_SECONDS = SECONDS_MAX
+
+PORT_COUNT = len(system.names) + 1
+"""One for each service and the broker."""
 
 
 class Up(Stack):

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 from running import BOUND_SECONDS, Up, up
 
+from end_to_end.running import PORT_COUNT
 from todoku.cli.exit_codes import ExitCode
 from todoku.system import system
 
@@ -83,7 +84,7 @@ def place(running: Up) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, free_ports: FreePorts) -> Folder:
-    return Folder(tmp_path, free_ports(4))
+    return Folder(tmp_path, free_ports(PORT_COUNT))
 
 
 def test_deleted_events_and_rows_are_found_and_repaired(folder: Folder) -> None:

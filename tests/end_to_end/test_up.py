@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from running import BOUND_SECONDS, Up, up
 
+from end_to_end.running import PORT_COUNT
 from todoku.cli.exit_codes import ExitCode
 from todoku.system import system
 
@@ -42,7 +43,7 @@ def everything_answers(running: Up) -> bool:
 def test_up_starts_all_prints_addresses_and_stops_on_ctrl_c(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
-    with up(tmp_path, free_ports(4)) as running:
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
         running.heard.until("todoku is ready in ")
         children = running.children()
         assert children.keys() == PROGRAMS
@@ -62,13 +63,13 @@ def test_modules_in_working_directory_are_not_imported(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
     (tmp_path / "http.py").write_text("raise SystemExit('somebody else wrote this')")
-    with up(tmp_path, free_ports(4)) as running:
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
         running.heard.until("todoku is ready in ")
         assert everything_answers(running)
 
 
 def test_piped_output_is_plain_and_log_is_json(tmp_path: Path, free_ports: FreePorts) -> None:
-    with up(tmp_path, free_ports(4)) as running:
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
         running.heard.until("todoku is ready in ")
         running.interrupt()
 
@@ -79,7 +80,7 @@ def test_piped_output_is_plain_and_log_is_json(tmp_path: Path, free_ports: FreeP
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
 def test_killed_program_is_restarted(name: str, tmp_path: Path, free_ports: FreePorts) -> None:
-    with up(tmp_path, free_ports(4)) as running:
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
         running.heard.until("todoku is ready in ")
 
         running.kill(name)
@@ -92,7 +93,7 @@ def test_killed_program_is_restarted(name: str, tmp_path: Path, free_ports: Free
 
 
 def test_broker_recovers_from_deleted_files(tmp_path: Path, free_ports: FreePorts) -> None:
-    with up(tmp_path, free_ports(4)) as running:
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
         running.heard.until("todoku is ready in ")
 
         running.kill("broker")
@@ -105,7 +106,7 @@ def test_broker_recovers_from_deleted_files(tmp_path: Path, free_ports: FreePort
 def test_sigterm_and_sighup_stop_cleanly(
     number: signal.Signals, tmp_path: Path, free_ports: FreePorts
 ) -> None:
-    with up(tmp_path, free_ports(4)) as running:
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
         running.heard.until("todoku is ready in ")
 
         running.process.send_signal(number)
@@ -115,7 +116,7 @@ def test_sigterm_and_sighup_stop_cleanly(
 
 
 def test_up_can_be_stopped_while_starting(tmp_path: Path, free_ports: FreePorts) -> None:
-    with up(tmp_path, free_ports(4)) as running:
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
         running.heard.until("starting")
 
         code = running.interrupt()
@@ -125,7 +126,7 @@ def test_up_can_be_stopped_while_starting(tmp_path: Path, free_ports: FreePorts)
 
 
 def test_up_can_be_stopped_while_program_restarts(tmp_path: Path, free_ports: FreePorts) -> None:
-    with up(tmp_path, free_ports(4)) as running:
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
         running.heard.until("todoku is ready in ")
         running.kill("orders")
         running.heard.until("starting it again")
@@ -135,7 +136,7 @@ def test_up_can_be_stopped_while_program_restarts(tmp_path: Path, free_ports: Fr
 
 def test_second_ctrl_c_kills_hanging_program(tmp_path: Path, free_ports: FreePorts) -> None:
     """A stopped process does not handle SIGTERM; the grace period is longer than the test may take."""
-    with up(tmp_path, free_ports(4), "--shutdown-grace-seconds", "3600") as running:
+    with up(tmp_path, free_ports(PORT_COUNT), "--shutdown-grace-seconds", "3600") as running:
         running.heard.until("todoku is ready in ")
         children = running.children()
         os.kill(children["shipping"], signal.SIGSTOP)
@@ -152,7 +153,7 @@ def test_second_ctrl_c_kills_hanging_program(tmp_path: Path, free_ports: FreePor
 def test_programs_end_when_up_is_killed_and_up_restarts_at_once(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
-    ports = free_ports(4)
+    ports = free_ports(PORT_COUNT)
     with up(tmp_path, ports) as killed:
         killed.heard.until("todoku is ready in ")
         children = killed.children()

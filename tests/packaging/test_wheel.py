@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import todoku
-from end_to_end.running import BOUND_SECONDS, up
+from end_to_end.running import BOUND_SECONDS, PORT_COUNT, up
 from todoku.cli.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def test_installed_wheel_processes_order_to_its_end(
     monkeypatch.delenv("PYTHONPATH", raising=False)
     flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "1")
 
-    with up(tmp_path, free_ports(4), *flags, todoku=[str(installed)]) as running:
+    with up(tmp_path, free_ports(PORT_COUNT), *flags, todoku=[str(installed)]) as running:
         running.heard.until("todoku is ready in ")
         orders = running.url("orders")
         item = {"productId": "prod001", "quantity": 2, "price": 5000}

@@ -5,6 +5,7 @@ from todoku.engine.cache import StateCache
 from todoku.engine.clock import Clock, SteadyClock
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.failpoints import from_environment as failpoint_from_environment
+from todoku.engine.keyed_store import KeyedStore
 from todoku.engine.mailbox import MailboxFull
 from todoku.engine.messages import Due, RepublishEvents
 from todoku.engine.metrics import EngineMetrics
@@ -30,6 +31,7 @@ __all__ = [
     "EngineConfig",
     "EngineMetrics",
     "EngineTables",
+    "KeyedStore",
     "MailboxFull",
     "Outbox",
     "Process",

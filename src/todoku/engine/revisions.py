@@ -6,8 +6,14 @@ a test compares the two.
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.schema import SchemaItem
 
 from todoku.database import Integer64, Timestamp
+
+
+def create_table(name: str, *items: SchemaItem) -> None:
+    """Create a service's own table, which rejects values of the wrong type on either database."""
+    op.create_table(name, *items, sqlite_strict=True)
 
 
 def create_first_tables() -> None:

@@ -1,0 +1,1 @@
+"""Give customers points for their completed orders."""

@@ -1,0 +1,19 @@
+"""Awards; the engine's tables."""
+
+import sqlalchemy as sa
+
+from todoku.database import Integer64
+from todoku.engine.revisions import create_first_tables, create_table
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    create_table(
+        "awards",
+        sa.Column("order_id", sa.Text, primary_key=True),
+        sa.Column("user_id", sa.Text, nullable=False, index=True),
+        sa.Column("points", Integer64, nullable=False),
+    )
+    create_first_tables()
