@@ -253,4 +253,7 @@ def test_config_and_completion_know_its_settings(shop: Shop) -> None:
 
 
 def test_simulation_includes_it(shop: Shop) -> None:
-    assert "loyalty" in shop.run("simulate", "--seeds", "3")
+    told = shop.run("simulate", "--seed", "1", "--trace")
+
+    assert "loyalty" in told
+    assert "clean: no invariant was broken" in shop.run("simulate", "--seeds", "20")

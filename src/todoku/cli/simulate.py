@@ -12,6 +12,7 @@ import msgspec
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import settings_from
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import write_object
 from todoku.lab.simulation import Explanation, SimulationPlan, SimulationResult, explain, replay
@@ -103,7 +104,11 @@ def simulate(
             exit_code=ExitCode.USAGE,
         )
     allowed = tuple(only.split(",")) if only else None
-    plans = [SimulationPlan(seed=seed + n, orders=orders, only=allowed) for n in range(seeds)]
+    system = settings_from(None).settings.system
+    plans = [
+        SimulationPlan(seed=seed + n, orders=orders, only=allowed, system=system)
+        for n in range(seeds)
+    ]
     if trace:
         for line in replay(plans[0])[1].lines():
             print(line)

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
-from sqlalchemy import Connection, MetaData, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, MetaData, RowMapping, Table, bindparam, insert, select, update
 
 from todoku.contracts import Envelope
 from todoku.engine.cache import StateCache
@@ -96,7 +96,7 @@ class KeyedStore(Generic[S]):
         row = connection.execute(query).mappings().first()
         return None if row is None else self.to_state(row)
 
-    def to_state(self, row: Mapping[str, Any]) -> S:
+    def to_state(self, row: RowMapping) -> S:
         """Return the struct of a row."""
         values = {name: self._enums.get(name, _same)(value) for name, value in row.items()}
         return self._kind(**values)

@@ -96,7 +96,8 @@ class InvariantChecker:
         written = _PUBLISHED if service != "orders" else f"{_PUBLISHED} UNION {_RECORDED}"
         self._published[service].update(event_id for (event_id,) in self._rows(service, written))
         self._consumed[service].update(event_id for (event_id,) in self._rows(service, _CONSUMED))
-        self._checks[service]()
+        if check := self._checks.get(service):
+            check()
 
     def _check_orders(self) -> None:
         """Check I1 and I4: accepted orders exist; a status only moves forward, and never from an end."""

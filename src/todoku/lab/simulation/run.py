@@ -30,7 +30,7 @@ from todoku.lab.simulation.trace import Trace
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings, Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
-from todoku.system import system
+from todoku.system import load_system
 
 PRODUCTS = ("prod0", "prod1", "prod2")
 UNKNOWN_PRODUCT = "prod3"
@@ -52,6 +52,7 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     chaos_seconds: float = 60.0
     settle_seconds: float = 120.0
     only: tuple[str, ...] | None = None
+    system: str = Settings().system
 
 
 class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,9 +110,10 @@ class _Run:
         self.trace = Trace(now)
         self._now = now
         self._faults = Faults(plan.seed, plan.only, self.trace, now)
+        self._system = load_system(Settings(system=plan.system))
         self._databases = {
-            name: SimulatedDatabase(name, system[name].package, self._faults)
-            for name in ("orders", "inventory", "shipping")
+            service.name: SimulatedDatabase(service.name, service.package, self._faults)
+            for service in self._system
         }
         self.checker = InvariantChecker(
             {name: database.bare() for name, database in self._databases.items()}
@@ -123,7 +125,9 @@ class _Run:
         )
         self._carrier = self._make_carrier()
         config = self._draw_config()
-        self._services = system.build(self._draw_settings(), effects=booking_effects(self._carrier))
+        self._services = self._system.build(
+            self._draw_settings(), effects=booking_effects(self._carrier)
+        )
         self._topology = Topology(self._services)
         self._nodes = {
             service.name: Node(
@@ -198,7 +202,7 @@ class _Run:
 
     def _draw_settings(self) -> Settings:
         dice = Random(f"{self.plan.seed} settings")
-        return system.settings(carrier_delay_seconds=Span(0, dice.choice((0, 2))))
+        return self._system.settings(carrier_delay_seconds=Span(0, dice.choice((0, 2))))
 
     def _draw_config(self) -> EngineConfig:
         """Draw how long the inbox remembers: a short time shows whether natural keys hold, a long one
@@ -209,7 +213,10 @@ class _Run:
 
     def _add_undecodable_rows(self) -> None:
         """Leave outbox rows of a newer version, since rolled back, that subscribers cannot decode."""
+        publishers = {event.publisher for event in self._events}
         for name, database in self._databases.items():
+            if name not in publishers:
+                continue
             if dice := self._faults.strike("newer-version", name):
                 row = poison.make_outbox_row(dice, name, self._topology, self._events)
                 with Database.transaction(database) as connection:
