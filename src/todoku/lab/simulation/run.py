@@ -455,7 +455,9 @@ class _Run:
                 name: stack.enter_context(database.read())
                 for name, database in self._databases.items()
             }
-            report = system.audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
+            report = self._system.audit(
+                connections, VirtualClock().now(), overdue_after=timedelta(0)
+            )
         self.checker.check_report(report)
         self.checker.check_histories()
         self.checker.check_bookings(self._carrier.answers)
