@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar, get_type_hints
 import msgspec
 from sqlalchemy import Connection, MetaData, RowMapping, Table, bindparam, insert, select, update
 
-from todoku.contracts import Envelope
 from todoku.engine.cache import StateCache
 from todoku.engine.tables import EngineTables
+from todoku.events import Envelope
 
 S = TypeVar("S", bound=msgspec.Struct)
 
