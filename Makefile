@@ -1,4 +1,4 @@
-# `make run` is all one needs. Every target sets up what it needs first.
+# `make run` starts everything. Every target installs what it needs first.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,22 +15,22 @@ help: ## Show this list
 
 install: $(INSTALLED) ## Set up .venv with the locked dependencies and todoku itself
 
-run: $(INSTALLED) ## Start everything here, e.g. make run ARGS="--orders-port 9080"
+run: $(INSTALLED) ## Start the broker and all services, e.g. make run ARGS="--orders-port 9080"
 	@$(BIN)/todoku up $(ARGS)
 
 test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
 
-mutants: $(INSTALLED) ## Plant bugs one by one, and show which check of the simulation finds each
+mutants: $(INSTALLED) ## Plant bugs one by one, and show which check of the simulator finds each
 	@$(BIN)/python tests/simulation/mutants.py $(ARGS)
 
 profile: $(INSTALLED) ## Run todoku bench with a profiler, e.g. make profile ARGS="--stages --seconds 20"
 	@$(BIN)/python tests/bench/measure.py $(ARGS)
 
-faults: $(INSTALLED) ## Kill, freeze, starve and unplug real processes for half an hour; as root, disks too
+faults: $(INSTALLED) ## Inject faults into real processes for half an hour; with root, into disks too
 	$(BIN)/pytest -m "" tests/faults $(ARGS)
 
-lint: $(INSTALLED) ## Check style, types and who imports whom
+lint: $(INSTALLED) ## Check style, types and imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -42,19 +42,19 @@ format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(INSTALLED) ## Write the pages that follow from the code, and build the site in site/
+docs: $(INSTALLED) ## Write the generated pages, and build the site in site/
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir .doctrees docs site
 
 wheel: $(INSTALLED) ## Build the package in dist/
 	$(BIN)/python -m hatchling build
 
-lock: $(INSTALLED) ## Lock the dependencies anew; ARGS=--upgrade takes the newest
+lock: $(INSTALLED) ## Lock the dependencies; ARGS=--upgrade takes the newest versions
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-config --quiet \
 		--custom-compile-command "make lock" --output-file $(LOCK) $(ARGS)
 
-# Quick when nothing has changed: the stamp is newer than what it was made from.
+# Skipped when nothing has changed: the stamp is newer than its sources.
 $(INSTALLED): pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
 		--require-hashes --requirement $(LOCK)
@@ -62,13 +62,13 @@ $(INSTALLED): pyproject.toml $(LOCK) | $(BIN)/python
 		--no-deps --no-build-isolation --editable .
 	@touch $@
 
-# PYTHON=... chooses another interpreter; else python3.11 where it works, else python3.
+# PYTHON=... chooses another interpreter; the default is python3.11 if it works, then python3.
 $(BIN)/python:
 	@for python in $(or $(PYTHON),python3.11 python3); do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			exec $$python -m venv $(VENV); \
 		fi; \
 	done; \
-	echo "Todoku needs Python 3.11 or later; none is called $(or $(PYTHON),python3.11 or python3)." >&2; \
-	echo "Install it, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	echo "Todoku needs Python 3.11 or later, but found no $(or $(PYTHON),python3.11 or python3) of that version." >&2; \
+	echo "Install it, or set its path: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
 	exit 1
