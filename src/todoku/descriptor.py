@@ -16,6 +16,7 @@ from todoku.settings import Settings
 if TYPE_CHECKING:
     from todoku.audit import AuditPart
     from todoku.engine import Service
+    from todoku.simulated import SimulatedService, World
     from todoku.web import Api, Backend
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     default_port: its port where none is set; without one, the next that is free from 8080 on.
     audit: what it contributes to `todoku verify`; without one, only its pending deliveries and its dead
         letters are checked.
+    simulation: its part of `todoku simulate`: `(world) -> SimulatedService`. Without one, the rules
+        of the engine are checked, and its effects fail, lose replies and come late.
     """
 
     name: str
@@ -56,6 +59,7 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     local_defaults: Mapping[str, object] = {}
     default_port: int | None = None
     audit: Part["AuditPart"] | None = None
+    simulation: Part[Callable[["World"], "SimulatedService"]] = "todoku.simulated:SimulatedService"
 
     def build(self, settings: Settings, *, effects: Effects | None = None) -> "Service":
         """Return the engine's service; `effects` replace those that the settings choose."""
@@ -74,6 +78,10 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
         """Run what the service does at its start."""
         if self.on_start is not None:
             await resolve(self.on_start)(backend, settings)
+
+    def simulated(self, world: "World") -> "SimulatedService":
+        """Return the service's part of a simulated run."""
+        return resolve(self.simulation)(world)
 
 
 def resolve(part: Part[T]) -> T:

@@ -13,4 +13,5 @@ inventory = ServiceDescriptor(
     local_defaults={"demo_catalogue": True},
     default_port=8081,
     audit="todoku.inventory.audit:inventory_audit",
+    simulation="todoku.inventory.simulation:SimulatedInventory",
 )

@@ -9,4 +9,5 @@ orders = ServiceDescriptor(
     api="todoku.orders.http:orders_api",
     default_port=8080,
     audit="todoku.orders.audit:orders_audit",
+    simulation="todoku.orders.simulation:SimulatedOrders",
 )

@@ -12,4 +12,5 @@ shipping = ServiceDescriptor(
     settings=ShippingSettings,
     default_port=8082,
     audit="todoku.shipping.audit:shipping_audit",
+    simulation="todoku.shipping.simulation:SimulatedShipping",
 )

@@ -2,7 +2,8 @@
 
 from todoku.lab.simulation.explanation import Explanation, explain
 from todoku.lab.simulation.invariants import Violation
-from todoku.lab.simulation.run import SimulationPlan, SimulationResult, replay, simulate
+from todoku.lab.simulation.plan import SimulationPlan, SimulationResult
+from todoku.lab.simulation.run import replay, simulate
 from todoku.lab.simulation.shrink import shrink
 
 __all__ = [

@@ -2,8 +2,10 @@
 
 import msgspec
 
-from todoku.lab.simulation.run import SimulationResult, replay
+from todoku.lab.simulation.plan import SYSTEM_NAME, SimulationResult
+from todoku.lab.simulation.run import replay
 from todoku.lab.simulation.shrink import shrink
+from todoku.system import SYSTEM
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -41,7 +43,8 @@ def explain(failed: SimulationResult, *, seconds_max: float = 20.0) -> Explanati
     """Return the explanation of a failed run, shrunk for at most about `seconds_max`."""
     shortest, trace = replay(shrink(failed, seconds_max=seconds_max).plan)
     plan, violation = shortest.plan, shortest.violations[0]
-    again = ["todoku simulate --trace", f"--seed {plan.seed}", f"--orders {plan.orders}"]
+    chosen = f"{SYSTEM.variable}={plan.system} " if plan.system != SYSTEM_NAME else ""
+    again = [f"{chosen}todoku simulate --trace", f"--seed {plan.seed}", f"--orders {plan.orders}"]
     if plan.only is not None:
         again.append(f"--only {','.join(plan.only) or 'nothing'}")
     return Explanation(

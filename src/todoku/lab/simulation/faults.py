@@ -7,7 +7,7 @@ a failing run shrinkable.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -40,10 +40,10 @@ CHANCES: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
         "disk-error": (0.0, 0.02),
     },
     "clock": {"clock-jump": (0.0, 0.5)},
-    "carrier": {
-        "carrier-unreachable": (0.0, 0.1, 0.3),
-        "carrier-answer-lost": (0.0, 0.1, 0.3),
-        "carrier-late": (0.0, 0.1, 0.3),
+    "effect": {
+        "effect-unreachable": (0.0, 0.1, 0.3),
+        "effect-reply-lost": (0.0, 0.1, 0.3),
+        "effect-late": (0.0, 0.1, 0.3),
     },
     "poison": {"newer-version": (0.0, 0.3)},
 }
@@ -59,22 +59,17 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     },
     "crash": {"kill": (0.0, 10.0, 30.0), "stop": (0.0, 40.0)},
     "disk": {"database-away": (0.0, 30.0)},
-    "poison": {"poison": (0.0, 15.0), "impossible-command": (0.0, 30.0)},
-    "trade": {"restock": (0.0, 15.0)},
+    "poison": {"poison": (0.0, 15.0)},
 }
 """By family and kind: the mean seconds between two, of which a run draws one; 0 means never."""
 
-_TABLES = tuple(
-    (family, kind, levels)
+KINDS: Final = {
+    kind: (family, levels)
     for table in (CHANCES, INTERVALS)
     for family, kinds in table.items()
     for kind, levels in kinds.items()
-)
-_FAMILIES = {kind: family for family, kind, _ in _TABLES}
-_LEVELS = {kind: levels for _, kind, levels in _TABLES}
-
-KINDS: Final = tuple(_LEVELS)
-"""Every kind of fault."""
+}
+"""The family and the levels of every kind of fault that does not depend on the services."""
 
 
 class Occurrence(msgspec.Struct, frozen=True, order=True):
@@ -90,9 +85,11 @@ class _FaultSource:
 
     __slots__ = ("level", "random", "strikes")
 
-    def __init__(self, seed: int, kind: str, where: str, calm: bool) -> None:
+    def __init__(
+        self, seed: int, kind: str, where: str, levels: Sequence[float], calm: bool
+    ) -> None:
         self.random = Random(f"{seed} {kind}:{where}")
-        level = self.random.choice(_LEVELS[kind])
+        level = self.random.choice(levels)
         self.level = 0.0 if calm else level
         self.strikes = 0
 
@@ -110,16 +107,22 @@ class Faults:
         self._now = now
         self._healed = False
         self._sources: dict[tuple[str, str], _FaultSource] = {}
-        random = Random(f"{seed} families")
-        self._calm = {
-            family for family in dict.fromkeys(_FAMILIES.values()) if random.random() < CALM_SHARE
-        }
+        self._kinds: dict[str, tuple[str, Sequence[float]]] = {}
+        self._calm: dict[str, bool] = {}
+        for kind, (family, levels) in KINDS.items():
+            self.add_kind(kind, family, levels)
+
+    def add_kind(self, kind: str, family: str, levels: Sequence[float]) -> None:
+        """Add a kind of fault, of which a run draws one of the levels."""
+        self._kinds[kind] = (family, levels)
+        if family not in self._calm:
+            self._calm[family] = Random(f"{self._seed} family {family}").random() < CALM_SHARE
 
     @property
     def counts(self) -> Counter[str]:
         """Count the injected faults by kind."""
         kinds = (occurrence.kind for occurrence in self.occurred)
-        return Counter(kind for kind in kinds if kind in _LEVELS)
+        return Counter(kind for kind in kinds if kind in self._kinds)
 
     def heal(self) -> None:
         """Inject nothing from now on."""
@@ -155,8 +158,9 @@ class Faults:
     def _source(self, kind: str, where: str) -> _FaultSource:
         dice = self._sources.get((kind, where))
         if dice is None:
-            calm = _FAMILIES[kind] in self._calm
-            dice = self._sources[kind, where] = _FaultSource(self._seed, kind, where, calm)
+            family, levels = self._kinds[kind]
+            calm = self._calm[family]
+            dice = self._sources[kind, where] = _FaultSource(self._seed, kind, where, levels, calm)
         return dice
 
 

@@ -5,7 +5,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from todoku.lab.simulation.run import SimulationResult, simulate
+from todoku.lab.simulation.plan import SimulationResult
+from todoku.lab.simulation.run import simulate
 
 
 def shrink(result: SimulationResult, *, seconds_max: float = 20.0) -> SimulationResult:

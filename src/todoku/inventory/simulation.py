@@ -1,0 +1,131 @@
+"""Simulate the stock: products, restocks and refused commands; check that it adds up."""
+
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any, Final
+
+from todoku.database import ConstraintViolated
+from todoku.inventory.domain import (
+    RESERVATION,
+    ReservationState,
+    Restock,
+    SetProduct,
+    StockNotSettable,
+    UnknownProduct,
+)
+from todoku.simulated import Scheduled, SimulatedService, World
+
+PRODUCTS: Final = ("prod0", "prod1", "prod2")
+"""The products that simulated orders name."""
+
+_STOCK_OFF = """
+SELECT id, stock_quantity, reserved_quantity, ledger, live FROM (
+  SELECT id, stock_quantity, reserved_quantity,
+    (SELECT coalesce(sum(quantity), 0) FROM stock_ledger WHERE product_id = p.id) AS ledger,
+    (SELECT coalesce(sum(quantity), 0) FROM reservations
+      WHERE product_id = p.id AND state = 'RESERVED') AS live
+  FROM products AS p)
+WHERE stock_quantity <> ledger OR reserved_quantity <> live
+  OR reserved_quantity NOT BETWEEN 0 AND stock_quantity
+"""
+_RESERVATIONS = (
+    "SELECT order_id, product_id, quantity, state FROM reservations ORDER BY order_id, product_id"
+)
+_LEDGER = "SELECT id, product_id, quantity, note FROM stock_ledger ORDER BY id"
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class SimulatedInventory(SimulatedService):
+    """Sets products and restocks them; checks I2 and I4."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._ledger: Rows = []
+        self._reservations: Mapping[str, tuple[ReservationState, Rows]] = {}
+        self._restocks: list[str] = []
+
+    def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
+        return [self._set_products()]
+
+    def scheduled(self) -> Mapping[str, Scheduled]:
+        return {
+            "impossible-command": Scheduled(
+                action=self._send_impossible_command, mean_seconds=(0.0, 30.0), family="poison"
+            ),
+            "restock": Scheduled(action=self._restock, mean_seconds=(0.0, 15.0), family="trade"),
+        }
+
+    def check_commit(self) -> None:
+        """Check I2 and I4: the ledger adds up and only grows; a reservation is decided and ended once."""
+        for product_id, on_hand, reserved, ledger, live in self.world.rows(_STOCK_OFF):
+            problem = (
+                f"product {product_id}: {on_hand} on hand with {ledger} in the ledger, "
+                f"{reserved} reserved with {live} in live reservations"
+            )
+            self.world.fail("I2", problem)
+        self._check_ledger()
+        self._check_reservations()
+
+    def check_end(self) -> None:
+        """Check I2: every confirmed restock is in the ledger exactly once."""
+        entered = Counter(note for _, _, _, note in self.world.rows(_LEDGER))
+        for note in self._restocks:
+            if entered[note] != 1:
+                problem = f"{note} was confirmed and is in the ledger {entered[note]} times"
+                self.world.fail("I2", problem)
+
+    def _check_ledger(self) -> None:
+        ledger = self.world.rows(_LEDGER)
+        if ledger[: len(self._ledger)] != self._ledger:
+            self.world.fail("I2", "entries of the ledger were changed or lost")
+        self._ledger = ledger
+
+    def _check_reservations(self) -> None:
+        reservations = self._read_reservations()
+        for order_id, (before, lines_before) in self._reservations.items():
+            now, lines = reservations.get(order_id, (None, ()))
+            moved = now is not before and now not in RESERVATION.reachable(before)
+            if lines != lines_before or moved:
+                problem = f"reservation of {order_id} was {before} and is {now} now"
+                self.world.fail("I4", problem, order_id)
+        self._reservations = reservations
+
+    def _read_reservations(self) -> dict[str, tuple[ReservationState, Rows]]:
+        lines: dict[str, list[tuple[Any, ...]]] = {}
+        states: dict[str, ReservationState] = {}
+        for order_id, product_id, quantity, state in self.world.rows(_RESERVATIONS):
+            lines.setdefault(order_id, []).append((product_id, quantity))
+            states[order_id] = ReservationState(state)
+        return {order_id: (states[order_id], lines[order_id]) for order_id in lines}
+
+    async def _set_products(self) -> None:
+        random = self.world.random("stock")
+        for product_id in PRODUCTS:
+            command = SetProduct(
+                product_id=product_id,
+                name=product_id,
+                price=100,
+                stock_quantity=random.randint(0, 3 * self.world.orders),
+            )
+            with suppress(StockNotSettable):  # A retry, and sold or restocked meanwhile.
+                await self.world.execute_until_answered(command)
+
+    async def _send_impossible_command(self, _: Random) -> None:
+        """Send a command that the tables refuse: it must not affect any other."""
+        with suppress(ConstraintViolated):
+            command = SetProduct(product_id="free", name="free", price=0)
+            if await self.world.execute(command):
+                self.world.fail("I1", "a product that the tables refuse was confirmed")
+
+    async def _restock(self, random: Random) -> None:
+        command = Restock(
+            product_id=random.choice(PRODUCTS),
+            quantity=random.randint(1, 3),
+            note=f"restock {random.getrandbits(32):08x}",
+        )
+        with suppress(UnknownProduct):
+            if await self.world.execute(command):
+                self._restocks.append(str(command.note))

@@ -1,0 +1,143 @@
+"""Injects the faults that have a schedule: crashes, outages, losses, poison."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+
+from todoku.broker.memory import MemoryBroker
+from todoku.broker.port import Outgoing
+from todoku.contracts import Event
+from todoku.database import Database
+from todoku.engine import Topology
+from todoku.lab.simulation import poison
+from todoku.lab.simulation.faults import Faults
+from todoku.lab.simulation.invariants import InvariantChecker
+from todoku.lab.simulation.loop import VirtualClock
+from todoku.lab.simulation.node import Node
+from todoku.lab.simulation.trace import Trace
+from todoku.simulated import Action
+
+PARTITION_SECONDS_MAX = 15.0
+OUTAGE_SECONDS_MAX = 10.0
+WIPED_SHARE = 0.3
+
+
+class Disturbances:
+    """The scheduled faults of one run, and the poison that they have left."""
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        broker: MemoryBroker,
+        topology: Topology,
+        events: Sequence[type[Event]],
+        faults: Faults,
+        checker: InvariantChecker,
+        trace: Trace,
+    ) -> None:
+        self._nodes = nodes
+        self._broker = broker
+        self._topology = topology
+        self._events = events
+        self._faults = faults
+        self._checker = checker
+        self._trace = trace
+        self._poison_rows: list[Outgoing] = []
+        self._poison_sent: list[tuple[int, Outgoing]] = []
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    def actions(self) -> Mapping[str, Action]:
+        """Return what injects each kind of scheduled fault."""
+        return {
+            "kill": self._kill,
+            "stop": self._stop,
+            "partition": self._partition,
+            "outage": self._outage,
+            "wipe": self._wipe,
+            "purge": self._purge,
+            "delete-durable": self._delete_durable,
+            "database-away": self._take_database_away,
+            "poison": self._poison_stream,
+        }
+
+    def heal(self) -> None:
+        """End every fault."""
+        self._broker.start()
+        for node in self._nodes.values():
+            node.reconnect()
+            node.database.away = False
+
+    def add_undecodable_rows(self) -> None:
+        """Leave outbox rows of a newer version, since rolled back, that subscribers cannot decode."""
+        for name, node in self._nodes.items():
+            events = [event for event in self._events if event.publisher == name]
+            if events and (dice := self._faults.strike("newer-version", name)):
+                row = poison.make_outbox_row(dice, self._topology, events)
+                with Database.transaction(node.database) as connection:
+                    outbox = node.service.store.tables.outbox
+                    outbox.add(connection, f"{name}-0", 0, [row], VirtualClock().now())
+                self._checker.committed(name)
+                self._poison_rows.append(Outgoing(row.subject, row.body))
+
+    def all_poison(self) -> list[Outgoing]:
+        """Return every message that may be parked."""
+        return self._poison_rows + [message for _, message in self._poison_sent]
+
+    def lasting_poison(self) -> Iterable[Outgoing]:
+        """Return the poison that every subscriber must reach, because nothing has removed it."""
+        return self._poison_rows + [
+            message
+            for place, message in self._poison_sent
+            if self._broker.messages.get(place) is message
+        ]
+
+    async def _kill(self, dice: Random) -> None:
+        self._any_node(dice).crash("killed")
+
+    async def _stop(self, dice: Random) -> None:
+        # The process ends on its own, also after healing.
+        task = asyncio.create_task(self._any_node(dice).stop())
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    async def _partition(self, dice: Random) -> None:
+        node = self._any_node(dice)
+        node.disconnect()
+        await asyncio.sleep(dice.uniform(0, PARTITION_SECONDS_MAX))
+        node.reconnect()
+
+    async def _outage(self, dice: Random) -> None:
+        self._broker.stop()
+        await asyncio.sleep(dice.uniform(0, OUTAGE_SECONDS_MAX))
+        if dice.random() < WIPED_SHARE:
+            self._trace.note("world", "fault", "the disk of the broker is wiped")
+            self._broker.wipe()
+        self._broker.start()
+
+    async def _wipe(self, _: Random) -> None:
+        self._broker.wipe()
+
+    async def _purge(self, _: Random) -> None:
+        self._broker.purge()
+
+    async def _delete_durable(self, dice: Random) -> None:
+        name = self._any_node(dice).service.name
+        if self._broker.consumed(name) is not None:
+            self._broker.delete_durable(name)
+
+    async def _take_database_away(self, dice: Random) -> None:
+        database = self._any_node(dice).database
+        database.away = True
+        await asyncio.sleep(dice.uniform(0, OUTAGE_SECONDS_MAX))
+        database.away = False
+
+    async def _poison_stream(self, dice: Random) -> None:
+        if not self._broker.running or not self._events:
+            return
+        message = poison.make_message(dice, self._events)
+        self._trace.note("world", "poison", message.subject, message.body)
+        self._poison_sent.append((self._broker.last_sequence + 1, message))
+        self._broker.store([message])
+
+    def _any_node(self, dice: Random) -> Node:
+        return self._nodes[dice.choice(tuple(self._nodes))]

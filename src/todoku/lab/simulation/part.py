@@ -1,0 +1,106 @@
+"""Connects the services' parts of the simulation with the run."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from todoku.engine import MailboxFull, ProcessFailed
+from todoku.lab.simulation.faults import Faults
+from todoku.lab.simulation.invariants import InvariantChecker
+from todoku.lab.simulation.loop import START
+from todoku.lab.simulation.trace import Trace
+from todoku.simulated import Effects
+
+if TYPE_CHECKING:
+    from todoku.lab.simulation.node import Node
+    from todoku.lab.simulation.plan import SimulationPlan
+
+PATIENCE_SECONDS = 5.0
+"""How long a client waits for a reply before it retries."""
+
+EFFECT_SECONDS_MAX = 30.0
+
+
+class ServiceWorld:
+    """The run as one service's part sees it: a `todoku.simulated.World`."""
+
+    def __init__(
+        self,
+        service: str,
+        plan: "SimulationPlan",
+        faults: Faults,
+        checker: InvariantChecker,
+        trace: Trace,
+        now: Callable[[], float],
+    ) -> None:
+        self.orders = plan.orders
+        self.seconds = plan.chaos_seconds
+        self.node: Node | None = None
+        """The machine that runs the service, once there is one."""
+        self.fail = checker.fail
+        self.happen = faults.happen
+        self._service = service
+        self._seed = plan.seed
+        self._faults = faults
+        self._checker = checker
+        self._trace = trace
+        self._now = now
+
+    def random(self, name: str) -> Random:
+        return Random(f"{self._seed} {name}")
+
+    def new_id(self, random: Random) -> str:
+        milliseconds = int(START.timestamp() * 1000 + self._now() * 1000)
+        value = (milliseconds & (2**48 - 1)) << 80 | random.getrandbits(80)
+        value = value & ~(0xF << 76) | 0x7 << 76
+        value = value & ~(0x3 << 62) | 0x2 << 62
+        return str(UUID(int=value))
+
+    def rows(self, statement: str, *parameters: object) -> Sequence[tuple[Any, ...]]:
+        return self._checker.rows(self._service, statement, *parameters)
+
+    async def execute(self, command: Any) -> Any:
+        process = self.node.process if self.node else None
+        if process is None:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await process.execute(command)
+        except (TimeoutError, MailboxFull, ProcessFailed):
+            return None
+
+    async def execute_until_answered(self, command: Any) -> Any:
+        while True:
+            reply = await self.execute(command)
+            if reply is not None:
+                return reply
+            await asyncio.sleep(1)
+
+    def inject(self, fault: str) -> Random | None:
+        return self._faults.strike(fault, self._service)
+
+    def note(self, what: str, text: str) -> None:
+        self._trace.note("world", what, text)
+
+
+def unreliable(effects: Effects, world: ServiceWorld) -> Effects:
+    """Return effects whose calls fail, lose their reply or come late."""
+    return {effect: _unreliable(handler, world) for effect, handler in effects.items()}
+
+
+def _unreliable(
+    handler: Callable[[Any], Awaitable[Any]], world: ServiceWorld
+) -> Callable[[Any], Awaitable[Any]]:
+    async def call(effect: Any) -> Any:
+        if world.inject("effect-unreachable"):
+            raise ConnectionError("what the effect calls is unreachable")
+        result = await handler(effect)
+        if world.inject("effect-reply-lost"):
+            raise ConnectionError("the reply to the effect was lost")
+        if random := world.inject("effect-late"):
+            await asyncio.sleep(random.uniform(0, EFFECT_SECONDS_MAX))
+        return result
+
+    return call

@@ -1,0 +1,43 @@
+"""The parameters of a simulated run, and its outcome."""
+
+import msgspec
+
+from todoku.lab.simulation.faults import Occurrence
+from todoku.lab.simulation.invariants import Violation
+from todoku.system import SYSTEM
+
+SYSTEM_NAME = str(SYSTEM.default)
+
+
+class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of one run. The same plan gives the same run, to the byte.
+
+    `only` names the orders and faults that may happen (`order#1`, `kill#2`); None allows all of the
+    seed. After `chaos_seconds` no fault is injected any more, and the system must be quiescent within
+    `settle_seconds`; where clocks have jumped, later by the most they may have jumped. `system` names
+    the system as the setting of that name does.
+    """
+
+    seed: int
+    orders: int = 5
+    chaos_seconds: float = 60.0
+    settle_seconds: float = 120.0
+    only: tuple[str, ...] | None = None
+    system: str = SYSTEM_NAME
+
+
+class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a run: violations, injected faults, and the time until it was quiescent.
+
+    `occurred` lists orders and faults in order; their labels, as `SimulationPlan.only`, repeat the
+    run. `events` counts the records of its trace, and `digest` is their hash.
+    """
+
+    plan: SimulationPlan
+    violations: tuple[Violation, ...]
+    statuses: dict[str, int]
+    faults: dict[str, int]
+    occurred: tuple[Occurrence, ...]
+    events: int
+    settled_after_seconds: float | None
+    digest: str

@@ -1,0 +1,113 @@
+"""Simulate customers who place orders, and check what becomes of them."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Coroutine, Iterable, Mapping
+from random import Random
+from typing import Any, Final
+
+from todoku.contracts import OrderedItem
+from todoku.lifecycle import name_of
+from todoku.orders.domain import ORDER, Order, OrderStatus, PlaceOrder
+from todoku.simulated import SimulatedService, World
+
+PRODUCTS: Final = ("prod0", "prod1", "prod2")
+UNKNOWN_PRODUCT: Final = "prod3"
+UNKNOWN_SHARE: Final = 0.1
+REPEATED_SHARE: Final = 0.25
+
+_ORDERS = "SELECT id, status, total_amount FROM orders ORDER BY id"
+_TOTAL = "SELECT total_amount FROM orders WHERE id = ?"
+_EVENT_IDS = "SELECT event_id FROM order_events"
+_HISTORY = "SELECT order_id, type FROM order_events"
+
+
+class SimulatedOrders(SimulatedService):
+    """Places orders; checks I1, I4 and the histories of orders."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._accepted: dict[str, Order] = {}
+        self._statuses: dict[str, OrderStatus] = {}
+
+    def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
+        return [self._place_order(number) for number in range(1, self.world.orders + 1)]
+
+    def published_elsewhere(self) -> Iterable[str]:
+        return [event_id for (event_id,) in self.world.rows(_EVENT_IDS)]
+
+    def check_commit(self) -> None:
+        """Check I1 and I4: accepted orders exist; a status only moves forward, and never from an end."""
+        rows = {
+            order_id: (OrderStatus(status), total)
+            for order_id, status, total in self.world.rows(_ORDERS)
+        }
+        for order_id, order in self._accepted.items():
+            _, total = rows.get(order_id, (None, None))
+            if total != order.total_amount:
+                problem = f"order {order_id} was accepted and is missing or changed"
+                self.world.fail("I1", problem, order_id)
+        for order_id, (now, _) in rows.items():
+            before = self._statuses.get(order_id, now)
+            if now is not before and now not in ORDER.reachable(before):
+                problem = f"order {order_id} was {before} and is {now} now"
+                self.world.fail("I4", problem, order_id)
+            self._statuses[order_id] = now
+
+    def open_work(self) -> Iterable[str]:
+        return [
+            f"order {order_id} is {status}"
+            for order_id, status in self._statuses.items()
+            if not status.terminal
+        ]
+
+    def check_end(self) -> None:
+        """Check R5: every event is in the history of its order, also one that changes nothing."""
+        histories: dict[str, set[str]] = defaultdict(set)
+        for order_id, name in self.world.rows(_HISTORY):
+            histories[order_id].add(name)
+        for order_id, status in self._statuses.items():
+            expected = {name_of(cause) for cause in ORDER.history(status)}
+            if status.terminal and (missing := expected - histories[order_id]):
+                problem = f"orders never consumed {', '.join(sorted(missing))}"
+                self.world.fail("R5", problem, order_id)
+
+    def outcome(self) -> Mapping[str, int]:
+        return Counter(str(status) for status in self._statuses.values())
+
+    async def _place_order(self, number: int) -> None:
+        """Place one order, and retry with the same id until it is answered."""
+        random = self.world.random(f"order#{number}")
+        await asyncio.sleep(random.uniform(0, self.world.seconds * 0.8))
+        if self.world.happen("order", f"order#{number}") is None:
+            return
+        command = self._draw_order(number, random)
+        self.world.note("order", f"{command.order_id} by {command.user_id}")
+        times = 2 if random.random() < REPEATED_SHARE else 1
+        replies = (self.world.execute_until_answered(command) for _ in range(times))
+        for order in await asyncio.gather(*replies):
+            self._check_reply(order)
+
+    def _draw_order(self, number: int, random: Random) -> PlaceOrder:
+        products = random.sample(PRODUCTS, random.randint(1, 3))
+        if random.random() < UNKNOWN_SHARE:
+            products.append(UNKNOWN_PRODUCT)
+        return PlaceOrder(
+            order_id=self.world.new_id(random),
+            user_id=f"user{number}",
+            items=tuple(
+                OrderedItem(product_id=product_id, quantity=random.randint(1, 3), price=100)
+                for product_id in products
+            ),
+            currency="JPY",
+        )
+
+    def _check_reply(self, order: Order) -> None:
+        """Check I1 when a client learns that its order is accepted."""
+        if list(self.world.rows(_TOTAL, order.id)) != [(order.total_amount,)]:
+            problem = f"order {order.id} was accepted and is not in the database"
+            self.world.fail("I1", problem, order.id)
+        first = self._accepted.setdefault(order.id, order)
+        if (first.items, first.created_at) != (order.items, order.created_at):
+            problem = f"order {order.id} was answered with two different contents"
+            self.world.fail("I1", problem, order.id)

@@ -1,0 +1,93 @@
+"""Simulate a carrier whose answers get lost or late, and check that each parcel is booked once."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from todoku.settings import Span
+from todoku.shipping.carriers import SimulatedCarrier, booking_effects
+from todoku.shipping.domain import SHIPMENT, Accepted, Answer, Parcel, ShipmentStatus, Unknown
+from todoku.simulated import Effects, SimulatedService, World
+
+CARRIER_SECONDS_MAX: Final = 30.0
+
+_SHIPMENTS = "SELECT id, order_id, status FROM shipments ORDER BY id"
+_STATUS = "SELECT status FROM shipments WHERE order_id = ?"
+
+
+class SimulatedShipping(SimulatedService):
+    """Runs an unreliable carrier; checks I4."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._statuses: dict[str, ShipmentStatus] = {}
+        self._carrier = UnreliableCarrier(world)
+
+    def settings(self) -> Mapping[str, object]:
+        seconds = self.world.random("settings").choice((0, 2))
+        return {"carrier_delay_seconds": Span(0, seconds)}
+
+    def effects(self) -> Effects | None:
+        return booking_effects(self._carrier)
+
+    def check_commit(self) -> None:
+        """Check I4: the status of a shipment only moves forward."""
+        for key, order_id, status in self.world.rows(_SHIPMENTS):
+            now = ShipmentStatus(status)
+            before = self._statuses.get(key, now)
+            if now is not before and now not in SHIPMENT.successors(before):
+                self.world.fail("I4", f"shipment {key} was {before} and is {now} now", order_id)
+            self._statuses[key] = now
+
+    def check_end(self) -> None:
+        """Check I4: a completed shipment has exactly one booking at the carrier, any other order none."""
+        booked = self._carrier.bookings()
+        completed = {
+            order_id
+            for _, order_id, status in self.world.rows(_SHIPMENTS)
+            if ShipmentStatus(status) is ShipmentStatus.COMPLETED
+        }
+        for order_id in sorted(completed | booked.keys()):
+            if booked[order_id] != (order_id in completed):
+                ended = "completed" if order_id in completed else "not completed"
+                problem = f"the shipment of {order_id} is {ended} with {booked[order_id]} bookings"
+                self.world.fail("I4", problem, order_id)
+
+
+class UnreliableCarrier:
+    """A carrier whose answers get lost or late, and which records what it has really accepted."""
+
+    def __init__(self, world: World) -> None:
+        random = world.random("carrier")
+        self._carrier = SimulatedCarrier(
+            success_rate=random.choice((0.0, 0.5, 0.9, 1.0)), seed=random.randrange(2**32)
+        )
+        self._world = world
+        self._answers: dict[str, tuple[str, Answer]] = {}
+
+    def bookings(self) -> Counter[str]:
+        """Count the accepted bookings by order; calls with the same key are one."""
+        return Counter(
+            order_id for order_id, answer in self._answers.values() if isinstance(answer, Accepted)
+        )
+
+    async def book(self, key: str, parcel: Parcel) -> Answer:
+        """Book as the simulated carrier does, with injected faults."""
+        self._check_claim(parcel.order_id)
+        if self._world.inject("effect-unreachable"):
+            raise ConnectionError("the carrier is unreachable")
+        answer = await self._carrier.book(key, parcel)
+        self._answers[key] = (parcel.order_id, answer)
+        self._world.note("answer", f"{answer!r} for {parcel.order_id}")
+        if self._world.inject("effect-reply-lost"):
+            return Unknown("the carrier's answer was lost")
+        if random := self._world.inject("effect-late"):
+            await asyncio.sleep(random.uniform(0, CARRIER_SECONDS_MAX))
+        return answer
+
+    def _check_claim(self, order_id: str) -> None:
+        """Check I4: the claim to call the carrier is committed before the call."""
+        if list(self._world.rows(_STATUS, order_id)) in ([], [(ShipmentStatus.INITIATED,)]):
+            problem = "the carrier was called before the call was claimed"
+            self._world.fail("I4", problem, order_id)
