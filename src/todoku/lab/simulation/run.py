@@ -12,7 +12,6 @@ import msgspec
 import structlog
 
 from todoku.broker.memory import MemoryBroker
-from todoku.contracts import EVENTS
 from todoku.engine import EngineConfig, Service, Topology
 from todoku.lab.simulation.database import SimulatedDatabase
 from todoku.lab.simulation.disturbances import Disturbances
@@ -92,7 +91,7 @@ class _Run:
         )
         self._topology = Topology(self._services)
         self._nodes = self._build_nodes()
-        events = [event for event in EVENTS.values() if self._topology.readers(event)]
+        events = [event for event in self._topology.registry if self._topology.readers(event)]
         self._disturbances = Disturbances(
             self._nodes,
             self._broker,
@@ -277,7 +276,9 @@ class _Run:
                 name: stack.enter_context(database.read())
                 for name, database in self._databases.items()
             }
-            report = self._system.audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
+            report = self._system.audit(
+                connections, VirtualClock().now(), overdue_after=timedelta(0)
+            )
         self.checker.check_report(report)
         self.checker.check_end()
         self.checker.check_deliveries()
