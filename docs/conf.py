@@ -32,6 +32,7 @@ PAGES_OF_ROOT_FILES = {
     "SECURITY.md": "security",
     "AGENTS.md": "agents",
     "LICENSE": "licence",
+    "examples/loyalty/README.md": "how-to/service-in-your-package",
 }
 """Files beside this folder that are pages of the site: a page here includes each of them."""
 
