@@ -4,7 +4,7 @@ A descriptor is light: its heavy parts are named as `"module:attribute"` and imp
 used, so that a command that only needs names and ports stays quick.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -14,6 +14,8 @@ import msgspec
 from todoku.settings import Settings
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from todoku.audit import AuditPart
     from todoku.engine import Service
     from todoku.simulated import SimulatedService, World
@@ -43,6 +45,7 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
         database URL follow from the name.
     local_defaults: defaults of its own settings that differ under `todoku up`.
     default_port: its port where none is set; without one, the next that is free from 8080 on.
+    collectors: its own Prometheus metrics, which `/metrics` shows beside those of the engine.
     audit: what it contributes to `todoku verify`; without one, only its pending deliveries and its dead
         letters are checked.
     simulation: its part of `todoku simulate`: `(world) -> SimulatedService`. Without one, the rules
@@ -60,6 +63,7 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     default_port: int | None = None
     audit: Part["AuditPart"] | None = None
     simulation: Part[Callable[["World"], "SimulatedService"]] = "todoku.simulated:SimulatedService"
+    collectors: Part[Sequence["Collector"]] = ()
 
     def build(self, settings: Settings, *, effects: Effects | None = None) -> "Service":
         """Return the engine's service; `effects` replace those that the settings choose."""

@@ -4,13 +4,14 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import uvicorn
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp
 from uuid_utils import uuid7
 
@@ -18,6 +19,7 @@ from todoku import logs
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
 from todoku.database import Database, migrate
+from todoku.descriptor import resolve
 from todoku.engine import (
     EngineConfig,
     EngineMetrics,
@@ -72,8 +74,9 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
             try:
                 await descriptor.started(backend, settings)
                 events = _events(name, settings, services)
+                collectors = [EngineMetrics(process), *resolve(descriptor.collectors)]
                 app = _application(
-                    descriptor.build_api(backend), backend, process, settings, events
+                    descriptor.build_api(backend), backend, settings, collectors, events
                 )
                 await _serve_http(name, settings, app, process, stop)
             finally:
@@ -130,13 +133,17 @@ def _events(name: str, settings: Settings, services: tuple[Service, ...]) -> Map
 
 
 def _application(
-    api: Api, backend: Backend, process: Process, settings: Settings, events: Mapping[str, Any]
+    api: Api,
+    backend: Backend,
+    settings: Settings,
+    collectors: Sequence[Collector],
+    events: Mapping[str, Any],
 ) -> ASGIApp:
     return application(
         api,
         backend,
         limits=Limits(body_bytes_max=settings.request_body_bytes_max),
-        collectors=[EngineMetrics(process)],
+        collectors=collectors,
         events=events,
     )
 

@@ -9,8 +9,16 @@ import pytest
 
 from todoku.contracts import ReservedItem, StockReservedEvent
 from todoku.shipping import store
-from todoku.shipping.domain import Shipment, initiate_shipment
-from todoku.shipping.http import shipping_api
+from todoku.shipping.domain import (
+    RecordAnswer,
+    Rejected,
+    Shipment,
+    Unknown,
+    initiate_shipment,
+    record_answer,
+    when_due,
+)
+from todoku.shipping.http import shipment_view, shipping_api
 from todoku.web import Backend, application
 from web.edge import RecordingProcess, client, empty_database, run_inline
 
@@ -72,6 +80,8 @@ async def test_shipment_is_found_by_id(http: httpx.AsyncClient, shipments: list[
         "attempts": 0,
         "trackingNumber": None,
         "reason": None,
+        "lastError": None,
+        "nextAttemptAt": "2026-01-02T03:04:05Z",
         "createdAt": "2026-01-02T03:04:05Z",
         "updatedAt": "2026-01-02T03:04:05Z",
     }
@@ -111,3 +121,23 @@ async def test_unknown_shipment_id_of_any_form_returns_404(
 @pytest.mark.parametrize("query", ["orderId=17", "orderId=", "limit=0", "cursor=x", "order=17"])
 async def test_invalid_parameter_is_refused(http: httpx.AsyncClient, query: str) -> None:
     assert_problem(await http.get(f"/shipments?{query}"), 400, "invalid-parameter")
+
+
+async def test_open_shipment_shows_its_last_error_and_its_next_attempt(
+    shipments: list[Shipment],
+) -> None:
+    claimed, _ = when_due(shipments[0], NOW)
+    answer = RecordAnswer(order_id=claimed.order_id, answer=Unknown("ConnectionError: cut off"))
+    waiting, _ = record_answer(claimed, answer, NOW)
+    view = shipment_view(waiting)
+    assert (view.status, view.attempts) == ("BOOKING", 1)
+    assert view.last_error == "ConnectionError: cut off"
+    assert view.next_attempt_at == NOW + timedelta(seconds=2)
+
+
+async def test_ended_shipment_has_no_last_error(shipments: list[Shipment]) -> None:
+    claimed, _ = when_due(shipments[0], NOW)
+    answer = RecordAnswer(order_id=claimed.order_id, answer=Rejected("no room"))
+    failed, _ = record_answer(claimed, answer, NOW)
+    view = shipment_view(failed)
+    assert (view.reason, view.last_error, view.next_attempt_at) == ("no room", None, None)

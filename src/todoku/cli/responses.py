@@ -70,7 +70,8 @@ class Product(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Shipment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A parcel for an order; `attempts` counts the calls to the carrier."""
+    """A parcel for an order; `attempts` counts the calls to the carrier. `last_error` and
+    `next_attempt_at` are those of an open shipment; services before version 0.2 do not say them."""
 
     id: str
     order_id: str
@@ -80,6 +81,8 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     attempts: int
     tracking_number: str | None
     reason: str | None
+    last_error: str | None = None
+    next_attempt_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
 

@@ -1,14 +1,19 @@
 """Define the carrier protocol, load the configured carrier, and simulate one."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pkgutil import resolve_name
-from typing import Protocol
+from typing import Final, Protocol
+
+import structlog
+from prometheus_client import Counter
 
 from todoku.descriptor import Effects
 from todoku.settings import Settings, SettingsInvalid
+from todoku.shipping.answers import checked_answer, unknown_after
 from todoku.shipping.domain import (
     Accepted,
     Answer,
@@ -20,13 +25,26 @@ from todoku.shipping.domain import (
 )
 from todoku.shipping.settings import ShippingSettings
 
+log = structlog.get_logger(__name__)
+
+CALL_SECONDS_MAX = 9.0
+"""How long a call may take before its outcome is unknown; less than the engine gives to an effect."""
+
+CALLS: Final = Counter(
+    "todoku_carrier_calls", "Calls to the carrier, by answer.", ["answer"], registry=None
+)
+COLLECTORS: Final = (CALLS,)
+"""The metrics of the shipping service."""
+
 
 class Carrier(Protocol):
     """A service that ships parcels.
 
     `book` may be called several times with the same `key`, also from several processes and after a
     crash: the same key must mean the same parcel and get the same answer. An exception counts as
-    `Unknown`: the call is repeated later.
+    `Unknown`: the call is repeated later. So does an answer that is none of the three, one whose text is
+    empty or no text, and no answer within 9 seconds. A tracking number is cut to 200 characters, a
+    reason to 500.
     """
 
     async def book(self, key: str, parcel: Parcel) -> Answer:
@@ -68,12 +86,34 @@ def booking_effects(carrier: Carrier) -> Effects:
 
 
 async def book_parcel(carrier: Carrier, booking: BookParcel) -> RecordAnswer:
-    """Call the carrier. An exception means that the outcome is unknown."""
-    try:
-        answer = await carrier.book(booking.shipment_id, booking.parcel)
-    except Exception as error:
-        answer = Unknown(f"{type(error).__name__}: {error}")
+    """Call the carrier, and check what it answers. An exception means that the outcome is unknown."""
+    answer = await _answer(carrier, booking)
+    CALLS.labels(type(answer).__name__.lower()).inc()
+    if isinstance(answer, Unknown):
+        log.warning(
+            "carrier_call_failed",
+            order_id=booking.order_id,
+            shipment_id=booking.shipment_id,
+            attempt=booking.attempt,
+            error=answer.reason,
+        )
     return RecordAnswer(order_id=booking.order_id, answer=answer)
+
+
+async def _answer(carrier: Carrier, booking: BookParcel) -> Answer:
+    task = asyncio.current_task()
+    try:
+        async with asyncio.timeout(CALL_SECONDS_MAX):
+            answer = await carrier.book(booking.shipment_id, booking.parcel)
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling():
+            raise  # The process stops: the claim falls due again.
+        return unknown_after(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # Whatever a plug-in raises, SystemExit too, the service lives.
+        return unknown_after(error)
+    return checked_answer(answer)
 
 
 class SimulatedCarrier:

@@ -11,6 +11,7 @@ shipping = ServiceDescriptor(
     effects="todoku.shipping.carriers:carrier_effects",
     settings=ShippingSettings,
     default_port=8082,
+    collectors="todoku.shipping.carriers:COLLECTORS",
     audit="todoku.shipping.audit:shipping_audit",
     simulation="todoku.shipping.simulation:SimulatedShipping",
 )

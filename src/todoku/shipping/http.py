@@ -16,7 +16,9 @@ from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_SHIPMENT
 
 
 class ShipmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A shipment of an order; `attempts` counts the calls to the carrier."""
+    """A parcel for an order. `attempts` counts the calls to the carrier. While the shipment is open,
+    `lastError` says why the last call was neither accepted nor rejected, and `nextAttemptAt` when the
+    next one is due."""
 
     id: str
     order_id: str
@@ -26,6 +28,8 @@ class ShipmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     attempts: int
     tracking_number: str | None
     reason: str | None
+    last_error: str | None
+    next_attempt_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -98,7 +102,7 @@ class ShipmentRoutes:
             query,
             shipments,
             key=lambda shipment: shipment.id,
-            view=_view,
+            view=shipment_view,
         )
 
     async def show(self, call: Call) -> Reply:
@@ -106,7 +110,7 @@ class ShipmentRoutes:
         shipment = await self._backend.read(find_shipment, shipment_id)
         if shipment is None:
             raise _unknown_shipment(shipment_id)
-        return Reply(200, _view(shipment))
+        return Reply(200, shipment_view(shipment))
 
 
 def _unknown_shipment(shipment_id: str) -> Problem:
@@ -116,7 +120,7 @@ def _unknown_shipment(shipment_id: str) -> Problem:
     )
 
 
-def _view(shipment: Shipment) -> ShipmentView:
+def shipment_view(shipment: Shipment) -> ShipmentView:
     return ShipmentView(
         id=shipment.id,
         order_id=shipment.order_id,
@@ -126,6 +130,8 @@ def _view(shipment: Shipment) -> ShipmentView:
         attempts=shipment.attempts,
         tracking_number=shipment.tracking_number,
         reason=shipment.reason,
+        last_error=None if shipment.status.terminal else shipment.reason,
+        next_attempt_at=shipment.due_at,
         created_at=shipment.created_at,
         updated_at=shipment.updated_at,
     )

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 from todoku.settings import Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
@@ -11,6 +11,16 @@ from todoku.shipping.domain import SHIPMENT, Accepted, Answer, Parcel, ShipmentS
 from todoku.simulated import Effects, SimulatedService, World
 
 CARRIER_SECONDS_MAX: Final = 30.0
+
+GARBLED: Final[tuple[object, ...]] = (
+    Unknown("the carrier's answer was lost"),
+    Accepted(12345),  # type: ignore[arg-type]
+    Accepted(""),
+    Unknown([]),  # type: ignore[arg-type]
+    None,
+    "accepted",
+)
+"""What arrives instead of an answer that is lost."""
 
 _SHIPMENTS = "SELECT id, order_id, status FROM shipments ORDER BY id"
 _STATUS = "SELECT status FROM shipments WHERE order_id = ?"
@@ -80,8 +90,8 @@ class UnreliableCarrier:
         answer = await self._carrier.book(key, parcel)
         self._answers[key] = (parcel.order_id, answer)
         self._world.note("answer", f"{answer!r} for {parcel.order_id}")
-        if self._world.inject("effect-reply-lost"):
-            return Unknown("the carrier's answer was lost")
+        if random := self._world.inject("effect-reply-lost"):
+            return cast(Answer, random.choice(GARBLED))
         if random := self._world.inject("effect-late"):
             await asyncio.sleep(random.uniform(0, CARRIER_SECONDS_MAX))
         return answer
