@@ -5,7 +5,7 @@ With `--check` nothing is written; the pages that are out of date are named, and
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
-from todoku.contracts import EVENTS, Event
+from todoku.events import Event
 from todoku.inventory.domain import RESERVATION
 from todoku.lifecycle import Lifecycle, Status
 from todoku.orders.domain import ORDER
@@ -138,7 +138,14 @@ to do; `errors` points to the field or the parameter.
 }}
 ```
 
-{problems.reference()}"""
+{problems.reference(_problem_types())}"""
+
+
+def _problem_types() -> Sequence[problems.ProblemType]:
+    """Return those of all services."""
+    apis = [service.build_api(cast(Backend, None)) for service in system]
+    shared = [kind for each in shared_operations(cast(Backend, None)) for kind in each.problems]
+    return problems.ordered([*shared, *(kind for api in apis for kind in api.problem_types)])
 
 
 def http_reference() -> str:
@@ -181,7 +188,10 @@ def _operation_row(operation: Operation) -> str:
 
 def event_reference() -> str:
     document = events_document()
-    sections = "\n".join(_event_section(event, document) for event in EVENTS.values())
+    sections = "\n".join(
+        _event_section(event, document)
+        for event in asyncapi.events_of(system.build(system.settings()))
+    )
     return f"""# Events
 
 {GENERATED}
@@ -219,7 +229,9 @@ def _event_section(event: type[Event], document: dict[str, Any]) -> str:
 
 def events_document() -> dict[str, Any]:
     settings = system.settings()
-    return asyncapi.document(system.build(settings), broker_url=settings.broker_url)
+    return asyncapi.document(
+        system.build(settings), broker_url=settings.broker_url, examples=system.examples()
+    )
 
 
 def as_json(value: object) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from todoku.audit import AuditPart
     from todoku.engine import Service
+    from todoku.events import Event
     from todoku.simulated import SimulatedService, World
     from todoku.web import Api, Backend
 
@@ -46,6 +47,7 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     local_defaults: defaults of its own settings that differ under `todoku up`.
     default_port: its port where none is set; without one, the next that is free from 8080 on.
     collectors: its own Prometheus metrics, which `/metrics` shows beside those of the engine.
+    examples: an event of each type that it publishes, shown in the documents, by the type.
     audit: what it contributes to `todoku verify`; without one, only its pending deliveries and its dead
         letters are checked.
     simulation: its part of `todoku simulate`: `(world) -> SimulatedService`. Without one, the rules
@@ -61,6 +63,7 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     settings: type[msgspec.Struct] | None = None
     local_defaults: Mapping[str, object] = {}
     default_port: int | None = None
+    examples: Part[Mapping[type["Event"], "Event"]] | None = None
     audit: Part["AuditPart"] | None = None
     simulation: Part[Callable[["World"], "SimulatedService"]] = "todoku.simulated:SimulatedService"
     collectors: Part[Sequence["Collector"]] = ()

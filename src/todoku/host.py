@@ -128,7 +128,11 @@ def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> Nat
 def _events(name: str, settings: Settings, services: tuple[Service, ...]) -> Mapping[str, Any]:
     """Return the AsyncAPI document of one service."""
     return asyncapi.document(
-        services, of=name, prefix=settings.subject_prefix, broker_url=settings.broker_url
+        services,
+        of=name,
+        prefix=settings.subject_prefix,
+        broker_url=settings.broker_url,
+        examples=load_system(settings).examples(),
     )
 
 

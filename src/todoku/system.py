@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from todoku.audit import Report
     from todoku.engine import Service
+    from todoku.events import Event
 
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESERVED_NAMES = frozenset({"broker", "receipts", "nats"})
@@ -78,6 +79,11 @@ class System:
 
         parts = {s.name: None if s.audit is None else resolve(s.audit) for s in self.services}
         return audit(parts, connections, now, overdue_after=overdue_after)
+
+    def examples(self) -> "Mapping[type[Event], Event]":
+        """Return an event of each type that the services publish, by the type."""
+        parts = (service.examples for service in self.services if service.examples is not None)
+        return {kind: event for part in parts for kind, event in resolve(part).items()}
 
 
 def _check_names(names: list[str]) -> None:

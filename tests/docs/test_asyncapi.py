@@ -22,7 +22,11 @@ services = system.build(Settings())
 
 
 def document(of: str | None = None, **options: Any) -> dict[str, Any]:
-    return asyncapi.document(services, of=of, **{"broker_url": "nats://127.0.0.1:4222", **options})
+    return asyncapi.document(
+        services,
+        of=of,
+        **{"broker_url": "nats://127.0.0.1:4222", "examples": system.examples(), **options},
+    )
 
 
 @pytest.mark.parametrize("of", [None, *system.names])
@@ -53,6 +57,7 @@ def references(part: Any) -> Iterator[str]:
 
 def test_every_event_has_an_example_that_can_be_read_and_fits_its_schema() -> None:
     whole = document()
+    assert system.examples() == EXAMPLES
     assert EXAMPLES.keys() == set(EVENTS.values())
     for name in EVENTS:
         message = whole["components"]["messages"][name]

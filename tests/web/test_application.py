@@ -13,10 +13,13 @@ from starlette.types import ASGIApp
 from todoku.database import Database, DatabaseUnavailable
 from todoku.web import Api, Backend, Call, Operation, Reply, SuccessResponse, application
 from todoku.web.health import Health
-from todoku.web.problems import PROBLEM_TYPES, UNKNOWN_ORDER, reference
+from todoku.web.problems import SHARED_PROBLEM_TYPES, ProblemType, reference
 from web.edge import RecordingProcess, client, run_inline
 
 pytestmark = pytest.mark.anyio
+
+
+UNKNOWN_THING = ProblemType("unknown-thing", 404, "No such thing", "Nothing has it.", "Look.")
 
 
 class Lost(Exception):
@@ -46,7 +49,7 @@ class ThingService:
                 title="Things <&>",
                 description="",
                 operations=[operation],
-                refusals={Lost: UNKNOWN_ORDER},
+                refusals={Lost: UNKNOWN_THING},
             ),
             backend,
             collectors=[self.queue],
@@ -138,18 +141,20 @@ async def test_every_problem_type_has_page_and_reference_entry(
     http: httpx.AsyncClient,
 ) -> None:
     index = (await http.get("/problems")).text
-    for kind in PROBLEM_TYPES.values():
+    for kind in (*SHARED_PROBLEM_TYPES, UNKNOWN_THING):
         page = await http.get(kind.address)
         assert page.status_code == 200
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "What to do" in page.text
         assert kind.address in index
-        assert f"## {kind.slug}\n" in reference()
+        assert f"## {kind.slug}\n" in reference([kind])
     assert slug(await http.get("/problems/none")) == (404, "unknown-address")
 
 
 def test_problem_types_are_ordered_by_status() -> None:
-    statuses = [kind.status for kind in PROBLEM_TYPES.values()]
+    api = Api(title="", description="", operations=[], refusals={Lost: UNKNOWN_THING})
+    statuses = [kind.status for kind in api.problem_types]
+    assert UNKNOWN_THING in api.problem_types
     assert statuses == sorted(statuses)
 
 
@@ -203,7 +208,7 @@ async def test_domain_exception_text_becomes_problem_detail(
 ) -> None:
     service.error = Lost("The thing is lost: create it again.")
     reply = await http.get("/things/1")
-    assert slug(reply) == (404, "unknown-order")
+    assert slug(reply) == (404, "unknown-thing")
     assert reply.json()["detail"] == "The thing is lost: create it again."
 
 

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.database import Database
+from todoku.orders.problems import UNKNOWN_ORDER
 from todoku.web import (
     Api,
     Backend,
@@ -23,7 +24,6 @@ from todoku.web import (
     application,
 )
 from todoku.web.call import ANONYMOUS, read_context
-from todoku.web.problems import UNKNOWN_ORDER
 from web.edge import RecordingProcess, client, run_inline
 
 pytestmark = pytest.mark.anyio

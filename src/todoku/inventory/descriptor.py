@@ -12,6 +12,7 @@ inventory = ServiceDescriptor(
     settings=InventorySettings,
     local_defaults={"demo_catalogue": True},
     default_port=8081,
+    examples="todoku.contracts.examples:EXAMPLES",
     audit="todoku.inventory.audit:inventory_audit",
     simulation="todoku.inventory.simulation:SimulatedInventory",
 )

@@ -14,6 +14,7 @@ from todoku.inventory.domain import (
     TooMuchStock,
     UnknownProduct,
 )
+from todoku.inventory.problems import STOCK_NOT_SETTABLE, TOO_MUCH_STOCK, UNKNOWN_PRODUCT
 from todoku.inventory.store import find_product, list_products
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
@@ -29,12 +30,7 @@ from todoku.web.fields import (
     is_product_id,
 )
 from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
-from todoku.web.problems import (
-    DATABASE_UNAVAILABLE,
-    STOCK_NOT_SETTABLE,
-    TOO_MUCH_STOCK,
-    UNKNOWN_PRODUCT,
-)
+from todoku.web.problems import DATABASE_UNAVAILABLE
 from todoku.web.query import invalid_parameter
 
 

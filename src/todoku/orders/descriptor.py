@@ -8,6 +8,7 @@ orders = ServiceDescriptor(
     service="todoku.orders.service:orders_service",
     api="todoku.orders.http:orders_api",
     default_port=8080,
+    examples="todoku.contracts.examples:EXAMPLES",
     audit="todoku.orders.audit:orders_audit",
     simulation="todoku.orders.simulation:SimulatedOrders",
 )

@@ -11,6 +11,7 @@ from uuid_utils import uuid7
 
 from todoku.contracts import OrderedItem, Personal
 from todoku.orders.domain import InvalidOrder, Order, OrderStatus, ParkedMessage, PlaceOrder
+from todoku.orders.problems import INVALID_ORDER, UNKNOWN_ORDER
 from todoku.orders.store import HistoryEntry, find_order, find_parked, history, list_orders
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
@@ -25,7 +26,7 @@ from todoku.web.fields import (
     canonical_uuid,
 )
 from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
-from todoku.web.problems import DATABASE_UNAVAILABLE, INVALID_ORDER, UNKNOWN_ORDER
+from todoku.web.problems import DATABASE_UNAVAILABLE
 
 
 class NewItem(Body, frozen=True, kw_only=True, gc=False):

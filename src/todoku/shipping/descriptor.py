@@ -12,6 +12,7 @@ shipping = ServiceDescriptor(
     settings=ShippingSettings,
     default_port=8082,
     collectors="todoku.shipping.carriers:COLLECTORS",
+    examples="todoku.contracts.examples:EXAMPLES",
     audit="todoku.shipping.audit:shipping_audit",
     simulation="todoku.shipping.simulation:SimulatedShipping",
 )

@@ -8,11 +8,12 @@ from msgspec import UNSET, Meta, UnsetType
 
 from todoku.contracts import Personal, ShippedItem
 from todoku.shipping.domain import Shipment, ShipmentStatus
+from todoku.shipping.problems import UNKNOWN_SHIPMENT
 from todoku.shipping.store import find_shipment, list_shipments
 from todoku.web import Api, Backend, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import Uuid, canonical_uuid
 from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
-from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_SHIPMENT
+from todoku.web.problems import DATABASE_UNAVAILABLE
 
 
 class ShipmentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -50,7 +50,7 @@ def application(
     return Router(
         [
             *routes(api.operations, limits or Limits()),
-            *page_routes(api.title, documents),
+            *page_routes(api, documents),
             ExactRoute("/metrics", Endpoint({"GET": _show_metrics(metrics)})),
         ],
         redirect_slashes=False,

@@ -3,7 +3,8 @@
 The contract of an event names its publisher; the services' event handlers name its consumers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from inspect import getdoc
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -11,11 +12,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 import todoku
-from todoku.contracts import CONTENT_TYPE, EVENTS, Envelope, Event, seal
-from todoku.contracts.examples import EXAMPLES, SAID_AT
 from todoku.engine import Service, Topology
 from todoku.engine.process import ReceiptMessage
+from todoku.events import CONTENT_TYPE, Envelope, Event, seal
 
+Examples = Mapping[type[Event], Event]
+
+EXAMPLE_TIME: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 RECEIPT: Final = "Receipt"
 SCHEMA: Final = "#/components/schemas/{name}"
 
@@ -31,15 +34,21 @@ consumers of their own, send no receipts."""
 
 
 def document(
-    services: Sequence[Service], *, of: str | None = None, prefix: str = "", broker_url: str
+    services: Sequence[Service],
+    *,
+    of: str | None = None,
+    prefix: str = "",
+    broker_url: str,
+    examples: Examples | None = None,
 ) -> dict[str, Any]:
     """Return the document of the events that one service publishes and consumes; `of=None`: all.
 
-    `prefix` is put before every subject. Only hosts and ports of `broker_url` are shown.
+    `prefix` is put before every subject. Only hosts and ports of `broker_url` are shown. `examples` has
+    an event of each type to show.
     """
     topology = Topology(services)
     described = [service for service in services if of in (None, service.name)]
-    events = [event for event in EVENTS.values() if _concerns(event, described)]
+    events = [event for event in events_of(services) if _concerns(event, described)]
     publishers = dict.fromkeys(event.publisher for event in events if topology.readers(event))
     dotted = f"{prefix}." if prefix else ""
     return {
@@ -66,12 +75,18 @@ def document(
         },
         "components": {
             "messages": {
-                **{event.__name__: _message(event) for event in events},
+                **{event.__name__: _message(event, examples or {}) for event in events},
                 RECEIPT: _receipt_message(),
             },
             "schemas": _schemas(events),
         },
     }
+
+
+def events_of(services: Sequence[Service]) -> Sequence[type[Event]]:
+    """Return the events of a system: those of each service in turn, then those of others."""
+    published = (event for service in services for event in service.publishes)
+    return tuple(dict.fromkeys((*published, *Topology(services).registry)))
 
 
 def _concerns(event: type[Event], services: Iterable[Service]) -> bool:
@@ -142,7 +157,7 @@ def _operation(action: str, service: str, event: type[Event], receipted: bool) -
     return operation
 
 
-def _message(event: type[Event]) -> dict[str, Any]:
+def _message(event: type[Event], examples: Examples) -> dict[str, Any]:
     name = event.__name__
     message: dict[str, Any] = {
         "name": name,
@@ -163,8 +178,9 @@ def _message(event: type[Event]) -> dict[str, Any]:
             ]
         },
     }
-    if event in EXAMPLES:
-        payload = msgspec.json.decode(msgspec.json.encode(seal(EXAMPLES[event], SAID_AT)))
+    if event in examples:
+        sealed = seal(examples[event], EXAMPLE_TIME)
+        payload = msgspec.json.decode(msgspec.json.encode(sealed))
         message["examples"] = [{"name": name, "payload": payload}]
     return message
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.web.body import BODY_RECEIVED, decode_body, read_body
 from todoku.web.call import ANONYMOUS, Call, read_context
-from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType
+from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType, ordered
 from todoku.web.query import decode_query
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -66,6 +66,12 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     operations: Sequence[Operation]
     refusals: Mapping[type[Exception], ProblemType] = {}
+
+    @property
+    def problem_types(self) -> Sequence[ProblemType]:
+        """Every problem type that a response may have, ordered by status."""
+        declared = (kind for operation in self.operations for kind in operation.problems)
+        return ordered((*declared, *self.refusals.values()))
 
 
 Handler = Callable[[Scope, Receive], Awaitable[ASGIApp]]

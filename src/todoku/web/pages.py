@@ -10,8 +10,8 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope
 
-from todoku.web.operations import Endpoint, ExactRoute
-from todoku.web.problems import PROBLEM_TYPES, UNKNOWN_ADDRESS, Problem, ProblemType
+from todoku.web.operations import Api, Endpoint, ExactRoute
+from todoku.web.problems import UNKNOWN_ADDRESS, Problem, ProblemType
 from todoku.web.reply import encode
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -28,11 +28,9 @@ td { padding: .15rem 1rem .15rem 0; vertical-align: top }
 """
 
 
-def page_routes(title: str, documents: Mapping[str, Mapping[str, Any]]) -> Sequence[BaseRoute]:
+def page_routes(api: Api, documents: Mapping[str, Mapping[str, Any]]) -> Sequence[BaseRoute]:
     """Return the routes of the documents, `/docs`, `/problems` and their static files."""
-    problem_pages = {
-        slug: HTMLResponse(_problem_page(kind)) for slug, kind in PROBLEM_TYPES.items()
-    }
+    problem_pages = {kind.slug: HTMLResponse(_problem_page(kind)) for kind in api.problem_types}
 
     async def show_problem(scope: Scope, receive: Receive) -> Response:
         slug = scope["path_params"]["slug"]
@@ -45,8 +43,8 @@ def page_routes(title: str, documents: Mapping[str, Mapping[str, Any]]) -> Seque
             _fixed(path, Response(encode(document), media_type="application/json"))
             for path, document in documents.items()
         ),
-        _fixed("/docs", HTMLResponse(_docs_page(title))),
-        _fixed("/problems", HTMLResponse(_problems_page())),
+        _fixed("/docs", HTMLResponse(_docs_page(api.title))),
+        _fixed("/problems", HTMLResponse(_problems_page(api.problem_types))),
         ExactRoute("/problems/{slug}", Endpoint({"GET": show_problem})),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
@@ -79,11 +77,11 @@ def _docs_page(title: str) -> str:
 """
 
 
-def _problems_page() -> str:
+def _problems_page(kinds: Sequence[ProblemType]) -> str:
     rows = "\n".join(
         f'<tr><td>{kind.status}</td><td><a href="{kind.address}">{kind.slug}</a></td>'
         f"<td>{escape(kind.title)}</td></tr>"
-        for kind in PROBLEM_TYPES.values()
+        for kind in kinds
     )
     return _page("Problems", f"<h1>Problems</h1>\n<table>\n{rows}\n</table>")
 

@@ -1,10 +1,10 @@
 """RFC 9457 problem types, and the exception that carries one.
 
-This registry is the only description of a problem: responses, the pages under `/problems/`, the
-OpenAPI documents and the reference in the documentation are generated from it.
+A problem type is described once: responses, the pages under `/problems/`, the OpenAPI documents and the
+reference in the documentation are generated from it. Those of one service are in its own package.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -57,28 +57,6 @@ UNKNOWN_ADDRESS = ProblemType(
     "This service has no resource at this path.",
     "See /docs for the paths. Each service listens on its own port.",
 )
-UNKNOWN_ORDER = ProblemType(
-    "unknown-order",
-    404,
-    "Unknown order",
-    "No order has this id.",
-    "Use the `id` from the response to POST /orders. If the response was not 201, the order may not "
-    "exist: place it again.",
-)
-UNKNOWN_PRODUCT = ProblemType(
-    "unknown-product",
-    404,
-    "Unknown product",
-    "No product has this id.",
-    "See GET /products, or create the product with PUT /products/{productId}.",
-)
-UNKNOWN_SHIPMENT = ProblemType(
-    "unknown-shipment",
-    404,
-    "Unknown shipment",
-    "No shipment has this id. A shipment is created when an order's stock is reserved.",
-    "Find the order's shipment with GET /shipments?orderId=….",
-)
 UNKNOWN_DEAD_LETTER = ProblemType(
     "unknown-letter",
     404,
@@ -99,22 +77,6 @@ REQUEST_TOO_SLOW = ProblemType(
     "The request did not arrive in time",
     "The headers or the body were not complete within the time limit. Nothing was changed.",
     "Send the request again on a new connection.",
-)
-STOCK_NOT_SETTABLE = ProblemType(
-    "stock-not-settable",
-    409,
-    "The stock of an existing product cannot be set",
-    "`stockQuantity` is the initial stock of a new product. This product exists, and its stock "
-    "changes only through the ledger.",
-    "Omit `stockQuantity`; add stock with POST /products/{productId}/restock.",
-)
-TOO_MUCH_STOCK = ProblemType(
-    "too-much-stock",
-    409,
-    "The stock would be too large",
-    "The stock on hand would exceed 2⁵³−1 = 9007199254740991, the largest integer that every JSON "
-    "parser represents exactly.",
-    "Add fewer pieces.",
 )
 DEAD_LETTER_RESOLVED = ProblemType(
     "letter-closed",
@@ -159,14 +121,6 @@ INVALID_BODY = ProblemType(
     "The body is JSON, but a field is missing, unknown, duplicated, of the wrong type or outside its "
     "limits.",
     "Correct the field that `detail` names; /docs describes every field.",
-)
-INVALID_ORDER = ProblemType(
-    "invalid-order",
-    422,
-    "The order is invalid",
-    "Each field is valid, but not together: a product has two prices, or the total exceeds "
-    "2⁵³−1 = 9007199254740991.",
-    "Correct what `detail` names, and send the order again.",
 )
 INVALID_EDIT = ProblemType(
     "invalid-edit",
@@ -235,40 +189,31 @@ HTTP_VERSION_NOT_SUPPORTED = ProblemType(
     "Use HTTP/1.1. For HTTP/2, put a proxy that translates it in front of the service.",
 )
 
-PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
-    kind.slug: kind
-    for kind in (
-        MALFORMED_REQUEST,
-        MALFORMED_JSON,
-        INVALID_PARAMETER,
-        UNKNOWN_ADDRESS,
-        UNKNOWN_ORDER,
-        UNKNOWN_PRODUCT,
-        UNKNOWN_SHIPMENT,
-        UNKNOWN_DEAD_LETTER,
-        METHOD_NOT_ALLOWED,
-        REQUEST_TOO_SLOW,
-        STOCK_NOT_SETTABLE,
-        TOO_MUCH_STOCK,
-        DEAD_LETTER_RESOLVED,
-        REDELIVERY_FAILED,
-        BODY_TOO_LARGE,
-        UNSUPPORTED_MEDIA_TYPE,
-        EXPECTATION_FAILED,
-        INVALID_BODY,
-        INVALID_ORDER,
-        INVALID_EDIT,
-        HEADERS_TOO_LARGE,
-        INTERNAL_ERROR,
-        NOT_IMPLEMENTED,
-        OVERLOADED,
-        DATABASE_UNAVAILABLE,
-        OUTCOME_UNKNOWN,
-        NOT_READY,
-        HTTP_VERSION_NOT_SUPPORTED,
-    )
-}
-"""Every problem type by its slug, ordered by status."""
+SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
+    MALFORMED_REQUEST,
+    MALFORMED_JSON,
+    INVALID_PARAMETER,
+    UNKNOWN_ADDRESS,
+    UNKNOWN_DEAD_LETTER,
+    METHOD_NOT_ALLOWED,
+    REQUEST_TOO_SLOW,
+    DEAD_LETTER_RESOLVED,
+    REDELIVERY_FAILED,
+    BODY_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    EXPECTATION_FAILED,
+    INVALID_BODY,
+    INVALID_EDIT,
+    HEADERS_TOO_LARGE,
+    INTERNAL_ERROR,
+    NOT_IMPLEMENTED,
+    OVERLOADED,
+    DATABASE_UNAVAILABLE,
+    OUTCOME_UNKNOWN,
+    NOT_READY,
+    HTTP_VERSION_NOT_SUPPORTED,
+)
+"""The problem types that every service has, ordered by status."""
 
 
 class InputError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -318,10 +263,16 @@ class Problem(Exception):
         )
 
 
-def reference() -> str:
-    """Return a reference of all problem types in Markdown."""
+def ordered(kinds: Iterable[ProblemType]) -> Sequence[ProblemType]:
+    """Return the shared problem types and these, each once, ordered by status."""
+    every = dict.fromkeys((*SHARED_PROBLEM_TYPES, *kinds))
+    return sorted(every, key=lambda kind: kind.status)
+
+
+def reference(kinds: Iterable[ProblemType]) -> str:
+    """Return a reference of problem types in Markdown."""
     return "\n".join(
         f"## {kind.slug}\n\n**{kind.status}: {kind.title}.** {kind.meaning}\n\n"
         f"*What to do:* {kind.advice}\n"
-        for kind in PROBLEM_TYPES.values()
+        for kind in kinds
     )

@@ -6,9 +6,17 @@ from msgspec import Meta
 
 from todoku.notifications.domain import Notification
 from todoku.notifications.store import find_notification
-from todoku.web import Api, Backend, Call, Operation, Problem, Reply, SuccessResponse
+from todoku.web import Api, Backend, Call, Operation, Problem, ProblemType, Reply, SuccessResponse
 from todoku.web.fields import Uuid
-from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_ORDER
+from todoku.web.problems import DATABASE_UNAVAILABLE
+
+UNKNOWN_NOTIFICATION = ProblemType(
+    "unknown-notification",
+    404,
+    "Unknown notification",
+    "No order with this id has a notification.",
+    "Use the `id` from the response to POST /orders, and try again after a moment.",
+)
 
 
 def notifications_api(backend: Backend) -> Api:
@@ -18,7 +26,7 @@ def notifications_api(backend: Backend) -> Api:
         order_id = call.path["orderId"]
         notification = await backend.read(find_notification, order_id)
         if notification is None:
-            raise Problem(UNKNOWN_ORDER, f"Order {order_id!r} has no notification yet.")
+            raise Problem(UNKNOWN_NOTIFICATION, f"Order {order_id!r} has no notification yet.")
         return Reply(200, notification)
 
     return Api(
@@ -37,7 +45,7 @@ def notifications_api(backend: Backend) -> Api:
                         status=200, description="The notification.", content=Notification
                     )
                 ],
-                problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
+                problems=[UNKNOWN_NOTIFICATION, DATABASE_UNAVAILABLE],
             )
         ],
     )

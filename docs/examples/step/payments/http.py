@@ -6,9 +6,17 @@ from msgspec import Meta
 
 from todoku.payments.domain import Payment
 from todoku.payments.store import find_payment
-from todoku.web import Api, Backend, Call, Operation, Problem, Reply, SuccessResponse
+from todoku.web import Api, Backend, Call, Operation, Problem, ProblemType, Reply, SuccessResponse
 from todoku.web.fields import Uuid
-from todoku.web.problems import DATABASE_UNAVAILABLE, UNKNOWN_ORDER
+from todoku.web.problems import DATABASE_UNAVAILABLE
+
+UNKNOWN_PAYMENT = ProblemType(
+    "unknown-payment",
+    404,
+    "Unknown payment",
+    "No order with this id has a payment.",
+    "Use the `id` from the response to POST /orders, and try again after a moment.",
+)
 
 
 def payments_api(backend: Backend) -> Api:
@@ -18,7 +26,7 @@ def payments_api(backend: Backend) -> Api:
         order_id = call.path["orderId"]
         payment = await backend.read(find_payment, order_id)
         if payment is None:
-            raise Problem(UNKNOWN_ORDER, f"There is no payment for order {order_id!r}.")
+            raise Problem(UNKNOWN_PAYMENT, f"There is no payment for order {order_id!r}.")
         return Reply(200, payment)
 
     return Api(
@@ -35,7 +43,7 @@ def payments_api(backend: Backend) -> Api:
                 responses=[
                     SuccessResponse(status=200, description="The payment.", content=Payment)
                 ],
-                problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
+                problems=[UNKNOWN_PAYMENT, DATABASE_UNAVAILABLE],
             )
         ],
     )

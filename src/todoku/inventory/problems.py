@@ -1,0 +1,27 @@
+"""Define the problem types of the inventory service."""
+
+from todoku.web.problems import ProblemType
+
+UNKNOWN_PRODUCT = ProblemType(
+    "unknown-product",
+    404,
+    "Unknown product",
+    "No product has this id.",
+    "See GET /products, or create the product with PUT /products/{productId}.",
+)
+STOCK_NOT_SETTABLE = ProblemType(
+    "stock-not-settable",
+    409,
+    "The stock of an existing product cannot be set",
+    "`stockQuantity` is the initial stock of a new product. This product exists, and its stock "
+    "changes only through the ledger.",
+    "Omit `stockQuantity`; add stock with POST /products/{productId}/restock.",
+)
+TOO_MUCH_STOCK = ProblemType(
+    "too-much-stock",
+    409,
+    "The stock would be too large",
+    "The stock on hand would exceed 2⁵³−1 = 9007199254740991, the largest integer that every JSON "
+    "parser represents exactly.",
+    "Add fewer pieces.",
+)

@@ -1,0 +1,20 @@
+"""Define the problem types of the orders service."""
+
+from todoku.web.problems import ProblemType
+
+UNKNOWN_ORDER = ProblemType(
+    "unknown-order",
+    404,
+    "Unknown order",
+    "No order has this id.",
+    "Use the `id` from the response to POST /orders. If the response was not 201, the order may not "
+    "exist: place it again.",
+)
+INVALID_ORDER = ProblemType(
+    "invalid-order",
+    422,
+    "The order is invalid",
+    "Each field is valid, but not together: a product has two prices, or the total exceeds "
+    "2⁵³−1 = 9007199254740991.",
+    "Correct what `detail` names, and send the order again.",
+)
