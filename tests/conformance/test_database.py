@@ -291,7 +291,7 @@ class TestErrors:
     def test_rows_locked_by_another_replica_are_unavailable(
         self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(postgresql.SESSION_SETTINGS, "lock_timeout", "10ms")
+        monkeypatch.setitem(postgresql.WRITER_SETTINGS, "lock_timeout", "10ms")
         with Database.open(postgres_url) as one, Database.open(postgres_url) as two:
             migrate(one, SERVICE)
             deposit(one, "a")

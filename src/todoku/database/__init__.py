@@ -4,6 +4,7 @@
 `table` describe tables for both; `migrate` upgrades them; `back_up` copies SQLite databases.
 """
 
+from todoku.database.addresses import file_of, is_postgresql
 from todoku.database.backup import back_up
 from todoku.database.columns import Integer64, Timestamp, table, to_microseconds
 from todoku.database.database import Database
@@ -42,8 +43,10 @@ __all__ = [
     "among",
     "back_up",
     "current_revision",
+    "file_of",
     "head_revision",
     "insert_ignoring_duplicates",
+    "is_postgresql",
     "migrate",
     "require_current",
     "schema_differences",

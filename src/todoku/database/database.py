@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from todoku.database import postgresql, sqlite
+from todoku.database.addresses import parse_address
 from todoku.database.errors import DatabaseError, DatabaseUnavailable, DatabaseUnsuitable
 from todoku.database.lock import FileLock
 
@@ -37,18 +37,23 @@ class Database:
     def open(
         cls, where: str | Path, *, readers: int = 2, lock_wait_seconds: float = 0.0
     ) -> "Database":
-        """Open the database at a path, `sqlite:///path`, `sqlite://` (in memory) or `postgresql://…`.
+        """Open the database at a path, `sqlite:///path`, `sqlite://` (in memory), `postgresql://…`, or a
+        `key=value` string of libpq.
 
         Creates a missing SQLite file and its folder. Raises `DatabaseInUse` when another process
         still has the file open after `lock_wait_seconds`, `DatabaseUnsuitable` when the settings
         must change, `DatabaseUnavailable` when PostgreSQL does not answer.
         """
-        url = _parse(where)
-        if url.get_backend_name() == "postgresql":
-            return cls._open_postgresql(url, readers)
-        if _is_in_memory(url):
+        address = parse_address(where)
+        if address.parameters is not None:
+            return cls(
+                address.name,
+                writer=postgresql.writer(address.parameters),
+                readers=postgresql.readers(address.parameters, readers),
+            )._connected()
+        if address.path is None:
             return cls.in_memory()
-        return cls._open_sqlite(_path(url), readers, lock_wait_seconds)
+        return cls._open_sqlite(address.path, readers, lock_wait_seconds)
 
     @classmethod
     def open_read_only(cls, where: str | Path, *, readers: int = 2) -> "Database":
@@ -56,15 +61,16 @@ class Database:
 
         Works while a service has the database open, after it has stopped and after it was killed.
         """
-        url = _parse(where)
-        if url.get_backend_name() == "postgresql":
-            database = cls(_name(url), writer=None, readers=postgresql.readers(url, readers))
+        address = parse_address(where)
+        if address.parameters is not None:
+            engine = postgresql.readers(address.parameters, readers)
+        elif address.path is None:
+            raise DatabaseUnsuitable("A database in memory cannot be opened for reading only.")
+        elif not address.path.is_file():
+            raise DatabaseUnsuitable(f"There is no database at {address.path}.")
         else:
-            path = _path(url)
-            if not path.is_file():
-                raise DatabaseUnsuitable(f"There is no database at {path}.")
-            database = cls(str(path), writer=None, readers=sqlite.readers(path, readers))
-        return database._connected()
+            engine = sqlite.readers(address.path, readers)
+        return cls(address.name, writer=None, readers=engine)._connected()
 
     @classmethod
     def in_memory(cls, template: bytes | None = None) -> "Database":
@@ -74,11 +80,6 @@ class Database:
         """
         engine = sqlite.memory(template)
         return cls(":memory:", writer=engine, readers=engine)._connected()
-
-    @classmethod
-    def _open_postgresql(cls, url: URL, readers: int) -> "Database":
-        writer = postgresql.writer(url)
-        return cls(_name(url), writer=writer, readers=postgresql.readers(url, readers))._connected()
 
     @classmethod
     def _open_sqlite(cls, path: Path, readers: int, lock_wait_seconds: float) -> "Database":
@@ -130,6 +131,14 @@ class Database:
         on PostgreSQL, which has none."""
         return sqlite.version(connection) if self.dialect_name == "sqlite" else None
 
+    def configured_durability(self) -> str | None:
+        """Return PostgreSQL's `synchronous_commit` if it is set below `on`, else None. Transactions
+        are durable all the same."""
+        if self.dialect_name == "sqlite":
+            return None
+        with self.read() as connection:
+            return postgresql.configured_durability(connection)
+
     def serialize(self) -> bytes:
         """Return a copy of a database in memory, as a template for others."""
         if self._writer is not self._readers:
@@ -165,37 +174,6 @@ class Database:
             raise DatabaseUnavailable(
                 f"{self.name}: all connections are in use, and none became free in time."
             ) from error
-
-
-def _parse(where: str | Path) -> URL:
-    if isinstance(where, Path) or "://" not in where:
-        return URL.create("sqlite", database=str(where))
-    try:
-        url = make_url(where)
-    except (ArgumentError, ValueError) as error:  # ValueError: its port is not a number
-        raise DatabaseUnsuitable(
-            "This is not a database URL: use sqlite:///path or postgresql://…"
-        ) from error
-    if url.drivername not in ("sqlite", "postgresql", "postgresql+psycopg"):
-        raise DatabaseUnsuitable(
-            f"There is no support for {url.drivername}: use sqlite:///path or postgresql://…"
-        )
-    return url
-
-
-def _is_in_memory(url: URL) -> bool:
-    return url.database in (None, "", ":memory:")
-
-
-def _path(url: URL) -> Path:
-    """Return the resolved path, so that two names of one file share one lock."""
-    if _is_in_memory(url):
-        raise DatabaseUnsuitable("A database in memory cannot be opened for reading only.")
-    return Path(url.database or "").resolve()
-
-
-def _name(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
 
 
 def _make_folder(folder: Path) -> None:

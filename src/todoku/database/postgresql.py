@@ -1,7 +1,8 @@
 """Connect to PostgreSQL, a server that several replicas of a service share."""
 
 import functools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from todoku.database.errors import (
     DatabaseUnavailable,
     DatabaseUnsuitable,
 )
-from todoku.database.translation import translate_errors
+from todoku.database.translation import raise_translated, translate_errors
 
 POOL_WAIT_SECONDS = 30.0
 MIGRATION_WAIT_SECONDS = 600
@@ -23,62 +24,201 @@ MIGRATION_LOCK = int.from_bytes(b"todoku", "big")
 """The advisory lock under which a schema changes; PostgreSQL keeps one set of them a database."""
 
 # A replica that freezes inside a transaction holds its row locks: these bound the transaction and
-# those that wait for it.
-SESSION_SETTINGS: Mapping[str, str] = {
+# those that wait for it. They are set in each transaction, because PgBouncer refuses them at the
+# start of a session, and in its transaction mode a session's settings reach other clients.
+TRANSACTION_SETTINGS: Mapping[str, str] = {
     "lock_timeout": "5s",
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "30s",
 }
+WRITER_SETTINGS: Mapping[str, str] = {**TRANSACTION_SETTINGS, "statement_timeout": "15s"}
+
+READER_WAIT_SECONDS_MAX = 35.0
+WRITER_WAIT_SECONDS_MAX = 20.0
+"""Bounds of every wait for the server, above its own `statement_timeout`: a server that is frozen or
+behind a frozen proxy does not enforce that."""
+
+DURABLE = ("on", "remote_apply")
+"""The values of `synchronous_commit` with which a commit is on the disks, of synchronous standbys too."""
+
 CONNECTION_PARAMETERS: Mapping[str, str | int] = {
     "application_name": "todoku",
+    "client_encoding": "UTF8",
     "connect_timeout": 5,  # seconds
-    "tcp_user_timeout": 30_000,  # milliseconds until unacknowledged data means a lost connection
+    # A machine that died answers no probe: the connection is lost after 5 + 3 * 2 seconds.
+    "keepalives": 1,
+    "keepalives_idle": 5,  # seconds
+    "keepalives_interval": 2,  # seconds
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds until unacknowledged data means a lost connection
 }
 
 
-def writer(url: URL) -> Engine:
+ADDRESS_ADVICE = (
+    "write postgresql://user:password@host:5432/database, with special characters of the password"
+    " percent-encoded (/ is %2F, @ is %40, : is %3A)."
+)
+
+
+def writer(parameters: Mapping[str, str]) -> Engine:
     """Create the engine with the one connection of this process that writes."""
-    return _engine(url, 1, "READ COMMITTED")
+    begin = _begin("READ COMMITTED", WRITER_SETTINGS, parameters)
+    if "," in parameters.get("host", "") + parameters.get("hostaddr", ""):
+        parameters = {"target_session_attrs": "read-write", **parameters}
+    return _engine(parameters, 1, _DurableBegin(begin), WRITER_WAIT_SECONDS_MAX)
 
 
-def readers(url: URL, count: int) -> Engine:
+def readers(parameters: Mapping[str, str], count: int) -> Engine:
     """Create the engine with up to `count` connections that read snapshots, from any thread."""
-    engine = _engine(url, count, "REPEATABLE READ")
-
-    @event.listens_for(engine, "connect")
-    def read_only(driver_connection: Any, _record: object) -> None:
-        driver_connection.read_only = True
-
-    return engine
+    begin = _begin("REPEATABLE READ READ ONLY", TRANSACTION_SETTINGS, parameters)
+    return _engine(parameters, count, lambda c: c.execute(begin), READER_WAIT_SECONDS_MAX)
 
 
-def _engine(url: URL, connections_max: int, isolation_level: Any) -> Engine:
-    _import_driver()
+def parse_connection_string(text: str) -> dict[str, str]:
+    """Parse a URL or a `key=value` string as libpq does.
+
+    The messages of the errors contain no part of it: that may be a password.
+    """
+    psycopg = _import_driver()
+    try:
+        parsed = psycopg.conninfo.conninfo_to_dict(text)
+    except psycopg.Error as error:
+        unknown = re.search(r'invalid (URI query parameter|connection option): "\w*"', str(error))
+        reason = f" ({unknown.group()})" if unknown else ""
+        raise DatabaseUnsuitable(
+            f"libpq cannot parse this PostgreSQL address{reason}: {ADDRESS_ADVICE}"
+        ) from None
+    parameters = {name: str(value) for name, value in parsed.items()}
+    if not re.fullmatch(r"[\d,]*", parameters.get("port", "")) or "@" in parameters.get(
+        "dbname", ""
+    ):
+        raise DatabaseUnsuitable(
+            f"The port of this PostgreSQL address is not a number: {ADDRESS_ADVICE}"
+        )
+    return parameters
+
+
+def _begin(mode: str, settings: Mapping[str, str], parameters: Mapping[str, str]) -> str:
+    """Return statements that begin a transaction with its settings, in one round trip.
+
+    Settings that the address names in its `options` are left as they are.
+    """
+    options = parameters.get("options", "")
+    chosen = [f"SET LOCAL {k} = '{v}'" for k, v in settings.items() if k not in options]
+    return "; ".join([f"BEGIN ISOLATION LEVEL {mode}", *chosen])
+
+
+class _DurableBegin:
+    """Begin a transaction whose commit is never less durable than `on`, and as durable as
+    `remote_apply` where that is set.
+
+    `ALTER DATABASE`, a role or a reload of the server may set `synchronous_commit`, and behind a pooler
+    each transaction may have another session: so its value is read and set in the round trip of BEGIN.
+    """
+
+    def __init__(self, begin: str) -> None:
+        self._begin = f"SHOW synchronous_commit; {begin}"
+        self._expected = "on"
+
+    def __call__(self, connection: Any) -> None:
+        text = f"{self._begin}; SET LOCAL synchronous_commit = {self._expected}"
+        (found,) = connection.execute(text).fetchone()
+        wanted = found if found in DURABLE else "on"
+        if wanted != self._expected:
+            connection.execute(f"SET LOCAL synchronous_commit = {wanted}")
+            self._expected = wanted
+
+
+def _engine(
+    parameters: Mapping[str, str],
+    connections_max: int,
+    begin: Callable[[Any], Any],
+    wait_seconds_max: float,
+) -> Engine:
+    connection_class = _bounded_connection_class()
     engine = create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        connect_args=_connect_arguments(url),
-        isolation_level=isolation_level,
+        URL.create("postgresql+psycopg"),
+        connect_args={**CONNECTION_PARAMETERS, **parameters, "autocommit": True},
         poolclass=QueuePool,
         pool_size=connections_max,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
         hide_parameters=True,
     )
-    translate_errors(engine, translate)
+    translate_errors(engine, translate, ends_connection=_ends_connection)
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: object, _record: object, arguments: Any, options: Any) -> Any:
+        connection = connection_class.connect(*arguments, **options)
+        connection.wait_seconds_max = wait_seconds_max
+        try:
+            _check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @event.listens_for(engine, "begin")
+    def begin_transaction(connection: Connection) -> None:
+        try:
+            begin(connection.connection.driver_connection)
+        except Exception as error:
+            connection.invalidate(error)
+            raise_translated(connection.dialect, error)
+
     return engine
 
 
-def _connect_arguments(url: URL) -> dict[str, Any]:
-    """Merge our parameters with the URL's, which win. In `options`, the last value wins."""
-    ours = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
-    theirs = url.query.get("options", "")
-    return {**CONNECTION_PARAMETERS, **url.query, "options": f"{ours} {theirs}".strip()}
+@functools.cache
+def _bounded_connection_class() -> Any:
+    psycopg = _import_driver()
+
+    class BoundedConnection(psycopg.Connection):  # type: ignore[misc, name-defined]
+        """Bound every wait for the server: a frozen one must not freeze this process."""
+
+        wait_seconds_max: float | None = None
+
+        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            if timeout is None:
+                timeout = self.wait_seconds_max
+            try:
+                return super().wait(gen, interval, timeout)
+            except psycopg.errors._WaitTimeout as error:
+                self.pgconn.finish()  # In the middle of an exchange: it cannot be used any more.
+                raise psycopg.OperationalError(
+                    f"the server did not respond within {timeout:g} s"
+                ) from error
+
+    return BoundedConnection
+
+
+def _check(connection: Any) -> None:
+    """Refuse a server that cannot serve; recognise a pooler between it and this process."""
+    row = connection.execute(
+        "SELECT current_setting('fsync'), current_setting('server_encoding'), pg_backend_pid()"
+    ).fetchone()
+    fsync, encoding, server_pid = row
+    if fsync == "off":
+        raise DatabaseUnsuitable(
+            "PostgreSQL runs with fsync = off, so a power cut destroys its data: set fsync = on in"
+            " postgresql.conf and reload it."
+        )
+    if encoding != "UTF8":
+        raise DatabaseUnsuitable(
+            f"The PostgreSQL database has the encoding {encoding}, which cannot store every name and"
+            " address: create one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`."
+        )
+    if connection.info.backend_pid != server_pid:
+        # PgBouncer: in transaction mode the next transaction may have another server process, which
+        # does not know the statements prepared by this one.
+        connection.prepare_threshold = None
 
 
 @functools.cache
 def _import_driver() -> ModuleType:
     try:
         import psycopg
+        import psycopg.conninfo
     except ImportError as error:
         raise DatabaseUnsuitable(
             "PostgreSQL needs a driver that is not installed: pip install 'todoku[postgres]'"
@@ -86,16 +226,32 @@ def _import_driver() -> ModuleType:
     return psycopg
 
 
+def configured_durability(connection: Connection) -> str | None:
+    """Return `synchronous_commit` as role, database or server set it, if that is below `on`."""
+    value = connection.scalar(select(func.current_setting("synchronous_commit")))
+    return None if value in DURABLE else str(value)
+
+
 @contextmanager
 def schema_change(connection: Connection) -> Iterator[None]:
     """Run a transaction that one process at a time has: replicas that start together take turns."""
-    with connection.begin():
-        _set_locally(connection, "statement_timeout", "0")
-        _set_locally(connection, "lock_timeout", f"{MIGRATION_WAIT_SECONDS}s")
-        connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-        # Waiting for a table lock makes all others queue behind it: keep it short.
-        _set_locally(connection, "lock_timeout", SESSION_SETTINGS["lock_timeout"])
-        yield
+    driver_connection: Any = connection.connection.driver_connection
+    bound = driver_connection.wait_seconds_max
+    driver_connection.wait_seconds_max = None  # It may take as long as it takes.
+    try:
+        with connection.begin():
+            yield from _locked(connection)
+    finally:
+        driver_connection.wait_seconds_max = bound
+
+
+def _locked(connection: Connection) -> Iterator[None]:
+    _set_locally(connection, "statement_timeout", "0")
+    _set_locally(connection, "lock_timeout", f"{MIGRATION_WAIT_SECONDS}s")
+    connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+    # Waiting for a table lock makes all others queue behind it: keep it short.
+    _set_locally(connection, "lock_timeout", TRANSACTION_SETTINGS["lock_timeout"])
+    yield
 
 
 def _set_locally(connection: Connection, setting: str, value: str) -> None:
@@ -114,6 +270,15 @@ def translate(error: BaseException) -> DatabaseError | None:
     return _meaning(error)(f"PostgreSQL: {message}")
 
 
+def _ends_connection(error: BaseException) -> bool:
+    """Return whether the session cannot be used any more, although the server still answers.
+
+    A session keeps `default_transaction_read_only` as it was at its start, and one behind a pooler
+    that lost its prepared statements does not get them back.
+    """
+    return getattr(error, "sqlstate", None) in (READ_ONLY, *STATEMENT_LOST)
+
+
 def _meaning(error: Any) -> type[DatabaseError]:
     psycopg = _import_driver()
     state = error.sqlstate
@@ -126,17 +291,24 @@ def _meaning(error: Any) -> type[DatabaseError]:
     return DatabaseError
 
 
+READ_ONLY = "25006"
+STATEMENT_LOST = ("26000", "42P05")
+"""A prepared statement does not exist, or exists already: a pooler has changed the server process."""
+
 MEANINGS: Mapping[str, type[DatabaseError]] = {
     "08": DatabaseUnavailable,  # connection exception
     "22": ConstraintViolated,  # data exception
     "23": ConstraintViolated,  # integrity constraint violation
-    "25006": DatabaseUnavailable,  # read only transaction: on a writer, a server that is a standby
+    READ_ONLY: DatabaseUnavailable,  # on a writer: a standby, or writes are locked
     "25P03": DatabaseUnavailable,  # idle in transaction for too long
     "25P04": DatabaseUnavailable,  # in transaction for too long
+    "26000": DatabaseUnavailable,  # prepared statement lost
     "28": DatabaseUnsuitable,  # authorization
     "3D000": DatabaseUnsuitable,  # no such database
     "40": DatabaseUnavailable,  # rolled back: serialization, deadlock
+    "42P05": DatabaseUnavailable,  # prepared statement of another client
     "42501": DatabaseUnsuitable,  # not permitted
+    "54000": ConstraintViolated,  # a value is too large, for instance for an index
     "53": DatabaseUnavailable,  # out of disk, memory or connections
     "54000": ConstraintViolated,  # program limit exceeded: too long for its index
     "55": DatabaseUnavailable,  # locked, in use

@@ -14,11 +14,17 @@ Translate = Callable[[BaseException], DatabaseError | None]
 _translations: WeakKeyDictionary[Dialect, Translate] = WeakKeyDictionary()
 
 
-def translate_errors(engine: Engine, translate: Translate) -> None:
+def translate_errors(
+    engine: Engine,
+    translate: Translate,
+    *,
+    ends_connection: Callable[[BaseException], bool] = lambda _: False,
+) -> None:
     """Raise what `translate` returns for a driver's error, with that error as its cause.
 
     Where it returns None the error is raised unchanged. Statements and parameters stay out of the
-    messages: parameters may be personal data.
+    messages: parameters may be personal data. A connection is closed after an error for which
+    `ends_connection` is true.
     """
 
     _translations[engine.dialect] = translate
@@ -26,6 +32,8 @@ def translate_errors(engine: Engine, translate: Translate) -> None:
     @event.listens_for(engine, "handle_error")
     def handle(context: ExceptionContext) -> DatabaseError | None:
         error = context.original_exception
+        if ends_connection(error):
+            context.is_disconnect = True
         return _value_fault(error) or translate(error)
 
 

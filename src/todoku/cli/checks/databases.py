@@ -60,4 +60,11 @@ def _readable(
         return warning(
             check, found, fix=f"run `todoku migrate {service.name}`, or start the service"
         )
+    if (durability := database.configured_durability()) is not None:
+        return warning(
+            check,
+            f"{found}; synchronous_commit is set to {durability}",
+            fix="the services commit with `on` all the same; set it for this role and database, so"
+            " that other programs do so too",
+        )
     return ok(check, found)

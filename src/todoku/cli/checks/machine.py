@@ -13,6 +13,7 @@ from pathlib import Path
 
 from todoku.broker import embedded
 from todoku.cli.checks import CheckResult, ok, warning, wrong
+from todoku.database import is_postgresql
 from todoku.local.holders import holder
 from todoku.settings import Settings
 from todoku.system import load_system
@@ -63,10 +64,7 @@ def _nats_server() -> CheckResult:
 
 def _postgresql_driver(settings: Settings) -> CheckResult:
     check = "postgresql driver"
-    wanted = any(
-        str(settings.database(name)).startswith("postgresql")
-        for name in load_system(settings).names
-    )
+    wanted = any(is_postgresql(settings.database(name)) for name in load_system(settings).names)
     if importlib.util.find_spec("psycopg"):
         import psycopg
 

@@ -1,0 +1,353 @@
+"""Test what only PostgreSQL can do wrong: addresses, durability, poolers, servers that do not respond."""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_service import ACCOUNTS
+from sqlalchemy import URL, Engine, bindparam, func, insert, make_url, select, text
+
+from todoku.database import (
+    ConstraintViolated,
+    Database,
+    DatabaseUnavailable,
+    DatabaseUnsuitable,
+    Query,
+    is_postgresql,
+    migrate,
+    postgresql,
+)
+from todoku.database.addresses import parse_address
+
+SERVICE = "example_service"
+SETTLES_SECONDS_MAX = 20
+
+
+def names(database: Database) -> list[str]:
+    with database.read() as connection:
+        return list(connection.scalars(select(ACCOUNTS.c.name).order_by(ACCOUNTS.c.name)))
+
+
+def deposit(database: Database, name: str) -> None:
+    with database.transaction() as connection:
+        connection.execute(insert(ACCOUNTS).values(name=name, balance=1))
+
+
+def setting(database: Database, name: str) -> str:
+    with database.transaction() as connection:
+        return str(connection.scalar(select(func.current_setting(name))))
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Database]:
+    with Database.open(postgres_url) as opened:
+        migrate(opened, SERVICE)
+        yield opened
+
+
+class TestAddresses:
+    def test_every_form_of_libpq_reaches_the_same_database(self, postgres_url: str) -> None:
+        url = make_url(postgres_url)
+        rest = postgres_url.partition("://")[2]
+        host = url.query["host"]
+        forms = [
+            postgres_url,
+            f"postgres://{rest}",
+            f"postgresql+psycopg://{rest}",
+            f"host={host} dbname={url.database} user={url.username}",
+            f" dbname = {url.database} host='{host}' user={url.username}",
+        ]
+        for form in forms:
+            assert is_postgresql(form)
+            with Database.open(form) as database, database.read() as connection:
+                assert connection.scalar(select(func.current_database())) == url.database
+
+    @pytest.mark.parametrize(
+        ("where", "expected"),
+        [
+            ("postgresql://u:p%40%2F%3A@h:1/d", {"password": "p@/:", "port": "1", "dbname": "d"}),
+            ("postgresql://u@h1:1,h2:2/d", {"host": "h1,h2", "port": "1,2"}),
+            ("postgresql://h/d?sslmode=require", {"sslmode": "require"}),
+            ("host=h password='a b' dbname=d", {"password": "a b"}),
+            ("service=orders", {"service": "orders"}),
+        ],
+    )
+    def test_addresses_are_parsed_as_libpq_does(self, where: str, expected: dict[str, str]) -> None:
+        address = parse_address(where)
+        assert address.parameters is not None
+        assert {name: address.parameters[name] for name in expected} == expected
+        assert expected.get("password", "no password") not in address.name
+
+    @pytest.mark.parametrize(
+        "where",
+        [
+            "postgresql+psycopg2://h/secret",
+            "postgresql+asyncpg://h/secret",
+            "postgresql:/h/secret",
+            "postgresql:secret",
+            "jdbc:postgresql://h/d?password=secret",
+            "file:secret.db",
+            "sqlite:secret.db",
+            "sqlite+aiosqlite:///secret",
+            "mysql://u:secret@h/d",
+            "postgresql://u:se/cret@h/d",
+            "postgresql://u:secret@h:x/d",
+            "postgresql://h/d?passwort=secret",
+            "host=h passwort=secret",
+            "host=h secret",
+        ],
+    )
+    def test_other_forms_are_refused_with_what_to_write(
+        self, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for open_database in Database.open, Database.open_read_only:
+            with pytest.raises(DatabaseUnsuitable, match="write") as raised:
+                open_database(where)
+            assert "cret" not in str(raised.value).partition("write")[0]
+        assert list(tmp_path.iterdir()) == []
+
+    def test_two_slashes_of_sqlite_say_how_many_are_needed(self) -> None:
+        with pytest.raises(DatabaseUnsuitable, match=r"sqlite:///data/orders\.db"):
+            Database.open("sqlite://data/orders.db")
+
+    def test_options_of_the_address_win(self, postgres_url: str) -> None:
+        options = "&options=-c%20lock_timeout%3D7s%20-c%20work_mem%3D5MB"
+        with Database.open(postgres_url + options) as database:
+            assert setting(database, "lock_timeout") == "7s"
+            assert setting(database, "work_mem") == "5MB"
+            assert setting(database, "statement_timeout") == "15s"
+
+
+class TestDurability:
+    @pytest.mark.parametrize(
+        ("configured", "effective"),
+        [
+            ("off", "on"),
+            ("local", "on"),
+            ("remote_write", "on"),
+            ("on", "on"),
+            ("remote_apply", "remote_apply"),
+        ],
+    )
+    def test_commits_are_durable_whatever_the_database_is_set_to(
+        self, postgres_url: str, postgres_server: Engine, configured: str, effective: str
+    ) -> None:
+        name = make_url(postgres_url).database
+        with postgres_server.connect() as superuser:
+            superuser.execute(text(f"ALTER DATABASE {name} SET synchronous_commit = {configured}"))
+        with Database.open(postgres_url) as database:
+            for _ in range(2):
+                assert setting(database, "synchronous_commit") == effective
+            expected = None if configured == effective else configured
+            assert database.configured_durability() == expected
+
+    def test_change_of_durability_is_followed_in_the_next_transaction(
+        self, database: Database
+    ) -> None:
+        for configured, effective in (("remote_apply", "remote_apply"), ("off", "on")):
+            assert database._writer is not None
+            with database._writer.connect() as connection:
+                session: Any = connection.connection.driver_connection
+                session.execute(f"SET synchronous_commit = {configured}")
+            assert setting(database, "synchronous_commit") == effective
+
+    def test_server_without_fsync_is_refused(
+        self, postgres_url: str, postgres_server: Engine
+    ) -> None:
+        with postgres_server.connect() as superuser:
+            try:
+                set_for_the_server(superuser, "fsync", "off")
+                with pytest.raises(DatabaseUnsuitable, match="fsync = on"):
+                    Database.open(postgres_url)
+            finally:
+                set_for_the_server(superuser, "fsync", "on")
+        Database.open(postgres_url).close()
+
+    def test_begin_costs_one_round_trip(self, database: Database) -> None:
+        assert database._writer is not None
+        with database._writer.connect() as connection:
+            session: Any = connection.connection.driver_connection
+            waits = 0
+            wait = session.wait
+
+            def counted(*arguments: Any, **options: Any) -> Any:
+                nonlocal waits
+                waits += 1
+                return wait(*arguments, **options)
+
+            session.wait = counted
+            with connection.begin():
+                pass
+            assert waits == 2  # BEGIN with all settings, and COMMIT.
+
+
+def set_for_the_server(superuser: Any, name: str, value: str) -> None:
+    """Change a setting of the whole server, and wait until it is in effect."""
+    superuser.execute(text(f"ALTER SYSTEM SET {name} = {value}"))
+    superuser.execute(text("SELECT pg_reload_conf()"))
+    deadline = time.monotonic() + SETTLES_SECONDS_MAX
+    while superuser.scalar(text(f"SHOW {name}")) != value:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class TestServers:
+    def test_writer_recovers_after_writes_were_locked(
+        self, postgres_url: str, postgres_server: Engine
+    ) -> None:
+        name = make_url(postgres_url).database
+        lock = f"ALTER DATABASE {name} SET default_transaction_read_only = "
+        with Database.open(postgres_url) as database, postgres_server.connect() as superuser:
+            migrate(database, SERVICE)
+            superuser.execute(text(f"{lock} on"))
+            database._writer.dispose()  # type: ignore[union-attr]
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable, match="read-only"):
+                    deposit(database, "a")
+            superuser.execute(text(f"{lock} off"))
+            deposit(database, "a")
+            assert names(database) == ["a"]
+
+    def test_database_that_cannot_store_every_text_is_refused(
+        self, postgres_server: Engine
+    ) -> None:
+        name = f"test_{uuid.uuid4().hex}"
+        with postgres_server.connect() as superuser:
+            superuser.execute(
+                text(
+                    f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+                    " TEMPLATE template0"
+                )
+            )
+            url = postgres_server.url.set(drivername="postgresql", database=name)
+            with pytest.raises(DatabaseUnsuitable, match=r"SQL_ASCII.*ENCODING 'UTF8'"):
+                Database.open(url.render_as_string(hide_password=False))
+            superuser.execute(text(f"DROP DATABASE {name}"))
+
+    def test_value_too_large_for_an_index_violates_a_constraint(self, database: Database) -> None:
+        long = os.urandom(9_000).hex()
+        with pytest.raises(ConstraintViolated):
+            deposit(database, long)
+
+    def test_prepared_statements_lost_behind_a_pooler_end_the_connection_only(
+        self, database: Database
+    ) -> None:
+        named = Query(select(ACCOUNTS.c.name).where(ACCOUNTS.c.name == bindparam("name")))
+
+        def find() -> list[Any]:
+            with database.transaction() as connection:
+                return named(connection, name="a")
+
+        deposit(database, "a")
+        for _ in range(8):
+            find()
+        assert database._writer is not None
+        with database._writer.connect() as connection:
+            session: Any = connection.connection.driver_connection
+            session.pgconn.exec_(b"DEALLOCATE ALL")  # Unnoticed by psycopg.
+        with pytest.raises(DatabaseUnavailable):
+            find()
+        assert find() == [("a",)]
+
+    def test_dead_machine_is_noticed_by_keepalives(self, database: Database) -> None:
+        assert database._writer is not None
+        with database._writer.connect() as connection:
+            session: Any = connection.connection.driver_connection
+            parameters = session.info.get_parameters()
+        probes = int(parameters["keepalives_interval"]) * int(parameters["keepalives_count"])
+        assert parameters["keepalives"] == "1"
+        assert int(parameters["keepalives_idle"]) + probes <= 11
+
+    def test_server_that_does_not_respond_is_unavailable_within_the_bound(
+        self, postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+    ) -> None:
+        monkeypatch.setattr(postgresql, "WRITER_WAIT_SECONDS_MAX", 0.5)
+        monkeypatch.setattr(postgresql, "READER_WAIT_SECONDS_MAX", 0.5)
+        monkeypatch.setitem(postgresql.CONNECTION_PARAMETERS, "connect_timeout", 2)
+        url = make_url(postgres_url)
+        with Proxy(url) as proxy, Database.open(proxy.url) as database:
+            migrate(database, SERVICE)
+            deposit(database, "a")
+            proxy.freeze()
+            for attempt in deposit, lambda database, _: names(database):
+                begun = time.monotonic()
+                with pytest.raises(DatabaseUnavailable, match="did not respond within"):
+                    attempt(database, "b")
+                assert time.monotonic() - begun < 5
+            with pytest.raises(DatabaseUnavailable, match="timeout"):
+                deposit(database, "b")
+            proxy.thaw()
+            deposit(database, "c")
+            assert names(database) == ["a", "c"]
+
+    def test_change_of_the_schema_may_take_longer_than_a_wait(
+        self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgresql, "WRITER_WAIT_SECONDS_MAX", 0.5)
+        with Database.open(postgres_url) as database:
+            with database.schema_change() as connection:
+                connection.exec_driver_sql("SELECT pg_sleep(1)")
+            with pytest.raises(DatabaseUnavailable), database.transaction() as connection:
+                connection.exec_driver_sql("SELECT pg_sleep(1)")
+
+
+class Proxy:
+    """Forward a unix socket to PostgreSQL's, and stop forwarding when frozen."""
+
+    def __init__(self, url: URL) -> None:
+        folder = Path(f"/tmp/todoku-proxy-{uuid.uuid4().hex[:8]}")
+        folder.mkdir()
+        self._folder = folder
+        self._target = f"{url.query['host']}/.s.PGSQL.5432"
+        self.url = url.set(query={"host": str(folder)}).render_as_string(hide_password=False)
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / ".s.PGSQL.5432"))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def freeze(self) -> None:
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._target)
+                self._sockets += [client, server]
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(
+                        target=self._forward, args=(source, target), daemon=True
+                    ).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._flowing.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> "Proxy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thaw()
+        for each in (self._listener, *self._sockets):
+            each.close()
+        for file in self._folder.iterdir():
+            file.unlink()
+        self._folder.rmdir()
