@@ -15,12 +15,10 @@ from rich.console import Console
 
 from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
+from todoku.descriptor import resolve
 from todoku.events import Event
-from todoku.inventory.domain import RESERVATION
 from todoku.lifecycle import Lifecycle, Status
-from todoku.orders.domain import ORDER
 from todoku.settings import Setting, to_text
-from todoku.shipping.domain import SHIPMENT
 from todoku.system import system
 from todoku.web import Backend, asyncapi, problems
 from todoku.web.application import shared_operations
@@ -31,7 +29,7 @@ GENERATED = (
     "<!-- Written by docs/generate.py: change the code that it describes, then run `make docs`. -->"
 )
 
-LIFECYCLES = (ORDER, RESERVATION, SHIPMENT)
+LIFECYCLES = tuple(resolve(each.audit).lifecycle for each in system if each.audit)
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -10,10 +10,12 @@ import pytest
 
 from todoku.contracts import EVENTS
 from todoku.database import Database, migrate
+from todoku.descriptor import resolve
 from todoku.inventory.domain import RESERVATION
 from todoku.lifecycle import InvalidLifecycle, Lifecycle, Stage, Status
 from todoku.orders.domain import ORDER
 from todoku.shipping.domain import SHIPMENT
+from todoku.system import system
 
 
 class Paid:
@@ -129,6 +131,13 @@ DECLARED: Final[dict[str, tuple[Lifecycle[Any], str, str, str]]] = {
     "reservation": (RESERVATION, "todoku.inventory.domain.stock", "reservations", "state"),
     "shipment": (SHIPMENT, "todoku.shipping.domain", "shipments", "status"),
 }
+
+
+def test_every_service_of_the_system_declares_its_lifecycle() -> None:
+    parts = [resolve(service.audit) for service in system if service.audit is not None]
+    assert {part.entity: part.lifecycle for part in parts} == {
+        entity: lifecycle for entity, (lifecycle, *_) in DECLARED.items()
+    }
 
 
 @pytest.mark.parametrize("entity", DECLARED)

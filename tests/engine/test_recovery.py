@@ -4,21 +4,24 @@ The real services on an honest broker in virtual time: a backup is taken, orders
 stops, the backup is put back and the system goes on from there.
 """
 
+import asyncio
 from collections import Counter
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 from uuid_utils import uuid7
 
 from engine.virtual import VirtualClock, inline, run, until
 from todoku.audit import Report
 from todoku.broker.memory import MemoryBroker
-from todoku.contracts import OrderedItem
+from todoku.contracts import OrderCancelledEvent, OrderCompletedEvent, OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine import Process, Topology
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import PlaceOrder
+from todoku.orders.store import order_events
 from todoku.settings import Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
 from todoku.shipping.domain import Answer, Parcel
@@ -144,6 +147,41 @@ def test_what_a_restored_database_lacks_is_rebuilt_and_nothing_is_booked_twice(
         await system.stop()
 
     run(scenario())
+
+
+def test_restored_orders_database_has_each_ending_once_and_with_its_original_time() -> None:
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        await system.stock()
+        await system.order(2)
+        await system.settled()
+        backup = system.databases["orders"].serialize()
+        await system.order(4)
+        await system.settled()
+        endings = ending_events(system.databases["orders"])
+        assert len(endings) == 6
+        await system.stop()
+
+        system.databases["orders"].close()
+        system.databases["orders"] = Database.in_memory(backup)
+        await asyncio.sleep(3600)
+        await system.start()
+        await until(lambda: len(ending_events(system.databases["orders"])) == 6, every_seconds=1)
+        assert (await system.settled()).findings == ()
+        assert ending_events(system.databases["orders"]) == endings
+        await system.stop()
+
+    run(scenario())
+
+
+def ending_events(orders: Database) -> set[tuple[str, str, datetime]]:
+    """Return the ids, types and times of the ending events in the histories of the orders."""
+    columns = (order_events.c.event_id, order_events.c.type, order_events.c.said_at)
+    endings = (OrderCompletedEvent.__name__, OrderCancelledEvent.__name__)
+    with orders.read() as connection:
+        found = connection.execute(select(*columns).where(order_events.c.type.in_(endings)))
+        return {(row.event_id, row.type, row.said_at) for row in found}
 
 
 def test_an_intact_database_is_not_told_anything_again() -> None:

@@ -1,4 +1,4 @@
-"""The table of the messages about orders that wait somewhere for a person, and reading it."""
+"""Define the table of dead letters about orders, at any service, and read it."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -22,8 +22,8 @@ from todoku.orders.domain import ParkedMessage
 
 
 class ParkedMessages:
-    """What the other services have said about their dead letters, kept by order. What is closed is
-    kept too: it may be heard of before the message itself is."""
+    """The dead letters that other services have published, by order. Resolved ones are kept too: that
+    event may arrive before the one that the message was parked."""
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(
@@ -45,7 +45,7 @@ class ParkedMessages:
     def load(
         self, connection: Connection, order_ids: Collection[str]
     ) -> dict[tuple[str, str], ParkedMessage]:
-        """The messages about these orders, by service and letter."""
+        """Return the messages about these orders, by service and letter."""
         if not order_ids:
             return {}
         rows = (row._asdict() for row in self._load(connection, ids=sorted(order_ids)))
@@ -53,14 +53,14 @@ class ParkedMessages:
         return {(message.service, message.letter_id): message for message in messages}
 
     def save(self, connection: Connection, messages: Iterable[ParkedMessage]) -> None:
-        """Keep these as they are now."""
+        """Write these messages."""
         self._save(connection, [_row(message) for message in messages])
 
     def open(
         self, connection: Connection, order_ids: Collection[str], letters: DeadLetters
     ) -> Mapping[str, list[ParkedMessage]]:
-        """The messages about each of these orders that still wait: at others, and in our own
-        `letters`; the oldest first."""
+        """Return the unresolved messages about each of these orders, the oldest first: those of the
+        other services, and those of this one in `letters`."""
         waiting = [
             message for message in self.load(connection, order_ids).values() if not message.closed
         ]
