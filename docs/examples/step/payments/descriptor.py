@@ -7,4 +7,5 @@ payments = ServiceDescriptor(
     package="todoku.payments",
     service="todoku.payments.service:payments_service",
     api="todoku.payments.http:payments_api",
+    audit="todoku.payments.audit:payments_audit",
 )

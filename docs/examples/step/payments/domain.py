@@ -1,7 +1,8 @@
 """Payments, from the order to the end of its shipment: pure functions.
 
-    AUTHORIZED ──▶ CAPTURED (the parcel has shipped)
-         └───────▶ RELEASED (nothing will be shipped: the compensating transaction)
+    AUTHORIZED
+    ├─ ShipmentCompletedEvent ─▶ CAPTURED
+    └─ StockReservationFailedEvent, ShipmentFailedEvent ─▶ RELEASED
     DECLINED
 
 Every customer has credit up to a limit per order here. A payment provider would be called like a
@@ -9,7 +10,6 @@ carrier: as an effect, with the order id as idempotency key.
 """
 
 from datetime import datetime
-from enum import StrEnum
 
 import msgspec
 
@@ -21,6 +21,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
 )
 from todoku.contracts.payments import PaymentAuthorizedEvent, PaymentDeclinedEvent
+from todoku.lifecycle import Lifecycle, Stage, Status
 
 CREDIT_LIMIT = 100_000
 """The highest total of an order, in minor units."""
@@ -30,13 +31,50 @@ class UnknownPayment(Exception):
     """Raised when an order has no payment."""
 
 
-class PaymentStatus(StrEnum):
-    """The state of the payment for an order."""
+class ContradictoryEvent(Exception):
+    """Raised when an event contradicts the status of the payment."""
 
-    AUTHORIZED = "AUTHORIZED"
-    DECLINED = "DECLINED"
-    CAPTURED = "CAPTURED"
-    RELEASED = "RELEASED"
+
+class PaymentStatus(Status):
+    """The status of the payment for an order."""
+
+    AUTHORIZED = (
+        "AUTHORIZED",
+        Stage(
+            meaning="The money is held.",
+            on=(OrderCreatedEvent,),
+            publishes=(PaymentAuthorizedEvent,),
+        ),
+    )
+    DECLINED = (
+        "DECLINED",
+        Stage(
+            meaning="The order is above the limit.",
+            on=(OrderCreatedEvent,),
+            publishes=(PaymentDeclinedEvent,),
+            failure=True,
+        ),
+    )
+    CAPTURED = (
+        "CAPTURED",
+        Stage(
+            meaning="The parcel has shipped.",
+            after=("AUTHORIZED",),
+            on=(ShipmentCompletedEvent,),
+        ),
+    )
+    RELEASED = (
+        "RELEASED",
+        Stage(
+            meaning="Nothing will be shipped: the compensating transaction.",
+            after=("AUTHORIZED",),
+            on=(StockReservationFailedEvent, ShipmentFailedEvent),
+            failure=True,
+        ),
+    )
+
+
+PAYMENT = Lifecycle("payment", PaymentStatus)
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -81,20 +119,24 @@ def capture_payment(
     payment: Payment | None, event: ShipmentCompletedEvent, now: datetime
 ) -> tuple[Payment, list[Event]]:
     """Capture the payment: the parcel has shipped."""
-    return _ended(payment, event, PaymentStatus.CAPTURED, now), []
+    return _ended(payment, event, now), []
 
 
 def release_payment(
     payment: Payment | None, event: StockReservationFailedEvent | ShipmentFailedEvent, now: datetime
 ) -> tuple[Payment, list[Event]]:
     """Release the payment: nothing will be shipped."""
-    return _ended(payment, event, PaymentStatus.RELEASED, now), []
+    return _ended(payment, event, now), []
 
 
-def _ended(payment: Payment | None, event: Event, status: PaymentStatus, now: datetime) -> Payment:
+def _ended(payment: Payment | None, event: Event, now: datetime) -> Payment:
     if payment is None:
-        raise UnknownPayment(f"{type(event).__name__} for order {event.order_id}, never authorized")
-    if payment.status is status:
+        raise UnknownPayment(f"{type(event).__name__} for order {event.key}, never authorized")
+    status = PAYMENT.next_status(payment.status, type(event))
+    if status is None:
+        raise ContradictoryEvent(
+            f"{type(event).__name__} for order {event.key} contradicts its payment, {payment.status}"
+        )
+    if status is payment.status:
         return payment  # A duplicate after the inbox was pruned.
-    assert payment.status is PaymentStatus.AUTHORIZED, payment
     return msgspec.structs.replace(payment, status=status, updated_at=now)

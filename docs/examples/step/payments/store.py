@@ -20,7 +20,7 @@ from sqlalchemy import (
 from todoku.contracts import Envelope
 from todoku.database import Integer64, Timestamp, table
 from todoku.engine import EngineTables, StateCache
-from todoku.payments.domain import Payment, PaymentStatus
+from todoku.payments.domain import PAYMENT, Payment, PaymentStatus
 
 metadata = MetaData()
 
@@ -33,9 +33,7 @@ payments = table(
     Column("status", Text, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     CheckConstraint("amount BETWEEN 1 AND 9007199254740991", name="amount_exact"),
-    CheckConstraint(
-        "status IN ('AUTHORIZED', 'DECLINED', 'CAPTURED', 'RELEASED')", name="status_known"
-    ),
+    CheckConstraint(PAYMENT.check("status"), name="status_known"),
 )
 
 _load = (
