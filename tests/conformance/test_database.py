@@ -59,6 +59,7 @@ from todoku.database import (
     upsert,
 )
 
+database_module = sys.modules["todoku.database.database"]
 SERVICE = "example_service"
 EXAMPLE = Path(__file__).parent / SERVICE
 PATIENCE_SECONDS = 60
@@ -299,6 +300,22 @@ class TestErrors:
                 connection.execute(select(ACCOUNTS).with_for_update())
                 with pytest.raises(DatabaseUnavailable), two.transaction() as late:
                     late.execute(update(ACCOUNTS).values(balance=2))
+
+    def test_database_accepts_no_writes_while_one_is_stuck_or_has_failed(
+        self, any_database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database_module, "WRITE_SECONDS_MAX", 0.0)
+        assert any_database.accepts_writes
+        with any_database.transaction():
+            assert not any_database.accepts_writes
+        assert any_database.accepts_writes
+        with contextlib.suppress(DatabaseUnavailable), any_database.transaction():
+            raise DatabaseUnavailable
+        assert not any_database.accepts_writes
+        with contextlib.suppress(ConstraintViolated), any_database.transaction():
+            raise ConstraintViolated
+        deposit(any_database, "a")
+        assert any_database.accepts_writes
 
     def test_killed_backend_is_replaced(self, postgres_url: str, postgres_server: Engine) -> None:
         with Database.open(postgres_url) as database:

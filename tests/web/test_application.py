@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -100,6 +101,13 @@ async def test_database_without_writes_fails_readiness(
 ) -> None:
     service.process.database_available = False
     assert slug(await http.get("/readyz")) == (503, "not-ready")
+    service.process.database_available = True
+    with suppress(DatabaseUnavailable), service.database.transaction():
+        raise DatabaseUnavailable
+    assert slug(await http.get("/readyz")) == (503, "not-ready")
+    with service.database.transaction():
+        pass
+    assert (await http.get("/readyz")).status_code == 200
 
 
 async def test_requests_are_counted_by_method_route_and_status(

@@ -1,5 +1,6 @@
 """Provide a service's own database: one writing connection, and readers beside it."""
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from todoku.database import postgresql, sqlite
 from todoku.database.addresses import parse_address
 from todoku.database.errors import DatabaseError, DatabaseUnavailable, DatabaseUnsuitable
 from todoku.database.lock import FileLock
+
+WRITE_SECONDS_MAX = 5.0
+"""How long a write transaction may take before the database counts as not accepting writes."""
 
 
 class Database:
@@ -32,6 +36,8 @@ class Database:
         self._readers = readers
         self._lock = lock
         self._closed = False
+        self._write_started_at: float | None = None
+        self._write_failed = False
 
     @classmethod
     def open(
@@ -106,8 +112,24 @@ class Database:
         On SQLite it locks the database (BEGIN IMMEDIATE); on PostgreSQL it is READ COMMITTED. A
         second one waits for the first, so never open one inside another.
         """
-        with self._connect(self._writer) as connection, connection.begin():
-            yield connection
+        self._write_started_at = time.monotonic()
+        try:
+            with self._connect(self._writer) as connection, connection.begin():
+                yield connection
+            self._write_failed = False
+        except DatabaseUnavailable:
+            self._write_failed = True
+            raise
+        finally:
+            self._write_started_at = None
+
+    @property
+    def accepts_writes(self) -> bool:
+        """Return whether the last write transaction did not fail for want of the database, and the
+        current one does not take longer than `WRITE_SECONDS_MAX`."""
+        started_at = self._write_started_at
+        overdue = started_at is not None and time.monotonic() - started_at > WRITE_SECONDS_MAX
+        return not (overdue or self._write_failed)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

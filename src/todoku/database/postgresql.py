@@ -308,8 +308,8 @@ MEANINGS: Mapping[str, type[DatabaseError]] = {
     "40": DatabaseUnavailable,  # rolled back: serialization, deadlock
     "42P05": DatabaseUnavailable,  # prepared statement of another client
     "42501": DatabaseUnsuitable,  # not permitted
-    "54000": ConstraintViolated,  # a value is too large, for instance for an index
-    "53": DatabaseUnavailable,  # program limit exceeded: too long for its index
+    "53": DatabaseUnavailable,  # out of disk, memory or connections
+    "54000": ConstraintViolated,  # program limit exceeded: too long for its index
     "55": DatabaseUnavailable,  # locked, in use
     "57": DatabaseUnavailable,  # cancelled, shutting down, starting up
     "58": DatabaseBroken,  # the server's disk

@@ -30,7 +30,7 @@ def health_operations(backend: Backend) -> list[Operation]:
         return Reply(200, Health())
 
     async def ready(call: Call) -> Reply:
-        if not backend.process.database_available:
+        if not (backend.process.database_available and backend.database.accepts_writes):
             raise Problem(NOT_READY, "The database accepts no writes at present: see the log.")
         try:
             async with asyncio.timeout(DATABASE_SECONDS_MAX):
