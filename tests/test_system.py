@@ -1,13 +1,17 @@
 """One list of services, from which everything else follows."""
 
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import todoku
 from todoku.database import head_revision
 from todoku.descriptor import ServiceDescriptor, resolve
+from todoku.narration import Narration
 from todoku.settings import Settings
 from todoku.system import system
 
@@ -22,8 +26,9 @@ HEAVY = ("sqlalchemy", "starlette", "uvicorn", "nats", "structlog", "alembic")
 @pytest.mark.parametrize("service", system.services, ids=lambda service: service.name)
 def test_every_part_that_a_descriptor_names_is_there(service: ServiceDescriptor) -> None:
     importlib.import_module(service.package)
-    parts = [service.service, service.api, service.effects, service.on_start]
+    parts = [service.service, service.api, service.effects, service.on_start, service.simulation]
     assert all(callable(resolve(part)) for part in parts if part is not None)
+    assert isinstance(resolve(service.narration), Narration)
     assert service.build(Settings()).name == service.name
     assert head_revision(service.package)
 
@@ -34,3 +39,51 @@ def test_the_list_of_services_imports_nothing_heavy() -> None:
         [sys.executable, "-c", LIGHT, *HEAVY], capture_output=True, text=True, check=True
     ).stdout
     assert loaded.split() == []
+
+
+SOURCE = Path(todoku.__file__).parent
+OF_SERVICES = (
+    *(SOURCE / name for name in system.names),
+    SOURCE / "contracts",
+    SOURCE / "system.py",
+)
+ABOUT_THE_MISSION = {
+    "cli/follow.py": "`todoku order watch`",
+    "cli/order.py": "`todoku order`",
+    "cli/product.py": "`todoku product`",
+    "cli/reads.py": "bench reads orders that there are",
+    "cli/saga.py": "the statuses of an order",
+    "cli/shipment.py": "`todoku shipment`",
+    "cli/simulate.py": "counts orders",
+    "cli/up.py": "how to place an order",
+    "cli/verify.py": "counts orders",
+    "lab/bench/fill.py": "the load: orders",
+    "lab/bench/reads.py": "the load: reads of orders, products and shipments",
+    "lab/bench/run.py": "the load: orders",
+    "lab/chaos/load.py": "the load: orders",
+    "lab/databases.py": "waits until every order has ended",
+    "lab/system_client.py": "places and follows orders",
+}
+"""The modules that mean a concept of the mission, and which."""
+
+
+def _names_a_service(node: ast.AST) -> bool:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text in system.names
+        case ast.ImportFrom(module=str(module)):
+            return module.split(".")[:2] in [["todoku", name] for name in system.names]
+        case _:
+            return False
+
+
+def test_no_module_names_a_service_but_those_about_a_concept_of_the_mission() -> None:
+    """Everything else iterates the list, so that a service of somebody else is part of it."""
+    found = {
+        str(file.relative_to(SOURCE)): node.lineno
+        for file in SOURCE.rglob("*.py")
+        if not any(file.is_relative_to(place) for place in OF_SERVICES)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if _names_a_service(node)
+    }
+    assert found.keys() == ABOUT_THE_MISSION.keys(), found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
+from todoku.narration import Colour, Narration
 from todoku.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     default_port: its port where none is set; without one, the next that is free from 8080 on.
     collectors: its own Prometheus metrics, which `/metrics` shows beside those of the engine.
     examples: an event of each type that it publishes, shown in the documents, by the type.
+    narration: how its events read in `todoku order watch`; without one, they are lines without details.
+    colour: of its name on a terminal.
     audit: what it contributes to `todoku verify`; without one, only its pending deliveries and its dead
         letters are checked.
     simulation: its part of `todoku simulate`: `(world) -> SimulatedService`. Without one, the rules
@@ -64,6 +67,8 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     local_defaults: Mapping[str, object] = {}
     default_port: int | None = None
     examples: Part[Mapping[type["Event"], "Event"]] | None = None
+    narration: Part[Narration] = Narration()
+    colour: Colour = "green"
     audit: Part["AuditPart"] | None = None
     simulation: Part[Callable[["World"], "SimulatedService"]] = "todoku.simulated:SimulatedService"
     collectors: Part[Sequence["Collector"]] = ()

@@ -1,15 +1,27 @@
 """The output of `todoku up`: its own messages on stdout, its programs' lines on stderr."""
 
 import os
+from collections.abc import Mapping
 from typing import TextIO
 
 import msgspec
 
 from todoku.broker.embedded import read_log
 from todoku.settings import Settings
+from todoku.system import load_system
 
 NAME_WIDTH = 9
-COLOURS = {"orders": 36, "inventory": 33, "shipping": 35, "broker": 34}  # ANSI foreground
+ANSI_COLOURS: Mapping[str, int] = {
+    "red": 31,
+    "green": 32,
+    "yellow": 33,
+    "blue": 34,
+    "magenta": 35,
+    "cyan": 36,
+    "white": 37,
+}
+"""Foreground colours (ECMA-48, SGR)."""
+
 ROUTINE_LEVELS = frozenset({"debug", "info"})
 
 
@@ -24,6 +36,8 @@ class Console:
     def __init__(self, settings: Settings, *, out: TextIO, err: TextIO) -> None:
         self._out = out
         self._err = err
+        self._colours = {each.name: ANSI_COLOURS[each.colour] for each in load_system(settings)}
+        self._colours["broker"] = ANSI_COLOURS["blue"]
         self._broker_in_full = settings.log_level == "debug"
         self.log_format = log_format(settings, err)
         self.coloured = err.isatty() and not os.environ.get("NO_COLOR")
@@ -49,7 +63,7 @@ class Console:
     def _prefixed(self, program: str, text: str) -> str:
         name = f"{program:<{NAME_WIDTH}} |"
         if self.coloured:
-            name = f"\x1b[{COLOURS.get(program, 0)}m{name}\x1b[0m"
+            name = f"\x1b[{self._colours.get(program, 0)}m{name}\x1b[0m"
         return f"{name} {text}"
 
 

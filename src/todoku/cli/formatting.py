@@ -1,48 +1,20 @@
 """Format amounts, times, counts and lists of items for people."""
 
 import unicodedata
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
 
-ITEMS_NAMED_MAX = 8
+from todoku.narration import item_list, money
 
-DECIMALS = {
-    currency: places
-    for places, currencies in {
-        0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
-        3: "BHD IQD JOD KWD LYD OMR TND",
-        4: "CLF UYW",
-    }.items()
-    for currency in currencies.split()
-}
-"""Decimal places of the currencies that do not have two. Source: ISO 4217, list one."""
-
-
-class Line(Protocol):
-    """A product and its quantity."""
-
-    @property
-    def product_id(self) -> str:
-        """The product's id."""
-
-    @property
-    def quantity(self) -> int:
-        """The number of units."""
-
-
-def money(minor_units: int, currency: str) -> str:
-    """Format an amount in the currency's major units: 13000 of JPY is `13,000 JPY`, of EUR `130.00 EUR`."""
-    decimals = DECIMALS.get(currency, 2)
-    whole, fraction = divmod(minor_units, 10**decimals)
-    return f"{whole:,}{f'.{fraction:0{decimals}}' if decimals else ''} {currency}"
-
-
-def item_list(items: Sequence[Line]) -> str:
-    """Format items on one line: `prod001 ×2, prod002 ×1`; of a long list, the first few."""
-    named = ", ".join(f"{item.product_id} ×{item.quantity:,}" for item in items[:ITEMS_NAMED_MAX])
-    more = len(items) - ITEMS_NAMED_MAX
-    return f"{named} and {more:,} more" if more > 0 else named
+__all__ = [
+    "age",
+    "clock_time",
+    "counted",
+    "day_and_time",
+    "item_list",
+    "later",
+    "money",
+    "printable",
+]
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """Render an order's events for a terminal, with late events and compensations marked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -8,22 +8,12 @@ from rich.padding import Padding
 from rich.text import Text
 
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.formatting import clock_time, item_list, later, money, printable
+from todoku.cli.flags import SYSTEM_HERE
+from todoku.cli.formatting import clock_time, later, printable
 from todoku.cli.responses import OrderEvent
-from todoku.contracts import (
-    EVENTS,
-    Event,
-    InventoryMessageParkedEvent,
-    OrderCreatedEvent,
-    ParkingEvent,
-    ShipmentCompletedEvent,
-    ShipmentFailedEvent,
-    ShipmentInitiatedEvent,
-    ShippingMessageParkedEvent,
-    StockReservationFailedEvent,
-    StockReservedEvent,
-)
+from todoku.descriptor import resolve
 from todoku.lifecycle import name_of
+from todoku.narration import Detail
 from todoku.orders.domain import ORDER, OrderStatus
 
 _EXIT_CODES = {
@@ -45,12 +35,19 @@ STEPS: Mapping[str, tuple[int, int]] = {
 """The events of a saga with their steps: an event is late after one of a higher step. Other events
 occur at any time."""
 
-AWAITED = {
-    OrderCreatedEvent.__name__: "inventory to reserve the stock",
-    StockReservedEvent.__name__: "shipping to create a shipment",
-    ShipmentInitiatedEvent.__name__: "the carrier",
+_NARRATIONS = [resolve(service.narration) for service in SYSTEM_HERE]
+
+AWAITED: Mapping[str, str] = {
+    kind.__name__: next_step for each in _NARRATIONS for kind, next_step in each.awaited.items()
 }
 """What happens next after an event."""
+
+DETAILS = {
+    kind.__name__: (kind, describe)
+    for each in _NARRATIONS
+    for kind, describe in each.details.items()
+}
+"""The event types that are printed with details, and how."""
 
 ENDINGS: Mapping[str, ExitCode] = {status: ending_of(status) for status in ORDER.terminal}
 """The exit code of each status in which an order has ended."""
@@ -58,10 +55,9 @@ ENDINGS: Mapping[str, ExitCode] = {status: ending_of(status) for status in ORDER
 STATUS_STYLES: Mapping[str, str] = {
     status: "bold red" if status.stage.failure else "bold green" for status in ORDER.terminal
 }
-SOURCE_STYLES = {"orders": "cyan", "inventory": "yellow", "shipping": "magenta"}
+SOURCE_STYLES: Mapping[str, str] = {service.name: service.colour for service in SYSTEM_HERE}
 LATE_STYLE = "bold yellow"
-COMPENSATION_STYLE = "bold magenta"
-PARKED_STYLE = "bold red"
+DETAIL_STYLES = {"plain": "dim", "compensation": "bold magenta", "parked": "bold red"}
 
 DETAIL_INDENT = 23
 """Below the source of the event: after 12 columns of time, 9 of milliseconds, and spaces."""
@@ -107,44 +103,14 @@ def _indented(text: Text) -> Padding:
 def _details(event: OrderEvent, late: bool) -> Iterator[Text]:
     if late:
         yield Text("late: a later event of the saga was recorded before it", LATE_STYLE)
-    match _event(event):
-        case OrderCreatedEvent() as created:
-            total = money(created.total_amount, created.currency)
-            yield _detail(f"{created.user_id} orders {item_list(created.items)} for {total}")
-        case StockReservedEvent(items=items):
-            yield _detail(f"reserves {item_list(items)}")
-        case StockReservationFailedEvent(failed_items=failed):
-            for item in failed:
-                requested, available = item.requested_quantity, item.available_quantity
-                yield _detail(
-                    f"{item.product_id}: {requested:,} requested, {available:,} available"
-                )
-            yield Text("not enough stock: nothing is reserved for this order", COMPENSATION_STYLE)
-        case ShipmentInitiatedEvent(shipment_id=shipment_id):
-            yield _detail(f"shipment {shipment_id}")
-        case ShipmentCompletedEvent(tracking_number=tracking_number):
-            yield _detail(f"accepted by the carrier: {tracking_number}")
-        case ShipmentFailedEvent(reason=reason, items=items):
-            yield _detail(reason)
-            yield Text(
-                f"↩ compensation: inventory releases {printable(item_list(items))}",
-                COMPENSATION_STYLE,
-            )
-
-        case InventoryMessageParkedEvent() | ShippingMessageParkedEvent() as parked:
-            what = f"{parked.message_type} failed ({parked.error}) and needs manual action"
-            yield Text(printable(what), PARKED_STYLE)
-        case ParkingEvent(message_type=message_type):
-            yield _detail(f"the parked {message_type} is resolved")
+    for detail in _narrated(event):
+        yield Text(printable(detail.text), DETAIL_STYLES[detail.mark])
 
 
-def _event(event: OrderEvent) -> Event | None:
-    """Decode the event; return None if this version does not know it."""
+def _narrated(event: OrderEvent) -> Iterable[Detail]:
+    """Return the details of an event; none if this version does not know it."""
     try:
-        return msgspec.json.decode(event.data, type=EVENTS[event.type])
+        kind, describe = DETAILS[event.type]
+        return describe(msgspec.json.decode(event.data, type=kind))
     except (KeyError, msgspec.DecodeError):
-        return None  # from a newer version: rendered without details
-
-
-def _detail(text: str) -> Text:
-    return Text(printable(text), "dim")
+        return ()  # from a newer version

@@ -13,6 +13,8 @@ inventory = ServiceDescriptor(
     local_defaults={"demo_catalogue": True},
     default_port=8081,
     examples="todoku.contracts.examples:EXAMPLES",
+    narration="todoku.inventory.narration:NARRATION",
+    colour="yellow",
     audit="todoku.inventory.audit:inventory_audit",
     simulation="todoku.inventory.simulation:SimulatedInventory",
 )

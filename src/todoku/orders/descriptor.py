@@ -9,6 +9,8 @@ orders = ServiceDescriptor(
     api="todoku.orders.http:orders_api",
     default_port=8080,
     examples="todoku.contracts.examples:EXAMPLES",
+    narration="todoku.orders.narration:NARRATION",
+    colour="cyan",
     audit="todoku.orders.audit:orders_audit",
     simulation="todoku.orders.simulation:SimulatedOrders",
 )

@@ -13,6 +13,8 @@ shipping = ServiceDescriptor(
     default_port=8082,
     collectors="todoku.shipping.carriers:COLLECTORS",
     examples="todoku.contracts.examples:EXAMPLES",
+    narration="todoku.shipping.narration:NARRATION",
+    colour="magenta",
     audit="todoku.shipping.audit:shipping_audit",
     simulation="todoku.shipping.simulation:SimulatedShipping",
 )

@@ -1,0 +1,34 @@
+"""How the events of the inventory service read on a terminal."""
+
+from collections.abc import Iterable
+
+from todoku.contracts import (
+    InventoryMessageClosedEvent,
+    InventoryMessageParkedEvent,
+    OrderCreatedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
+)
+from todoku.narration import Detail, Narration, item_list, parked_details, resolved_details
+
+
+def _reserved(event: StockReservedEvent) -> Iterable[Detail]:
+    yield Detail(f"reserves {item_list(event.items)}")
+
+
+def _refused(event: StockReservationFailedEvent) -> Iterable[Detail]:
+    for item in event.failed_items:
+        requested, available = item.requested_quantity, item.available_quantity
+        yield Detail(f"{item.product_id}: {requested:,} requested, {available:,} available")
+    yield Detail("not enough stock: nothing is reserved for this order", "compensation")
+
+
+NARRATION = Narration(
+    details={
+        StockReservedEvent: _reserved,
+        StockReservationFailedEvent: _refused,
+        InventoryMessageParkedEvent: parked_details,
+        InventoryMessageClosedEvent: resolved_details,
+    },
+    awaited={OrderCreatedEvent: "inventory to reserve the stock"},
+)

@@ -1,0 +1,41 @@
+"""How the events of the shipping service read on a terminal."""
+
+from collections.abc import Iterable
+
+from todoku.contracts import (
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShipmentInitiatedEvent,
+    ShippingMessageClosedEvent,
+    ShippingMessageParkedEvent,
+    StockReservedEvent,
+)
+from todoku.narration import Detail, Narration, item_list, parked_details, resolved_details
+
+
+def _initiated(event: ShipmentInitiatedEvent) -> Iterable[Detail]:
+    yield Detail(f"shipment {event.shipment_id}")
+
+
+def _completed(event: ShipmentCompletedEvent) -> Iterable[Detail]:
+    yield Detail(f"accepted by the carrier: {event.tracking_number}")
+
+
+def _failed(event: ShipmentFailedEvent) -> Iterable[Detail]:
+    yield Detail(event.reason)
+    yield Detail(f"↩ compensation: inventory releases {item_list(event.items)}", "compensation")
+
+
+NARRATION = Narration(
+    details={
+        ShipmentInitiatedEvent: _initiated,
+        ShipmentCompletedEvent: _completed,
+        ShipmentFailedEvent: _failed,
+        ShippingMessageParkedEvent: parked_details,
+        ShippingMessageClosedEvent: resolved_details,
+    },
+    awaited={
+        StockReservedEvent: "shipping to create a shipment",
+        ShipmentInitiatedEvent: "the carrier",
+    },
+)
