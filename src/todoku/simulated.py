@@ -49,6 +49,9 @@ class World(Protocol):
     def rows(self, statement: str, *parameters: object) -> Sequence[tuple[Any, ...]]:
         """Return what is committed in the service's database, read without injected faults."""
 
+    def rows_of(self, service: str, statement: str) -> Sequence[tuple[Any, ...]]:
+        """Return what is committed in the database of another service: for checks only."""
+
     async def execute(self, command: Any) -> Any:
         """Send a command to the service; return its result, None if there is no reply."""
 

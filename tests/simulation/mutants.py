@@ -1,61 +1,56 @@
 """Plants bugs into the engine and the services, one at a time: the simulation must find each.
 
 `make mutants` prints which check found which bug at which seed. A check that no mutant exercises
-proves nothing; a mutant that is not found shows a missing check.
+proves nothing; a mutant that is not found shows a missing check. A bug is planted by wrapping what is
+handed to a process (todoku.lab.simulation.wiring): no private name of the code is used.
 """
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import msgspec
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
-from todoku.contracts import Event, OrderCreatedEvent, ShipmentCompletedEvent, ShipmentFailedEvent
-from todoku.engine.batch_context import BatchContext, PostCommitActions
-from todoku.engine.cache import StateCache
-from todoku.engine.consumer import Consumer
-from todoku.engine.messages import IncomingEvent
-from todoku.engine.process import Process, ReceiptMessage
-from todoku.engine.relay import Relay
-from todoku.engine.tables import Inbox, Outbox
-from todoku.engine.writer import Writer
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from simulation import planting
+from simulation.planting import Wrapped, WrappedBroker
+from todoku.broker.port import BrokerUnavailable, Delivery, Outgoing, Progress, Stored
+from todoku.contracts import (
+    OrderCreatedEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    StockReservedEvent,
+    read_envelope,
+)
+from todoku.database import ConstraintViolated
+from todoku.engine.process import ReceiptMessage
+from todoku.events import UndecodableEvent
 from todoku.inventory import domain as stock
-from todoku.inventory.service import inventory_service
-from todoku.inventory.store import InventoryStore, InventoryUnitOfWork
 from todoku.lab.simulation import SimulationPlan, Violation, simulate
+from todoku.lab.simulation.wiring import Parts, Wire
 from todoku.orders import domain as ordering
-from todoku.orders.service import orders_service
-from todoku.orders.store import OrdersStore, OrdersUnitOfWork
-from todoku.settings import Settings
 from todoku.shipping import domain as parcels
-from todoku.shipping import service as shipping
-
-inventory = inventory_service(Settings())
-orders = orders_service(Settings())
 
 SEEDS_MAX = 300
 """How many runs to try before a mutant counts as not found."""
 
-Plant = Callable[[], AbstractContextManager[Any]]
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """A bug: its name, what it does wrong, and a context in which it is planted."""
+class Mutant(msgspec.Struct, frozen=True):
+    """A bug: its name, what it does wrong, and how it is planted into one run."""
 
     name: str
     meaning: str
-    plant: Plant
+    plant: Callable[[], Wire]
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """The seed and the violation that found a mutant."""
 
     seed: int
@@ -65,548 +60,677 @@ class Found:
 MUTANTS: list[Mutant] = []
 
 
-def mutant(plant: Callable[[], Iterator[None]]) -> Plant:
+def mutant(plant: Callable[[], Wire]) -> Callable[[], Wire]:
     """Register a bug: the function's name is its name, the docstring what it does wrong."""
-    planted = contextmanager(plant)
     name = plant.__name__.replace("_", "-")
-    MUTANTS.append(Mutant(name, " ".join((plant.__doc__ or "").split()), planted))
-    return planted
+    MUTANTS.append(Mutant(name, " ".join((plant.__doc__ or "").split()), plant))
+    return plant
 
 
 def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> Found | None:
     """Return the first seed that finds the mutant, None if none does."""
-    with mutant.plant():
-        for seed in range(1, seeds_max + 1):
-            if violations := simulate(SimulationPlan(seed=seed)).violations:
-                return Found(seed, violations[0])
+    for seed in range(1, seeds_max + 1):
+        if violations := simulate(SimulationPlan(seed=seed), mutant.plant()).violations:
+            return Found(seed, violations[0])
     return None
 
 
 # After the commit, and only then.
 
 
+class UnacknowledgedDeliveries(WrappedBroker):
+    """Remembers what was delivered and is not acknowledged yet."""
+
+    def __init__(self, inner: Any, parts: Parts) -> None:
+        super().__init__(inner, parts)
+        self.open: list[Delivery] = []
+
+    def arrive(self, deliveries: Sequence[Delivery], deliver: Callable[..., None]) -> None:
+        self.open.extend(deliveries)
+        deliver(deliveries)
+
+    def take(self) -> list[Delivery]:
+        """Return them once."""
+        taken, self.open = self.open, []
+        return taken
+
+
+def before_commit(do: Callable[[UnacknowledgedDeliveries], None]) -> Wire:
+    """Do something with what is not acknowledged, before the commit of its batch."""
+
+    def wire(parts: Parts) -> Parts:
+        broker = UnacknowledgedDeliveries(parts.broker, parts)
+        reached = parts.failpoint
+
+        def failpoint(point: str) -> None:
+            if point == "before-commit":
+                do(broker)
+            reached(point)
+
+        return msgspec.structs.replace(parts, broker=broker, failpoint=failpoint)
+
+    return wire
+
+
 @mutant
-def acknowledge_before_commit() -> Iterator[None]:
+def acknowledge_before_commit() -> Wire:
     """A message is acknowledged before what it led to is committed."""
-    commit = Process._commit
-
-    async def mutated(self: Process, batch: Sequence[Any]) -> PostCommitActions:
-        subscription = self.consumer._subscription
-        if subscription is not None:
-            subscription.ack([each.delivery for each in batch if isinstance(each, IncomingEvent)])
-        return await commit(self, batch)
-
-    with patch.object(Process, "_commit", mutated):
-        yield
+    return before_commit(lambda broker: broker.subscription.ack(broker.take()))
 
 
 @mutant
-def receipt_before_commit() -> Iterator[None]:
+def receipt_before_commit() -> Wire:
     """An event is receipted before what it led to is committed."""
-    commit = Process._commit
 
-    async def mutated(self: Process, batch: Sequence[Any]) -> PostCommitActions:
-        for message in batch:
-            if isinstance(message, IncomingEvent):
-                receipt = ReceiptMessage(self.service.name, (message.envelope.id,))
-                subject = f"receipts.{message.envelope.source}"
-                self._broker.notify(subject, msgspec.json.encode(receipt))
-        return await commit(self, batch)
+    def receipt(broker: UnacknowledgedDeliveries) -> None:
+        for delivery in broker.take():
+            try:
+                envelope = read_envelope(delivery.body)
+            except UndecodableEvent:
+                continue
+            message = ReceiptMessage(broker.parts.service.name, (envelope.id,))
+            broker.inner.notify(f"receipts.{envelope.source}", msgspec.json.encode(message))
 
-    with patch.object(Process, "_commit", mutated):
-        yield
+    return before_commit(receipt)
 
 
 @mutant
-def publish_before_commit() -> Iterator[None]:
+def publish_before_commit() -> Wire:
     """An event is on the stream before it is in the outbox for good."""
-    start, write_books = Process.start, Writer._record
 
-    async def remember_relay(self: Process) -> None:
-        self.writer.relay = self.relay  # type: ignore[attr-defined]
-        await start(self)
+    class Outbox(Wrapped):
+        def add(self, connection: Any, owner: str, position: int, events: Any, now: Any) -> Any:
+            rows = self.inner.add(connection, owner, position, events, now)
+            if rows:
+                messages = [Outgoing(row.subject, row.body) for row in rows]
+                publishing = self.parts.broker.publish(messages)
+                try:
+                    publishing.send(None)  # as far as it goes without waiting
+                except (StopIteration, BrokerUnavailable):
+                    pass
+                finally:
+                    publishing.close()
+            return rows
 
-    def mutated(self: Any, connection: Any, batch_context: Any, *arguments: Any) -> None:
-        write_books(self, connection, batch_context, *arguments)
-        if batch_context.actions.published:
-            publishing = self.relay._store(batch_context.actions.published, list(self.relay._sent))
-            with ExitStack() as stack:
-                stack.callback(publishing.close)
-                publishing.send(None)  # as far as it goes without waiting
-
-    with (
-        patch.object(Process, "start", remember_relay),
-        patch.object(Writer, "_record", mutated),
-    ):
-        yield
+    return planting.tables("outbox", Outbox)
 
 
 @mutant
-def answer_before_commit() -> Iterator[None]:
+def answer_before_commit() -> Wire:
     """A caller is answered before the command is committed."""
-    handle_command = BatchContext.handle_command
+    decided: dict[Any, Any] = {}
 
-    def mutated(self: BatchContext, unit_of_work: Any, pending: Any) -> None:
-        handle_command(self, unit_of_work, pending)
-        pending.answer(self.actions.answers[-1][1])
+    def decide(original: Any, order: Any, command: Any, now: Any) -> Any:
+        decision = original(order, command, now)
+        for waiting in decided.pop(command, ()):
+            if not waiting.done():
+                waiting.set_result(decision[0])
+        return decision
 
-    with patch.object(BatchContext, "handle_command", mutated):
-        yield
+    async def execute(process: Any, command: Any) -> Any:
+        if not isinstance(command, ordering.PlaceOrder):
+            return await process.execute(command)
+        early = asyncio.get_running_loop().create_future()
+        decided.setdefault(command, []).append(early)
+        committed = asyncio.ensure_future(process.execute(command))
+        done, _ = await asyncio.wait([early, committed], return_when=asyncio.FIRST_COMPLETED)
+        committed.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return done.pop().result()
+
+    handlers = planting.commands("orders", ordering.PlaceOrder, decide)
+    return lambda parts: msgspec.structs.replace(handlers(parts), execute=execute)
 
 
 @mutant
-def carrier_before_commit() -> Iterator[None]:
+def carrier_before_commit() -> Wire:
     """The carrier is called before the claim to call it is committed."""
-    keep = BatchContext.keep
+    calls: list[Callable[[Any], Any]] = []
 
-    def mutated(self: BatchContext, *arguments: Any, **options: Any) -> None:
-        before = len(self.actions.effects)
-        keep(self, *arguments, **options)
-        for effect in self.actions.effects[before:]:
-            calling: Any = self.service.effects[type(effect)](effect)
-            asyncio.get_running_loop().create_task(calling)
+    def decide(original: Any, shipment: Any, now: Any) -> Any:
+        decided, outputs = original(shipment, now)
+        for effect in outputs:
+            if isinstance(effect, parcels.BookParcel):
+                asyncio.get_running_loop().create_task(calls[-1](effect))
+        return decided, outputs
 
-    with patch.object(BatchContext, "keep", mutated):
-        yield
+    agenda = planting.agenda("shipping", decide=decide)
+
+    def wire(parts: Parts) -> Parts:
+        calls.extend(parts.service.effects.values())
+        return agenda(parts)
+
+    return wire
 
 
 # Until every reader has it.
 
 
 @mutant
-def outbox_deleted_at_publish() -> Iterator[None]:
+def outbox_deleted_at_publish() -> Wire:
     """An event is forgotten as soon as the broker has it."""
-    store = Relay._store
 
-    async def mutated(self: Relay, rows: Sequence[Any], readers: Sequence[str]) -> None:
-        await store(self, rows, readers)
-        table = self._outbox.table
-        positions = [row.position for row in rows]
-        with self._database.transaction() as connection:
-            connection.execute(
-                delete(table).where(table.c.owner == self._owner, table.c.position.in_(positions))
-            )
+    class Broker(WrappedBroker):
+        async def publish(self, messages: Sequence[Outgoing]) -> Stored:
+            stored: Stored = await self.inner.publish(messages)
+            table = self.parts.tables.outbox.table
+            with self.parts.database.transaction() as connection:
+                connection.execute(
+                    delete(table).where(table.c.body.in_([m.body for m in messages]))
+                )
+            return stored
 
-    with patch.object(Relay, "_store", mutated):
-        yield
+    return planting.broker(Broker)
+
+
+class Resends(WrappedBroker):
+    """Tells what is published for the first time from what is published again."""
+
+    def __init__(self, inner: Any, parts: Parts) -> None:
+        super().__init__(inner, parts)
+        self.published: set[bytes] = set()
+        self.last = Stored("", 0)
+
+    async def publish(self, messages: Sequence[Outgoing]) -> Stored:
+        if all(message.body in self.published for message in messages):
+            return await self.publish_again(messages)
+        self.last = await self.inner.publish(messages)
+        self.published.update(message.body for message in messages)
+        return self.last
+
+    async def publish_again(self, messages: Sequence[Outgoing]) -> Stored:
+        raise NotImplementedError
 
 
 @mutant
-def suspects_dropped() -> Iterator[None]:
+def suspects_dropped() -> Wire:
     """What was to be sent again is forgotten when sending it fails."""
-    look_at = Relay._check_reader
 
-    async def mutated(self: Relay, reader: str, progress: Any) -> None:
-        try:
-            await look_at(self, reader, progress)
-        except Exception:
-            self._suspects[reader].clear()
-            raise
+    class Broker(Resends):
+        def __init__(self, inner: Any, parts: Parts) -> None:
+            super().__init__(inner, parts)
+            self.forgotten: set[bytes] = set()
 
-    with patch.object(Relay, "_check_reader", mutated):
-        yield
+        async def publish_again(self, messages: Sequence[Outgoing]) -> Stored:
+            try:
+                return await self.inner.publish(messages)  # type: ignore[no-any-return]
+            except BrokerUnavailable:
+                self.forgotten.update(message.body for message in messages)
+                raise
+
+    class Outbox(Wrapped):
+        def between(self, *arguments: Any) -> Any:
+            rows = self.inner.between(*arguments)
+            return [row for row in rows if row.body not in self.parts.broker.forgotten]
+
+    wire = planting.broker(Broker)
+    return lambda parts: planting.tables("outbox", Outbox)(wire(parts))
 
 
 @mutant
-def never_sent_again() -> Iterator[None]:
+def never_sent_again() -> Wire:
     """What a reader has passed without a receipt is not sent again."""
 
-    async def mutated(self: Relay, reader: str, after: int, up_to: int) -> None:
-        pass
+    class Broker(Resends):
+        async def publish_again(self, messages: Sequence[Outgoing]) -> Stored:
+            return self.last
 
-    with patch.object(Relay, "_resend", mutated):
-        yield
+    return planting.broker(Broker)
 
 
 @mutant
-def incarnation_ignored() -> Iterator[None]:
+def incarnation_ignored() -> Wire:
     """That the stream is a new one is not noticed."""
-    look = Relay.check_progress
 
-    async def mutated(self: Relay) -> None:
-        progress = await self._broker.progress(tuple(self._sent))
-        for batches in (*self._sent.values(), *self._suspects.values()):
-            for n, batch in enumerate(batches):
-                batches[n] = msgspec.structs.replace(batch, stream_epoch=progress.stream_epoch)
-        await look(self)
+    class Broker(WrappedBroker):
+        async def publish(self, messages: Sequence[Outgoing]) -> Stored:
+            return msgspec.structs.replace(await self.inner.publish(messages), stream_epoch="one")
 
-    with patch.object(Relay, "check_progress", mutated):
-        yield
+        async def progress(self, readers: Sequence[str]) -> Progress:
+            return msgspec.structs.replace(await self.inner.progress(readers), stream_epoch="one")
+
+    return planting.broker(Broker)
 
 
 @mutant
-def adoption_skipped() -> Iterator[None]:
+def adoption_skipped() -> Wire:
     """What a dead process still owed is not taken over."""
 
-    def mutated(self: Outbox, connection: Any, new_owner: str, position: int, alive: Any) -> int:
-        return position
+    class Outbox(Wrapped):
+        def adopt(self, connection: Any, new_owner: str, position: int, alive: Any) -> int:
+            return position
 
-    with patch.object(Outbox, "adopt", mutated):
-        yield
+    return planting.tables("outbox", Outbox)
 
 
 @mutant
-def lost_commit_answer_believed() -> Iterator[None]:
+def lost_commit_answer_believed() -> Wire:
     """A commit whose answer was lost is taken for one that failed."""
-    last_position = Outbox.last_position
 
-    def mutated(self: Outbox, connection: Any, owner: str) -> int:
-        last_position(self, connection, owner)
-        return 0
+    class Outbox(Wrapped):
+        def last_position(self, connection: Any, owner: str) -> int:
+            self.inner.last_position(connection, owner)
+            return 0
 
-    with patch.object(Outbox, "last_position", mutated):
-        yield
+    return planting.tables("outbox", Outbox)
 
 
 @mutant
-def memory_believed() -> Iterator[None]:
+def memory_believed() -> Wire:
     """After a commit whose answer was lost, what was remembered before it is taken for the state."""
 
-    def mutated(self: StateCache) -> None:
-        pass
+    class Store(Wrapped):
+        kept: dict[tuple[str, Any], Any]
 
-    with patch.object(StateCache, "clear", mutated):
-        yield
+        def load(self, connection: Any, subjects: Any, cache: Any) -> Any:
+            # The cache that is handed in is valid again: what it has forgotten is put back.
+            for (kind, key), state in self.kept.items():
+                cache.put(kind, {key: state})
+            return UnitOfWork(self.inner.load(connection, subjects, cache), self.parts)
+
+        def save(self, connection: Any, unit_of_work: Any, now: Any) -> None:
+            self.inner.save(connection, unit_of_work.inner, now)
+
+    class UnitOfWork(Wrapped):
+        def fill_cache(self, cache: Any) -> None:
+            self.inner.fill_cache(Recorder(cache, self.parts))
+
+    class Recorder(Wrapped):
+        def put(self, kind: str, states: Any) -> None:
+            Store.kept.update({(kind, key): state for key, state in states.items()})
+            self.inner.put(kind, states)
+
+    def wire(parts: Parts) -> Parts:
+        if parts.service.name != "inventory":
+            return parts
+        Store.kept = {}  # A new process remembers nothing.
+        return planting.store(Store)(parts)
+
+    return wire
+
+
+class Receipts(WrappedBroker):
+    """Sends only those receipts that `keep` keeps."""
+
+    def notify(self, subject: str, body: bytes) -> None:
+        if subject.startswith("receipts."):
+            receipt = msgspec.json.decode(body, type=ReceiptMessage)
+            kept = tuple(event_id for event_id in receipt.ids if self.keep(event_id))
+            if not kept:
+                return
+            body = msgspec.json.encode(msgspec.structs.replace(receipt, ids=kept))
+        self.inner.notify(subject, body)
+
+    def keep(self, event_id: str) -> bool:
+        raise NotImplementedError
 
 
 @mutant
-def repeat_not_receipted() -> Iterator[None]:
+def repeat_not_receipted() -> Wire:
     """An event that is known already is not receipted again."""
-    deduplicate = BatchContext.deduplicate
+    sent: set[tuple[str, str]] = set()
 
-    def mutated(self: BatchContext, *arguments: Any) -> Any:
-        messages = deduplicate(self, *arguments)
-        self.actions.receipts.clear()
-        return messages
+    class Broker(Receipts):
+        def keep(self, event_id: str) -> bool:
+            known = (self.parts.service.name, event_id) in sent
+            sent.add((self.parts.service.name, event_id))
+            return not known
 
-    with patch.object(BatchContext, "deduplicate", mutated):
-        yield
+    return planting.broker(Broker)
 
 
 @mutant
-def credit_not_renewed() -> Iterator[None]:
+def credit_not_renewed() -> Wire:
     """Messages that were dealt with make no room for others."""
 
-    def mutated(self: Consumer, used: int) -> None:
-        pass
+    class Subscription(Wrapped):
+        wanted = False
 
-    with patch.object(Consumer, "refill", mutated):
-        yield
+        def want(self, count: int) -> None:
+            if not self.wanted:
+                self.inner.want(count)
+            self.wanted = True
+
+    class Broker(WrappedBroker):
+        async def subscribe(self, *arguments: Any) -> Any:
+            return Subscription(await super().subscribe(*arguments), self.parts)
+
+    return planting.broker(Broker)
 
 
 # Poison.
 
 
 @mutant
-def parked_not_receipted() -> Iterator[None]:
+def parked_not_receipted() -> Wire:
     """The publisher of a message that was parked is never told so."""
-    park = BatchContext._park
 
-    def mutated(self: BatchContext, letter: Any, delivery: Any, envelope: Any) -> None:
-        park(self, letter, delivery, envelope)
-        if envelope is not None:
-            self.handled_ids.remove(envelope.id)
-            self.actions.receipts[envelope.source].remove(envelope.id)
+    class Broker(Receipts):
+        def keep(self, event_id: str) -> bool:
+            letters = self.parts.tables.dead_letters.table
+            query = select(letters.c.event_id).where(letters.c.event_id == event_id)
+            with self.parts.database.read() as connection:
+                return connection.scalar(query) is None
 
-    with patch.object(BatchContext, "_park", mutated):
-        yield
+    return planting.broker(Broker)
 
 
 @mutant
-def neighbours_poisoned() -> Iterator[None]:
+def neighbours_poisoned() -> Wire:
     """A batch with one message that the tables refuse fails as a whole."""
-    with patch.object(Writer, "_step_alone", side_effect=RuntimeError("the batch was refused")):
-        yield
+
+    class Database(Wrapped):
+        @contextmanager
+        def transaction(self) -> Any:
+            try:
+                with self.inner.transaction() as connection:
+                    yield connection
+            except ConstraintViolated as error:
+                raise RuntimeError("the batch was refused") from error
+
+    return planting.database(Database)
+
+
+class Undecodable(WrappedBroker):
+    """Handles messages that cannot be decoded before they reach the process."""
+
+    def arrive(self, deliveries: Sequence[Delivery], deliver: Callable[..., None]) -> None:
+        passed = [changed for each in deliveries if (changed := self.change(each)) is not None]
+        if passed:
+            deliver(passed)
+
+    def change(self, delivery: Delivery) -> Delivery | None:
+        """Return what is delivered instead."""
+        try:
+            envelope = read_envelope(delivery.body)
+        except UndecodableEvent:
+            return self.change_undecodable(delivery)
+        known = {event.__name__ for event in self.parts.service.event_handlers}
+        return delivery if envelope.type in known else self.change_undecodable(delivery)
+
+    def change_undecodable(self, delivery: Delivery) -> Delivery | None:
+        raise NotImplementedError
 
 
 @mutant
-def unreadable_dropped() -> Iterator[None]:
+def unreadable_dropped() -> Wire:
     """A message that cannot be read is acknowledged and not kept."""
 
-    def mutated(self: BatchContext, message: Any) -> None:
-        self.actions.acks.append(message.delivery)
+    class Broker(Undecodable):
+        def change_undecodable(self, delivery: Delivery) -> Delivery | None:
+            self.subscription.ack([delivery])
+            self.subscription.want(1)
+            return None
 
-    with patch.object(BatchContext, "retry_or_park_undecodable", mutated):
-        yield
+    return planting.broker(Broker)
 
 
 @mutant
-def poison_never_parked() -> Iterator[None]:
+def poison_never_parked() -> Wire:
     """A message that cannot be read is asked for again and again."""
 
-    def mutated(self: BatchContext, message: Any) -> None:
-        self._nack(message.delivery)
+    class Broker(Undecodable):
+        def change_undecodable(self, delivery: Delivery) -> Delivery | None:
+            self.subscription.nak(delivery, 1.0)
+            self.subscription.want(1)
+            return None
 
-    with patch.object(BatchContext, "retry_or_park_undecodable", mutated):
-        yield
+    return planting.broker(Broker)
 
 
 # Once.
 
 
 @mutant
-def inbox_not_written() -> Iterator[None]:
+def inbox_not_written() -> Wire:
     """What was dealt with is not noted."""
 
-    def mutated(self: Inbox, connection: Any, ids: Any, now: Any) -> None:
-        pass
+    class Inbox(Wrapped):
+        def add(self, connection: Any, ids: Any, now: Any) -> None:
+            pass
 
-    with patch.object(Inbox, "add", mutated):
-        yield
+    return planting.tables("inbox", Inbox)
 
 
 @mutant
-def reservation_decided_anew() -> Iterator[None]:
+def reservation_decided_anew() -> Wire:
     """A repeat of an order that outlived the inbox reserves its stock again."""
-
-    def mutated(state: stock.Stock, event: Any, now: Any) -> Any:
-        return stock.reserve_stock(msgspec.structs.replace(state, reservation=None), event, now)
-
-    with _reaction(inventory, OrderCreatedEvent, mutated):
-        yield
+    return planting.events(
+        "inventory",
+        OrderCreatedEvent,
+        lambda original, state, event, now: original(
+            msgspec.structs.replace(state, reservation=None), event, now
+        ),
+    )
 
 
 @mutant
-def deducted_twice() -> Iterator[None]:
+def deducted_twice() -> Wire:
     """A repeat of a completed shipment that outlived the inbox deducts its pieces again."""
 
-    def mutated(state: stock.Stock, event: Any, now: Any) -> Any:
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
         held = state.reservation
         if held is not None and held.state is stock.ReservationState.SHIPPED:
             held = msgspec.structs.replace(held, state=stock.ReservationState.RESERVED)
-        return stock.deduct_stock(msgspec.structs.replace(state, reservation=held), event, now)
+        return original(msgspec.structs.replace(state, reservation=held), event, now)
 
-    with _reaction(inventory, ShipmentCompletedEvent, mutated):
-        yield
+    return planting.events("inventory", ShipmentCompletedEvent, decide)
 
 
 @mutant
-def second_shipment() -> Iterator[None]:
+def second_shipment() -> Wire:
     """A repeat of a reservation that outlived the inbox opens the shipment again."""
-    initiate = parcels.initiate_shipment
-
-    def mutated(shipment: Any, event: Any, now: Any, **options: Any) -> Any:
-        return initiate(None, event, now, **options)
-
-    with patch.object(shipping, "initiate_shipment", mutated):
-        yield
+    return planting.events(
+        "shipping",
+        StockReservedEvent,
+        lambda original, shipment, event, now: original(None, event, now),
+    )
 
 
 @mutant
-def two_keys_for_a_booking() -> Iterator[None]:
+def two_keys_for_a_booking() -> Wire:
     """A call to the carrier that is made again has another key."""
-    book = shipping.book_parcel
 
-    async def mutated(carrier: Any, booking: parcels.BookParcel) -> parcels.RecordAnswer:
+    async def call(original: Any, booking: parcels.BookParcel) -> Any:
         key = f"{booking.shipment_id}-{booking.attempt}"
-        return await book(carrier, msgspec.structs.replace(booking, shipment_id=key))
+        return await original(msgspec.structs.replace(booking, shipment_id=key))
 
-    with patch.object(shipping, "book_parcel", mutated):
-        yield
+    return planting.effects("shipping", parcels.BookParcel, call)
 
 
 @mutant
-def late_event_overwrites_status() -> Iterator[None]:
+def late_event_overwrites_status() -> Wire:
     """An event that was overtaken sets the order back."""
 
-    def mutated(order: ordering.Order, status: ordering.OrderStatus, now: Any) -> ordering.Order:
-        return msgspec.structs.replace(order, status=status, updated_at=now)
+    def decide(original: Any, order: Any, event: Any, now: Any) -> Any:
+        order, events = original(order, event, now)
+        status = ordering.OrderStatus.AWAITING_SHIPMENT
+        return msgspec.structs.replace(order, status=status, updated_at=now), events
 
-    with patch.object(ordering, "_advance", mutated):
-        yield
+    return planting.events("orders", StockReservedEvent, decide)
 
 
 # All or nothing, and undone.
 
 
 @mutant
-def no_compensation() -> Iterator[None]:
+def no_compensation() -> Wire:
     """The stock of a shipment that failed is not released."""
-
-    def mutated(state: stock.Stock, event: Any, now: Any) -> tuple[stock.Stock, list[Event]]:
-        return state, []
-
-    with _reaction(inventory, ShipmentFailedEvent, mutated):
-        yield
+    return planting.events(
+        "inventory", ShipmentFailedEvent, lambda original, state, event, now: (state, [])
+    )
 
 
 @mutant
-def partial_reservation() -> Iterator[None]:
+def partial_reservation() -> Wire:
     """Of an order that cannot be fulfilled, what there is gets reserved and shipped."""
 
-    def mutated(state: stock.Stock, event: OrderCreatedEvent, now: Any) -> Any:
+    def decide(original: Any, state: stock.Stock, event: OrderCreatedEvent, now: Any) -> Any:
         there = tuple(
             item
             for item in event.items
             if item.product_id in state.products
             and state.products[item.product_id].available >= item.quantity
         )
-        return stock.reserve_stock(
-            state, msgspec.structs.replace(event, items=there or event.items), now
-        )
+        return original(state, msgspec.structs.replace(event, items=there or event.items), now)
 
-    with _reaction(inventory, OrderCreatedEvent, mutated):
-        yield
+    return planting.events("inventory", OrderCreatedEvent, decide)
 
 
 @mutant
-def refusal_not_durable() -> Iterator[None]:
+def refusal_not_durable() -> Wire:
     """That an order was refused is said but not kept."""
 
-    def mutated(state: stock.Stock, event: Any, now: Any) -> Any:
-        after, events = stock.reserve_stock(state, event, now)
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        after, events = original(state, event, now)
         held = after.reservation
         refused = held is not None and held.state is stock.ReservationState.REFUSED
         return (state if refused else after), events
 
-    with _reaction(inventory, OrderCreatedEvent, mutated):
-        yield
+    return planting.events("inventory", OrderCreatedEvent, decide)
 
 
 @mutant
-def ledger_forgotten() -> Iterator[None]:
+def ledger_forgotten() -> Wire:
     """What is shipped leaves the stock without an entry in the ledger."""
-    put = InventoryUnitOfWork.put
 
-    def mutated(self: InventoryUnitOfWork, subject: Any, state: stock.Stock) -> None:
-        entries = () if isinstance(subject, ShipmentCompletedEvent) else state.entries
-        put(self, subject, msgspec.structs.replace(state, entries=entries))
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        after, events = original(state, event, now)
+        return msgspec.structs.replace(after, entries=()), events
 
-    with patch.object(InventoryUnitOfWork, "put", mutated):
-        yield
+    return planting.events("inventory", ShipmentCompletedEvent, decide)
 
 
 @mutant
-def restock_forgotten() -> Iterator[None]:
+def restock_forgotten() -> Wire:
     """A restock is answered and not carried out."""
 
-    def mutated(state: stock.Stock, command: Any, now: Any) -> Any:
-        stock.restock(state, command, now)
+    def decide(original: Any, state: stock.Stock, command: Any, now: Any) -> Any:
+        original(state, command, now)
         return state, []
 
-    with patch.dict(inventory.command_handlers, {stock.Restock: mutated}):
-        yield
+    return planting.commands("inventory", stock.Restock, decide)
 
 
 @mutant
-def restocked_twice() -> Iterator[None]:
+def restocked_twice() -> Wire:
     """A restock is carried out twice."""
 
-    def mutated(state: stock.Stock, command: Any, now: Any) -> Any:
-        once, _ = stock.restock(state, command, now)
-        twice, _ = stock.restock(once, command, now)
+    def decide(original: Any, state: stock.Stock, command: Any, now: Any) -> Any:
+        once, _ = original(state, command, now)
+        twice, _ = original(once, command, now)
         return msgspec.structs.replace(twice, entries=once.entries + twice.entries), []
 
-    with patch.dict(inventory.command_handlers, {stock.Restock: mutated}):
-        yield
+    return planting.commands("inventory", stock.Restock, decide)
 
 
 @mutant
-def unconfirmed_command_repeated() -> Iterator[None]:
+def unconfirmed_command_repeated() -> Wire:
     """A command whose commit nobody confirmed is carried out again."""
 
-    def mutated(self: Process, command: Any) -> None:
-        pass
-
-    with patch.object(Process, "_command_id", mutated):
-        yield
-
-
-@mutant
-def ledger_tidied() -> Iterator[None]:
-    """Restocks are merged into the opening entry, so that the sums stay right."""
-    save = InventoryStore.save
-
-    def mutated(self: InventoryStore, connection: Any, unit_of_work: Any, now: Any) -> None:
-        save(self, connection, unit_of_work, now)
-        connection.exec_driver_sql(
-            "UPDATE stock_ledger SET quantity = quantity + ("
-            "SELECT coalesce(sum(other.quantity), 0) FROM stock_ledger AS other "
-            "WHERE other.product_id = stock_ledger.product_id AND other.reason = 'RESTOCK'"
-            ") WHERE reason = 'OPENING'"
+    def wire(parts: Parts) -> Parts:
+        return msgspec.structs.replace(
+            parts, service=replace(parts.service, deduplicated_commands=())
         )
-        connection.exec_driver_sql("DELETE FROM stock_ledger WHERE reason = 'RESTOCK'")
 
-    with patch.object(InventoryStore, "save", mutated):
-        yield
+    return wire
+
+
+def after_save(service: str, *statements: str) -> Wire:
+    """Execute statements after each save of a service."""
+
+    class Store(Wrapped):
+        def save(self, connection: Any, unit_of_work: Any, now: Any) -> None:
+            self.inner.save(connection, unit_of_work, now)
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+    return planting.store(Store, service)
 
 
 @mutant
-def ended_orders_tidied_away() -> Iterator[None]:
+def ledger_tidied() -> Wire:
+    """Restocks are merged into the opening entry, so that the sums stay right."""
+    return after_save(
+        "inventory",
+        "UPDATE stock_ledger SET quantity = quantity + ("
+        "SELECT coalesce(sum(other.quantity), 0) FROM stock_ledger AS other "
+        "WHERE other.product_id = stock_ledger.product_id AND other.reason = 'RESTOCK'"
+        ") WHERE reason = 'OPENING'",
+        "DELETE FROM stock_ledger WHERE reason = 'RESTOCK'",
+    )
+
+
+@mutant
+def ended_orders_tidied_away() -> Wire:
     """An order is deleted when it has ended."""
-    save = OrdersStore.save
-
-    def mutated(self: OrdersStore, connection: Any, unit_of_work: Any, now: Any) -> None:
-        save(self, connection, unit_of_work, now)
-        connection.exec_driver_sql("DELETE FROM orders WHERE status = 'COMPLETED'")
-
-    with patch.object(OrdersStore, "save", mutated):
-        yield
+    return after_save("orders", "DELETE FROM orders WHERE status = 'COMPLETED'")
 
 
 @mutant
-def order_placed_anew() -> Iterator[None]:
+def order_placed_anew() -> Wire:
     """Asking again with the id of an order that is there is answered as if it were new."""
 
-    def mutated(order: ordering.Order | None, command: Any, now: Any) -> Any:
-        placed, events = ordering.place_order(None, command, now)
+    def decide(original: Any, order: ordering.Order | None, command: Any, now: Any) -> Any:
+        placed, events = original(None, command, now)
         return placed, [] if order else events
 
-    with patch.dict(orders.command_handlers, {ordering.PlaceOrder: mutated}):
-        yield
+    return planting.commands("orders", ordering.PlaceOrder, decide)
 
 
 # What waits.
 
 
 @mutant
-def claim_never_expires() -> Iterator[None]:
+def claim_never_expires() -> Wire:
     """A call to the carrier that was never answered is never made again."""
-    when_due = parcels.when_due
 
-    def mutated(shipment: parcels.Shipment, now: Any) -> Any:
-        claimed, effects = when_due(shipment, now)
-        if effects:
+    def decide(original: Any, shipment: parcels.Shipment, now: Any) -> Any:
+        claimed, outputs = original(shipment, now)
+        if any(isinstance(output, parcels.BookParcel) for output in outputs):
             claimed = msgspec.structs.replace(claimed, due_at=now + timedelta(days=3650))
-        return claimed, effects
+        return claimed, outputs
 
-    with patch.object(shipping, "when_due", mutated):
-        yield
+    return planting.agenda("shipping", decide=decide)
 
 
 @mutant
-def due_rows_forgotten_at_start() -> Iterator[None]:
+def due_rows_forgotten_at_start() -> Wire:
     """What fell due while no process ran is not looked for when one starts."""
-    start = Process.start
 
-    async def mutated(self: Process) -> None:
-        await start(self)
-        self._next_due_at = None
+    def wire(parts: Parts) -> Parts:
+        started = False
 
-    with patch.object(Process, "start", mutated):
-        yield
+        def next_due_at(original: Any, connection: Any) -> Any:
+            nonlocal started
+            found = original(connection) if started else None
+            started = True
+            return found
+
+        return planting.agenda("shipping", next_due_at=next_due_at)(parts)
+
+    return wire
 
 
 @mutant
-def history_incomplete() -> Iterator[None]:
+def history_incomplete() -> Wire:
     """That a shipment was opened is not noted in the order's history."""
-    record = OrdersUnitOfWork.record
 
-    def mutated(self: OrdersUnitOfWork, envelope: Any) -> None:
-        if envelope.type != "ShipmentInitiatedEvent":
-            record(self, envelope)
+    class Store(Wrapped):
+        def load(self, *arguments: Any) -> Any:
+            return UnitOfWork(self.inner.load(*arguments), self.parts)
 
-    with patch.object(OrdersUnitOfWork, "record", mutated):
-        yield
+        def save(self, connection: Any, unit_of_work: Any, now: Any) -> None:
+            self.inner.save(connection, unit_of_work.inner, now)
+
+    class UnitOfWork(Wrapped):
+        def record(self, envelope: Any) -> None:
+            if envelope.type != "ShipmentInitiatedEvent":
+                self.inner.record(envelope)
+
+    return planting.store(Store, "orders")
 
 
-def _reaction(
-    service: Any, event: type[Event], mutated: Callable[[Any, Any, Any], Any]
-) -> AbstractContextManager[Any]:
-    return patch.dict(service.event_handlers, {event: mutated})
-
-
-def main(names: Sequence[str]) -> int:
+def main(names: Collection[str]) -> int:
     """Hunt the mutants of these names, or all; return how many were not found."""
     escaped = 0
     for each in MUTANTS:

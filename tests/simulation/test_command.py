@@ -5,12 +5,9 @@ import re
 
 import pytest
 
-from simulation.mutants import MUTANTS
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.simulate import simulate
-
-NO_COMPENSATION = next(each for each in MUTANTS if each.name == "no-compensation")
 
 
 def test_clean_run_prints_digest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,16 +31,17 @@ def test_jobs_do_not_change_results(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_broken_invariant_is_explained_and_repeatable(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with NO_COMPENSATION.plant():
-        assert simulate(seed=2, json=True) is ExitCode.FAILED
-        (explanation,) = json.loads(capsys.readouterr().out)["explanations"]
-        only = explanation["again"].split("--only ")[1]
-        assert simulate(seed=2, only=only, trace=True) is ExitCode.FAILED
+    monkeypatch.setenv("TODOKU_SYSTEM", "simulation.broken_shop:system")
+    assert simulate(seed=2, json=True) is ExitCode.FAILED
+    (explanation,) = json.loads(capsys.readouterr().out)["explanations"]
+    only = explanation["again"].split("--only ")[1]
+    assert simulate(seed=2, only=only, trace=True) is ExitCode.FAILED
 
     out = capsys.readouterr().out
     assert explanation["invariant"] == "I5"
+    assert explanation["again"].startswith("TODOKU_SYSTEM=simulation.broken_shop:system todoku ")
     assert len(explanation["schedule"]) == 1
     assert any("ShipmentFailedEvent" in line for line in explanation["happened"])
     assert f"seed 2 breaks I5: {explanation['problem']}" in out

@@ -15,6 +15,7 @@ from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import VirtualClock
 from todoku.lab.simulation.network import SimulatedSession
 from todoku.lab.simulation.trace import Trace
+from todoku.lab.simulation.wiring import Execute, Parts, Wire, execute
 
 SIMULATION_CONFIG = EngineConfig(
     batch_max=8,
@@ -50,6 +51,7 @@ class Node:
         trace: Trace,
         config: EngineConfig,
         random: Random,
+        wire: Wire,
     ) -> None:
         self.service = service
         self.database = database
@@ -61,6 +63,8 @@ class Node:
         self._trace = trace
         self._config = config
         self._random = random
+        self._wire = wire
+        self._execute: Execute = execute
         self._session: SimulatedSession | None = None
         self._disconnected = False
         self._starting: Process | None = None
@@ -90,6 +94,11 @@ class Node:
         process, self.process = self.process, None
         if process is not None:
             await process.stop()
+
+    async def execute(self, command: Any) -> Any:
+        """Send a command to the process; return its result, None if no process runs."""
+        process = self.process
+        return None if process is None else await self._execute(process, command)
 
     def disconnect(self) -> None:
         """Lose the connection to the broker, which other nodes keep."""
@@ -134,16 +143,28 @@ class Node:
             async with turn:
                 return await self._write(function, *arguments)
 
+        parts = self._wire(self._parts(session))
+        self._execute = parts.execute
         return Process(
-            self.service,
-            self.database,
-            self.service.store.tables,
-            session,
+            parts.service,
+            parts.database,
+            parts.tables,
+            parts.broker,
             self._topology,
             owner=f"{self.service.name}-{self._starts}",
             clock=VirtualClock(offset),
             run_write=write,
             run_read=_at_once,
+            config=parts.config,
+            failpoint=parts.failpoint,
+        )
+
+    def _parts(self, session: SimulatedSession) -> Parts:
+        return Parts(
+            service=self.service,
+            tables=self.service.store.tables,
+            database=self.database,
+            broker=session,
             config=self._config,
             failpoint=self._failpoint,
         )

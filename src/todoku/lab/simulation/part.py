@@ -61,13 +61,15 @@ class ServiceWorld:
     def rows(self, statement: str, *parameters: object) -> Sequence[tuple[Any, ...]]:
         return self._checker.rows(self._service, statement, *parameters)
 
+    def rows_of(self, service: str, statement: str) -> Sequence[tuple[Any, ...]]:
+        return self._checker.rows(service, statement)
+
     async def execute(self, command: Any) -> Any:
-        process = self.node.process if self.node else None
-        if process is None:
+        if self.node is None:
             return None
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await process.execute(command)
+                return await self.node.execute(command)
         except (TimeoutError, MailboxFull, ProcessFailed):
             return None
 

@@ -23,6 +23,7 @@ from todoku.lab.simulation.node import CLOCK_JUMP_SECONDS_MAX, SIMULATION_CONFIG
 from todoku.lab.simulation.part import ServiceWorld, unreliable
 from todoku.lab.simulation.plan import SimulationPlan, SimulationResult
 from todoku.lab.simulation.trace import Trace
+from todoku.lab.simulation.wiring import Wire, as_it_is
 from todoku.settings import Settings
 from todoku.simulated import Action
 from todoku.system import load_system
@@ -31,15 +32,15 @@ ID_LENGTH = 36
 """The length of an order's id."""
 
 
-def simulate(plan: SimulationPlan) -> SimulationResult:
-    """Run a plan in virtual time."""
-    return replay(plan)[0]
+def simulate(plan: SimulationPlan, wire: Wire = as_it_is) -> SimulationResult:
+    """Run a plan in virtual time; `wire` replaces what processes are made of."""
+    return replay(plan, wire)[0]
 
 
-def replay(plan: SimulationPlan) -> tuple[SimulationResult, Trace]:
+def replay(plan: SimulationPlan, wire: Wire = as_it_is) -> tuple[SimulationResult, Trace]:
     """Run a plan in virtual time; return its trace as well."""
     loop = VirtualLoop()
-    simulation = _Run(plan, loop.time)
+    simulation = _Run(plan, loop.time, wire)
     with _quiet():
         try:
             run(loop, simulation.go())
@@ -64,8 +65,9 @@ def _quiet() -> Iterator[None]:
 class _Run:
     """Builds the system of one run, with its clients and its faults, and runs them."""
 
-    def __init__(self, plan: SimulationPlan, now: Callable[[], float]) -> None:
+    def __init__(self, plan: SimulationPlan, now: Callable[[], float], wire: Wire) -> None:
         self.plan = plan
+        self._wire = wire
         self.trace = Trace(now)
         self._now = now
         self._system = load_system(Settings(system=plan.system))
@@ -177,6 +179,7 @@ class _Run:
                 self.trace,
                 config,
                 Random(f"{self.plan.seed} restarts of {service.name}"),
+                self._wire,
             )
             nodes[service.name] = self._worlds[service.name].node = node
         return nodes

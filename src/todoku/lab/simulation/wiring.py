@@ -1,0 +1,46 @@
+"""What a simulated machine hands to a process: the place where tests plant bugs.
+
+Everything that a process depends on is handed to it: its service with handlers, store, agenda and
+effects, the engine's tables, the database, the connection to the broker, the limits, the failpoints.
+So a bug is planted by handing over something else, and no private name of the engine is touched.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from todoku.broker.port import Broker
+from todoku.database import Database
+from todoku.engine import EngineConfig, Process, Service
+from todoku.engine.failpoints import Failpoint
+from todoku.engine.tables import EngineTables
+
+Execute = Callable[[Process, Any], Awaitable[Any]]
+"""How a client sends a command to a process and gets its result."""
+
+
+async def execute(process: Process, command: Any) -> Any:
+    """Send a command to a process; return its result."""
+    return await process.execute(command)
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process gets."""
+
+    service: Service
+    tables: EngineTables
+    database: Database
+    broker: Broker
+    config: EngineConfig
+    failpoint: Failpoint
+    execute: Execute = execute
+
+
+Wire = Callable[[Parts], Parts]
+"""Replaces parts before a process is made of them; called at each start of a process."""
+
+
+def as_it_is(parts: Parts) -> Parts:
+    """Replace nothing."""
+    return parts

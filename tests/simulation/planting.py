@@ -1,0 +1,112 @@
+"""Seams at which a bug is planted: everything that is handed to a process can be wrapped."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from todoku.broker.port import Delivery
+from todoku.lab.simulation.wiring import Parts, Wire
+
+
+class Wrapped:
+    """Does what the inner object does; a subclass changes a method of its public protocol."""
+
+    def __init__(self, inner: Any, parts: Parts) -> None:
+        self.inner = inner
+        self.parts = parts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class WrappedBroker(Wrapped):
+    """A connection to the broker that hands its deliveries to `arrive`."""
+
+    async def subscribe(
+        self, durable: str, subjects: Sequence[str], deliver: Callable[..., None]
+    ) -> Any:
+        self.subscription = await self.inner.subscribe(
+            durable, subjects, lambda deliveries: self.arrive(deliveries, deliver)
+        )
+        return self.subscription
+
+    def arrive(self, deliveries: Sequence[Delivery], deliver: Callable[..., None]) -> None:
+        """Deliver."""
+        deliver(deliveries)
+
+
+def broker(wrapped: Callable[[Any, Parts], Wrapped]) -> Wire:
+    """Wrap the connection to the broker."""
+    return lambda parts: msgspec.structs.replace(parts, broker=wrapped(parts.broker, parts))
+
+
+def database(wrapped: Callable[[Any, Parts], Wrapped]) -> Wire:
+    """Wrap the database."""
+    return lambda parts: msgspec.structs.replace(parts, database=wrapped(parts.database, parts))
+
+
+def tables(name: str, wrapped: Callable[[Any, Parts], Wrapped]) -> Wire:
+    """Wrap one of the engine's tables."""
+
+    def wire(parts: Parts) -> Parts:
+        changed = copy.copy(parts.tables)
+        setattr(changed, name, wrapped(getattr(parts.tables, name), parts))
+        return msgspec.structs.replace(parts, tables=changed)
+
+    return wire
+
+
+def store(wrapped: Callable[[Any, Parts], Wrapped], *services: str) -> Wire:
+    """Wrap the store of these services, or of all."""
+
+    def wire(parts: Parts) -> Parts:
+        if services and parts.service.name not in services:
+            return parts
+        return _with(parts, store=wrapped(parts.service.store, parts))
+
+    return wire
+
+
+def events(service: str, event: type[Any], decide: Callable[..., Any]) -> Wire:
+    """Replace a decision on an event: `decide(original, state, event, now)`."""
+    return partial(_handler, "event_handlers", service, event, decide)
+
+
+def commands(service: str, command: type[Any], decide: Callable[..., Any]) -> Wire:
+    """Replace a decision on a command: `decide(original, state, command, now)`."""
+    return partial(_handler, "command_handlers", service, command, decide)
+
+
+def effects(service: str, effect: type[Any], call: Callable[..., Any]) -> Wire:
+    """Replace what executes an effect: `await call(original, effect)`."""
+    return partial(_handler, "effects", service, effect, call)
+
+
+def agenda(service: str, **changes: Callable[..., Any]) -> Wire:
+    """Replace functions of an agenda: `changed(original, *arguments)`."""
+
+    def wire(parts: Parts) -> Parts:
+        planned = parts.service.agenda
+        if parts.service.name != service or planned is None:
+            return parts
+        changed = {name: partial(to, getattr(planned, name)) for name, to in changes.items()}
+        return _with(parts, agenda=replace(planned, **changed))
+
+    return wire
+
+
+def _handler(
+    table: str, service: str, kind: type[Any], to: Callable[..., Any], parts: Parts
+) -> Parts:
+    if parts.service.name != service:
+        return parts
+    handlers = getattr(parts.service, table)
+    return _with(parts, **{table: {**handlers, kind: partial(to, handlers[kind])}})
+
+
+def _with(parts: Parts, **changes: Any) -> Parts:
+    return msgspec.structs.replace(parts, service=replace(parts.service, **changes))

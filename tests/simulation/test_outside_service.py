@@ -1,0 +1,97 @@
+"""Tests that a service of another package is simulated, and that bugs planted in it are found."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from simulation import planting
+from todoku.contracts import OrderCompletedEvent
+from todoku.lab.simulation import SimulationPlan, SimulationResult, simulate
+from todoku.lab.simulation.wiring import Wire, as_it_is
+from todoku.simulated import SimulatedService, World
+
+LOYALTY = Path(__file__).parents[2] / "examples" / "loyalty" / "src"
+COMPLETED = "SELECT id, total_amount FROM orders WHERE status = 'COMPLETED'"
+AWARDS = "SELECT order_id, points FROM awards"
+SEEDS_MAX = 40
+
+Simulate = Callable[[int, Wire], SimulationResult]
+
+
+class Points(SimulatedService):
+    """Expects that every completed order has its points, which never change."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._awards: Mapping[str, int] = {}
+
+    def check_commit(self) -> None:
+        awards = dict(self.world.rows(AWARDS))
+        for order_id, points in self._awards.items():
+            if awards.get(order_id) != points:
+                self.world.fail("I4", f"the points of {order_id} changed", order_id)
+        self._awards = awards
+
+    def check_end(self) -> None:
+        expected = {
+            order_id: total // 100 for order_id, total in self.world.rows_of("orders", COMPLETED)
+        }
+        if expected != self._awards:
+            self.world.fail("I4", f"points {self._awards} instead of {expected}")
+
+
+@pytest.fixture
+def simulate_shop(monkeypatch: pytest.MonkeyPatch) -> Simulate:
+    """Simulates the system of the example, with a part for its service."""
+    monkeypatch.syspath_prepend(LOYALTY)
+    from loyalty import system as shop
+
+    from todoku.system import System
+
+    checked = msgspec.structs.replace(shop.loyalty, simulation=Points)
+    monkeypatch.setattr(
+        shop, "system", System(*(each for each in shop.system if each is not shop.loyalty), checked)
+    )
+    return lambda seed, wire: simulate(
+        SimulationPlan(seed=seed, system="loyalty.system:system"), wire
+    )
+
+
+def first_violation(simulate_shop: Simulate, plant: Callable[[], Wire]) -> str:
+    """Return what finds a bug, and where: empty if nothing does."""
+    for seed in range(1, SEEDS_MAX + 1):
+        if violations := simulate_shop(seed, plant()).violations:
+            return violations[0].problem
+    return ""
+
+
+def test_outside_service_breaks_no_invariant(simulate_shop: Simulate) -> None:
+    for seed in range(1, 21):
+        assert simulate_shop(seed, as_it_is).violations == ()
+
+
+def test_points_given_twice_are_found(simulate_shop: Simulate) -> None:
+    def plant() -> Wire:
+        def decide(original: Any, award: Any, event: Any, now: Any) -> Any:
+            given, events = original(award, event, now)
+            return msgspec.structs.replace(given, points=given.points + (award is not None)), events
+
+        return planting.events("loyalty", OrderCompletedEvent, decide)
+
+    assert "points" in first_violation(simulate_shop, plant)
+
+
+def test_event_that_is_dropped_is_found(simulate_shop: Simulate) -> None:
+    """The service acknowledges what it has not stored."""
+
+    class Broker(planting.WrappedBroker):
+        def arrive(self, deliveries: Any, deliver: Any) -> None:
+            if self.parts.service.name == "loyalty":
+                self.subscription.ack(deliveries)
+            else:
+                deliver(deliveries)
+
+    assert "loyalty acknowledged" in first_violation(simulate_shop, lambda: planting.broker(Broker))
