@@ -22,6 +22,12 @@ def extended_source(page: str, example: str, folder: Path) -> Path:
     return source
 
 
+def changed_files(page: str) -> set[str]:
+    """Return the files that `docs/how-to/<page>` changes, besides those of the example itself."""
+    blocks = re.findall(r"^```diff\n(.*?)^```$", (HOW_TO / page).read_text(), re.S | re.M)
+    return {name for block in blocks for name in re.findall(r"^--- (.*)$", block, re.M)}
+
+
 def _apply(block: str, folder: Path) -> None:
     """Make the changes of a diff. `@@` stands between places; a place is found by its lines."""
     for part in re.split(r"^--- ", block, flags=re.MULTILINE)[1:]:

@@ -1,26 +1,32 @@
 """Following a how-to gives a system that does what the page says: built anew and started here."""
 
+import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
+import nats
 import pytest
 
-from docs.extending import EXAMPLES, extended_source
+from docs.extending import EXAMPLES, changed_files, extended_source
 from end_to_end.running import BOUND_SECONDS, PORT_COUNT, Up, up
 from todoku.cli.exit_codes import ExitCode
+from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
 LOOK_AGAIN_SECONDS = 0.05
+STEP_FILES_MAX = 6
 AT_ONCE = ("--carrier-delay-seconds", "0")
 
 
@@ -98,7 +104,7 @@ def test_a_listener_hears_how_orders_end_and_nothing_waits_for_it_afterwards(
     tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = extended_source("add-a-listener.md", "listener", tmp_path)
-    *ports, port = free_ports(5)
+    *ports, port = free_ports(PORT_COUNT + 1)
     with extended(
         monkeypatch,
         tmp_path,
@@ -136,7 +142,7 @@ def test_a_step_decides_before_the_next_one_and_undoes_what_it_did(
     tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The databases are of the version before: their tables learn the new status on the way."""
-    *ports, port = free_ports(5)
+    *ports, port = free_ports(PORT_COUNT + 1)
     with up(tmp_path, ports) as before:
         before.heard.until("todoku is ready in ")
         assert before.interrupt() == ExitCode.OK
@@ -165,11 +171,74 @@ def test_a_step_decides_before_the_next_one_and_undoes_what_it_did(
 
         report = verified(tmp_path / "data")
 
+        commands = {name: str(number) for name, number in zip(system.names, ports, strict=False)}
+        todoku = Command(tmp_path, {**commands, "payments": str(port)})
+        assert "COMPLETED" in todoku("order", "watch", affordable)
+        watched = todoku("order", "watch", dear, code=ExitCode.ENDED_OTHERWISE)
+        assert "above the limit of 100000" in watched
+        made = json.loads(todoku("backup", str(tmp_path / "backups"), "--json"))
+        assert "payments" in made["manifest"]["databases"]
+        asyncio.run(publish(ports[-1], "orders.created", b"no event"))
+        listing = ("dead", "list", "--service", "payments", "--json")
+        letter = json.loads(until_printed(lambda: todoku(*listing)))
+        assert [each["service"] for each in verified(tmp_path / "data")["dead_letters"]] == [
+            "payments"
+        ]
+        todoku("dead", "discard", letter["id"], "--service", "payments", "--reason", "from a test")
+        assert "clean: no invariant was broken" in todoku("simulate", "--seeds", "20")
+
     assert report["clean"]
     data = tmp_path / "data"
     stores = {"payments": "todoku.payments.store", "orders": "todoku.orders.store"}
     pairs = [word for name, store in stores.items() for word in (str(data / f"{name}.db"), store)]
     assert not run_python(SCHEMA_DIFFERENCES, *pairs).strip()
+
+
+def test_a_step_touches_at_most_six_files_of_others_all_of_them_its_neighbours() -> None:
+    touched = changed_files("add-a-step.md")
+    neighbours = ("src/todoku/orders/", "src/todoku/inventory/", "src/todoku/system.py")
+    assert len(touched) <= STEP_FILES_MAX
+    assert all(file.startswith(neighbours) for file in touched), touched
+
+
+def test_a_listener_touches_the_list_of_services_and_nothing_else() -> None:
+    assert changed_files("add-a-listener.md") == {"src/todoku/system.py"}
+
+
+class Command(msgspec.Struct, frozen=True):
+    """Runs commands of the source on PYTHONPATH, against services on these ports."""
+
+    folder: Path
+    ports: Mapping[str, str]
+
+    def __call__(self, *words: str, code: int = ExitCode.OK) -> str:
+        """Return what a command prints."""
+        ports = {f"TODOKU_{name.upper()}_PORT": port for name, port in self.ports.items()}
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "todoku", *words],
+            env={**os.environ, **ports, "TODOKU_DATA_DIR": str(self.folder / "data")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == code, ended
+        return ended.stdout
+
+
+def until_printed(run: Callable[[], str]) -> str:
+    """Return the first output that is not empty."""
+    patience_ends = time.monotonic() + BOUND_SECONDS
+    while not (printed := run()):
+        assert time.monotonic() < patience_ends
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return printed
+
+
+async def publish(port: int, subject: str, body: bytes) -> None:
+    """Publish a message as another program may."""
+    connection = await nats.connect(f"nats://127.0.0.1:{port}")
+    await connection.jetstream().publish(subject, body)
+    await connection.close()
 
 
 class MumblingCarrier(BaseHTTPRequestHandler):

@@ -25,10 +25,10 @@ class KeyedUnitOfWork(Generic[S]):
         self.after = dict(found)
 
     def view(self, subject: Any) -> S | None:
-        return self.after.get(getattr(subject, self._key))
+        return self.after.get(key_of(subject, self._key))
 
     def put(self, subject: Any, state: S) -> None:
-        self.after[getattr(subject, self._key)] = state
+        self.after[key_of(subject, self._key)] = state
 
     def record(self, envelope: Envelope) -> None:
         """Keep no history: the rows are all that such a service knows."""
@@ -40,8 +40,8 @@ class KeyedUnitOfWork(Generic[S]):
 class KeyedStore(Generic[S]):
     """Load and save frozen msgspec structs, each a row of `table`, in at most three statements.
 
-    `key` is the primary key of the table, a field of the struct, and an attribute of every event,
-    command and due row that the service handles. The other columns are the struct's other fields;
+    `key` is the primary key of the table and a field of the struct. It is taken from the field of this
+    name of an event or a command, else from its `key`. The other columns are the struct's other fields;
     enumerations are stored by their value. The engine's tables are in the table's metadata.
     """
 
@@ -69,7 +69,7 @@ class KeyedStore(Generic[S]):
         self, connection: Connection, subjects: Sequence[Any], cache: StateCache
     ) -> KeyedUnitOfWork[S]:
         """Load the states of these subjects, from the cache or else from the table."""
-        keys = {getattr(subject, self._key) for subject in subjects}
+        keys = {key_of(subject, self._key) for subject in subjects}
         found = cache.get(self._table.name, keys)
         if missing := sorted(keys - found.keys()):
             rows = connection.execute(self._load, {"keys": missing})
@@ -108,6 +108,12 @@ class KeyedStore(Generic[S]):
     def _new_values(self, row: Mapping[str, Any]) -> dict[str, Any]:
         values = {f"new_{name}": value for name, value in row.items() if name != self._key}
         return values | {"the_key": row[self._key]}
+
+
+def key_of(subject: Any, name: str) -> str:
+    """Return the key of the row that an event, a command or a due row is about."""
+    key: str = getattr(subject, name, None) or subject.key
+    return key
 
 
 def _engine_tables(metadata: MetaData) -> EngineTables:

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from todoku.contracts import (
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
-    OrderCreatedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.inventory.domain import StockRequest
 from todoku.narration import Detail, Narration, item_list, parked_details, resolved_details
 
 
@@ -30,5 +30,5 @@ NARRATION = Narration(
         InventoryMessageParkedEvent: parked_details,
         InventoryMessageClosedEvent: resolved_details,
     },
-    awaited={OrderCreatedEvent: "inventory to reserve the stock"},
+    awaited={StockRequest: "inventory to reserve the stock"},
 )

@@ -8,7 +8,6 @@ from todoku.contracts import (
     Event,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
-    OrderCreatedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     StockReservationFailedEvent,
@@ -19,6 +18,7 @@ from todoku.engine import Decide, Service
 from todoku.inventory.domain import (
     Restock,
     SetProduct,
+    StockRequest,
     deduct_stock,
     release_stock,
     replay_refusal,
@@ -34,7 +34,7 @@ from todoku.settings import Settings
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {SetProduct: set_product, Restock: restock}
 
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
-    OrderCreatedEvent: reserve_stock,
+    StockRequest: reserve_stock,
     ShipmentCompletedEvent: deduct_stock,
     ShipmentFailedEvent: release_stock,
 }

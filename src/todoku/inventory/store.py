@@ -18,7 +18,7 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.contracts import Envelope, OrderCreatedEvent, StockReservedEvent
+from todoku.contracts import Envelope, StockReservedEvent
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import EngineTables, RepublishEvents, StateCache
 from todoku.inventory.domain import (
@@ -31,6 +31,7 @@ from todoku.inventory.domain import (
     Restock,
     SetProduct,
     Stock,
+    StockRequest,
 )
 
 LOCATION = "main"
@@ -228,7 +229,7 @@ def _order_id(subject: Any) -> str | None:
 def _product_ids(subject: Any) -> set[str]:
     """The products that a subject names itself; others are found through the order's reservation."""
     match subject:
-        case OrderCreatedEvent() | StockReservedEvent():
+        case StockRequest() | StockReservedEvent():
             return {item.product_id for item in subject.items}
         case SetProduct() | Restock():
             return {subject.product_id}

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from todoku.notifications.domain import Notification
-from todoku.notifications.store import find_notification
+from todoku.notifications.store import store
 from todoku.web import Api, Backend, Call, Operation, Problem, ProblemType, Reply, SuccessResponse
 from todoku.web.fields import Uuid
 from todoku.web.problems import DATABASE_UNAVAILABLE
@@ -24,7 +24,7 @@ def notifications_api(backend: Backend) -> Api:
 
     async def show(call: Call) -> Reply:
         order_id = call.path["orderId"]
-        notification = await backend.read(find_notification, order_id)
+        notification = await backend.read(store.find, order_id)
         if notification is None:
             raise Problem(UNKNOWN_NOTIFICATION, f"Order {order_id!r} has no notification yet.")
         return Reply(200, notification)

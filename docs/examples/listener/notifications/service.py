@@ -7,7 +7,7 @@ from todoku.contracts import (
 )
 from todoku.engine import Service
 from todoku.notifications.domain import tell_failed, tell_out_of_stock, tell_shipped
-from todoku.notifications.store import NotificationsStore
+from todoku.notifications.store import store
 from todoku.settings import Settings
 
 
@@ -15,7 +15,7 @@ def notifications_service(settings: Settings) -> Service:
     """Build the service."""
     return Service(
         name="notifications",
-        store=NotificationsStore(),
+        store=store,
         event_handlers={
             ShipmentCompletedEvent: tell_shipped,
             StockReservationFailedEvent: tell_out_of_stock,

@@ -7,5 +7,7 @@ payments = ServiceDescriptor(
     package="todoku.payments",
     service="todoku.payments.service:payments_service",
     api="todoku.payments.http:payments_api",
+    narration="todoku.payments.narration:NARRATION",
+    colour="green",
     audit="todoku.payments.audit:payments_audit",
 )

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from todoku.payments.domain import Payment
-from todoku.payments.store import find_payment
+from todoku.payments.store import store
 from todoku.web import Api, Backend, Call, Operation, Problem, ProblemType, Reply, SuccessResponse
 from todoku.web.fields import Uuid
 from todoku.web.problems import DATABASE_UNAVAILABLE
@@ -24,7 +24,7 @@ def payments_api(backend: Backend) -> Api:
 
     async def show(call: Call) -> Reply:
         order_id = call.path["orderId"]
-        payment = await backend.read(find_payment, order_id)
+        payment = await backend.read(store.find, order_id)
         if payment is None:
             raise Problem(UNKNOWN_PAYMENT, f"There is no payment for order {order_id!r}.")
         return Reply(200, payment)

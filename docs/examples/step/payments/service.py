@@ -6,10 +6,10 @@ from todoku.contracts import (
     ShipmentFailedEvent,
     StockReservationFailedEvent,
 )
-from todoku.contracts.payments import PaymentAuthorizedEvent
+from todoku.contracts.payments import PaymentAuthorizedEvent, PaymentDeclinedEvent
 from todoku.engine import Service
 from todoku.payments.domain import authorize_payment, capture_payment, release_payment
-from todoku.payments.store import PaymentsStore
+from todoku.payments.store import store
 from todoku.settings import Settings
 
 
@@ -17,11 +17,12 @@ def payments_service(settings: Settings) -> Service:
     """Build the service."""
     return Service(
         name=PaymentAuthorizedEvent.publisher,
-        store=PaymentsStore(),
+        store=store,
         event_handlers={
             OrderCreatedEvent: authorize_payment,
             ShipmentCompletedEvent: capture_payment,
             StockReservationFailedEvent: release_payment,
             ShipmentFailedEvent: release_payment,
         },
+        publishes=(PaymentAuthorizedEvent, PaymentDeclinedEvent),
     )

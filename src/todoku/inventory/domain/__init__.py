@@ -12,6 +12,7 @@ from todoku.inventory.domain.products import (
     restock,
     set_product,
 )
+from todoku.inventory.domain.request import StockRequest
 from todoku.inventory.domain.reservations import (
     ContradictoryEvent,
     StockLost,
@@ -50,6 +51,7 @@ __all__ = [
     "StockError",
     "StockLost",
     "StockNotSettable",
+    "StockRequest",
     "TooMuchStock",
     "UnknownProduct",
     "UnknownReservation",

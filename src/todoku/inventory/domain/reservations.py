@@ -9,7 +9,6 @@ from msgspec import UNSET
 from todoku.contracts import (
     Event,
     FailedItem,
-    OrderCreatedEvent,
     OrderEvent,
     ReservedItem,
     ShipmentCompletedEvent,
@@ -17,6 +16,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.inventory.domain.request import StockRequest
 from todoku.inventory.domain.stock import (
     RESERVATION,
     LedgerEntry,
@@ -42,9 +42,7 @@ class ContradictoryEvent(StockError):
     """An event contradicts the state of the reservation."""
 
 
-def reserve_stock(
-    stock: Stock, event: OrderCreatedEvent, now: datetime
-) -> tuple[Stock, list[Event]]:
+def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Stock, list[Event]]:
     """Reserve every item of the order, or refuse all of it."""
     if stock.reservation is not None:
         return (
@@ -176,7 +174,7 @@ def release_stock(
     ), []
 
 
-def _merge_lines(event: OrderCreatedEvent) -> tuple[Line, ...]:
+def _merge_lines(event: StockRequest) -> tuple[Line, ...]:
     quantities: dict[str, int] = {}
     for item in event.items:
         assert item.quantity >= 1, event

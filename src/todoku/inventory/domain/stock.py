@@ -17,13 +17,13 @@ from typing import Annotated, Final
 import msgspec
 
 from todoku.contracts import (
-    OrderCreatedEvent,
     Personal,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.inventory.domain.request import StockRequest
 from todoku.lifecycle import Lifecycle, Stage, Status
 
 
@@ -38,7 +38,7 @@ class ReservationState(Status):
         "RESERVED",
         Stage(
             meaning="Every item of the order is reserved.",
-            on=(OrderCreatedEvent,),
+            on=(StockRequest,),
             publishes=(StockReservedEvent,),
         ),
     )
@@ -46,7 +46,7 @@ class ReservationState(Status):
         "REFUSED",
         Stage(
             meaning="Not enough stock; nothing is reserved.",
-            on=(OrderCreatedEvent,),
+            on=(StockRequest,),
             publishes=(StockReservationFailedEvent,),
             failure=True,
         ),
