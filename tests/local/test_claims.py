@@ -45,11 +45,23 @@ def test_free_ports_are_accepted(free_ports: FreePorts) -> None:
 def test_taken_port_is_named_with_its_flag(taken_port: int) -> None:
     said = failure(lambda: require_free([port(taken_port)]))
 
-    assert str(said) == (
-        f"port {taken_port}, wanted by orders, is taken by another program."
-        " Stop that program, or choose another port with --orders-port."
-    )
+    assert f"port {taken_port}, wanted by orders, is in use by " in str(said)
+    assert "Stop that program, or choose another port with --orders-port." in str(said)
     assert type(said) is Unavailable
+
+
+def test_all_taken_ports_are_named_at_once(taken_port: int, free_ports: FreePorts) -> None:
+    (free,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        second = other.getsockname()[1]
+        wanted = [port(taken_port), port(free, "inventory"), port(second, "shipping")]
+
+        said = failure(lambda: require_free(wanted))
+
+    first_line, second_line, advice = str(said).splitlines()
+    assert f"port {taken_port}, wanted by orders" in first_line
+    assert f"port {second}, wanted by shipping" in second_line
+    assert "--port-base" in advice
 
 
 def test_port_that_becomes_free_in_time_is_accepted(

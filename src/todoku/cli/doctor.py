@@ -5,14 +5,16 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from todoku.cli.checks import CheckResult, CheckStatus
+from todoku.cli.checks import CheckResult, CheckStatus, ok, warning
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Flags, settings_from
+from todoku.cli.flags import Flags, settings_of_running
 from todoku.cli.formatting import counted, printable
 from todoku.cli.options import Json
 from todoku.cli.output import console, note, suggest, write_object
 from todoku.cli.streams import to_json
-from todoku.settings import Settings
+from todoku.local.running import RunningUp
+from todoku.redaction import HIDDEN
+from todoku.settings import Loaded, Settings, values_of, variable_of
 
 STYLES = {
     CheckStatus.OK: "green",
@@ -25,8 +27,9 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
     """Diagnose problems and suggest fixes.
 
     Checks versions, the data folder and its disk, the clocks, the ports, the
-    broker and the databases, whether Todoku runs or not. Changes nothing. Exits
-    with 1 if something is wrong, but not for warnings.
+    broker and the databases, whether Todoku runs or not. Changes nothing. If
+    `todoku up` runs on the data folder, its settings are used. Exits with 1 if
+    something is wrong, but not for warnings.
 
     For example:
 
@@ -34,7 +37,8 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
         todoku doctor --nats-url nats://broker.example:4222
         todoku doctor --json | jq '.checks[] | select(.verdict != "ok")'
     """
-    results = list(examine(settings_from(flags).settings))
+    loaded, up = settings_of_running(flags)
+    results = [*_settings(loaded, up), *examine(loaded.settings)]
     worst = _worst(results)
     if json:
         write_object(to_json({"verdict": worst, "checks": results}))
@@ -44,6 +48,19 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
         if worst is CheckStatus.OK:
             suggest("todoku verify", "check the databases for broken invariants")
     return ExitCode.FAILED if worst is CheckStatus.WRONG else ExitCode.OK
+
+
+def _settings(loaded: Loaded, up: RunningUp | None) -> Iterator[CheckResult]:
+    """Report that the settings are those of the running system, and which secrets are unknown here."""
+    if up is None:
+        return
+    found = f"those of the running `todoku up` {up.version} (process {up.pid})"
+    hidden = [name for name, value in values_of(loaded.settings).items() if HIDDEN in str(value)]
+    if hidden:
+        variables = " and ".join(map(variable_of, hidden))
+        yield warning("settings", f"{found}, without its secrets", fix=f"set {variables} here too")
+    else:
+        yield ok("settings", found)
 
 
 def examine(settings: Settings) -> Iterator[CheckResult]:

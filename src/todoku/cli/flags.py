@@ -1,14 +1,20 @@
 """Flags for all settings of the system, for the commands that read settings."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict
 
+import msgspec
 from cyclopts import Parameter
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.settings import Loaded, Setting, SettingsInvalid, Sources, to_text
+from todoku.local import running
+from todoku.local.running import RunningUp
+from todoku.redaction import has_secret, redact
+from todoku.settings import Loaded, Origin, Setting, SettingsInvalid, Sources, to_text, values_of
+from todoku.settings.loading import FILE_VARIABLE
 from todoku.system import SYSTEM, System, find_system, load_settings
 
 
@@ -73,12 +79,54 @@ Addresses = Annotated[AddressFlags | None, Parameter(name="*")]
 """The address settings given as flags, for commands that only send requests to services."""
 
 
+def settings_of_running(flags: SettingFlags | None) -> tuple[Loaded, RunningUp | None]:
+    """Load the settings of the `todoku up` that runs on the data folder, and return it as well.
+
+    Flags of this command take precedence. Without a running `up`, the settings are those of this
+    command. A secret is not known from outside: it is taken from this command's own settings, if
+    all else of that address is the same. Raises `CommandFailed` for invalid settings.
+    """
+    own = settings_from(flags)
+    found = running.find(own.settings.data_dir)
+    if found is None:
+        return own, None
+    values = {name: to_text(value) for name, value in values_of(own.settings).items() if value}
+    theirs = {
+        name: values.get(name, value) if redact(values.get(name, value)) == value else value
+        for name, value in found.settings.items()
+        if value is not None and name in SYSTEM_HERE.declared
+    }
+    try:
+        loaded = load_settings({**theirs, **(flags or {})}, environment={FILE_VARIABLE: os.devnull})
+    except SettingsInvalid as invalid:
+        raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
+    origins = {
+        name: origin if name in (flags or {}) else Origin("running", f"({found.origins.get(name)})")
+        for name, origin in loaded.origins.items()
+    }
+    return msgspec.structs.replace(loaded, origins=origins), found
+
+
+def _require_no_secrets(flags: SettingFlags) -> None:
+    """Raise `CommandFailed` for a secret in a flag: the process list shows it to other users."""
+    for name, value in flags.items():
+        if isinstance(value, str) and has_secret(value):
+            setting = SYSTEM_HERE.declared[name]
+            raise CommandFailed(
+                f"{setting.flag} holds a password or a token, which every user of this machine can"
+                f" read in the process list. Set {setting.variable}, or {setting.file_variable} with"
+                " the path of a file that holds it, or put it into todoku.toml.",
+                exit_code=ExitCode.USAGE,
+            )
+
+
 def settings_from(flags: SettingFlags | None, *, on_this_machine: bool = False) -> Loaded:
     """Load the settings from flags and all other sources; print warnings to stderr.
 
     `on_this_machine` takes the defaults that the services declare for `todoku up`. Raises
     `CommandFailed` for invalid settings.
     """
+    _require_no_secrets(flags or {})
     try:
         loaded = load_settings(flags, on_this_machine=on_this_machine)
     except SettingsInvalid as invalid:

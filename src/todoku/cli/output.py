@@ -17,6 +17,7 @@ from rich.text import Text
 
 from todoku.cli.formatting import printable
 from todoku.cli.streams import write_json
+from todoku.redaction import redact
 
 UNCUT = 10_000
 """The width, in columns, for an output that is not a terminal."""
@@ -60,7 +61,7 @@ def write_lines(values: Iterable[bytes]) -> None:
 
 def note(text: str) -> None:
     """Print a note to stderr."""
-    print(f"todoku: {text}", file=sys.stderr)
+    print(f"todoku: {redact(text)}", file=sys.stderr)
 
 
 def suggest(command: str, purpose: str) -> None:

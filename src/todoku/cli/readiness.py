@@ -3,20 +3,36 @@
 import asyncio
 
 PROBE_SECONDS = 2.0
+RESPONSE_SECONDS_MAX = 10.0
+"""A service that takes longer to answer at all does not work."""
 
 
 async def is_ready(host: str, port: int) -> bool:
     """Return whether `GET /readyz` is answered with 200."""
     try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                writer.write(
-                    f"GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
-                )
-                answer = await reader.readline()
-            finally:
-                writer.close()
+        answer = await _first_line("/readyz", host, port, PROBE_SECONDS)
     except (OSError, TimeoutError, ValueError):
         return False
     return answer.split(b" ")[1:2] == [b"200"]
+
+
+async def unresponsive(host: str, port: int) -> str | None:
+    """Return that a service does not react at all, as a stopped process; None if it does somehow."""
+    try:
+        await _first_line("/livez", host, port, RESPONSE_SECONDS_MAX)
+    except TimeoutError:
+        return f"it has not responded within {RESPONSE_SECONDS_MAX:g} s"
+    except (OSError, ValueError):
+        return None  # It refuses connections, or is ending: its process is seen to end.
+    return None
+
+
+async def _first_line(path: str, host: str, port: int, timeout_seconds: float) -> bytes:
+    async with asyncio.timeout(timeout_seconds):
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            writer.write(request.encode())
+            return await reader.readline()
+        finally:
+            writer.close()

@@ -30,7 +30,7 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
         The service to run.
     """
     settings = settings_from(flags).settings
-    make_data_folder(settings.data_dir)
+    make_data_folder(settings.data_dir, [service])
     flag = port_flag(service)
     require_free([Port(settings.host, settings.port(service), service, flag)])
 

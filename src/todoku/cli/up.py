@@ -14,11 +14,21 @@ from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.cli.readiness import is_ready
+from todoku.cli.readiness import is_ready, unresponsive
 from todoku.cli.signals import on_stop_signals
+from todoku.local import running
 from todoku.local.claims import Port, data_folder, require_free
 from todoku.local.supervisor import Checkup, Program, Supervisor
-from todoku.settings import Settings, flag_of, port_flag, to_environment, without_password
+from todoku.redaction import redact
+from todoku.settings import (
+    Loaded,
+    Settings,
+    flag_of,
+    port_flag,
+    to_environment,
+    to_text,
+    values_of,
+)
 from todoku.system import load_system
 
 PROGRESS_SECONDS = 10.0
@@ -40,18 +50,38 @@ def up(*, flags: Flags = None) -> int:
         todoku up --nats-url nats://broker.example:4222
     """
     started = time.monotonic()
-    settings = settings_from(flags, on_this_machine=True).settings
-    with data_folder(settings.data_dir):
-        server = None if settings.nats_url else _find_server()
+    loaded = settings_from(flags, on_this_machine=True)
+    settings = loaded.settings
+    with data_folder(settings.data_dir, load_system(settings).names):
+        server = None if settings.nats_url else _find_server(settings)
         require_free(list(_ports(settings)))
         if settings.nats_url:
             _require_suitable_broker(settings)
-        return asyncio.run(_keep_up(settings, server, started))
+        running.publish(settings.data_dir, _described(loaded))
+        try:
+            return asyncio.run(_keep_up(settings, server, started))
+        finally:
+            running.withdraw(settings.data_dir)
 
 
-def _find_server() -> embedded.ServerProgram:
+def _described(loaded: Loaded) -> running.RunningUp:
+    """Return what other commands may know of this process: no secrets."""
+    from todoku import __version__
+
+    return running.RunningUp(
+        os.getpid(),
+        __version__,
+        {
+            name: None if value is None else redact(to_text(value))
+            for name, value in values_of(loaded.settings).items()
+        },
+        {name: str(origin) for name, origin in loaded.origins.items()},
+    )
+
+
+def _find_server(settings: Settings) -> embedded.ServerProgram:
     try:
-        return embedded.find_server()
+        return embedded.find_server(settings.nats_server)
     except embedded.ServerNotFound as error:
         raise CommandFailed(str(error), exit_code=ExitCode.CANNOT_START) from error
 
@@ -61,7 +91,7 @@ def _require_suitable_broker(settings: Settings) -> None:
     from todoku.broker.port import BrokerError, BrokerUnsuitable
     from todoku.cli.checks.network import stream_info
 
-    address = without_password(settings.broker_url)
+    address = redact(settings.broker_url)
     try:
         asyncio.run(stream_info(settings))
     except BrokerUnsuitable as error:
@@ -136,6 +166,9 @@ def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> P
         argv=(sys.executable, "-P", "-m", "todoku", "run", name),
         environment=environment,
         is_ready=functools.partial(is_ready, settings.own_host, settings.port(name)),
+        checkup=Checkup(
+            diagnosis=functools.partial(unresponsive, settings.own_host, settings.port(name))
+        ),
         final_codes=(ExitCode.USAGE, ExitCode.CANNOT_START, ExitCode.IN_USE),
     )
 
@@ -171,11 +204,12 @@ async def _announce_stop(
 
 
 def _directory(settings: Settings, server: embedded.ServerProgram | None) -> str:
-    broker = without_password(settings.broker_url)
+    broker = redact(settings.broker_url)
     if server:
         broker += f"  (nats-server {'.'.join(map(str, server.version))}, started here)"
     places: dict[str, str] = {name: settings.http_url(name) for name in load_system(settings).names}
-    places |= {"broker": broker, "data": str(settings.data_dir)}
+    first = next(iter(places.values()))
+    places |= {"docs": f"{first}/docs", "broker": broker, "data": str(settings.data_dir)}
     return "\n".join(
         [
             *(f"  {name:<10} {place}" for name, place in places.items()),

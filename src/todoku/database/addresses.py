@@ -20,7 +20,7 @@ KEYWORD_FORM = re.compile(
 POSTGRESQL = re.compile(r"(postgres|postgresql|postgresql\+psycopg)://")
 SQLITE = "sqlite:///"
 
-USE_INSTEAD = "write a path, sqlite:///path, or postgresql://user@host/database"
+USE_INSTEAD = "write a path, sqlite:///path, or postgresql://USER@HOST/DATABASE"
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -22,7 +22,9 @@ class FileLock:
     def __init__(self, path: Path, *, wait_seconds: float = 0.0) -> None:
         self.path = path
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
         except OSError as error:
             raise DatabaseUnsuitable(
                 f"The lock file {path} cannot be opened ({error.strerror}): "

@@ -55,7 +55,7 @@ CONNECTION_PARAMETERS: Mapping[str, str | int] = {
 
 
 ADDRESS_ADVICE = (
-    "write postgresql://user:password@host:5432/database, with special characters of the password"
+    "write postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password"
     " percent-encoded (/ is %2F, @ is %40, : is %3A)."
 )
 

@@ -14,6 +14,9 @@ import msgspec
 from todoku.database.errors import DatabaseInUse, DatabaseUnsuitable
 from todoku.database.lock import FileLock
 from todoku.local.errors import Contradictory, InUse, Unavailable
+from todoku.local.privacy import protect
+from todoku.local.processes import describe, listener
+from todoku.local.running import LOCK_NAME
 
 PATIENCE_SECONDS = 2.0
 """How long the processes of an `up` that was just killed may take to end."""
@@ -30,8 +33,11 @@ class Port(msgspec.Struct, frozen=True):
     flag: str
 
 
-def make_data_folder(path: Path) -> None:
-    """Create the folder if it does not exist. Raises `Unavailable`."""
+def make_data_folder(path: Path, databases: Sequence[str] = ()) -> None:
+    """Create the folder if it does not exist, and restrict its files to their owner.
+
+    `databases` are the names of the databases in it. Raises `Unavailable`.
+    """
     _require_utf_8(path)
     try:
         # Orders hold personal data: only the owner may read the folder.
@@ -41,6 +47,7 @@ def make_data_folder(path: Path) -> None:
             f"the data folder {path} cannot be created: {error.strerror}."
             " Choose another with --data-dir, or remove what is in its place."
         ) from error
+    protect(path, databases)
 
 
 def _require_utf_8(path: Path) -> None:
@@ -55,14 +62,16 @@ def _require_utf_8(path: Path) -> None:
 
 
 @contextmanager
-def data_folder(path: Path) -> Iterator[None]:
+def data_folder(path: Path, databases: Sequence[str] = ()) -> Iterator[None]:
     """Lock the data folder against every other `up`, for as long as the process lives.
+
+    `databases` are the names of the databases in it.
 
     Raises `Unavailable` if it cannot be created or written, `InUse` if another process holds it.
     """
-    make_data_folder(path)
+    make_data_folder(path, databases)
     try:
-        lock = FileLock(path / "up.lock", wait_seconds=PATIENCE_SECONDS)
+        lock = FileLock(path / LOCK_NAME, wait_seconds=PATIENCE_SECONDS)
     except DatabaseInUse as error:
         raise InUse(
             f"the data folder {path} is in use by another `todoku up`."
@@ -79,18 +88,29 @@ def data_folder(path: Path) -> Iterator[None]:
 def require_free(ports: Sequence[Port]) -> None:
     """Check that every port can be listened on, and that no two programs want the same one.
 
-    Raises `Contradictory`, or `Unavailable` for the first port that is taken. Nothing is held:
-    another process may still take a port afterwards.
+    Raises `Contradictory`, or `Unavailable` with all ports that are in use. Nothing is held: another
+    process may still take a port afterwards.
     """
     _require_different(ports)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    for port in ports:
-        refusal = refusal_of(port)
-        while refusal and refusal.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-            refusal = refusal_of(port)
-        if refusal:
-            raise Unavailable(_explanation(port, refusal))
+    refusals = _refusals(ports)
+    while time.monotonic() < deadline and _may_pass(refusals):
+        time.sleep(POLL_SECONDS)
+        refusals = _refusals(ports)
+    if refusals:
+        explanations = [_explanation(port, refusal) for port, refusal in refusals]
+        if len(ports) > 1:
+            explanations.append("To move all ports at once, use --port-base.")
+        raise Unavailable("\n".join(explanations))
+
+
+def _refusals(ports: Sequence[Port]) -> list[tuple[Port, OSError]]:
+    found = [(port, refusal_of(port)) for port in ports]
+    return [(port, refusal) for port, refusal in found if refusal]
+
+
+def _may_pass(refusals: Sequence[tuple[Port, OSError]]) -> bool:
+    return any(refusal.errno == errno.EADDRINUSE for _, refusal in refusals)
 
 
 def _require_different(ports: Sequence[Port]) -> None:
@@ -118,8 +138,10 @@ def refusal_of(port: Port) -> OSError | None:
 
 def _explanation(port: Port, refusal: OSError) -> str:
     if refusal.errno == errno.EADDRINUSE:
+        user = listener(port.number)
         return (
-            f"port {port.number}, wanted by {port.wanted_by}, is taken by another program."
+            f"port {port.number}, wanted by {port.wanted_by}, is in use by"
+            f" {describe(user) if user else 'another program'}."
             f" Stop that program, or choose another port with {port.flag}."
         )
     return (

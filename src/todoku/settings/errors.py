@@ -1,6 +1,5 @@
 """Say what is wrong with settings."""
 
-import re
 from collections.abc import Iterable
 
 
@@ -13,8 +12,3 @@ class SettingsInvalid(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
-
-
-def without_password(text: str) -> str:
-    """Return the text with the user and password of every address hidden."""
-    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)

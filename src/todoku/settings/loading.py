@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from todoku.redaction import redact
 from todoku.settings.base import Settings
 from todoku.settings.declared import (
     ENVIRONMENT_PREFIX,
@@ -17,7 +18,7 @@ from todoku.settings.declared import (
     values_of,
     variable_of,
 )
-from todoku.settings.errors import SettingsInvalid, without_password
+from todoku.settings.errors import SettingsInvalid
 
 FILE_VARIABLE = "TODOKU_CONFIG"
 FILE_NAME = "todoku.toml"
@@ -26,7 +27,7 @@ FILE_NAME = "todoku.toml"
 class Origin(msgspec.Struct, frozen=True):
     """Where a value came from: the kind of place, and its name there."""
 
-    kind: Literal["flag", "environment", "file", "default"]
+    kind: Literal["flag", "environment", "file", "default", "running"]
     name: str = ""
 
     def __str__(self) -> str:
@@ -68,6 +69,9 @@ class Sources(msgspec.Struct, frozen=True):
         # An empty variable is as good as none: it is how compose files and scripts leave one out.
         if self.environment.get(setting.variable):
             return self.environment[setting.variable], Origin("environment", setting.variable)
+        if setting.may_hold_secret and self.environment.get(setting.file_variable):
+            path = Path(self.environment[setting.file_variable])
+            return _read_secret(path, setting), Origin("environment", setting.file_variable)
         if setting.name in self.in_file:
             return self.in_file[setting.name], Origin("file", str(self.file))
         return default, Origin("default")
@@ -91,9 +95,12 @@ def load(
     ]
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
+    moved, moved_by = _moved_ports(sources, declared["port_base"], services)
     for setting in declared.values():
         default = (defaults or {}).get(setting.name, setting.default)
-        written, origins[setting.name] = sources.find(setting, default)
+        written, origin = sources.find(setting, moved.get(setting.name, default))
+        is_moved = origin.kind == "default" and setting.name in moved
+        origins[setting.name] = moved_by if is_moved else origin
         try:
             values[setting.name] = setting.convert(written)
         except ValueError:
@@ -103,6 +110,21 @@ def load(
         raise SettingsInvalid(problems)
     warnings = tuple(_near_misses(sources.environment, declared))
     return Loaded(compose(values, services), origins, warnings)
+
+
+def _moved_ports(
+    sources: Sources, port_base: Setting, services: Sequence[Declares]
+) -> tuple[dict[str, int], Origin]:
+    """Return the ports that follow from `port_base`, if that is set, and where it was set."""
+    written, origin = sources.find(port_base, None)
+    try:
+        base: int | None = port_base.convert(written)
+    except ValueError:
+        base = None  # It is reported as every other value that cannot be used.
+    if base is None:
+        return {}, origin
+    names = [*(f"{service.name}_port" for service in services), "nats_port"]
+    return {name: base + offset for offset, name in enumerate(names)}, origin
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
@@ -121,7 +143,7 @@ def to_text(value: object) -> str:
 
 def unusable(setting: Setting, written: object, origin: Origin) -> str:
     """Return the problem that a value cannot be used."""
-    shown = without_password(str(written))
+    shown = redact(str(written))
     problem = (
         f"{setting.name} cannot be {shown!r} ({origin}): it is {setting.allowed}. Correct it"
         + (" there." if origin.kind != "default" else f", with {setting.flag}.")
@@ -155,6 +177,16 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise SettingsInvalid([f"{path} is not TOML: {error}. Correct the file."]) from error
 
 
+def _read_secret(path: Path, setting: Setting) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsInvalid(
+            [f"{path} cannot be read: {reason}. Correct {setting.file_variable}, or unset it."]
+        ) from error
+
+
 def _contradictions(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> Iterator[str]:
     """Settings that are good alone and bad together."""
     age = values.get("stream_max_age_seconds")
@@ -173,9 +205,10 @@ def _unknown_key(name: str, path: Path | None, declared: Iterable[str]) -> str:
     return f"{path} sets {name!r}, which is not a setting. {guess}"
 
 
-def _near_misses(environment: Mapping[str, str], declared: Iterable[str]) -> Iterator[str]:
+def _near_misses(environment: Mapping[str, str], declared: Mapping[str, Setting]) -> Iterator[str]:
     """Warn of variables that look like a misspelt setting; others may be for another program."""
     known = {*map(variable_of, declared), FILE_VARIABLE}
+    known |= {each.file_variable for each in declared.values() if each.may_hold_secret}
     for variable in sorted(environment):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
             meant = _closest(variable, known)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from inspect import getdoc
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,6 +14,7 @@ import todoku
 from todoku.engine import Service, Topology
 from todoku.engine.process import ReceiptMessage
 from todoku.events import CONTENT_TYPE, Envelope, Event, seal
+from todoku.redaction import redact
 
 Examples = Mapping[type[Event], Event]
 
@@ -94,9 +94,9 @@ def _concerns(event: type[Event], services: Iterable[Service]) -> bool:
 
 
 def _servers(broker_url: str) -> Iterable[tuple[str, dict[str, str]]]:
-    for n, url in enumerate(broker_url.split(","), start=1):
-        # User and password must not be published.
-        yield f"broker{n}", {"host": urlsplit(url).netloc.rpartition("@")[2], "protocol": "nats"}
+    for n, url in enumerate(redact(broker_url).split(","), start=1):
+        host = url.partition("://")[2].rpartition("@")[2].partition("/")[0]
+        yield f"broker{n}", {"host": host, "protocol": "nats"}
 
 
 def _channel(event: type[Event], topology: Topology, dotted: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from todoku.redaction import redact
+
 
 class CheckStatus(StrEnum):
     """The severity of a result."""
@@ -24,14 +26,14 @@ class CheckResult(msgspec.Struct, frozen=True):
 
 def ok(check: str, found: str) -> CheckResult:
     """Return a result without a problem."""
-    return CheckResult(check, CheckStatus.OK, found)
+    return CheckResult(check, CheckStatus.OK, redact(found))
 
 
 def warning(check: str, found: str, *, fix: str) -> CheckResult:
     """Return a result that needs attention: degraded, or about to fail."""
-    return CheckResult(check, CheckStatus.WARNING, found, fix)
+    return CheckResult(check, CheckStatus.WARNING, redact(found), redact(fix))
 
 
 def wrong(check: str, found: str, *, fix: str) -> CheckResult:
     """Return a result that keeps Todoku from working."""
-    return CheckResult(check, CheckStatus.WRONG, found, fix)
+    return CheckResult(check, CheckStatus.WRONG, redact(found), redact(fix))

@@ -41,7 +41,7 @@ def versions(settings: Settings) -> Iterator[CheckResult]:
     yield ok("python", platform.python_version())
     yield _sqlite()
     if settings.nats_url is None:
-        yield _nats_server()
+        yield _nats_server(settings)
     yield _postgresql_driver(settings)
 
 
@@ -54,9 +54,9 @@ def _sqlite() -> CheckResult:
     )
 
 
-def _nats_server() -> CheckResult:
+def _nats_server(settings: Settings) -> CheckResult:
     try:
-        server = embedded.find_server()
+        server = embedded.find_server(settings.nats_server)
     except embedded.ServerNotFound as error:
         return wrong("nats-server", "no usable server", fix=str(error))
     return ok("nats-server", f"{'.'.join(map(str, server.version))}, {server.path}")

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,12 +21,14 @@ from todoku.cli.client import ServiceClient
 from todoku.cli.errors import CommandFailed
 from todoku.cli.formatting import counted
 from todoku.local.claims import Port, refusal_of
-from todoku.settings import Settings, flag_of, port_flag, without_password
+from todoku.local.processes import command, describe, is_stopped, listener
+from todoku.redaction import redact
+from todoku.settings import Settings, flag_of, port_flag
 from todoku.system import load_system
 
 TIMEOUT_SECONDS = 2.0
 CLOCK_SECONDS_MAX = 2.0
-"""A Date header has whole seconds, and the response takes a moment."""
+"""Less cannot be told from a Date header of a busy server."""
 
 NATS_PORT = 4222
 LINE_BYTES_MAX = 2**16
@@ -48,10 +50,10 @@ class ApiDocument(msgspec.Struct, frozen=True):
 
 
 class RunningService(msgspec.Struct, frozen=True):
-    """A service that responds: its version, and the time of its clock, in whole seconds."""
+    """A service that responds: its version, and how far its clock is ahead, in seconds."""
 
     version: str
-    time: datetime | None
+    ahead_seconds: float | None
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -73,6 +75,7 @@ def find_services(settings: Settings) -> dict[str, RunningService]:
 
 
 def _find(service: str, settings: Settings) -> RunningService | None:
+    asked_at = datetime.now(UTC)
     client = ServiceClient(service, settings.http_url(service), timeout_seconds=TIMEOUT_SECONDS)
     try:
         answer = client.request("GET", "/openapi.json")
@@ -82,7 +85,19 @@ def _find(service: str, settings: Settings) -> RunningService | None:
     date = answer.headers.get("date")
     if api.title != f"Todoku {service}":
         return None
-    return RunningService(api.version, parsedate_to_datetime(date) if date else None)
+    ahead = _ahead_seconds(parsedate_to_datetime(date), asked_at) if date else None
+    return RunningService(api.version, ahead)
+
+
+def _ahead_seconds(date: datetime, asked_at: datetime) -> float:
+    """Return how far a clock is ahead at least, from the whole seconds of its Date header.
+
+    The header was made between the request and now; a busy server renews it late.
+    """
+    earliest, latest = date, date + timedelta(seconds=1)
+    if earliest > datetime.now(UTC):
+        return (earliest - datetime.now(UTC)).total_seconds()
+    return min(0.0, (latest - asked_at).total_seconds())
 
 
 def ports(settings: Settings, running: Mapping[str, RunningService]) -> Iterator[CheckResult]:
@@ -101,11 +116,7 @@ def _port_without_service(check: str, port: Port) -> CheckResult:
     if refusal is None:
         return ok(check, f"{port.number}, free")
     if refusal.errno == errno.EADDRINUSE:
-        return wrong(
-            check,
-            f"{port.number}, in use by another program",
-            fix=f"stop that program, or choose another port with {port.flag}",
-        )
+        return _occupied(check, port)
     return wrong(
         check,
         f"{port.number} on {port.host} cannot be used: {refusal.strerror}",
@@ -113,14 +124,33 @@ def _port_without_service(check: str, port: Port) -> CheckResult:
     )
 
 
+def _occupied(check: str, port: Port) -> CheckResult:
+    """Return what is wrong with a port that is in use and at which the service does not respond."""
+    user = listener(port.number)
+    if user is None:
+        found, fix = "in use by another program", "stop that program"
+    elif command(user)[-2:] != ["run", port.wanted_by]:
+        found, fix = f"in use by {describe(user)}", "stop that program"
+    elif is_stopped(user):
+        found = f"{port.wanted_by} does not respond (process {user} is stopped)"
+        fix = f"continue it with `kill -CONT {user}`, or wait until `todoku up` restarts it"
+        return wrong(check, f"{port.number}, {found}", fix=fix)
+    else:
+        found = f"{port.wanted_by} does not respond ({describe(user)})"
+        fix = "check its log, and restart it"
+        return wrong(check, f"{port.number}, {found}", fix=fix)
+    return wrong(
+        check, f"{port.number}, {found}", fix=f"{fix}, or choose another port with {port.flag}"
+    )
+
+
 def clocks(running: Mapping[str, RunningService]) -> Iterator[CheckResult]:
     """Compare the services' clocks with this machine's."""
-    now = datetime.now(UTC)
     for service, found in running.items():
         check = f"{service} clock"
-        if found.time is None:
+        ahead = found.ahead_seconds
+        if ahead is None:
             continue
-        ahead = (found.time - now).total_seconds()
         if abs(ahead) > CLOCK_SECONDS_MAX:
             yield warning(
                 check,
@@ -141,7 +171,7 @@ def broker(settings: Settings, *, running: bool) -> Iterator[CheckResult]:
 
 
 def _broker(settings: Settings, greeting: Greeting | None, *, running: bool) -> CheckResult:
-    address = without_password(settings.broker_url)
+    address = redact(settings.broker_url)
     if greeting is None:
         return _without_broker(settings, address, running=running)
     found = f"nats-server {greeting.version} at {address}"
@@ -171,9 +201,9 @@ def _without_broker(settings: Settings, address: str, *, running: bool) -> Check
 def _greeting(urls: str) -> Greeting | None:
     """Return the greeting of the first server that responds; `urls` are joined by commas."""
     for url in urls.split(","):
-        parts = urlsplit(url)
-        place = (parts.hostname or "", parts.port or NATS_PORT)
         try:
+            parts = urlsplit(url)
+            place = (parts.hostname or "", parts.port or NATS_PORT)
             with socket.create_connection(place, TIMEOUT_SECONDS) as connection:
                 line = connection.makefile("rb").readline(LINE_BYTES_MAX)
             if line.startswith(b"INFO "):

@@ -1,0 +1,68 @@
+"""Keeps the data folder private: orders hold personal data, and its files decide what is written where."""
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from todoku.local.errors import Unavailable
+
+OTHERS = 0o077
+
+
+def protect(folder: Path, databases: Sequence[str]) -> None:
+    """Restrict the files of this folder to their owner.
+
+    `databases` are the names of the databases without `.db`; other files than those of Todoku are
+    left alone. Raises `Unavailable` if other users can write to the folder, and for a symbolic link
+    in the place of a file.
+    """
+    _require_unwritable_for_others(folder)
+    for path in _own_files(folder, databases):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            raise Unavailable(
+                f"{path} is a symbolic link, which could lead to a file elsewhere. Remove it; to keep"
+                " the data elsewhere, use --data-dir."
+            )
+        if status.st_mode & OTHERS and status.st_uid == os.geteuid():
+            os.chmod(path, stat.S_IMODE(status.st_mode) & ~OTHERS, follow_symlinks=False)
+
+
+def _own_files(folder: Path, databases: Sequence[str]) -> Iterator[Path]:
+    """Yield the files and folders of Todoku in a data folder, each folder before its content."""
+    for pattern in ("up.lock", *(f"{name}.db*" for name in databases)):
+        yield from folder.glob(pattern)
+    broker = folder / "broker"
+    if broker.is_symlink() or broker.is_dir():
+        yield broker
+        # Links in the server's own files are found before the server follows them.
+        for parent, folders, files in os.walk(broker, followlinks=False):
+            yield from (Path(parent, name) for name in (*folders, *files))
+
+
+def _require_unwritable_for_others(folder: Path) -> None:
+    status = folder.stat()
+    by_group = status.st_mode & stat.S_IWGRP and _has_other_members(status.st_gid)
+    if status.st_mode & stat.S_IWOTH or by_group:
+        raise Unavailable(
+            f"other users can write to the data folder {folder}, so they could replace its files."
+            f" Run `chmod go-w {folder}`, or choose another with --data-dir."
+        )
+
+
+def _has_other_members(group: int) -> bool:
+    """Return whether a group has a user besides this one and root."""
+    trusted = {os.geteuid(), 0}
+    if any(user.pw_gid == group and user.pw_uid not in trusted for user in pwd.getpwall()):
+        return True
+    try:
+        members = grp.getgrgid(group).gr_mem
+    except KeyError:
+        return (
+            False  # A group without a name, as volumes of containers have it, has no members here.
+        )
+    names = {user.pw_name for user in pwd.getpwall() if user.pw_uid in trusted}
+    return not names.issuperset(members)
