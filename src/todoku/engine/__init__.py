@@ -7,7 +7,7 @@ from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.failpoints import from_environment as failpoint_from_environment
 from todoku.engine.keyed_store import KeyedStore
 from todoku.engine.mailbox import MailboxFull
-from todoku.engine.messages import Due, RepublishEvents
+from todoku.engine.messages import Due, EventTooLarge, RepublishEvents
 from todoku.engine.metrics import EngineMetrics
 from todoku.engine.process import EngineConfig, Process, ProcessFailed
 from todoku.engine.service import (
@@ -31,6 +31,7 @@ __all__ = [
     "EngineConfig",
     "EngineMetrics",
     "EngineTables",
+    "EventTooLarge",
     "KeyedStore",
     "MailboxFull",
     "Outbox",

@@ -18,10 +18,20 @@ from todoku.engine.dead_letters import (
     parked,
     shape,
 )
-from todoku.engine.messages import Due, IncomingEvent, Message, PendingCommand, UndecodableMessage
+from todoku.engine.messages import (
+    Due,
+    EventTooLarge,
+    IncomingEvent,
+    Message,
+    PendingCommand,
+    UndecodableMessage,
+)
 from todoku.engine.service import DeadLetterEvent, Decide, Service, UnitOfWork
 from todoku.engine.tables import OutboxRow
-from todoku.events import NO_CONTEXT, Context, Envelope, Event, seal
+from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
+
+ENVELOPE_BYTES_MAX = 1_024
+"""How much an envelope adds to the data of its event at most, the context aside."""
 
 log = structlog.get_logger(__name__)
 
@@ -156,6 +166,7 @@ class BatchContext:
         try:
             decide = self.service.command_handlers[type(pending.command)]
             decided = self.decide(unit_of_work, decide, pending.command, pending.context)
+            _require_publishable(decided.published, pending.event_bytes_max)
         except Exception as error:
             self.actions.answers.append((pending, error))
         else:
@@ -349,3 +360,17 @@ class BatchContext:
 
 def _is_event(output: Any) -> TypeGuard[Event]:
     return isinstance(output, Event)
+
+
+def _require_publishable(
+    published: Sequence[tuple[Envelope, Event]], bytes_max: int | None
+) -> None:
+    """Raise `EventTooLarge` for the first event that the broker does not take."""
+    if bytes_max is None:
+        return
+    for envelope, event in published:
+        if len(bytes(envelope.data)) + ENVELOPE_BYTES_MAX <= bytes_max:
+            continue
+        size = len(encode(envelope))
+        if size > bytes_max:
+            raise EventTooLarge(type(event).__name__, size, bytes_max)

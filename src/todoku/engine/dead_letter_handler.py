@@ -9,6 +9,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
+from todoku.broker.port import Delivery, MessageTooLarge
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.dead_letters import (
@@ -20,6 +21,7 @@ from todoku.engine.dead_letters import (
     DiscardDeadLetter,
     EditDeadLetter,
     InvalidEdit,
+    ParkUnpublishable,
     RedeliveryFailed,
     RetryDeadLetter,
     RetryDeadLetters,
@@ -29,17 +31,27 @@ from todoku.engine.dead_letters import (
     discarded,
     edited,
     failed_again,
+    parked,
     retried,
     shape,
 )
 from todoku.engine.messages import PendingCommand
 from todoku.engine.service import UnitOfWork
-from todoku.events import Envelope, Event, EventRegistry, UndecodableEvent
+from todoku.events import Envelope, Event, EventRegistry, UndecodableEvent, read_envelope
 
 log = structlog.get_logger(__name__)
 
-DEAD_LETTER_COMMANDS = (RetryDeadLetter, EditDeadLetter, DiscardDeadLetter, RetryDeadLetters)
+DEAD_LETTER_COMMANDS = (
+    RetryDeadLetter,
+    EditDeadLetter,
+    DiscardDeadLetter,
+    RetryDeadLetters,
+    ParkUnpublishable,
+)
 """The commands about dead letters that every service knows."""
+
+UNPUBLISHABLE = MessageTooLarge.__name__
+"""The class of the error of an event that the broker does not take."""
 
 
 class Redelivery(msgspec.Struct, frozen=True):
@@ -124,8 +136,13 @@ class DeadLetterHandler:
         if isinstance(command, RetryDeadLetters):
             self._answer(pending, self._schedule(command))
             return
+        if isinstance(command, ParkUnpublishable):
+            self._park_unpublishable(pending, command)
+            return
         letter = self._find_parked(command.letter_id)
         match command:
+            case RetryDeadLetter() if letter.error_class == UNPUBLISHABLE:
+                self._publish_again(pending, letter)
             case RetryDeadLetter():
                 self._redeliver(pending, letter)
             case EditDeadLetter():
@@ -133,6 +150,25 @@ class DeadLetterHandler:
             case DiscardDeadLetter():
                 self._resolve(discarded(letter, command, self._context.now))
                 self._answer(pending, self._changed[letter.id])
+
+    def _park_unpublishable(self, pending: PendingCommand, command: ParkUnpublishable) -> None:
+        delivery = Delivery(command.subject, command.body, attempt=1, sequence=0, token=None)
+        error = f"{UNPUBLISHABLE}: {command.error}"
+        letter = parked(delivery, read_envelope(command.body), error, "", self._context.now)
+        log.error("event_unpublishable", letter_id=letter.id, key=letter.key, error=shape(error))
+        self._changed[letter.id] = letter
+        self._add_attempt(pending, letter)
+        self._context.publish_letter(self._context.service.parked_event, letter)
+        self._answer(pending, letter)
+
+    def _publish_again(self, pending: PendingCommand, letter: DeadLetter) -> None:
+        """Return the event to the outbox; if the broker still does not take it, it is parked again."""
+        envelope, event = self._registry.decode(letter.body, arrived_on=letter.subject)
+        self._context.published.append((envelope, event))
+        resolved = retried(letter, self._context.now, pending.command.by)
+        self._add_attempt(pending, resolved)
+        self._resolve(resolved)
+        self._answer(pending, resolved)
 
     def _find_parked(self, letter_id: str) -> DeadLetter:
         letter = self._changed.get(letter_id) or self._found.get(letter_id)

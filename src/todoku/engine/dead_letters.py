@@ -133,6 +133,18 @@ class DiscardDeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     by: str
 
 
+class ParkUnpublishable(msgspec.Struct, frozen=True, kw_only=True):
+    """Park an event of this service that the broker does not take: `letter_id` is that of its event.
+    A retry publishes it again."""
+
+    letter_id: str
+    subject: str
+    body: bytes
+    error: str
+    event_bytes_max: int
+    by: str | None = None
+
+
 class RetryDeadLetters(msgspec.Struct, frozen=True, kw_only=True):
     """Decide again on all parked messages, or on one group, at so many letters a second."""
 

@@ -32,18 +32,29 @@ class UndecodableMessage(msgspec.Struct, frozen=True, gc=False):
     envelope: Envelope | None = None
 
 
+class EventTooLarge(Exception):
+    """Raised for a command whose event would be larger than the broker takes: nothing was changed."""
+
+    def __init__(self, event_type: str, size: int, bytes_max: int) -> None:
+        super().__init__(
+            f"The {event_type} would be {size:,} bytes, and the broker takes {bytes_max:,}."
+        )
+
+
 class PendingCommand(msgspec.Struct, frozen=True):
     """A command whose caller waits for the result.
 
     `answer` is called on the event loop's thread after the commit, with the resulting state or with
     the error. A command with an `id` is executed once, even if its batch is given to the writer again
-    after a commit whose result is unknown.
+    after a commit whose result is unknown. One whose event exceeds `event_bytes_max` is refused with
+    `EventTooLarge`.
     """
 
     command: Any
     answer: Callable[[Any], None]
     context: Context = NO_CONTEXT
     id: str | None = None
+    event_bytes_max: int | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

@@ -42,6 +42,11 @@ class EngineMetrics(Collector):
             "Events resent because a subscriber passed them without a receipt.",
             value=relay.events_repeated,
         )
+        yield CounterMetricFamily(
+            "todoku_events_unpublishable",
+            "Events that the broker does not take, parked as dead letters.",
+            value=relay.events_unpublishable,
+        )
         yield GaugeMetricFamily(
             "todoku_mailbox_messages",
             "Messages, commands and receipts that wait for the writer.",

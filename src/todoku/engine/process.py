@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from todoku.broker.port import Broker, BrokerError
+from todoku.broker.port import Broker, BrokerError, BrokerUnavailable, MessageTooLarge
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.batch_context import PostCommitActions, RetryPolicy
 from todoku.engine.clock import Clock
 from todoku.engine.consumer import Consumer
+from todoku.engine.dead_letters import ParkUnpublishable
 from todoku.engine.effects import Effects
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox, MailboxFull
@@ -20,9 +21,9 @@ from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt, Undec
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
-from todoku.engine.tables import EngineTables
+from todoku.engine.tables import EngineTables, OutboxRow
 from todoku.engine.writer import Writer
-from todoku.events import NO_CONTEXT, Context
+from todoku.events import NO_CONTEXT, Context, read_envelope
 
 log = structlog.get_logger(__name__)
 
@@ -140,8 +141,10 @@ class Process:
             run=run_read,
             window_max=self.config.window_max,
             batch_max=self.config.batch_max,
+            park=self._park_unpublishable,
             failpoint=failpoint,
         )
+        self._subscribers = topology.readers_of(service.name)
         self.recovery = Recovery(service, broker, database, tables.positions, run=run_read)
         self.consumer = Consumer(
             service,
@@ -251,7 +254,9 @@ class Process:
         if self.relay.unsent >= self.config.backlog_max:
             raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
         self.mailbox.put_command(
-            PendingCommand(command, answer, context, self._command_id(command))
+            PendingCommand(
+                command, answer, context, self._command_id(command), self._broker.max_message_bytes
+            )
         )
         self._unanswered[answered] = None
         try:
@@ -264,6 +269,24 @@ class Process:
             return None
         self._commands_numbered += 1
         return f"{self._owner}:{self._commands_numbered}"
+
+    async def _park_unpublishable(self, row: OutboxRow, error: MessageTooLarge) -> None:
+        """Make a dead letter of an event that the broker does not take, then drop its deliveries."""
+        envelope = read_envelope(row.body)
+        command = ParkUnpublishable(
+            letter_id=envelope.id,
+            subject=row.subject,
+            body=row.body,
+            error=str(error),
+            event_bytes_max=error.bytes_max,
+        )
+        results: asyncio.Queue[Any] = asyncio.Queue()
+        self.mailbox.put_effect_result(PendingCommand(command, results.put_nowait))
+        result = await results.get()
+        if isinstance(result, Exception):
+            raise BrokerUnavailable(f"an event that is too large could not be parked: {result}")
+        for subscriber in self._subscribers:
+            self.mailbox.put_receipt(Receipt(subscriber, (envelope.id,)))
 
     def resend_all(self) -> None:
         """Publish every pending delivery of this process again, on an operator's request."""

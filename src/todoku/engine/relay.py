@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from todoku.broker.port import Broker, BrokerError, Outgoing, Progress
+from todoku.broker.port import Broker, BrokerError, MessageTooLarge, Outgoing, Progress
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.tables import Outbox, OutboxRow
@@ -17,6 +17,9 @@ log = structlog.get_logger(__name__)
 
 Run = Callable[..., Awaitable[Any]]
 """Runs a plain function away from the event loop: `await run(function, *arguments)`."""
+
+Park = Callable[[OutboxRow, MessageTooLarge], Awaitable[None]]
+"""Makes a dead letter of an event that the broker does not take."""
 
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -53,6 +56,7 @@ class Relay:
         run: Run,
         window_max: int = 10_000,
         batch_max: int = 500,
+        park: Park | None = None,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._broker = broker
@@ -62,6 +66,7 @@ class Relay:
         self._run = run
         self._window_max = window_max
         self._batch_max = batch_max
+        self._park = park
         self._failpoint = failpoint
         self._waiting: deque[OutboxRow] = deque()
         self._loaded = 0  # Rows up to this position are or were in memory.
@@ -73,6 +78,7 @@ class Relay:
         self._failures = 0
         self.events_sent = 0
         self.events_repeated = 0
+        self.events_unpublishable = 0
 
     @property
     def unsent(self) -> int:
@@ -187,7 +193,14 @@ class Relay:
 
     async def _store(self, rows: Sequence[OutboxRow], readers: Sequence[str]) -> None:
         self._failpoint("before-publish")
-        stored = await self._broker.publish([Outgoing(row.subject, row.body) for row in rows])
+        try:
+            stored = await self._broker.publish([Outgoing(row.subject, row.body) for row in rows])
+        except MessageTooLarge as error:
+            await self._park_too_large([rows[n] for n in error.sizes], error)
+            rows = [row for n, row in enumerate(rows) if n not in error.sizes]
+            if rows:
+                await self._store(rows, readers)
+            return
         self._failpoint("after-publish")
         self.events_sent += len(rows)
         sent = PublishedBatch(
@@ -195,6 +208,13 @@ class Relay:
         )
         for reader in readers:
             self._sent[reader].append(sent)
+
+    async def _park_too_large(self, rows: Sequence[OutboxRow], error: MessageTooLarge) -> None:
+        """Park what the broker does not take, so that the others pass."""
+        self.events_unpublishable += len(rows)
+        for row in rows:
+            if self._park is not None:
+                await self._park(row, error)
 
     async def _pause(self, error: Exception) -> None:
         seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]

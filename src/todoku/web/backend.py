@@ -8,9 +8,9 @@ import msgspec
 from sqlalchemy import Connection
 
 from todoku.database import Database
-from todoku.engine import ProcessFailed
+from todoku.engine import EventTooLarge, ProcessFailed
 from todoku.events import NO_CONTEXT, Context
-from todoku.web.problems import OUTCOME_UNKNOWN, Problem
+from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +51,11 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
                 OUTCOME_UNKNOWN,
                 f"No result after {self.response_timeout_seconds:g} seconds; the command may still be "
                 f"executed. {find_out}",
+            ) from None
+        except EventTooLarge as error:
+            raise Problem(
+                BODY_TOO_LARGE,
+                f"{error} Send less at a time, or raise `max_payload` of the broker.",
             ) from None
         except ProcessFailed:
             raise Problem(

@@ -97,8 +97,10 @@ BODY_TOO_LARGE = ProblemType(
     "body-too-large",
     413,
     "The body is too large",
-    "The body is larger than `request_body_bytes_max`. Nothing was changed.",
-    "Send less at a time, or raise the setting `request_body_bytes_max` of the service.",
+    "The body is larger than `request_body_bytes_max`, or the event that follows from it is larger than "
+    "the broker takes. Nothing was changed.",
+    "Send less at a time, or raise the setting `request_body_bytes_max` of the service, or "
+    "`max_payload` of the broker.",
 )
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type",

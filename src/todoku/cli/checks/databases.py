@@ -3,8 +3,11 @@
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+from sqlalchemy import text
+
 from todoku.cli.checks import CheckResult, ok, warning, wrong
 from todoku.cli.databases import file_of, user_of
+from todoku.cli.formatting import counted
 from todoku.database import (
     Database,
     DatabaseError,
@@ -60,6 +63,12 @@ def _readable(
         return warning(
             check, found, fix=f"run `todoku migrate {service.name}`, or start the service"
         )
+    if (count := _parked(database)) > 0:
+        return warning(
+            check,
+            f"{found}; {counted(count, 'message')} parked, each with its order",
+            fix=f"see `todoku dead list {service.name}`",
+        )
     if (durability := database.configured_durability()) is not None:
         return warning(
             check,
@@ -68,3 +77,9 @@ def _readable(
             " that other programs do so too",
         )
     return ok(check, found)
+
+
+def _parked(database: Database) -> int:
+    with database.read() as connection:
+        parked = text("SELECT count(*) FROM dead_letters WHERE state = 'PARKED'")
+        return connection.scalar(parked) or 0

@@ -1,0 +1,94 @@
+"""An event that the broker does not take is parked with its order, and its neighbours pass."""
+
+import pytest
+
+from engine.test_dead_letters import ITEM, letters, place
+from engine.test_process import Town, in_town, order_id
+from engine.virtual import until
+from todoku.contracts import OrderedItem
+from todoku.engine import EventTooLarge
+from todoku.engine.dead_letters import DeadLetterState, RetryDeadLetter
+from todoku.orders.domain import PlaceOrder
+
+MAX = 4_096
+
+
+def large_order(n: int) -> PlaceOrder:
+    items = tuple(
+        OrderedItem(product_id=f"product-with-a-long-name-{k:04}", quantity=1, price=100)
+        for k in range(100)
+    )
+    return PlaceOrder(order_id=order_id(n), user_id="user", items=items, currency="JPY")
+
+
+def test_event_that_the_broker_no_longer_takes_is_parked_and_others_are_published() -> None:
+    async def scenario(town: Town) -> None:
+        process = await town.start("orders")
+        town.broker.stop()
+        for n, command in enumerate((place(1), large_order(2), place(3)), 1):
+            assert command.order_id == order_id(n)
+            await process.execute(command)
+        town.broker.max_message_bytes = MAX
+        town.broker.start()
+        await until(lambda: town.broker.last_sequence == 2)
+        [letter] = letters(town, "orders")
+        assert letter.key == order_id(2)
+        assert letter.error_class == "MessageTooLarge"
+        assert "max_payload" in (letter.error or "")
+        assert process.relay.events_unpublishable == 1
+        await until(lambda: town.pending("orders") == 2)
+        assert process.relay.idle
+
+    in_town(scenario)
+
+
+def test_retry_publishes_it_once_the_broker_takes_it_and_parks_it_again_before() -> None:
+    async def scenario(town: Town) -> None:
+        process = await town.start("orders")
+        town.broker.stop()
+        await process.execute(large_order(1))
+        town.broker.max_message_bytes = MAX
+        town.broker.start()
+        await until(lambda: len(letters(town, "orders")) == 1)
+        [letter] = letters(town, "orders")
+        await process.execute(RetryDeadLetter(letter_id=letter.id, by="operator"))
+        await until(lambda: letters(town, "orders")[0].state is DeadLetterState.PARKED)
+        assert town.broker.last_sequence == 0
+
+        town.broker.max_message_bytes = None
+        await process.execute(RetryDeadLetter(letter_id=letter.id, by="operator"))
+        await until(lambda: town.broker.last_sequence == 1)
+        assert letters(town, "orders")[0].state is DeadLetterState.RETRIED
+        assert town.subjects() == ["orders.created"]
+
+    in_town(scenario)
+
+
+def test_parking_survives_a_restart_before_it() -> None:
+    async def scenario(town: Town) -> None:
+        process = await town.start("orders")
+        town.broker.stop()
+        await process.execute(large_order(1))
+        await process.execute(place(2))
+        await process.stop()
+        town.broker.max_message_bytes = MAX
+        town.broker.start()
+        await town.start("orders")
+        await until(lambda: town.broker.last_sequence == 1)
+        await until(lambda: len(letters(town, "orders")) == 1)
+
+    in_town(scenario)
+
+
+def test_command_whose_event_the_broker_does_not_take_is_refused() -> None:
+    async def scenario(town: Town) -> None:
+        town.broker.max_message_bytes = MAX
+        process = await town.start("orders")
+        with pytest.raises(EventTooLarge, match="OrderCreatedEvent would be"):
+            await process.execute(large_order(1))
+        await process.execute(place(2))
+        await until(lambda: town.broker.last_sequence == 1)
+        assert letters(town, "orders") == []
+        assert ITEM.quantity == 1
+
+    in_town(scenario)
