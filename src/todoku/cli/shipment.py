@@ -26,6 +26,9 @@ from todoku.cli.output import (
 )
 from todoku.cli.responses import Shipment
 
+OUTCOME_CHARACTERS_MAX = 80
+"""How much of a reason is shown in a list; `todoku shipment show` shows all of it."""
+
 shipment = App(name="shipment", help="List and show shipments.")
 
 
@@ -115,6 +118,6 @@ def _print_rows(shipments: Sequence[Shipment]) -> None:
     )
     now = datetime.now(UTC)
     for each in shipments:
-        outcome = each.tracking_number or each.reason or ""
+        outcome = (each.tracking_number or each.reason or "")[:OUTCOME_CHARACTERS_MAX]
         rows.add_row(*cells(each.id, each.status, age(each.created_at, now), outcome))
     console().print(rows)
