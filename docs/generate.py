@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 from rich.console import Console
@@ -166,12 +166,35 @@ currency. Unknown fields and parameters are refused. Lists are paginated: follow
 Each service also serves its OpenAPI 3.1 document at `/openapi.json`, documentation to read and try at
 `/docs`, its events at `/asyncapi.json`, Prometheus metrics at `/metrics`, a liveness check at `/livez`
 and a readiness check at `/readyz` (it checks the database, not the broker, because orders are accepted
-without the broker). All of it works offline.
+without the broker). `/` lists these addresses. All of it works offline.
 
 {sections}
 ## On each service
 
-{_operations(shared_operations(backend))}"""
+{_operations(shared_operations(backend))}
+{BEHIND_A_PROXY}"""
+
+
+BEHIND_A_PROXY: Final = """\
+## Behind a proxy
+
+Services speak HTTP/1.1. An idle connection stays open for 75 s (`keep_alive_seconds`): longer than the
+60 s for which balancers commonly reuse one, so that no request meets a closing connection.
+
+A proxy that publishes a service under a path prefix strips the prefix and sends it in
+`X-Forwarded-Prefix`. With `trust_forwarded_prefix`, `Location`, `Link`, the pages and the OpenAPI
+document then have the prefix. Leave it off where clients reach the service directly. For nginx:
+
+```nginx
+location /shop/orders/ {
+    proxy_pass http://127.0.0.1:8080/;
+    proxy_http_version 1.1;
+    proxy_set_header Host $host;
+    proxy_set_header Connection "";
+    proxy_set_header X-Forwarded-Prefix /shop/orders;
+}
+```
+"""
 
 
 def _operations(operations: Iterable[Operation]) -> str:

@@ -149,6 +149,7 @@ def _application(
         limits=Limits(body_bytes_max=settings.request_body_bytes_max),
         collectors=collectors,
         events=events,
+        trust_forwarded_prefix=settings.trust_forwarded_prefix,
     )
 
 
@@ -167,6 +168,7 @@ async def _serve_http(
             proxy_headers=False,
             log_config=None,
             server_header=False,
+            timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # any number
             timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
         )
     )

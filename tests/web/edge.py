@@ -64,17 +64,22 @@ def client(app: ASGIApp) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def running(service: Service, api: Callable[[Backend], Api]) -> AsyncIterator[ASGIApp]:
+async def running(
+    service: Service, api: Callable[[Backend], Api], **options: Any
+) -> AsyncIterator[ASGIApp]:
     """Run a service with a real engine and database; yield its application."""
-    async with running_together([(service, api)]) as (app,):
+    async with running_together([(service, api)], **options) as (app,):
         yield app
 
 
 @asynccontextmanager
 async def running_together(
-    services: Sequence[tuple[Service, Callable[[Backend], Api]]],
+    services: Sequence[tuple[Service, Callable[[Backend], Api]]], **options: Any
 ) -> AsyncIterator[list[ASGIApp]]:
-    """Run connected services with real engines and databases; yield their applications."""
+    """Run connected services with real engines and databases; yield their applications.
+
+    `options` go to `application`.
+    """
     broker, topology = MemoryBroker(), Topology([service for service, _ in services])
     apps = []
     async with AsyncExitStack() as stack:
@@ -92,7 +97,7 @@ async def running_together(
                 run_read=run_inline,
             )
             backend = Backend(process=process, database=database, run_read=run_inline)
-            apps.append(application(api(backend), backend))
+            apps.append(application(api(backend), backend, **options))
             await process.start()
             stack.push_async_callback(process.stop)
         yield apps

@@ -167,8 +167,25 @@ def test_problem_types_are_ordered_by_status() -> None:
 
 
 async def test_unknown_path_returns_404(http: httpx.AsyncClient) -> None:
-    for path in ("/", "/nothing", "/things", "/livez%0A", "/static/nothing", "/static/../pages.py"):
+    for path in ("/nothing", "/things", "/livez%0A", "/static/nothing", "/static/../pages.py"):
         assert slug(await http.get(path)) == (404, "unknown-address")
+
+
+@pytest.mark.parametrize("accept", ["text/html,application/xhtml+xml", "*/*", ""])
+async def test_root_lists_documents_for_browsers_and_programs(
+    http: httpx.AsyncClient, accept: str
+) -> None:
+    reply = await http.get("/", headers={"Accept": accept})
+    assert (reply.status_code, reply.headers["vary"]) == (200, "Accept")
+    if "html" in accept:
+        assert "Things &lt;&amp;&gt;" in reply.text
+        links = re.findall(r'href="(/[^"]*)"', reply.text)
+    else:
+        assert reply.json()["title"] == "Things <&>"
+        links = list(reply.json()["links"].values())
+    assert links == ["/docs", "/openapi.json", "/problems", "/readyz", "/metrics"]
+    for link in links:
+        assert (await http.get(link)).status_code == 200
 
 
 async def test_unsupported_method_returns_405_with_allowed_methods(

@@ -11,7 +11,10 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.database import Database
+from todoku.orders.http import orders_api
 from todoku.orders.problems import UNKNOWN_ORDER
+from todoku.orders.service import orders_service
+from todoku.settings import Settings
 from todoku.web import (
     Api,
     Backend,
@@ -24,7 +27,7 @@ from todoku.web import (
     application,
 )
 from todoku.web.call import ANONYMOUS, read_context
-from web.edge import RecordingProcess, client, run_inline
+from web.edge import RecordingProcess, client, run_inline, running
 
 pytestmark = pytest.mark.anyio
 
@@ -138,6 +141,16 @@ async def test_authenticated_principal_is_the_actor_of_its_commands(name: str | 
         reply = await http.get("/execute", headers={"x-user": name} if name else {})
     assert reply.json() == {"identity": name or "", "authenticated": name is not None}
     assert process.contexts == [Context(actor=name)]
+
+
+async def test_actor_is_recorded_in_the_history_of_an_order() -> None:
+    middleware = [Middleware(AuthenticationMiddleware, backend=FromHeader())]
+    order = {"userId": "u", "items": [{"productId": "p", "quantity": 1, "price": 1}]}
+    orders = orders_service(Settings())
+    async with running(orders, orders_api, middleware=middleware) as app, client(app) as http:
+        placed = await http.post("/orders", json=order, headers={"x-user": "alice"})
+        history = await http.get(placed.headers["location"] + "/events")
+    assert [event["actor"] for event in history.json()["items"]] == ["alice"]
 
 
 async def test_problem_of_a_middleware_is_answered_and_counted() -> None:

@@ -94,7 +94,7 @@ class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     time: datetime
     recorded_at: datetime
     status: OrderStatus
-    data: msgspec.Raw
+    data: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
 
 
 class OrderHistory(msgspec.Struct, frozen=True):

@@ -109,6 +109,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1_024, le=2**22, description="The largest HTTP request body, in bytes.")
     ] = 2**20
 
+    keep_alive_seconds: Annotated[
+        Seconds,
+        Meta(
+            description="How long an idle HTTP connection stays open, in seconds; longer than a "
+            "balancer in front reuses one."
+        ),
+    ] = 75.0
+    trust_forwarded_prefix: Annotated[
+        bool,
+        Meta(description="Put X-Forwarded-Prefix before links; only behind a proxy that sets it."),
+    ] = False
+
     shutdown_grace_seconds: Annotated[
         Seconds,
         Meta(description="How long a process may take to stop cleanly, in seconds."),

@@ -21,6 +21,7 @@ from todoku.web.metrics import Metrics
 from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware, TrailingSlashMiddleware
 from todoku.web.operations import Api, Endpoint, ExactRoute, Handler, Limits, Operation, routes
 from todoku.web.pages import page_routes
+from todoku.web.prefix import ForwardedPrefixMiddleware
 from todoku.web.resend import resend_operations
 
 
@@ -32,11 +33,13 @@ def application(
     collectors: Iterable[Collector] = (),
     events: Mapping[str, Any] | None = None,
     middleware: Sequence[Middleware] = (),
+    trust_forwarded_prefix: bool = False,
 ) -> ASGIApp:
     """Return the ASGI application that serves an API; `collectors` are added to its metrics.
 
     `events` is the AsyncAPI document, served at `/asyncapi.json`. `middleware` is called after the
     service's own, so that a `Problem` it raises is answered and counted like any other.
+    `trust_forwarded_prefix`: a proxy sets X-Forwarded-Prefix (see `ForwardedPrefixMiddleware`).
     """
     api = replace(
         api,
@@ -56,6 +59,7 @@ def application(
         redirect_slashes=False,
         default=_raise_not_found,
         middleware=[
+            *([Middleware(ForwardedPrefixMiddleware)] if trust_forwarded_prefix else []),
             Middleware(MetricsMiddleware, metrics),
             Middleware(ProblemMiddleware, api.refusals),
             Middleware(TrailingSlashMiddleware),

@@ -114,7 +114,8 @@ def _too_large(bytes_max: int) -> Problem:
     )
 
 
-_is_json = re.compile(rb'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE).fullmatch
+# RFC 8259, section 11: no parameter has a meaning. A charset neither: JSON is UTF-8.
+_is_json = re.compile(rb"application/json[ \t]*(;.*)?", re.IGNORECASE).fullmatch
 
 
 def _require_json(headers: Mapping[bytes, bytes]) -> None:

@@ -1,7 +1,8 @@
 """Field types of bodies, queries and paths, with their limits.
 
-Patterns mean the same in Python, JSON Schema and JavaScript. PostgreSQL cannot
-store the character NUL, so no text may contain it.
+Patterns end with `\\Z`, since `$` also matches before a final newline in Python; other languages
+know no `\\Z`, so documents have `$` (`to_portable`). PostgreSQL cannot store the character NUL, so no
+text may contain it.
 """
 
 import re
@@ -10,18 +11,20 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from todoku.contracts import MAX_SAFE_INTEGER
+from todoku.events import is_canonical_uuid
 
 ITEMS_MAX: Final = 1_000
 PAGE_MAX: Final = 200
+PRODUCT_ID_LENGTH_MAX: Final = 64
 
-PRODUCT_ID_PATTERN: Final = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}(?!\n)$"
-CURRENCY_PATTERN: Final = r"^[A-Z]{3}(?!\n)$"
+PRODUCT_ID_PATTERN: Final = r"^(?:\.{0,2}[A-Za-z0-9_-]|\.\.\.)[A-Za-z0-9._-]*\Z"
+CURRENCY_PATTERN: Final = r"^[A-Z]{3}\Z"
 UUID_PATTERN: Final = (
-    r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?!\n)$"
+    r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}\Z"
 )
-CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,200}(?!\n)$"
-GROUP_PATTERN: Final = r"^[0-9a-f]{12}(?!\n)$"
-TEXT_PATTERN: Final = r"^[^\u0000]*$"
+CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,200}\Z"
+GROUP_PATTERN: Final = r"^[0-9a-f]{12}\Z"
+TEXT_PATTERN: Final = r"^[^\x00]*\Z"
 
 ALLOWED: Final = {
     PRODUCT_ID_PATTERN: "1 to 64 letters, digits, '.', '_' or '-', but not '.' or '..'",
@@ -33,19 +36,30 @@ ALLOWED: Final = {
 }
 """A description of what each pattern allows."""
 
+
+def to_portable(pattern: str) -> str:
+    """Return a pattern in the syntax that ECMAScript, RE2 and JSON Schema share."""
+    return pattern.removesuffix(r"\Z") + "$"
+
+
 UserId = Annotated[
     str,
     Meta(
+        pattern=TEXT_PATTERN,
         min_length=1,
         max_length=128,
-        pattern=TEXT_PATTERN,
         description="The customer's id in your own system.",
         examples=["user123"],
     ),
 ]
 ProductId = Annotated[
     str,
-    Meta(pattern=PRODUCT_ID_PATTERN, description="The id of a product.", examples=["prod001"]),
+    Meta(
+        pattern=PRODUCT_ID_PATTERN,
+        max_length=PRODUCT_ID_LENGTH_MAX,
+        description="The id of a product.",
+        examples=["prod001"],
+    ),
 ]
 Uuid = Annotated[
     str,
@@ -75,8 +89,8 @@ Currency = Annotated[
 Address = Annotated[
     str,
     Meta(
-        max_length=1_000,
         pattern=TEXT_PATTERN,
+        max_length=1_000,
         description="The delivery address.",
         examples=["1-1 Chiyoda, Tokyo"],
     ),
@@ -84,9 +98,9 @@ Address = Annotated[
 Name = Annotated[
     str,
     Meta(
+        pattern=TEXT_PATTERN,
         min_length=1,
         max_length=200,
-        pattern=TEXT_PATTERN,
         description="The name of a product.",
         examples=["Super Keyboard"],
     ),
@@ -94,8 +108,8 @@ Name = Annotated[
 Note = Annotated[
     str,
     Meta(
-        max_length=200,
         pattern=TEXT_PATTERN,
+        max_length=200,
         description="Why stock is added, for the ledger.",
         examples=["Delivery 4711"],
     ),
@@ -111,9 +125,9 @@ GroupId = Annotated[
 Who = Annotated[
     str,
     Meta(
+        pattern=TEXT_PATTERN,
         min_length=1,
         max_length=128,
-        pattern=TEXT_PATTERN,
         description="Who requests this.",
         examples=["alice"],
     ),
@@ -121,9 +135,9 @@ Who = Annotated[
 Reason = Annotated[
     str,
     Meta(
+        pattern=TEXT_PATTERN,
         min_length=1,
         max_length=1_000,
-        pattern=TEXT_PATTERN,
         description="The reason for this.",
         examples=["A message of a test run."],
     ),
@@ -140,15 +154,15 @@ Cursor = Annotated[
     ),
 ]
 
-_is_product_id = re.compile(PRODUCT_ID_PATTERN).search
-_is_uuid = re.compile(UUID_PATTERN).search
+_is_product_id = re.compile(PRODUCT_ID_PATTERN).match
 
 
 def is_product_id(text: str) -> bool:
     """Return whether this is a valid product id."""
-    return _is_product_id(text) is not None
+    return len(text) <= PRODUCT_ID_LENGTH_MAX and _is_product_id(text) is not None
 
 
 def canonical_uuid(text: str) -> str | None:
     """Return a UUID in lower case, as it is stored; None if the text is not a UUID."""
-    return text.lower() if _is_uuid(text) else None
+    lower = text.lower()
+    return lower if is_canonical_uuid(lower) else None

@@ -9,6 +9,7 @@ import msgspec
 
 import todoku
 from todoku.web import problems
+from todoku.web.fields import to_portable
 from todoku.web.operations import Api, Operation, SuccessResponse
 from todoku.web.problems import ProblemDetails, ProblemType
 
@@ -35,7 +36,7 @@ def document(api: Api) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in api.operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
-    return {
+    described = {
         "openapi": "3.1.0",
         "info": {
             "title": api.title,
@@ -47,6 +48,35 @@ def document(api: Api) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": _schemas(_all_types(api))},
     }
+    _add_types(described)
+    return described
+
+
+def with_server(document: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the document of a service that a proxy publishes under a path prefix."""
+    return {**document, "servers": [{"url": prefix or "/"}]}
+
+
+def _add_types(part: Any) -> None:
+    """Add to each schema what generators need and msgspec leaves out.
+
+    Enumerations get their type; integers a format, without which some generators take 32 bits;
+    patterns the syntax of other languages.
+    """
+    if isinstance(part, list):
+        for item in part:
+            _add_types(item)
+    if not isinstance(part, dict):
+        return
+    if part.get("type") == "integer":
+        part.setdefault("format", "int32" if part.get("maximum", 2**31) < 2**31 else "int64")
+    if "type" not in part and all(isinstance(it, str) for it in part.get("enum", [0])):
+        part["type"] = "string"
+    if isinstance(part.get("pattern"), str):
+        part["pattern"] = to_portable(part["pattern"])
+    for name, item in part.items():
+        if name not in ("example", "examples", "default", "value"):
+            _add_types(item)
 
 
 def problems_of(operation: Operation) -> tuple[ProblemType, ...]:

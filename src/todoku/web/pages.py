@@ -1,16 +1,20 @@
 """HTML pages: API documentation and problem types. They load nothing from other servers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final
 
+from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope
 
+import todoku
+from todoku.web.openapi import with_server
 from todoku.web.operations import Api, Endpoint, ExactRoute
+from todoku.web.prefix import PREFIX
 from todoku.web.problems import UNKNOWN_ADDRESS, Problem, ProblemType
 from todoku.web.reply import encode
 
@@ -29,35 +33,70 @@ td { padding: .15rem 1rem .15rem 0; vertical-align: top }
 
 
 def page_routes(api: Api, documents: Mapping[str, Mapping[str, Any]]) -> Sequence[BaseRoute]:
-    """Return the routes of the documents, `/docs`, `/problems` and their static files."""
-    problem_pages = {kind.slug: HTMLResponse(_problem_page(kind)) for kind in api.problem_types}
+    """Return the routes of the documents, `/`, `/docs`, `/problems` and their static files."""
+    kinds = {kind.slug: kind for kind in api.problem_types}
 
     async def show_problem(scope: Scope, receive: Receive) -> Response:
         slug = scope["path_params"]["slug"]
-        if slug not in problem_pages:
+        if slug not in kinds:
             raise Problem(UNKNOWN_ADDRESS, f"No problem type is called {slug!r}: see /problems.")
-        return problem_pages[slug]
+        return HTMLResponse(_problem_page(kinds[slug], scope.get(PREFIX, "")))
+
+    async def show_index(scope: Scope, receive: Receive) -> Response:
+        prefix = scope.get(PREFIX, "")
+        links = {name: prefix + path for name, path in _index_links(documents).items()}
+        headers = {"Vary": "Accept"}
+        if "text/html" in Headers(scope=scope).get("accept", ""):
+            return HTMLResponse(_index_page(api.title, links), headers=headers)
+        content = {"title": api.title, "version": todoku.__version__, "links": links}
+        return Response(encode(content), media_type="application/json", headers=headers)
 
     return [
-        *(
-            _fixed(path, Response(encode(document), media_type="application/json"))
-            for path, document in documents.items()
-        ),
-        _fixed("/docs", HTMLResponse(_docs_page(api.title))),
-        _fixed("/problems", HTMLResponse(_problems_page(api.problem_types))),
+        ExactRoute("/", Endpoint({"GET": show_index})),
+        *(_document_route(path, document) for path, document in documents.items()),
+        _page_route("/docs", lambda prefix: _docs_page(api.title, prefix)),
+        _page_route("/problems", lambda prefix: _problems_page(api.problem_types, prefix)),
         ExactRoute("/problems/{slug}", Endpoint({"GET": show_problem})),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
 
 
-def _fixed(path: str, response: Response) -> ExactRoute:
+def _document_route(path: str, document: Mapping[str, Any]) -> ExactRoute:
+    encoded = encode(document)
+
     async def show(scope: Scope, receive: Receive) -> Response:
-        return response
+        prefix = scope.get(PREFIX, "")
+        relocated = prefix and "openapi" in document
+        body = encode(with_server(document, prefix)) if relocated else encoded
+        return Response(body, media_type="application/json")
 
     return ExactRoute(path, Endpoint({"GET": show}))
 
 
-def _docs_page(title: str) -> str:
+def _page_route(path: str, render: Callable[[str], str]) -> ExactRoute:
+    """Return the route of a page, which is rendered with the path prefix of the service."""
+
+    async def show(scope: Scope, receive: Receive) -> Response:
+        return HTMLResponse(render(scope.get(PREFIX, "")))
+
+    return ExactRoute(path, Endpoint({"GET": show}))
+
+
+def _index_links(documents: Iterable[str]) -> dict[str, str]:
+    """Return where a newcomer finds what, by name."""
+    paths = ["/docs", *documents, "/problems", "/readyz", "/metrics"]
+    return {path.strip("/").removesuffix(".json"): path for path in paths}
+
+
+def _index_page(title: str, links: Mapping[str, str]) -> str:
+    items = "\n".join(f'<li><a href="{path}">{name}</a></li>' for name, path in links.items())
+    return _page(
+        title,
+        f"<h1>{escape(title)}</h1>\n<p>Version {todoku.__version__}</p>\n<ul>\n{items}\n</ul>",
+    )
+
+
+def _docs_page(title: str, prefix: str) -> str:
     # RapiDoc is in static/; with load-fonts off it loads nothing from other servers.
     return f"""<!doctype html>
 <html lang="en">
@@ -66,10 +105,10 @@ def _docs_page(title: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
-<script type="module" src="/static/rapidoc-min.js"></script>
+<script type="module" src="{prefix}/static/rapidoc-min.js"></script>
 </head>
 <body>
-<rapi-doc spec-url="/openapi.json" render-style="read" load-fonts="false" theme="light"
+<rapi-doc spec-url="{prefix}/openapi.json" render-style="read" load-fonts="false" theme="light"
   primary-color="#0b63c5" show-header="false" allow-authentication="false"
   allow-server-selection="false" schema-description-expanded="true"></rapi-doc>
 </body>
@@ -77,23 +116,23 @@ def _docs_page(title: str) -> str:
 """
 
 
-def _problems_page(kinds: Sequence[ProblemType]) -> str:
+def _problems_page(kinds: Sequence[ProblemType], prefix: str) -> str:
     rows = "\n".join(
-        f'<tr><td>{kind.status}</td><td><a href="{kind.address}">{kind.slug}</a></td>'
+        f'<tr><td>{kind.status}</td><td><a href="{prefix}{kind.address}">{kind.slug}</a></td>'
         f"<td>{escape(kind.title)}</td></tr>"
         for kind in kinds
     )
     return _page("Problems", f"<h1>Problems</h1>\n<table>\n{rows}\n</table>")
 
 
-def _problem_page(kind: ProblemType) -> str:
+def _problem_page(kind: ProblemType, prefix: str) -> str:
     return _page(
         kind.title,
         f"<h1>{escape(kind.title)}</h1>\n"
         f"<p><code>{kind.status} {kind.slug}</code></p>\n"
         f"<p>{_prose(kind.meaning)}</p>\n"
         f"<h2>What to do</h2>\n<p>{_prose(kind.advice)}</p>\n"
-        '<p><a href="/problems">All problems</a> · <a href="/docs">The API</a></p>',
+        f'<p><a href="{prefix}/problems">All problems</a> · <a href="{prefix}/docs">The API</a></p>',
     )
 
 
