@@ -4,7 +4,7 @@ The audit only reads. The services commit one after the other, so what compares 
 quiescent system: one without pending deliveries. On a running system a finding counts if it lasts.
 """
 
-from todoku.audit.audit import audit
+from todoku.audit.collect import audit
 from todoku.audit.part import (
     RESTORED,
     AuditPart,

@@ -18,7 +18,7 @@ from todoku.audit.part import (
 )
 from todoku.lifecycle import Status
 
-ORDER: Final = "order"
+ORDER_ENTITY: Final = "order"
 """The entity of the service that accepts orders."""
 
 
@@ -32,13 +32,15 @@ class OrderSeen(msgspec.Struct):
     @property
     def order(self) -> Known | None:
         """Return what the service that accepts orders knows."""
-        return next((k for name, k in self.known.items() if self.parts[name].entity == ORDER), None)
+        return next(
+            (k for name, k in self.known.items() if self.parts[name].entity == ORDER_ENTITY), None
+        )
 
     @property
     def others(self) -> Iterator[tuple[str, AuditPart, Known | None]]:
         """Yield the other services, with what each knows."""
         for name, part in self.parts.items():
-            if part.entity != ORDER:
+            if part.entity != ORDER_ENTITY:
                 yield name, part, self.known.get(name)
 
     def status(self, name: str) -> Any:
@@ -58,7 +60,7 @@ def findings_about(
     excused: bool,
 ) -> Iterator[Finding]:
     """Yield what is broken about an order. `excused` is one that waits for a dead letter."""
-    if not any(part.entity == ORDER for part in seen.parts.values()):
+    if not any(part.entity == ORDER_ENTITY for part in seen.parts.values()):
         return
     order = seen.order
     if not isinstance(order, KnownOrder):

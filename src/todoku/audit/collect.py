@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, MetaData, func, select
 
-from todoku.audit.invariants import ORDER, OrderSeen, findings_about
+from todoku.audit.invariants import ORDER_ENTITY, OrderSeen, findings_about
 from todoku.audit.part import AuditPart, Finding, KnownOrder
 from todoku.audit.report import Awaited, ParkedLetters, Report
 from todoku.engine import EngineTables
@@ -68,7 +68,7 @@ def _open_orders(parts: Mapping[str, AuditPart], statuses: Mapping[str, int]) ->
     ended = {
         status.value
         for part in parts.values()
-        if part.entity == ORDER
+        if part.entity == ORDER_ENTITY
         for status in part.lifecycle.terminal
     }
     return sum(count for status, count in statuses.items() if status not in ended)
