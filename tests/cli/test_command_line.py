@@ -276,3 +276,31 @@ def test_config_of_running_up_needs_one(tmp_path: Path) -> None:
 
     assert answer.returncode == ExitCode.UNREACHABLE
     assert f"no `todoku up` runs on the data folder {tmp_path / 'todoku-data'}" in answer.stderr
+
+
+@pytest.mark.parametrize("module", ["todoku.cli", "cyclopts", "todoku.cli.verify"])
+def test_ctrl_c_while_modules_are_imported_gives_no_traceback(module: str, tmp_path: Path) -> None:
+    """Ctrl-C comes when the given module is about to be imported."""
+    code = f"""
+import os, signal, sys
+
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+from todoku.__main__ import main
+main()
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code, "verify"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert answer.returncode == ExitCode.INTERRUPTED
+    assert answer.stderr == ""

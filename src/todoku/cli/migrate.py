@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -13,6 +14,7 @@ from todoku.cli.flags import Flags, ServiceName, settings_from
 from todoku.cli.options import JsonLines
 from todoku.cli.output import suggest, write_line
 from todoku.cli.streams import to_json
+from todoku.local.claims import make_data_folder
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -120,6 +122,8 @@ def _migrate(service: str, settings: Settings) -> Step:
     step = _inspect(service, settings)
     if not step.pending:
         return step  # works also while a service has the database open
+    if isinstance(settings.database(service), Path):
+        make_data_folder(settings.data_dir, [service])
     with _explained(service, settings), Database.open(settings.database(service)) as database:
         migrate_database(database, load_system(settings)[service].package)
     return msgspec.structs.replace(step, migrated=True)

@@ -49,7 +49,7 @@ def _require_unwritable_for_others(folder: Path) -> None:
     if status.st_mode & stat.S_IWOTH or by_group:
         raise Unavailable(
             f"other users can write to the data folder {folder}, so they could replace its files."
-            f" Run `chmod go-w {folder}`, or choose another with --data-dir."
+            f" Run `chmod go-w {folder}`, or use a new folder in it: --data-dir {folder / 'data'}"
         )
 
 

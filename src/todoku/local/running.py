@@ -1,5 +1,6 @@
 """Tells other commands with which settings the running `todoku up` of a data folder runs."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -23,12 +24,12 @@ class RunningUp(msgspec.Struct, frozen=True, rename="camel"):
 
 def publish(folder: Path, running: RunningUp) -> None:
     """Write the settings into the lock file, which this process holds."""
-    (folder / LOCK_NAME).write_bytes(msgspec.json.encode(running) + b"\n")
+    _write(folder, msgspec.json.encode(running) + b"\n")
 
 
 def withdraw(folder: Path) -> None:
     """Empty the lock file."""
-    (folder / LOCK_NAME).write_bytes(b"")
+    _write(folder, b"")
 
 
 def find(folder: Path) -> RunningUp | None:
@@ -43,6 +44,12 @@ def find(folder: Path) -> RunningUp | None:
         except OSError:  # It is held, so `up` runs.
             return _decoded(file.read())
     return None
+
+
+def _write(folder: Path, content: bytes) -> None:
+    # Only diagnosis needs the content: a full disk is no reason to stop here.
+    with contextlib.suppress(OSError):
+        (folder / LOCK_NAME).write_bytes(content)
 
 
 def _decoded(content: bytes) -> RunningUp | None:
