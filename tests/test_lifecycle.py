@@ -6,14 +6,21 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 
-from todoku.contracts import EVENTS
+from todoku.contracts import (
+    EVENTS,
+    OrderCompletedEvent,
+    OrderCreatedEvent,
+    ShipmentCompletedEvent,
+    StockReservedEvent,
+)
 from todoku.database import Database, migrate
 from todoku.descriptor import resolve
 from todoku.inventory.domain import RESERVATION
 from todoku.lifecycle import InvalidLifecycle, Lifecycle, Stage, Status
-from todoku.orders.domain import ORDER
+from todoku.orders.domain import ORDER, OrderStatus
 from todoku.shipping.domain import SHIPMENT
 from todoku.system import system
 
@@ -171,6 +178,31 @@ class TestDeclared:
     def test_events_of_the_lifecycle_are_in_the_contracts(self, entity: str) -> None:
         for status in DECLARED[entity][0].statuses:
             assert set(status.stage.publishes) <= set(EVENTS.values())
+
+
+def test_lifecycle_of_an_order_has_room_for_a_cancellation() -> None:
+    """Two rows, and a way back from the first one: the carrier may be quicker than the customer."""
+    rows = {status.name: (status.value, status.stage) for status in OrderStatus}
+    completed = msgspec.structs.replace(
+        OrderStatus.COMPLETED.stage, after=("AWAITING_SHIPMENT", "CANCELLING")
+    )
+    rows |= {
+        "CANCELLING": (
+            "CANCELLING",
+            Stage(meaning="", after=("PENDING", "AWAITING_SHIPMENT"), on=("cancel",)),
+        ),
+        "CANCELLED": ("CANCELLED", Stage(meaning="", after=("CANCELLING",), on=(Cancelled,))),
+        "COMPLETED": ("COMPLETED", completed),
+    }
+    grown = Status("GrownStatus", rows)  # type: ignore[call-overload]
+    lifecycle: Lifecycle[Any] = Lifecycle("order", grown)
+    cancelling = grown("CANCELLING")
+    assert not cancelling.terminal
+    assert lifecycle.next_status(grown("AWAITING_SHIPMENT"), "cancel") is cancelling
+    assert lifecycle.next_status(cancelling, StockReservedEvent) is cancelling, "late"
+    assert lifecycle.next_status(cancelling, ShipmentCompletedEvent) is grown("COMPLETED")
+    assert lifecycle.next_status(grown("CANCELLED"), ShipmentCompletedEvent) is None
+    assert lifecycle.history(grown("COMPLETED")) >= {OrderCreatedEvent, OrderCompletedEvent}
 
 
 def test_every_status_implied_elsewhere_exists_there() -> None:
