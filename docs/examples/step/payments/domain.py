@@ -31,6 +31,10 @@ class UnknownPayment(Exception):
     """Raised when an order has no payment."""
 
 
+class WrongTotal(Exception):
+    """Raised when the total of an order is not the sum of its items: no money is held for it."""
+
+
 class ContradictoryEvent(Exception):
     """Raised when an event contradicts the status of the payment."""
 
@@ -93,6 +97,8 @@ def authorize_payment(
     """Authorize the payment for an order, or decline it. The result is decided once and stored."""
     if payment is not None:
         return payment, []  # A duplicate after the inbox was pruned: the result was published.
+    if event.total_amount != sum(item.quantity * item.price for item in event.items):
+        raise WrongTotal(f"order {event.key}: {event.total_amount} is not the sum of its items")
     declined = event.total_amount > CREDIT_LIMIT
     decided = Payment(
         order_id=event.order_id,
