@@ -13,6 +13,7 @@ Add a status by adding a row (and the migration of its table's CHECK constraint)
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from functools import cache
 from typing import Generic, Self, TypeVar
 
 import msgspec
@@ -55,7 +56,13 @@ class Status(StrEnum):
     @property
     def terminal(self) -> bool:
         """Return whether the entity has ended: no status comes after this one."""
-        return not any(self.value in other.stage.after for other in type(self))
+        return self.value not in _left(type(self))
+
+
+@cache
+def _left(statuses: type[Status]) -> frozenset[str]:
+    """Return the names of the statuses that another one comes after."""
+    return frozenset(name for status in statuses for name in status.stage.after)
 
 
 S = TypeVar("S", bound=Status)
@@ -74,6 +81,7 @@ class Lifecycle(Generic[S]):
     def __init__(self, entity: str, statuses: type[S]) -> None:
         self.entity = entity
         self.statuses = tuple(statuses)
+        self.by_name = {status.value: status for status in self.statuses}
         self._before = {status: self._directly_before(status) for status in self.statuses}
         self._later = {status: self._ancestors(status, ()) for status in self.statuses}
         self._targets = self._all_targets()
@@ -158,13 +166,12 @@ class Lifecycle(Generic[S]):
     # How the rows fit together.
 
     def _directly_before(self, status: S) -> tuple[S, ...]:
-        by_name = {other.value: other for other in self.statuses}
-        if unknown := set(status.stage.after) - by_name.keys():
+        if unknown := set(status.stage.after) - self.by_name.keys():
             raise InvalidLifecycle(
                 f"{self.entity}: {status} comes after {', '.join(sorted(unknown))}, "
-                f"which is no status: one of {', '.join(by_name)}."
+                f"which is no status: one of {', '.join(self.by_name)}."
             )
-        return tuple(by_name[name] for name in status.stage.after)
+        return tuple(self.by_name[name] for name in status.stage.after)
 
     def _ancestors(self, status: S, way: tuple[S, ...]) -> frozenset[S]:
         if status in way:

@@ -14,6 +14,7 @@ from todoku.audit.part import (
     Problem,
     Wait,
     not_received,
+    pieces_by_owner,
 )
 from todoku.audit.report import Awaited, ParkedLetters, Report, orders_named
 
@@ -31,4 +32,5 @@ __all__ = [
     "audit",
     "not_received",
     "orders_named",
+    "pieces_by_owner",
 ]

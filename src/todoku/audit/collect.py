@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, MetaData, func, select
 
 from todoku.audit.invariants import ORDER_ENTITY, OrderSeen, findings_about
-from todoku.audit.part import AuditPart, Finding, KnownOrder
+from todoku.audit.part import AuditPart, Finding, Known
 from todoku.audit.report import Awaited, ParkedLetters, Report
 from todoku.engine import EngineTables
 from todoku.engine.dead_letters import DeadLetterState
@@ -38,8 +38,8 @@ def audit(
     for name, part in present.items():
         findings += part.findings(connections[name])
     for seen in _orders_seen(present, connections):
-        if isinstance(seen.order, KnownOrder):
-            statuses[str(seen.order.status)] += 1
+        if seen.order is not None:
+            statuses[seen.order[1].value] += 1
         excused = seen.order_id in parked_orders
         findings += findings_about(seen, connections, now, overdue_after, excused=excused)
     return Report(
@@ -55,13 +55,12 @@ def _orders_seen(
     parts: Mapping[str, AuditPart], connections: Mapping[str, Connection]
 ) -> Iterator[OrderSeen]:
     """Yield what is known about each order, by order id."""
-    seen: dict[str, OrderSeen] = {}
+    seen: dict[str, list[tuple[str, Known]]] = {}
     for name, part in parts.items():
         for known in part.known(connections[name]):
-            if known.order_id not in seen:
-                seen[known.order_id] = OrderSeen(known.order_id, parts)
-            seen[known.order_id].known[name] = known
-    yield from (seen[order_id] for order_id in sorted(seen))
+            seen.setdefault(known.order_id, []).append((name, known))
+    for order_id in sorted(seen):
+        yield OrderSeen(order_id, parts, dict(seen.pop(order_id)))
 
 
 def _open_orders(parts: Mapping[str, AuditPart], statuses: Mapping[str, int]) -> int:

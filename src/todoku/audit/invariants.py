@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import Connection
 
 from todoku.audit.part import (
@@ -22,33 +21,36 @@ ORDER_ENTITY: Final = "order"
 """The entity of the service that accepts orders."""
 
 
-class OrderSeen(msgspec.Struct):
+class OrderSeen:
     """What the services know about one order, by service, in the sequence of the system."""
 
-    order_id: str
-    parts: Mapping[str, AuditPart]
-    known: dict[str, Known] = {}
+    def __init__(
+        self, order_id: str, parts: Mapping[str, AuditPart], known: Mapping[str, Known]
+    ) -> None:
+        self.order_id = order_id
+        self.parts = parts
+        self.known = known
+        self.statuses = {
+            name: each.status and parts[name].lifecycle.by_name[each.status]
+            for name, each in known.items()
+        }
+        self.others = [
+            (name, part, known.get(name))
+            for name, part in parts.items()
+            if part.entity != ORDER_ENTITY
+        ]
 
     @property
-    def order(self) -> Known | None:
-        """Return what the service that accepts orders knows."""
-        return next(
-            (k for name, k in self.known.items() if self.parts[name].entity == ORDER_ENTITY), None
-        )
-
-    @property
-    def others(self) -> Iterator[tuple[str, AuditPart, Known | None]]:
-        """Yield the other services, with what each knows."""
-        for name, part in self.parts.items():
-            if part.entity != ORDER_ENTITY:
-                yield name, part, self.known.get(name)
+    def order(self) -> tuple[KnownOrder, Any] | None:
+        """Return what the service that accepts orders knows, and the status of the order."""
+        for name, known in self.known.items():
+            if isinstance(known, KnownOrder):
+                return known, self.statuses[name]
+        return None
 
     def status(self, name: str) -> Any:
         """Return the status of a service's entity; None if there is none."""
-        known = self.known.get(name)
-        if known is None or known.status is None:
-            return None
-        return next(s for s in self.parts[name].lifecycle.statuses if s.value == known.status)
+        return self.statuses.get(name)
 
 
 def findings_about(
@@ -60,17 +62,16 @@ def findings_about(
     excused: bool,
 ) -> Iterator[Finding]:
     """Yield what is broken about an order. `excused` is one that waits for a dead letter."""
-    if not any(part.entity == ORDER_ENTITY for part in seen.parts.values()):
+    found = seen.order
+    if found is None:
+        if len(seen.others) < len(seen.parts):
+            yield Finding("I1", seen.order_id, _unknown_order(seen), RESTORED)
         return
-    order = seen.order
-    if not isinstance(order, KnownOrder):
-        yield Finding("I1", seen.order_id, _unknown_order(seen), RESTORED)
-        return
+    order, status = found
     for known in seen.known.values():
         for each in known.problems:
             yield Finding(each.invariant, seen.order_id, each.problem, each.advice)
     yield from _not_as_ordered(seen, order)
-    status = next(seen.status(name) for name, known in seen.known.items() if known is order)
     if status.terminal:
         yield from _wrong_endings(seen, status)
         return

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -39,7 +41,7 @@ class Problem(msgspec.Struct, frozen=True):
     advice: str
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a service knows about one order.
 
     `status` is that of its entity, None if there is only a trace of one, which `trace` describes.
@@ -56,7 +58,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
 
 
-class KnownOrder(Known, frozen=True, kw_only=True):
+class KnownOrder(Known, frozen=True, kw_only=True, gc=False):
     """What the service that accepts orders knows about one of them; times are UTC."""
 
     accepted_at: datetime
@@ -100,6 +102,18 @@ class AuditPart(msgspec.Struct, frozen=True, kw_only=True):
     holds: Mapping[str, str] = {}
     expected: Mapping[str, tuple[str | None, ...]] = {}
     wait: Callable[[Connection, Known, str], Wait | None] = no_wait
+
+
+def pieces_by_owner(rows: Iterable[tuple[str, str, int]]) -> dict[str, Pieces]:
+    """Return the pieces of each owner from rows (owner, product id, pieces), sorted by owner and product.
+
+    A product id is one object, however often it occurs.
+    """
+    names: dict[str, str] = {}
+    return {
+        owner: tuple((names.setdefault(product, product), pieces) for _, product, pieces in group)
+        for owner, group in groupby(rows, key=itemgetter(0))
+    }
 
 
 RESTORED = (

@@ -1,11 +1,22 @@
 """Contribute reservations and the ledger to the audit."""
 
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 
 import msgspec
 from sqlalchemy import Connection, func, select, union
 
-from todoku.audit import AuditPart, Finding, Known, Problem, Wait, not_received, orders_named
+from todoku.audit import (
+    AuditPart,
+    Finding,
+    Known,
+    Problem,
+    Wait,
+    not_received,
+    orders_named,
+    pieces_by_owner,
+)
 from todoku.inventory.domain import RESERVATION, ReservationState
 from todoku.inventory.store import products, reservations, stock_ledger
 
@@ -15,7 +26,7 @@ Pieces = tuple[tuple[str, int], ...]
 class _Seen(msgspec.Struct):
     """The rows about one order."""
 
-    states: set[str] = set()
+    states: frozenset[str] = frozenset()
     lines: Pieces = ()
     address: str | None = None
     deducted: Pieces = ()
@@ -23,8 +34,8 @@ class _Seen(msgspec.Struct):
 
 def known_reservations(connection: Connection) -> Iterator[Known]:
     """Yield every reservation, and every order for which the ledger deducts pieces."""
-    seen: dict[str, _Seen] = {}
-    for row in connection.execute(
+    deducted = _deductions(connection)
+    lines = connection.execute(
         select(
             reservations.c.order_id,
             reservations.c.product_id,
@@ -32,19 +43,32 @@ def known_reservations(connection: Connection) -> Iterator[Known]:
             reservations.c.state,
             reservations.c.shipping_address,
         ).order_by(reservations.c.order_id, reservations.c.product_id)
-    ):
-        order = seen.setdefault(row.order_id, _Seen())
-        order.states.add(row.state)
-        order.lines += ((row.product_id, row.quantity),)
-        order.address = row.shipping_address
-    for entry in connection.execute(
-        select(stock_ledger.c.order_id, stock_ledger.c.product_id, stock_ledger.c.quantity)
-        .where(stock_ledger.c.order_id.is_not(None))
-        .order_by(stock_ledger.c.order_id, stock_ledger.c.product_id)
-    ):
-        seen.setdefault(entry.order_id, _Seen()).deducted += ((entry.product_id, -entry.quantity),)
-    for order_id, order in seen.items():
-        yield _known(order_id, order)
+    )
+    names: dict[str, str] = {}
+    for order_id, group in groupby(lines, key=attrgetter("order_id")):
+        rows = list(group)
+        seen = _Seen(
+            states=frozenset(row.state for row in rows),
+            lines=tuple(
+                (names.setdefault(row.product_id, row.product_id), row.quantity) for row in rows
+            ),
+            address=rows[0].shipping_address,
+            deducted=deducted.pop(order_id, ()),
+        )
+        yield _known(order_id, seen)
+    for order_id, pieces in deducted.items():
+        yield _known(order_id, _Seen(deducted=pieces))
+
+
+def _deductions(connection: Connection) -> dict[str, Pieces]:
+    return pieces_by_owner(
+        (row.order_id, row.product_id, -row.quantity)
+        for row in connection.execute(
+            select(stock_ledger.c.order_id, stock_ledger.c.product_id, stock_ledger.c.quantity)
+            .where(stock_ledger.c.order_id.is_not(None))
+            .order_by(stock_ledger.c.order_id, stock_ledger.c.product_id)
+        )
+    )
 
 
 def _known(order_id: str, seen: _Seen) -> Known:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, select
 
-from todoku.audit import AuditPart, Known, KnownOrder, Problem, Wait, not_received
+from todoku.audit import AuditPart, Known, KnownOrder, Problem, Wait, not_received, pieces_by_owner
 from todoku.contracts import OrderCreatedEvent
 from todoku.orders.domain import ORDER, OrderStatus
 from todoku.orders.store import order_events, order_items, orders
@@ -18,16 +18,14 @@ NO_BEGINNING = Problem(
 
 def known_orders(connection: Connection) -> Iterator[KnownOrder]:
     """Yield every order with its items."""
-    pieces: dict[str, tuple[tuple[str, int], ...]] = {}
-    for line in connection.execute(
-        select(order_items.c.order_id, order_items.c.product_id, order_items.c.quantity).order_by(
-            order_items.c.order_id, order_items.c.product_id
+    pieces = pieces_by_owner(
+        (row.order_id, row.product_id, row.quantity)
+        for row in connection.execute(
+            select(
+                order_items.c.order_id, order_items.c.product_id, order_items.c.quantity
+            ).order_by(order_items.c.order_id, order_items.c.product_id)
         )
-    ):
-        pieces[line.order_id] = (
-            *pieces.get(line.order_id, ()),
-            (line.product_id, line.quantity),
-        )
+    )
     created = set(
         connection.scalars(
             select(order_events.c.order_id).where(order_events.c.type == OrderCreatedEvent.__name__)

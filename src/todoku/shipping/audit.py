@@ -1,35 +1,35 @@
 """Contribute shipments to the audit."""
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
 
 from sqlalchemy import Connection, select
 
-from todoku.audit import AuditPart, Known, Problem, Wait, not_received
+from todoku.audit import AuditPart, Known, Problem, Wait, not_received, pieces_by_owner
 from todoku.shipping.domain import SHIPMENT, ShipmentStatus
 from todoku.shipping.store import shipment_items, shipments
 
 
 def known_shipments(connection: Connection) -> Iterator[Known]:
     """Yield the first shipment of every order, with its items."""
-    pieces: dict[str, tuple[tuple[str, int], ...]] = {}
-    for item in connection.execute(
-        select(
-            shipment_items.c.shipment_id, shipment_items.c.product_id, shipment_items.c.quantity
-        ).order_by(shipment_items.c.shipment_id, shipment_items.c.product_id)
-    ):
-        pieces[item.shipment_id] = (
-            *pieces.get(item.shipment_id, ()),
-            (item.product_id, item.quantity),
+    pieces = pieces_by_owner(
+        (row.shipment_id, row.product_id, row.quantity)
+        for row in connection.execute(
+            select(
+                shipment_items.c.shipment_id,
+                shipment_items.c.product_id,
+                shipment_items.c.quantity,
+            ).order_by(shipment_items.c.shipment_id, shipment_items.c.product_id)
         )
-    found: dict[str, list[Any]] = {}
-    for row in connection.execute(
+    )
+    parcels = connection.execute(
         select(
             shipments.c.id, shipments.c.order_id, shipments.c.status, shipments.c.shipping_address
         ).order_by(shipments.c.order_id, shipments.c.number)
-    ):
-        found.setdefault(row.order_id, []).append(row)
-    for order_id, rows in found.items():
+    )
+    for order_id, group in groupby(parcels, key=attrgetter("order_id")):
+        rows = list(group)
         first = rows[0]
         ended = ShipmentStatus(first.status).terminal
         yield Known(
