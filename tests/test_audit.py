@@ -58,9 +58,7 @@ class System:
         self.topology = Topology(self.services.values())
         self.databases = {name: _empty(service) for name, service in self.services.items()}
         self.writers = {
-            name: Writer(
-                service, self.databases[name], service.store.tables, self.topology, owner=name
-            )
+            name: Writer(service, self.databases[name], self.topology, owner=name)
             for name, service in self.services.items()
         }
         self.answers: dict[str, Answer] = {}
@@ -80,7 +78,7 @@ class System:
             for reader in self.topology.readers(type(event)):
                 self._follow(reader, self.writers[reader].step([incoming], NOW, 1))
                 self.writers[name].step([Receipt(reader, (envelope.id,))], NOW, 0)
-        for booking in actions.effects:
+        for booking in (pending.effect for pending in actions.effects):
             answer = RecordAnswer(order_id=booking.order_id, answer=self.answers[booking.order_id])
             self.execute("shipping", answer)
 

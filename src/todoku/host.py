@@ -24,6 +24,7 @@ from todoku.engine import (
     EngineConfig,
     EngineMetrics,
     Process,
+    ProcessFailed,
     Service,
     SteadyClock,
     Topology,
@@ -70,17 +71,22 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
             service = descriptor.build(settings)
             process = _process(service, settings, services, database, run_write, run_read)
             backend = Backend(process=process, database=database, run_read=run_read)
-            await process.start()
+            stop_process = asyncio.Event()
+            running = asyncio.create_task(process.run(stop_process))
             try:
+                await process.started()
                 await descriptor.started(backend, settings)
                 events = _events(name, settings, services)
                 collectors = [EngineMetrics(process), *resolve(descriptor.collectors)]
                 app = _application(
                     descriptor.build_api(backend), backend, settings, collectors, events
                 )
-                await _serve_http(name, settings, app, process, stop)
+                await _serve_http(name, settings, app, running, stop)
+            except ProcessFailed:
+                pass  # `running` raises why.
             finally:
-                await process.stop()
+                stop_process.set()
+                await running
 
 
 def _process(
@@ -94,7 +100,6 @@ def _process(
     return Process(
         service,
         database,
-        service.store.tables,
         _broker(service.name, settings, services),
         Topology(services),
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid7()}",
@@ -154,7 +159,7 @@ def _application(
 
 
 async def _serve_http(
-    name: str, settings: Settings, app: ASGIApp, process: Process, stop: asyncio.Event
+    name: str, settings: Settings, app: ASGIApp, running: asyncio.Task[None], stop: asyncio.Event
 ) -> None:
     """Answer HTTP until `stop` is set or the process has failed."""
     server = _Server(
@@ -175,17 +180,13 @@ async def _serve_http(
     _collect_less_garbage()
     sockets = _listen(settings.host, settings.port(name))
     serving = asyncio.create_task(server.serve(sockets))
-    failing = asyncio.create_task(process.failed())
     stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait((serving, failing, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((serving, running, stopping), return_when=asyncio.FIRST_COMPLETED)
     finally:
         server.should_exit = True
         await serving
-        for task in (failing, stopping):
-            task.cancel()
-    if failing.done() and not failing.cancelled():
-        failing.result()
+        stopping.cancel()
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

@@ -52,15 +52,15 @@ STAGES = {
         "todoku.inventory.store:InventoryStore.load",
         "todoku.shipping.store:ShippingStore.load",
     ),
-    "deciding": ("todoku.engine.writer:Writer._decide",),
+    "deciding": ("todoku.engine.batch_context:BatchContext.handle_all",),
     "saving": (
         "todoku.orders.store:OrdersStore.save",
         "todoku.inventory.store:InventoryStore.save",
         "todoku.shipping.store:ShippingStore.save",
     ),
     "what is due": (
-        "todoku.shipping.store:ShippingStore.due",
-        "todoku.shipping.store:ShippingStore.next_due_at",
+        "todoku.engine.agenda:DueRows.find",
+        "todoku.engine.agenda:DueRows.next_due",
     ),
     "encoding events": ("todoku.engine.writer:encode",),
     "outbox": ("todoku.engine.tables:Outbox.add",),

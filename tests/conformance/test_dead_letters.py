@@ -114,9 +114,7 @@ def test_retries_fall_due_one_after_the_other(database: Database) -> None:
 
 
 def test_each_thing_that_can_be_done_with_a_letter_is_written_down(database: Database) -> None:
-    writer = Writer(
-        inventory, database, inventory.store.tables, Topology([inventory]), owner="test"
-    )
+    writer = Writer(inventory, database, Topology([inventory]), owner="test")
 
     def ask(command: Any) -> Any:
         ((_, answer),) = writer.step([PendingCommand(command, lambda _: None)], NOW, 0).answers

@@ -41,6 +41,7 @@ from todoku.database import (
 from todoku.engine import Due, StateCache, Topology
 from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import PostCommitActions, Writer
+from todoku.events import Context
 from todoku.inventory.domain import (
     ReservationState,
     Restock,
@@ -73,6 +74,7 @@ from todoku.shipping.domain import (
     record_answer,
     when_due,
 )
+from todoku.shipping.service import bookings
 from todoku.shipping.store import ShippingStore, find_shipment, list_shipments
 from todoku.system import system
 
@@ -80,6 +82,7 @@ NOW: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LATER: Final = NOW + timedelta(seconds=7)
 SERVICES: Final = {service.name: service for service in system.build(Settings())}
 TOPOLOGY: Final = Topology(SERVICES.values())
+BOOKINGS: Final = bookings()
 ADDRESS: Final = "東京都千代田区 1-1; 'DROP' \"x\" \\ 🏠"
 
 _numbers = itertools.count(1)
@@ -152,11 +155,11 @@ def apply(store: Any, connection: Connection, decide: Any, subject: Any, now: da
     unit_of_work = store.load(connection, [subject], StateCache(0))
     state, published = decide(unit_of_work.view(subject), subject, now)
     unit_of_work.put(subject, state)
-    for event in published:
-        if isinstance(event, Event):
-            unit_of_work.record(seal(event, now, actor="user123"))
     if isinstance(subject, Event):
         unit_of_work.record(seal(subject, now))
+    for event in published:
+        if isinstance(event, Event):
+            unit_of_work.record(seal(event, now, Context("user123")))
     store.save(connection, unit_of_work, now)
     return published
 
@@ -211,10 +214,11 @@ class TestOrders:
         assert [(e.sequence, e.type, e.source, e.actor, e.status) for e in entries] == [
             (1, "OrderCreatedEvent", "orders", "user123", "PENDING"),
             (2, "ShipmentCompletedEvent", "shipping", None, "COMPLETED"),
-            (3, "StockReservedEvent", "inventory", None, "COMPLETED"),
+            (3, "OrderCompletedEvent", "orders", "user123", "COMPLETED"),
+            (4, "StockReservedEvent", "inventory", None, "COMPLETED"),
         ]
         assert [(e.said_at, e.recorded_at) for e in entries][:2] == [(NOW, NOW), (LATER, LATER)]
-        assert msgspec.json.decode(entries[2].data, type=StockReservedEvent) == reserved
+        assert msgspec.json.decode(entries[3].data, type=StockReservedEvent) == reserved
 
     def test_the_reason_of_a_cancellation_is_kept(self, databases: dict[str, Database]) -> None:
         with databases["orders"].transaction() as connection:
@@ -384,7 +388,7 @@ class TestShipping:
         assert self.found(database, event) == expected
         for answer in (Unknown("?"), Accepted("SIM-1")):
             with database.transaction() as connection:
-                due = Due(event.order_id)
+                due = Due(event.order_id, BOOKINGS)
                 apply(self.store, connection, lambda s, _, now: when_due(s, now), due, LATER)
                 expected, _ = when_due(expected, LATER)
                 command = RecordAnswer(order_id=event.order_id, answer=answer)
@@ -397,7 +401,7 @@ class TestShipping:
         database = databases["shipping"]
         with database.transaction() as connection:
             event = self.initiate(connection)
-            due = Due(event.order_id)
+            due = Due(event.order_id, BOOKINGS)
             apply(self.store, connection, lambda s, _, now: when_due(s, now), due, LATER)
             command = RecordAnswer(order_id=event.order_id, answer=Rejected("no room"))
             apply(self.store, connection, record_answer, command, LATER)
@@ -412,11 +416,11 @@ class TestShipping:
             events = [self.initiate(connection, due_in=-1e9 + n) for n in (3, 1, 2)]
             ids = [events[n].order_id for n in (1, 2, 0)]
             limit = NOW - timedelta(seconds=1e9 - 2.5)
-            assert [due.key for due in self.store.due(connection, limit, 10)] == ids[:2]
-            assert [due.key for due in self.store.due(connection, NOW, 1)] == ids[:1]
-            assert self.store.next_due_at(connection) == NOW - timedelta(seconds=1e9 - 1)
+            assert [due.key for due in BOOKINGS.find(connection, limit, 10)] == ids[:2]
+            assert [due.key for due in BOOKINGS.find(connection, NOW, 1)] == ids[:1]
+            assert BOOKINGS.next_due_at(connection) == NOW - timedelta(seconds=1e9 - 1)
             for event in events:  # Done with, for the sake of other tests.
-                key = Due(event.order_id)
+                key = Due(event.order_id, BOOKINGS)
                 apply(self.store, connection, lambda s, _, now: when_due(s, now), key, NOW)
 
     def test_shipments_are_listed_by_order(self, databases: dict[str, Database]) -> None:
@@ -687,7 +691,7 @@ class TestInvariants:
 
 def writer(database: Database, owner: str, name: str = "inventory") -> Writer:
     service = SERVICES[name]
-    return Writer(service, database, service.store.tables, TOPOLOGY, owner=owner)
+    return Writer(service, database, TOPOLOGY, owner=owner)
 
 
 def owned(database: Database) -> dict[str, int]:

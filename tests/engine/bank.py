@@ -7,6 +7,7 @@ that falls due: then the fee is taken and a bill is sent, which is an effect out
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -17,16 +18,23 @@ from sqlalchemy import (
     MetaData,
     Text,
     bindparam,
-    func,
     insert,
     select,
 )
 
 from todoku.broker import Delivery
 from todoku.database import Database, Integer64, Timestamp, table, upsert
-from todoku.engine import Agenda, Due, EngineTables, Service, StateCache, Topology
-from todoku.engine.batch_context import PostCommitActions
+from todoku.engine import (
+    Agenda,
+    Due,
+    EngineTables,
+    Service,
+    StateCache,
+    Topology,
+    context_column,
+)
 from todoku.engine.messages import IncomingEvent, PendingCommand
+from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.writer import Writer
 from todoku.events import Context, Envelope, Event, fact_id, seal
 
@@ -94,7 +102,7 @@ class SendBill(msgspec.Struct, frozen=True):
     account_id: str
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
+class Account(msgspec.Struct, frozen=True):
     id: str
     balance: int
     fee: int = 0
@@ -145,6 +153,7 @@ accounts = table(
     Column("balance", Integer64, nullable=False),
     Column("fee", Integer64, nullable=False),
     Column("due_at", Timestamp),
+    context_column(),
     CheckConstraint("balance >= 0", name="nothing_overdrawn"),
 )
 
@@ -180,7 +189,7 @@ class BankStore:
         found = cache.get("accounts", ids)
         if missing := sorted(ids - found.keys()):
             rows = connection.execute(_load.with_for_update(), {"ids": missing})
-            found |= {row.id: Account(**row._mapping) for row in rows}
+            found |= {row.id: Account(row.id, row.balance, row.fee, row.due_at) for row in rows}
         return BankWorld(found)
 
     def save(self, connection: Connection, unit_of_work: BankWorld, now: datetime) -> None:
@@ -189,19 +198,6 @@ class BankStore:
         ]
         if changed:
             connection.execute(_save, [msgspec.structs.asdict(account) for account in changed])
-
-    def due(self, connection: Connection, now: datetime, limit: int) -> list[Due]:
-        found = connection.scalars(
-            select(accounts.c.id)
-            .where(accounts.c.due_at <= now)
-            .order_by(accounts.c.due_at, accounts.c.id)
-            .limit(limit)
-        )
-        return [Due(key) for key in found]
-
-    def next_due_at(self, connection: Connection) -> datetime | None:
-        found: datetime | None = connection.scalar(select(func.min(accounts.c.due_at)))
-        return found
 
 
 def _key(subject: Any) -> str:
@@ -214,7 +210,17 @@ bank = Service(
     store=store,
     command_handlers={OpenAccount: open_account},
     event_handlers={Paid: book},
-    agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=take_fee),
+    agendas=[
+        Agenda(
+            due_at=accounts.c.due_at,
+            key=accounts.c.id,
+            decide=take_fee,
+            due_at_of=attrgetter("due_at"),
+            key_of=attrgetter("id"),
+            starts_effects=True,
+        )
+    ],
+    publishes=(Booked, Billed),
 )
 
 
@@ -241,7 +247,7 @@ class Branch:
     ) -> None:
         self.database = database or bank_database()
         self.tables = store.tables
-        self.writer = Writer(bank, self.database, self.tables, topology, owner=owner, **settings)
+        self.writer = Writer(bank, self.database, topology, owner=owner, **settings)
         self.answers: list[Any] = []
 
     def step(self, *batch: Any, now: datetime = NOW, effect_slots: int = 0) -> PostCommitActions:

@@ -292,7 +292,7 @@ class TestAnEventLongBeforeItsCause:
 async def crash_at(town: Town, process: Process, point: str, command: Any) -> None:
     """Have a process carry out a command and die at a point of that."""
 
-    class Crashed(Exception):
+    class Crashed(BaseException):
         """As by `kill -9`."""
 
     def die(reached: str) -> None:
@@ -300,11 +300,11 @@ async def crash_at(town: Town, process: Process, point: str, command: Any) -> No
             raise Crashed
 
     process.writer._failpoint = die
-    town.running.remove(process)
     asked = process.execute(command)
     with pytest.raises(TimeoutError):
         await _in_vain(asked)
     town.kill(process)
+    town.running.remove(town.running_of(process))
 
 
 async def _in_vain(asked: Any) -> None:

@@ -23,6 +23,7 @@ from todoku.broker.nats_consumer import NatsConsumer
 from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine import Process, Service, SteadyClock, Topology
+from todoku.engine.testing import running
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Span
@@ -94,7 +95,6 @@ def process(
     return Process(
         service,
         database,
-        service.store.tables,
         broker,
         Topology(services),
         owner="test",
@@ -124,21 +124,20 @@ async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, in
             databases[service.name] = database
             broker = CountedBroker(url, service.name, tally)
             processes[service.name] = process(service, services, broker, database)
-        for running in processes.values():
-            await running.start()
-            stack.push_async_callback(running.stop)
-        await until(lambda: all(running.connected for running in processes.values()))
+        for each in processes.values():
+            await stack.enter_async_context(running(each))
+        await until(lambda: all(each.connected for each in processes.values()))
         execute = processes["inventory"].execute
         for n in range(PRODUCTS):
             await execute(
                 SetProduct(product_id=f"prod{n}", name="n", price=1, stock_quantity=10**6)
             )
-        before = {name: running.counts.batches for name, running in processes.items()}
+        before = {name: each.counts.batches for name, each in processes.items()}
         synced_before = Counter(synced)
         await asyncio.gather(*(processes["orders"].execute(order(n)) for n in range(ORDERS)))
         await until(lambda: settled(processes, databases))
         tally.commits = {
-            name: running.counts.batches - before[name] for name, running in processes.items()
+            name: each.counts.batches - before[name] for name, each in processes.items()
         }
         tally.synced = Counter(synced) - synced_before
         tally.repeated = {name: p.relay.events_repeated for name, p in processes.items()}
@@ -148,10 +147,10 @@ async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, in
 def settled(processes: dict[str, Process], databases: dict[str, Database]) -> bool:
     """Whether every event has been read, and receipted by all who react to it."""
     pending = 0
-    for name, running in processes.items():
+    for name, each in processes.items():
         with databases[name].read() as connection:
-            pending += running.service.store.tables.outbox.backlog(connection)
-    done = sum(running.counts.acknowledged for running in processes.values())
+            pending += each.service.store.tables.outbox.backlog(connection)
+    done = sum(each.counts.acknowledged for each in processes.values())
     return pending == 0 and done >= ORDERS * READINGS_AN_ORDER
 
 

@@ -24,6 +24,7 @@ from todoku.contracts import (
 )
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine import EngineConfig, MailboxFull, Process, ProcessFailed, Service, Topology
+from todoku.engine.testing import RunningProcess
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import InvalidOrder, OrderStatus, PlaceOrder
 from todoku.orders.store import orders as orders_table
@@ -98,29 +99,35 @@ class Town:
         self.services = {service.name: service for service in services}
         self.disks = {service.name: Disk(service) for service in services}
         self.config = EngineConfig(**config)
-        self.running: list[Process] = []
+        self.running: list[RunningProcess] = []
 
     async def start(self, name: str, **settings: Any) -> Process:
         service = self.services[name]
         process = Process(
             service,
             self.disks[name],  # type: ignore[arg-type]
-            service.store.tables,
             self.broker.session(name),
             self.topology,
             owner=f"{name}-{len(self.running)}",
             clock=VirtualClock(),
             **{"run_write": inline, "run_read": inline, "config": self.config} | settings,
         )
-        await process.start()
-        self.running.append(process)
+        running = RunningProcess(process)
+        await running.started()
+        self.running.append(running)
         return process
 
+    def running_of(self, process: Process) -> RunningProcess:
+        return next(running for running in self.running if running.process is process)
+
+    async def stop(self, process: Process) -> None:
+        await self.running_of(process).stop()
+
     def kill(self, process: Process) -> None:
-        session = process._broker
+        session = process.broker
         assert isinstance(session, MemorySession)
         session.kill()
-        process.abandon()
+        self.running_of(process).kill()
 
     def publish(self, *bodies: bytes, subject: str = StockReservedEvent.subject) -> None:
         """Put messages into the stream, whoever says them."""
@@ -156,10 +163,8 @@ def in_town(scenario: Callable[[Town], Any], **config: Any) -> None:
     async def main() -> None:
         town = Town(**config)
         await scenario(town)
-        for process in town.running:
-            for task in process._loops:
-                if task.done() and not task.cancelled():
-                    assert task.exception() is None
+        for running in town.running:
+            running.raise_if_failed()
 
     run(main())
 
@@ -470,7 +475,7 @@ class TestStarting:
             process.writer.step = broken  # type: ignore[method-assign,assignment]
             process.mailbox.wake()
             with pytest.raises(ZeroDivisionError):
-                await process.failed()
+                await town.running_of(process).ended()
 
         run(main())
 
@@ -485,7 +490,7 @@ class TestStarting:
             process.writer.step = broken  # type: ignore[method-assign,assignment]
             asking = asyncio.create_task(process.execute(place()))
             with pytest.raises(ZeroDivisionError):
-                await process.failed()
+                await town.running_of(process).ended()
             with pytest.raises(ProcessFailed, match="ZeroDivisionError"):
                 await asking
 
@@ -513,7 +518,7 @@ class TestStopping:
             process = await town.start("orders")
             asking = [asyncio.create_task(process.execute(place(n))) for n in range(30)]
             await asyncio.sleep(0)
-            await process.stop()
+            await town.stop(process)
             assert len(await asyncio.gather(*asking)) == 30
             assert len(town.statuses()) == 30
 
@@ -525,7 +530,7 @@ class TestStopping:
             process = await town.start("shipping")
             town.say(reserved())
             await until(lambda: town.courier.busy == 1)
-            await process.stop()
+            await town.stop(process)
             assert _shipments(town) == [(ShipmentStatus.COMPLETED, 1)]
 
         in_town(scenario)
@@ -537,10 +542,10 @@ class TestStopping:
             asking = asyncio.create_task(process.execute(place()))
             await asyncio.sleep(1)
             before = asyncio.get_running_loop().time()
-            await process.stop()
+            await town.stop(process)
             assert asyncio.get_running_loop().time() - before < 5
-            assert not asking.done()
-            asking.cancel()
+            with pytest.raises(ProcessFailed, match="stopped"):
+                await asking
 
         in_town(scenario)
 
@@ -551,7 +556,7 @@ class TestStopping:
             town.say(reserved(1))
             await until(lambda: town.courier.busy == 1)
             town.say(reserved(2))
-            await process.stop()
+            await town.stop(process)
             assert len(town.courier.calls) == 1
 
         in_town(scenario, effects_max=1)

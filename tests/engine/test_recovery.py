@@ -19,6 +19,7 @@ from todoku.broker.memory import MemoryBroker
 from todoku.contracts import OrderCancelledEvent, OrderCompletedEvent, OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine import Process, Topology
+from todoku.engine.testing import RunningProcess
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import PlaceOrder
 from todoku.orders.store import order_events
@@ -58,6 +59,7 @@ class System:
             migrate(self.databases[name], mission[name].package)
         self.processes: dict[str, Process] = {}
         self.starts = 0
+        self.running: list[RunningProcess] = []
 
     async def start(self) -> None:
         self.starts += 1
@@ -65,7 +67,6 @@ class System:
             process = Process(
                 service,
                 self.databases[service.name],
-                service.store.tables,
                 self.broker.session(service.name),
                 Topology(self.services),
                 owner=f"{service.name}-{self.starts}",
@@ -73,12 +74,15 @@ class System:
                 run_write=inline,
                 run_read=inline,
             )
-            await process.start()
+            running = RunningProcess(process)
+            await running.started()
+            self.running.append(running)
             self.processes[service.name] = process
 
     async def stop(self) -> None:
-        for process in self.processes.values():
-            await process.stop()
+        for running in self.running:
+            await running.stop()
+        self.running.clear()
 
     async def stock(self) -> None:
         for n in range(3):

@@ -30,8 +30,7 @@ from todoku.contracts import (
     seal,
 )
 from todoku.database import Database
-from todoku.engine import Service, Topology
-from todoku.engine.batch_context import PostCommitActions
+from todoku.engine import PostCommitActions, Service, Topology
 from todoku.engine.messages import (
     IncomingEvent,
     Message,
@@ -60,7 +59,7 @@ class DeadLetterHandler:
         with self.database.transaction() as connection:
             service.store.metadata.create_all(connection)
         topology = Topology((ORDERS, INVENTORY, SHIPPING))
-        self.writer = Writer(service, self.database, service.store.tables, topology, owner="test")
+        self.writer = Writer(service, self.database, topology, owner="test")
 
     def step(
         self, batch: Sequence[Message], *, effect_slots: int = 0, minutes: int = 0

@@ -70,7 +70,7 @@ def test_parking_survives_a_restart_before_it() -> None:
         town.broker.stop()
         await process.execute(large_order(1))
         await process.execute(place(2))
-        await process.stop()
+        await town.stop(process)
         town.broker.max_message_bytes = MAX
         town.broker.start()
         await town.start("orders")

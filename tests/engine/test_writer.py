@@ -29,9 +29,9 @@ from engine.bank import (
 )
 from todoku.database import ConstraintViolated, DatabaseUnavailable
 from todoku.engine import RetryPolicy
-from todoku.engine.batch_context import PostCommitActions
+from todoku.engine.agenda import POSTPONED_SECONDS
 from todoku.engine.messages import IncomingEvent, Receipt, UndecodableMessage
-from todoku.engine.writer import DUE_AGAIN_SECONDS
+from todoku.engine.post_commit import PostCommitActions
 from todoku.events import Envelope, UndecodableEvent, encode, fact_id, read_envelope, seal
 
 ATTEMPTS_MAX = RetryPolicy().failing_attempts_max
@@ -65,6 +65,10 @@ class Faulty:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.database, name)
+
+
+def effects(actions: PostCommitActions) -> list[object]:
+    return [pending.effect for pending in actions.effects]
 
 
 class TestABatch:
@@ -504,41 +508,41 @@ class TestTheAgenda:
         for n, due in ((1, 3), (2, 1), (3, 2), (4, 99)):
             branch.open(n, balance=5, fee=2, due_at=seconds(due))
         actions = branch.step(now=seconds(3), effect_slots=10)
-        assert actions.effects == [SendBill(account_id(n)) for n in (2, 3, 1)]
+        assert effects(actions) == [SendBill(account_id(n)) for n in (2, 3, 1)]
         assert branch.balances() == {account_id(n): b for n, b in ((1, 3), (2, 3), (3, 3), (4, 5))}
-        assert actions.next_due_at == seconds(99)
+        assert actions.next_due.effects_at == seconds(99)
 
     def test_nothing_is_attended_to_before_its_time(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=2, due_at=seconds(1))
         actions = branch.step(effect_slots=10)
-        assert actions.effects == []
-        assert actions.next_due_at == seconds(1)
+        assert effects(actions) == []
+        assert actions.next_due.effects_at == seconds(1)
 
     def test_without_room_for_effects_what_is_due_stays_due(self) -> None:
         branch = Branch()
         branch.open(1, 2, 3, balance=5, fee=2, due_at=NOW)
-        assert branch.step(effect_slots=0).effects == []
-        assert branch.step(effect_slots=2).effects == [
+        assert effects(branch.step(effect_slots=0)) == []
+        assert effects(branch.step(effect_slots=2)) == [
             SendBill(account_id(1)),
             SendBill(account_id(2)),
         ]
         actions = branch.step(effect_slots=2)
-        assert actions.effects == [SendBill(account_id(3))]
-        assert actions.next_due_at is None
+        assert effects(actions) == [SendBill(account_id(3))]
+        assert actions.next_due.effects_at is None
 
     def test_a_batch_attends_to_a_bounded_number(self) -> None:
         branch = Branch(due_max=2)
         branch.open(1, 2, 3, balance=5, fee=2, due_at=NOW)
         actions = branch.step(effect_slots=100)
         assert len(actions.effects) == 2
-        assert actions.next_due_at == NOW
+        assert actions.next_due.effects_at == NOW
 
     def test_what_is_due_at_once_is_attended_to_in_the_same_commit(self) -> None:
         branch = Branch()
         ask = branch.command(OpenAccount(account_id=account_id(1), balance=5, fee=2, due_at=NOW))
         actions = branch.step(ask, effect_slots=1)
-        assert actions.effects == [SendBill(account_id(1))]
+        assert effects(actions) == [SendBill(account_id(1))]
         assert actions.answers[0][1].balance == 3
 
     def test_what_is_due_at_once_without_room_stays_due(self) -> None:
@@ -548,8 +552,8 @@ class TestTheAgenda:
             for n in (1, 2)
         ]
         actions = branch.step(*asks, effect_slots=1)
-        assert actions.effects == [SendBill(account_id(1))]
-        assert actions.next_due_at == NOW
+        assert effects(actions) == [SendBill(account_id(1))]
+        assert actions.next_due.effects_at == NOW
 
     def test_what_was_due_before_and_what_is_due_at_once_share_the_room(self) -> None:
         branch = Branch()
@@ -571,26 +575,26 @@ class TestTheAgenda:
         branch.open(2, balance=5, fee=2, due_at=NOW)
         branch.open(3, balance=5, fee=2, due_at=seconds(5))
         actions = branch.step(paid(4), effect_slots=10)
-        assert actions.effects == [SendBill(account_id(2))]
+        assert effects(actions) == [SendBill(account_id(2))]
         assert branch.balances()[account_id(4)] == 1
-        assert actions.next_due_at is not None
-        assert NOW < actions.next_due_at <= seconds(5)
+        assert actions.next_due.effects_at is not None
+        assert NOW < actions.next_due.effects_at <= seconds(5)
 
         later = branch.step(now=seconds(5), effect_slots=1)
-        assert later.effects == [SendBill(account_id(3))]
+        assert effects(later) == [SendBill(account_id(3))]
 
     def test_what_was_left_alone_is_tried_again_later_and_the_writer_does_not_spin(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=0, due_at=NOW)
-        assert branch.step(effect_slots=1).effects == []
+        assert effects(branch.step(effect_slots=1)) == []
         branch.open(1, balance=5, fee=2, due_at=NOW)
         now, actions = NOW, PostCommitActions()
         while not actions.effects:
             actions = branch.step(now=now, effect_slots=1)
-            assert actions.effects or actions.next_due_at > now  # type: ignore[operator]
-            now = actions.next_due_at or now
-        assert actions.effects == [SendBill(account_id(1))]
-        assert now == seconds(DUE_AGAIN_SECONDS)
+            assert actions.effects or actions.next_due.effects_at > now  # type: ignore[operator]
+            now = actions.next_due.effects_at or now
+        assert effects(actions) == [SendBill(account_id(1))]
+        assert now == seconds(POSTPONED_SECONDS)
 
     def test_what_is_left_alone_hides_nothing_that_there_was_no_room_for(self) -> None:
         branch = Branch()
@@ -598,8 +602,8 @@ class TestTheAgenda:
         branch.open(2, 3, balance=5, fee=2, due_at=NOW)
         branch.step(effect_slots=1)
         actions = branch.step(effect_slots=1)
-        assert actions.effects == [SendBill(account_id(2))]
-        assert actions.next_due_at == NOW
+        assert effects(actions) == [SendBill(account_id(2))]
+        assert actions.next_due.effects_at == NOW
 
 
 class TestADatabaseThatIsAway:

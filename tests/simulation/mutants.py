@@ -30,7 +30,7 @@ from todoku.contracts import (
     read_envelope,
 )
 from todoku.database import ConstraintViolated
-from todoku.engine.process import ReceiptMessage
+from todoku.engine import ReceiptMessage
 from todoku.events import UndecodableEvent
 from todoku.inventory import domain as stock
 from todoku.lab.simulation import SimulationPlan, Violation, simulate

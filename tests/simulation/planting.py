@@ -53,11 +53,23 @@ def tables(name: str, wrapped: Callable[[Any, Parts], Wrapped]) -> Wire:
     """Wrap one of the engine's tables."""
 
     def wire(parts: Parts) -> Parts:
-        changed = copy.copy(parts.tables)
-        setattr(changed, name, wrapped(getattr(parts.tables, name), parts))
-        return msgspec.structs.replace(parts, tables=changed)
+        store = parts.service.store
+        changed = copy.copy(store.tables)
+        setattr(changed, name, wrapped(getattr(store.tables, name), parts))
+        return _with(parts, store=_StoreWithTables(store, changed))
 
     return wire
+
+
+class _StoreWithTables:
+    """A store whose engine tables are others."""
+
+    def __init__(self, inner: Any, tables: Any) -> None:
+        self._inner = inner
+        self.tables = tables
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 def store(wrapped: Callable[[Any, Parts], Wrapped], *services: str) -> Wire:
@@ -87,14 +99,18 @@ def effects(service: str, effect: type[Any], call: Callable[..., Any]) -> Wire:
 
 
 def agenda(service: str, **changes: Callable[..., Any]) -> Wire:
-    """Replace functions of an agenda: `changed(original, *arguments)`."""
+    """Replace functions of the agendas of a service: `changed(original, *arguments)`."""
 
     def wire(parts: Parts) -> Parts:
-        planned = parts.service.agenda
-        if parts.service.name != service or planned is None:
+        if parts.service.name != service:
             return parts
-        changed = {name: partial(to, getattr(planned, name)) for name, to in changes.items()}
-        return _with(parts, agenda=replace(planned, **changed))
+        agendas = []
+        for planned in parts.service.agendas:
+            agenda = copy.copy(planned)
+            for name, to in changes.items():
+                setattr(agenda, name, partial(to, getattr(agenda, name)))
+            agendas.append(agenda)
+        return _with(parts, agendas=agendas)
 
     return wire
 

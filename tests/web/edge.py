@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from todoku.broker.memory import MemoryBroker
 from todoku.database import Database
 from todoku.engine import Process, Service, SteadyClock, Topology
+from todoku.engine.testing import running as running_process
 from todoku.events import NO_CONTEXT, Context
 from todoku.web import Api, Backend, BoundedHttpProtocol, application
 
@@ -30,6 +31,7 @@ class RecordingProcess:
 
     def __init__(self, respond: Callable[[Any], Any]) -> None:
         self.database_available = True
+        self.ready = True
         self.commands: list[Any] = []
         self.contexts: list[Context] = []
         self.fail_with: Exception | None = None
@@ -88,7 +90,6 @@ async def running_together(
             process = Process(
                 service,
                 database,
-                service.store.tables,
                 broker.session(service.name),
                 topology,
                 owner="test",
@@ -98,8 +99,7 @@ async def running_together(
             )
             backend = Backend(process=process, database=database, run_read=run_inline)
             apps.append(application(api(backend), backend, **options))
-            await process.start()
-            stack.push_async_callback(process.stop)
+            await stack.enter_async_context(running_process(process))
         yield apps
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 import httpx
@@ -23,6 +23,7 @@ from todoku.contracts import (
     seal,
 )
 from todoku.engine import EngineConfig, Process, RetryPolicy, SteadyClock, Topology
+from todoku.engine.testing import running
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory_service
@@ -87,7 +88,6 @@ class Services:
             service.name: Process(
                 service,
                 self.databases[service.name],
-                service.store.tables,
                 self.broker.session(service.name),
                 topology,
                 owner="test",
@@ -137,16 +137,13 @@ class Services:
 @asynccontextmanager
 async def running_services() -> AsyncIterator[Services]:
     services = Services()
-    for process in services.processes.values():
-        await process.start()
-    await services.processes["inventory"].execute(
-        SetProduct(product_id="prod001", name="n", price=1, stock_quantity=5)
-    )
-    try:
-        yield services
-    finally:
+    async with AsyncExitStack() as stack:
         for process in services.processes.values():
-            await process.stop()
+            await stack.enter_async_context(running(process))
+        await services.processes["inventory"].execute(
+            SetProduct(product_id="prod001", name="n", price=1, stock_quantity=5)
+        )
+        yield services
 
 
 @pytest.fixture

@@ -1,17 +1,18 @@
 """The engine: inbox, outbox, dead letters, agendas and effects for a service's pure decisions."""
 
-from todoku.engine.batch_context import RetryPolicy
+from todoku.engine.agenda import Agenda, context_column
 from todoku.engine.cache import StateCache
 from todoku.engine.clock import Clock, SteadyClock
+from todoku.engine.config import EngineConfig, RetryPolicy
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.failpoints import from_environment as failpoint_from_environment
 from todoku.engine.keyed_store import KeyedStore
 from todoku.engine.mailbox import MailboxFull
 from todoku.engine.messages import Due, EventTooLarge, RepublishEvents
 from todoku.engine.metrics import EngineMetrics
-from todoku.engine.process import EngineConfig, Process, ProcessFailed
+from todoku.engine.post_commit import PostCommitActions, ReceiptMessage
+from todoku.engine.process import Process, ProcessFailed
 from todoku.engine.service import (
-    Agenda,
     DeadLetterEvent,
     Decide,
     Service,
@@ -35,8 +36,10 @@ __all__ = [
     "KeyedStore",
     "MailboxFull",
     "Outbox",
+    "PostCommitActions",
     "Process",
     "ProcessFailed",
+    "ReceiptMessage",
     "RepublishEvents",
     "RetryPolicy",
     "Service",
@@ -45,5 +48,6 @@ __all__ = [
     "Store",
     "Topology",
     "UnitOfWork",
+    "context_column",
     "failpoint_from_environment",
 ]

@@ -1,4 +1,4 @@
-"""The decisions of one transaction on commands, events and due rows, and its post-commit actions."""
+"""The decisions of one transaction on commands, events and due rows."""
 
 import traceback
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,10 @@ import msgspec
 import structlog
 
 from todoku.broker.port import Delivery
+from todoku.engine.agenda import Agenda
+from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letters import (
+    DEAD_LETTER_COMMANDS,
     Attempt,
     DeadLetter,
     context_of,
@@ -24,10 +27,13 @@ from todoku.engine.messages import (
     IncomingEvent,
     Message,
     PendingCommand,
+    PendingEffect,
+    Receipt,
+    RepublishEvents,
     UndecodableMessage,
 )
+from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Decide, Service, UnitOfWork
-from todoku.engine.tables import OutboxRow
 from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
 
 ENVELOPE_BYTES_MAX = 1_024
@@ -36,57 +42,13 @@ ENVELOPE_BYTES_MAX = 1_024
 log = structlog.get_logger(__name__)
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How many times a failing message is delivered before it is parked.
-
-    A decision that raises may succeed after another event or with a new version; an unknown event
-    type waits until a rolling upgrade is complete.
-    """
-
-    failing_attempts_max: int = 5
-    unknown_attempts_max: int = 12
-    backoff_seconds_max: float = 60.0
-
-    def delay_seconds(self, attempt: int) -> float:
-        """Return the pause after the `attempt`-th delivery."""
-        return min(2.0 ** min(attempt - 1, 32), self.backoff_seconds_max)
-
-
-class PostCommitActions(msgspec.Struct):
-    """What must happen after a commit, and only then."""
-
-    answers: list[tuple[PendingCommand, Any]] = []
-    published: list[OutboxRow] = []
-    acks: list[Delivery] = []
-    naks: list[tuple[Delivery, float]] = []
-    terms: list[Delivery] = []
-    receipts: dict[str, list[str]] = {}
-    effects: list[Any] = []
-    next_due_at: datetime | None = None
-
-    def add_receipt(self, envelope: Envelope) -> None:
-        """Add a receipt for the event's publisher."""
-        self.receipts.setdefault(envelope.source, []).append(envelope.id)
-
-    def absorb(self, other: "PostCommitActions") -> None:
-        """Append the actions of another transaction."""
-        self.answers += other.answers
-        self.published += other.published
-        self.acks += other.acks
-        self.naks += other.naks
-        self.terms += other.terms
-        self.effects += other.effects
-        for publisher, ids in other.receipts.items():
-            self.receipts.setdefault(publisher, []).extend(ids)
-        self.next_due_at = other.next_due_at
-
-
 class Decided(msgspec.Struct, frozen=True):
     """What one decision leads to: the new state, the events in their envelopes, and the effects."""
 
     state: Any
     published: Sequence[tuple[Envelope, Event]]
-    effects: Sequence[Any]
+    effects: Sequence[PendingEffect]
+    context: Context
 
 
 class BatchContext:
@@ -98,7 +60,7 @@ class BatchContext:
 
     def __init__(
         self,
-        service: Service,
+        service: Service[Any],
         now: datetime,
         retry_policy: RetryPolicy,
         effect_slots: int,
@@ -110,7 +72,15 @@ class BatchContext:
         self.effect_slots = effect_slots
         self.earlier = earlier
         self.actions = PostCommitActions()
+        self.commands: list[PendingCommand] = []
+        self.letter_commands: list[PendingCommand] = []
+        self.new_events: list[IncomingEvent] = []
+        self.undecodable: list[UndecodableMessage] = []
+        self.receipts: list[Receipt] = []
+        self.due: Sequence[Due] = ()
+        self.failed_due: list[Due] = []
         self.published: list[tuple[Envelope, Event]] = []
+        self.contexts: dict[Agenda[Any], dict[str, Context]] = {}
         self.handled_ids: list[str] = []
         self.parked: list[DeadLetter] = []
         self.attempts: list[Attempt] = []
@@ -118,28 +88,39 @@ class BatchContext:
         self.seen_ids: set[str] = set()
         self.processed_ids: set[str] = set()
         self.duplicates: list[tuple[str, Delivery]] = []
+        self.retry_at: datetime | None = None
 
-    def deduplicate(
-        self, batch: Sequence[Message], known: set[str]
-    ) -> tuple[list[IncomingEvent], list[UndecodableMessage]]:
-        """Return the events of the batch that are new, and the new messages that cannot be decoded."""
-        self.processed_ids = known
-        new_events: list[IncomingEvent] = []
-        undecodable: list[UndecodableMessage] = []
-        for message in batch:
-            if isinstance(message, IncomingEvent) and not self._is_repeat(message, known):
-                new_events.append(message)
-            elif isinstance(message, UndecodableMessage) and not self._is_repeat(message, known):
-                undecodable.append(message)
-        return new_events, undecodable
+    def deduplicate(self, messages: Sequence[Message], processed_ids: set[str]) -> None:
+        """Sort the messages by what must be done with them; acknowledge what was processed before."""
+        self.processed_ids = processed_ids
+        for message in messages:
+            match message:
+                case IncomingEvent():
+                    if not self._is_repeat(message):
+                        self.new_events.append(message)
+                case UndecodableMessage():
+                    if not self._is_repeat(message):
+                        self.undecodable.append(message)
+                case PendingCommand():
+                    self._add_command(message)
+                case Receipt():
+                    self.receipts.append(message)
 
-    def _is_repeat(self, message: IncomingEvent | UndecodableMessage, known: set[str]) -> bool:
+    def _add_command(self, pending: PendingCommand) -> None:
+        if isinstance(pending.command, DEAD_LETTER_COMMANDS):
+            self.letter_commands.append(pending)
+        elif isinstance(pending.command, RepublishEvents) and self.service.republish is None:
+            self.actions.answers.append((pending, ()))
+        else:
+            self.commands.append(pending)
+
+    def _is_repeat(self, message: IncomingEvent | UndecodableMessage) -> bool:
         """Return whether the event was delivered before. A processed one is confirmed again, because the
         first receipt may be lost. A duplicate within the batch shares the result of the first."""
         envelope = message.envelope
         if envelope is None:
             return False
-        if envelope.id in known:
+        if envelope.id in self.processed_ids:
             self.actions.acks.append(message.delivery)
             self.actions.add_receipt(envelope)
             return True
@@ -158,7 +139,19 @@ class BatchContext:
             else:
                 self._nack(delivery)
 
-    def handle_command(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
+    def handle_all(self, unit_of_work: UnitOfWork[Any]) -> None:
+        """Decide on the commands, the new events and the due rows."""
+        for pending in self.commands:
+            if isinstance(pending.command, RepublishEvents):
+                self.republish(unit_of_work, pending)
+            else:
+                self.handle_command(unit_of_work, pending)
+        for message in self.new_events:
+            self.handle_event(unit_of_work, message)
+        for due in self.due:
+            self.handle_due(unit_of_work, due)
+
+    def handle_command(self, unit_of_work: UnitOfWork[Any], pending: PendingCommand) -> None:
         """Execute a command, or answer with the error."""
         if pending.id in self.processed_ids:
             self.actions.answers.append((pending, unit_of_work.view(pending.command)))
@@ -175,7 +168,7 @@ class BatchContext:
             if pending.id is not None:
                 self.handled_ids.append(pending.id)
 
-    def republish(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
+    def republish(self, unit_of_work: UnitOfWork[Any], pending: PendingCommand) -> None:
         """Enqueue the events about an entity again for all subscribers, each as it was published first;
         subscribers that still have an event recognise its id."""
         assert self.service.republish is not None
@@ -190,7 +183,7 @@ class BatchContext:
             self.published += published
             self.actions.answers.append((pending, tuple(event for _, event in published)))
 
-    def handle_event(self, unit_of_work: UnitOfWork, message: IncomingEvent) -> None:
+    def handle_event(self, unit_of_work: UnitOfWork[Any], message: IncomingEvent) -> None:
         """Decide on an event; retry it later if that fails, and park it in the end."""
         envelope = message.envelope
         decide = self.handler_of(message.event, envelope.time, replayed=message.replayed)
@@ -206,37 +199,38 @@ class BatchContext:
             self.keep(unit_of_work, message.event, decided, incoming=envelope)
             self._acknowledge(message)
 
-    def handler_of(self, event: Event, occurred_at: datetime, *, replayed: bool) -> Decide | None:
+    def handler_of(
+        self, event: Event, occurred_at: datetime, *, replayed: bool
+    ) -> Decide[Any] | None:
         """Return the handler of an event; for a replayed one, with the time at which it occurred."""
         if not replayed:
             return self.service.event_handlers.get(type(event))
         replay = self.service.replay_handlers[type(event)]
         return lambda state, event, _: replay(state, event, occurred_at)
 
-    def handle_due(self, unit_of_work: UnitOfWork, due: Due) -> bool:
-        """Decide on a due row; return whether that succeeded."""
-        agenda = self.service.agenda
-        assert agenda is not None
+    def handle_due(self, unit_of_work: UnitOfWork[Any], due: Due) -> None:
+        """Decide on a due row; one that fails is postponed."""
+        agenda = due.agenda
         try:
+            due_at = agenda.due_at_of(unit_of_work.view(due))
+            if due_at is None or due_at > self.now:
+                return  # Decided by a message of this batch.
             decided = self.decide(
-                unit_of_work, lambda state, _, now: agenda.decide(state, now), due
+                unit_of_work, lambda state, _, now: agenda.decide(state, now), due, due.context
             )
         except Exception:
-            log.exception("due_decision_failed", key=due.key)
-            return False
-        self.keep(unit_of_work, due, decided)
-        return True
+            log.exception("due_decision_failed", agenda=agenda.name, key=due.key)
+            self.failed_due.append(due)
+        else:
+            self.keep(unit_of_work, due, decided)
 
-    def reject(
-        self,
-        asked: Sequence[PendingCommand],
-        new_events: Sequence[IncomingEvent],
-        error: Exception,
-    ) -> None:
-        """Fail these messages, whose results the database rejects."""
-        self.actions.answers += [(pending, error) for pending in asked]
-        for message in new_events:
+    def reject(self, error: Exception) -> None:
+        """Fail the commands and events, whose results the database rejects."""
+        self.actions.answers += [(pending, error) for pending in self.commands]
+        for message in self.new_events:
             self._fail(message, error)
+        # A receipt that the database rejects is dropped: it costs one redelivery.
+        self.receipts.clear()
 
     def retry_or_park_undecodable(self, message: UndecodableMessage) -> None:
         """Retry a message until a version can decode it, or park it."""
@@ -260,27 +254,28 @@ class BatchContext:
 
     def decide(
         self,
-        unit_of_work: UnitOfWork,
-        decide: Decide,
-        subject: Any,
+        unit_of_work: UnitOfWork[Any],
+        decide: Decide[Any],
+        subject: object,
         context: Context = NO_CONTEXT,
     ) -> Decided:
         """Return what a decision leads to, without keeping it. Raises what the decision raises."""
         state, outputs = decide(unit_of_work.view(subject), subject, self.now)
-        agenda = self.service.agenda
-        if agenda is not None and self._due_at_once(state):
-            state, more = agenda.decide(state, self.now)
-            outputs = [*outputs, *more]
+        for agenda in self.service.agendas:
+            if self._due_at_once(agenda, state):
+                state, more = agenda.decide(state, self.now)
+                outputs = [*outputs, *more]
         return Decided(
             state,
             [(seal(output, self.now, context), output) for output in outputs if _is_event(output)],
-            [output for output in outputs if not _is_event(output)],
+            [PendingEffect(output, context) for output in outputs if not _is_event(output)],
+            context,
         )
 
     def keep(
         self,
-        unit_of_work: UnitOfWork,
-        subject: Any,
+        unit_of_work: UnitOfWork[Any],
+        subject: object,
         decided: Decided,
         *,
         incoming: Envelope | None = None,
@@ -293,12 +288,24 @@ class BatchContext:
             unit_of_work.record(envelope)
         self.published += decided.published
         self.actions.effects += decided.effects
+        if decided.context is not NO_CONTEXT:
+            self._keep_context(subject, decided)
 
-    def _due_at_once(self, state: Any) -> bool:
-        """Return whether the state is due already and an effect slot is free."""
-        due_at: datetime | None = state.due_at
-        slot_free = len(self.actions.effects) < self.effect_slots
-        return slot_free and due_at is not None and due_at <= self.now
+    def _keep_context(self, subject: object, decided: Decided) -> None:
+        """Note the context for rows that will fall due; a due row has it already."""
+        for agenda in self.service.agendas:
+            if isinstance(subject, Due) and subject.agenda is agenda:
+                continue
+            if agenda.due_at_of(decided.state) is not None:
+                key = agenda.key_of(decided.state)
+                self.contexts.setdefault(agenda, {})[key] = decided.context
+
+    def _due_at_once(self, agenda: Agenda[Any], state: object) -> bool:
+        """Return whether the state is due already and may be decided on in this transaction."""
+        if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
+            return False
+        due_at = agenda.due_at_of(state)
+        return due_at is not None and due_at <= self.now
 
     def _acknowledge(self, message: IncomingEvent) -> None:
         self.actions.acks.append(message.delivery)
@@ -358,7 +365,7 @@ class BatchContext:
             self.actions.add_receipt(envelope)
 
 
-def _is_event(output: Any) -> TypeGuard[Event]:
+def _is_event(output: object) -> TypeGuard[Event]:
     return isinstance(output, Event)
 
 

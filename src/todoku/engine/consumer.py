@@ -3,17 +3,18 @@
 import asyncio
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import structlog
 
 from todoku.broker.port import Broker, BrokerError, Delivery, Subscription
 from todoku.database import DatabaseUnavailable
-from todoku.engine.batch_context import PostCommitActions
 from todoku.engine.dead_letters import describe
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import IncomingEvent, UndecodableMessage
+from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.recovery import PAUSE_SECONDS, Recovery
 from todoku.engine.service import Service
 from todoku.events import (
@@ -36,7 +37,7 @@ class Consumer:
 
     def __init__(
         self,
-        service: Service,
+        service: Service[Any],
         broker: Broker,
         recovery: Recovery,
         mailbox: Mailbox,

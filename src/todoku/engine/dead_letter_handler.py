@@ -41,15 +41,6 @@ from todoku.events import Envelope, Event, EventRegistry, UndecodableEvent, read
 
 log = structlog.get_logger(__name__)
 
-DEAD_LETTER_COMMANDS = (
-    RetryDeadLetter,
-    EditDeadLetter,
-    DiscardDeadLetter,
-    RetryDeadLetters,
-    ParkUnpublishable,
-)
-"""The commands about dead letters that every service knows."""
-
 UNPUBLISHABLE = MessageTooLarge.__name__
 """The class of the error of an event that the broker does not take."""
 
@@ -102,7 +93,7 @@ class DeadLetterHandler:
             except DeadLetterError as error:
                 self._answer(pending, error)
 
-    def decide(self, unit_of_work: UnitOfWork) -> None:
+    def decide(self, unit_of_work: UnitOfWork[Any]) -> None:
         """Decide on every redelivery."""
         for redelivery in self.redeliveries:
             envelope, event = redelivery.envelope, redelivery.event
@@ -124,10 +115,10 @@ class DeadLetterHandler:
         for redelivery in self.redeliveries:
             self._fail(redelivery.pending, redelivery.letter, error)
 
-    def save(self, retry_at: datetime | None) -> datetime | None:
-        """Save the letters; return when the next retry is due, which was `retry_at`."""
+    def save(self) -> datetime | None:
+        """Save the letters; return when the next retry is due."""
         if not self._has_commands:
-            return retry_at
+            return None
         self._letters.replace(self._connection, list(self._changed.values()), self._attempts)
         return self._letters.next_retry_at(self._connection)
 

@@ -153,6 +153,16 @@ class RetryDeadLetters(msgspec.Struct, frozen=True, kw_only=True):
     by: str | None = None
 
 
+DEAD_LETTER_COMMANDS = (
+    RetryDeadLetter,
+    EditDeadLetter,
+    DiscardDeadLetter,
+    RetryDeadLetters,
+    ParkUnpublishable,
+)
+"""The commands about dead letters that every service knows."""
+
+
 class RetrySchedule(msgspec.Struct, frozen=True):
     """How many letters will be retried, and when (UTC) the last one."""
 

@@ -8,7 +8,7 @@ import structlog
 
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox
-from todoku.engine.messages import PendingCommand
+from todoku.engine.messages import PendingCommand, PendingEffect
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ class Effects:
 
     def __init__(
         self,
-        handlers: Mapping[type[Any], Callable[[Any], Awaitable[Any]]],
+        handlers: Mapping[type[Any], Callable[[Any], Awaitable[object]]],
         mailbox: Mailbox,
         *,
         seconds_max: float,
@@ -37,7 +37,7 @@ class Effects:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, effect: Any) -> None:
+    def start(self, effect: PendingEffect) -> None:
         """Start an effect without waiting for it."""
         task = asyncio.create_task(self._call(effect))
         self._tasks.add(task)
@@ -59,18 +59,18 @@ class Effects:
         self._tasks.discard(task)
         self._mailbox.wake()  # A slot is free for what is due.
 
-    async def _call(self, effect: Any) -> None:
+    async def _call(self, pending: PendingEffect) -> None:
         self._failpoint("before-effect")
         try:
             async with asyncio.timeout(self._seconds_max):
-                command = await self._handlers[type(effect)](effect)
+                command = await self._handlers[type(pending.effect)](pending.effect)
         except Exception as error:
             log.warning("effect_failed_will_retry", error=repr(error))
         else:
             self._failpoint("after-effect")
-            self._mailbox.put_effect_result(PendingCommand(command, _log_failure))
+            self._mailbox.put_effect_result(PendingCommand(command, _log_failure, pending.context))
 
 
-def _log_failure(result: Any) -> None:
+def _log_failure(result: object) -> None:
     if isinstance(result, Exception):
         log.error("effect_result_not_recorded", error=repr(result))

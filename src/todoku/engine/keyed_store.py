@@ -41,8 +41,9 @@ class KeyedStore(Generic[S]):
     """Load and save frozen msgspec structs, each a row of `table`, in at most three statements.
 
     `key` is the primary key of the table and a field of the struct. It is taken from the field of this
-    name of an event or a command, else from its `key`. The other columns are the struct's other fields;
-    enumerations are stored by their value. The engine's tables are in the table's metadata.
+    name of an event or a command, else from its `key`. The other columns are the struct's other fields,
+    and the `context_column()` that an agenda may need; enumerations are stored by their value. The
+    engine's tables are in the table's metadata.
     """
 
     def __init__(self, kind: type[S], table: Table, *, key: str) -> None:
@@ -58,7 +59,7 @@ class KeyedStore(Generic[S]):
             .order_by(table.c[key])
             .with_for_update()
         )
-        others = [column.name for column in table.c if column.name != key]
+        others = [name for name in kind.__struct_fields__ if name != key]
         self._update = (
             update(table)
             .where(table.c[key] == bindparam("the_key"))
@@ -98,7 +99,8 @@ class KeyedStore(Generic[S]):
 
     def to_state(self, row: RowMapping) -> S:
         """Return the struct of a row."""
-        values = {name: self._enums.get(name, _same)(value) for name, value in row.items()}
+        fields = self._kind.__struct_fields__
+        values = {name: self._enums.get(name, _same)(row[name]) for name in fields}
         return self._kind(**values)
 
     def _row(self, state: S) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """The kinds of messages that a service's mailbox holds."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from todoku.broker.port import Delivery
 from todoku.events import NO_CONTEXT, Context, Envelope, Event
+
+if TYPE_CHECKING:
+    from todoku.engine.agenda import Agenda
 
 
 class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +60,13 @@ class PendingCommand(msgspec.Struct, frozen=True):
     event_bytes_max: int | None = None
 
 
+class PendingEffect(msgspec.Struct, frozen=True, gc=False):
+    """An effect to be started after the commit, and the context of its decision."""
+
+    effect: object
+    context: Context = NO_CONTEXT
+
+
 class Receipt(msgspec.Struct, frozen=True, gc=False):
     """A delivery confirmation: `reader` has these events in its database, handled or parked."""
 
@@ -72,9 +82,11 @@ class RepublishEvents(msgspec.Struct, frozen=True):
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
-    """A row of the service's agenda whose `due_at` has passed."""
+    """A row of an agenda whose time has come, and the context in which it was put there."""
 
     key: str
+    agenda: "Agenda[Any]"
+    context: Context = NO_CONTEXT
 
 
 Message = IncomingEvent | UndecodableMessage | PendingCommand | Receipt

@@ -10,18 +10,26 @@ import structlog
 
 from todoku.broker.port import Broker, BrokerError, BrokerUnavailable, MessageTooLarge
 from todoku.database import Database, DatabaseUnavailable
-from todoku.engine.batch_context import PostCommitActions, RetryPolicy
+from todoku.engine.agenda import DueTimes, earlier
 from todoku.engine.clock import Clock
+from todoku.engine.config import EngineConfig
 from todoku.engine.consumer import Consumer
 from todoku.engine.dead_letters import ParkUnpublishable
 from todoku.engine.effects import Effects
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox, MailboxFull
-from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt, UndecodableMessage
+from todoku.engine.messages import (
+    IncomingEvent,
+    Message,
+    PendingCommand,
+    Receipt,
+    UndecodableMessage,
+)
+from todoku.engine.post_commit import PostCommitActions, ReceiptMessage, run_post_commit
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
-from todoku.engine.tables import EngineTables, OutboxRow
+from todoku.engine.tables import OutboxRow
 from todoku.engine.writer import Writer
 from todoku.events import NO_CONTEXT, Context, read_envelope
 
@@ -31,42 +39,8 @@ DRAIN_SECONDS_MAX = 2.0
 
 
 class ProcessFailed(Exception):
-    """The process ends, because one of its loops has failed. Whether pending commands were executed is
-    unknown."""
-
-
-class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits and intervals of the engine.
-
-    batch_max: messages, commands and receipts in one transaction, and events in one publish.
-    credit: messages of the stream that are requested and not yet handled.
-    commands_max: commands that wait; more are rejected with `MailboxFull`.
-    backlog_max: events that wait for the broker; above that, commands are rejected.
-    receipts_max: receipts that wait; more are dropped, which costs one redelivery each.
-    effects_max: effects that run at the same time.
-    window_max: events that wait for the broker in memory; the others are read from the outbox.
-    progress_check_seconds: how often the progress of subscribers is compared with the outbox.
-    lease_seconds: how long a process counts as alive after it has renewed its lease.
-    effect_timeout_seconds: how long an effect may take before it is cancelled and retried.
-    inbox_retention_seconds: how long the id of a handled event is kept; longer than the stream keeps
-        the event.
-    prune_count: inbox entries that are deleted in one transaction.
-    retry_policy: how a failing message is retried.
-    """
-
-    batch_max: int = 1_500
-    credit: int = 2_000
-    commands_max: int = 2_000
-    backlog_max: int = 500_000
-    receipts_max: int = 10_000
-    effects_max: int = 500
-    window_max: int = 10_000
-    progress_check_seconds: float = 2.0
-    lease_seconds: float = 15.0
-    effect_timeout_seconds: float = 10.0
-    inbox_retention_seconds: float = 172_800.0
-    prune_count: int = 1_000
-    retry_policy: RetryPolicy = RetryPolicy()
+    """The process ends, because one of its loops has failed or it was stopped. Whether pending commands
+    were executed is unknown."""
 
 
 class Counts(msgspec.Struct):
@@ -79,30 +53,21 @@ class Counts(msgspec.Struct):
     parked: int = 0
 
 
-class ReceiptMessage(msgspec.Struct, frozen=True):
-    """A delivery confirmation on the wire: `reader` has these events."""
-
-    reader: str
-    ids: tuple[str, ...]
-
-
-_encode_receipt = msgspec.json.Encoder().encode
 _decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
 
 
 class Process:
     """One service, running: mailbox → writer → post-commit actions.
 
-    `run_write` and `run_read` run plain functions away from the event loop; the former one at a
-    time. `owner` is unique among all processes that ever ran. Every loop is `while: step()` and each
-    step is public, for simulators and debuggers.
+    `await process.run(stop)` is the only way to run it. `run_write` and `run_read` run plain functions
+    away from the event loop; the former one at a time. `owner` is unique among all processes that ever
+    ran. Every loop is `while: step()` and each step is public, for simulators and debuggers.
     """
 
     def __init__(
         self,
-        service: Service,
+        service: Service[Any],
         database: Database,
-        tables: EngineTables,
         broker: Broker,
         topology: Topology,
         *,
@@ -126,7 +91,6 @@ class Process:
         self.writer = Writer(
             service,
             database,
-            tables,
             topology,
             owner=owner,
             retry_policy=self.config.retry_policy,
@@ -135,7 +99,7 @@ class Process:
         self.relay = Relay(
             broker,
             database,
-            tables.outbox,
+            service.store.tables.outbox,
             owner=owner,
             readers=topology.readers_of(service.name),
             run=run_read,
@@ -145,7 +109,7 @@ class Process:
             failpoint=failpoint,
         )
         self._subscribers = topology.readers_of(service.name)
-        self.recovery = Recovery(service, broker, database, tables.positions, run=run_read)
+        self.recovery = Recovery(service, broker, database, run=run_read)
         self.consumer = Consumer(
             service,
             broker,
@@ -163,11 +127,15 @@ class Process:
         )
         self._owner = owner
         self._commands_numbered = 0
-        self._next_due_at: datetime | None = None
+        self._next_due = DueTimes()
+        self._retry_at: datetime | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._unanswered: dict[asyncio.Future[Any], None] = {}  # In the order of execution.
+        # In the order of execution.
+        self._unanswered: dict[asyncio.Future[Any], None] = {}
         self.counts = Counts()
         self.database_available = False
+        self._start_ended = asyncio.Event()
+        self._running = False
         self._stopping = False
 
     @property
@@ -180,58 +148,57 @@ class Process:
         """Return the connection to the broker."""
         return self._broker
 
-    async def start(self) -> None:
-        """Adopt pending deliveries of earlier processes, connect, and start the loops. Needs the database,
-        not the broker."""
-        await self._adopt()
-        self._next_due_at = self.clock.now()
-        self.database_available = True
-        await self._broker.start()
-        await self._broker.listen(
-            f"receipts.{self.service.name}", self._receipted, group=self.service.name
+    @property
+    def ready(self) -> bool:
+        """Return whether commands are executed: every loop runs, and the database takes batches."""
+        return self._running and not self._stopping and self.database_available and self._alive
+
+    @property
+    def _alive(self) -> bool:
+        """Return whether no loop has ended by an error."""
+        return not any(
+            task.done() and (task.cancelled() or task.exception() is not None)
+            for task in self._loops
         )
-        self._loops.append(asyncio.create_task(self.consumer.start(), name="begin"))
-        for name, step in (
-            ("write", self.write_step),
-            ("relay", self.relay.step),
-            ("progress", self.progress_step),
-            ("housekeeping", self.housekeeping_step),
-        ):
-            self._loops.append(asyncio.create_task(_forever(step), name=name))
 
-    async def failed(self) -> None:
-        """Wait until a loop has failed, and raise its error. A process whose loop has failed must end."""
-        done, _ = await asyncio.wait(self._loops, return_when=asyncio.FIRST_EXCEPTION)
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run the service until `stop` is set, then finish the work in progress.
+
+        Needs the database to start, not the broker. Raises what keeps it from starting, or the error of
+        a loop that failed; then pending commands get `ProcessFailed`. Cancelling it ends everything at
+        once, as a kill does.
+        """
         try:
-            for task in done:
-                if not task.cancelled():
-                    task.result()
+            await self._start()
+            await self._wait_for(stop)
+            await self._drain()
         except Exception as error:
-            self._stopping = True
-            for answered in self._unanswered:
-                if not answered.done():
-                    answered.set_exception(ProcessFailed(repr(error)))
+            self._fail(repr(error))
+            await self._end()
             raise
+        except BaseException:
+            self.abandon()
+            raise
+        else:
+            await self._end()
+            self._fail("the process was stopped")
+        finally:
+            self._running = False
+            self._start_ended.set()
+        for task in self._loops:
+            if not task.cancelled():
+                task.result()
 
-    async def stop(self) -> None:
-        """Finish the work in progress, and disconnect from the broker."""
-        self._stopping = True
-        await self.consumer.stop()
-        await self.effects.finished()
-        await self._drain()
-        await asyncio.gather(*self._cancel(), return_exceptions=True)
-        await self._broker.stop()
+    async def started(self) -> None:
+        """Wait until `run` has started everything. Raises `ProcessFailed` if it never will."""
+        await self._start_ended.wait()
+        if not self._running:
+            raise ProcessFailed("the process ended before it had started")
 
     def abandon(self) -> None:
-        """Stop at once without finishing anything, as when the process is killed."""
+        """End everything at once without finishing it, as when the process is killed."""
         self._stopping = True
         self._cancel()
-
-    def _cancel(self) -> list[asyncio.Task[None]]:
-        """Cancel all tasks; return those that are ending."""
-        for task in self._loops:
-            task.cancel()
-        return [*self.effects.cancel(), *self._loops]
 
     async def execute(self, command: Any, context: Context = NO_CONTEXT) -> Any:
         """Execute a command and return the resulting state, once that is committed.
@@ -241,7 +208,7 @@ class Process:
         """
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def answer(result: Any) -> None:
+        def answer(result: object) -> None:
             if answered.done():
                 return
             if isinstance(result, Exception):
@@ -264,45 +231,30 @@ class Process:
         finally:
             self._unanswered.pop(answered, None)
 
-    def _command_id(self, command: Any) -> str | None:
-        if type(command) not in self.service.deduplicated_commands:
-            return None
-        self._commands_numbered += 1
-        return f"{self._owner}:{self._commands_numbered}"
-
-    async def _park_unpublishable(self, row: OutboxRow, error: MessageTooLarge) -> None:
-        """Make a dead letter of an event that the broker does not take, then drop its deliveries."""
-        envelope = read_envelope(row.body)
-        command = ParkUnpublishable(
-            letter_id=envelope.id,
-            subject=row.subject,
-            body=row.body,
-            error=str(error),
-            event_bytes_max=error.bytes_max,
-        )
-        results: asyncio.Queue[Any] = asyncio.Queue()
-        self.mailbox.put_effect_result(PendingCommand(command, results.put_nowait))
-        result = await results.get()
-        if isinstance(result, Exception):
-            raise BrokerUnavailable(f"an event that is too large could not be parked: {result}")
-        for subscriber in self._subscribers:
-            self.mailbox.put_receipt(Receipt(subscriber, (envelope.id,)))
-
     def resend_all(self) -> None:
         """Publish every pending delivery of this process again, on an operator's request."""
         log.warning("resending_all_pending_events")
         self.relay.resend_all()
 
+    # The loops.
+
     async def write_step(self) -> None:
         """Wait for messages or due rows, commit a batch of them, and run its post-commit actions."""
-        effect_slots = self._effect_slots()
-        await self.mailbox.wait_for_work(
-            self._next_due_at if effect_slots else None, self.clock.now()
-        )
+        await self.mailbox.wait_for_work(self._next_step_at(), self.clock.now())
         batch = self.mailbox.take(self.config.batch_max)
         actions = await self._commit(batch)
-        self._next_due_at = actions.next_due_at
-        self._run_post_commit(actions)
+        self._next_due, self._retry_at = actions.next_due, actions.retry_at
+        self._count(actions)
+        run_post_commit(
+            actions,
+            self.writer.position,
+            service=self.service.name,
+            relay=self.relay,
+            consumer=self.consumer,
+            effects=self.effects,
+            notify=self._broker.notify,
+            failpoint=self._failpoint,
+        )
         self.consumer.refill(
             sum(isinstance(message, (IncomingEvent, UndecodableMessage)) for message in batch)
         )
@@ -327,19 +279,97 @@ class Process:
         except DatabaseUnavailable as error:
             log.warning("housekeeping_delayed", error=str(error))
 
+    # Starting and ending.
+
+    async def _start(self) -> None:
+        """Adopt pending deliveries of earlier processes, connect, and start the loops."""
+        await self._adopt()
+        now = self.clock.now()
+        self._next_due = DueTimes(effects_at=now, others_at=now)
+        self._retry_at = now
+        self.database_available = True
+        await self._broker.start()
+        await self._broker.listen(
+            f"receipts.{self.service.name}", self._on_receipt, group=self.service.name
+        )
+        self._loops.append(asyncio.create_task(self.consumer.start(), name="start consumer"))
+        for name, step in (
+            ("write", self.write_step),
+            ("relay", self.relay.step),
+            ("progress", self.progress_step),
+            ("housekeeping", self.housekeeping_step),
+        ):
+            self._loops.append(asyncio.create_task(_forever(step), name=name))
+        self._running = True
+        self._start_ended.set()
+
+    async def _wait_for(self, stop: asyncio.Event) -> None:
+        """Wait until `stop` is set, or raise the error of a loop that has failed."""
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        pending: set[asyncio.Task[Any]] = {stopping, *self._loops}
+        try:
+            while stopping in pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            stopping.cancel()
+
+    async def _drain(self) -> None:
+        """Finish the work in progress, within bounds."""
+        self._stopping = True
+        await self.consumer.stop()
+        await self.effects.finished()
+        try:
+            await asyncio.wait_for(self.mailbox.wait_until_empty(), timeout=DRAIN_SECONDS_MAX)
+        except TimeoutError:
+            log.info("mailbox_not_drained", left=len(self.mailbox))
+
+    async def _end(self) -> None:
+        """End all tasks, and disconnect from the broker."""
+        self._stopping = True
+        await asyncio.gather(*self._cancel(), return_exceptions=True)
+        await self._broker.stop()
+
+    def _cancel(self) -> list[asyncio.Task[None]]:
+        """Cancel all tasks; return those that are ending."""
+        for task in self._loops:
+            task.cancel()
+        return [*self.effects.cancel(), *self._loops]
+
+    def _fail(self, why: str) -> None:
+        """Tell the callers of pending commands that their results are unknown."""
+        self._stopping = True
+        for answered in self._unanswered:
+            if not answered.done():
+                answered.set_exception(ProcessFailed(why))
+
+    # What the loops use.
+
+    def _next_step_at(self) -> datetime | None:
+        """Return when the writer must look for due rows without being woken."""
+        if not self.consumer.caught_up:
+            return self._retry_at
+        others = earlier(self._next_due.others_at, self._retry_at)
+        return earlier(others, self._next_due.effects_at) if self._effect_slots() > 0 else others
+
     def _effect_slots(self) -> int:
         """Return how many more effects may start; none before the database is known to be complete."""
         if self._stopping or not self.consumer.caught_up:
             return 0
         return self.config.effects_max - len(self.effects)
 
-    async def _commit(self, batch: Sequence[Any]) -> PostCommitActions:
+    async def _commit(self, batch: Sequence[Message]) -> PostCommitActions:
         """Commit the batch; retry for as long as the database is unavailable."""
         pause = 0.05
         while True:
             try:
                 actions: PostCommitActions = await self._run_write(
-                    self.writer.step, batch, self.clock.now(), self._effect_slots()
+                    self.writer.step,
+                    batch,
+                    self.clock.now(),
+                    self._effect_slots(),
+                    self.consumer.caught_up,
                 )
             except DatabaseUnavailable as error:
                 if self.database_available:
@@ -351,23 +381,6 @@ class Process:
                 self.database_available = True
                 return actions
 
-    def _run_post_commit(self, actions: PostCommitActions) -> None:
-        self._count(actions)
-        for asked, result in actions.answers:
-            asked.answer(result)
-        self.relay.offer(actions.published)
-        self.relay.enqueue(
-            self.writer.position
-        )  # Also what a commit with unknown result has added.
-        self.consumer.acknowledge(actions)
-        for publisher, ids in actions.receipts.items():
-            self._failpoint("before-receipt")
-            body = _encode_receipt(ReceiptMessage(self.service.name, tuple(ids)))
-            self._broker.notify(f"receipts.{publisher}", body)
-            self._failpoint("after-receipt")
-        for effect in actions.effects:
-            self.effects.start(effect)
-
     def _count(self, actions: PostCommitActions) -> None:
         self.counts.batches += 1
         self.counts.commands += len(actions.answers)
@@ -375,7 +388,7 @@ class Process:
         self.counts.nacked += len(actions.naks)
         self.counts.parked += len(actions.terms)
 
-    def _receipted(self, body: bytes) -> None:
+    def _on_receipt(self, body: bytes) -> None:
         try:
             message = _decode_receipt(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -383,12 +396,29 @@ class Process:
         else:
             self.mailbox.put_receipt(Receipt(message.reader, message.ids))
 
-    async def _drain(self) -> None:
-        """Wait, at most `DRAIN_SECONDS_MAX`, until the mailbox is empty and committed."""
-        try:
-            await asyncio.wait_for(self.mailbox.wait_until_empty(), timeout=DRAIN_SECONDS_MAX)
-        except TimeoutError:
-            log.info("mailbox_not_drained", left=len(self.mailbox))
+    async def _park_unpublishable(self, row: OutboxRow, error: MessageTooLarge) -> None:
+        """Make a dead letter of an event that the broker does not take, then drop its deliveries."""
+        envelope = read_envelope(row.body)
+        command = ParkUnpublishable(
+            letter_id=envelope.id,
+            subject=row.subject,
+            body=row.body,
+            error=str(error),
+            event_bytes_max=error.bytes_max,
+        )
+        results: asyncio.Queue[object] = asyncio.Queue()
+        self.mailbox.put_effect_result(PendingCommand(command, results.put_nowait))
+        result = await results.get()
+        if isinstance(result, Exception):
+            raise BrokerUnavailable(f"an event that is too large could not be parked: {result}")
+        for subscriber in self._subscribers:
+            self.mailbox.put_receipt(Receipt(subscriber, (envelope.id,)))
+
+    def _command_id(self, command: object) -> str | None:
+        if type(command) not in self.service.deduplicated_commands:
+            return None
+        self._commands_numbered += 1
+        return f"{self._owner}:{self._commands_numbered}"
 
     async def _adopt(self) -> None:
         now = self.clock.now()

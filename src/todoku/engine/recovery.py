@@ -8,6 +8,7 @@ effects. What the stream no longer holds stays lost: `todoku verify` lists the i
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -15,7 +16,6 @@ from todoku.broker.port import Broker, BrokerError, Delivery, Progress, Subscrip
 from todoku.database import Database
 from todoku.engine.relay import Run
 from todoku.engine.service import Service
-from todoku.engine.tables import StreamPositions
 
 log = structlog.get_logger(__name__)
 
@@ -30,17 +30,16 @@ class Recovery:
 
     def __init__(
         self,
-        service: Service,
+        service: Service[Any],
         broker: Broker,
         database: Database,
-        positions: StreamPositions,
         *,
         run: Run,
     ) -> None:
         self._service = service
         self._broker = broker
         self._database = database
-        self._positions = positions
+        self._positions = service.store.tables.positions
         self._run = run
 
     async def needed(self) -> bool:

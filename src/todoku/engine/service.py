@@ -1,57 +1,62 @@
-"""What a service declares to the engine: its handlers, its store, its agenda and its effects."""
+"""What a service declares to the engine: its handlers, its store, its agendas and its effects."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 from sqlalchemy import Connection, MetaData
+from typing_extensions import TypeVar
 
+from todoku.engine.agenda import Agenda
 from todoku.engine.cache import StateCache
 from todoku.engine.dead_letters import DeadLetter
-from todoku.engine.messages import Due
 from todoku.engine.tables import EngineTables
 from todoku.events import Envelope, Event, EventRegistry
 
-Decide = Callable[[Any, Any, datetime], tuple[Any, Sequence[Any]]]
+S = TypeVar("S", default=Any)
+"""The state that the decisions of a service read and replace."""
+
+Decide = Callable[[S, Any, datetime], tuple[S, Sequence[object]]]
 """A pure decision: `(state, message, now) → (state, events and effects)`."""
 
-RepublishFunction = Callable[[Any], Sequence[tuple[Event, datetime]]]
+RepublishFunction = Callable[[S], Sequence[tuple[Event, datetime]]]
 """A pure function of a state: the events that were decided in it, and when (UTC) each occurred. It
 omits what a subscriber with an empty database could not handle again without harm."""
 
 DeadLetterEvent = Callable[[DeadLetter], Event | None]
 """Makes the event that tells other services of a dead letter; None if it concerns none of them."""
 
-Subject = Any
+Subject = object
 """The subject of a decision: an event, a command or a `Due`."""
 
 
-class UnitOfWork(Protocol):
-    """The states that a batch touches, loaded once. Decisions read a part of it and replace a part of it."""
+class UnitOfWork(Protocol[S]):
+    """The states that a batch touches, loaded once. Decisions read a part of it and replace a part."""
 
-    def view(self, subject: Subject) -> Any:
+    def view(self, subject: Subject) -> S:
         """Return the state that a decision about `subject` receives."""
 
-    def put(self, subject: Subject, state: Any) -> None:
+    def put(self, subject: Subject, state: S) -> None:
         """Replace the state of `subject` by the one that a decision returned."""
 
     def record(self, envelope: Envelope) -> None:
-        """Add an event to the service's own history: one that it published, or consumed and decided on."""
+        """Add an event to the service's own history: one that it published, or consumed and decided
+        on."""
 
     def fill_cache(self, cache: StateCache) -> None:
         """Put the saved states into the cache. Call it after the commit only."""
 
 
-class Store(Protocol):
+class Store(Protocol[S]):
     """A service's tables. The number of statements does not depend on the size of the batch."""
 
     metadata: MetaData
     tables: EngineTables
 
     def load(
-        self, connection: Connection, subjects: Sequence[Subject], cache: StateCache
-    ) -> UnitOfWork:
+        self, connection: Connection, subjects: Sequence[Any], cache: StateCache
+    ) -> UnitOfWork[S]:
         """Load everything that these subjects touch: from the cache, else from the tables, with row
         locks where other processes may write."""
 
@@ -60,23 +65,10 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agenda:
-    """Rows with a `due_at`, on which the service decides when that time has come.
-
-    `due` finds the due rows, the oldest first and up to a limit; `next_due_at` returns when the next
-    row is due; `decide` is the pure `(state, now) → (state, events and effects)`.
-    """
-
-    due: Callable[[Connection, datetime, int], list[Due]]
-    next_due_at: Callable[[Connection], datetime | None]
-    decide: Callable[[Any, datetime], tuple[Any, Sequence[Any]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
+class Service(Generic[S]):
     """Declare a service: its store and the handlers of its commands, events and due rows.
 
-    `event_handlers` decide on events of other services, `command_handlers` on commands, the `agenda`
+    `event_handlers` decide on events of other services, `command_handlers` on commands, the `agendas`
     on rows that are due. `replay_handlers` decide on the service's own events when its database has
     lost them, together with the events that undo or end those, in the order of the stream. Commands
     of the `deduplicated_commands` types have no natural key that makes them idempotent: the engine
@@ -88,23 +80,23 @@ class Service:
     """
 
     name: str
-    store: Store
-    event_handlers: Mapping[type[Event], Decide]
-    command_handlers: Mapping[type[Any], Decide] = field(default_factory=dict)
+    store: Store[S]
+    event_handlers: Mapping[type[Event], Decide[S]]
+    command_handlers: Mapping[type[Any], Decide[S]] = field(default_factory=dict)
     deduplicated_commands: Collection[type[Any]] = ()
-    agenda: Agenda | None = None
-    effects: Mapping[type[Any], Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)
+    agendas: Sequence[Agenda[Any]] = ()
+    effects: Mapping[type[Any], Callable[[Any], Awaitable[object]]] = field(default_factory=dict)
     parked_event: DeadLetterEvent | None = None
     resolved_event: DeadLetterEvent | None = None
-    replay_handlers: Mapping[type[Event], Decide] = field(default_factory=dict)
-    republish: RepublishFunction | None = None
+    replay_handlers: Mapping[type[Event], Decide[S]] = field(default_factory=dict)
+    republish: RepublishFunction[S] | None = None
     publishes: Collection[type[Event]] = ()
 
 
 class Topology:
     """The event types and their subscribers, computed from what the services declare."""
 
-    def __init__(self, services: Iterable[Service]) -> None:
+    def __init__(self, services: Iterable[Service[Any]]) -> None:
         services = tuple(services)
         self.registry = EventRegistry(
             event

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from todoku.contracts import (
@@ -19,6 +20,7 @@ from todoku.settings import Settings
 from todoku.shipping.carriers import pickup_delays
 from todoku.shipping.domain import (
     RecordAnswer,
+    Shipment,
     initiate_shipment,
     record_answer,
     replay_completed,
@@ -26,7 +28,7 @@ from todoku.shipping.domain import (
     republish_shipment,
     when_due,
 )
-from todoku.shipping.store import ShippingStore
+from todoku.shipping.store import ShippingStore, shipments
 
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {RecordAnswer: record_answer}
 
@@ -45,15 +47,26 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
 )
 
 
+def bookings() -> Agenda[Shipment]:
+    """Return the agenda of shipments that are to be booked with the carrier, or booked again."""
+    return Agenda(
+        due_at=shipments.c.due_at,
+        key=shipments.c.order_id,
+        decide=when_due,
+        due_at_of=attrgetter("due_at"),
+        key_of=attrgetter("order_id"),
+        starts_effects=True,
+    )
+
+
 def shipping_service(settings: Settings) -> Service:
     """Build the service that ships."""
     delay = pickup_delays(settings)
-    store = ShippingStore()
     return Service(
         name=ShipmentInitiatedEvent.publisher,
-        store=store,
+        store=ShippingStore(),
         event_handlers={StockReservedEvent: partial(initiate_shipment, pickup_delay=delay)},
-        agenda=Agenda(due=store.due, next_due_at=store.next_due_at, decide=when_due),
+        agendas=[bookings()],
         command_handlers=COMMAND_HANDLERS,
         parked_event=partial(parking_event, ShippingMessageParkedEvent),
         resolved_event=partial(parking_event, ShippingMessageClosedEvent),

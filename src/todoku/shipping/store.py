@@ -13,7 +13,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
-    func,
     insert,
     select,
     text,
@@ -22,7 +21,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope, ShippedItem
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
-from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
+from todoku.engine import Due, EngineTables, RepublishEvents, StateCache, context_column
 from todoku.shipping.domain import SHIPMENT, Shipment, ShipmentStatus
 
 CACHED_LINES_MAX = 20
@@ -44,6 +43,7 @@ shipments = table(
     Column("shipping_address", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    context_column(),
     UniqueConstraint("order_id", "number"),
     CheckConstraint(SHIPMENT.check("status"), name="status_known"),
     CheckConstraint(
@@ -83,13 +83,6 @@ _load_items = Query(
     .where(among(shipment_items.c.shipment_id, "ids"))
     .order_by(shipment_items.c.shipment_id, shipment_items.c.product_id)
 )
-_due = Query(
-    select(shipments.c.order_id)
-    .where(shipments.c.due_at <= bindparam("now", type_=Timestamp))
-    .order_by(shipments.c.due_at)
-    .limit(bindparam("count"))
-    .with_for_update(skip_locked=True)
-)
 _insert_shipments = Many(insert(shipments))
 _insert_items = Many(insert(shipment_items))
 _update_shipments = Many(
@@ -102,7 +95,6 @@ _update_shipments = Many(
         }
     )
 )
-_next_due_at = Query(select(func.min(shipments.c.due_at)).where(shipments.c.due_at.is_not(None)))
 
 
 class ShippingUnitOfWork:
@@ -158,13 +150,6 @@ class ShippingStore:
         _update_shipments(
             connection, [{"key": shipment.id, **_shipment_row(shipment)} for shipment in old]
         )
-
-    def due(self, connection: Connection, now: datetime, limit: int) -> list[Due]:
-        return [Due(row.order_id) for row in _due(connection, now=now, count=limit)]
-
-    def next_due_at(self, connection: Connection) -> datetime | None:
-        found: datetime | None = _next_due_at.scalar(connection)
-        return found
 
 
 def find_shipment(connection: Connection, shipment_id: str) -> Shipment | None:

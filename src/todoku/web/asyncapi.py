@@ -11,8 +11,7 @@ from typing import Any, Final
 import msgspec
 
 import todoku
-from todoku.engine import Service, Topology
-from todoku.engine.process import ReceiptMessage
+from todoku.engine import ReceiptMessage, Service, Topology
 from todoku.events import CONTENT_TYPE, Envelope, Event, seal
 from todoku.redaction import redact
 

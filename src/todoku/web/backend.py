@@ -22,6 +22,10 @@ class Engine(Protocol):
 
     database_available: bool
 
+    @property
+    def ready(self) -> bool:
+        """Return whether commands are executed."""
+
     async def execute(self, command: Any, context: Context = NO_CONTEXT) -> Any:
         """Execute a command and return the resulting state after the commit."""
 

@@ -22,8 +22,7 @@ from uuid_utils import uuid7
 from todoku.broker.port import Delivery
 from todoku.contracts import OrderedItem, decode
 from todoku.database import Database, DatabaseError, migrate
-from todoku.engine import Service, Topology
-from todoku.engine.batch_context import PostCommitActions
+from todoku.engine import PostCommitActions, Service, Topology
 from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Receipt
 from todoku.engine.writer import Writer
 from todoku.inventory.domain import SetProduct
@@ -49,9 +48,7 @@ class BrokerlessSystem:
         for service in self._services:
             database = stack.enter_context(Database.open(settings.data_dir / f"{service.name}.db"))
             migrate(database, system[service.name].package)
-            self._writers[service.name] = Writer(
-                service, database, service.store.tables, topology, owner="fill"
-            )
+            self._writers[service.name] = Writer(service, database, topology, owner="fill")
 
     def execute(self, name: str, commands: Sequence[Any], now: datetime) -> None:
         """Execute commands at a service, and process every event that follows from them."""
@@ -79,7 +76,8 @@ class BrokerlessSystem:
     def _perform_effects(self, name: str, actions: PostCommitActions) -> Iterator[Any]:
         """Yield the results of effects that do not wait for anything."""
         service = next(service for service in self._services if service.name == name)
-        for effect in actions.effects:
+        for pending in actions.effects:
+            effect = pending.effect
             try:
                 service.effects[type(effect)](effect).__await__().send(None)
             except StopIteration as done:

@@ -7,7 +7,7 @@ import msgspec
 
 from todoku.broker.memory import Hostility, MemoryBroker, MemoryConsumer, MemorySession
 from todoku.broker.port import Delivery, Outgoing, Stored
-from todoku.engine.process import ReceiptMessage
+from todoku.engine import ReceiptMessage
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.trace import Trace

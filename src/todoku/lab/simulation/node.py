@@ -7,8 +7,7 @@ from typing import Any
 
 from todoku.broker.memory import MemoryBroker
 from todoku.database import DatabaseBroken, DatabaseUnavailable
-from todoku.engine import EngineConfig, Process, RetryPolicy, Service, Topology
-from todoku.engine.batch_context import PostCommitActions
+from todoku.engine import EngineConfig, PostCommitActions, Process, RetryPolicy, Service, Topology
 from todoku.lab.simulation.database import SimulatedDatabase
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
@@ -69,6 +68,7 @@ class Node:
         self._disconnected = False
         self._starting: Process | None = None
         self._life: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
         self._starts = 0
 
     async def live(self) -> None:
@@ -91,9 +91,10 @@ class Node:
 
     async def stop(self) -> None:
         """Stop gracefully, as on SIGTERM."""
-        process, self.process = self.process, None
-        if process is not None:
-            await process.stop()
+        stopping, self.process = self.process, None
+        if stopping is not None and self._life is not None:
+            self._stop.set()
+            await asyncio.wait([self._life])
 
     async def execute(self, command: Any) -> Any:
         """Send a command to the process; return its result, None if no process runs."""
@@ -119,10 +120,10 @@ class Node:
         if self._disconnected:
             self._session.cut()
         process = self._starting = self._make_process(self._session)
+        self._stop = asyncio.Event()
+        starting = asyncio.create_task(self._note_start(process))
         try:
-            await process.start()
-            self.process = process
-            await process.failed()
+            await process.run(self._stop)
         except (DatabaseBroken, DatabaseUnavailable) as error:
             # After a disk error the process cannot know what was written: it ends.
             self.crash(str(error))
@@ -131,6 +132,13 @@ class Node:
             self.crash(repr(error))
         except Crashed:
             pass  # `crash` has already discarded what the process had in memory.
+        finally:
+            starting.cancel()
+
+    async def _note_start(self, process: Process) -> None:
+        await process.started()
+        if process is self._starting:
+            self.process = process
 
     def _make_process(self, session: SimulatedSession) -> Process:
         self._starts += 1
@@ -148,7 +156,6 @@ class Node:
         return Process(
             parts.service,
             parts.database,
-            parts.tables,
             parts.broker,
             self._topology,
             owner=f"{self.service.name}-{self._starts}",
@@ -162,7 +169,6 @@ class Node:
     def _parts(self, session: SimulatedSession) -> Parts:
         return Parts(
             service=self.service,
-            tables=self.service.store.tables,
             database=self.database,
             broker=session,
             config=self._config,

@@ -1,7 +1,7 @@
 """What a simulated machine hands to a process: the place where tests plant bugs.
 
-Everything that a process depends on is handed to it: its service with handlers, store, agenda and
-effects, the engine's tables, the database, the connection to the broker, the limits, the failpoints.
+Everything that a process depends on is handed to it: its service with handlers, store, agendas and
+effects, the engine's tables in the store, the database, the connection to the broker, the limits, the failpoints.
 So a bug is planted by handing over something else, and no private name of the engine is touched.
 """
 
@@ -14,7 +14,6 @@ from todoku.broker.port import Broker
 from todoku.database import Database
 from todoku.engine import EngineConfig, Process, Service
 from todoku.engine.failpoints import Failpoint
-from todoku.engine.tables import EngineTables
 
 Execute = Callable[[Process, Any], Awaitable[Any]]
 """How a client sends a command to a process and gets its result."""
@@ -29,7 +28,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What one process gets."""
 
     service: Service
-    tables: EngineTables
     database: Database
     broker: Broker
     config: EngineConfig

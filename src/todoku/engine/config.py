@@ -1,0 +1,57 @@
+"""The limits and intervals of the engine."""
+
+import msgspec
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How many times a failing message is delivered before it is parked.
+
+    A decision that raises may succeed after another event or with a new version; an unknown event
+    type waits until a rolling upgrade is complete.
+
+    failing_attempts_max: deliveries of a message whose decision raises.
+    unknown_attempts_max: deliveries of a message of an unknown event type.
+    backoff_seconds_max: the longest pause between two deliveries; it doubles from one second on.
+    """
+
+    failing_attempts_max: int = 5
+    unknown_attempts_max: int = 12
+    backoff_seconds_max: float = 60.0
+
+    def delay_seconds(self, attempt: int) -> float:
+        """Return the pause after the `attempt`-th delivery."""
+        return min(2.0 ** min(attempt - 1, 32), self.backoff_seconds_max)
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits and intervals of the engine.
+
+    batch_max: messages, commands and receipts in one transaction, and events in one publish.
+    credit: messages of the stream that are requested and not yet handled.
+    commands_max: commands that wait; more are rejected with `MailboxFull`.
+    backlog_max: events that wait for the broker; above that, commands are rejected.
+    receipts_max: receipts that wait; more are dropped, which costs one redelivery each.
+    effects_max: effects that run at the same time.
+    window_max: events that wait for the broker in memory; the others are read from the outbox.
+    progress_check_seconds: how often the progress of subscribers is compared with the outbox.
+    lease_seconds: how long a process counts as alive after it has renewed its lease.
+    effect_timeout_seconds: how long an effect may take before it is cancelled and retried.
+    inbox_retention_seconds: how long the id of a handled event is kept; longer than the stream keeps
+        the event.
+    prune_count: inbox entries that are deleted in one transaction.
+    retry_policy: how a failing message is retried.
+    """
+
+    batch_max: int = 1_500
+    credit: int = 2_000
+    commands_max: int = 2_000
+    backlog_max: int = 500_000
+    receipts_max: int = 10_000
+    effects_max: int = 500
+    window_max: int = 10_000
+    progress_check_seconds: float = 2.0
+    lease_seconds: float = 15.0
+    effect_timeout_seconds: float = 10.0
+    inbox_retention_seconds: float = 172_800.0
+    prune_count: int = 1_000
+    retry_policy: RetryPolicy = RetryPolicy()

@@ -1,0 +1,11 @@
+"""Shipments keep the context (actor and trace) of the request that led to them."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("shipments", sa.Column("context", sa.Text))
