@@ -43,7 +43,7 @@ STAGES = {
     "HTTP, the reply": ("todoku.web.reply:Reply.__init__", "todoku.web.reply:Reply.__call__"),
     "asking the writer": ("todoku.engine.process:Process.execute",),
     "reading the stream": ("nats.aio.client:Client._read_loop",),
-    "decoding events": ("todoku.engine.consumer:_read",),
+    "decoding events": ("todoku.engine.consumer:Consumer._read",),
     "handing over to the writer": ("todoku.engine.process:Process.write_step",),
     "writer": ("todoku.engine.writer:Writer.step",),
     "inbox": ("todoku.engine.tables:Inbox.find_processed", "todoku.engine.tables:Inbox.add"),
@@ -73,7 +73,7 @@ STAGES = {
     "publishing": ("todoku.engine.relay:Relay.step",),
     "acknowledging": ("todoku.broker.nats_consumer:NatsConsumer.ack",),
     "receipts, sending": ("todoku.broker.nats:NatsBroker.notify",),
-    "receipts, reading": ("todoku.engine.process:Process._receipted",),
+    "receipts, reading": ("todoku.engine.process:Process._on_receipt",),
     "writing to the broker": ("nats.aio.client:Client._flusher",),
     "carrier": ("todoku.engine.effects:Effects._call",),
 }

@@ -212,7 +212,7 @@ def outbox_deleted_at_publish() -> Wire:
     class Broker(WrappedBroker):
         async def publish(self, messages: Sequence[Outgoing]) -> Stored:
             stored: Stored = await self.inner.publish(messages)
-            table = self.parts.tables.outbox.table
+            table = self.parts.service.store.tables.outbox.table
             with self.parts.database.transaction() as connection:
                 connection.execute(
                     delete(table).where(table.c.body.in_([m.body for m in messages]))
@@ -406,7 +406,7 @@ def parked_not_receipted() -> Wire:
 
     class Broker(Receipts):
         def keep(self, event_id: str) -> bool:
-            letters = self.parts.tables.dead_letters.table
+            letters = self.parts.service.store.tables.dead_letters.table
             query = select(letters.c.event_id).where(letters.c.event_id == event_id)
             with self.parts.database.read() as connection:
                 return connection.scalar(query) is None

@@ -1,7 +1,8 @@
 """What a simulated machine hands to a process: the place where tests plant bugs.
 
 Everything that a process depends on is handed to it: its service with handlers, store, agendas and
-effects, the engine's tables in the store, the database, the connection to the broker, the limits, the failpoints.
+effects, the engine's tables in the store, the database, the connection to the broker, the limits, and
+the failpoints.
 So a bug is planted by handing over something else, and no private name of the engine is touched.
 """
 
