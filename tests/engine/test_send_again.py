@@ -60,6 +60,7 @@ class TestWhatIsLost:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             await orders.execute(ORDER)
+            await until(lambda: orders.relay.idle)
             lose(town, "orders")
             await stock_up(await town.start("inventory"))
             await town.start("shipping")
