@@ -48,9 +48,9 @@ def test_backup_is_complete_with_manifest_and_checksums(
         assert backup(tmp_path / "a" / "b", json=True, flags={"data_dir": data}) is ExitCode.OK
 
     folder = made_in(tmp_path / "a" / "b")
-    told = msgspec.json.decode(capsys.readouterr().out)
-    assert told["folder"] == str(folder)
-    assert msgspec.json.decode((folder / "manifest.json").read_bytes()) == told["manifest"]
+    printed = msgspec.json.decode(capsys.readouterr().out)
+    assert printed["folder"] == str(folder)
+    assert msgspec.json.decode((folder / "manifest.json").read_bytes()) == printed["manifest"]
     assert {file.name for file in folder.iterdir()} == {
         "SHA256SUMS",
         "manifest.json",
@@ -58,7 +58,7 @@ def test_backup_is_complete_with_manifest_and_checksums(
     }
     for service in system.names:
         copy = (folder / f"{service}.db").read_bytes()
-        described = told["manifest"]["databases"][service]
+        described = printed["manifest"]["databases"][service]
         assert described["sha256"] == hashlib.sha256(copy).hexdigest()
         assert described["bytes"] == len(copy)
         assert described["revision"] is not None

@@ -92,7 +92,7 @@ def test_planted_link_in_place_of_the_configuration_is_not_followed(tmp_path: Pa
         assert planted.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_server_starts_serves_and_keeps_its_files_in_the_data_folder(
+def test_server_starts_serves_and_stores_in_data_folder(
     tmp_path: Path, free_ports: Callable[[int], list[int]]
 ) -> None:
     """Also in a folder whose name would need quoting, and again after its files were deleted."""
@@ -127,7 +127,7 @@ async def run_until_ready(settings: Settings) -> None:
         stop.set()
 
 
-def test_what_must_survive_a_power_cut_is_synced_always(tmp_path: Path) -> None:
+def test_writes_are_synced_always(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
 
     embedded.write_config(settings)
@@ -159,11 +159,11 @@ async def ready_when_greeted_with(greeting: bytes) -> bool:
         (b"INFO " + b"x" * 2**17 + b"\r\n", False),
     ],
 )
-def test_only_a_server_with_jetstream_is_ready(greeting: bytes, ready: bool) -> None:
+def test_only_server_with_jetstream_is_ready(greeting: bytes, ready: bool) -> None:
     assert asyncio.run(ready_when_greeted_with(greeting)) is ready
 
 
-def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
+def test_diagnosis_accepts_stored_and_refused_messages_but_not_a_frozen_server(
     tmp_path: Path, free_ports: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "STORE_SECONDS_MAX", 0.2)
@@ -203,7 +203,7 @@ def test_a_server_that_stores_or_refuses_is_well_and_a_frozen_one_is_not(
     asyncio.run(scenario())
 
 
-def test_files_that_are_put_aside_are_kept_until_the_next_time(tmp_path: Path) -> None:
+def test_files_moved_aside_are_kept_until_the_next_time(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     store = tmp_path / "broker" / "jetstream"
     for content in ("first", "second"):
@@ -219,11 +219,11 @@ def test_files_that_are_put_aside_are_kept_until_the_next_time(tmp_path: Path) -
     assert not store.exists()
 
 
-def test_nobody_is_not_ready(free_ports: Callable[[int], list[int]]) -> None:
+def test_closed_port_is_not_ready(free_ports: Callable[[int], list[int]]) -> None:
     assert not asyncio.run(is_ready(free_ports(1)[0]))
 
 
-def test_the_servers_log_is_understood() -> None:
+def test_log_lines_of_server_are_parsed() -> None:
     line = "[4816] 2026/11/22 18:30:39.600280 [ERR] JetStream failed to store"
 
     assert read_log(line) == LogLine(

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what they may be, and what is said when they may not."""
+"""Settings: their sources, their limits, and what is reported for invalid ones."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ def problems_of(environment: Mapping[str, str], folder: Path, toml: str | None =
     return str(refusal.value)
 
 
-def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+def test_flag_precedes_environment_precedes_file_precedes_default(tmp_path: Path) -> None:
     toml = "orders_port = 1\ninventory_port = 2\nshipping_port = 3\n"
     environment = {"TODOKU_ORDERS_PORT": "4", "TODOKU_INVENTORY_PORT": "5"}
 
@@ -60,33 +60,33 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_pat
     ]
 
 
-def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
+def test_variable_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text("host = '0.0.0.0'")
 
     assert load_in(tmp_path, "", {"TODOKU_CONFIG": "other.toml"}).settings.host == "0.0.0.0"
 
 
-def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    said = problems_of({"TODOKU_CONFIG": "absent.toml"}, tmp_path)
+def test_missing_named_file_is_an_error(tmp_path: Path) -> None:
+    problems = problems_of({"TODOKU_CONFIG": "absent.toml"}, tmp_path)
 
-    assert "absent.toml cannot be read: No such file" in said
-    assert "TODOKU_CONFIG" in said
-
-
-def test_a_file_that_is_not_toml_is_an_error_that_says_where(tmp_path: Path) -> None:
-    said = problems_of({}, tmp_path, "orders_port 3")
-
-    assert "todoku.toml is not TOML" in said
-    assert "line 1" in said
+    assert "absent.toml cannot be read: No such file" in problems
+    assert "TODOKU_CONFIG" in problems
 
 
-def test_an_unknown_name_in_the_file_is_an_error_with_a_guess(tmp_path: Path) -> None:
-    said = problems_of({}, tmp_path, "order_port = 1")
+def test_invalid_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
+    problems = problems_of({}, tmp_path, "orders_port 3")
 
-    assert "'order_port', which is not a setting. Did you mean orders_port?" in said
+    assert "todoku.toml is not TOML" in problems
+    assert "line 1" in problems
 
 
-def test_a_misspelt_variable_is_warned_of_and_a_strange_one_is_not(tmp_path: Path) -> None:
+def test_unknown_name_in_file_is_an_error_with_a_guess(tmp_path: Path) -> None:
+    problems = problems_of({}, tmp_path, "order_port = 1")
+
+    assert "'order_port', which is not a setting. Did you mean orders_port?" in problems
+
+
+def test_misspelt_variable_is_warned_of_and_unrelated_one_is_not(tmp_path: Path) -> None:
     environment = {"TODOKU_ORDER_PORT": "1", "TODOKU_FAILPOINT": "after-commit:1", "HOME": "/"}
 
     (warning,) = load_in(tmp_path, environment=environment).warnings
@@ -94,7 +94,7 @@ def test_a_misspelt_variable_is_warned_of_and_a_strange_one_is_not(tmp_path: Pat
     assert warning.endswith("Did you mean TODOKU_ORDERS_PORT?")
 
 
-def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
+def test_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     loaded = load_in(tmp_path, "nats_port = 5", {"TODOKU_NATS_PORT": ""})
 
     assert loaded.settings.nats_port == 5
@@ -118,58 +118,58 @@ def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
         ("nats_url", "localhost", "nats://HOST:PORT"),
     ],
 )
-def test_a_value_that_is_not_allowed_is_refused_with_all_that_is_needed_to_correct_it(
+def test_invalid_value_is_refused_with_source_and_allowed_values(
     name: str, written: str, allowed: str, tmp_path: Path
 ) -> None:
     variable = system.declared[name].variable
 
-    said = problems_of({variable: written}, tmp_path)
+    problems = problems_of({variable: written}, tmp_path)
 
-    assert said.startswith(f"{name} cannot be '{written}' (environment {variable}): it is ")
-    assert allowed in said
+    assert problems.startswith(f"{name} cannot be '{written}' (environment {variable}): it is ")
+    assert allowed in problems
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     environment = {"TODOKU_ORDERS_PORT": "x", "TODOKU_LOG_LEVEL": "loud"}
 
     assert len(problems_of(environment, tmp_path, "nonsense = 1").splitlines()) == 3
 
 
-def test_a_message_must_be_remembered_longer_than_the_stream_keeps_it(tmp_path: Path) -> None:
-    said = problems_of({"TODOKU_STREAM_MAX_AGE_SECONDS": "172800"}, tmp_path)
+def test_inbox_retention_must_exceed_stream_retention(tmp_path: Path) -> None:
+    problems = problems_of({"TODOKU_STREAM_MAX_AGE_SECONDS": "172800"}, tmp_path)
 
-    assert "inbox_retention_seconds (172800, default) must be above" in said
-    assert "environment TODOKU_STREAM_MAX_AGE_SECONDS" in said
-
-
-def test_a_port_that_kubernetes_set_is_explained(tmp_path: Path) -> None:
-    said = problems_of({"TODOKU_ORDERS_PORT": "tcp://10.0.0.1:8080"}, tmp_path)
-
-    assert "enableServiceLinks" in said
+    assert "inbox_retention_seconds (172800, default) must be above" in problems
+    assert "environment TODOKU_STREAM_MAX_AGE_SECONDS" in problems
 
 
-def test_no_problem_shows_a_password(tmp_path: Path) -> None:
-    said = problems_of({"TODOKU_NATS_URL": "http://me:secret@broker"}, tmp_path)
+def test_port_set_by_kubernetes_is_explained(tmp_path: Path) -> None:
+    problems = problems_of({"TODOKU_ORDERS_PORT": "tcp://10.0.0.1:8080"}, tmp_path)
 
-    assert "secret" not in said
+    assert "enableServiceLinks" in problems
+
+
+def test_problem_hides_password(tmp_path: Path) -> None:
+    problems = problems_of({"TODOKU_NATS_URL": "http://me:secret@broker"}, tmp_path)
+
+    assert "secret" not in problems
 
 
 @pytest.mark.parametrize(
     ("written", "span"),
     [("1..3", Span(1, 3)), ("0", Span(0, 0)), (0.5, Span(0.5, 0.5)), (".5..2.5", Span(0.5, 2.5))],
 )
-def test_a_span_is_a_number_or_a_range(written: object, span: Span) -> None:
+def test_span_is_a_number_or_a_range(written: object, span: Span) -> None:
     assert Span.parse(written) == span
 
 
 @given(st.lists(st.floats(0, 1e6, width=32), min_size=2, max_size=2).map(sorted))
-def test_a_span_is_read_as_it_is_written(ends: list[float]) -> None:
+def test_span_survives_writing_and_reading(ends: list[float]) -> None:
     span = Span(*(float(f"{end:.15g}") for end in ends))
 
     assert Span.parse(str(span)) == span
 
 
-def test_another_process_reads_exactly_the_same_settings(tmp_path: Path) -> None:
+def test_environment_carries_exactly_the_same_settings(tmp_path: Path) -> None:
     """Also where the default differs from the value, and where there is a file beside it."""
     settings = system.settings(
         data_dir=tmp_path,
@@ -186,18 +186,18 @@ def test_another_process_reads_exactly_the_same_settings(tmp_path: Path) -> None
     assert read == settings
 
 
-def test_the_data_folder_does_not_depend_on_where_one_stands(tmp_path: Path) -> None:
+def test_data_folder_is_absolute(tmp_path: Path) -> None:
     assert load_in(tmp_path, data_dir="x").settings.data_dir == Path.cwd() / "x"
 
 
-def test_every_setting_has_a_meaning_and_a_usable_default() -> None:
+def test_every_setting_has_meaning_and_valid_default() -> None:
     assert all(setting.meaning.endswith(".") for setting in system.declared.values())
     assert load_settings(
         environment={"TODOKU_CONFIG": "/dev/null"}
     ).settings == msgspec.structs.replace(system.settings(), data_dir=Path.cwd() / "todoku-data")
 
 
-def test_services_are_found_by_name(tmp_path: Path) -> None:
+def test_addresses_are_found_by_service_name(tmp_path: Path) -> None:
     settings = system.settings(data_dir=tmp_path, shipping_database_url="postgresql://x", host="::")
 
     assert [settings.port(service) for service in system.names] == [8080, 8081, 8082]
@@ -210,9 +210,7 @@ def test_services_are_found_by_name(tmp_path: Path) -> None:
 class TestSystem:
     """The system is a setting, and what its services declare are settings too."""
 
-    def test_services_bring_port_database_and_settings_of_their_own(
-        self, tmp_path: Path, shop: str
-    ) -> None:
+    def test_services_add_port_database_and_own_settings(self, tmp_path: Path, shop: str) -> None:
         environment = {
             "TODOKU_SYSTEM": shop,
             "TODOKU_STALL_PORT": "9000",
@@ -248,20 +246,20 @@ class TestSystem:
             ("todoku.system:load_system", "which is a function: name a todoku.system.System"),
         ],
     )
-    def test_a_system_that_is_not_there_is_an_error_that_says_what_to_do(
+    def test_missing_system_is_an_error_with_advice(
         self, written: str, problem: str, tmp_path: Path
     ) -> None:
-        said = problems_of({"TODOKU_SYSTEM": written}, tmp_path)
+        problems = problems_of({"TODOKU_SYSTEM": written}, tmp_path)
 
-        assert problem in said
-        assert repr(written) in said
-        assert "environment TODOKU_SYSTEM" in said
+        assert problem in problems
+        assert repr(written) in problems
+        assert "environment TODOKU_SYSTEM" in problems
 
-    def test_own_settings_have_their_defaults_where_none_are_set(self) -> None:
+    def test_own_settings_have_defaults(self) -> None:
         assert Settings().own(ShippingSettings) == ShippingSettings()
         assert system.settings(carrier_seed=3).own(ShippingSettings).carrier_seed == 3
 
-    def test_a_setting_that_two_declare_is_refused(self) -> None:
+    def test_setting_declared_twice_is_refused(self) -> None:
         class Again(msgspec.Struct, frozen=True):
             carrier: Annotated[str, msgspec.Meta(description="One more.")] = ""
 
@@ -272,7 +270,7 @@ class TestSystem:
             System(*system.services, stall)
 
     @pytest.mark.parametrize("name", ["broker", "nats", "Stall", "my-stall", "", "orders"])
-    def test_a_name_that_cannot_be_used_is_refused(self, name: str) -> None:
+    def test_invalid_service_name_is_refused(self, name: str) -> None:
         stall = ServiceDescriptor(name=name, package="stall", service="stall:s", api="stall:a")
         with pytest.raises(ValueError, match=f"called '{name}'"):
             System(*system.services, stall)

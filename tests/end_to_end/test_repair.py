@@ -132,21 +132,21 @@ def test_deleted_events_and_rows_are_found_and_repaired(folder: Folder) -> None:
         unshipped: ("I3", "inventory"),
         unended: ("I3", "shipping"),
     }
-    said = folder.verify(*QUICKLY, "--repair")
-    assert said.returncode == ExitCode.UNREACHABLE
-    assert "they must run: start `todoku up`" in said.stderr
+    result = folder.verify(*QUICKLY, "--repair")
+    assert result.returncode == ExitCode.UNREACHABLE
+    assert "--repair needs running services: start `todoku up`" in result.stderr
 
     with up(folder.folder, folder.ports, *flags) as running:
         running.heard.until("todoku is ready in ")
-        said = folder.verify("--repair", "--overdue-seconds", "0", "--grace-seconds", "3")
-        assert said.returncode == ExitCode.OK, said
-        assert "clean: no broken invariants" in said.stdout
+        result = folder.verify("--repair", "--overdue-seconds", "0", "--grace-seconds", "3")
+        assert result.returncode == ExitCode.OK, result
+        assert "clean: no broken invariants" in result.stdout
         for service, event in (
             ("orders", "OrderCreatedEvent"),
             ("inventory", "StockReservedEvent"),
             ("shipping", "ShipmentCompletedEvent"),
         ):
-            assert f"{service} says again about 1 of the orders: {event} ×1" in said.stderr
+            assert f"{service} republishes for 1 order: {event} ×1" in result.stderr
         report = folder.settled()
         assert report["clean"]
         assert report["orders"] == {"COMPLETED": 3}
@@ -168,7 +168,7 @@ def test_pending_deliveries_to_unresponsive_service_are_resent(
     )
     with up(folder.folder, folder.ports) as running:
         running.heard.until("todoku is ready in ")
-        said = folder.verify(*QUICKLY, "--repair")
-        assert said.returncode == ExitCode.OK, said
-        assert "orders sends again all that it owes: receipts awaited: 1" in said.stderr
-        assert "from nobody (oldest: " in said.stdout
+        result = folder.verify(*QUICKLY, "--repair")
+        assert result.returncode == ExitCode.OK, result
+        assert "orders resends 1 pending delivery" in result.stderr
+        assert "from nobody (oldest: " in result.stdout

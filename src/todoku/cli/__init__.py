@@ -9,7 +9,6 @@ from todoku.cli import streams
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.local.errors import Contradictory, InUse, LocalError, Unavailable
-from todoku.redaction import redact
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -98,6 +97,8 @@ def main() -> None:
         print(failure, file=sys.stderr)
         sys.exit(failure.exit_code)
     except LocalError as error:
+        from todoku.redaction import redact
+
         print(f"todoku: {redact(str(error))}", file=sys.stderr)
         sys.exit(LOCAL_EXIT_CODES[type(error)])
     except BrokenPipeError:

@@ -8,8 +8,6 @@ import os
 import sys
 from typing import Any
 
-import msgspec
-
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 
@@ -36,6 +34,8 @@ def prepare() -> None:
 
 def to_json(value: object) -> bytes:
     """Encode a value as JSON; parts of file names that are not text are escaped."""
+    import msgspec  # Only this function needs it, and its import takes a noticeable time.
+
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
