@@ -527,6 +527,37 @@ def second_shipment() -> Wire:
 
 
 @mutant
+def parcel_of_more_than_was_ordered() -> Wire:
+    """Shipping ships 99 pieces of each item."""
+
+    def decide(original: Any, shipment: Any, event: StockReservedEvent, now: Any) -> Any:
+        items = tuple(msgspec.structs.replace(item, quantity=99) for item in event.items)
+        return original(shipment, msgspec.structs.replace(event, items=items), now)
+
+    return planting.events("shipping", StockReservedEvent, decide)
+
+
+@mutant
+def parcel_to_another_address() -> Wire:
+    """Shipping ships to an address that was not ordered."""
+
+    def decide(original: Any, shipment: Any, event: StockReservedEvent, now: Any) -> Any:
+        return original(shipment, msgspec.structs.replace(event, shipping_address="here"), now)
+
+    return planting.events("shipping", StockReservedEvent, decide)
+
+
+@mutant
+def ending_not_published() -> Wire:
+    """An order that is completed is not announced."""
+
+    def decide(original: Any, order: Any, event: ShipmentCompletedEvent, now: Any) -> Any:
+        return original(order, event, now)[0], []
+
+    return planting.events("orders", ShipmentCompletedEvent, decide)
+
+
+@mutant
 def two_keys_for_a_booking() -> Wire:
     """A call to the carrier that is made again has another key."""
 
