@@ -56,6 +56,21 @@ class PostgreSQL:
         self._append("postgresql.conf", f"{SETTINGS}port = {self.port}\n")
         self._append("pg_hba.conf", TRUST)
 
+    def create_standby_of(self, primary: "PostgreSQL") -> None:
+        """Copy a running server, and follow it asynchronously once started."""
+        self._as_user(
+            "pg_basebackup", "-R", "-D", str(self.data), "-d", primary.url("postgres"), "-c", "fast"
+        )
+        self._append("postgresql.conf", f"port = {self.port}\n")
+
+    def stop_following(self) -> None:
+        """Fall behind from now on, as by a slow network."""
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        self._as_user("pg_ctl", "-D", str(self.data), "-w", "promote")
+
     def start(self) -> None:
         self._as_user(
             "pg_ctl", "-D", str(self.data), "-l", str(self.data.with_name("log")), "-w", "start"
@@ -96,6 +111,20 @@ def postgresql(**options: str) -> Iterator[PostgreSQL]:
         shutil.chown(folder, USER)
         server = PostgreSQL(folder, **options)
         server.create()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def standby_of(primary: PostgreSQL) -> Iterator[PostgreSQL]:
+    """Run an asynchronous standby of a server."""
+    with tempfile.TemporaryDirectory(prefix="todoku-pg-") as name:
+        shutil.chown(name, USER)
+        server = PostgreSQL(Path(name))
+        server.create_standby_of(primary)
         server.start()
         try:
             yield server

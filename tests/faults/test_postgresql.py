@@ -13,6 +13,7 @@ from faults.postgres import (
     needs_postgresql,
     pgbouncer,
     postgresql,
+    standby_of,
 )
 from todoku.lab.chaos import OrderLoad, prepare_products
 from todoku.lab.stack import Stack
@@ -21,6 +22,10 @@ from todoku.system import system
 pytestmark = [pytest.mark.faults, needs_postgresql]
 
 KILLS = 4
+BEHIND_SECONDS = 2.0
+TIMELINE_SAVED_SECONDS = 8.0
+"""Longer than the period of the housekeeping, which saves the timeline."""
+
 CUT_OFF_SECONDS = 25.0
 NOT_READY_WITHIN_SECONDS = 15.0
 
@@ -50,6 +55,30 @@ def test_kills_of_a_server_that_is_set_to_asynchronous_commits(
             load.until_accepted(100)
         prove(stack, load, injected=KILLS)
         stack.kill_up()
+
+
+def test_standby_that_lacks_the_last_seconds_is_promoted(
+    make_stack: Callable[..., Stack], prove: Prove
+) -> None:
+    """What an asynchronous standby lacks is recovered from the stream, without anybody's help."""
+    with postgresql() as primary:
+        primary.create_databases(system.names)
+        with standby_of(primary) as standby:
+            hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+            stack = make_stack(**urls(lambda name: f"postgresql://postgres@{hosts}/{name}"))
+            stack.start()
+            prepare_products(stack)
+            with OrderLoad(stack) as load:
+                load.until_accepted(300)
+                load.go_on_for(TIMELINE_SAVED_SECONDS)
+                standby.stop_following()
+                load.go_on_for(BEHIND_SECONDS)
+                primary.stop()
+                standby.promote()
+                stack.until_ready()
+                load.until_accepted(200)
+            prove(stack, load, injected=1, note=f"{BEHIND_SECONDS:g} s behind")
+            stack.kill_up()
 
 
 @needs_pgbouncer

@@ -153,6 +153,14 @@ class Database:
         on PostgreSQL, which has none."""
         return sqlite.version(connection) if self.dialect_name == "sqlite" else None
 
+    def timeline(self) -> int | None:
+        """Return PostgreSQL's timeline: another one may lack commits of the one before. None on
+        SQLite."""
+        if self.dialect_name == "sqlite":
+            return None
+        with self.read() as connection:
+            return postgresql.timeline(connection)
+
     def configured_durability(self) -> str | None:
         """Return PostgreSQL's `synchronous_commit` if it is set below `on`, else None. Transactions
         are durable all the same."""

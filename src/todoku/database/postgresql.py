@@ -136,6 +136,7 @@ def _engine(
     wait_seconds_max: float,
 ) -> Engine:
     connection_class = _bounded_connection_class()
+    timelines: set[int] = set()
     engine = create_engine(
         URL.create("postgresql+psycopg"),
         connect_args={**CONNECTION_PARAMETERS, **parameters, "autocommit": True},
@@ -153,6 +154,7 @@ def _engine(
         connection.wait_seconds_max = wait_seconds_max
         try:
             _check(connection)
+            _require_same_timeline(connection, timelines)
         except BaseException:
             connection.close()
             raise
@@ -268,6 +270,34 @@ def translate(error: BaseException) -> DatabaseError | None:
         return None
     message = error.diag.message_primary or str(error)
     return _meaning(error)(f"PostgreSQL: {message}")
+
+
+def timeline(connection: Connection) -> int | None:
+    """Return the timeline of the server's log, which changes when a standby is promoted or a backup is
+    restored; None on a standby."""
+    return _timeline(connection.connection.driver_connection)
+
+
+def _timeline(connection: Any) -> int | None:
+    (found,) = connection.execute(
+        "SELECT CASE WHEN NOT pg_is_in_recovery()"
+        " THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
+    ).fetchone()
+    return None if found is None else int(found, 16)
+
+
+def _require_same_timeline(connection: Any, seen: set[int]) -> None:
+    """Raise `DatabaseBroken` if another server has taken over since this process started."""
+    found = _timeline(connection)
+    if found is None:
+        return
+    if seen and found not in seen:
+        raise DatabaseBroken(
+            f"PostgreSQL continues on timeline {found} instead of {max(seen)}: a standby was promoted, or"
+            " a backup restored, and commits of this process may be lost. The next start recovers"
+            " them from the stream."
+        )
+    seen.add(found)
 
 
 def _ends_connection(error: BaseException) -> bool:

@@ -275,6 +275,8 @@ class Process:
         try:
             if not self._database.exclusive:
                 await self._adopt()
+                if self.consumer.caught_up:
+                    await self._run_write(self.writer.save_timeline)
             await self._prune()
         except DatabaseUnavailable as error:
             log.warning("housekeeping_delayed", error=str(error))

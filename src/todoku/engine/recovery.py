@@ -16,6 +16,7 @@ from todoku.broker.port import Broker, BrokerError, Delivery, Progress, Subscrip
 from todoku.database import Database
 from todoku.engine.relay import Run
 from todoku.engine.service import Service
+from todoku.engine.tables import TIMELINE
 
 log = structlog.get_logger(__name__)
 
@@ -43,11 +44,14 @@ class Recovery:
         self._run = run
 
     async def needed(self) -> bool:
-        """Return whether a message was acknowledged that this database has not recorded.
+        """Return whether this database may lack what was committed.
 
         A message is acknowledged after the commit that saves its sequence. So if one behind the last
-        saved sequence is acknowledged, that commit was undone.
+        saved sequence is acknowledged, that commit was undone. A standby of PostgreSQL that was
+        promoted may also lack commits that acknowledged nothing: another timeline tells.
         """
+        if await self._run(self._other_timeline):
+            return True
         progress = await self._broker.progress([self._service.name])
         reached = await self._run(self._reached, progress.stream_epoch)
         if reached > progress.last_sequence:
@@ -86,6 +90,17 @@ class Recovery:
             except BrokerError as error:
                 log.debug("consumer_progress_unavailable", error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)
+
+    def _other_timeline(self) -> bool:
+        if self._database.exclusive:
+            return False
+        with self._database.read() as connection:
+            saved = self._positions.get(connection, TIMELINE)
+        current = self._database.timeline()
+        if saved == 0 or current is None or saved == current:
+            return False
+        log.warning("database_timeline_changed", before=saved, now=current)
+        return True
 
     def _reached(self, stream_epoch: str) -> int:
         with self._database.read() as connection:

@@ -249,8 +249,13 @@ class Leases:
         return list(connection.scalars(select(self.table.c.owner).order_by(self.table.c.owner)))
 
 
+TIMELINE = "postgresql timeline"
+"""The name under which the database's timeline is saved beside the stream's epochs."""
+
+
 class StreamPositions:
-    """The last sequence of each stream epoch that this database has handled."""
+    """The last sequence of each stream epoch that this database has handled, and the timeline of the
+    database under which it was complete."""
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(

@@ -33,7 +33,7 @@ from todoku.engine.messages import (
 )
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
-from todoku.engine.tables import PendingDelivery
+from todoku.engine.tables import TIMELINE, PendingDelivery
 from todoku.events import encode
 
 log = structlog.get_logger(__name__)
@@ -75,6 +75,7 @@ class Writer:
         self._failpoint = failpoint
         self._position = 0
         self._position_certain = True
+        self._timeline_saved = False
         self._due_rows = DueRows(service.agendas, due_max)
         self._retry_at: datetime | None = None
         self._failed_attempts: dict[str, list[Attempt]] = {}
@@ -102,6 +103,16 @@ class Writer:
         """Delete up to `count` inbox entries received before that instant; return how many."""
         with self._database.transaction() as connection:
             return self._tables.inbox.prune(connection, before, count)
+
+    def save_timeline(self) -> None:
+        """Save under which timeline the database is complete, once a process."""
+        if self._timeline_saved:
+            return
+        timeline = self._database.timeline()
+        if timeline is not None:
+            with self._database.transaction() as connection:
+                self._tables.positions.advance(connection, TIMELINE, timeline)
+        self._timeline_saved = True
 
     def step(
         self, batch: Sequence[Message], now: datetime, effect_slots: int, due: bool = True
