@@ -15,7 +15,7 @@ help: ## Show this list
 
 install: $(INSTALLED) ## Set up .venv with the locked dependencies and todoku itself
 
-run: $(INSTALLED) ## Start the broker and all services, e.g. make run ARGS="--orders-port 9080"
+run: $(INSTALLED) ## Start the broker and all services, e.g. make run ARGS="--port-base 9080"
 	@$(BIN)/todoku up $(ARGS)
 
 test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
