@@ -299,10 +299,9 @@ def cancel_for_lack_of_stock(
 ) -> tuple[Order, list[Event]]:
     """End the order: not enough stock."""
     order = _known(order, event)
-    cancelled = _advance(order, event, now)
+    cancelled = _advance(order, event, now, reason=event.reason)
     if cancelled is order:
         return order, []
-    cancelled = msgspec.structs.replace(cancelled, reason=event.reason)
     return cancelled, [_cancelled_event(cancelled)]
 
 
@@ -310,7 +309,7 @@ def note_shipment(
     order: Order | None, event: ShipmentInitiatedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
     """Record the shipment. An open shipment implies reserved stock, even if that event is still to come."""
-    advanced = _advance(_known(order, event), event, now)
+    advanced = _advance(_known(order, event), event, now, shipment_id=event.shipment_id)
     if advanced.shipment_id == event.shipment_id:
         return advanced, []  # Late: a repeat, or the outcome of the shipment arrived first.
     return msgspec.structs.replace(advanced, shipment_id=event.shipment_id, updated_at=now), []
@@ -321,12 +320,15 @@ def complete(
 ) -> tuple[Order, list[Event]]:
     """Complete the order: the carrier accepted the parcel."""
     order = _known(order, event)
-    completed = _advance(order, event, now)
+    completed = _advance(
+        order,
+        event,
+        now,
+        shipment_id=event.shipment_id,
+        tracking_number=event.tracking_number,
+    )
     if completed is order:
         return order, []
-    completed = msgspec.structs.replace(
-        completed, shipment_id=event.shipment_id, tracking_number=event.tracking_number
-    )
     return completed, [_completed_event(completed)]
 
 
@@ -335,10 +337,9 @@ def fail(
 ) -> tuple[Order, list[Event]]:
     """Fail the order: the carrier rejected the parcel."""
     order = _known(order, event)
-    failed = _advance(order, event, now)
+    failed = _advance(order, event, now, shipment_id=event.shipment_id, reason=event.reason)
     if failed is order:
         return order, []
-    failed = msgspec.structs.replace(failed, shipment_id=event.shipment_id, reason=event.reason)
     return failed, [_cancelled_event(failed)]
 
 
@@ -369,8 +370,9 @@ def _created_event(order: Order) -> OrderCreatedEvent:
     )
 
 
-def _advance(order: Order, event: Event, now: datetime) -> Order:
-    """Return the order in the status that the event leads to; the same order if the event is late.
+def _advance(order: Order, event: Event, now: datetime, **changes: str | None) -> Order:
+    """Return the order in the status that the event leads to, with these changes; the same order if the
+    event is late.
 
     Raises `ContradictoryEvent` if that status excludes the current one.
     """
@@ -379,7 +381,7 @@ def _advance(order: Order, event: Event, now: datetime) -> Order:
         raise _contradiction(order, event)
     if status is order.status:
         return order  # Late: a later event of the saga arrived before this one.
-    return msgspec.structs.replace(order, status=status, updated_at=now)
+    return msgspec.structs.replace(order, status=status, updated_at=now, **changes)
 
 
 def _completed_event(order: Order) -> OrderCompletedEvent:
