@@ -100,6 +100,10 @@ orders_port = 9080
 carrier_delay_seconds = "0.5..2"
 ```
 
+What there is to set follows from the services of the system: each has a port and a database by its name,
+and those settings that it declares. `system` names the list of services, for one in a package of your own
+for instance `TODOKU_SYSTEM=loyalty.system:system`, as in `examples/loyalty/`.
+
 | name, variable | default | allowed | meaning |
 |---|---|---|---|
 {rows}

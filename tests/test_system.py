@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.resources
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,26 @@ def test_no_module_names_a_service_but_those_about_a_concept_of_the_mission() ->
         if _names_a_service(node)
     }
     assert found.keys() == ABOUT_THE_MISSION.keys(), found
+
+
+@pytest.mark.parametrize("service", system.services, ids=lambda service: service.name)
+def test_services_do_not_import_each_other(service: ServiceDescriptor) -> None:
+    others = {other.package for other in system if other is not service}
+    folder = Path(str(importlib.resources.files(service.package)))
+    imported = {
+        module
+        for file in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        for module in _modules(node)
+    }
+    assert not {module for module in imported if module.startswith(tuple(others))}
+
+
+def _modules(node: ast.AST) -> list[str]:
+    match node:
+        case ast.ImportFrom(module=str(module)):
+            return [module]
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case _:
+            return []

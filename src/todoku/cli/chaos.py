@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import settings_from
 from todoku.cli.options import Json
 from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, note, table, write_object
 
@@ -102,7 +103,8 @@ def _run(plan: "ChaosPlan", data: Path, log: Path) -> "ChaosReport":
     from todoku.lab.stack import Stack, StackFailed, isolated_settings
 
     data.parent.mkdir(parents=True, exist_ok=True)
-    with Stack(isolated_settings(data), log) as stack:
+    system = settings_from(None).settings.system
+    with Stack(isolated_settings(data, system_name=system), log) as stack:
         try:
             stack.start()
         except StackFailed as failed:

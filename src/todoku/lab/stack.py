@@ -18,7 +18,7 @@ from todoku.lab.processes import programs_of, resident_bytes
 from todoku.lab.system_client import SystemClient
 from todoku.local.supervisor import TETHER
 from todoku.settings import Settings, Span, to_environment
-from todoku.system import load_system, system
+from todoku.system import load_system
 
 TODOKU = (sys.executable, "-P", "-m", "todoku")
 
@@ -224,14 +224,19 @@ def running_stack(stack: Stack) -> Iterator[Stack]:
             stack.stop()
 
 
-def isolated_settings(data_dir: Path, **changes: Any) -> Settings:
-    """Return settings on free ports, with a carrier that answers at once."""
+def isolated_settings(
+    data_dir: Path, *, system_name: str = Settings().system, **changes: Any
+) -> Settings:
+    """Return settings of a system on free ports, with a carrier that answers at once."""
+    system = load_system(Settings(system=system_name))
     chosen: dict[str, Any] = {
         **free_port_settings(system.names),
+        "system": system_name,
         "data_dir": data_dir,
-        "carrier_delay_seconds": Span(0, 0),
         "log_format": "json",
     }
+    if "carrier_delay_seconds" in system.declared:
+        chosen["carrier_delay_seconds"] = Span(0, 0)
     return system.settings(**chosen | changes)
 
 
