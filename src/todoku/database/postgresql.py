@@ -60,6 +60,14 @@ ADDRESS_ADVICE = (
 )
 
 
+SERVER_KEEPALIVES = (
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3;"
+    " SET tcp_user_timeout = 10000"
+)
+"""The server's own view of a connection that was cut: its backend would keep row locks for two hours,
+and no other timeout applies to one that waits for the rest of a pipeline."""
+
+
 def writer(parameters: Mapping[str, str]) -> Engine:
     """Create the engine with the one connection of this process that writes."""
     begin = _begin("READ COMMITTED", WRITER_SETTINGS, parameters)
@@ -195,9 +203,10 @@ def _bounded_connection_class() -> Any:
 
 
 def _check(connection: Any) -> None:
-    """Refuse a server that cannot serve; recognise a pooler between it and this process."""
+    """Refuse a server that cannot serve; recognise a pooler between it and this process. One round trip."""
     row = connection.execute(
-        "SELECT current_setting('fsync'), current_setting('server_encoding'), pg_backend_pid()"
+        "SELECT current_setting('fsync'), current_setting('server_encoding'), pg_backend_pid();"
+        f" {SERVER_KEEPALIVES}"
     ).fetchone()
     fsync, encoding, server_pid = row
     if fsync == "off":
