@@ -477,6 +477,46 @@ def poison_never_parked() -> Wire:
     return planting.broker(Broker)
 
 
+def ended_by(check: Callable[[Delivery], object]) -> Wire:
+    """Let a process fail at a delivery for which `check` raises `ValueError`."""
+
+    class Broker(WrappedBroker):
+        def arrive(self, deliveries: Sequence[Delivery], deliver: Callable[..., None]) -> None:
+            for delivery in deliveries:
+                check(delivery)
+            deliver(deliveries)
+
+    return planting.broker(Broker)
+
+
+@mutant
+def time_without_zone_ends_process() -> Wire:
+    """A time without a zone, in the data of an event, ends the process that reads it."""
+
+    def check(delivery: Delivery) -> None:
+        if b'"parkedAt":"2030-01-01T00:00:00"' in delivery.body:
+            raise ValueError("a time without a zone")
+
+    return ended_by(check)
+
+
+@mutant
+def invalid_utf8_ends_process() -> Wire:
+    """A field of a newer version that is not UTF-8 ends the process that reads it."""
+    return ended_by(lambda delivery: delivery.body.startswith(b"{") and delivery.body.decode())
+
+
+@mutant
+def odd_uuid_ends_process() -> Wire:
+    """The id of an order in another notation of UUIDs ends the process that reads it."""
+
+    def check(delivery: Delivery) -> None:
+        if b'"orderId":"urn:uuid:' in delivery.body:
+            raise ValueError("not the usual notation of a UUID")
+
+    return ended_by(check)
+
+
 # Once.
 
 

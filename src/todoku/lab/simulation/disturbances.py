@@ -5,15 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from todoku.broker.memory import MemoryBroker
-from todoku.broker.port import Outgoing
 from todoku.contracts import Event
 from todoku.database import Database
 from todoku.engine import Topology
-from todoku.lab.simulation import poison
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import VirtualClock
 from todoku.lab.simulation.node import Node
+from todoku.lab.simulation.poison import Poison, make_outbox_row, make_poison
 from todoku.lab.simulation.trace import Trace
 from todoku.simulated import Action
 
@@ -42,8 +41,8 @@ class Disturbances:
         self._faults = faults
         self._checker = checker
         self._trace = trace
-        self._poison_rows: list[Outgoing] = []
-        self._poison_sent: list[tuple[int, Outgoing]] = []
+        self._poison_rows: list[Poison] = []
+        self._poison_sent: list[tuple[int, Poison]] = []
         self._stopping: set[asyncio.Task[None]] = set()
 
     def actions(self) -> Mapping[str, Action]:
@@ -72,23 +71,23 @@ class Disturbances:
         for name, node in self._nodes.items():
             events = [event for event in self._events if event.publisher == name]
             if events and (dice := self._faults.strike("newer-version", name)):
-                row = poison.make_outbox_row(dice, self._topology, events)
+                row, poison = make_outbox_row(dice, self._topology, events)
                 with Database.transaction(node.database) as connection:
                     outbox = node.service.store.tables.outbox
                     outbox.add(connection, f"{name}-0", 0, [row], VirtualClock().now())
                 self._checker.committed(name)
-                self._poison_rows.append(Outgoing(row.subject, row.body))
+                self._poison_rows.append(poison)
 
-    def all_poison(self) -> list[Outgoing]:
-        """Return every message that may be parked."""
-        return self._poison_rows + [message for _, message in self._poison_sent]
+    def all_poison(self) -> list[Poison]:
+        """Return all poison of the run."""
+        return self._poison_rows + [poison for _, poison in self._poison_sent]
 
-    def lasting_poison(self) -> Iterable[Outgoing]:
+    def lasting_poison(self) -> Iterable[Poison]:
         """Return the poison that every subscriber must reach, because nothing has removed it."""
         return self._poison_rows + [
-            message
-            for place, message in self._poison_sent
-            if self._broker.messages.get(place) is message
+            poison
+            for place, poison in self._poison_sent
+            if self._broker.messages.get(place) is poison.message
         ]
 
     async def _kill(self, dice: Random) -> None:
@@ -134,9 +133,10 @@ class Disturbances:
     async def _poison_stream(self, dice: Random) -> None:
         if not self._broker.running or not self._events:
             return
-        message = poison.make_message(dice, self._events)
+        poison = make_poison(dice, self._events)
+        message = poison.message
         self._trace.note("world", "poison", message.subject, message.body)
-        self._poison_sent.append((self._broker.last_sequence + 1, message))
+        self._poison_sent.append((self._broker.last_sequence + 1, poison))
         self._broker.store([message])
 
     def _any_node(self, dice: Random) -> Node:

@@ -59,7 +59,7 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     },
     "crash": {"kill": (0.0, 10.0, 30.0), "stop": (0.0, 40.0)},
     "disk": {"database-away": (0.0, 30.0)},
-    "poison": {"poison": (0.0, 15.0)},
+    "poison": {"poison": (0.0, 2.0, 15.0)},
 }
 """By family and kind: the mean seconds between two, of which a run draws one; 0 means never."""
 

@@ -260,7 +260,7 @@ class _Run:
         waiting = self.checker.not_quiescent()
         if unanswered := sum(not client.done() for client in clients):
             waiting.append(f"{unanswered} clients have got no reply")
-        return waiting or self.checker.unparked(
+        return waiting or self.checker.unhandled(
             self._disturbances.lasting_poison(), self._subjects_read()
         )
 
@@ -282,7 +282,8 @@ class _Run:
             report = self._system.audit(
                 connections, VirtualClock().now(), overdue_after=timedelta(0)
             )
-        self.checker.check_report(report)
+        poison = self._disturbances.all_poison()
+        self.checker.check_report(report, poison)
         self.checker.check_end()
         self.checker.check_deliveries()
-        self.checker.check_dead_letters(self._disturbances.all_poison())
+        self.checker.check_dead_letters(poison)

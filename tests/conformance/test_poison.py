@@ -1,0 +1,116 @@
+"""Tests that no message ends a service, on either database: poison made of every field of every event."""
+
+import asyncio
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+from sqlalchemy import select
+
+from todoku.broker.memory import MemoryBroker
+from todoku.database import Database, migrate
+from todoku.engine import EngineConfig, Process, RetryPolicy, Topology
+from todoku.lab.simulation.loop import VirtualClock, VirtualLoop, run
+from todoku.lab.simulation.poison import Poison, make_poison
+from todoku.settings import Settings
+from todoku.system import system
+
+MESSAGES = 400
+SECONDS_MAX = 3_600.0
+CONFIG = EngineConfig(
+    credit=50,
+    retry_policy=RetryPolicy(failing_attempts_max=2, unknown_attempts_max=2, backoff_seconds_max=1),
+)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=system.names)
+def database(request: pytest.FixtureRequest, url: str) -> Iterator[tuple[str, Database]]:
+    """The database of a service, empty, with the service's name."""
+    with Database.open(url) as database:
+        migrate(database, system[request.param].package)
+        yield request.param, database
+
+
+def make_messages(topology: Topology, service: str) -> list[Poison]:
+    """Return poison of the events that a service subscribes to; the same for each database."""
+    events = [event for event in topology.registry if service in topology.readers(event)]
+    random = Random(service)
+    return [make_poison(random, events) for _ in range(MESSAGES)]
+
+
+def test_no_message_ends_a_service(database: tuple[str, Database]) -> None:
+    """Each is parked, or processed where its odd value is allowed."""
+    name, opened = database
+    services = {service.name: service for service in system.build(Settings())}
+    topology = Topology(services.values())
+    tables = services[name].store.tables
+    poison = make_messages(topology, name)
+
+    async def call(function: object, *arguments: object) -> object:
+        return function(*arguments)  # type: ignore[operator]
+
+    def unhandled() -> list[Poison]:
+        with opened.read() as connection:
+            bodies = set(connection.scalars(select(tables.dead_letters.table.c.body)))
+            ids = set(connection.scalars(select(tables.inbox.table.c.event_id)))
+        return [
+            each
+            for each in poison
+            if each.message.body not in bodies
+            and (each.must_be_parked or each.event_id not in ids)
+            and any(each.message.subject == e.subject for e in services[name].event_handlers)
+        ]
+
+    async def consume() -> None:
+        broker = MemoryBroker()
+        process = Process(
+            services[name],
+            opened,
+            tables,
+            broker.session(name),
+            topology,
+            owner="test",
+            clock=VirtualClock(),
+            run_write=call,
+            run_read=call,
+            config=CONFIG,
+        )
+        broker.store([each.message for each in poison])
+        await process.start()
+        failing = asyncio.create_task(process.failed())
+        async with asyncio.timeout(SECONDS_MAX):
+            while unhandled():
+                await asyncio.wait([failing], timeout=1)
+                if failing.done():
+                    failing.result()
+        failing.cancel()
+        await process.stop()
+
+    run(VirtualLoop(), consume())
+
+
+def test_poison_has_every_kind_of_odd_value() -> None:
+    """What ended services before: a time without a zone, bytes that are not UTF-8, odd UUIDs."""
+    topology = Topology(system.build(Settings()))
+    events = list(topology.registry)
+    random = Random(1)
+    bodies = [make_poison(random, events).message.body for _ in range(10_000)]
+    wanted = (
+        b'"parkedAt":"2030-01-01T00:00:00"',
+        b'"addedLater":"\xff\xfe"',
+        b'"orderId":"urn:uuid:',
+        b'"orderId":"{',
+        b'"\\ud800"',
+        b'"\\u0000"',
+        b"9223372036854775808",
+        b'"source":"a b c"',
+    )
+    assert [each for each in wanted if not any(each in body for body in bodies)] == []
+    unseen = [e for e in events if not any(e.__name__.encode() in body for body in bodies)]
+    assert unseen == []
