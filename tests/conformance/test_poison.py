@@ -1,16 +1,14 @@
 """Tests that no message ends a service, on either database: poison made of every field of every event."""
 
-import asyncio
 from collections.abc import Iterator
 from random import Random
 
 import pytest
 from sqlalchemy import select
 
-from todoku.broker.memory import MemoryBroker
 from todoku.database import Database, migrate
-from todoku.engine import EngineConfig, Process, RetryPolicy, Topology
-from todoku.lab.simulation.loop import VirtualClock, VirtualLoop, run
+from todoku.engine import EngineConfig, RetryPolicy, Topology
+from todoku.engine.testing import MemoryBroker, make_process, run, running, until
 from todoku.lab.simulation.poison import Poison, make_poison
 from todoku.settings import Settings
 from todoku.system import system
@@ -48,51 +46,27 @@ def test_no_message_ends_a_service(database: tuple[str, Database]) -> None:
     """Each is parked, or processed where its odd value is allowed."""
     name, opened = database
     services = {service.name: service for service in system.build(Settings())}
-    topology = Topology(services.values())
-    tables = services[name].store.tables
-    poison = make_messages(topology, name)
+    service, topology = services[name], Topology(services.values())
+    tables = service.store.tables
+    subjects = {event.subject for event in service.event_handlers}
+    poison = [each for each in make_messages(topology, name) if each.message.subject in subjects]
 
-    async def call(function: object, *arguments: object) -> object:
-        return function(*arguments)  # type: ignore[operator]
-
-    def unhandled() -> list[Poison]:
+    def all_handled() -> bool:
         with opened.read() as connection:
             bodies = set(connection.scalars(select(tables.dead_letters.table.c.body)))
             ids = set(connection.scalars(select(tables.inbox.table.c.event_id)))
-        return [
-            each
+        return all(
+            each.message.body in bodies or (not each.must_be_parked and each.event_id in ids)
             for each in poison
-            if each.message.body not in bodies
-            and (each.must_be_parked or each.event_id not in ids)
-            and any(each.message.subject == e.subject for e in services[name].event_handlers)
-        ]
+        )
 
     async def consume() -> None:
         broker = MemoryBroker()
-        process = Process(
-            services[name],
-            opened,
-            tables,
-            broker.session(name),
-            topology,
-            owner="test",
-            clock=VirtualClock(),
-            run_write=call,
-            run_read=call,
-            config=CONFIG,
-        )
         broker.store([each.message for each in poison])
-        await process.start()
-        failing = asyncio.create_task(process.failed())
-        async with asyncio.timeout(SECONDS_MAX):
-            while unhandled():
-                await asyncio.wait([failing], timeout=1)
-                if failing.done():
-                    failing.result()
-        failing.cancel()
-        await process.stop()
+        async with running(make_process(service, broker, topology, opened, config=CONFIG)):
+            await until(all_handled, SECONDS_MAX, every_seconds=1.0)
 
-    run(VirtualLoop(), consume())
+    run(consume())
 
 
 def test_poison_has_every_kind_of_odd_value() -> None:
