@@ -28,9 +28,9 @@ from engine.bank import (
     seconds,
 )
 from todoku.database import ConstraintViolated, DatabaseUnavailable
-from todoku.engine import RetryPolicy
+from todoku.engine import STREAM, RetryPolicy
 from todoku.engine.agenda import POSTPONED_SECONDS
-from todoku.engine.messages import IncomingEvent, Receipt, UndecodableMessage
+from todoku.engine.messages import IncomingEvent, Receipt, StoredEvents, UndecodableMessage
 from todoku.engine.post_commit import PostCommitActions
 from todoku.events import Envelope, UndecodableEvent, encode, fact_id, read_envelope, seal
 
@@ -437,11 +437,13 @@ class TestTheOutbox:
         envelope = msgspec.json.decode(row.body)
         assert (envelope["actor"], envelope["traceparent"]) == ("customer", "00-trace")
 
-    def test_an_event_that_nobody_reads_is_said_and_owed_to_nobody(self) -> None:
+    def test_event_without_subscribers_is_pending_for_the_stream_until_it_is_stored(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=1, due_at=NOW)
         actions = branch.step(effect_slots=1)
         assert [row.subject for row in actions.published] == [Billed.subject]
+        assert branch.rows("outbox", "reader", "position") == [(STREAM, 1)]
+        branch.step(StoredEvents(0, 1))
         assert branch.outbox() == []
 
     def test_a_receipt_settles_it_for_its_reader_only(self) -> None:

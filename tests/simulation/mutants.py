@@ -222,6 +222,18 @@ def outbox_deleted_at_publish() -> Wire:
     return planting.broker(Broker)
 
 
+@mutant
+def stream_forgotten_at_the_next_commit() -> Wire:
+    """An event that no service subscribes to is forgotten before the broker has stored it."""
+
+    class Outbox(Wrapped):
+        def add(self, connection: Any, owner: str, position: int, events: Any, now: Any) -> Any:
+            self.inner.mark_stored(connection, owner, [(0, position)])
+            return self.inner.add(connection, owner, position, events, now)
+
+    return planting.tables("outbox", Outbox)
+
+
 class Resends(WrappedBroker):
     """Tells what is published for the first time from what is published again."""
 

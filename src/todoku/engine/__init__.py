@@ -20,9 +20,10 @@ from todoku.engine.service import (
     Topology,
     UnitOfWork,
 )
-from todoku.engine.tables import EngineTables, Outbox
+from todoku.engine.tables import STREAM, EngineTables, Outbox
 
 __all__ = [
+    "STREAM",
     "Agenda",
     "Clock",
     "DeadLetterEvent",

@@ -30,6 +30,7 @@ from todoku.engine.messages import (
     PendingEffect,
     Receipt,
     RepublishEvents,
+    StoredEvents,
     UndecodableMessage,
 )
 from todoku.engine.post_commit import PostCommitActions
@@ -77,6 +78,7 @@ class BatchContext:
         self.new_events: list[IncomingEvent] = []
         self.undecodable: list[UndecodableMessage] = []
         self.receipts: list[Receipt] = []
+        self.stored: list[tuple[int, int]] = []
         self.due: Sequence[Due] = ()
         self.failed_due: list[Due] = []
         self.published: list[tuple[Envelope, Event]] = []
@@ -105,6 +107,8 @@ class BatchContext:
                     self._add_command(message)
                 case Receipt():
                     self.receipts.append(message)
+                case StoredEvents():
+                    self.stored.append((message.after, message.up_to))
 
     def _add_command(self, pending: PendingCommand) -> None:
         if isinstance(pending.command, DEAD_LETTER_COMMANDS):

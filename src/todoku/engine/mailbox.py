@@ -11,6 +11,7 @@ from todoku.engine.messages import (
     Message,
     PendingCommand,
     Receipt,
+    StoredEvents,
     UndecodableMessage,
 )
 
@@ -75,6 +76,16 @@ class Mailbox:
             if not self:
                 self._arrived.set()
             self._receipts.append(receipt)
+
+    def put_stored(self, stored: StoredEvents) -> None:
+        """Add that events are stored; joined with what was stored before, and never dropped."""
+        last = self._receipts[-1] if self._receipts else None
+        if isinstance(last, StoredEvents) and last.up_to == stored.after:
+            self._receipts[-1] = StoredEvents(last.after, stored.up_to)
+            return
+        if not self:
+            self._arrived.set()
+        self._receipts.append(stored)
 
     def wake(self) -> None:
         """Let the writer look for due rows."""

@@ -74,6 +74,14 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     ids: tuple[str, ...]
 
 
+class StoredEvents(msgspec.Struct, frozen=True, gc=False):
+    """The broker has stored the events of this process at the positions above `after` and up to
+    `up_to`: the stream waits for them no longer."""
+
+    after: int
+    up_to: int
+
+
 class RepublishEvents(msgspec.Struct, frozen=True):
     """A command that every service knows: publish again what it has decided about the entity `key`.
     The result is a tuple of the published events."""
@@ -89,5 +97,5 @@ class Due(msgspec.Struct, frozen=True, gc=False):
     context: Context = NO_CONTEXT
 
 
-Message = IncomingEvent | UndecodableMessage | PendingCommand | Receipt
+Message = IncomingEvent | UndecodableMessage | PendingCommand | Receipt | StoredEvents
 """What the mailbox holds; the writer finds what is `Due` itself."""

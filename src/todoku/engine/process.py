@@ -29,7 +29,7 @@ from todoku.engine.post_commit import PostCommitActions, ReceiptMessage, run_pos
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
-from todoku.engine.tables import OutboxRow
+from todoku.engine.tables import STREAM, OutboxRow
 from todoku.engine.writer import Writer
 from todoku.events import NO_CONTEXT, Context, read_envelope
 
@@ -106,9 +106,11 @@ class Process:
             window_max=self.config.window_max,
             batch_max=self.config.batch_max,
             park=self._park_unpublishable,
+            subscribed=topology.subjects_of(service.name),
+            stored=self.mailbox.put_stored,
             failpoint=failpoint,
         )
-        self._subscribers = topology.readers_of(service.name)
+        self._subscribers = (*topology.readers_of(service.name), STREAM)
         self.recovery = Recovery(service, broker, database, run=run_read)
         self.consumer = Consumer(
             service,

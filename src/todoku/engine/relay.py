@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import structlog
 from todoku.broker.port import Broker, BrokerError, MessageTooLarge, Outgoing, Progress
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.failpoints import Failpoint, no_failpoint
+from todoku.engine.messages import StoredEvents
 from todoku.engine.tables import Outbox, OutboxRow
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,9 @@ class PublishedBatch(msgspec.Struct, frozen=True, gc=False):
 class Relay:
     """Publishes in batches: at once from memory, or from the outbox when the memory is full.
 
+    `stored` is called with the positions of stored batches that contain events on other subjects than
+    those that are `subscribed`: the stream alone waits for these.
+
     Published batches are kept by subscriber, not by event. They are resent on evidence only: the
     stream is a new one, or a subscriber has passed the batch and a delivery of it is still pending.
     `check_progress` gathers that evidence. Without it nothing is resent, however long a subscriber is
@@ -57,6 +61,8 @@ class Relay:
         window_max: int = 10_000,
         batch_max: int = 500,
         park: Park | None = None,
+        subscribed: Collection[str] | None = None,
+        stored: Callable[[StoredEvents], None] = lambda _: None,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._broker = broker
@@ -67,6 +73,8 @@ class Relay:
         self._window_max = window_max
         self._batch_max = batch_max
         self._park = park
+        self._subscribed = subscribed
+        self._on_stored = stored
         self._failpoint = failpoint
         self._waiting: deque[OutboxRow] = deque()
         self._loaded = 0  # Rows up to this position are or were in memory.
@@ -187,9 +195,17 @@ class Relay:
         if not rows:
             return
         await self._store(rows, list(self._sent))
+        self._tell_stored(rows)
         # The queue may have been cleared meanwhile, but never filled with other rows in between.
         while self._waiting and self._waiting[0].position <= rows[-1].position:
             self._waiting.popleft()
+
+    def _tell_stored(self, rows: Sequence[OutboxRow]) -> None:
+        """Tell the writer that events to which no service subscribes are stored. If the process ends
+        before that is committed, they are published once more."""
+        subscribed = self._subscribed
+        if subscribed is not None and any(row.subject not in subscribed for row in rows):
+            self._on_stored(StoredEvents(rows[0].position - 1, rows[-1].position))
 
     async def _store(self, rows: Sequence[OutboxRow], readers: Sequence[str]) -> None:
         self._failpoint("before-publish")

@@ -113,6 +113,10 @@ class Topology:
         """Return the services that subscribe to an event and therefore confirm its delivery."""
         return self._readers.get(event, ())
 
+    def subjects_of(self, publisher: str) -> frozenset[str]:
+        """Return the subjects of the events of `publisher` that any service subscribes to."""
+        return frozenset(event.subject for event in self._readers if event.publisher == publisher)
+
     def readers_of(self, publisher: str) -> tuple[str, ...]:
         """Return the services that subscribe to any event of `publisher`."""
         names = (

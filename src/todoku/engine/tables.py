@@ -33,6 +33,10 @@ from todoku.database import (
 )
 from todoku.engine.dead_letter_tables import DeadLetters
 
+STREAM = "the stream"
+"""The subscriber of events that no service subscribes to: pending until the broker has stored them. No
+service can have this name."""
+
 
 class Inbox:
     """The transactional inbox: the ids of the events that this service has handled."""
@@ -95,6 +99,7 @@ class PendingDelivery(msgspec.Struct, frozen=True, gc=False):
 
 class Outbox:
     """The transactional outbox: a row for each event and subscriber, until that confirms the delivery.
+    An event that no service subscribes to has one for the stream, until the broker has stored it.
 
     The owner is the process that committed the row and publishes it. Positions grow with every event
     that an owner commits, so that its unpublished events are a range.
@@ -121,6 +126,14 @@ class Outbox:
             delete(self.table).where(
                 columns.event_id == bindparam("delivered_event"),
                 columns.reader == bindparam("delivered_reader"),
+            )
+        )
+        self._mark_stored = Many(
+            delete(self.table).where(
+                columns.reader == bindparam("stored_reader"),
+                columns.owner == bindparam("storing_owner"),
+                columns.position > bindparam("stored_after"),
+                columns.position <= bindparam("stored_up_to"),
             )
         )
         self._range = (
@@ -180,6 +193,23 @@ class Outbox:
             for event_id, reader in receipts
         ]
         self._mark_delivered(connection, pairs)
+
+    def mark_stored(
+        self, connection: Connection, owner: str, ranges: Iterable[tuple[int, int]]
+    ) -> None:
+        """Delete the stream's rows at these positions (above the first, up to the second) of an owner."""
+        self._mark_stored(
+            connection,
+            [
+                {
+                    "stored_reader": STREAM,
+                    "storing_owner": owner,
+                    "stored_after": after,
+                    "stored_up_to": up_to,
+                }
+                for after, up_to in ranges
+            ],
+        )
 
     def between(
         self,

@@ -33,7 +33,7 @@ from todoku.engine.messages import (
 )
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
-from todoku.engine.tables import TIMELINE, PendingDelivery
+from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery
 from todoku.events import encode
 
 log = structlog.get_logger(__name__)
@@ -310,6 +310,7 @@ class Writer:
             connection,
             ((event_id, receipt.reader) for receipt in batch.receipts for event_id in receipt.ids),
         )
+        self._tables.outbox.mark_stored(connection, self._owner, batch.stored)
         self._tables.dead_letters.park(connection, batch.parked, batch.attempts)
         if not any(message.replayed for message in batch.new_events):
             self._note_positions(connection, (*batch.actions.acks, *batch.actions.terms))
@@ -331,7 +332,7 @@ class Writer:
                 envelope.id,
                 type(event).subject,
                 encode(envelope),
-                self._topology.readers(type(event)),
+                self._topology.readers(type(event)) or (STREAM,),
             )
             for envelope, event in batch.published
         ]

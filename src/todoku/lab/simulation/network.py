@@ -67,7 +67,9 @@ class SimulatedSession(MemorySession):
         self._checker.published(self.name, messages)
         for message in messages:
             self._trace.note(self.name, "publish", message.subject, message.body)
-        return await super().publish(messages)
+        stored = await super().publish(messages)
+        self._checker.stored(messages)
+        return stored
 
     async def subscribe(
         self,
