@@ -8,6 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from todoku.redaction import has_secret, redact
+from todoku.shipping.answers import unknown_after
+from todoku.web import asyncapi
 
 MARK = "Xq7"
 """A part of every secret, found in nothing else."""
@@ -176,3 +178,20 @@ def test_any_text_is_accepted_and_stays_redacted(text: str) -> None:
     shown = redact(text)
 
     assert redact(shown) == shown
+
+
+def test_error_of_a_carrier_is_stored_without_its_password() -> None:
+    error = ConnectionError(f"cannot reach http://me:{MARK}@carrier.example")
+
+    assert unknown_after(error).reason == (
+        "ConnectionError: cannot reach http://***@carrier.example"
+    )
+
+
+@pytest.mark.parametrize(
+    "url", [f"nats://u:{MARK}/w@h", f"nats://{MARK}@h:4222", f"nats://u:{MARK},w@h"]
+)
+def test_published_documents_name_hosts_only(url: str) -> None:
+    document = asyncapi.document([], broker_url=url)
+
+    assert MARK not in str(document)

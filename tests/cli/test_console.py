@@ -66,6 +66,14 @@ def test_every_line_in_pipe_is_json() -> None:
     ]
 
 
+@pytest.mark.parametrize("err", [io.StringIO(), Terminal()])
+def test_password_in_plain_line_is_hidden(err: TextIO) -> None:
+    (line,) = shown(("orders", b"ValueError: postgresql://me:secret@db/orders"), err=err)
+
+    assert "postgresql://***@db/orders" in line
+    assert "secret" not in line
+
+
 def test_format_can_be_set() -> None:
     assert shown(
         ("orders", b"hello"), err=io.StringIO(), settings=Settings(log_format="console")

@@ -7,6 +7,7 @@ from typing import TextIO
 import msgspec
 
 from todoku.broker.embedded import read_log
+from todoku.redaction import redact
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -49,6 +50,8 @@ class Console:
     def show(self, program: str, line: bytes) -> None:
         """Print a line of a program to stderr."""
         text = line.decode(errors="replace").rstrip("\r")
+        if not text.startswith("{"):  # Not from a logger, which redacts: such as a traceback.
+            text = redact(text)
         if program == "broker" and self._is_routine(text):
             return
         _write(

@@ -27,9 +27,9 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
     """Diagnose problems and suggest fixes.
 
     Checks versions, the data folder and its disk, the clocks, the ports, the
-    broker and the databases, whether Todoku runs or not. Changes nothing. If
-    `todoku up` runs on the data folder, its settings are used. Exits with 1 if
-    something is wrong, but not for warnings.
+    broker, the databases and the carrier, whether Todoku runs or not. Changes
+    nothing. If `todoku up` runs on the data folder, its settings are used. Exits
+    with 1 if something is wrong, but not for warnings.
 
     For example:
 
@@ -66,7 +66,7 @@ def _settings(loaded: Loaded, up: RunningUp | None) -> Iterator[CheckResult]:
 def examine(settings: Settings) -> Iterator[CheckResult]:
     """Run every check, each after those that it depends on."""
     # Imported here: the checks take a noticeable time to import.
-    from todoku.cli.checks import databases, machine, network
+    from todoku.cli.checks import carrier, databases, machine, network
 
     running = network.find_services(settings)
     yield from machine.versions(settings)
@@ -76,6 +76,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     yield from network.ports(settings, running)
     yield from network.broker(settings, running=bool(running))
     yield from databases.databases(settings, running)
+    yield from carrier.carrier(settings, running)
 
 
 def _worst(results: Sequence[CheckResult]) -> CheckStatus:

@@ -52,7 +52,7 @@ def _flag(setting: Setting) -> Any:
     ]
 
 
-ADDRESSES = ("system", "host", *(f"{service}_port" for service in SYSTEM_HERE.names))
+ADDRESSES = ("system", "host", "port_base", *(f"{service}_port" for service in SYSTEM_HERE.names))
 """The settings that form the services' addresses."""
 
 if TYPE_CHECKING:

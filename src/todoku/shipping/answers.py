@@ -6,6 +6,7 @@ are cut to a bound, and what a database cannot store in them is replaced.
 
 from typing import Final
 
+from todoku.redaction import redact
 from todoku.shipping.domain import Accepted, Answer, Rejected, Unknown
 
 TRACKING_NUMBER_CHARACTERS_MAX: Final = 200
@@ -61,7 +62,7 @@ def described(error: BaseException) -> str:
     """Return an exception as text that begins with its class."""
     name = storable(type(error).__name__, REASON_CHARACTERS_MAX)
     try:
-        message = storable(str(error), REASON_CHARACTERS_MAX - len(name))
+        message = redact(storable(str(error), REASON_CHARACTERS_MAX - len(name)))
     except Exception:
         message = "(no message: str() of it raises)"
     return storable(f"{name}: {message}".removesuffix(": "), REASON_CHARACTERS_MAX)
