@@ -110,6 +110,13 @@ for instance `TODOKU_SYSTEM=loyalty.system:system`, as in `examples/loyalty/`.
 
 `todoku up` sets `demo_catalogue` to `true` unless it is set. Addresses of databases are
 `postgresql://user:password@host/name` (needs `pip install 'todoku[postgres]'`) or a path.
+
+Addresses that hold a password or a token are refused as flags, since the process list shows those. Each of
+these variables has a twin that names a file with the value, as container platforms mount secrets:
+`TODOKU_NATS_URL_FILE=/run/secrets/nats_url`.
+
+`port_base` moves all ports: with `--port-base 9000` the services get 9000, 9001, … in the order of the
+system, and the embedded broker the next one. A port that is set itself keeps its value.
 """
 
 
