@@ -188,7 +188,7 @@ def until_gone(pid: int) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether it has not ended; perhaps nobody asks any more how it ended."""
+    """Return whether it has not ended; a zombie has."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -43,11 +43,11 @@ def test_free_ports_are_accepted(free_ports: FreePorts) -> None:
 
 
 def test_taken_port_is_named_with_its_flag(taken_port: int) -> None:
-    said = failure(lambda: require_free([port(taken_port)]))
+    error = failure(lambda: require_free([port(taken_port)]))
 
-    assert f"port {taken_port}, wanted by orders, is in use by " in str(said)
-    assert "Stop that program, or choose another port with --orders-port." in str(said)
-    assert type(said) is Unavailable
+    assert f"port {taken_port}, wanted by orders, is in use by " in str(error)
+    assert "Stop that program, or choose another port with --orders-port." in str(error)
+    assert type(error) is Unavailable
 
 
 def test_all_taken_ports_are_named_at_once(taken_port: int, free_ports: FreePorts) -> None:
@@ -56,9 +56,9 @@ def test_all_taken_ports_are_named_at_once(taken_port: int, free_ports: FreePort
         second = other.getsockname()[1]
         wanted = [port(taken_port), port(free, "inventory"), port(second, "shipping")]
 
-        said = failure(lambda: require_free(wanted))
+        error = failure(lambda: require_free(wanted))
 
-    first_line, second_line, advice = str(said).splitlines()
+    first_line, second_line, advice = str(error).splitlines()
     assert f"port {taken_port}, wanted by orders" in first_line
     assert f"port {second}, wanted by shipping" in second_line
     assert "--port-base" in advice
@@ -90,19 +90,19 @@ def test_port_in_time_wait_is_free() -> None:
 
 
 def test_one_port_for_two_programs_is_refused() -> None:
-    said = failure(lambda: require_free([port(1), port(2, "inventory"), port(2, "shipping")]))
+    error = failure(lambda: require_free([port(1), port(2, "inventory"), port(2, "shipping")]))
 
-    assert "port 2 is wanted by inventory and shipping" in str(said)
-    assert type(said) is Contradictory
+    assert "port 2 is wanted by inventory and shipping" in str(error)
+    assert type(error) is Contradictory
 
 
 def test_foreign_address_is_explained(free_ports: FreePorts) -> None:
     (number,) = free_ports(1)
 
-    said = failure(lambda: require_free([port(number, host="192.0.2.1")]))
+    error = failure(lambda: require_free([port(number, host="192.0.2.1")]))
 
-    assert f"orders cannot listen on 192.0.2.1, port {number}: " in str(said)
-    assert "--host" in str(said)
+    assert f"orders cannot listen on 192.0.2.1, port {number}: " in str(error)
+    assert "--host" in str(error)
 
 
 def test_data_folder_is_private(tmp_path: Path) -> None:
@@ -114,11 +114,11 @@ def test_data_folder_is_private(tmp_path: Path) -> None:
 
 def test_data_folder_is_locked(tmp_path: Path) -> None:
     with data_folder(tmp_path):
-        said = failure(lambda: data_folder(tmp_path).__enter__())
+        error = failure(lambda: data_folder(tmp_path).__enter__())
 
-    assert f"the data folder {tmp_path} is in use by another `todoku up`" in str(said)
-    assert "--data-dir" in str(said)
-    assert type(said) is InUse
+    assert f"the data folder {tmp_path} is in use by another `todoku up`" in str(error)
+    assert "--data-dir" in str(error)
+    assert type(error) is InUse
     with data_folder(tmp_path):
         pass
 
@@ -129,17 +129,17 @@ def test_file_in_place_of_data_folder_is_explained(tmp_path: Path, below: str) -
     in_the_way.write_text("")
     folder = in_the_way / below
 
-    said = failure(lambda: make_data_folder(folder))
+    error = failure(lambda: make_data_folder(folder))
 
-    assert f"the data folder {folder} cannot be created: " in str(said)
-    assert "--data-dir" in str(said)
-    assert type(said) is Unavailable
+    assert f"the data folder {folder} cannot be created: " in str(error)
+    assert "--data-dir" in str(error)
+    assert type(error) is Unavailable
 
 
 def test_unwritable_data_folder_is_explained(tmp_path: Path) -> None:
     (tmp_path / "up.lock").mkdir()
 
-    said = failure(lambda: data_folder(tmp_path).__enter__())
+    error = failure(lambda: data_folder(tmp_path).__enter__())
 
-    assert f"the data folder {tmp_path} cannot be written" in str(said)
-    assert type(said) is Unavailable
+    assert f"the data folder {tmp_path} cannot be written" in str(error)
+    assert type(error) is Unavailable

@@ -34,12 +34,12 @@ class Recorder:
     """Records every message and every line of output, and waits for them."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.shown: list[tuple[str, bytes]] = []
         self._news = asyncio.Event()
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
         self._news.set()
 
     def show(self, name: str, line: bytes) -> None:
@@ -47,7 +47,7 @@ class Recorder:
         self._news.set()
 
     def count(self, text: str) -> int:
-        return sum(text in sentence for sentence in self.said)
+        return sum(text in sentence for sentence in self.messages)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -57,7 +57,7 @@ class Recorder:
     def program(
         self, name: str, code: str, *, ready: bool | None = None, final_codes: tuple[int, ...] = ()
     ) -> Program:
-        """A program in Python; ready when it has said hello, unless told otherwise."""
+        """A program in Python; ready when it has printed hello, unless told otherwise."""
 
         async def is_ready() -> bool:
             return (name, b"hello") in self.shown if ready is None else ready
@@ -132,7 +132,7 @@ def test_last_stage_stops_before_first() -> None:
             pids.extend(pid_of(supervisor, name) for name in ("first", "second"))
 
         assert await supervised(supervisor, story)
-        assert recorder.said == []
+        assert recorder.messages == []
         farewells = [name for name, line in recorder.shown if line == b"goodbye"]
         assert farewells == ["second", "first"]
         assert not any(is_alive(pid) for pid in pids)
@@ -171,7 +171,7 @@ def test_killed_program_is_restarted() -> None:
             assert pid_of(supervisor, "other") == neighbour
 
         assert await supervised(supervisor, story)
-        assert recorder.said[0] == (
+        assert recorder.messages[0] == (
             "one was ended by signal 9 (Killed); starting it again in 0.01 s"
         )
 
@@ -186,10 +186,10 @@ def test_backoff_doubles_for_program_that_keeps_ending() -> None:
         )
 
         async def story(_: asyncio.Event) -> None:
-            await recorder.until(lambda: len(recorder.said) == 5)
+            await recorder.until(lambda: len(recorder.messages) == 5)
 
         assert await supervised(supervisor, story)
-        assert recorder.said[:5] == [
+        assert recorder.messages[:5] == [
             f"one ended with exit code 3; starting it again in {delay} s"
             for delay in ("0.01", "0.02", "0.04", "0.08", "0.08")
         ]
@@ -210,7 +210,7 @@ def test_final_exit_code_ends_all_programs() -> None:
             assert await supervisor.run(asyncio.Event())
 
         assert supervisor.final_code == 3
-        assert recorder.said == [
+        assert recorder.messages == [
             "one ended with exit code 3, and would again;"
             " last output: the disk is of a newer version"
         ]
@@ -253,7 +253,7 @@ def test_failed_preparation_is_retried() -> None:
             await supervisor.all_ready()
 
         assert await supervised(supervisor, story)
-        assert "one could not be started (No space left on device)" in recorder.said[0]
+        assert "one could not be started (No space left on device)" in recorder.messages[0]
 
     asyncio.run(scenario())
 
@@ -288,7 +288,7 @@ def test_program_that_fails_its_checkup_is_restarted(
 
         await supervised(supervisor, story)
         assert next(found, None) is None
-        assert [said for said in recorder.said if "stopped within" not in said][:-1] == [
+        assert [each for each in recorder.messages if "stopped within" not in each][:-1] == [
             "one runs but does not work: it is stuck; killing it",
             "one was ended by signal 9 (Killed); starting it again in 0.01 s",
             *remedies,
@@ -306,7 +306,7 @@ def test_program_that_does_not_stop_in_time_is_killed() -> None:
             await supervisor.all_ready()
 
         assert not await supervised(supervisor, story)
-        assert recorder.said == ["one has not stopped within 0.05 s; killing it"]
+        assert recorder.messages == ["one has not stopped within 0.05 s; killing it"]
 
     asyncio.run(scenario())
 
@@ -328,7 +328,7 @@ def test_hurry_skips_the_grace_period() -> None:
             supervisor.hurry()
 
         assert not await supervised(supervisor, story)
-        assert recorder.said == [
+        assert recorder.messages == [
             "two has not stopped; killing it",
             "one has not stopped; killing it",
         ]

@@ -202,12 +202,12 @@ def carrier_before_commit() -> Wire:
     return wire
 
 
-# Until every reader has it.
+# Until every subscriber has it.
 
 
 @mutant
 def outbox_deleted_at_publish() -> Wire:
-    """An event is forgotten as soon as the broker has it."""
+    """An outbox row is deleted as soon as the broker has the event."""
 
     class Broker(WrappedBroker):
         async def publish(self, messages: Sequence[Outgoing]) -> Stored:
@@ -255,7 +255,7 @@ class Resends(WrappedBroker):
 
 @mutant
 def suspects_dropped() -> Wire:
-    """What was to be sent again is forgotten when sending it fails."""
+    """A resend that fails is not retried."""
 
     class Broker(Resends):
         def __init__(self, inner: Any, parts: Parts) -> None:
@@ -280,7 +280,7 @@ def suspects_dropped() -> Wire:
 
 @mutant
 def never_sent_again() -> Wire:
-    """What a reader has passed without a receipt is not sent again."""
+    """An event that a subscriber has passed without a receipt is not resent."""
 
     class Broker(Resends):
         async def publish_again(self, messages: Sequence[Outgoing]) -> Stored:
@@ -291,7 +291,7 @@ def never_sent_again() -> Wire:
 
 @mutant
 def incarnation_ignored() -> Wire:
-    """That the stream is a new one is not noticed."""
+    """A new stream epoch is not noticed."""
 
     class Broker(WrappedBroker):
         async def publish(self, messages: Sequence[Outgoing]) -> Stored:
@@ -305,7 +305,7 @@ def incarnation_ignored() -> Wire:
 
 @mutant
 def adoption_skipped() -> Wire:
-    """What a dead process still owed is not taken over."""
+    """The pending deliveries of a dead process are not adopted."""
 
     class Outbox(Wrapped):
         def adopt(self, connection: Any, new_owner: str, position: int, alive: Any) -> int:
@@ -316,7 +316,7 @@ def adoption_skipped() -> Wire:
 
 @mutant
 def lost_commit_answer_believed() -> Wire:
-    """A commit whose answer was lost is taken for one that failed."""
+    """A commit whose result is unknown is taken for one that failed."""
 
     class Outbox(Wrapped):
         def last_position(self, connection: Any, owner: str) -> int:
@@ -328,7 +328,7 @@ def lost_commit_answer_believed() -> Wire:
 
 @mutant
 def memory_believed() -> Wire:
-    """After a commit whose answer was lost, what was remembered before it is taken for the state."""
+    """After a commit whose result is unknown, the cached state is used."""
 
     class Store(Wrapped):
         kept: dict[tuple[str, Any], Any]
@@ -378,7 +378,7 @@ class Receipts(WrappedBroker):
 
 @mutant
 def repeat_not_receipted() -> Wire:
-    """An event that is known already is not receipted again."""
+    """A duplicate gets no receipt."""
     sent: set[tuple[str, str]] = set()
 
     class Broker(Receipts):
@@ -392,7 +392,7 @@ def repeat_not_receipted() -> Wire:
 
 @mutant
 def credit_not_renewed() -> Wire:
-    """Messages that were dealt with make no room for others."""
+    """Handled messages do not renew the credit."""
 
     class Subscription(Wrapped):
         wanted = False
@@ -414,7 +414,7 @@ def credit_not_renewed() -> Wire:
 
 @mutant
 def parked_not_receipted() -> Wire:
-    """The publisher of a message that was parked is never told so."""
+    """A parked message gets no receipt."""
 
     class Broker(Receipts):
         def keep(self, event_id: str) -> bool:
@@ -465,7 +465,7 @@ class Undecodable(WrappedBroker):
 
 @mutant
 def unreadable_dropped() -> Wire:
-    """A message that cannot be read is acknowledged and not kept."""
+    """An undecodable message is acknowledged and not parked."""
 
     class Broker(Undecodable):
         def change_undecodable(self, delivery: Delivery) -> Delivery | None:
@@ -478,7 +478,7 @@ def unreadable_dropped() -> Wire:
 
 @mutant
 def poison_never_parked() -> Wire:
-    """A message that cannot be read is asked for again and again."""
+    """An undecodable message is retried for ever."""
 
     class Broker(Undecodable):
         def change_undecodable(self, delivery: Delivery) -> Delivery | None:
@@ -534,7 +534,7 @@ def odd_uuid_ends_process() -> Wire:
 
 @mutant
 def inbox_not_written() -> Wire:
-    """What was dealt with is not noted."""
+    """What was handled is not recorded in the inbox."""
 
     class Inbox(Wrapped):
         def add(self, connection: Any, ids: Any, now: Any) -> None:
@@ -545,7 +545,7 @@ def inbox_not_written() -> Wire:
 
 @mutant
 def reservation_decided_anew() -> Wire:
-    """A repeat of an order that outlived the inbox reserves its stock again."""
+    """A duplicate of an order that outlived the inbox reserves its stock again."""
     return planting.events(
         "inventory",
         OrderCreatedEvent,
@@ -557,7 +557,7 @@ def reservation_decided_anew() -> Wire:
 
 @mutant
 def deducted_twice() -> Wire:
-    """A repeat of a completed shipment that outlived the inbox deducts its pieces again."""
+    """A duplicate of a completed shipment that outlived the inbox deducts its pieces again."""
 
     def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
         held = state.reservation
@@ -570,7 +570,7 @@ def deducted_twice() -> Wire:
 
 @mutant
 def second_shipment() -> Wire:
-    """A repeat of a reservation that outlived the inbox opens the shipment again."""
+    """A duplicate of a reservation that outlived the inbox opens the shipment again."""
     return planting.events(
         "shipping",
         StockReservedEvent,
@@ -611,7 +611,7 @@ def ending_not_published() -> Wire:
 
 @mutant
 def two_keys_for_a_booking() -> Wire:
-    """A call to the carrier that is made again has another key."""
+    """A repeated call to the carrier has another key."""
 
     async def call(original: Any, booking: parcels.BookParcel) -> Any:
         key = f"{booking.shipment_id}-{booking.attempt}"
@@ -661,7 +661,7 @@ def partial_reservation() -> Wire:
 
 @mutant
 def refusal_not_durable() -> Wire:
-    """That an order was refused is said but not kept."""
+    """That an order was refused is published but not saved."""
 
     def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
         after, events = original(state, event, now)
@@ -685,7 +685,7 @@ def ledger_forgotten() -> Wire:
 
 @mutant
 def restock_forgotten() -> Wire:
-    """A restock is answered and not carried out."""
+    """A restock is confirmed and not executed."""
 
     def decide(original: Any, state: stock.Stock, command: Any, now: Any) -> Any:
         original(state, command, now)
@@ -696,7 +696,7 @@ def restock_forgotten() -> Wire:
 
 @mutant
 def restocked_twice() -> Wire:
-    """A restock is carried out twice."""
+    """A restock is executed twice."""
 
     def decide(original: Any, state: stock.Stock, command: Any, now: Any) -> Any:
         once, _ = original(state, command, now)
@@ -708,7 +708,7 @@ def restocked_twice() -> Wire:
 
 @mutant
 def unconfirmed_command_repeated() -> Wire:
-    """A command whose commit nobody confirmed is carried out again."""
+    """A command whose commit was not confirmed is executed again."""
 
     def wire(parts: Parts) -> Parts:
         return msgspec.structs.replace(
@@ -751,7 +751,7 @@ def ended_orders_tidied_away() -> Wire:
 
 @mutant
 def order_placed_anew() -> Wire:
-    """Asking again with the id of an order that is there is answered as if it were new."""
+    """A retry with the id of an existing order is answered as a new order."""
 
     def decide(original: Any, order: ordering.Order | None, command: Any, now: Any) -> Any:
         placed, events = original(None, command, now)
@@ -765,7 +765,7 @@ def order_placed_anew() -> Wire:
 
 @mutant
 def claim_never_expires() -> Wire:
-    """A call to the carrier that was never answered is never made again."""
+    """A call to the carrier without an answer is never repeated."""
 
     def decide(original: Any, shipment: parcels.Shipment, now: Any) -> Any:
         claimed, outputs = original(shipment, now)
@@ -778,7 +778,7 @@ def claim_never_expires() -> Wire:
 
 @mutant
 def due_rows_forgotten_at_start() -> Wire:
-    """What fell due while no process ran is not looked for when one starts."""
+    """Rows that fell due while no process ran are not found at the next start."""
 
     def wire(parts: Parts) -> Parts:
         started = False
@@ -796,7 +796,7 @@ def due_rows_forgotten_at_start() -> Wire:
 
 @mutant
 def history_incomplete() -> Wire:
-    """That a shipment was opened is not noted in the order's history."""
+    """The start of a shipment is missing in the history of the order."""
 
     class Store(Wrapped):
         def load(self, *arguments: Any) -> Any:
