@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from engine.bank import (
     NOW,
     OWNER,
-    BankWorld,
+    BankUnitOfWork,
     Billed,
     Booked,
     Branch,
@@ -213,7 +213,7 @@ class TestADecisionThatRaises:
 
 def fail_for(key: str, phase: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the bank's store raise an error in a phase of any batch that changes this account."""
-    store, record = type(bank.store), BankWorld.record
+    store, record = type(bank.store), BankUnitOfWork.record
     load, save = store.load, store.save
 
     def failing_load(self: Any, connection: Any, subjects: Any, cache: Any) -> Any:
@@ -234,7 +234,7 @@ def fail_for(key: str, phase: str, error: Exception, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(store, "load", failing_load)
     monkeypatch.setattr(store, "save", failing_save)
-    monkeypatch.setattr(BankWorld, "record", failing_record)
+    monkeypatch.setattr(BankUnitOfWork, "record", failing_record)
 
 
 class TestWhatTheDatabaseRefuses:

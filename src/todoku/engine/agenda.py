@@ -108,7 +108,7 @@ class DueTimes(msgspec.Struct, frozen=True):
 class DueRows:
     """The due rows of a service's agendas, except those that are postponed after a failure."""
 
-    def __init__(self, agendas: Sequence[Agenda[Any]], due_max: int = DUE_MAX) -> None:
+    def __init__(self, agendas: Sequence[Agenda], due_max: int = DUE_MAX) -> None:
         self._agendas = agendas
         self._due_max = due_max
         self._postponed: dict[tuple[str, str], datetime] = {}
@@ -140,16 +140,14 @@ class DueRows:
             times[agenda.starts_effects] = earlier(times[agenda.starts_effects], due_at)
         return DueTimes(effects_at=times[True], others_at=times[False])
 
-    def _find(
-        self, agenda: Agenda[Any], connection: Connection, now: datetime, limit: int
-    ) -> list[Due]:
+    def _find(self, agenda: Agenda, connection: Connection, now: datetime, limit: int) -> list[Due]:
         if limit <= 0:
             return []
         found = agenda.find(connection, now, limit + len(self._postponed))
         return [due for due in found if (agenda.name, due.key) not in self._postponed][:limit]
 
     def _next_due_at(
-        self, agenda: Agenda[Any], connection: Connection, now: datetime
+        self, agenda: Agenda, connection: Connection, now: datetime
     ) -> datetime | None:
         due_at = agenda.next_due_at(connection)
         if due_at is None or not self._postponed:

@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import msgspec
 import structlog
@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 class Decided(msgspec.Struct, frozen=True):
     """What one decision leads to: the new state, the events in their envelopes, and the effects."""
 
-    state: Any
+    state: object
     published: Sequence[tuple[Envelope, Event]]
     effects: Sequence[PendingEffect]
     context: Context
@@ -61,7 +61,7 @@ class BatchContext:
 
     def __init__(
         self,
-        service: Service[Any],
+        service: Service,
         now: datetime,
         retry_policy: RetryPolicy,
         effect_slots: int,
@@ -82,7 +82,7 @@ class BatchContext:
         self.due: Sequence[Due] = ()
         self.failed_due: list[Due] = []
         self.published: list[tuple[Envelope, Event]] = []
-        self.contexts: dict[Agenda[Any], dict[str, Context]] = {}
+        self.contexts: dict[Agenda, dict[str, Context]] = {}
         self.handled_ids: list[str] = []
         self.parked: list[DeadLetter] = []
         self.attempts: list[Attempt] = []
@@ -143,7 +143,7 @@ class BatchContext:
             else:
                 self._nack(delivery)
 
-    def handle_all(self, unit_of_work: UnitOfWork[Any]) -> None:
+    def handle_all(self, unit_of_work: UnitOfWork) -> None:
         """Decide on the commands, the new events and the due rows."""
         for pending in self.commands:
             if isinstance(pending.command, RepublishEvents):
@@ -155,7 +155,7 @@ class BatchContext:
         for due in self.due:
             self.handle_due(unit_of_work, due)
 
-    def handle_command(self, unit_of_work: UnitOfWork[Any], pending: PendingCommand) -> None:
+    def handle_command(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
         """Execute a command, or answer with the error."""
         if pending.id in self.processed_ids:
             self.actions.answers.append((pending, unit_of_work.view(pending.command)))
@@ -172,7 +172,7 @@ class BatchContext:
             if pending.id is not None:
                 self.handled_ids.append(pending.id)
 
-    def republish(self, unit_of_work: UnitOfWork[Any], pending: PendingCommand) -> None:
+    def republish(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
         """Enqueue the events about an entity again for all subscribers, each as it was published first;
         subscribers that still have an event recognise its id."""
         assert self.service.republish is not None
@@ -187,7 +187,7 @@ class BatchContext:
             self.published += published
             self.actions.answers.append((pending, tuple(event for _, event in published)))
 
-    def handle_event(self, unit_of_work: UnitOfWork[Any], message: IncomingEvent) -> None:
+    def handle_event(self, unit_of_work: UnitOfWork, message: IncomingEvent) -> None:
         """Decide on an event; retry it later if that fails, and park it in the end."""
         envelope = message.envelope
         decide = self.handler_of(message.event, envelope.time, replayed=message.replayed)
@@ -203,16 +203,14 @@ class BatchContext:
             self.keep(unit_of_work, message.event, decided, incoming=envelope)
             self._acknowledge(message)
 
-    def handler_of(
-        self, event: Event, occurred_at: datetime, *, replayed: bool
-    ) -> Decide[Any] | None:
+    def handler_of(self, event: Event, occurred_at: datetime, *, replayed: bool) -> Decide | None:
         """Return the handler of an event; for a replayed one, with the time at which it occurred."""
         if not replayed:
             return self.service.event_handlers.get(type(event))
         replay = self.service.replay_handlers[type(event)]
         return lambda state, event, _: replay(state, event, occurred_at)
 
-    def handle_due(self, unit_of_work: UnitOfWork[Any], due: Due) -> None:
+    def handle_due(self, unit_of_work: UnitOfWork, due: Due) -> None:
         """Decide on a due row; one that fails is postponed."""
         agenda = due.agenda
         try:
@@ -258,8 +256,8 @@ class BatchContext:
 
     def decide(
         self,
-        unit_of_work: UnitOfWork[Any],
-        decide: Decide[Any],
+        unit_of_work: UnitOfWork,
+        decide: Decide,
         subject: object,
         context: Context = NO_CONTEXT,
     ) -> Decided:
@@ -278,7 +276,7 @@ class BatchContext:
 
     def keep(
         self,
-        unit_of_work: UnitOfWork[Any],
+        unit_of_work: UnitOfWork,
         subject: object,
         decided: Decided,
         *,
@@ -304,7 +302,7 @@ class BatchContext:
                 key = agenda.key_of(decided.state)
                 self.contexts.setdefault(agenda, {})[key] = decided.context
 
-    def _due_at_once(self, agenda: Agenda[Any], state: object) -> bool:
+    def _due_at_once(self, agenda: Agenda, state: object) -> bool:
         """Return whether the state is due already and may be decided on in this transaction."""
         if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
             return False

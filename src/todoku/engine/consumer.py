@@ -3,7 +3,6 @@
 import asyncio
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import structlog
@@ -37,7 +36,7 @@ class Consumer:
 
     def __init__(
         self,
-        service: Service[Any],
+        service: Service,
         broker: Broker,
         recovery: Recovery,
         mailbox: Mailbox,

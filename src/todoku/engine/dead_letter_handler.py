@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 import structlog
@@ -93,7 +92,7 @@ class DeadLetterHandler:
             except DeadLetterError as error:
                 self._answer(pending, error)
 
-    def decide(self, unit_of_work: UnitOfWork[Any]) -> None:
+    def decide(self, unit_of_work: UnitOfWork) -> None:
         """Decide on every redelivery."""
         for redelivery in self.redeliveries:
             envelope, event = redelivery.envelope, redelivery.event
@@ -240,5 +239,5 @@ class DeadLetterHandler:
             )
         )
 
-    def _answer(self, pending: PendingCommand, answer: Any) -> None:
+    def _answer(self, pending: PendingCommand, answer: object) -> None:
         self._context.actions.answers.append((pending, answer))

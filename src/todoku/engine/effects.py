@@ -22,7 +22,7 @@ class Effects:
 
     def __init__(
         self,
-        handlers: Mapping[type[Any], Callable[[Any], Awaitable[object]]],
+        handlers: Mapping[type, Callable[[Any], Awaitable[object]]],
         mailbox: Mailbox,
         *,
         seconds_max: float,

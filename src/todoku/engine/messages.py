@@ -93,7 +93,7 @@ class Due(msgspec.Struct, frozen=True, gc=False):
     """A row of an agenda whose time has come, and the context in which it was put there."""
 
     key: str
-    agenda: "Agenda[Any]"
+    agenda: "Agenda"
     context: Context = NO_CONTEXT
 
 

@@ -66,7 +66,7 @@ class Process:
 
     def __init__(
         self,
-        service: Service[Any],
+        service: Service,
         database: Database,
         broker: Broker,
         topology: Topology,

@@ -8,7 +8,6 @@ effects. What the stream no longer holds stays lost: `todoku verify` lists the i
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import structlog
 
@@ -31,7 +30,7 @@ class Recovery:
 
     def __init__(
         self,
-        service: Service[Any],
+        service: Service,
         broker: Broker,
         database: Database,
         *,

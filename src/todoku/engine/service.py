@@ -82,10 +82,10 @@ class Service(Generic[S]):
     name: str
     store: Store[S]
     event_handlers: Mapping[type[Event], Decide[S]]
-    command_handlers: Mapping[type[Any], Decide[S]] = field(default_factory=dict)
-    deduplicated_commands: Collection[type[Any]] = ()
-    agendas: Sequence[Agenda[Any]] = ()
-    effects: Mapping[type[Any], Callable[[Any], Awaitable[object]]] = field(default_factory=dict)
+    command_handlers: Mapping[type, Decide[S]] = field(default_factory=dict)
+    deduplicated_commands: Collection[type] = ()
+    agendas: Sequence[Agenda] = ()
+    effects: Mapping[type, Callable[[Any], Awaitable[object]]] = field(default_factory=dict)
     parked_event: DeadLetterEvent | None = None
     resolved_event: DeadLetterEvent | None = None
     replay_handlers: Mapping[type[Event], Decide[S]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Service(Generic[S]):
 class Topology:
     """The event types and their subscribers, computed from what the services declare."""
 
-    def __init__(self, services: Iterable[Service[Any]]) -> None:
+    def __init__(self, services: Iterable[Service]) -> None:
         services = tuple(services)
         self.registry = EventRegistry(
             event

@@ -10,7 +10,6 @@ One of three functions runs the transaction, each from top to bottom:
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -57,7 +56,7 @@ class Writer:
 
     def __init__(
         self,
-        service: Service[Any],
+        service: Service,
         database: Database,
         topology: Topology,
         *,
@@ -142,7 +141,7 @@ class Writer:
     ) -> PostCommitActions:
         """Commit a batch, with what is due."""
 
-        def decide(connection: Connection, batch: BatchContext) -> UnitOfWork[Any] | None:
+        def decide(connection: Connection, batch: BatchContext) -> UnitOfWork | None:
             self._deduplicate(connection, batch, messages)
             if due:
                 batch.due = self._due_rows.find(connection, now, effect_slots)
@@ -161,7 +160,7 @@ class Writer:
     def _commit_due(self, due: Due, now: datetime) -> PostCommitActions:
         """Commit the decision on one due row, and nothing else."""
 
-        def decide(connection: Connection, batch: BatchContext) -> UnitOfWork[Any] | None:
+        def decide(connection: Connection, batch: BatchContext) -> UnitOfWork | None:
             batch.due = [due]
             unit_of_work = self._service.store.load(connection, [due], self._cache)
             batch.handle_all(unit_of_work)
@@ -176,7 +175,7 @@ class Writer:
     ) -> PostCommitActions:
         """Commit that a message failed because the database rejects its results."""
 
-        def decide(connection: Connection, batch: BatchContext) -> UnitOfWork[Any] | None:
+        def decide(connection: Connection, batch: BatchContext) -> UnitOfWork | None:
             self._deduplicate(connection, batch, [message])
             letters = self._open_letters(connection, batch)
             batch.reject(error)
@@ -188,7 +187,7 @@ class Writer:
 
     def _transact(
         self,
-        decide: Callable[[Connection, BatchContext], UnitOfWork[Any] | None],
+        decide: Callable[[Connection, BatchContext], UnitOfWork | None],
         now: datetime,
         effect_slots: int,
     ) -> PostCommitActions:
@@ -279,7 +278,7 @@ class Writer:
 
     def _load(
         self, connection: Connection, batch: BatchContext, letters: DeadLetterHandler
-    ) -> UnitOfWork[Any] | None:
+    ) -> UnitOfWork | None:
         """Load what the decisions need, None if there is nothing to decide on."""
         subjects = [
             *(pending.command for pending in batch.commands),

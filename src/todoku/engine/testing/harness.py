@@ -38,7 +38,7 @@ async def until(
             await asyncio.sleep(every_seconds)
 
 
-def memory_database(service: Service[Any]) -> Database:
+def memory_database(service: Service) -> Database:
     """Create a database in memory with the tables of a service and of the engine."""
     database = Database.in_memory()
     with database.transaction() as connection:
@@ -47,7 +47,7 @@ def memory_database(service: Service[Any]) -> Database:
 
 
 def make_process(
-    service: Service[Any],
+    service: Service,
     broker: MemoryBroker,
     topology: Topology,
     database: Database,
