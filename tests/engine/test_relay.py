@@ -14,10 +14,10 @@ from engine.statements import listening
 from engine.virtual import inline, run, until
 from todoku.broker import Delivery, Outgoing, Stored, Subscription
 from todoku.broker.memory import MemoryBroker, MemorySession
-from todoku.contracts import fact_id
 from todoku.database import DatabaseUnavailable
 from todoku.engine.relay import Relay
 from todoku.engine.tables import OutboxRow
+from todoku.events import fact_id
 
 READERS = ("ledger", "statistics")
 

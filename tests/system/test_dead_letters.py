@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from engine.test_process import Town, in_town, order_id
 from engine.virtual import START, until
+from system.test_process import Town, in_town, order_id
 from todoku.broker.port import Delivery
 from todoku.contracts import (
     OrderCreatedEvent,

@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import delete, update
 
-from engine.test_process import Disk, Town, in_town, order_id
 from engine.virtual import until
+from system.test_process import Disk, Town, in_town, order_id
 from todoku.contracts import OrderedItem
 from todoku.engine import Process, RepublishEvents
 from todoku.inventory.domain import SetProduct

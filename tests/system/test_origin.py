@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.test_process import Town, in_town, order_id
 from engine.virtual import START, until
+from system.test_process import Town, in_town, order_id
 from todoku.contracts import (
     OrderCreatedEvent,
     ShipmentFailedEvent,
@@ -24,7 +24,7 @@ def message(event: Any = RESERVED, **changes: Any) -> bytes:
 
 
 async def orders_with_one_order(town: Town) -> Process:
-    from engine.test_process import place
+    from system.test_process import place
 
     process = await town.start("orders")
     await process.execute(place())

@@ -2,9 +2,9 @@
 
 import pytest
 
-from engine.test_dead_letters import ITEM, letters, place
-from engine.test_process import Town, in_town, order_id
 from engine.virtual import until
+from system.test_dead_letters import ITEM, letters, place
+from system.test_process import Town, in_town, order_id
 from todoku.contracts import OrderedItem
 from todoku.engine import EventTooLarge
 from todoku.engine.dead_letters import DeadLetterState, RetryDeadLetter
