@@ -99,3 +99,20 @@ def test_planted_link_in_files_of_the_broker_is_refused(tmp_path: Path, name: st
 
     assert f"{planted} is a symbolic link" in refusal(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_file_that_the_running_broker_deletes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "broker" / "1.blk").touch()
+    lstat = Path.lstat
+
+    def deleted_first(path: Path) -> os.stat_result:
+        if path.name == "1.blk":
+            path.unlink()
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", deleted_first)
+
+    make_data_folder(tmp_path, ["orders"])

@@ -1,5 +1,6 @@
 """Keeps the data folder private: orders hold personal data, and its files decide what is written where."""
 
+import contextlib
 import grp
 import os
 import pwd
@@ -21,14 +22,20 @@ def protect(folder: Path, databases: Sequence[str]) -> None:
     """
     _require_unwritable_for_others(folder)
     for path in _own_files(folder, databases):
-        status = path.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            raise Unavailable(
-                f"{path} is a symbolic link, which could lead to a file elsewhere. Remove it; to keep"
-                " the data elsewhere, use --data-dir."
-            )
-        if status.st_mode & OTHERS and status.st_uid == os.geteuid():
-            os.chmod(path, stat.S_IMODE(status.st_mode) & ~OTHERS, follow_symlinks=False)
+        # A running broker deletes files of its own at any time.
+        with contextlib.suppress(FileNotFoundError):
+            _restrict(path)
+
+
+def _restrict(path: Path) -> None:
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise Unavailable(
+            f"{path} is a symbolic link, which could lead to a file elsewhere. Remove it; to keep the"
+            " data elsewhere, use --data-dir."
+        )
+    if status.st_mode & OTHERS and status.st_uid == os.geteuid():
+        path.chmod(stat.S_IMODE(status.st_mode) & ~OTHERS)
 
 
 def _own_files(folder: Path, databases: Sequence[str]) -> Iterator[Path]:
