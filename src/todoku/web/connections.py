@@ -28,6 +28,7 @@ from todoku.web.request_heads import (
     TOO_LARGE,
     WRONG_VERSION,
     find_fault,
+    is_too_large,
     problem_app,
     to_origin_form,
     without_upgrade,
@@ -55,6 +56,13 @@ FRAMING_BYTES_A_BODY_BYTE: Final = 8
 LINGER_SECONDS_MAX: Final = 2.0
 LINGER_BYTES_MAX: Final = 2**24
 """How much is dropped after a refusal. A client that is cut while it sends might not see it."""
+
+
+class Ignored(list[tuple[bytes, bytes]]):
+    """Takes the place of the headers when they are complete: what follows are trailers."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        """Do nothing."""
 
 
 class ParsingFlowControl(FlowControl):
@@ -137,8 +145,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        if not self._message_open and self._header_deadline is None:
-            self._header_deadline = self.loop.time() + self.header_seconds_max
         for start in range(0, len(data), PARSE_BYTES_MAX):
             if len(self.pipeline) >= self.pipeline_max:
                 self._pause_parsing(data[start:])
@@ -146,6 +152,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._parse_part(data[start : start + PARSE_BYTES_MAX])
             if self._refusal is not None or self.transport.is_closing():
                 return
+        if self._framing_bytes and not self._message_open and self._header_deadline is None:
+            self._header_deadline = self.loop.time() + self.header_seconds_max  # Blank lines.
 
     def _parse_part(self, data: bytes) -> None:
         self._framing_bytes += len(data)
@@ -207,23 +215,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_deadline = None
         self._header_deadline = self.loop.time() + self.header_seconds_max
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._headers_complete:  # Else it is a trailer, which nothing here needs.
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._headers_complete = True
         self._header_deadline = None
         self._upgrade_ignored = self.parser.should_upgrade()
         if self._upgrade_ignored:
             return
-        self.url = to_origin_form(self.url)
+        if not self.url.startswith(b"/"):
+            self.url = to_origin_form(self.url)
         self.scope[SHUTDOWN] = self._shutdown  # type: ignore[typeddict-unknown-key]
-        fault = find_fault(self.parser.get_http_version(), self.url, self.headers)
+        fault = find_fault(self.parser.get_http_version(), self.headers)
+        if self._framing_bytes > HEADER_BYTES_MAX and is_too_large(self.url, self.headers):
+            fault = TOO_LARGE
         self._faulty = fault is not None
         self.app = self.config.loaded_app if fault is None else problem_app(fault)
         self._unanswered += 1
         super().on_headers_complete()
+        self.headers = Ignored()
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes -= len(body)

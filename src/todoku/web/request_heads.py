@@ -39,11 +39,11 @@ WRONG_HOST: Final = Problem(
 _is_host = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*").fullmatch
 
 
-def find_fault(version: str, url: bytes, headers: Headers) -> Problem | None:
+def find_fault(version: str, headers: Headers) -> Problem | None:
     """Return the problem with which a request is refused because of its head; None if it is valid."""
     if version not in ("1.1", "1.0"):
         return WRONG_VERSION
-    if len(headers) > HEADERS_MAX or _size(url, headers) > HEADER_BYTES_MAX:
+    if len(headers) > HEADERS_MAX:
         return TOO_LARGE
     hosts = 0
     for name, value in headers:
@@ -62,8 +62,9 @@ def find_fault(version: str, url: bytes, headers: Headers) -> Problem | None:
     return None if hosts == 1 or (hosts == 0 and version == "1.0") else WRONG_HOST
 
 
-def _size(url: bytes, headers: Headers) -> int:
-    return len(url) + sum(len(name) + len(value) for name, value in headers)
+def is_too_large(url: bytes, headers: Headers) -> bool:
+    """Return whether the address and the headers are larger than 64 KiB together."""
+    return len(url) + sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES_MAX
 
 
 def without_upgrade(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
