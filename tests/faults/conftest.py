@@ -1,4 +1,4 @@
-"""What the tests of faults share: a stack under load, its judgement, and the table at the end."""
+"""Provide a stack under load, the check of its invariants, and the table at the end."""
 
 import signal
 import sys
@@ -12,21 +12,21 @@ from todoku.lab.chaos import OrderLoad, Verdict, judge, prepare_products
 from todoku.lab.stack import Stack, isolated_settings
 
 if sys.platform != "linux":
-    collect_ignore_glob = ["test_*.py"]  # it looks into /proc and holds on to kernel interfaces
+    collect_ignore_glob = ["test_*.py"]  # they use /proc and other interfaces of Linux
 
 REPORT = "faults"
 
 
 @pytest.fixture(autouse=True, scope="session")
 def clean_up_when_terminated() -> Iterator[None]:
-    """Who ends the tests with SIGTERM finds no process, mount or loop device left either."""
+    """Turn SIGTERM into KeyboardInterrupt, so that no process, mount or loop device is left behind."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
 class Prove(Protocol):
-    """Wait until all has settled, and hold it against the promise."""
+    """Wait until the system is quiescent, and check the invariants."""
 
     def __call__(
         self,
@@ -41,7 +41,7 @@ class Prove(Protocol):
 
 @pytest.fixture
 def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
-    """Makes a stack with these settings, not yet started; at the end nothing of it runs."""
+    """Create stacks with given settings, not yet started; kill them at the end."""
     made: list[Stack] = []
 
     def make(data_dir: Path | None = None, **settings: Any) -> Stack:
@@ -57,7 +57,7 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """A stack that runs and has products."""
+    """Start a stack and add products."""
     stack = make_stack()
     stack.start()
     prepare_products(stack)
@@ -66,7 +66,7 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture
 def prove(request: pytest.FixtureRequest) -> Prove:
-    """Judges, and notes for the table what was broken how often and what became of it."""
+    """Check the invariants, and add a row to the table: fault, count, outcome."""
 
     def prove(
         stack: Stack,
@@ -93,7 +93,7 @@ def _row(request: pytest.FixtureRequest, verdict: Verdict, injected: int, note: 
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table: fault → what happened → invariants."""
+    """Print the table: fault → what happened → invariants."""
     rows = [
         row
         for outcome in ("passed", "failed")

@@ -1,4 +1,4 @@
-"""Small disks that can be filled and cut off from power: ext4 on loop devices. Needs root."""
+"""Create small disks that can be filled and lose their power: ext4 on loop devices. Needs root."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ import pytest
 
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
-"""What is neither on the disk nor in its journal is lost, as in a power cut. Source: ext4.h."""
+"""Drop what is neither on the disk nor in its journal, as in a power cut. Source: ext4.h."""
 
 UNMOUNT_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.1
@@ -27,19 +27,19 @@ needs_root = pytest.mark.skipif(
 
 
 class Disk:
-    """A file system of its own, mounted on `path`."""
+    """Hold a file system of its own, mounted on `path`."""
 
     def __init__(self, device: str, path: Path) -> None:
         self.path = path
         self._device = device
 
     def mount(self) -> None:
-        """Make its files reachable."""
+        """Mount it."""
         self.path.mkdir(parents=True, exist_ok=True)
         _run("mount", self._device, str(self.path))
 
     def unmount(self) -> None:
-        """Let go of it; those who used it must be dead, and may still be dying."""
+        """Unmount it; wait for its users, which were killed, to end."""
         patience_ends = time.monotonic() + UNMOUNT_SECONDS_MAX
         while True:
             try:
@@ -51,7 +51,7 @@ class Disk:
                 time.sleep(POLL_SECONDS)
 
     def fill(self) -> None:
-        """Take all the space that there is."""
+        """Fill all free space."""
         with self._filler.open("ab", buffering=0) as filler:
             for size in (2**20, 2**12, 1):
                 with contextlib.suppress(OSError):
@@ -59,11 +59,11 @@ class Disk:
                         filler.write(bytes(size))
 
     def free(self) -> None:
-        """Give the space back."""
+        """Free the space again."""
         self._filler.unlink(missing_ok=True)
 
     def cut_power(self) -> None:
-        """Lose what has not been synced. Whoever uses the disk gets errors from now on."""
+        """Lose what has not been synced. Every use of the disk fails from now on."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, FS_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
@@ -71,7 +71,7 @@ class Disk:
             os.close(descriptor)
 
     def power_on(self) -> None:
-        """Mount it again, as after a power cut; those who used it must be dead."""
+        """Mount it again, as after a power cut; its users must have ended."""
         self.unmount()
         self.mount()
 
@@ -82,7 +82,7 @@ class Disk:
 
 @contextmanager
 def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
-    """A disk of that size, mounted on `path`; gone at the end, whatever has happened."""
+    """Create a disk of that size, mounted on `path`; remove it at the end."""
     image = path.with_name(f"{path.name}.img")
     image.parent.mkdir(parents=True, exist_ok=True)
     with image.open("wb") as file:

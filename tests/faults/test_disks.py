@@ -1,4 +1,4 @@
-"""Disks that are full, fail to sync, or lose their power."""
+"""Test disks that are full, fail to sync, or lose their power."""
 
 import asyncio
 import shutil
@@ -24,7 +24,7 @@ from todoku.system import system
 pytestmark = pytest.mark.faults
 
 FULL_SECONDS = 12.0
-"""Longer than anybody waits before it is tried again."""
+"""Longer than the longest pause between retries."""
 
 SYNCED = 200
 """How many writes a control makes before its power is cut."""
@@ -36,7 +36,7 @@ needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="injects er
 def test_a_full_disk_under_the_broker(
     tmp_path: Path, make_stack: Callable[..., Stack], prove: Prove
 ) -> None:
-    """Orders are taken while the broker can store nothing, and finish once there is space again."""
+    """Orders are accepted while the broker can store nothing, and end once there is space again."""
     with small_disk(tmp_path / "data" / "broker", 96) as disk:
         stack = make_stack(stream_max_bytes=2**25)
         stack.start()
@@ -60,7 +60,7 @@ def test_a_full_disk_under_the_broker(
 def test_a_full_disk_under_the_database_of(
     service: str, tmp_path: Path, make_stack: Callable[..., Stack], prove: Prove
 ) -> None:
-    """What cannot be committed is not answered, and goes on by itself once there is space again."""
+    """Commands wait while nothing can be committed, and continue once there is space again."""
     with small_disk(tmp_path / "small", 48) as disk:
         url = f"sqlite:///{disk.path / service}.db"
         stack = make_stack(**{f"{service}_database_url": url})
@@ -82,8 +82,8 @@ def test_a_full_disk_under_the_database_of(
 @needs_strace
 @pytest.mark.parametrize("service", system.names)
 def test_a_sync_that_fails_under(service: str, tmp_path: Path, stack: Stack, prove: Prove) -> None:
-    """A service whose disk refuses to sync ends at once and never tries that sync again; its next
-    life believes only what is on the disk."""
+    """A service ends at once after a failed sync and never retries it; its next start reads what is
+    on the disk."""
     with OrderLoad(stack) as load:
         load.until_accepted(300)
         with failing_syncs(stack.pid(service), tmp_path):
@@ -96,7 +96,7 @@ def test_a_sync_that_fails_under(service: str, tmp_path: Path, stack: Stack, pro
 
 @needs_strace
 def test_a_sync_that_fails_under_the_broker(tmp_path: Path, stack: Stack, prove: Prove) -> None:
-    """A broker whose disk refuses to sync is found out and started again, and nothing is lost."""
+    """A broker whose sync fails is detected and restarted, and nothing is lost."""
     with OrderLoad(stack) as load:
         load.until_accepted(300)
         with failing_syncs(stack.pid("broker"), tmp_path):
@@ -109,7 +109,7 @@ def test_a_sync_that_fails_under_the_broker(tmp_path: Path, stack: Stack, prove:
 
 @needs_root
 def test_power_cuts(tmp_path: Path, make_stack: Callable[..., Stack], prove: Prove) -> None:
-    """Nothing that was accepted is lost in a power cut, of databases and broker at once."""
+    """No accepted order is lost in a power cut of databases and broker at once."""
     cuts = 4
     with small_disk(tmp_path / "data", 512) as disk:
         stack = make_stack(stream_max_bytes=2**26)

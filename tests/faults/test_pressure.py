@@ -1,4 +1,4 @@
-"""More than it can do: a lock that is held, a service that is away, customers without end."""
+"""Test overload: a held lock, a service that is down, more clients than allowed to wait."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,7 @@ GROWTH_BYTES_MAX = 150 * 2**20
 
 @pytest.mark.parametrize("service", system.names)
 def test_a_lock_on_the_database_of(service: str, stack: Stack, prove: Prove) -> None:
-    """A service whose database another program keeps locked waits, says so, and loses nothing."""
+    """A service waits while another program locks its database, says so, and loses nothing."""
     with OrderLoad(stack, answer_seconds_max=LOCKED_SECONDS + 30) as load:
         load.until_accepted(300)
         with database_locked(stack, service):
@@ -51,7 +51,7 @@ def test_an_absence_of(service: str, stack: Stack, prove: Prove) -> None:
 
 
 def messages_an_event(stack: Stack, verdict: Verdict) -> float:
-    """How many messages went into the stream for each event that was said."""
+    """Return how many messages were stored for each published event."""
     sent = sum(jetstream.messages_stored(stack.settings, subjects) for subjects in EVERYTHING)
     said = sum(EVENTS_AN_ORDER[status] * count for status, count in verdict.orders.items())
     return sent / said
@@ -60,8 +60,8 @@ def messages_an_event(stack: Stack, verdict: Verdict) -> float:
 def test_three_times_the_customers_that_may_wait(
     make_stack: Callable[..., Stack], prove: Prove
 ) -> None:
-    """Beyond what it can do it says 503 and when to come back, takes no more memory, and finishes
-    all that it accepted."""
+    """Beyond its capacity a service answers 503 with Retry-After, uses no more memory, and ends all
+    orders that it accepted."""
     stack = make_stack(mailbox_commands_max=WAITING_MAX)
     stack.start()
     prepare_products(stack)
@@ -84,7 +84,7 @@ def test_three_times_the_customers_that_may_wait(
 
 
 def test_a_broker_that_is_away_for_too_long(make_stack: Callable[..., Stack], prove: Prove) -> None:
-    """Orders are taken while the broker is away, as many as may wait for it; then 503."""
+    """Orders are accepted while the broker is down, up to the allowed backlog; then 503."""
     backlog = 400
     stack = make_stack(outbox_backlog_max=backlog)
     stack.start()

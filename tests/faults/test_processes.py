@@ -1,4 +1,4 @@
-"""Processes that are killed or frozen, at random and for good, under load."""
+"""Test processes that are killed or frozen under load."""
 
 from random import Random
 
@@ -53,7 +53,7 @@ def test_ctrl_c_again_and_again(stack: Stack, prove: Prove) -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_freeze_of(name: str, stack: Stack, prove: Prove) -> None:
-    """Whoever is stopped by SIGSTOP for a while goes on as if nothing had been."""
+    """A process stopped by SIGSTOP for a while continues normally."""
     with OrderLoad(stack) as load:
         for seconds in (1, 7):
             load.until_accepted(200)
@@ -65,7 +65,7 @@ def test_a_freeze_of(name: str, stack: Stack, prove: Prove) -> None:
 
 
 def test_a_broker_that_is_frozen_for_good(stack: Stack, prove: Prove) -> None:
-    """`up` notices that it stores nothing, says so, and starts it again; orders are taken meanwhile."""
+    """`up` detects that it stores nothing, says so, and restarts it; orders are accepted meanwhile."""
     with OrderLoad(stack) as load:
         load.until_accepted(200)
         stack.freeze("broker")

@@ -1,4 +1,4 @@
-"""The short selection: a minute of faults, as part of `make test`."""
+"""Test a short selection of faults, as part of `make test`: a minute."""
 
 import shutil
 from collections.abc import Callable
@@ -13,7 +13,7 @@ EXIT_AT_A_FAILPOINT = "ended with exit code 137"
 
 
 def test_each_program_is_killed_in_turn(stack: Stack, prove: Prove) -> None:
-    """`kill -9` of each service and of the broker under load, brought back by `up` alone, costs nothing."""
+    """`kill -9` of each service and of the broker under load costs nothing; `up` restarts them."""
     with OrderLoad(stack) as load:
         for name in PROGRAMS:
             load.until_accepted(150)
@@ -24,7 +24,7 @@ def test_each_program_is_killed_in_turn(stack: Stack, prove: Prove) -> None:
 
 
 def test_the_broker_is_killed_and_its_files_are_deleted(stack: Stack, prove: Prove) -> None:
-    """What the broker held is in the outboxes: with its disk wiped in mid-saga every order ends."""
+    """Every order ends although the broker's disk is wiped in mid-saga: the outboxes hold its messages."""
     with OrderLoad(stack) as load:
         load.until_accepted(300)
         stack.kill("broker")
@@ -45,7 +45,7 @@ def test_ctrl_c_in_the_middle_and_a_new_start(stack: Stack, prove: Prove) -> Non
 
 
 def test_a_crash_between_commit_and_publish(make_stack: Callable[..., Stack], prove: Prove) -> None:
-    """Orders dies again and again between a commit and what follows from it; nothing is forgotten."""
+    """Nothing is lost when orders crashes repeatedly between a commit and its post-commit actions."""
     stack = make_stack()
     stack.start({"TODOKU_FAILPOINT": "after-commit:40@orders"})
     prepare_products(stack)

@@ -1,4 +1,4 @@
-"""The broker's own store is lost or damaged under load: it is a cache."""
+"""Test that losses and damages of the broker's store under load cost nothing: it is a cache."""
 
 import shutil
 from collections.abc import Callable
@@ -26,8 +26,8 @@ TIMES = 5
     ],
     ids=lambda fault: fault.__name__,
 )
-def test_the_stream_loses(fault: faults.Fault, stack: Stack, prove: Prove) -> None:
-    """What the broker has lost, the outboxes send again; what it forgot is read again and known."""
+def test_stream_or_durable_is_lost(fault: faults.Fault, stack: Stack, prove: Prove) -> None:
+    """Lost messages are resent from the outboxes; redelivered ones are dropped by the inboxes."""
     dice = Random(1)
     with OrderLoad(stack) as load:
         for _ in range(TIMES):
@@ -56,8 +56,8 @@ def test_broker_rolled_back_to_an_older_image(stack: Stack, prove: Prove, tmp_pa
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_flipped_bytes(seed: int, stack: Stack, prove: Prove) -> None:
-    """Whatever the broker makes of files that a disk has damaged, every order ends as it should."""
+def test_bytes_of_the_broker_are_flipped(seed: int, stack: Stack, prove: Prove) -> None:
+    """Every order ends correctly, whatever the broker makes of damaged files."""
     dice = Random(seed)
     with OrderLoad(stack, seed=seed) as load:
         for _ in range(3):
@@ -67,8 +67,8 @@ def test_flipped_bytes(seed: int, stack: Stack, prove: Prove) -> None:
     prove(stack, load, injected=3 * faults.FLIPPED_BYTES)
 
 
-def test_files_that_are_deleted_under_a_running_broker(stack: Stack, prove: Prove) -> None:
-    """`up` notices, says so, and starts the broker again without any files."""
+def test_files_of_a_running_broker_are_deleted(stack: Stack, prove: Prove) -> None:
+    """`up` detects this, says so, and restarts the broker without any files."""
     with OrderLoad(stack) as load:
         load.until_accepted(300)
         shutil.rmtree(stack.settings.data_dir / "broker")
@@ -78,8 +78,8 @@ def test_files_that_are_deleted_under_a_running_broker(stack: Stack, prove: Prov
     prove(stack, load, injected=1)
 
 
-def test_damaged_descriptions_of_the_stream_and_its_readers(stack: Stack, prove: Prove) -> None:
-    """A stream that the broker cannot find and durables that it cannot open are made anew."""
+def test_metadata_of_the_stream_and_its_durables_is_damaged(stack: Stack, prove: Prove) -> None:
+    """A stream and durables that the broker cannot open are created again."""
     dice = Random(0)
     with OrderLoad(stack) as load:
         load.until_accepted(300)
@@ -92,8 +92,8 @@ def test_damaged_descriptions_of_the_stream_and_its_readers(stack: Stack, prove:
     prove(stack, load, injected=len(damaged))
 
 
-def test_a_stream_that_is_too_small(make_stack: Callable[..., Stack], prove: Prove) -> None:
-    """A stream that drops what nobody has read yet loses nothing: the outbox still has it."""
+def test_stream_is_too_small(make_stack: Callable[..., Stack], prove: Prove) -> None:
+    """Nothing is lost when the stream drops unconsumed messages: the outboxes still hold them."""
     stack = make_stack(stream_max_bytes=2**20)
     stack.start()
     prepare_products(stack)
