@@ -136,6 +136,7 @@ def standby_of(primary: PostgreSQL) -> Iterator[PostgreSQL]:
 def pgbouncer(server: PostgreSQL, pool_mode: str) -> Iterator[int]:
     """Run PgBouncer before a server; return its port."""
     port = free_ports(1)[0]
+    pool_size = 3 if pool_mode == "transaction" else 10  # Every client has a session of its own.
     with tempfile.TemporaryDirectory(prefix="todoku-pgb-") as name:
         folder = Path(name)
         shutil.chown(folder, USER)
@@ -144,7 +145,7 @@ def pgbouncer(server: PostgreSQL, pool_mode: str) -> Iterator[int]:
             f"[databases]\n* = host={server.host} port={server.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {folder}/users\npool_mode = {pool_mode}\n"
-            f"max_client_conn = 100\ndefault_pool_size = 3\nlogfile = {folder}/log\n"
+            f"max_client_conn = 100\ndefault_pool_size = {pool_size}\nlogfile = {folder}/log\n"
         )
         for file in folder.iterdir():
             shutil.chown(file, USER)
