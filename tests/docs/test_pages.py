@@ -125,7 +125,7 @@ def test_introductions_use_the_standard_term(term: str) -> None:
 def test_rules_name_every_planted_bug_and_no_other() -> None:
     text = (DOCS / "reliability.md").read_text(encoding="utf-8")
     rules = text[text.index("## The eight rules") : text.index("## Faults")]
-    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", rules))
+    named = set(re.findall(r"`([a-z0-9]+(?:-[a-z0-9]+)+)`", rules))
     assert named == {mutant.name for mutant in MUTANTS}
 
 
