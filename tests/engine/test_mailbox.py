@@ -57,13 +57,13 @@ class TestShares:
             ((0, 0, 0), 30, (0, 0, 0)),
         ],
     )
-    def test_each_lane_has_a_share_and_uses_what_others_leave_free(
+    def test_lanes_share_a_batch_and_use_free_shares_of_others(
         self, waiting: tuple[int, int, int], limit: int, expected: tuple[int, int, int]
     ) -> None:
         assert lanes(mailbox(*waiting).take(limit)) == expected
 
     @given(waiting=st.tuples(*[st.integers(0, 40)] * 3), limit=st.integers(5, 60))
-    def test_a_batch_is_as_full_as_it_can_be_and_no_lane_starves(
+    def test_batch_is_full_and_no_lane_starves(
         self, waiting: tuple[int, int, int], limit: int
     ) -> None:
         box = mailbox(*waiting)
@@ -74,7 +74,7 @@ class TestShares:
             assert min(there, limit * fifths // 5) <= here <= there
 
     @given(waiting=st.tuples(*[st.integers(0, 20)] * 3), limit=st.integers(1, 12))
-    def test_whatever_waits_is_taken_in_the_end_and_in_the_order_of_its_lane(
+    def test_every_message_is_taken_in_the_order_of_its_lane(
         self, waiting: tuple[int, int, int], limit: int
     ) -> None:
         box = mailbox(*waiting)
@@ -92,8 +92,8 @@ class TestShares:
         ]
 
 
-class TestBounds:
-    def test_commands_beyond_the_bound_are_refused(self) -> None:
+class TestLimits:
+    def test_commands_beyond_the_limit_raise_mailbox_full(self) -> None:
         box = Mailbox(commands_max=2, receipts_max=1)
         box.put_command(asked())
         box.put_command(asked())
@@ -103,26 +103,26 @@ class TestBounds:
         box.take(1)
         box.put_command(asked())
 
-    def test_what_comes_back_from_an_effect_is_never_refused(self) -> None:
+    def test_effect_results_are_never_rejected(self) -> None:
         box = Mailbox(commands_max=1, receipts_max=1)
         box.put_command(asked())
         box.put_effect_result(asked())
         assert len(box) == 2
 
-    def test_receipts_beyond_the_bound_are_dropped(self) -> None:
+    def test_receipts_beyond_the_limit_are_dropped(self) -> None:
         """A lost receipt costs one repeat."""
         box = Mailbox(commands_max=1, receipts_max=2)
         for n in range(3):
             box.put_receipt(Receipt("reader", (str(n),)))
         assert [receipt.ids for receipt in box.take(9)] == [("0",), ("1",)]  # type: ignore[union-attr]
 
-    def test_messages_are_bounded_by_credit_and_not_here(self) -> None:
+    def test_messages_are_not_limited_by_the_mailbox(self) -> None:
         box = Mailbox(commands_max=1, receipts_max=1)
         box.put_messages([HEARD] * 5)
         assert len(box) == 5
 
 
-class TestArrival:
+class TestWaiting:
     """How long a writer waits, in virtual time."""
 
     @staticmethod
@@ -138,14 +138,14 @@ class TestArrival:
 
         return run(main())
 
-    def test_the_writer_does_not_wait_when_something_is_here(self) -> None:
+    def test_writer_does_not_wait_for_more_messages(self) -> None:
         assert self.waited(mailbox(messages=1), None) == 0
         assert self.waited(mailbox(commands=1, receipts=1), None) == 0
 
-    def test_receipts_wait_a_moment_for_something_to_share_a_commit_with(self) -> None:
+    def test_receipts_linger_to_share_a_commit(self) -> None:
         assert self.waited(mailbox(receipts=2), None) == RECEIPTS_LINGER_SECONDS
 
-    def test_receipts_go_with_what_comes_meanwhile(self) -> None:
+    def test_receipts_share_the_commit_of_the_next_message(self) -> None:
         box = mailbox(receipts=2)
         early = RECEIPTS_LINGER_SECONDS / 2
         assert self.waited(box, None, lambda: box.put_messages([HEARD]), after=early) == early
@@ -160,11 +160,11 @@ class TestArrival:
         ],
         ids=["command", "answer", "message", "wake-up"],
     )
-    def test_whatever_arrives_wakes_the_writer(self, arrive: Any) -> None:
+    def test_every_arrival_wakes_the_writer(self, arrive: Any) -> None:
         box = mailbox()
         assert self.waited(box, None, lambda: arrive(box)) == 3
 
-    def test_the_wait_of_receipts_begins_with_the_first(self) -> None:
+    def test_linger_time_starts_with_the_first_receipt(self) -> None:
         box = mailbox()
         receipt = Receipt("reader", ())
         waited = self.waited(
@@ -172,20 +172,20 @@ class TestArrival:
         )
         assert waited == 3 + RECEIPTS_LINGER_SECONDS
 
-    def test_the_writer_comes_back_when_something_falls_due(self) -> None:
+    def test_writer_wakes_when_a_row_is_due(self) -> None:
         assert self.waited(mailbox(), START + timedelta(seconds=2)) == 2
 
-    def test_what_is_overdue_is_not_waited_for(self) -> None:
+    def test_overdue_row_is_not_waited_for(self) -> None:
         assert self.waited(mailbox(), datetime(2020, 1, 1, tzinfo=UTC)) == 0
 
-    def test_after_a_crowd_more_is_let_gather(self) -> None:
+    def test_after_a_large_batch_the_writer_lingers(self) -> None:
         box = mailbox(messages=LARGE_BATCH_MESSAGES + 2)
         box.take(LARGE_BATCH_MESSAGES)
         assert self.waited(box, None) == LINGER_SECONDS
         box.take(1)
         assert self.waited(box, None) == 0
 
-    def test_emptied_waits_until_the_writer_has_done_what_it_took(self) -> None:
+    def test_wait_until_empty_waits_for_the_batch_in_progress(self) -> None:
         async def main() -> list[str]:
             box, story = mailbox(messages=2), []
 

@@ -134,8 +134,8 @@ async def relaying(broker: MemoryBroker | None = None, **settings: Any) -> Async
     bank.database.close()
 
 
-class TestSending:
-    def test_what_is_offered_is_sent_from_memory(self) -> None:
+class TestPublishing:
+    def test_offered_rows_are_published_from_memory(self) -> None:
         async def main() -> None:
             async with relaying() as bank:
                 bank.say(3)
@@ -148,7 +148,7 @@ class TestSending:
 
         run(main())
 
-    def test_a_batch_holds_no_more_than_it_may(self) -> None:
+    def test_published_batch_is_limited(self) -> None:
         async def main() -> None:
             async with relaying(batch_max=2) as bank:
                 bank.say(5)
@@ -160,7 +160,7 @@ class TestSending:
 
         run(main())
 
-    def test_what_passes_the_window_waits_in_the_outbox_and_keeps_its_order(self) -> None:
+    def test_rows_beyond_the_window_are_read_from_the_outbox_in_order(self) -> None:
         async def main() -> None:
             broker = MemoryBroker()
             async with relaying(broker, window_max=4, batch_max=3) as bank:
@@ -179,7 +179,7 @@ class TestSending:
 
         run(main())
 
-    def test_what_was_adopted_is_read_from_the_outbox(self) -> None:
+    def test_adopted_rows_are_read_from_the_outbox(self) -> None:
         async def main() -> None:
             async with relaying(batch_max=2) as bank:
                 bank.commit(5)
@@ -189,7 +189,7 @@ class TestSending:
 
         run(main())
 
-    def test_what_was_committed_unnoticed_is_sent_before_what_follows(self) -> None:
+    def test_rows_of_an_unknown_commit_are_published_in_order(self) -> None:
         async def main() -> None:
             async with relaying() as bank:
                 bank.say(1)
@@ -200,7 +200,7 @@ class TestSending:
 
         run(main())
 
-    def test_a_gap_in_the_positions_is_no_obstacle(self) -> None:
+    def test_gap_in_the_positions_is_skipped(self) -> None:
         async def main() -> None:
             async with relaying(batch_max=2) as bank:
                 bank.commit(2)
@@ -214,7 +214,7 @@ class TestSending:
 
 
 class TestFailures:
-    def test_what_was_refused_is_sent_later_and_nothing_is_lost(self) -> None:
+    def test_rejected_batch_is_published_later_and_nothing_is_lost(self) -> None:
         async def main() -> None:
             broker = MemoryBroker()
             async with relaying(broker, batch_max=2) as bank:
@@ -227,7 +227,7 @@ class TestFailures:
 
         run(main())
 
-    def test_what_was_stored_without_an_answer_is_sent_again(self) -> None:
+    def test_batch_stored_without_an_answer_is_published_again(self) -> None:
         """The inbox on the other side drops the copies."""
 
         async def main() -> None:
@@ -242,7 +242,7 @@ class TestFailures:
 
         run(main())
 
-    def test_the_pauses_grow_while_the_broker_is_away_and_begin_anew_after_it(self) -> None:
+    def test_pauses_grow_while_the_broker_is_unavailable_and_reset_after_it(self) -> None:
         async def main() -> list[float]:
             loop, attempts = asyncio.get_running_loop(), []
             broker = MemoryBroker()
@@ -270,7 +270,7 @@ class TestFailures:
         pauses = [later - earlier for earlier, later in pairwise(attempts)]
         assert pauses[:8] == pytest.approx([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0])
 
-    def test_an_outbox_that_cannot_be_read_now_is_read_later(self) -> None:
+    def test_unreadable_outbox_is_read_later(self) -> None:
         async def main() -> None:
             async with relaying() as bank:
                 failures = iter([True, True, False])
@@ -292,7 +292,7 @@ class TestFailures:
 class TestEvidence:
     """Nothing is sent twice out of impatience, and everything that is lost is sent again."""
 
-    def test_what_everybody_has_receipted_is_never_sent_again(self) -> None:
+    def test_confirmed_events_are_never_resent(self) -> None:
         async def main() -> None:
             async with relaying() as bank:
                 for name in READERS:
@@ -309,7 +309,7 @@ class TestEvidence:
 
         run(main())
 
-    def test_nothing_is_repeated_while_a_reader_is_away(self) -> None:
+    def test_nothing_is_resent_while_a_subscriber_is_down(self) -> None:
         async def main() -> None:
             async with relaying() as bank:
                 present, absent = Reader("ledger"), Reader("statistics")
@@ -329,7 +329,7 @@ class TestEvidence:
 
         run(main())
 
-    def test_what_a_reader_has_passed_without_a_receipt_is_sent_again_one_look_later(self) -> None:
+    def test_event_passed_without_a_receipt_is_resent_at_the_next_check(self) -> None:
         """To give the receipt that is on its way the time to arrive."""
 
         async def main() -> None:
@@ -355,7 +355,7 @@ class TestEvidence:
 
         run(main())
 
-    def test_a_repeat_that_is_not_receipted_either_is_repeated(self) -> None:
+    def test_unconfirmed_resend_is_resent(self) -> None:
         async def main() -> None:
             async with relaying() as bank:
                 forgetful, good = Reader("ledger"), Reader("statistics")
@@ -371,9 +371,7 @@ class TestEvidence:
         run(main())
 
     @pytest.mark.parametrize("window_max", [1, 100])
-    def test_in_a_new_life_of_the_stream_all_that_is_still_owed_is_sent_again(
-        self, window_max: int
-    ) -> None:
+    def test_new_stream_epoch_resends_all_pending_events(self, window_max: int) -> None:
         async def main() -> None:
             async with relaying(window_max=window_max, batch_max=2) as bank:
                 bank.say(5)
@@ -390,7 +388,7 @@ class TestEvidence:
 
         run(main())
 
-    def test_a_stream_that_is_wiped_while_it_is_published_to_is_noticed(self) -> None:
+    def test_stream_wiped_while_publishing_is_noticed(self) -> None:
         async def main() -> None:
             broker = MemoryBroker()
             async with relaying(broker, batch_max=3) as bank:
@@ -406,7 +404,7 @@ class TestEvidence:
 
         run(main())
 
-    def test_looking_at_a_broker_that_is_away_forgets_no_evidence(self) -> None:
+    def test_check_of_an_unavailable_broker_keeps_the_evidence(self) -> None:
         async def main() -> None:
             broker = MemoryBroker()
             async with relaying(broker) as bank:
@@ -426,7 +424,7 @@ class TestEvidence:
 
         run(main())
 
-    def test_where_nothing_was_sent_the_broker_is_not_asked(self) -> None:
+    def test_broker_is_not_asked_if_nothing_was_published(self) -> None:
         async def main() -> None:
             broker = MemoryBroker()
             async with relaying(broker) as bank:

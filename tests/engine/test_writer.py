@@ -71,8 +71,8 @@ def effects(actions: PostCommitActions) -> list[object]:
     return [pending.effect for pending in actions.effects]
 
 
-class TestABatch:
-    def test_all_that_a_batch_says_is_committed_together(self) -> None:
+class TestBatch:
+    def test_batch_is_committed_as_a_whole(self) -> None:
         branch = Branch()
         actions = branch.step(
             branch.command(OpenAccount(account_id=account_id(1), balance=5)), paid(2, 7), paid(3, 8)
@@ -82,7 +82,7 @@ class TestABatch:
         assert [row.position for row in actions.published] == [1, 2]
         assert branch.writer.position == 2
 
-    def test_a_process_that_dies_before_the_commit_has_changed_nothing(self) -> None:
+    def test_crash_before_the_commit_changes_nothing(self) -> None:
         def die(point: str) -> None:
             if point == "before-commit":
                 raise SystemExit
@@ -95,7 +95,7 @@ class TestABatch:
         assert branch.outbox() == []
         assert branch.writer.position == 0
 
-    def test_an_event_is_acked_and_receipted_after_its_commit(self) -> None:
+    def test_event_is_acknowledged_and_confirmed_after_its_commit(self) -> None:
         branch, message = Branch(), paid(1)
         actions = branch.step(message)
         assert actions.acks == [message.delivery]
@@ -103,17 +103,17 @@ class TestABatch:
         assert actions.naks == []
         assert actions.terms == []
 
-    def test_decisions_of_a_batch_build_on_each_other(self) -> None:
+    def test_decisions_of_a_batch_see_each_other(self) -> None:
         branch = Branch()
         branch.step(branch.command(OpenAccount(account_id=account_id(1), balance=5)), paid(1, 7))
         assert branch.balances() == {account_id(1): 12}
 
-    def test_an_empty_batch_is_no_error(self) -> None:
+    def test_empty_batch_is_committed(self) -> None:
         assert Branch().step().published == []
 
 
-class TestRepeats:
-    def test_a_known_event_is_acked_and_receipted_again_and_decided_once(self) -> None:
+class TestDuplicates:
+    def test_processed_event_is_confirmed_again_and_decided_once(self) -> None:
         branch, again = Branch(), paid(1, 7, attempt=2, sequence=9)
         branch.step(paid(1, 7))
         actions = branch.step(again)
@@ -122,7 +122,7 @@ class TestRepeats:
         assert actions.receipts == {"customers": [paid_id(1)]}
         assert actions.published == []
 
-    def test_copies_in_one_batch_are_all_acked_and_decided_once(self) -> None:
+    def test_duplicates_in_a_batch_are_acknowledged_and_decided_once(self) -> None:
         branch = Branch()
         copies = [paid(1, 7, sequence=n) for n in (1, 2, 3)]
         actions = branch.step(*copies)
@@ -131,7 +131,7 @@ class TestRepeats:
         assert set(actions.receipts["customers"]) == {paid_id(1)}
         assert len(actions.published) == 1
 
-    def test_the_copy_of_an_event_that_fails_is_not_receipted(self) -> None:
+    def test_duplicate_of_a_failed_event_is_not_confirmed(self) -> None:
         """Else its publisher would forget what nobody has dealt with."""
         branch = Branch()
         actions = branch.step(paid(1, 0, sequence=1), paid(1, 0, sequence=2))
@@ -139,7 +139,7 @@ class TestRepeats:
         assert actions.acks == []
         assert {(d.sequence, pause) for d, pause in actions.naks} == {(1, 1.0), (2, 1.0)}
 
-    def test_the_copy_of_an_event_that_is_parked_is_settled_with_it(self) -> None:
+    def test_duplicate_of_a_parked_event_is_acknowledged(self) -> None:
         branch = Branch()
         copies = [paid(1, 0, attempt=ATTEMPTS_MAX, sequence=n) for n in (1, 2)]
         actions = branch.step(*copies)
@@ -148,8 +148,8 @@ class TestRepeats:
         assert len(branch.rows("dead_letters", "id")) == 1
 
 
-class TestADecisionThatRaises:
-    def test_only_its_own_message_fails(self) -> None:
+class TestRaisingDecision:
+    def test_raising_decision_fails_only_its_message(self) -> None:
         branch = Branch()
         actions = branch.step(paid(1, 1), paid(2, 0), paid(3, 3))
         assert branch.balances() == {account_id(1): 1, account_id(3): 3}
@@ -158,16 +158,16 @@ class TestADecisionThatRaises:
         assert actions.receipts == {"customers": [paid_id(1), paid_id(3)]}
 
     @pytest.mark.parametrize(("attempt", "pause"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0)])
-    def test_it_comes_again_after_a_pause_that_grows(self, attempt: int, pause: float) -> None:
+    def test_failed_message_is_nacked_with_growing_delay(self, attempt: int, pause: float) -> None:
         actions = Branch().step(paid(1, 0, attempt=attempt))
         assert [(d.attempt, p) for d, p in actions.naks] == [(attempt, pause)]
         assert actions.receipts == {}
 
     @pytest.mark.parametrize(("attempt", "pause"), [(7, 60.0), (5_000, 60.0)])
-    def test_the_pause_has_a_limit(self, attempt: int, pause: float) -> None:
+    def test_nack_delay_is_limited(self, attempt: int, pause: float) -> None:
         assert RetryPolicy().delay_seconds(attempt) == pause
 
-    def test_at_the_last_attempt_it_is_parked_whole_and_then_settled(self) -> None:
+    def test_message_is_parked_at_its_last_attempt(self) -> None:
         branch, message = Branch(), paid(1, 0, attempt=ATTEMPTS_MAX)
         actions = branch.step(message, paid(2))
         assert actions.terms == [message.delivery]
@@ -194,7 +194,7 @@ class TestADecisionThatRaises:
         ((traceback,),) = branch.rows("dead_letters", "traceback")
         assert "in book\n    raise NothingPaid" in traceback
 
-    def test_a_parked_event_that_comes_again_is_settled_and_stays_as_it_was_parked(self) -> None:
+    def test_redelivered_parked_event_is_acknowledged_and_its_letter_unchanged(self) -> None:
         branch = Branch()
         branch.step(paid(1, 0, attempt=ATTEMPTS_MAX))
         actions = branch.step(paid(1, 0, attempt=ATTEMPTS_MAX + 1))
@@ -202,7 +202,7 @@ class TestADecisionThatRaises:
         assert actions.receipts == {"customers": [paid_id(1)]}
         assert branch.rows("dead_letters", "attempts") == [(ATTEMPTS_MAX,)]
 
-    def test_an_event_that_this_version_no_longer_reacts_to_is_settled(self) -> None:
+    def test_event_without_handler_is_acknowledged(self) -> None:
         branch = Branch()
         event = Refunded(account_id=account_id(1))
         message = IncomingEvent(delivery(), seal(event, NOW), event)
@@ -237,8 +237,8 @@ def fail_for(key: str, phase: str, error: Exception, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(BankUnitOfWork, "record", failing_record)
 
 
-class TestWhatTheDatabaseRefuses:
-    def test_its_neighbours_are_committed_and_it_comes_again(self) -> None:
+class TestRejectedByDatabase:
+    def test_rejected_message_is_nacked_and_its_neighbours_committed(self) -> None:
         branch = Branch()
         actions = branch.step(paid(1, 1), paid(2, -5), paid(3, 3))
         assert branch.balances() == {account_id(1): 1, account_id(3): 3}
@@ -246,14 +246,14 @@ class TestWhatTheDatabaseRefuses:
         assert actions.receipts == {"customers": [paid_id(1), paid_id(3)]}
         assert [row.position for row in actions.published] == [1, 2]
 
-    def test_it_is_found_by_halving(self) -> None:
+    def test_rejected_message_is_found_by_halving(self) -> None:
         commits: list[str] = []
         branch = Branch(failpoint=commits.append)
         actions = branch.step(*(paid(n, -5 if n == 70 else 1) for n in range(1, 129)))
         assert len(actions.acks) == 127
         assert commits.count("before-commit") == 7 + 1  # A half at each of 7 levels, then it alone.
 
-    def test_at_the_last_attempt_it_is_parked(self) -> None:
+    def test_rejected_message_is_parked_at_its_last_attempt(self) -> None:
         branch, refused = Branch(), paid(2, -5, attempt=ATTEMPTS_MAX)
         actions = branch.step(paid(1, 1), refused)
         assert actions.terms == [refused.delivery]
@@ -289,7 +289,7 @@ class TestWhatTheDatabaseRefuses:
         branch.step(now=seconds(1), effect_slots=9)
         assert branch.balances() == {account_id(1): 3, account_id(2): 5}
 
-    def test_a_command_hears_of_it_and_its_neighbours_do_not(self) -> None:
+    def test_rejected_command_gets_the_error_and_its_neighbours_succeed(self) -> None:
         branch = Branch()
         good, bad = (
             branch.command(OpenAccount(account_id=account_id(n), balance=balance))
@@ -301,7 +301,7 @@ class TestWhatTheDatabaseRefuses:
         assert isinstance(answers["bad"], ConstraintViolated)
         assert branch.balances() == {account_id(1): 5, account_id(3): 1}
 
-    def test_what_a_message_overflows_with_is_its_own_fault_too(self) -> None:
+    def test_integer_overflow_fails_only_its_message(self) -> None:
         branch = Branch()
         actions = branch.step(paid(1, 1), paid(2, 2**63), paid(3, 2**70))
         assert branch.balances() == {account_id(1): 1}
@@ -309,14 +309,14 @@ class TestWhatTheDatabaseRefuses:
 
 
 class TestCommands:
-    def test_the_asker_gets_the_state_that_the_command_left(self) -> None:
+    def test_command_returns_the_resulting_state(self) -> None:
         branch = Branch()
         ask = branch.command(OpenAccount(account_id=account_id(1), balance=5))
         ((answered, state),) = branch.step(ask).answers
         assert answered is ask
         assert (state.id, state.balance) == (account_id(1), 5)
 
-    def test_the_asker_gets_the_error_that_the_decision_raised(self) -> None:
+    def test_command_returns_the_error_of_its_decision(self) -> None:
         branch = Branch()
         branch.open(1)
         actions = branch.step(
@@ -327,7 +327,7 @@ class TestCommands:
         assert actions.answers[1][1].balance == 7
         assert branch.balances() == {account_id(1): 0, account_id(2): 7}
 
-    def test_a_command_that_nobody_carries_out_is_an_error_of_the_asker(self) -> None:
+    def test_unknown_command_returns_an_error(self) -> None:
         branch = Branch()
         ((_, error),) = branch.step(branch.command(SendBill(account_id(1)))).answers
         assert isinstance(error, KeyError)
@@ -354,8 +354,8 @@ def envelope_of(body: bytes) -> Envelope | None:
         return None
 
 
-class TestWhatCannotBeRead:
-    def test_an_unknown_type_waits_for_a_version_that_knows_it(self) -> None:
+class TestUndecodableMessage:
+    def test_unknown_type_is_retried_then_parked(self) -> None:
         attempts_max = RetryPolicy().unknown_attempts_max
         for attempt in range(1, attempts_max):
             actions = Branch().step(unreadable(attempt=attempt, again=True))
@@ -364,7 +364,7 @@ class TestWhatCannotBeRead:
         actions = Branch().step(unreadable(attempt=attempts_max, again=True))
         assert len(actions.terms) == 1
 
-    def test_what_no_version_will_read_is_parked_at_once_beside_its_neighbours(self) -> None:
+    def test_undecodable_message_is_parked_at_once(self) -> None:
         branch, undecodable = Branch(), unreadable(again=False)
         actions = branch.step(paid(2), undecodable, paid(3))
         assert actions.terms == [undecodable.delivery]
@@ -374,21 +374,21 @@ class TestWhatCannotBeRead:
         ]
         assert branch.balances() == {account_id(2): 1, account_id(3): 1}
 
-    def test_a_message_without_an_envelope_is_parked_and_nobody_is_told(self) -> None:
+    def test_message_without_envelope_is_parked_without_receipt(self) -> None:
         branch = Branch()
         actions = branch.step(unreadable(again=False, body=b"\xff"))
         assert len(actions.terms) == 1
         assert actions.receipts == {}
         assert branch.rows("dead_letters", "body", "event_id") == [(b"\xff", None)]
 
-    def test_the_same_place_in_another_life_of_the_stream_is_another_letter(self) -> None:
+    def test_same_sequence_in_another_stream_epoch_is_another_letter(self) -> None:
         branch = Branch()
         branch.step(unreadable(again=False, body=b"one"))
         branch.step(unreadable(again=False, body=b"other"))
         branch.step(unreadable(again=False, body=b"other", sequence=2))
         assert sorted(branch.rows("dead_letters", "body")) == [(b"one",), (b"other",)]
 
-    def test_a_parked_message_that_comes_again_is_settled_and_receipted_again(self) -> None:
+    def test_redelivered_parked_message_is_confirmed_again(self) -> None:
         """As when its term was lost, or the receipt for it."""
         branch = Branch()
         branch.step(unreadable(again=False))
@@ -397,21 +397,21 @@ class TestWhatCannotBeRead:
         assert set(actions.receipts["customers"]) == {paid_id(1), paid_id(2)}
         assert len(branch.rows("dead_letters", "id")) == 1
 
-    def test_copies_of_it_in_one_batch_are_one_letter(self) -> None:
+    def test_duplicates_of_an_undecodable_message_are_one_letter(self) -> None:
         branch = Branch()
         actions = branch.step(*(unreadable(again=False, sequence=n) for n in (1, 2)), paid(2))
         assert {d.sequence for d in (*actions.terms, *actions.acks)} == {1, 2}
         assert actions.naks == []
         assert len(branch.rows("dead_letters", "id")) == 1
 
-    def test_an_unreadable_copy_of_a_known_event_is_settled(self) -> None:
+    def test_undecodable_copy_of_a_processed_event_is_acknowledged(self) -> None:
         branch = Branch()
         branch.step(paid(1))
         actions = branch.step(unreadable(again=True))
         assert len(actions.acks) == 1
         assert branch.rows("dead_letters", "id") == []
 
-    def test_a_message_of_which_not_even_the_letter_can_be_kept_does_not_stop_the_writer(
+    def test_deeply_nested_message_does_not_stop_the_writer(
         self,
     ) -> None:
         branch = Branch()
@@ -419,8 +419,8 @@ class TestWhatCannotBeRead:
         assert branch.step(deep, paid(2)).terms == [deep.delivery]
 
 
-class TestTheOutbox:
-    def test_an_event_is_owed_to_each_of_its_readers(self) -> None:
+class TestOutbox:
+    def test_event_is_pending_for_each_subscriber(self) -> None:
         branch = Branch()
         (row,) = branch.step(paid(1, 7)).published
         envelope = msgspec.json.decode(row.body)
@@ -431,7 +431,7 @@ class TestTheOutbox:
             (booked_id(1), reader, OWNER, 1, row.body) for reader in ("ledger", "statistics")
         ]
 
-    def test_who_asked_and_the_trace_are_handed_on(self) -> None:
+    def test_context_is_passed_on(self) -> None:
         branch = Branch()
         (row,) = branch.step(paid(1, 7)).published
         envelope = msgspec.json.decode(row.body)
@@ -446,7 +446,7 @@ class TestTheOutbox:
         branch.step(StoredEvents(0, 1))
         assert branch.outbox() == []
 
-    def test_a_receipt_settles_it_for_its_reader_only(self) -> None:
+    def test_receipt_deletes_the_row_of_its_subscriber_only(self) -> None:
         branch = Branch()
         branch.step(paid(1), paid(2))
         branch.step(Receipt("ledger", (booked_id(1), booked_id(2), "unheard of")))
@@ -456,24 +456,24 @@ class TestTheOutbox:
         branch.step(Receipt("statistics", (booked_id(1),)), Receipt("statistics", (booked_id(2),)))
         assert branch.outbox() == []
 
-    def test_a_receipt_that_comes_twice_is_no_error(self) -> None:
+    def test_repeated_receipt_is_ignored(self) -> None:
         branch = Branch()
         branch.step(paid(1))
         for _ in range(2):
             branch.step(*[Receipt("ledger", (booked_id(1),))] * 2)
         assert branch.rows("outbox", "reader") == [("statistics",)]
 
-    def test_positions_count_what_was_said(self) -> None:
+    def test_positions_count_published_events(self) -> None:
         branch = Branch()
         assert [row.position for row in branch.step(paid(1), paid(2)).published] == [1, 2]
         assert branch.step(paid(3, 0)).published == []
         assert [row.position for row in branch.step(paid(4)).published] == [3]
 
 
-class TestAdopting:
+class TestAdoption:
     """A database that only this process can open: whoever else left something is gone."""
 
-    def test_what_the_dead_owe_follows_what_we_owe_in_its_own_order(self) -> None:
+    def test_adopted_rows_follow_own_rows_in_order(self) -> None:
         branch = Branch()
         branch.step(paid(1))
         branch.enqueue("dead-a", 7, 9, 12)
@@ -491,21 +491,21 @@ class TestAdopting:
         assert {owner for owner, _, _ in branch.outbox()} == {OWNER}
         assert last == branch.writer.position == 9
 
-    def test_what_we_say_then_comes_behind_it(self) -> None:
+    def test_new_events_follow_adopted_rows(self) -> None:
         branch = Branch()
         branch.enqueue("dead", 5, 6)
         assert branch.writer.adopt(NOW, 15) == 2
         assert [row.position for row in branch.step(paid(1)).published] == [3]
 
-    def test_where_there_is_nothing_to_adopt_nothing_changes(self) -> None:
+    def test_adopting_nothing_changes_nothing(self) -> None:
         branch = Branch()
         branch.step(paid(1))
         assert branch.writer.adopt(NOW, 15) == 1
         assert branch.writer.adopt(NOW, 15) == 1
 
 
-class TestTheAgenda:
-    def test_what_is_due_is_attended_to_the_longest_waiting_first(self) -> None:
+class TestAgenda:
+    def test_due_rows_are_handled_oldest_first(self) -> None:
         branch = Branch()
         for n, due in ((1, 3), (2, 1), (3, 2), (4, 99)):
             branch.open(n, balance=5, fee=2, due_at=seconds(due))
@@ -514,14 +514,14 @@ class TestTheAgenda:
         assert branch.balances() == {account_id(n): b for n, b in ((1, 3), (2, 3), (3, 3), (4, 5))}
         assert actions.next_due.effects_at == seconds(99)
 
-    def test_nothing_is_attended_to_before_its_time(self) -> None:
+    def test_row_is_not_handled_before_it_is_due(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=2, due_at=seconds(1))
         actions = branch.step(effect_slots=10)
         assert effects(actions) == []
         assert actions.next_due.effects_at == seconds(1)
 
-    def test_without_room_for_effects_what_is_due_stays_due(self) -> None:
+    def test_row_stays_due_without_effect_slot(self) -> None:
         branch = Branch()
         branch.open(1, 2, 3, balance=5, fee=2, due_at=NOW)
         assert effects(branch.step(effect_slots=0)) == []
@@ -533,21 +533,21 @@ class TestTheAgenda:
         assert effects(actions) == [SendBill(account_id(3))]
         assert actions.next_due.effects_at is None
 
-    def test_a_batch_attends_to_a_bounded_number(self) -> None:
+    def test_due_rows_of_a_batch_are_limited(self) -> None:
         branch = Branch(due_max=2)
         branch.open(1, 2, 3, balance=5, fee=2, due_at=NOW)
         actions = branch.step(effect_slots=100)
         assert len(actions.effects) == 2
         assert actions.next_due.effects_at == NOW
 
-    def test_what_is_due_at_once_is_attended_to_in_the_same_commit(self) -> None:
+    def test_row_due_at_once_is_handled_in_the_same_commit(self) -> None:
         branch = Branch()
         ask = branch.command(OpenAccount(account_id=account_id(1), balance=5, fee=2, due_at=NOW))
         actions = branch.step(ask, effect_slots=1)
         assert effects(actions) == [SendBill(account_id(1))]
         assert actions.answers[0][1].balance == 3
 
-    def test_what_is_due_at_once_without_room_stays_due(self) -> None:
+    def test_row_due_at_once_stays_due_without_effect_slot(self) -> None:
         branch = Branch()
         asks = [
             branch.command(OpenAccount(account_id=account_id(n), balance=5, fee=2, due_at=NOW))
@@ -557,7 +557,7 @@ class TestTheAgenda:
         assert effects(actions) == [SendBill(account_id(1))]
         assert actions.next_due.effects_at == NOW
 
-    def test_what_was_due_before_and_what_is_due_at_once_share_the_room(self) -> None:
+    def test_due_rows_and_rows_due_at_once_share_the_effect_slots(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=2, due_at=seconds(-1))
         ask = branch.command(OpenAccount(account_id=account_id(2), balance=5, fee=2, due_at=NOW))
@@ -569,9 +569,7 @@ class TestTheAgenda:
         [{"balance": 5, "fee": 0}, {"balance": 5, "fee": 9}],
         ids=["raises", "is refused by the database"],
     )
-    def test_what_cannot_be_attended_to_is_left_alone_and_blocks_nothing(
-        self, poison: dict[str, int]
-    ) -> None:
+    def test_failing_due_row_is_postponed_and_blocks_nothing(self, poison: dict[str, int]) -> None:
         branch = Branch()
         branch.open(1, **poison, due_at=seconds(-9))
         branch.open(2, balance=5, fee=2, due_at=NOW)
@@ -585,7 +583,7 @@ class TestTheAgenda:
         later = branch.step(now=seconds(5), effect_slots=1)
         assert effects(later) == [SendBill(account_id(3))]
 
-    def test_what_was_left_alone_is_tried_again_later_and_the_writer_does_not_spin(self) -> None:
+    def test_postponed_row_is_retried_later_without_spinning(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=0, due_at=NOW)
         assert effects(branch.step(effect_slots=1)) == []
@@ -598,7 +596,7 @@ class TestTheAgenda:
         assert effects(actions) == [SendBill(account_id(1))]
         assert now == seconds(POSTPONED_SECONDS)
 
-    def test_what_is_left_alone_hides_nothing_that_there_was_no_room_for(self) -> None:
+    def test_postponed_row_hides_no_other_due_row(self) -> None:
         branch = Branch()
         branch.open(1, balance=5, fee=0, due_at=seconds(-1))
         branch.open(2, 3, balance=5, fee=2, due_at=NOW)
@@ -608,12 +606,12 @@ class TestTheAgenda:
         assert actions.next_due.effects_at == NOW
 
 
-class TestADatabaseThatIsAway:
+class TestUnavailableDatabase:
     def branch(self) -> tuple[Branch, list[str | None]]:
         database = Faulty()
         return Branch(database), database.faults  # type: ignore[arg-type]
 
-    def test_the_same_batch_may_be_given_again(self) -> None:
+    def test_batch_can_be_retried_after_database_was_unavailable(self) -> None:
         branch, faults = self.branch()
         faults.append("before")
         with pytest.raises(DatabaseUnavailable):
@@ -623,7 +621,7 @@ class TestADatabaseThatIsAway:
         assert branch.balances() == {account_id(1): 7, account_id(2): 8}
         assert [row.position for row in actions.published] == [1, 2]
 
-    def test_a_commit_that_went_through_unnoticed_is_not_made_twice(self) -> None:
+    def test_commit_with_unknown_result_is_not_repeated(self) -> None:
         branch, faults = self.branch()
         faults.append("after")
         with pytest.raises(DatabaseUnavailable):
@@ -633,7 +631,7 @@ class TestADatabaseThatIsAway:
         assert actions.acks == [paid(1, 7).delivery]
         assert actions.published == []
 
-    def test_what_was_remembered_before_such_a_commit_is_not_believed(self) -> None:
+    def test_commit_with_unknown_result_clears_the_cache(self) -> None:
         branch, faults = self.branch()
         branch.open(1, balance=10, fee=3, due_at=NOW)
         faults.append("after")
@@ -642,7 +640,7 @@ class TestADatabaseThatIsAway:
         branch.step(effect_slots=1)
         assert branch.balances() == {account_id(1): 12}
 
-    def test_the_position_takes_in_what_was_committed_unnoticed(self) -> None:
+    def test_position_includes_commit_with_unknown_result(self) -> None:
         """Else what it said would share its positions with what is said next, and never be sent."""
         branch, faults = self.branch()
         branch.step(paid(1))
@@ -655,7 +653,7 @@ class TestADatabaseThatIsAway:
         positions = [(body, position) for _, position, body in branch.outbox()]
         assert sorted({position for _, position in positions}) == [1, 2, 3, 4]
 
-    def test_what_of_a_refused_batch_was_committed_one_by_one_is_not_lost(self) -> None:
+    def test_parts_of_a_rejected_batch_are_not_lost(self) -> None:
         branch, faults = self.branch()
         # The batch is refused, the first is committed, the second is refused and put back.
         faults += [None, None, None, None, "before"]
@@ -668,14 +666,14 @@ class TestADatabaseThatIsAway:
         assert sorted({position for _, position, _ in branch.outbox()}) == [1, 2]
 
 
-class TestThePlaceInTheStream:
+class TestStreamPosition:
     """What a restored database is told by: a place that is noted too low makes it recover in vain."""
 
     @staticmethod
     def places(branch: Branch) -> list[tuple[Any, ...]]:
         return branch.rows("stream_positions", "incarnation", "sequence")
 
-    def test_the_last_place_that_was_settled_is_noted_for_each_life(self) -> None:
+    def test_last_sequence_is_saved_for_each_stream_epoch(self) -> None:
         branch = Branch()
         branch.step(paid(1, sequence=7, epoch="a"), paid(2, sequence=9, epoch="a"))
         branch.step(paid(3, sequence=8, epoch="a"), paid(4, 0, sequence=10, epoch="a"))
@@ -683,12 +681,12 @@ class TestThePlaceInTheStream:
         branch.step(paid(5, sequence=1, epoch="b"))
         assert self.places(branch) == [("a", 9), ("b", 1)]
 
-    def test_a_batch_may_hold_messages_of_two_lives(self) -> None:
+    def test_batch_may_hold_messages_of_two_stream_epochs(self) -> None:
         branch = Branch()
         branch.step(paid(1, sequence=9, epoch="a"), paid(2, sequence=1, epoch="b"))
         assert self.places(branch) == [("a", 9), ("b", 1)]
 
-    def test_a_replica_that_is_behind_does_not_take_it_back(self) -> None:
+    def test_slower_replica_does_not_lower_the_sequence(self) -> None:
         ahead = Branch()
         behind = Branch(ahead.database, owner="bank-2")
         behind.step(paid(1, sequence=1, epoch="a"))
@@ -696,7 +694,7 @@ class TestThePlaceInTheStream:
         behind.step(paid(3, sequence=15, epoch="a"))
         assert self.places(ahead) == [("a", 20)]
 
-    def test_it_is_noted_with_the_commit_that_goes_through(self) -> None:
+    def test_sequence_is_saved_with_the_successful_commit(self) -> None:
         database = Faulty()
         branch = Branch(database)  # type: ignore[arg-type]
         branch.step(paid(1, sequence=5, epoch="a"))
@@ -706,14 +704,14 @@ class TestThePlaceInTheStream:
         branch.step(paid(2, sequence=10, epoch="a"))
         assert self.places(branch) == [("a", 10)]
 
-    def test_it_is_noted_when_a_batch_is_committed_one_by_one(self) -> None:
+    def test_sequence_is_saved_when_a_batch_is_split(self) -> None:
         branch = Branch()
         branch.step(paid(1, sequence=5, epoch="a"), paid(2, -1, sequence=6, epoch="a"))
         assert self.places(branch) == [("a", 5)]
 
 
-class TestTheInbox:
-    def test_only_so_many_and_only_old_ones_are_forgotten(self) -> None:
+class TestInbox:
+    def test_prune_deletes_limited_number_of_old_entries(self) -> None:
         branch = Branch()
         for n in range(4):
             branch.step(paid(n), now=seconds(n))
@@ -723,7 +721,7 @@ class TestTheInbox:
         assert branch.inbox() == {paid_id(3)}
 
 
-def test_failpoints_lie_around_the_commit() -> None:
+def test_failpoints_surround_the_commit() -> None:
     seen: list[tuple[str, Any]] = []
     branch: Branch
 

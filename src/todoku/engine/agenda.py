@@ -79,7 +79,7 @@ class Agenda(Generic[S]):
     def find(self, connection: Connection, now: datetime, count: int) -> list[Due]:
         """Return up to `count` due rows, the oldest first; lock them where others may take them too."""
         found = self._find(connection, now=now, count=count)
-        return [Due(key, self, _decode(kept) if kept else NO_CONTEXT) for key, kept in found]
+        return [Due(key, self, _read_context(kept)) for key, kept in found]
 
     def next_due_at(self, connection: Connection) -> datetime | None:
         """Return when the next row is due, None if none will be."""
@@ -96,6 +96,15 @@ class Agenda(Generic[S]):
                     for key, context in contexts.items()
                 ],
             )
+
+
+def _read_context(kept: str | None) -> Context:
+    if kept is None:
+        return NO_CONTEXT
+    try:
+        return _decode(kept)
+    except msgspec.DecodeError:  # Somebody has edited it: a row is not lost for that.
+        return NO_CONTEXT
 
 
 class DueTimes(msgspec.Struct, frozen=True):

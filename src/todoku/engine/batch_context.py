@@ -231,8 +231,9 @@ class BatchContext:
         self.actions.answers += [(pending, error) for pending in self.commands]
         for message in self.new_events:
             self._fail(message, error)
-        # A receipt that the database rejects is dropped: it costs one redelivery.
+        # A receipt or notice that the database rejects is dropped: it costs one redelivery.
         self.receipts.clear()
+        self.stored.clear()
 
     def retry_or_park_undecodable(self, message: UndecodableMessage) -> None:
         """Retry a message until a version can decode it, or park it."""

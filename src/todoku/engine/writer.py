@@ -129,8 +129,11 @@ class Writer:
         except ConstraintViolated as error:
             log.warning("batch_rejected_splitting", messages=len(messages), error=str(error))
             actions = self._commit_apart(messages, now)
-            for row in self._find_due(now, effect_slots) if due else ():
+            rows = self._find_due(now, effect_slots) if due else []
+            for row in rows:
                 actions.absorb(self._try_due(row, now))
+            if rows or not messages:  # It tells when to look for due rows next.
+                actions.absorb(self._commit_batch([], now, 0, due=False))
         actions.retry_at = self._retry_at
         return actions
 
@@ -253,7 +256,7 @@ class Writer:
         except ConstraintViolated:
             log.exception("due_row_rejected", agenda=due.agenda.name, key=due.key)
             self._due_rows.postpone(due, now)
-            return self._commit_batch([], now, 0, due=False)
+            return PostCommitActions()
 
     # Phases of a transaction.
 
