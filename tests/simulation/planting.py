@@ -1,4 +1,4 @@
-"""Seams at which a bug is planted: everything that is handed to a process can be wrapped."""
+"""Registers bugs, and the seams at which they are planted: what is handed to a process is wrapped."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,7 +9,26 @@ from typing import Any
 import msgspec
 
 from todoku.broker.port import Delivery
+from todoku.engine import ReceiptMessage
 from todoku.lab.simulation.wiring import Parts, Wire
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """A bug: its name, what it does wrong, and how it is planted into one run."""
+
+    name: str
+    meaning: str
+    plant: Callable[[], Wire]
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(plant: Callable[[], Wire]) -> Callable[[], Wire]:
+    """Register a bug: the function's name is its name, the docstring what it does wrong."""
+    name = plant.__name__.replace("_", "-")
+    MUTANTS.append(Mutant(name, " ".join((plant.__doc__ or "").split()), plant))
+    return plant
 
 
 class Wrapped:
@@ -37,6 +56,22 @@ class WrappedBroker(Wrapped):
     def arrive(self, deliveries: Sequence[Delivery], deliver: Callable[..., None]) -> None:
         """Deliver."""
         deliver(deliveries)
+
+
+class Receipts(WrappedBroker):
+    """Sends only those receipts that `keep` keeps."""
+
+    def notify(self, subject: str, body: bytes) -> None:
+        if subject.startswith("receipts."):
+            receipt = msgspec.json.decode(body, type=ReceiptMessage)
+            kept = tuple(event_id for event_id in receipt.ids if self.keep(event_id))
+            if not kept:
+                return
+            body = msgspec.json.encode(msgspec.structs.replace(receipt, ids=kept))
+        self.inner.notify(subject, body)
+
+    def keep(self, event_id: str) -> bool:
+        raise NotImplementedError
 
 
 def broker(wrapped: Callable[[Any, Parts], Wrapped]) -> Wire:

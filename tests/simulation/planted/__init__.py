@@ -1,0 +1,12 @@
+"""The planted bugs. Importing this package registers them, in this order."""
+
+from simulation.planted import (  # noqa: I001
+    commits,
+    deliveries,
+    poison,
+    once,
+    compensation,
+    waiting,
+)
+
+__all__ = ["commits", "compensation", "deliveries", "once", "poison", "waiting"]

@@ -1,0 +1,61 @@
+"""Bugs: what is due is forgotten."""
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from simulation import planting
+from simulation.planting import Wrapped, mutant
+from todoku.lab.simulation.wiring import Parts, Wire
+from todoku.shipping import domain as parcels
+
+
+@mutant
+def claim_never_expires() -> Wire:
+    """A call to the carrier without an answer is never repeated."""
+
+    def decide(original: Any, shipment: parcels.Shipment, now: Any) -> Any:
+        claimed, outputs = original(shipment, now)
+        if any(isinstance(output, parcels.BookParcel) for output in outputs):
+            claimed = msgspec.structs.replace(claimed, due_at=now + timedelta(days=3650))
+        return claimed, outputs
+
+    return planting.agenda("shipping", decide=decide)
+
+
+@mutant
+def due_rows_forgotten_at_start() -> Wire:
+    """Rows that fell due while no process ran are not found at the next start."""
+
+    def wire(parts: Parts) -> Parts:
+        started = False
+
+        def next_due_at(original: Any, connection: Any) -> Any:
+            nonlocal started
+            found = original(connection) if started else None
+            started = True
+            return found
+
+        return planting.agenda("shipping", next_due_at=next_due_at)(parts)
+
+    return wire
+
+
+@mutant
+def history_incomplete() -> Wire:
+    """The start of a shipment is missing in the history of the order."""
+
+    class Store(Wrapped):
+        def load(self, *arguments: Any) -> Any:
+            return UnitOfWork(self.inner.load(*arguments), self.parts)
+
+        def save(self, connection: Any, unit_of_work: Any, now: Any) -> None:
+            self.inner.save(connection, unit_of_work.inner, now)
+
+    class UnitOfWork(Wrapped):
+        def record(self, envelope: Any) -> None:
+            if envelope.type != "ShipmentInitiatedEvent":
+                self.inner.record(envelope)
+
+    return planting.store(Store, "orders")
