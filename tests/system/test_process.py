@@ -25,6 +25,7 @@ from todoku.contracts import (
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine import EngineConfig, MailboxFull, Process, ProcessFailed, Service, Topology
 from todoku.engine.testing import RunningProcess
+from todoku.events import Context, read_envelope
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import InvalidOrder, OrderStatus, PlaceOrder
 from todoku.orders.store import orders as orders_table
@@ -619,6 +620,26 @@ class TestCallsOutside:
             town.courier.seconds = 0
             await town.start("shipping")
             await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 2)])
+
+        in_town(scenario)
+
+    def test_context_of_the_request_survives_a_kill_between_claim_and_answer(self) -> None:
+        async def scenario(town: Town) -> None:
+            town.courier.seconds = 1_000
+            first = await town.start("shipping")
+            sealed = seal(reserved(), START, Context("alice", "00-trace-01", "vendor=1"))
+            town.publish(encode(sealed))
+            await until(lambda: len(town.courier.calls) == 1)
+            town.kill(first)
+            town.courier.seconds = 0
+            await town.start("shipping")
+            await until(lambda: ShipmentCompletedEvent.subject in town.subjects())
+            (completed,) = (
+                read_envelope(message.body)
+                for message in town.broker.messages.values()
+                if message.subject == ShipmentCompletedEvent.subject
+            )
+            assert completed.context == Context("alice", "00-trace-01", "vendor=1")
 
         in_town(scenario)
 
