@@ -200,6 +200,27 @@ def test_a_step_touches_at_most_six_files_of_others_all_of_them_its_neighbours()
     assert all(file.startswith(neighbours) for file in touched), touched
 
 
+def test_the_simulator_finds_a_bug_planted_into_the_step(tmp_path: Path) -> None:
+    source = extended_source("add-a-step.md", "step", tmp_path)
+    domain = source / "todoku" / "payments" / "domain.py"
+    released = "Release the payment: nothing will be shipped."
+    right, wrong = "return _ended(payment, event, now), []", "return payment, []"
+    before, found, after = domain.read_text().partition(released)
+    assert found
+    domain.write_text(before + found + after.replace(right, wrong, 1))
+
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "todoku", "simulate", "--seeds", "4", "--shrink-seconds", "0"],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == ExitCode.FAILED
+    assert "but money is still held for it" in ended.stdout
+
+
 def test_a_listener_touches_the_list_of_services_and_nothing_else() -> None:
     assert changed_files("add-a-listener.md") == {"src/todoku/system.py"}
 

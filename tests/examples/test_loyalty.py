@@ -54,12 +54,12 @@ class Shop(msgspec.Struct, frozen=True):
             folder=self.folder,
         )
 
-    def run(self, *words: str, codes: Sequence[int] = (0,)) -> str:
+    def run(self, *words: str, codes: Sequence[int] = (0,), **variables: str) -> str:
         """Run a command and return what it prints."""
         ended = subprocess.run(
             [str(self.scripts / "todoku"), *words],
             cwd=self.folder,
-            env=self.variables,
+            env=self.variables | variables,
             capture_output=True,
             text=True,
             timeout=120,
@@ -257,3 +257,23 @@ def test_simulation_includes_it(shop: Shop) -> None:
 
     assert "loyalty" in told
     assert "clean: no invariant was broken" in shop.run("simulate", "--seeds", "20")
+
+
+@pytest.mark.parametrize(
+    ("system", "found"),
+    [
+        ("system", "clean: no invariant was broken"),
+        ("awards_again", "broke an invariant"),
+        ("awards_too_little", "broke an invariant"),
+    ],
+)
+def test_simulation_finds_the_bugs_that_are_planted_into_it(
+    shop: Shop, system: str, found: str
+) -> None:
+    told = shop.run(
+        *("simulate", "--seeds", "60", "--shrink-seconds", "0"),
+        codes=(0, 1),
+        TODOKU_SYSTEM=f"simulated_loyalty:{system}",
+        PYTHONPATH=str(PACKAGE / "tests"),
+    )
+    assert found in told
