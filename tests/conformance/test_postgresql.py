@@ -17,6 +17,7 @@ from sqlalchemy import URL, Engine, bindparam, func, insert, make_url, select, t
 from todoku.database import (
     ConstraintViolated,
     Database,
+    DatabaseBroken,
     DatabaseUnavailable,
     DatabaseUnsuitable,
     Query,
@@ -287,6 +288,16 @@ class TestServers:
             proxy.thaw()
             deposit(database, "c")
             assert names(database) == ["a", "c"]
+
+    def test_server_that_was_replaced_by_its_standby_ends_the_process(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert database.timeline() == 1
+        monkeypatch.setattr(postgresql, "_timeline", lambda _: 2)
+        assert database._writer is not None
+        database._writer.dispose()
+        with pytest.raises(DatabaseBroken, match="timeline 2 instead of 1"):
+            deposit(database, "a")
 
     def test_change_of_the_schema_may_take_longer_than_a_wait(
         self, postgres_url: str, monkeypatch: pytest.MonkeyPatch

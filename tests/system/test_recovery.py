@@ -249,3 +249,38 @@ def test_broker_rolled_back_under_orders_in_flight_gets_their_events_again(
         assert max(system.carrier.calls.values()) == 1
 
     run(scenario())
+
+
+def test_promoted_standby_that_lacks_only_new_orders_gets_them_back() -> None:
+    """Nothing that orders consumed is missing, so only the database's timeline tells."""
+
+    def on_timeline(database: Database, timeline: int) -> Database:
+        database.exclusive = False
+        database.timeline = lambda: timeline  # type: ignore[method-assign]
+        return database
+
+    async def scenario() -> None:
+        system = System()
+        on_timeline(system.databases["orders"], 1)
+        await system.start()
+        await system.stock()
+        await system.order(4)
+        await system.settled()
+        await asyncio.sleep(30)  # The housekeeping saves the timeline.
+        standby = system.databases["orders"].serialize()
+        orders, *others = system.running
+        for running in others:
+            await running.stop()
+        stored = system.broker.last_sequence
+        await system.order(3)
+        await until(lambda: system.broker.last_sequence == stored + 3)
+        await orders.stop()
+        system.running.clear()
+
+        system.databases["orders"].close()
+        system.databases["orders"] = on_timeline(Database.in_memory(standby), 2)
+        await system.start()
+        await until(lambda: sum(system.report().orders.values()) == 7, every_seconds=1)
+        assert (await system.settled()).findings == ()
+
+    run(scenario())
