@@ -73,7 +73,7 @@ def findings_about(
             yield Finding(each.invariant, seen.order_id, each.problem, each.advice)
     yield from _not_as_ordered(seen, order)
     if status.terminal:
-        yield from _wrong_endings(seen, status)
+        yield from _wrong_endings(seen, status, order.saga_version)
         return
     yield from _contradictions(seen, status)
     if not excused and order.accepted_at < now - overdue_after:
@@ -123,9 +123,11 @@ def _same_pieces(order: KnownOrder, known: Known) -> bool:
 # I4 and I5: what is true of an order that has ended.
 
 
-def _wrong_endings(seen: OrderSeen, order: Status) -> Iterator[Finding]:
+def _wrong_endings(seen: OrderSeen, order: Status, saga_version: int) -> Iterator[Finding]:
     for name, part, _ in seen.others:
         implied = order.stage.implies.get(part.entity, part.expected.get(order.value))
+        if saga_version < part.since_saga_version:
+            implied = (None,)
         status = seen.status(name)
         if implied is None or status in implied:
             continue

@@ -59,10 +59,14 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class KnownOrder(Known, frozen=True, kw_only=True, gc=False):
-    """What the service that accepts orders knows about one of them; times are UTC."""
+    """What the service that accepts orders knows about one of them; times are UTC.
+
+    `saga_version` is the version of the saga in which the order was accepted.
+    """
 
     accepted_at: datetime
     changed_at: datetime
+    saga_version: int = 1
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -92,6 +96,8 @@ class AuditPart(msgspec.Struct, frozen=True, kw_only=True):
     holds: the statuses that must not outlast the order (I5), with words for what is held.
     expected: by status of an ended order, the statuses that the entity may have; for entities that the
         lifecycle of the order does not name. None stands for "there is none".
+    since_saga_version: the version of the saga that added this service as a step: orders accepted in an
+        earlier one must have nothing here.
     wait: says why an order that is overdue waits here; None if this is not known.
     """
 
@@ -101,6 +107,7 @@ class AuditPart(msgspec.Struct, frozen=True, kw_only=True):
     findings: Callable[[Connection], Iterable[Finding]] = no_findings
     holds: Mapping[str, str] = {}
     expected: Mapping[str, tuple[str | None, ...]] = {}
+    since_saga_version: int = 1
     wait: Callable[[Connection, Known, str], Wait | None] = no_wait
 
 

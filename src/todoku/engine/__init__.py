@@ -5,6 +5,7 @@ from todoku.engine.cache import StateCache
 from todoku.engine.clock import Clock, SteadyClock
 from todoku.engine.config import EngineConfig, RetryPolicy
 from todoku.engine.dead_letter_tables import DeadLetters
+from todoku.engine.decisions import Decide
 from todoku.engine.failpoints import from_environment as failpoint_from_environment
 from todoku.engine.keyed_store import KeyedStore
 from todoku.engine.mailbox import MailboxFull
@@ -12,9 +13,9 @@ from todoku.engine.messages import Due, EventTooLarge, RepublishEvents
 from todoku.engine.metrics import EngineMetrics
 from todoku.engine.post_commit import PostCommitActions, ReceiptMessage
 from todoku.engine.process import Process, ProcessFailed
+from todoku.engine.saga import BySagaVersion, SagaStart, by_saga_version
 from todoku.engine.service import (
     DeadLetterEvent,
-    Decide,
     Service,
     Store,
     Topology,
@@ -25,6 +26,7 @@ from todoku.engine.tables import STREAM, EngineTables, Outbox
 __all__ = [
     "STREAM",
     "Agenda",
+    "BySagaVersion",
     "Clock",
     "DeadLetterEvent",
     "DeadLetters",
@@ -43,12 +45,14 @@ __all__ = [
     "ReceiptMessage",
     "RepublishEvents",
     "RetryPolicy",
+    "SagaStart",
     "Service",
     "StateCache",
     "SteadyClock",
     "Store",
     "Topology",
     "UnitOfWork",
+    "by_saga_version",
     "context_column",
     "failpoint_from_environment",
 ]

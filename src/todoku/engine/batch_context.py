@@ -21,6 +21,7 @@ from todoku.engine.dead_letters import (
     parked,
     shape,
 )
+from todoku.engine.decisions import Decide
 from todoku.engine.messages import (
     Due,
     EventTooLarge,
@@ -34,7 +35,8 @@ from todoku.engine.messages import (
     UndecodableMessage,
 )
 from todoku.engine.post_commit import PostCommitActions
-from todoku.engine.service import DeadLetterEvent, Decide, Service, UnitOfWork
+from todoku.engine.saga import BySagaVersion
+from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
 
 ENVELOPE_BYTES_MAX = 1_024
@@ -177,9 +179,12 @@ class BatchContext:
         subscribers that still have an event recognise its id."""
         assert self.service.republish is not None
         try:
-            facts = self.service.republish(unit_of_work.view(pending.command))
+            state = unit_of_work.view(pending.command)
+            saga = self.service.saga
+            context = saga.context(state, pending.context) if saga else pending.context
             published = [
-                (seal(event, occurred_at, pending.context), event) for event, occurred_at in facts
+                (seal(event, occurred_at, context), event)
+                for event, occurred_at in self.service.republish(state)
             ]
         except Exception as error:
             self.actions.answers.append((pending, error))
@@ -190,9 +195,10 @@ class BatchContext:
     def handle_event(self, unit_of_work: UnitOfWork, message: IncomingEvent) -> None:
         """Decide on an event; retry it later if that fails, and park it in the end."""
         envelope = message.envelope
-        decide = self.handler_of(message.event, envelope.time, replayed=message.replayed)
+        decide = self.handler_of(message.event, envelope, replayed=message.replayed)
         if decide is None:
-            # A durable keeps the subjects of the version that created it, which may have had more handlers.
+            # This version of the saga does not need it here. Or an older version of this service created
+            # the durable, with more handlers.
             self._acknowledge(message)
             return
         try:
@@ -203,12 +209,15 @@ class BatchContext:
             self.keep(unit_of_work, message.event, decided, incoming=envelope)
             self._acknowledge(message)
 
-    def handler_of(self, event: Event, occurred_at: datetime, *, replayed: bool) -> Decide | None:
+    def handler_of(self, event: Event, envelope: Envelope, *, replayed: bool) -> Decide | None:
         """Return the handler of an event; for a replayed one, with the time at which it occurred."""
-        if not replayed:
-            return self.service.event_handlers.get(type(event))
-        replay = self.service.replay_handlers[type(event)]
-        return lambda state, event, _: replay(state, event, occurred_at)
+        if replayed:
+            replay = self.service.replay_handlers[type(event)]
+            return lambda state, event, _: replay(state, event, envelope.time)
+        handler = self.service.event_handlers.get(type(event))
+        if isinstance(handler, BySagaVersion):
+            return handler.handler(envelope.sagaversion)
+        return handler
 
     def handle_due(self, unit_of_work: UnitOfWork, due: Due) -> None:
         """Decide on a due row; one that fails is postponed."""
@@ -263,7 +272,12 @@ class BatchContext:
         context: Context = NO_CONTEXT,
     ) -> Decided:
         """Return what a decision leads to, without keeping it. Raises what the decision raises."""
-        state, outputs = decide(unit_of_work.view(subject), subject, self.now)
+        before = unit_of_work.view(subject)
+        state, outputs = decide(before, subject, self.now)
+        if (saga := self.service.saga) is not None:
+            began_in = context.saga_version if isinstance(subject, Event) else saga.version
+            state = saga.begin(before, state, began_in)
+            context = saga.context(state, context)
         for agenda in self.service.agendas:
             if self._due_at_once(agenda, state):
                 state, more = agenda.decide(state, self.now)

@@ -99,7 +99,7 @@ class DeadLetterHandler:
             replayed = event.publisher == self._context.service.name
             decided = None
             try:
-                decide = self._context.handler_of(event, envelope.time, replayed=replayed)
+                decide = self._context.handler_of(event, envelope, replayed=replayed)
                 if decide is not None:
                     decided = self._context.decide(unit_of_work, decide, event, envelope.context)
             except Exception as error:

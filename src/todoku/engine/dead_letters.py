@@ -334,6 +334,7 @@ def _corrected(
         actor=command.by,
         traceparent=context.traceparent,
         tracestate=context.tracestate,
+        sagaversion=context.saga_version,
         data=msgspec.Raw(command.data),
     )
 

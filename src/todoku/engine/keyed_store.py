@@ -27,8 +27,9 @@ class KeyedUnitOfWork(Generic[S]):
     def view(self, subject: Any) -> S | None:
         return self.after.get(key_of(subject, self._key))
 
-    def put(self, subject: Any, state: S) -> None:
-        self.after[key_of(subject, self._key)] = state
+    def put(self, subject: Any, state: S | None) -> None:
+        if state is not None:  # A decision may find that there is nothing to keep.
+            self.after[key_of(subject, self._key)] = state
 
     def record(self, envelope: Envelope) -> None:
         """Keep no history: the rows are all that such a service knows."""

@@ -6,19 +6,14 @@ from datetime import datetime
 from typing import Any, Generic, Protocol
 
 from sqlalchemy import Connection, MetaData
-from typing_extensions import TypeVar
 
 from todoku.engine.agenda import Agenda
 from todoku.engine.cache import StateCache
 from todoku.engine.dead_letters import DeadLetter
+from todoku.engine.decisions import Decide, S
+from todoku.engine.saga import BySagaVersion, SagaStart
 from todoku.engine.tables import EngineTables
 from todoku.events import Envelope, Event, EventRegistry
-
-S = TypeVar("S", default=Any)
-"""The state that the decisions of a service read and replace."""
-
-Decide = Callable[[S, Any, datetime], tuple[S, Sequence[object]]]
-"""A pure decision: `(state, message, now) → (state, events and effects)`."""
 
 RepublishFunction = Callable[[S], Sequence[tuple[Event, datetime]]]
 """A pure function of a state: the events that were decided in it, and when (UTC) each occurred. It
@@ -68,7 +63,8 @@ class Store(Protocol[S]):
 class Service(Generic[S]):
     """Declare a service: its store and the handlers of its commands, events and due rows.
 
-    `event_handlers` decide on events of other services, `command_handlers` on commands, the `agendas`
+    `event_handlers` decide on events of other services, with `BySagaVersion` on those of a saga that
+    began in an older version as that version did. `command_handlers` decide on commands, the `agendas`
     on rows that are due. `replay_handlers` decide on the service's own events when its database has
     lost them, together with the events that undo or end those, in the order of the stream. Commands
     of the `deduplicated_commands` types have no natural key that makes them idempotent: the engine
@@ -76,12 +72,12 @@ class Service(Generic[S]):
     result is the next command. `parked_event` and `resolved_event` make the events that tell others
     that a message waits here for manual action, and that it no longer does. `republish` returns the
     events that can be published again about an entity. `publishes` lists the types of all events
-    that this service publishes.
+    that this service publishes. `saga` is set where commands start sagas.
     """
 
     name: str
     store: Store[S]
-    event_handlers: Mapping[type[Event], Decide[S]]
+    event_handlers: Mapping[type[Event], Decide[S] | BySagaVersion[S]]
     command_handlers: Mapping[type, Decide[S]] = field(default_factory=dict)
     deduplicated_commands: Collection[type] = ()
     agendas: Sequence[Agenda] = ()
@@ -91,6 +87,7 @@ class Service(Generic[S]):
     replay_handlers: Mapping[type[Event], Decide[S]] = field(default_factory=dict)
     republish: RepublishFunction[S] | None = None
     publishes: Collection[type[Event]] = ()
+    saga: SagaStart | None = None
 
 
 class Topology:
@@ -99,9 +96,12 @@ class Topology:
     def __init__(self, services: Iterable[Service]) -> None:
         services = tuple(services)
         self.registry = EventRegistry(
-            event
-            for service in services
-            for event in (*service.publishes, *service.event_handlers, *service.replay_handlers)
+            (
+                event
+                for service in services
+                for event in (*service.publishes, *service.event_handlers, *service.replay_handlers)
+            ),
+            saga_version=max((s.saga.version for s in services if s.saga is not None), default=1),
         )
         readers: dict[type[Event], list[str]] = {}
         for service in services:

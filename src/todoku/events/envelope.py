@@ -35,12 +35,17 @@ class UnknownEventType(UndecodableEvent):
     """Raised for a valid envelope of a type that this version does not know; a newer one may."""
 
 
+class UnknownSagaVersion(UnknownEventType):
+    """Raised for an event of a saga that began in a newer version: that one knows its steps."""
+
+
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where an event comes from, around the event itself (`data`, kept as the JSON it arrived in).
 
     `id` names the fact: the same fact published twice has the same id. `source` is the publishing
     service, `subject` the event's key, `time` the UTC instant at which the publisher decided it.
-    `actor` (who asked), `traceparent` and `tracestate` (W3C Trace Context) are extension attributes.
+    `actor` (who asked), `traceparent` and `tracestate` (W3C Trace Context) are extension attributes,
+    and so is `sagaversion`, which is absent from the first version of the saga.
     """
 
     specversion: str
@@ -53,14 +58,14 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     actor: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    sagaversion: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 1
     data: msgspec.Raw
 
     @property
     def context(self) -> Context:
         """Return the context in which the event was decided."""
-        if self.traceparent is None and self.actor is None and self.tracestate is None:
-            return NO_CONTEXT
-        return Context(self.actor, self.traceparent, self.tracestate)
+        context = Context(self.actor, self.traceparent, self.tracestate, self.sagaversion)
+        return NO_CONTEXT if context == NO_CONTEXT else context
 
 
 def seal(event: Event, now: datetime, context: Context = NO_CONTEXT) -> Envelope:
@@ -77,6 +82,7 @@ def seal(event: Event, now: datetime, context: Context = NO_CONTEXT) -> Envelope
         actor=context.actor,
         traceparent=context.traceparent,
         tracestate=context.tracestate,
+        sagaversion=context.saga_version,
         data=msgspec.Raw(_encode(event)),
     )
 

@@ -36,11 +36,13 @@ class Context(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who asked for something, and in which trace: it goes with everything that follows from it.
 
     `actor` is the principal; `traceparent` and `tracestate` are those of W3C Trace Context.
+    `saga_version` is the version of the saga that this belongs to, fixed when the saga began.
     """
 
     actor: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    saga_version: int = 1
 
 
 NO_CONTEXT: Final = Context()

@@ -9,6 +9,7 @@ from todoku.events.envelope import (
     Envelope,
     UndecodableEvent,
     UnknownEventType,
+    UnknownSagaVersion,
     read_envelope,
 )
 from todoku.events.event import Event
@@ -21,9 +22,13 @@ class FalseOrigin(UndecodableEvent):
 
 
 class EventRegistry:
-    """Decodes the messages of these event types. Raises `ValueError` for two types of one name."""
+    """Decodes the messages of these event types, up to this version of the saga.
 
-    def __init__(self, events: Iterable[type[Event]]) -> None:
+    Raises `ValueError` for two types of one name.
+    """
+
+    def __init__(self, events: Iterable[type[Event]], *, saga_version: int = 1) -> None:
+        self.saga_version = saga_version
         self._types: dict[str, type[Event]] = {}
         for event in events:
             if self._types.setdefault(event.__name__, event) is not event:
@@ -54,6 +59,11 @@ class EventRegistry:
             self._check_origin(envelope, arrived_on)
         if envelope.type not in self._decode:
             raise UnknownEventType(f"this version does not know events of type {envelope.type!r}")
+        if envelope.sagaversion > self.saga_version:
+            raise UnknownSagaVersion(
+                f"this version knows the saga up to version {self.saga_version}, "
+                f"not version {envelope.sagaversion}: update this service"
+            )
         try:
             event = self._decode[envelope.type](envelope.data)
         except NOT_JSON as error:

@@ -8,7 +8,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.inventory.domain import StockRequest
+from todoku.inventory.domain import STOCK_REQUESTS
 from todoku.narration import Detail, Narration, item_list, parked_details, resolved_details
 
 
@@ -30,5 +30,5 @@ NARRATION = Narration(
         InventoryMessageParkedEvent: parked_details,
         InventoryMessageClosedEvent: resolved_details,
     },
-    awaited={StockRequest: "inventory to reserve the stock"},
+    awaited={STOCK_REQUESTS[max(STOCK_REQUESTS)]: "inventory to reserve the stock"},
 )

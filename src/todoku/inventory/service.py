@@ -14,11 +14,11 @@ from todoku.contracts import (
     StockReservedEvent,
     parking_event,
 )
-from todoku.engine import Decide, Service
+from todoku.engine import BySagaVersion, Decide, Service, by_saga_version
 from todoku.inventory.domain import (
+    STOCK_REQUESTS,
     Restock,
     SetProduct,
-    StockRequest,
     deduct_stock,
     release_stock,
     replay_refusal,
@@ -33,8 +33,8 @@ from todoku.settings import Settings
 
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {SetProduct: set_product, Restock: restock}
 
-EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
-    StockRequest: reserve_stock,
+EVENT_HANDLERS: Final[Mapping[type[Event], Decide | BySagaVersion]] = {
+    **by_saga_version(STOCK_REQUESTS, reserve_stock),
     ShipmentCompletedEvent: deduct_stock,
     ShipmentFailedEvent: release_stock,
 }

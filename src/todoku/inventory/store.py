@@ -23,6 +23,7 @@ from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_
 from todoku.engine import EngineTables, RepublishEvents, StateCache
 from todoku.inventory.domain import (
     RESERVATION,
+    STOCK_REQUESTS,
     LedgerEntry,
     Line,
     Product,
@@ -31,7 +32,6 @@ from todoku.inventory.domain import (
     Restock,
     SetProduct,
     Stock,
-    StockRequest,
 )
 
 LOCATION = "main"
@@ -137,6 +137,10 @@ _end_reservations = Many(
 _insert_ledger = Many(insert(stock_ledger))
 
 
+_NAMING_PRODUCTS: tuple[type[Any], ...] = (*STOCK_REQUESTS.values(), StockReservedEvent)
+"""The events that name the products of an order."""
+
+
 class InventoryUnitOfWork:
     """The products and reservations that a batch touches, and the ledger entries that it adds."""
 
@@ -229,7 +233,7 @@ def _order_id(subject: Any) -> str | None:
 def _product_ids(subject: Any) -> set[str]:
     """The products that a subject names itself; others are found through the order's reservation."""
     match subject:
-        case StockRequest() | StockReservedEvent():
+        case event if isinstance(event, _NAMING_PRODUCTS):
             return {item.product_id for item in subject.items}
         case SetProduct() | Restock():
             return {subject.product_id}

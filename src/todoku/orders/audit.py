@@ -38,6 +38,7 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             orders.c.shipping_address,
             orders.c.created_at,
             orders.c.updated_at,
+            orders.c.saga_version,
         )
     ):
         yield KnownOrder(
@@ -49,6 +50,7 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             problems=() if row.id in created else (NO_BEGINNING,),
             accepted_at=row.created_at,
             changed_at=row.updated_at,
+            saga_version=row.saga_version,
         )
 
 

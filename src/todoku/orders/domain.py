@@ -115,7 +115,10 @@ class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of an order. `total_amount` is in minor units of `currency`; times are UTC."""
+    """The state of an order. `total_amount` is in minor units of `currency`; times are UTC.
+
+    `saga_version` is the version of the saga in which it was accepted.
+    """
 
     id: str
     user_id: Annotated[str, Personal]
@@ -129,6 +132,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     shipment_id: str | None = None
     tracking_number: str | None = None
+    saga_version: int = 1
 
 
 class ParkedMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +146,16 @@ class ParkedMessage(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     parked_at: datetime
     closed: bool = False
+
+
+def saga_version_of(state: object) -> int | None:
+    """Return the version of an order's saga; None for what is no order."""
+    return state.saga_version if isinstance(state, Order) else None
+
+
+def with_saga_version(order: Order, version: int) -> Order:
+    """Return the order in this version of the saga."""
+    return msgspec.structs.replace(order, saga_version=version)
 
 
 def place_order(

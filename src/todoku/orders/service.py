@@ -18,7 +18,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.engine import Decide, Service
+from todoku.engine import Decide, SagaStart, Service
 from todoku.orders.domain import (
     PlaceOrder,
     cancel_for_lack_of_stock,
@@ -33,6 +33,8 @@ from todoku.orders.domain import (
     replay_completed_order,
     replay_order,
     republish_order,
+    saga_version_of,
+    with_saga_version,
 )
 from todoku.orders.store import OrdersStore
 from todoku.settings import Settings
@@ -65,6 +67,10 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
 )
 
 
+SAGA: Final = SagaStart(version=1, version_of=saga_version_of, with_version=with_saga_version)
+"""Raise the version when a step is added: orders accepted from then on take it, older ones do not."""
+
+
 def orders_service(settings: Settings) -> Service:
     """Build the service that takes orders."""
     return Service(
@@ -75,4 +81,5 @@ def orders_service(settings: Settings) -> Service:
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_order,
         publishes=PUBLISHES,
+        saga=SAGA,
     )

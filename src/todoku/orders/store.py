@@ -54,6 +54,7 @@ orders = table(
     Column("event_count", Integer64, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    Column("saga_version", Integer64, nullable=False, server_default="1"),
     CheckConstraint(ORDER.check("status"), name="status_known"),
     CheckConstraint("total_amount BETWEEN 1 AND 9007199254740991", name="total_amount_exact"),
     CheckConstraint(
@@ -335,6 +336,7 @@ def _with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             reason=row.reason,
             shipment_id=row.shipment_id,
             tracking_number=row.tracking_number,
+            saga_version=row.saga_version,
         )
         for row in rows
     ]
@@ -359,6 +361,7 @@ def _order_row(order: Order, unit_of_work: OrdersUnitOfWork) -> dict[str, Any]:
         "event_count": unit_of_work.event_counts.get(order.id, 0),
         "created_at": to_microseconds(order.created_at),
         "updated_at": to_microseconds(order.updated_at),
+        "saga_version": order.saga_version,
     }
 
 

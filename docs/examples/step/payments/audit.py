@@ -6,6 +6,7 @@ from sqlalchemy import Connection, select
 
 from todoku.audit import AuditPart, Known, Wait, not_received
 from todoku.payments.domain import PAYMENT, PaymentStatus
+from todoku.payments.service import SINCE
 from todoku.payments.store import payments
 
 
@@ -32,5 +33,6 @@ payments_audit = AuditPart(
         "CANCELLED_NO_STOCK": ("RELEASED",),
         "PAYMENT_DECLINED": ("DECLINED",),
     },
+    since_saga_version=SINCE,
     wait=wait,
 )

@@ -12,7 +12,7 @@ from todoku.inventory.domain.products import (
     restock,
     set_product,
 )
-from todoku.inventory.domain.request import StockRequest
+from todoku.inventory.domain.request import STOCK_REQUESTS, StockRequest
 from todoku.inventory.domain.reservations import (
     ContradictoryEvent,
     StockLost,
@@ -38,6 +38,7 @@ from todoku.inventory.domain.stock import (
 
 __all__ = [
     "RESERVATION",
+    "STOCK_REQUESTS",
     "ContradictoryEvent",
     "LedgerEntry",
     "LedgerReason",

@@ -23,7 +23,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.inventory.domain.request import StockRequest
+from todoku.inventory.domain.request import STOCK_REQUESTS
 from todoku.lifecycle import Lifecycle, Stage, Status
 
 
@@ -38,7 +38,7 @@ class ReservationState(Status):
         "RESERVED",
         Stage(
             meaning="Every item of the order is reserved.",
-            on=(StockRequest,),
+            on=tuple(STOCK_REQUESTS.values()),
             publishes=(StockReservedEvent,),
         ),
     )
@@ -46,7 +46,7 @@ class ReservationState(Status):
         "REFUSED",
         Stage(
             meaning="Not enough stock; nothing is reserved.",
-            on=(StockRequest,),
+            on=tuple(STOCK_REQUESTS.values()),
             publishes=(StockReservationFailedEvent,),
             failure=True,
         ),
