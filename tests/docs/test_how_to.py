@@ -193,6 +193,84 @@ def test_a_step_decides_before_the_next_one_and_undoes_what_it_did(
     assert not run_python(SCHEMA_DIFFERENCES, *pairs).strip()
 
 
+def test_step_added_under_load_applies_to_orders_that_begin_after_it(
+    tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orders accepted before the step finish without it, finished or not; later ones take it; none
+    twice, none stuck."""
+    *ports, port = free_ports(PORT_COUNT + 1)
+    slowly = ("--carrier-success-rate", "1", "--carrier-delay-seconds", "0..4")
+    with up(tmp_path, ports, *slowly) as before:
+        before.heard.until("todoku is ready in ")
+        ask(f"{before.url('inventory')}/products/prod001/restock", {"quantity": 100_000})
+        finished = place_order(before, "prod001", 1, 5000)
+        until_ended(before, finished, "COMPLETED")
+        with Load(before) as load:
+            load.wait_for(30)
+        assert before.interrupt() == ExitCode.OK
+    old = [finished, *load.placed]
+
+    source = extended_source("add-a-step.md", "step", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(source))
+    with up(tmp_path, ports, *slowly, "--payments-port", str(port)) as running:
+        running.heard.until("todoku is ready in ")
+        with Load(running) as load:
+            load.wait_for(30)
+        payment = f"http://127.0.0.1:{port}/payments/"
+        for order_id in load.placed:
+            until_ended(running, order_id, "COMPLETED")
+            until(payment + order_id, lambda it: it and it["status"] == "CAPTURED")
+        for order_id in old:
+            until_ended(running, order_id, "COMPLETED")
+            assert ask(payment + order_id) is None
+        report = verified(tmp_path / "data")
+        assert running.interrupt() == ExitCode.OK
+
+    assert report["settled"]
+    assert report["clean"], report
+    assert report["dead_letters"] == []
+    reserved = run_python(RESERVATIONS, str(tmp_path / "data" / "inventory.db")).split()
+    assert sorted(reserved) == sorted([*old, *load.placed])
+
+
+RESERVATIONS = """
+import sqlite3, sys
+for row in sqlite3.connect(sys.argv[1]).execute("SELECT order_id FROM reservations"):
+    print(*row)
+"""
+
+
+class Load:
+    """Places orders one after the other in a thread of its own, as long as its context lasts."""
+
+    def __init__(self, running: Up) -> None:
+        self.placed: list[str] = []
+        self._running = running
+        self._grown = threading.Condition()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._place)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many orders are placed."""
+        with self._grown:
+            assert self._grown.wait_for(lambda: len(self.placed) >= count, BOUND_SECONDS)
+
+    def _place(self) -> None:
+        while not self._ended.is_set():
+            order_id = place_order(self._running, "prod001", 1, 5000)
+            with self._grown:
+                self.placed.append(order_id)
+                self._grown.notify_all()
+
+
 def test_a_step_touches_at_most_six_files_of_others_all_of_them_its_neighbours() -> None:
     touched = changed_files("add-a-step.md")
     neighbours = ("src/todoku/orders/", "src/todoku/inventory/", "src/todoku/system.py")
