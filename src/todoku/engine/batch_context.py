@@ -35,7 +35,6 @@ from todoku.engine.messages import (
     UndecodableMessage,
 )
 from todoku.engine.post_commit import PostCommitActions
-from todoku.engine.saga import BySagaVersion
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
 
@@ -214,10 +213,7 @@ class BatchContext:
         if replayed:
             replay = self.service.replay_handlers[type(event)]
             return lambda state, event, _: replay(state, event, envelope.time)
-        handler = self.service.event_handlers.get(type(event))
-        if isinstance(handler, BySagaVersion):
-            return handler.handler(envelope.sagaversion)
-        return handler
+        return self.service.handler(type(event), envelope.sagaversion)
 
     def handle_due(self, unit_of_work: UnitOfWork, due: Due) -> None:
         """Decide on a due row; one that fails is postponed."""

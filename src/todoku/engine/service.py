@@ -89,6 +89,11 @@ class Service(Generic[S]):
     publishes: Collection[type[Event]] = ()
     saga: SagaStart | None = None
 
+    def handler(self, event: type[Event], saga_version: int) -> Decide[S] | None:
+        """Return the handler of an event in this version of the saga, None if it needs no decision."""
+        handler = self.event_handlers.get(event)
+        return handler.handler(saga_version) if isinstance(handler, BySagaVersion) else handler
+
 
 class Topology:
     """The event types and their subscribers, computed from what the services declare."""
