@@ -59,7 +59,7 @@ class InventoryMessageParkedEvent(ParkingEvent, frozen=True, kw_only=True, renam
 
 
 class InventoryMessageClosedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):
-    """Somebody has seen to a message that was parked at the inventory."""
+    """A message that was parked at inventory is resolved: retried, edited or discarded."""
 
     subject: ClassVar[str] = "inventory.message_closed"
     publisher: ClassVar[str] = "inventory"

@@ -56,7 +56,7 @@ class ShippingMessageParkedEvent(ParkingEvent, frozen=True, kw_only=True, rename
 
 
 class ShippingMessageClosedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):
-    """Somebody has seen to a message that was parked at shipping."""
+    """A message that was parked at shipping is resolved: retried, edited or discarded."""
 
     subject: ClassVar[str] = "shipping.message_closed"
     publisher: ClassVar[str] = "shipping"
