@@ -49,6 +49,7 @@ OF_SERVICES = (
     SOURCE / "system.py",
 )
 ABOUT_THE_MISSION = {
+    "cli/checks/carrier.py": "whether the carrier answers",
     "cli/follow.py": "`todoku order watch`",
     "cli/order.py": "`todoku order`",
     "cli/product.py": "`todoku product`",
