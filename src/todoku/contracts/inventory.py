@@ -52,7 +52,7 @@ class StockReservationFailedEvent(OrderEvent, frozen=True, kw_only=True, rename=
 
 
 class InventoryMessageParkedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):
-    """The inventory could not deal with a message about the order; it waits for a person."""
+    """Inventory has parked a message about the order; it needs manual action."""
 
     subject: ClassVar[str] = "inventory.message_parked"
     publisher: ClassVar[str] = "inventory"

@@ -49,7 +49,7 @@ class ShipmentFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel")
 
 
 class ShippingMessageParkedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):
-    """Shipping could not deal with a message about the order; it waits for a person."""
+    """Shipping has parked a message about the order; it needs manual action."""
 
     subject: ClassVar[str] = "shipping.message_parked"
     publisher: ClassVar[str] = "shipping"
