@@ -16,9 +16,10 @@ from uuid_utils import uuid7
 from engine.virtual import VirtualClock, inline, run, until
 from todoku.audit import Report
 from todoku.broker.memory import MemoryBroker
+from todoku.broker.port import Outgoing
 from todoku.contracts import OrderCancelledEvent, OrderCompletedEvent, OrderedItem
 from todoku.database import Database, migrate
-from todoku.engine import Process, Topology
+from todoku.engine import EngineConfig, Process, Topology
 from todoku.engine.testing import RunningProcess
 from todoku.inventory.domain import SetProduct
 from todoku.orders.domain import PlaceOrder
@@ -46,7 +47,8 @@ class CountingCarrier(SimulatedCarrier):
 class System:
     """The three services, each with its database, on one broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        self.config = config
         self.broker = MemoryBroker()
         self.carrier = CountingCarrier()
         self.services = mission.build(
@@ -73,6 +75,7 @@ class System:
                 clock=VirtualClock(),
                 run_write=inline,
                 run_read=inline,
+                config=self.config,
             )
             running = RunningProcess(process)
             await running.started()
@@ -186,6 +189,29 @@ def ending_events(orders: Database) -> set[tuple[str, str, datetime]]:
     with orders.read() as connection:
         found = connection.execute(select(*columns).where(order_events.c.type.in_(endings)))
         return {(row.event_id, row.type, row.said_at) for row in found}
+
+
+def test_recovery_ends_however_many_own_messages_cannot_be_decoded() -> None:
+    """Each takes one of the messages that were requested, and is requested again."""
+    credit = 10
+
+    async def scenario() -> None:
+        system = System(EngineConfig(credit=credit))
+        await system.start()
+        await system.stock()
+        session = system.broker.session("somebody")
+        await session.start()
+        await session.publish([Outgoing("orders.created", b"no event")] * (3 * credit))
+        placed = await system.order(6)
+        await system.settled()
+        await system.stop()
+        system.databases["orders"] = Database.in_memory()
+        migrate(system.databases["orders"], "todoku.orders")
+        await system.start()
+        await until(lambda: sum(system.report().orders.values()) == len(placed), every_seconds=1)
+        await system.stop()
+
+    run(scenario())
 
 
 def test_an_intact_database_is_not_told_anything_again() -> None:

@@ -133,6 +133,8 @@ class Consumer:
         unreadable = [m.delivery for m in messages if isinstance(m, UndecodableMessage)]
         if self._subscription is not None and unreadable:
             self._subscription.ack(unreadable)
+            # They never reach the mailbox, from which the others are requested again.
+            self.refill(len(unreadable))
 
     def _read(self, delivery: Delivery) -> IncomingEvent | UndecodableMessage:
         try:
