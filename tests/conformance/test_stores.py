@@ -39,6 +39,7 @@ from todoku.database import (
     schema_differences,
 )
 from todoku.engine import Due, StateCache, Topology
+from todoku.engine.due_window import DueWindow
 from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import PostCommitActions, Writer
 from todoku.events import Context
@@ -418,7 +419,15 @@ class TestShipping:
             limit = NOW - timedelta(seconds=1e9 - 2.5)
             assert [due.key for due in BOOKINGS.find(connection, limit, 10)] == ids[:2]
             assert [due.key for due in BOOKINGS.find(connection, NOW, 1)] == ids[:1]
-            assert BOOKINGS.next_due_at(connection) == NOW - timedelta(seconds=1e9 - 1)
+            due_range = BOOKINGS.due_range(connection)
+            assert due_range is not None
+            assert due_range[0] == NOW - timedelta(seconds=1e9 - 1)
+            held_until = NOW - timedelta(seconds=1e9 - 1.5)
+            window = DueWindow(limit, NOW, NOW - timedelta(seconds=1e9), held_until)
+            assert [due.key for due in BOOKINGS.find_corrected(connection, window, 10)] == ids[1:2]
+            early = DueWindow(held_until, limit, held_until, held_until)
+            found = [due.key for due in BOOKINGS.find_corrected(connection, early, 2)]
+            assert found == [ids[0], ids[2]], "by now, or beyond the horizon"
             for event in events:  # Done with, for the sake of other tests.
                 key = Due(event.order_id, BOOKINGS)
                 apply(self.store, connection, lambda s, _, now: when_due(s, now), key, NOW)

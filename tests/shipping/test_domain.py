@@ -36,6 +36,7 @@ from todoku.shipping.domain import (
     republish_shipment,
     when_due,
 )
+from todoku.shipping.service import bookings
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
@@ -148,16 +149,21 @@ class TestClaiming:
             )
         ]
 
-    def test_shipment_is_not_claimed_before_it_is_due(self) -> None:
-        shipment = shipment_that_is(ShipmentStatus.INITIATED)
-        assert when_due(shipment, NOW + DELAY - timedelta(microseconds=1)) == (shipment, [])
+    @pytest.mark.parametrize("status", [ShipmentStatus.INITIATED, ShipmentStatus.BOOKING])
+    def test_shipment_is_due_at_its_time_and_not_a_microsecond_before(
+        self, status: ShipmentStatus
+    ) -> None:
+        """By the window of the agenda; the domain decides on what the engine finds to be due."""
+        due_at = shipment_that_is(status).due_at
+        assert due_at is not None
+        assert bookings().window(due_at).has_come(due_at)
+        assert not bookings().window(due_at - timedelta(microseconds=1)).has_come(due_at)
 
     def test_expired_claim_is_repeated_with_the_same_key(
         self,
     ) -> None:
         claimed = shipment_that_is(ShipmentStatus.BOOKING)
         assert claimed.due_at is not None
-        assert when_due(claimed, claimed.due_at - timedelta(microseconds=1)) == (claimed, [])
         again, effects = when_due(claimed, claimed.due_at)
         assert (again.attempts, effects[0].attempt, effects[0].shipment_id) == (2, 2, SHIPMENT_ID)
 

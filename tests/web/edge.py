@@ -32,6 +32,7 @@ class RecordingProcess:
     def __init__(self, respond: Callable[[Any], Any]) -> None:
         self.database_available = True
         self.ready = True
+        self.clock = SteadyClock()
         self.commands: list[Any] = []
         self.contexts: list[Context] = []
         self.fail_with: Exception | None = None

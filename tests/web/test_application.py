@@ -12,6 +12,7 @@ from prometheus_client import Gauge
 from starlette.types import ASGIApp
 
 from todoku.database import Database, DatabaseUnavailable
+from todoku.engine import SteadyClock
 from todoku.web import Api, Backend, Call, Operation, Reply, SuccessResponse, application
 from todoku.web.health import Health
 from todoku.web.problems import SHARED_PROBLEM_TYPES, ProblemType, reference
@@ -83,7 +84,15 @@ def slug(reply: httpx.Response) -> tuple[int, str]:
 async def test_readiness_is_ok_while_database_responds(http: httpx.AsyncClient) -> None:
     for path in ("/livez", "/readyz"):
         reply = await http.get(path)
-        assert (reply.status_code, reply.json()) == (200, {"status": "ok"})
+        assert (reply.status_code, reply.json()["status"]) == (200, "ok")
+
+
+async def test_readiness_has_time_of_the_engine(
+    http: httpx.AsyncClient, service: ThingService
+) -> None:
+    service.process.clock = SteadyClock(wall=lambda: 1_000.5, boottime=lambda: 0.0)
+    reply = await http.get("/readyz")
+    assert reply.json() == {"time": "1970-01-01T00:16:40.500000Z", "status": "ok"}
 
 
 async def test_closed_database_fails_readiness_with_reason_but_not_liveness(

@@ -2,7 +2,7 @@
 
 from todoku.engine.agenda import Agenda, context_column
 from todoku.engine.cache import StateCache
-from todoku.engine.clock import Clock, SteadyClock
+from todoku.engine.clock import Clock, Correction, SteadyClock
 from todoku.engine.config import EngineConfig, RetryPolicy
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.decisions import Decide
@@ -28,6 +28,7 @@ __all__ = [
     "Agenda",
     "BySagaVersion",
     "Clock",
+    "Correction",
     "DeadLetterEvent",
     "DeadLetters",
     "Decide",

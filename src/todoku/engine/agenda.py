@@ -1,14 +1,17 @@
 """Agendas: rows on which a service decides of its own accord when their time has come."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic
 
 import msgspec
-from sqlalchemy import Column, Connection, Text, bindparam, func, null, select, update
+from sqlalchemy import Column, Connection, Text, and_, bindparam, func, null, or_, select, update
+from sqlalchemy.sql.elements import BindParameter
 from typing_extensions import TypeVar
 
 from todoku.database import Many, Query, Timestamp
+from todoku.engine.clock import Correction
+from todoku.engine.due_window import DueWindow, due_window
 from todoku.engine.messages import Due
 from todoku.events import NO_CONTEXT, Context
 
@@ -40,7 +43,9 @@ class Agenda(Generic[S]):
     `due_at` is the column with the due time, NULL in a row that never falls due; index it. `key` is
     the column that names a row: `Due.key`. `due_at_of` returns the due time of a state, None if it has
     none or if it is no state of this agenda; `key_of` returns its key. With `starts_effects`, no more
-    rows are taken than there are free effect slots; without, rows are due whatever effects run.
+    rows are taken than there are free effect slots; without, rows are due whatever effects run. No due
+    time is set further ahead than `longest_pause_seconds`: a row that is was written while the clock was
+    wrong, and is due now. Without it, such a row waits.
 
     If the table has a `context_column()`, the context in which a row became due is kept in it, and its
     decision, events and effects have that context, also after a restart.
@@ -55,36 +60,82 @@ class Agenda(Generic[S]):
         due_at_of: Callable[[Any], datetime | None],
         key_of: Callable[[S], str],
         starts_effects: bool = False,
+        longest_pause_seconds: float | None = None,
     ) -> None:
         self.decide = decide
         self.due_at_of = due_at_of
         self.key_of = key_of
         self.starts_effects = starts_effects
+        self._longest_pause = (
+            None if longest_pause_seconds is None else timedelta(seconds=longest_pause_seconds)
+        )
         self.name = str(due_at)
         context = due_at.table.c.get(CONTEXT_COLUMN)
-        self._find = Query(
+        rows = (
             select(key, null().label(CONTEXT_COLUMN) if context is None else context)
-            .where(due_at <= bindparam("now", type_=Timestamp))
             .order_by(due_at, key)
             .limit(bindparam("count"))
             .with_for_update(skip_locked=True)
         )
-        self._next = Query(select(func.min(due_at)).where(due_at.is_not(None)))
+        self._find = Query(rows.where(due_at <= _time("now")))
+        self._find_corrected = Query(
+            rows.where(
+                or_(due_at <= _time("now"), due_at > _time("horizon")),
+                ~and_(due_at > _time("held_after"), due_at <= _time("held_until")),
+            )
+        )
+        present = due_at.is_not(None)
+        self._range = Query(
+            select(
+                select(func.min(due_at)).where(present).scalar_subquery(),
+                select(func.max(due_at)).where(present).scalar_subquery(),
+            )
+        )
         self._keep = context is not None and Many(
             update(due_at.table)
             .where(key == bindparam("due_key"))
             .values({CONTEXT_COLUMN: bindparam("due_context")})
         )
 
+    def window(self, now: datetime, correction: Correction | None = None) -> DueWindow:
+        """Return which due times have come."""
+        return due_window(now, self._longest_pause, correction)
+
+    def require_pause(self, state: Any, now: datetime) -> None:
+        """Raise `ValueError` if a decision set a due time further ahead than the longest pause: it would
+        be due at once, again and again."""
+        due_at = self.due_at_of(state)
+        if due_at is not None and self.window(now).is_beyond(due_at):
+            raise ValueError(
+                f"the agenda {self.name} set the due time {due_at}, further ahead than its"
+                f" longest_pause_seconds from {now}: declare a longer one"
+            )
+
     def find(self, connection: Connection, now: datetime, count: int) -> list[Due]:
-        """Return up to `count` due rows, the oldest first; lock them where others may take them too."""
-        found = self._find(connection, now=now, count=count)
+        """Return up to `count` rows due by `now`, the oldest first; lock them where others may take them
+        too."""
+        return self._to_due(self._find(connection, now=now, count=count))
+
+    def find_corrected(self, connection: Connection, window: DueWindow, count: int) -> list[Due]:
+        """Return up to `count` rows whose time has come, as `find` does, by what `window` says."""
+        return self._to_due(
+            self._find_corrected(
+                connection,
+                now=window.now,
+                horizon=window.horizon,
+                held_after=window.held_after,
+                held_until=window.held_until,
+                count=count,
+            )
+        )
+
+    def _to_due(self, found: Iterable[Any]) -> list[Due]:
         return [Due(key, self, _read_context(kept)) for key, kept in found]
 
-    def next_due_at(self, connection: Connection) -> datetime | None:
-        """Return when the next row is due, None if none will be."""
-        due_at: datetime | None = self._next.scalar(connection)
-        return due_at
+    def due_range(self, connection: Connection) -> tuple[datetime, datetime] | None:
+        """Return the first and the last due time, None if no row has one."""
+        ((first, last),) = self._range(connection)
+        return None if first is None else (first, last)
 
     def keep_contexts(self, connection: Connection, contexts: dict[str, Context]) -> None:
         """Save the contexts in which rows became due, by their keys."""
@@ -107,6 +158,10 @@ def _read_context(kept: str | None) -> Context:
         return NO_CONTEXT
 
 
+def _time(name: str) -> BindParameter[datetime]:
+    return bindparam(name, type_=Timestamp)
+
+
 class DueTimes(msgspec.Struct, frozen=True):
     """When (UTC) the next row is due: of agendas that start effects, and of the others."""
 
@@ -121,17 +176,25 @@ class DueRows:
         self._agendas = agendas
         self._due_max = due_max
         self._postponed: dict[tuple[str, str], datetime] = {}
+        self._beyond: dict[Agenda, bool] = {}
 
-    def find(self, connection: Connection, now: datetime, effect_slots: int) -> list[Due]:
+    def find(
+        self,
+        connection: Connection,
+        now: datetime,
+        effect_slots: int,
+        correction: Correction | None = None,
+    ) -> list[Due]:
         """Return what is due: at most `effect_slots` rows of agendas that start effects."""
         if not self._agendas:
             return []
         if self._postponed:
-            self._postponed = {key: at for key, at in self._postponed.items() if at > now}
+            latest = now + timedelta(seconds=POSTPONED_SECONDS)
+            self._postponed = {key: at for key, at in self._postponed.items() if now < at <= latest}
         found: list[Due] = []
         for agenda in self._agendas:
             limit = min(effect_slots, self._due_max) if agenda.starts_effects else self._due_max
-            rows = self._find(agenda, connection, now, limit)
+            rows = self._find(agenda, connection, agenda.window(now, correction), limit)
             found += rows
             if agenda.starts_effects:
                 effect_slots -= len(rows)
@@ -141,30 +204,44 @@ class DueRows:
         """Leave out a row for a while, because its decision has failed."""
         self._postponed[due.agenda.name, due.key] = now + timedelta(seconds=POSTPONED_SECONDS)
 
-    def next_due(self, connection: Connection, now: datetime) -> DueTimes:
+    def next_due(
+        self, connection: Connection, now: datetime, correction: Correction | None = None
+    ) -> DueTimes:
         """Return when to look for due rows next."""
         times: dict[bool, datetime | None] = {True: None, False: None}
         for agenda in self._agendas:
-            due_at = self._next_due_at(agenda, connection, now)
+            due_at = self._next_due_at(agenda, connection, agenda.window(now, correction))
             times[agenda.starts_effects] = earlier(times[agenda.starts_effects], due_at)
         return DueTimes(effects_at=times[True], others_at=times[False])
 
-    def _find(self, agenda: Agenda, connection: Connection, now: datetime, limit: int) -> list[Due]:
+    def _find(
+        self, agenda: Agenda, connection: Connection, window: DueWindow, limit: int
+    ) -> list[Due]:
         if limit <= 0:
             return []
-        found = agenda.find(connection, now, limit + len(self._postponed))
+        count = limit + len(self._postponed)
+        if window.holds or self._beyond.get(agenda):
+            found = agenda.find_corrected(connection, window, count)
+        else:
+            found = agenda.find(connection, window.now, count)
         return [due for due in found if (agenda.name, due.key) not in self._postponed][:limit]
 
     def _next_due_at(
-        self, agenda: Agenda, connection: Connection, now: datetime
+        self, agenda: Agenda, connection: Connection, window: DueWindow
     ) -> datetime | None:
-        due_at = agenda.next_due_at(connection)
-        if due_at is None or not self._postponed:
-            return due_at
-        if self._find(agenda, connection, now, 1):
-            return now
-        # A postponed row hides what falls due behind it.
-        return max(due_at, now + timedelta(seconds=LOOK_BEHIND_SECONDS))
+        due_range = agenda.due_range(connection)
+        if due_range is None:
+            self._beyond.pop(agenda, None)
+            return None
+        first, last = due_range
+        beyond = self._beyond[agenda] = window.is_beyond(last)
+        if not (self._postponed or window.holds or beyond):
+            return first
+        if self._find(agenda, connection, window, 1):
+            return window.now
+        # A postponed row, or one that is held, hides what falls due behind it.
+        soon = window.now + timedelta(seconds=LOOK_BEHIND_SECONDS)
+        return soon if window.holds else max(first, soon)
 
 
 def earlier(one: datetime | None, other: datetime | None) -> datetime | None:

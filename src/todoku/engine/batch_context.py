@@ -10,6 +10,7 @@ import structlog
 
 from todoku.broker.port import Delivery
 from todoku.engine.agenda import Agenda
+from todoku.engine.clock import Correction
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letters import (
     DEAD_LETTER_COMMANDS,
@@ -36,6 +37,7 @@ from todoku.engine.messages import (
 )
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
+from todoku.engine.stamps import earliest_stamp, stamped
 from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
 
 ENVELOPE_BYTES_MAX = 1_024
@@ -67,12 +69,14 @@ class BatchContext:
         retry_policy: RetryPolicy,
         effect_slots: int,
         earlier: Mapping[str, Sequence[Attempt]],
+        correction: Correction | None = None,
     ) -> None:
         self.service = service
         self.now = now
         self.retry_policy = retry_policy
         self.effect_slots = effect_slots
         self.earlier = earlier
+        self.due_windows = {agenda: agenda.window(now, correction) for agenda in service.agendas}
         self.actions = PostCommitActions()
         self.commands: list[PendingCommand] = []
         self.letter_commands: list[PendingCommand] = []
@@ -201,7 +205,9 @@ class BatchContext:
             self._acknowledge(message)
             return
         try:
-            decided = self.decide(unit_of_work, decide, message.event, envelope.context)
+            decided = self.decide(
+                unit_of_work, decide, message.event, envelope.context, envelope.time
+            )
         except Exception as error:
             self._fail(message, error)
         else:
@@ -220,11 +226,12 @@ class BatchContext:
         agenda = due.agenda
         try:
             due_at = agenda.due_at_of(unit_of_work.view(due))
-            if due_at is None or due_at > self.now:
+            if due_at is None or not self.due_windows[agenda].has_come(due_at):
                 return  # Decided by a message of this batch.
             decided = self.decide(
                 unit_of_work, lambda state, _, now: agenda.decide(state, now), due, due.context
             )
+            agenda.require_pause(decided.state, self.now)
         except Exception:
             log.exception("due_decision_failed", agenda=agenda.name, key=due.key)
             self.failed_due.append(due)
@@ -266,8 +273,12 @@ class BatchContext:
         decide: Decide,
         subject: object,
         context: Context = NO_CONTEXT,
+        occurred_at: datetime | None = None,
     ) -> Decided:
-        """Return what a decision leads to, without keeping it. Raises what the decision raises."""
+        """Return what a decision leads to, without keeping it; `occurred_at` is the time of an event.
+
+        Raises what the decision raises.
+        """
         before = unit_of_work.view(subject)
         state, outputs = decide(before, subject, self.now)
         if (saga := self.service.saga) is not None:
@@ -278,9 +289,11 @@ class BatchContext:
             if self._due_at_once(agenda, state):
                 state, more = agenda.decide(state, self.now)
                 outputs = [*outputs, *more]
+        earliest = earliest_stamp(before, occurred_at, self.now)
+        at = self.now if earliest is None else max(self.now, earliest)
         return Decided(
-            state,
-            [(seal(output, self.now, context), output) for output in outputs if _is_event(output)],
+            stamped(before, state, earliest),
+            [(seal(output, at, context), output) for output in outputs if _is_event(output)],
             [PendingEffect(output, context) for output in outputs if not _is_event(output)],
             context,
         )
@@ -318,7 +331,7 @@ class BatchContext:
         if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
             return False
         due_at = agenda.due_at_of(state)
-        return due_at is not None and due_at <= self.now
+        return due_at is not None and self.due_windows[agenda].has_come(due_at)
 
     def _acknowledge(self, message: IncomingEvent) -> None:
         self.actions.acks.append(message.delivery)

@@ -37,6 +37,10 @@ log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS_MAX = 2.0
 
+CLOCK_LOOK_SECONDS = 5.0
+"""How often the clock is read while rows wait until they are due. The event loop's timers stand still
+while the machine is suspended, and do not notice that the clock was set."""
+
 
 class ProcessFailed(Exception):
     """The process ends, because one of its loops has failed or it was stopped. Whether pending commands
@@ -95,6 +99,7 @@ class Process:
             owner=owner,
             retry_policy=self.config.retry_policy,
             failpoint=failpoint,
+            correction=clock.correction,
         )
         self.relay = Relay(
             broker,
@@ -242,7 +247,7 @@ class Process:
 
     async def write_step(self) -> None:
         """Wait for messages or due rows, commit a batch of them, and run its post-commit actions."""
-        await self.mailbox.wait_for_work(self._next_step_at(), self.clock.now())
+        await self._wait_for_work()
         batch = self.mailbox.take(self.config.batch_max)
         actions = await self._commit(batch)
         self._next_due, self._retry_at = actions.next_due, actions.retry_at
@@ -349,6 +354,18 @@ class Process:
                 answered.set_exception(ProcessFailed(why))
 
     # What the loops use.
+
+    async def _wait_for_work(self) -> None:
+        """Wait for messages, or until the writer must look for due rows by the clock."""
+        correction = self.clock.correction()
+        while True:
+            now, until = self.clock.now(), self._next_step_at()
+            look_at = now + timedelta(seconds=CLOCK_LOOK_SECONDS)
+            await self.mailbox.wait_for_work(earlier(until, look_at) if until else None, now)
+            if until is None or until <= look_at or len(self.mailbox):
+                return
+            if self.clock.now() < look_at or self.clock.correction() is not correction:
+                return  # Woken, or due times mean something else now.
 
     def _next_step_at(self) -> datetime | None:
         """Return when the writer must look for due rows without being woken."""

@@ -19,6 +19,7 @@ from todoku.database import ConstraintViolated, Database, DatabaseError
 from todoku.engine.agenda import DUE_MAX, DueRows
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.cache import StateCache
+from todoku.engine.clock import Correction
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letter_handler import DeadLetterHandler
 from todoku.engine.dead_letters import Attempt, RetryDeadLetter, describe
@@ -64,6 +65,7 @@ class Writer:
         retry_policy: RetryPolicy | None = None,
         due_max: int = DUE_MAX,
         failpoint: Failpoint = no_failpoint,
+        correction: Callable[[], Correction | None] = lambda: None,
     ) -> None:
         self._service = service
         self._database = database
@@ -72,6 +74,7 @@ class Writer:
         self._owner = owner
         self._retry_policy = retry_policy or RetryPolicy()
         self._failpoint = failpoint
+        self._correction = correction
         self._position = 0
         self._position_certain = True
         self._timeline_saved = False
@@ -147,7 +150,7 @@ class Writer:
         def decide(connection: Connection, batch: BatchContext) -> UnitOfWork | None:
             self._deduplicate(connection, batch, messages)
             if due:
-                batch.due = self._due_rows.find(connection, now, effect_slots)
+                batch.due = self._due_rows.find(connection, now, effect_slots, self._correction())
                 batch.effect_slots -= sum(row.agenda.starts_effects for row in batch.due)
             letters = self._open_letters(connection, batch)
             unit_of_work = self._load(connection, batch, letters)
@@ -196,7 +199,12 @@ class Writer:
     ) -> PostCommitActions:
         """Run a transaction; after its commit, note in memory what it has changed."""
         batch = BatchContext(
-            self._service, now, self._retry_policy, effect_slots, self._failed_attempts
+            self._service,
+            now,
+            self._retry_policy,
+            effect_slots,
+            self._failed_attempts,
+            self._correction(),
         )
         with self._transaction() as connection:
             self._cache.validate(self._database.version(connection))
@@ -204,7 +212,7 @@ class Writer:
                 unit_of_work = decide(connection, batch)
             for due in batch.failed_due:
                 self._due_rows.postpone(due, now)
-            batch.actions.next_due = self._due_rows.next_due(connection, now)
+            batch.actions.next_due = self._due_rows.next_due(connection, now, self._correction())
             self._failpoint("before-commit")
         self._failpoint("after-commit")
         self._position += len(batch.published)
@@ -371,7 +379,7 @@ class Writer:
 
     def _find_due(self, now: datetime, effect_slots: int) -> list[Due]:
         with self._database.transaction() as connection:
-            return self._due_rows.find(connection, now, effect_slots)
+            return self._due_rows.find(connection, now, effect_slots, self._correction())
 
     def _note_failed_attempts(self, batch: BatchContext) -> None:
         """Keep the failed attempts of messages that are retried; drop those of handled ones."""

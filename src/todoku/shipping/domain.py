@@ -228,8 +228,8 @@ def republish_shipment(shipment: Shipment | None) -> list[tuple[Event, datetime]
 
 def when_due(shipment: Shipment, now: datetime) -> tuple[Shipment, list[BookParcel]]:
     """Claim the call to the carrier, for the first time or after a claim that got no answer."""
-    if shipment.due_at is None or shipment.due_at > now:
-        return shipment, []  # A replica has claimed it, or the answer of the carrier arrived.
+    if shipment.due_at is None:
+        return shipment, []  # The answer of the carrier arrived.
     claimed = msgspec.structs.replace(
         shipment,
         status=ShipmentStatus.BOOKING,

@@ -19,6 +19,8 @@ from todoku.engine import Agenda, Decide, Service
 from todoku.settings import Settings
 from todoku.shipping.carriers import pickup_delays
 from todoku.shipping.domain import (
+    BACKOFF_SECONDS_MAX,
+    CLAIM_SECONDS,
     RecordAnswer,
     Shipment,
     initiate_shipment,
@@ -28,6 +30,7 @@ from todoku.shipping.domain import (
     republish_shipment,
     when_due,
 )
+from todoku.shipping.settings import ShippingSettings
 from todoku.shipping.store import ShippingStore, shipments
 
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {RecordAnswer: record_answer}
@@ -47,7 +50,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
 )
 
 
-def bookings() -> Agenda[Shipment]:
+def bookings(pickup_seconds_max: float = 0.0) -> Agenda[Shipment]:
     """Return the agenda of shipments that are to be booked with the carrier, or booked again."""
     return Agenda(
         due_at=shipments.c.due_at,
@@ -56,6 +59,7 @@ def bookings() -> Agenda[Shipment]:
         due_at_of=attrgetter("due_at"),
         key_of=attrgetter("order_id"),
         starts_effects=True,
+        longest_pause_seconds=max(pickup_seconds_max, CLAIM_SECONDS, BACKOFF_SECONDS_MAX),
     )
 
 
@@ -66,7 +70,7 @@ def shipping_service(settings: Settings) -> Service:
         name=ShipmentInitiatedEvent.publisher,
         store=ShippingStore(),
         event_handlers={StockReservedEvent: partial(initiate_shipment, pickup_delay=delay)},
-        agendas=[bookings()],
+        agendas=[bookings(settings.own(ShippingSettings).carrier_delay_seconds.high)],
         command_handlers=COMMAND_HANDLERS,
         parked_event=partial(parking_event, ShippingMessageParkedEvent),
         resolved_event=partial(parking_event, ShippingMessageClosedEvent),

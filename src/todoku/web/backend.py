@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from todoku.database import Database
-from todoku.engine import EventTooLarge, ProcessFailed
+from todoku.engine import Clock, EventTooLarge, ProcessFailed
 from todoku.events import NO_CONTEXT, Context
 from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
 
@@ -21,6 +21,7 @@ class Engine(Protocol):
     """The part of `todoku.engine.Process` that routes use."""
 
     database_available: bool
+    clock: Clock
 
     @property
     def ready(self) -> bool:

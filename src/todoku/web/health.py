@@ -1,6 +1,7 @@
 """Liveness and readiness checks."""
 
 import asyncio
+from datetime import datetime
 
 import msgspec
 from sqlalchemy import Connection
@@ -18,6 +19,13 @@ DATABASE_SECONDS_MAX = 5.0
 class Health(msgspec.Struct, frozen=True):
     """The service is healthy."""
 
+    status: str = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """The service is ready; `time` is the current time (UTC) of its engine's clock."""
+
+    time: datetime
     status: str = "ok"
 
 
@@ -43,7 +51,7 @@ def health_operations(backend: Backend) -> list[Operation]:
             raise Problem(
                 NOT_READY, f"The database did not respond within {DATABASE_SECONDS_MAX:g} seconds."
             ) from None
-        return Reply(200, Health())
+        return Reply(200, Readiness(backend.process.clock.now()))
 
     return [
         Operation(
@@ -65,7 +73,7 @@ def health_operations(backend: Backend) -> list[Operation]:
             "and their events are published later.",
             handle=ready,
             responses=[
-                SuccessResponse(status=200, description="The service is ready.", content=Health)
+                SuccessResponse(status=200, description="The service is ready.", content=Readiness)
             ],
             problems=[NOT_READY],
         ),

@@ -31,13 +31,13 @@ def due_rows_forgotten_at_start() -> Wire:
     def wire(parts: Parts) -> Parts:
         started = False
 
-        def next_due_at(original: Any, connection: Any) -> Any:
+        def due_range(original: Any, connection: Any) -> Any:
             nonlocal started
             found = original(connection) if started else None
             started = True
             return found
 
-        return planting.agenda("shipping", next_due_at=next_due_at)(parts)
+        return planting.agenda("shipping", due_range=due_range)(parts)
 
     return wire
 

@@ -202,6 +202,7 @@ bank: Service[Any] = Service(
             due_at_of=attrgetter("due_at"),
             key_of=attrgetter("id"),
             starts_effects=True,
+            longest_pause_seconds=300,
         )
     ],
     publishes=(Booked, Billed),

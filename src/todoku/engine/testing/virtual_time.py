@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from todoku.engine.clock import Correction
+
 T = TypeVar("T")
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -64,6 +66,9 @@ class VirtualClock:
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._loop.time())
+
+    def correction(self) -> Correction | None:
+        return None
 
 
 def run(loop: VirtualLoop, main: Coroutine[Any, Any, T]) -> T:

@@ -156,3 +156,14 @@ class Stock(msgspec.Struct, frozen=True, kw_only=True):
     products: Mapping[str, Product]
     reservation: Reservation | None = None
     entries: tuple[LedgerEntry, ...] = ()
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """Return when the reservation changed last."""
+        return self.reservation.updated_at if self.reservation else None
+
+    def restamped(self, at: datetime) -> "Stock":
+        """Return this stock with a reservation that changed at this time."""
+        assert self.reservation is not None
+        reservation = msgspec.structs.replace(self.reservation, updated_at=at)
+        return msgspec.structs.replace(self, reservation=reservation)
