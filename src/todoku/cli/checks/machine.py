@@ -150,7 +150,7 @@ def clock(settings: Settings) -> Iterator[CheckResult]:
         yield warning(
             "clock",
             f"the data folder was modified {ahead:,.0f} s in the future: the clock went back",
-            fix="correct the clock; until then, scheduled work is delayed by that long",
+            fix="correct the clock if it is behind; running services follow within 5 s",
         )
         return
     yield ok("clock", f"runs evenly; it is {time.strftime('%Y-%m-%d %H:%M:%S %Z')}")
