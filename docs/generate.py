@@ -176,8 +176,8 @@ currency. Unknown fields and parameters are refused. Lists are paginated: follow
 
 Each service also serves its OpenAPI 3.1 document at `/openapi.json`, documentation to read and try at
 `/docs`, its events at `/asyncapi.json`, Prometheus metrics at `/metrics`, a liveness check at `/livez`
-and a readiness check at `/readyz` (it checks the database, not the broker, because orders are accepted
-without the broker). `/` lists these addresses. All of it works offline.
+and a readiness check at `/readyz` (it checks the database, the writer and that all loops run; not the
+broker, because orders are accepted without it). `/` lists these addresses. All of it works offline.
 
 {sections}
 ## On each service

@@ -98,7 +98,7 @@ def _check_names(names: list[str]) -> None:
 
 
 system = System(orders, inventory, shipping)
-"""The services of the mission."""
+"""The built-in services."""
 
 SYSTEM = system.declared["system"]
 """The setting that names the system."""

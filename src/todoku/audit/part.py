@@ -93,7 +93,8 @@ class AuditPart(msgspec.Struct, frozen=True, kw_only=True):
     lifecycle: the statuses of that entity, and what each implies at the others.
     known: reads what the service knows, once for each order.
     findings: its own checks, such as that of a ledger.
-    holds: the statuses that must not outlast the order (I5), with words for what is held.
+    holds: statuses that must not remain after the order has ended (I5), each with the text of the
+        finding.
     expected: by status of an ended order, the statuses that the entity may have; for entities that the
         lifecycle of the order does not name. None stands for "there is none".
     since_saga_version: the version of the saga that added this service as a step: orders accepted in an

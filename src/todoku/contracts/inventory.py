@@ -1,4 +1,4 @@
-"""What the inventory service says."""
+"""Define the events that the inventory service publishes."""
 
 from typing import Annotated, ClassVar
 
@@ -11,7 +11,7 @@ from todoku.events import Personal
 
 
 class ReservedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
-    """A number of pieces of one product, set aside for an order."""
+    """A number of pieces of one product, reserved for an order."""
 
     product_id: str
     quantity: int
@@ -42,7 +42,7 @@ class StockReservedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
 
 
 class StockReservationFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
-    """Nothing is set aside for the order, because of `failed_items`."""
+    """Nothing is reserved for the order, because of `failed_items`."""
 
     subject: ClassVar[str] = "inventory.reservation_failed"
     publisher: ClassVar[str] = "inventory"

@@ -1,5 +1,5 @@
-"""What a service publishes when a message about an order waits there for manual action, and when it
-no longer does. Each service has its own two events with these fields."""
+"""Define what a service publishes when a message about an order waits there for manual action, and when
+it no longer does. Each service has its own two events with these fields."""
 
 from datetime import datetime
 from typing import Annotated, Protocol, TypeVar

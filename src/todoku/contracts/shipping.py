@@ -1,4 +1,4 @@
-"""What the shipping service says."""
+"""Define the events that the shipping service publishes."""
 
 from typing import Annotated, ClassVar
 
@@ -17,7 +17,7 @@ class ShippedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=
 
 
 class ShipmentInitiatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
-    """A shipment was opened for the order; the carrier has not been asked yet."""
+    """A shipment was opened for the order; the carrier has not been called yet."""
 
     subject: ClassVar[str] = "shipping.initiated"
     publisher: ClassVar[str] = "shipping"
@@ -38,7 +38,7 @@ class ShipmentCompletedEvent(OrderEvent, frozen=True, kw_only=True, rename="came
 
 
 class ShipmentFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
-    """The carrier has refused the parcel; what was set aside for it may be released."""
+    """The carrier has rejected the parcel; the stock that was reserved for it may be released."""
 
     subject: ClassVar[str] = "shipping.failed"
     publisher: ClassVar[str] = "shipping"

@@ -154,7 +154,7 @@ def _read_context(kept: str | None) -> Context:
         return NO_CONTEXT
     try:
         return _decode(kept)
-    except msgspec.DecodeError:  # Somebody has edited it: a row is not lost for that.
+    except msgspec.DecodeError:  # It was edited by hand: the row is kept, without its context.
         return NO_CONTEXT
 
 

@@ -58,8 +58,8 @@ class Decided(msgspec.Struct, frozen=True):
 class BatchContext:
     """The results of one transaction so far. A decision that raises leaves no trace in it.
 
-    `effect_slots` is how many effects may start for rows that are due at once. `earlier` holds the
-    failed attempts at messages that are still retried, by the ids of the letters they would become.
+    `effect_slots` is how many effects may start for rows that are due at once.
+    `earlier_attempts` holds past failed attempts of messages that are being retried, by letter id.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class BatchContext:
         now: datetime,
         retry_policy: RetryPolicy,
         effect_slots: int,
-        earlier: Mapping[str, Sequence[Attempt]],
+        earlier_attempts: Mapping[str, Sequence[Attempt]],
         correction: Correction | None = None,
     ) -> None:
         self.service = service
         self.now = now
         self.retry_policy = retry_policy
         self.effect_slots = effect_slots
-        self.earlier = earlier
+        self.earlier_attempts = earlier_attempts
         self.due_windows = {agenda: agenda.window(now, correction) for agenda in service.agendas}
         self.actions = PostCommitActions()
         self.commands: list[PendingCommand] = []
@@ -359,7 +359,7 @@ class BatchContext:
         """Nack the message, or park it after too many attempts."""
         attempt = Attempt(letter_id=letter_id(delivery, envelope), at=self.now, error=error)
         if delivery.attempt >= attempts_max:
-            self.attempts += [*self.earlier.get(attempt.letter_id, ()), attempt]
+            self.attempts += [*self.earlier_attempts.get(attempt.letter_id, ()), attempt]
             self._park(parked(delivery, envelope, error, trace, self.now), delivery, envelope)
             return
         self.failed_attempts.append(attempt)

@@ -68,7 +68,7 @@ class PendingEffect(msgspec.Struct, frozen=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """A delivery confirmation: `reader` has these events in its database, handled or parked."""
+    """A receipt: the subscriber `reader` has these events in its database, handled or parked."""
 
     reader: str
     ids: tuple[str, ...]

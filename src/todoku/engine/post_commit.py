@@ -49,7 +49,7 @@ class PostCommitActions(msgspec.Struct):
 
 
 class ReceiptMessage(msgspec.Struct, frozen=True):
-    """A delivery confirmation on the wire: `reader` has these events."""
+    """A receipt on the wire: the subscriber `reader` has these events."""
 
     reader: str
     ids: tuple[str, ...]

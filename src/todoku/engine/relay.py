@@ -147,7 +147,7 @@ class Relay:
             await self._check_reader(reader, progress)
 
     async def _check_reader(self, reader: str, progress: Progress) -> None:
-        # The receipt for what a subscriber has just passed may be on its way: not at the next check.
+        # The receipt may still be on its way. If it is missing at the next check, it is lost.
         for after, up_to in _ranges(self._suspects[reader]):
             await self._resend(reader, after, up_to)
         self._suspects[reader].clear()

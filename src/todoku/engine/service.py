@@ -63,10 +63,10 @@ class Store(Protocol[S]):
 class Service(Generic[S]):
     """Declare a service: its store and the handlers of its commands, events and due rows.
 
-    `event_handlers` decide on events of other services, with `BySagaVersion` on those of a saga that
-    began in an older version as that version did. `command_handlers` decide on commands, the `agendas`
-    on rows that are due. `replay_handlers` decide on the service's own events when its database has
-    lost them, together with the events that undo or end those, in the order of the stream. Commands
+    `event_handlers` decide on events of other services. An event whose handling differs by saga version
+    has a `BySagaVersion`. `command_handlers` decide on commands, the `agendas` on rows that are due.
+    `replay_handlers` decide on the service's own events when its database has lost them, and on the
+    events that end what they began, in the order of the stream. Commands
     of the `deduplicated_commands` types have no natural key that makes them idempotent: the engine
     gives them an id. An effect that a decision returns is executed by `effects` after the commit; its
     result is the next command. `parked_event` and `resolved_event` make the events that tell others

@@ -98,8 +98,9 @@ class PendingDelivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outbox:
-    """The transactional outbox: a row for each event and subscriber, until that confirms the delivery.
-    An event that no service subscribes to has one for the stream, until the broker has stored it.
+    """The transactional outbox: a row for each event and subscriber, until the subscriber's receipt
+    arrives. An event that no service subscribes to has one for the stream, until the broker has stored
+    it.
 
     The owner is the process that committed the row and publishes it. Positions grow with every event
     that an owner commits, so that its unpublished events are a range.
@@ -115,6 +116,7 @@ class Outbox:
             Column("position", Integer64, nullable=False),
             Column("subject", Text, nullable=False),
             Column("body", LargeBinary, nullable=False),
+            # The time of the batch that published the event: how long it has been pending.
             Column("said_at", Timestamp, nullable=False),
             UniqueConstraint("event_id", "reader"),
             Index("outbox_by_position", "owner", "position"),
@@ -291,7 +293,7 @@ class StreamPositions:
         self.table = table(
             "stream_positions",
             metadata,
-            Column("incarnation", Text, primary_key=True),
+            Column("incarnation", Text, primary_key=True),  # The stream epoch.
             Column("sequence", Integer64, nullable=False),
         )
         self._reach = Many(upsert(self.table, ["incarnation"], ["sequence"], growing="sequence"))

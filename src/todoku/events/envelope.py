@@ -36,7 +36,8 @@ class UnknownEventType(UndecodableEvent):
 
 
 class UnknownSagaVersion(UnknownEventType):
-    """Raised for an event of a saga that began in a newer version: that one knows its steps."""
+    """Raised for an event of a saga that began in a newer version: only the newer version knows the
+    steps of that saga."""
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

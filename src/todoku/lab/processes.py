@@ -13,7 +13,7 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 BROKER = "broker"
 PROGRAMS: tuple[str, ...] = (*system.names, BROKER)
-"""The programs that `todoku up` runs for the services of the mission."""
+"""The programs that `todoku up` runs for the built-in services."""
 
 
 class Usage(msgspec.Struct, frozen=True):

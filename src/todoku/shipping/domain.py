@@ -160,7 +160,7 @@ def initiate_shipment(
 ) -> tuple[Shipment, list[Event]]:
     """Open a shipment for the reserved stock; the carrier is called after `pickup_delay(shipment id)`."""
     if shipment is not None:
-        return shipment, []  # A repeat that outlived the inbox.
+        return shipment, []  # A duplicate that arrived after the inbox was pruned.
     shipment_id = fact_id(event.order_id, "Shipment")
     initiated = Shipment(
         id=shipment_id,

@@ -22,7 +22,8 @@ class ShippingSettings(msgspec.Struct, frozen=True, kw_only=True):
     carrier_delay_seconds: Annotated[
         Span,
         Meta(
-            description="How long the simulated carrier takes, in seconds: a number or a range.",
+            description="How long a parcel waits before the carrier is called first, in seconds: a "
+            "number or a range.",
             extra={"allowed": "a number of seconds, or a range like 1..3"},
         ),
     ] = Span(1, 3)

@@ -32,7 +32,8 @@ class Readiness(msgspec.Struct, frozen=True):
 def health_operations(backend: Backend) -> list[Operation]:
     """Return the operations `/livez` and `/readyz`.
 
-    Readiness checks the database but not the broker, because commands are accepted without it."""
+    Readiness checks the database, the writer, and that all loops run; not the broker, because commands
+    are accepted without it."""
 
     async def live(call: Call) -> Reply:
         return Reply(200, Health())
@@ -41,7 +42,7 @@ def health_operations(backend: Backend) -> list[Operation]:
         if not (backend.process.database_available and backend.database.accepts_writes):
             raise Problem(NOT_READY, "The database accepts no writes at present: see the log.")
         if not backend.process.ready:
-            raise Problem(NOT_READY, "The service is starting or ending: see the log.")
+            raise Problem(NOT_READY, "The service is starting or stopping: see the log.")
         try:
             async with asyncio.timeout(DATABASE_SECONDS_MAX):
                 await backend.read(_select_one)
@@ -69,8 +70,8 @@ def health_operations(backend: Backend) -> list[Operation]:
             method="GET",
             path="/readyz",
             summary="Readiness check",
-            description="Checks the database but not the broker: without the broker, commands are accepted "
-            "and their events are published later.",
+            description="Checks the database, the writer and that all loops run; not the broker: without it, "
+            "commands are accepted and their events are published later.",
             handle=ready,
             responses=[
                 SuccessResponse(status=200, description="The service is ready.", content=Readiness)

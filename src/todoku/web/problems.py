@@ -180,8 +180,9 @@ NOT_READY = ProblemType(
     "not-ready",
     503,
     "The service is not ready",
-    "The service is running, but its database is unavailable.",
-    "See `detail` and the service's log. The service recovers when its database does.",
+    "The service is starting or stopping, or its database is unavailable.",
+    "See `detail` and the service's log. The service is ready once it has started, or once its "
+    "database is available again.",
 )
 HTTP_VERSION_NOT_SUPPORTED = ProblemType(
     "http-version-not-supported",

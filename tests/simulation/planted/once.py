@@ -30,7 +30,7 @@ def inbox_not_written() -> Wire:
 
 @mutant
 def reservation_decided_anew() -> Wire:
-    """A duplicate of an order that outlived the inbox reserves its stock again."""
+    """A duplicate of an order that arrived after the inbox was pruned reserves its stock again."""
     return planting.events(
         "inventory",
         OrderCreatedEvent,
@@ -42,7 +42,7 @@ def reservation_decided_anew() -> Wire:
 
 @mutant
 def deducted_twice() -> Wire:
-    """A duplicate of a completed shipment that outlived the inbox deducts its pieces again."""
+    """A duplicate of a completed shipment that arrived after the inbox was pruned deducts again."""
 
     def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
         held = state.reservation
@@ -55,7 +55,7 @@ def deducted_twice() -> Wire:
 
 @mutant
 def second_shipment() -> Wire:
-    """A duplicate of a reservation that outlived the inbox opens the shipment again."""
+    """A duplicate of a reservation that arrived after the inbox was pruned opens the shipment again."""
     return planting.events(
         "shipping",
         StockReservedEvent,

@@ -1,11 +1,17 @@
 """Test services as the project tests its own: in virtual time, on a broker in memory.
 
 ```python
-def test_payment_is_booked() -> None:
+from todoku.engine import Topology
+from todoku.engine.testing import MemoryBroker, make_process, memory_database, run, running
+from todoku.engine.testing.bank import OpenAccount, bank
+
+
+def test_account_is_opened() -> None:
     async def scenario() -> None:
-        broker, topology = MemoryBroker(), Topology([my_service])
-        async with running(make_process(my_service, broker, topology, database)) as process:
-            account = await process.execute(OpenAccount(account_id="1"))
+        process = make_process(bank, MemoryBroker(), Topology([bank]), memory_database(bank))
+        async with running(process):
+            account = await process.execute(OpenAccount(account_id="1", balance=10))
+        assert account.balance == 10
 
     run(scenario())
 ```

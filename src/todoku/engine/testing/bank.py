@@ -33,7 +33,7 @@ class AccountEvent(Event, frozen=True, kw_only=True):
 
 
 class Paid(AccountEvent, frozen=True, kw_only=True):
-    """Somebody has paid into an account, or taken from it."""
+    """A customer has paid into an account, or taken from it."""
 
     subject: ClassVar[str] = "customers.paid"
     publisher: ClassVar[str] = "customers"

@@ -45,10 +45,8 @@ class ContradictoryEvent(StockError):
 def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Stock, list[Event]]:
     """Reserve every item of the order, or refuse all of it."""
     if stock.reservation is not None:
-        return (
-            stock,
-            [],
-        )  # A repeat that outlived the inbox: the decision was published and delivered.
+        # A duplicate that arrived after the inbox was pruned: the decision was published and delivered.
+        return stock, []
     lines = _merge_lines(event)
     shortages = _shortages(stock.products, lines)
     state = ReservationState.REFUSED if shortages else ReservationState.RESERVED
@@ -143,7 +141,7 @@ def deduct_stock(
     reservation = _known(stock, event)
     state = _next_state(reservation, event)
     if state is reservation.state:
-        return stock, []  # A repeat that outlived the inbox.
+        return stock, []  # A duplicate that arrived after the inbox was pruned.
     return Stock(
         products=_moved(stock.products, reservation.lines, now, on_hand=-1, reserved=-1),
         reservation=_ended(reservation, state, now),
@@ -167,7 +165,7 @@ def release_stock(
     reservation = _known(stock, event)
     state = _next_state(reservation, event)
     if state is reservation.state:
-        return stock, []  # A repeat that outlived the inbox.
+        return stock, []  # A duplicate that arrived after the inbox was pruned.
     return Stock(
         products=_moved(stock.products, reservation.lines, now, reserved=-1),
         reservation=_ended(reservation, state, now),
