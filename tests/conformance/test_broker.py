@@ -20,6 +20,7 @@ from todoku.broker import (
     Subscription,
 )
 from todoku.broker.nats import NatsBroker
+from todoku.broker.port import StartAfter
 
 pytestmark = pytest.mark.anyio
 
@@ -102,10 +103,11 @@ class RecordingConsumer:
         subjects: Sequence[str] = ("orders.created",),
         *,
         want: int = 100,
+        start_after: StartAfter | None = None,
     ) -> "RecordingConsumer":
         consumer = cls()
         consumer.subscription = await broker.subscribe(
-            durable, subjects, consumer.deliveries.extend
+            durable, subjects, consumer.deliveries.extend, start_after=start_after
         )
         consumer.subscription.want(want)
         return consumer
@@ -203,6 +205,56 @@ async def test_new_durable_starts_at_the_beginning_of_the_stream(
     consumer = await RecordingConsumer.of(broker)
     await consumer.has(3)
     assert consumer.bodies == bodies(3)
+
+
+async def test_new_durable_starts_behind_the_place_that_is_given(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    stored = await broker.publish(orders(3))
+    place = StartAfter(stored.stream_epoch, 2)
+    consumer = await RecordingConsumer.of(broker, start_after=place)
+    await broker.publish(orders(1, first=4))
+    deliveries = await consumer.has(2)
+    assert consumer.bodies == bodies(2, first=3)
+
+    consumer.subscription.ack(deliveries)
+    await acknowledged_up_to(broker, "inventory", 4)
+
+
+async def test_place_beyond_the_last_message_waits_for_the_next_one(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    stored = await broker.publish(orders(3))
+    place = StartAfter(stored.stream_epoch, stored.sequence)
+    consumer = await RecordingConsumer.of(broker, start_after=place)
+    await broker.publish(orders(1, first=4))
+    await consumer.has(1)
+    assert consumer.bodies == bodies(1, first=4)
+
+
+async def test_place_of_another_epoch_is_the_beginning(
+    host: BrokerHost, connect: Connections
+) -> None:
+    broker = await connect(host)
+    await broker.publish(orders(3))
+    consumer = await RecordingConsumer.of(broker, start_after=StartAfter("another", 2))
+    await consumer.has(3)
+    assert consumer.bodies == bodies(3)
+
+
+async def test_existing_durable_keeps_its_place(host: BrokerHost, connect: Connections) -> None:
+    broker = await connect(host)
+    stored = await broker.publish(orders(3))
+    first = await RecordingConsumer.of(broker, start_after=StartAfter(stored.stream_epoch, 1))
+    first.subscription.ack((await first.has(2))[:1])
+    await acknowledged_up_to(broker, "inventory", 2)
+    await first.subscription.stop()
+    later = StartAfter(stored.stream_epoch, 3)
+    second = await RecordingConsumer.of(broker, start_after=later)
+    await broker.publish(orders(1, first=4))
+    await until(lambda: bodies(1, first=4)[0] in second.bodies)
 
 
 async def test_each_durable_gets_all_messages_on_its_subjects(

@@ -46,10 +46,10 @@ class WrappedBroker(Wrapped):
     """A connection to the broker that hands its deliveries to `arrive`."""
 
     async def subscribe(
-        self, durable: str, subjects: Sequence[str], deliver: Callable[..., None]
+        self, durable: str, subjects: Sequence[str], deliver: Callable[..., None], **start: Any
     ) -> Any:
         self.subscription = await self.inner.subscribe(
-            durable, subjects, lambda deliveries: self.arrive(deliveries, deliver)
+            durable, subjects, lambda deliveries: self.arrive(deliveries, deliver), **start
         )
         return self.subscription
 

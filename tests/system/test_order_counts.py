@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 
 from bench.fsyncs import CannotCount, counting_fsyncs
 from conformance.brokers import NatsServer, until
-from todoku.broker import Delivery, Outgoing, Stored
+from todoku.broker import Delivery, Outgoing, StartAfter, Stored
 from todoku.broker.nats import SINGLES_MAX, NatsBroker
 from todoku.broker.nats_consumer import NatsConsumer
 from todoku.contracts import OrderedItem
@@ -76,12 +76,14 @@ class CountedBroker(NatsBroker):
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
+        *,
+        start_after: StartAfter | None = None,
     ) -> NatsConsumer:
         def counted(deliveries: Sequence[Delivery]) -> None:
             self._tally.delivered[self._service] += len(deliveries)
             deliver(deliveries)
 
-        return await super().subscribe(durable, subjects, counted)
+        return await super().subscribe(durable, subjects, counted, start_after=start_after)
 
 
 async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:

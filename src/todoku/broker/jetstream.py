@@ -27,7 +27,7 @@ from todoku.broker.jetstream_api import (
     find,
 )
 from todoku.broker.nats_link import Link
-from todoku.broker.port import BrokerUnavailable, BrokerUnsuitable
+from todoku.broker.port import BrokerUnavailable, BrokerUnsuitable, StartAfter
 
 ACK_PENDING_MAX = 20_000
 """Unacknowledged messages allowed for a durable: well above the credit of all its processes."""
@@ -296,14 +296,22 @@ class JetStream:
         """Return the stream, or None if there is none."""
         return await find(link, f"STREAM.INFO.{self._name}", StreamInfo, STREAM_NOT_FOUND)
 
-    async def prepare_durable(self, link: Link, reader: str, subjects: Sequence[str]) -> str:
+    async def prepare_durable(
+        self,
+        link: Link,
+        reader: str,
+        subjects: Sequence[str],
+        start_after: StartAfter | None = None,
+    ) -> str:
         """Create the durable if absent, or correct its configuration; return the stream's epoch."""
         stream_epoch = (await self.prepare(link)).stream_epoch
         wanted = self._durable_config(reader, subjects)
+        here = start_after is not None and start_after.stream_epoch == stream_epoch
+        new = config.new_durable(wanted, start_after.sequence if start_after and here else 0)
         info = await self.consumer_info(link, reader)
         if info is None:
             self.problems.pop(reader, None)
-            await self._create_durable(link, reader, config.new_durable(wanted))
+            await self._create_durable(link, reader, new)
             return stream_epoch
         if info.paused or info.config.pop("pause_until", None):
             await ask(link, f"CONSUMER.PAUSE.{self._name}.{self._durable(reader)}", {})
@@ -311,7 +319,7 @@ class JetStream:
             info.config.pop("pause_until", None)
         corrected = config.corrected_durable(info.config, wanted)
         if corrected != info.config:
-            await self._correct_durable(link, reader, info, corrected, wanted)
+            await self._correct_durable(link, reader, info, corrected, new)
         else:
             self.problems.pop(reader, None)
         return stream_epoch
@@ -322,7 +330,7 @@ class JetStream:
         reader: str,
         info: ConsumerInfo,
         corrected: Mapping[str, Any],
-        wanted: Mapping[str, Any],
+        new: Mapping[str, Any],
     ) -> None:
         fields = config.differences(info.config, corrected)
         try:
@@ -331,9 +339,9 @@ class JetStream:
             if not any(name in fields for name in config.DURABLE_FIXED):
                 self._note_problem(reader, fields, str(refused))
                 return
-            # The new durable starts at the beginning; the inbox drops what was consumed before.
+            # The inbox drops what the new durable delivers once more.
             await self.forget_durable(link, reader)
-            await self._create_durable(link, reader, config.new_durable(wanted))
+            await self._create_durable(link, reader, new)
         self.problems.pop(reader, None)
         self._note_correction(reader, fields)
 

@@ -54,6 +54,9 @@ STREAM_FIXED = (
 )
 """Fields that JetStream does not change back: the stream must be created again."""
 
+START_KEY = "todoku_start"
+"""The metadata of a durable that does not start at the beginning of the stream."""
+
 DURABLE_FIELDS: Config = {
     "filter_subject": None,
     "deliver_policy": "all",
@@ -116,7 +119,8 @@ def corrected_durable(held: Config, wanted: Config) -> dict[str, Any]:
     """Return what a durable's configuration must be; equal to `held` if nothing is wrong."""
     if _version(held) > CONFIG_VERSION:
         return dict(held)
-    corrected = _with_fields(held, {**DURABLE_FIELDS, "ack_wait": wanted["ack_wait"]})
+    fields = {**DURABLE_FIELDS, **_chosen_start(held), "ack_wait": wanted["ack_wait"]}
+    corrected = _with_fields(held, fields)
     for name in DURABLE_LIMITS:
         corrected[name] = _limit(name, held, wanted, may_lower=False)
     subjects = [s for s in held.get("filter_subjects") or () if not _covers_more(s, wanted)]
@@ -132,10 +136,22 @@ def new_stream(wanted: Config) -> dict[str, Any]:
     return {**fields, **wanted, "metadata": {**_version_metadata(), **limits}}
 
 
-def new_durable(wanted: Config) -> dict[str, Any]:
-    """Return the configuration for a durable that does not exist yet."""
+def new_durable(wanted: Config, start_after: int = 0) -> dict[str, Any]:
+    """Return the configuration for a durable that does not exist yet, and starts behind a sequence."""
     fields = {name: value for name, value in DURABLE_FIELDS.items() if value}
-    return {**fields, **wanted, "metadata": _version_metadata()}
+    metadata = _version_metadata()
+    if start_after:
+        fields |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start_after + 1}
+        metadata[START_KEY] = str(start_after + 1)
+    return {**fields, **wanted, "metadata": metadata}
+
+
+def _chosen_start(held: Config) -> dict[str, Any]:
+    """Return the fields of the start that Todoku chose when it created the durable."""
+    sequence = held.get("opt_start_seq")
+    if sequence is None or (held.get("metadata") or {}).get(START_KEY) != str(sequence):
+        return {}
+    return {"deliver_policy": "by_start_sequence", "opt_start_seq": sequence}
 
 
 def differences(held: Config, corrected: Config) -> dict[str, str]:

@@ -20,6 +20,7 @@ from todoku.broker.port import (
     MessageTooLarge,
     Outgoing,
     Progress,
+    StartAfter,
     Stored,
 )
 
@@ -191,8 +192,13 @@ class MemoryBroker:
         """Feed a consumer from its durable, which is created if absent."""
         durable = self._durables.get(reader.durable_name)
         if durable is None:
-            durable = self._durables[reader.durable_name] = _Durable(self)
+            image = DurableImage((), self._start_of(reader), {})
+            durable = self._durables[reader.durable_name] = _Durable(self, image)
         durable.add(reader)
+
+    def _start_of(self, reader: "MemoryConsumer") -> int:
+        start = reader.start_after
+        return start.sequence + 1 if start and start.stream_epoch == self.stream_epoch else 1
 
     def consumed(self, reader: str) -> int | None:
         durable = self._durables.get(reader)
@@ -403,8 +409,10 @@ class MemoryConsumer:
         durable_name: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
+        start_after: StartAfter | None = None,
     ) -> None:
         self.durable_name = durable_name
+        self.start_after = start_after
         self.subjects = list(subjects)
         self.durable: _Durable | None = None
         self._session = session
@@ -582,8 +590,10 @@ class MemorySession:
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
+        *,
+        start_after: StartAfter | None = None,
     ) -> MemoryConsumer:
-        reader = MemoryConsumer(self, durable, subjects, deliver)
+        reader = MemoryConsumer(self, durable, subjects, deliver, start_after)
         self.readers.append(reader)
         if self.connected:
             self.broker.attach(reader)

@@ -25,6 +25,7 @@ from todoku.broker.port import (
     MessageTooLarge,
     Outgoing,
     Progress,
+    StartAfter,
     Stored,
 )
 
@@ -135,8 +136,12 @@ class NatsBroker:
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
+        *,
+        start_after: StartAfter | None = None,
     ) -> NatsConsumer:
-        consumer = NatsConsumer(self._stream, durable, subjects, deliver, self._consumers.remove)
+        consumer = NatsConsumer(
+            self._stream, durable, subjects, deliver, self._consumers.remove, start_after
+        )
         self._consumers.append(consumer)
         if self._link is not None:
             consumer.attach(self._link)

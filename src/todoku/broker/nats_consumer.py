@@ -12,7 +12,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from todoku.broker.jetstream import NANOSECONDS, JetStream
 from todoku.broker.nats_link import Link
 from todoku.broker.nats_wire import Message, ReplyInbox, publication
-from todoku.broker.port import BrokerError, BrokerUnavailable, Delivery
+from todoku.broker.port import BrokerError, BrokerUnavailable, Delivery, StartAfter
 
 PULL_EXPIRES_SECONDS = 30
 HEARTBEAT_SECONDS = 5
@@ -45,12 +45,14 @@ class NatsConsumer:
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
         stopped: Callable[["NatsConsumer"], None],
+        start_after: StartAfter | None = None,
     ) -> None:
         self._stream = stream
         self._durable = durable
         self._subjects = subjects
         self._deliver = deliver
         self._on_stop = stopped
+        self._start_after = start_after
         self._loop = asyncio.get_running_loop()
         self._next_subject = stream.next_subject(durable)
         self._link: Link | None = None
@@ -113,7 +115,7 @@ class NatsConsumer:
         """Create or correct the durable, then pull from it until its state must be checked again."""
         try:
             self._stream_epoch = await self._stream.prepare_durable(
-                link, self._durable, self._subjects
+                link, self._durable, self._subjects, self._start_after
             )
             self._open_reply_inbox(link)
             self._pull()
@@ -158,7 +160,7 @@ class NatsConsumer:
                 return
             try:
                 stream_epoch = await self._stream.prepare_durable(
-                    link, self._durable, self._subjects
+                    link, self._durable, self._subjects, self._start_after
                 )
             except BrokerError as problem:
                 self._note_problem(problem)

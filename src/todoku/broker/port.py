@@ -89,6 +89,13 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
     consumed: Mapping[str, int]
 
 
+class StartAfter(msgspec.Struct, frozen=True, gc=False):
+    """The place behind which a new durable consumer starts, in one epoch of the stream."""
+
+    stream_epoch: str
+    sequence: int
+
+
 class Subscription(Protocol):
     """Consume the stream through a durable consumer, limited by credit (backpressure)."""
 
@@ -158,9 +165,11 @@ class Broker(Protocol):
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
+        *,
+        start_after: StartAfter | None = None,
     ) -> Subscription:
-        """Consume `subjects` through the durable consumer `durable`; a new one starts at the
-        beginning of the stream.
+        """Consume `subjects` through the durable consumer `durable`; a new one starts behind
+        `start_after` if the stream is in that epoch, else at the beginning of the stream.
 
         `deliver` is called on the event loop's thread with one or more messages at a time and never
         with more than `want` allows. Processes that share a durable share its messages.

@@ -2,12 +2,12 @@
 
 import asyncio
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
 
-from todoku.broker.port import Broker, BrokerError, Delivery, Subscription
+from todoku.broker.port import Broker, BrokerError, Delivery, StartAfter, Subscription
 from todoku.database import DatabaseUnavailable
 from todoku.engine.dead_letters import describe
 from todoku.engine.failpoints import Failpoint, no_failpoint
@@ -43,9 +43,11 @@ class Consumer:
         registry: EventRegistry,
         *,
         credit: int,
+        begin: Callable[[str, int], Awaitable[int]],
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self.caught_up = False
+        self._begin = begin
         self._service = service
         self._broker = broker
         self._recovery = recovery
@@ -53,6 +55,7 @@ class Consumer:
         self._registry = registry
         self._credit = credit
         self._failpoint = failpoint
+        self._start_after: StartAfter | None = None
         self._subscription: Subscription | None = None
         self._stopped = False
 
@@ -61,6 +64,7 @@ class Consumer:
         acknowledged before."""
         while True:
             try:
+                await self._choose_start()
                 if await self._recovery.needed():
                     await self._recover()
                 else:
@@ -71,6 +75,15 @@ class Consumer:
             await asyncio.sleep(PAUSE_SECONDS)
         self.caught_up = True
         self._mailbox.wake()
+
+    async def _choose_start(self) -> None:
+        """Find the place behind which a service that starts from now begins. It is saved before the
+        durable exists, and what was published before it is never replayed either."""
+        if self._service.starts_from == "beginning":
+            return
+        progress = await self._broker.progress([])
+        sequence = await self._begin(progress.stream_epoch, progress.last_sequence)
+        self._start_after = StartAfter(progress.stream_epoch, sequence)
 
     async def stop(self) -> None:
         """Stop receiving; what is in the mailbox can still be acknowledged."""
@@ -113,7 +126,7 @@ class Consumer:
     async def _subscribe(self) -> None:
         if subjects := [event.subject for event in self._service.event_handlers]:
             self._subscription = await self._broker.subscribe(
-                self._service.name, subjects, self._deliver
+                self._service.name, subjects, self._deliver, start_after=self._start_after
             )
             self._subscription.want(self._credit)
 

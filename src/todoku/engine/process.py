@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -124,6 +125,7 @@ class Process:
             self.mailbox,
             topology.registry,
             credit=self.config.credit,
+            begin=partial(run_write, self.writer.begin),
             failpoint=failpoint,
         )
         self.effects = Effects(

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Literal, Protocol
 
 from sqlalchemy import Connection, MetaData
 
@@ -72,7 +72,9 @@ class Service(Generic[S]):
     result is the next command. `parked_event` and `resolved_event` make the events that tell others
     that a message waits here for manual action, and that it no longer does. `republish` returns the
     events that can be published again about an entity. `publishes` lists the types of all events
-    that this service publishes. `saga` is set where commands start sagas.
+    that this service publishes. `starts_from` tells where a service that is added to a running system
+    begins: at the beginning of the stream, which holds about a day, or with what is published from now
+    on. `saga` is set where commands start sagas.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Service(Generic[S]):
     replay_handlers: Mapping[type[Event], Decide[S]] = field(default_factory=dict)
     republish: RepublishFunction[S] | None = None
     publishes: Collection[type[Event]] = ()
+    starts_from: Literal["beginning", "now"] = "beginning"
     saga: SagaStart | None = None
 
     def handler(self, event: type[Event], saga_version: int) -> Decide[S] | None:

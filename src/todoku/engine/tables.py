@@ -307,6 +307,15 @@ class StreamPositions:
         """Save the last handled sequence, unless another replica has come further."""
         self._reach(connection, [{"incarnation": stream_epoch, "sequence": sequence}])
 
+    def begin(self, connection: Connection, stream_epoch: str, sequence: int) -> int:
+        """Return the last handled sequence of that epoch; save this one where none was ever handled."""
+        known = connection.scalar(
+            select(func.count()).select_from(self.table).where(self.table.c.incarnation != TIMELINE)
+        )
+        if not known:
+            self.advance(connection, stream_epoch, sequence)
+        return self.get(connection, stream_epoch)
+
     def get(self, connection: Connection, stream_epoch: str) -> int:
         """Return the last handled sequence of that stream epoch; 0 if there is none."""
         return self._reached.scalar(connection, incarnation=stream_epoch) or 0

@@ -89,6 +89,12 @@ class Writer:
         """Return the position of the last event that this process has committed."""
         return self._position
 
+    def begin(self, stream_epoch: str, sequence: int) -> int:
+        """Return the last handled sequence of that stream epoch; of a service that handled nothing yet,
+        this one is saved as it."""
+        with self._transaction() as connection:
+            return self._tables.positions.begin(connection, stream_epoch, sequence)
+
     def adopt(self, now: datetime, lease_seconds: float) -> int:
         """Adopt the outbox rows of dead processes; return the new last position."""
         with self._transaction() as connection:

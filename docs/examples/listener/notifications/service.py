@@ -21,4 +21,5 @@ def notifications_service(settings: Settings) -> Service:
             StockReservationFailedEvent: tell_out_of_stock,
             ShipmentFailedEvent: tell_failed,
         },
+        starts_from="now",  # Customers are not told about the orders of yesterday.
     )

@@ -6,7 +6,7 @@ from random import Random
 import msgspec
 
 from todoku.broker.memory import Hostility, MemoryBroker, MemoryConsumer, MemorySession
-from todoku.broker.port import Delivery, Outgoing, Stored
+from todoku.broker.port import Delivery, Outgoing, StartAfter, Stored
 from todoku.engine import ReceiptMessage
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
@@ -76,13 +76,17 @@ class SimulatedSession(MemorySession):
         durable: str,
         subjects: Sequence[str],
         deliver: Callable[[Sequence[Delivery]], None],
+        *,
+        start_after: StartAfter | None = None,
     ) -> "RecordingSubscription":
         def record(deliveries: Sequence[Delivery]) -> None:
             for delivery in deliveries:
                 self._trace.note(self.name, "deliver", f"attempt {delivery.attempt}", delivery.body)
             deliver(deliveries)
 
-        reader = RecordingSubscription(self, durable, subjects, record, self._checker, self._trace)
+        reader = RecordingSubscription(
+            self, durable, subjects, record, self._checker, self._trace, start_after
+        )
         if self._disconnected is not None:
             self._disconnected.append(reader)
         else:
@@ -109,8 +113,9 @@ class RecordingSubscription(MemoryConsumer):
         deliver: Callable[[Sequence[Delivery]], None],
         checker: InvariantChecker,
         trace: Trace,
+        start_after: StartAfter | None = None,
     ) -> None:
-        super().__init__(session, durable, subjects, deliver)
+        super().__init__(session, durable, subjects, deliver, start_after)
         self._service = session.name
         self._checker = checker
         self._trace = trace
