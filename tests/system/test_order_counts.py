@@ -20,6 +20,7 @@ from conformance.brokers import NatsServer, until
 from todoku.broker import Delivery, Outgoing, StartAfter, Stored
 from todoku.broker.nats import SINGLES_MAX, NatsBroker
 from todoku.broker.nats_consumer import NatsConsumer
+from todoku.broker.port import StartAfter
 from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine import Process, Service, SteadyClock, Topology

@@ -23,7 +23,6 @@ def loyalty_service(_: Settings) -> Service:
         name="loyalty",
         store=KeyedStore(Award, awards, key="order_id"),
         event_handlers={OrderCompletedEvent: award_points},
-        starts_from="now",
     )
 
 

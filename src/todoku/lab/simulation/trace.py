@@ -78,7 +78,7 @@ def head_of(body: bytes) -> Head | None:
     """Return the identifying fields of a message, None if it cannot be decoded."""
     try:
         return _decode_head(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
