@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 
 from bench.fsyncs import CannotCount, counting_fsyncs
 from conformance.brokers import NatsServer, until
-from todoku.broker import Delivery, Outgoing, StartAfter, Stored
+from todoku.broker import Delivery, Outgoing, Stored
 from todoku.broker.nats import SINGLES_MAX, NatsBroker
 from todoku.broker.nats_consumer import NatsConsumer
 from todoku.broker.port import StartAfter
