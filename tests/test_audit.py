@@ -24,7 +24,7 @@ from todoku.contracts import OrderedItem, decode
 from todoku.database import Database
 from todoku.descriptor import resolve
 from todoku.engine import Service, Topology
-from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt
+from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt, StoredEvents
 from todoku.engine.writer import PostCommitActions, Writer
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import products, reservations, stock_ledger
@@ -78,6 +78,7 @@ class System:
             for reader in self.topology.readers(type(event)):
                 self._follow(reader, self.writers[reader].step([incoming], NOW, 1))
                 self.writers[name].step([Receipt(reader, (envelope.id,))], NOW, 0)
+            self.writers[name].step([StoredEvents(row.position - 1, row.position)], NOW, 0)
         for booking in (pending.effect for pending in actions.effects):
             answer = RecordAnswer(order_id=booking.order_id, answer=self.answers[booking.order_id])
             self.execute("shipping", answer)

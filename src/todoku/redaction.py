@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 
-PLACEHOLDERS = ("USER:PASSWORD@HOST", "USER@HOST")
+PLACEHOLDERS = ("USER:PASSWORD@HOST", "USER@HOST", "HOST")
 """How advice writes an address."""
 
 SHOWN_PARAMETERS = frozenset(
@@ -39,7 +39,9 @@ SECRET_NAME = (
 START = re.compile(
     rf"(?P<scheme>{SCHEME.pattern})"
     rf"|(?<!\w)(?P<assignment>{SECRET_NAME}[\"']?\s*[=:]\s*)"
-    r"|(?P<bare>[^\s,;'\"`(<=:@]+:(?:(?!://)\S)*@)(?=\S)"  # user:password@host without a scheme
+    # user:password@host without a scheme; not product:quantity@price, whose last part is a number.
+    r"|(?P<bare>(?<![^\s,;'\"`(<=:@])(?!(?-i:PRODUCT:QUANTITY@PRICE))[^\s,;'\"`(<=:@]+:(?:(?!://)\S)*@)"
+    r"(?=\S)(?!\d+[.,;:!?'\")]*(?:\s|\Z))"
     r"|\b(?P<bearer>bearer\s+)\S+"
     # A seed of NATS, and a JSON Web Token.
     r"|\b(?P<key>(?-i:S[UAONXC][A-Z2-7]{56}\b|eyJ[\w-]+\.[\w.-]+))",

@@ -106,6 +106,7 @@ def test_shipped_order_is_watched_until_completed(todoku: Caller) -> None:
         "StockReservedEvent",
         "ShipmentInitiatedEvent",
         "ShipmentCompletedEvent",
+        "OrderCompletedEvent",
     ]
     assert events[-1]["status"] == "COMPLETED"
 

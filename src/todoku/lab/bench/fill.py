@@ -7,9 +7,10 @@ The writers of the services decide and commit everything, so that the databases 
 the broker is left out. A million orders take about ten minutes and 3 GB.
 """
 
+import asyncio
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from todoku.broker.port import Delivery
 from todoku.contracts import OrderedItem, decode
 from todoku.database import Database, DatabaseError, migrate
 from todoku.engine import PostCommitActions, Service, Topology
-from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Receipt
+from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Receipt, StoredEvents
 from todoku.engine.writer import Writer
 from todoku.inventory.domain import SetProduct
 from todoku.lab.bench.orders import STOCK
@@ -43,6 +44,7 @@ class BrokerlessSystem:
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self._services = system.build(settings)
+        self._runner = stack.enter_context(asyncio.Runner())
         topology = Topology(self._services)
         self._writers: dict[str, Writer] = {}
         for service in self._services:
@@ -70,18 +72,22 @@ class BrokerlessSystem:
                 self._step(service.name, incoming, now)
         for publisher, ids in actions.receipts.items():
             self._writers[publisher].step([Receipt(name, tuple(ids))], now, 0)
+        if rows := actions.published:
+            stored = StoredEvents(rows[0].position - 1, rows[-1].position)
+            self._writers[name].step([stored], now, 0)
         if actions.effects:
             self._step(name, [_pending(c) for c in self._perform_effects(name, actions)], now)
 
     def _perform_effects(self, name: str, actions: PostCommitActions) -> Iterator[Any]:
-        """Yield the results of effects that do not wait for anything."""
+        """Yield the results of the effects, one after the other."""
         service = next(service for service in self._services if service.name == name)
         for pending in actions.effects:
             effect = pending.effect
-            try:
-                service.effects[type(effect)](effect).__await__().send(None)
-            except StopIteration as done:
-                yield done.value
+            yield self._runner.run(_result(service.effects[type(effect)](effect)))
+
+
+async def _result(effect: Awaitable[object]) -> object:
+    return await effect
 
 
 def _pending(command: Any) -> PendingCommand:
