@@ -1,8 +1,10 @@
 """The pages are true: generated pages are current, and what the pages name exists."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,35 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
     for name in re.findall(r"`((?:src|tests|docs|deploy)/[\w./-]+)`", page):
         added = DOCS.glob(f"examples/*/{name.removeprefix('src/todoku/').rstrip('/')}")
         assert (ROOT / name).exists() or any(added), name
+
+
+@pytest.fixture(scope="module")
+def members() -> set[str]:
+    """Return `Class.member` for each method and field in the source, and for what it assigns to self."""
+    found: set[str] = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found.update(f"{node.name}.{name}" for name in _members(node))
+    return found
+
+
+def _members(of_class: ast.ClassDef) -> Iterator[str]:
+    for node in ast.walk(of_class):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.AnnAssign(target=ast.Name(id=name) | ast.Attribute(attr=name)):
+                yield name
+            case ast.Assign(targets=[ast.Attribute(attr=name)]):
+                yield name
+
+
+def test_every_member_of_a_class_that_the_index_names_exists(members: set[str]) -> None:
+    text = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([A-Z]\w+\.[a-z_]\w+)`", text))
+    assert len(named) > 10
+    assert named <= members
 
 
 def test_every_command_that_a_page_names_exists(page: str) -> None:
