@@ -1,4 +1,4 @@
-"""What tests of every kind share."""
+"""Fixtures and settings of all tests."""
 
 import socket
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long an example takes says more about who else is at work on the machine.
+# How long an example takes depends more on what else runs on the machine.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -15,7 +15,7 @@ settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
-    """Ports of 127.0.0.1 that are free now, all different."""
+    """Return a function that chooses free ports of 127.0.0.1, all different."""
 
     def choose(count: int) -> list[int]:
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]

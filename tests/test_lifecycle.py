@@ -180,7 +180,7 @@ class TestDeclared:
             assert set(status.stage.publishes) <= set(EVENTS.values())
 
 
-def test_lifecycle_of_an_order_has_room_for_a_cancellation() -> None:
+def test_lifecycle_of_an_order_allows_a_cancellation() -> None:
     """Two rows, and a way back from the first one: the carrier may be quicker than the customer."""
     rows = {status.name: (status.value, status.stage) for status in OrderStatus}
     completed = msgspec.structs.replace(

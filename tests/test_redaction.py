@@ -100,11 +100,11 @@ def test_secrets_are_hidden_and_the_rest_is_shown(text: str, shown: str) -> None
         ("orders.db", False),
     ],
 )
-def test_secret_is_told_from_a_user_of_postgresql(text: str, secret: bool) -> None:
+def test_secret_is_distinguished_from_a_user_of_postgresql(text: str, secret: bool) -> None:
     assert has_secret(text) is secret
 
 
-def can_be_told_from_next_address(secret: str) -> bool:
+def is_distinct_from_next_address(secret: str) -> bool:
     """Whether no part of a password looks like the next address of a list."""
     return "://" not in secret
 
@@ -131,7 +131,7 @@ def test_password_of_address_without_host_is_hidden(scheme: str, user: str, secr
 
 @given(schemes, any_secret)
 def test_password_is_hidden_in_list_of_addresses(scheme: str, secret: str) -> None:
-    assume(can_be_told_from_next_address(secret))
+    assume(is_distinct_from_next_address(secret))
     one = f"{scheme}://user:{secret}@one"
 
     assert MARK not in redact(f"{scheme}://zero,{one},{scheme}://two")
@@ -139,7 +139,7 @@ def test_password_is_hidden_in_list_of_addresses(scheme: str, secret: str) -> No
 
 @given(words, schemes, any_secret, words)
 def test_password_is_hidden_in_sentence(before: str, scheme: str, secret: str, after: str) -> None:
-    assume(can_be_told_from_next_address(secret))
+    assume(is_distinct_from_next_address(secret))
     address = f"{scheme}://user:{secret}@host/db"
 
     assert MARK not in redact(f"{before} {address} {after}")

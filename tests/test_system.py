@@ -48,7 +48,7 @@ OF_SERVICES = (
     SOURCE / "contracts",
     SOURCE / "system.py",
 )
-ABOUT_THE_MISSION = {
+ABOUT_BUILT_IN_SERVICES = {
     "cli/checks/carrier.py": "whether the carrier answers",
     "cli/follow.py": "`todoku order watch`",
     "cli/order.py": "`todoku order`",
@@ -66,7 +66,7 @@ ABOUT_THE_MISSION = {
     "lab/databases.py": "waits until every order has ended",
     "lab/system_client.py": "places and follows orders",
 }
-"""The modules that mean a concept of the mission, and which."""
+"""The modules outside of the services that name one, and why."""
 
 
 def _names_a_service(node: ast.AST) -> bool:
@@ -79,7 +79,7 @@ def _names_a_service(node: ast.AST) -> bool:
             return False
 
 
-def test_no_module_names_a_service_but_those_about_a_concept_of_the_mission() -> None:
+def test_no_other_module_names_a_service() -> None:
     """Everything else iterates the list, so that a service of somebody else is part of it."""
     found = {
         str(file.relative_to(SOURCE)): node.lineno
@@ -88,7 +88,7 @@ def test_no_module_names_a_service_but_those_about_a_concept_of_the_mission() ->
         for node in ast.walk(ast.parse(file.read_text()))
         if _names_a_service(node)
     }
-    assert found.keys() == ABOUT_THE_MISSION.keys(), found
+    assert found.keys() == ABOUT_BUILT_IN_SERVICES.keys(), found
 
 
 @pytest.mark.parametrize("service", system.services, ids=lambda service: service.name)

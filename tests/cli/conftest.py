@@ -21,7 +21,7 @@ def running(running_folder: Path, free_ports: Callable[[int], list[int]]) -> Ite
     """A running `todoku up` with a fast carrier that accepts every second parcel."""
     flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "0.5")
     with up(running_folder, free_ports(PORT_COUNT), *flags) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         yield running
 
 

@@ -280,7 +280,7 @@ SHOP = """
 from typing import Annotated
 import msgspec
 from todoku.descriptor import ServiceDescriptor
-from todoku.system import System, system as mission
+from todoku.system import System, system as todoku
 
 class StallSettings(msgspec.Struct, frozen=True, kw_only=True):
     stall_closes_after_seconds: Annotated[float, msgspec.Meta(ge=0, description="A while.")] = 1.0
@@ -288,7 +288,7 @@ class StallSettings(msgspec.Struct, frozen=True, kw_only=True):
 stall = ServiceDescriptor(
     name="stall", package="stall", service="stall:s", api="stall:a", settings=StallSettings
 )
-system = System(*mission.services, stall)
+system = System(*todoku.services, stall)
 """
 
 

@@ -151,7 +151,7 @@ def test_each_thing_that_can_be_done_with_a_letter_is_written_down(database: Dat
     assert (successor.state, successor.replaces) == (DeadLetterState.RETRIED, edited)
 
 
-def test_orders_keeps_what_others_say_of_their_letters(request: pytest.FixtureRequest) -> None:
+def test_orders_stores_parked_messages_of_other_services(request: pytest.FixtureRequest) -> None:
     for name in ("sqlite_url", "postgres_url"):
         with Database.open(request.getfixturevalue(name)) as database:
             migrate(database, "todoku.orders")

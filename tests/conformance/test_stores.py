@@ -137,12 +137,12 @@ def incoming(event: Event, sequence: int = 1) -> IncomingEvent:
 
 @pytest.mark.parametrize("name", SERVICES)
 class TestSchema:
-    def test_the_migrations_lead_to_the_tables_that_the_store_describes(
+    def test_migrations_create_the_tables_of_the_store(
         self, databases: dict[str, Database], name: str
     ) -> None:
         assert schema_differences(databases[name], SERVICES[name].store.metadata) == []
 
-    def test_the_newest_version_is_the_one_that_alembic_finds(
+    def test_newest_version_is_the_head_of_alembic(
         self, databases: dict[str, Database], name: str
     ) -> None:
         package = importlib.import_module(system[name].package)
@@ -152,7 +152,7 @@ class TestSchema:
 
 
 def apply(store: Any, connection: Connection, decide: Any, subject: Any, now: datetime) -> Any:
-    """Load, decide and save, as the engine does for a batch of one; the events that were said."""
+    """Load, decide and save as the engine does for a batch of one; return the published events."""
     unit_of_work = store.load(connection, [subject], StateCache(0))
     state, published = decide(unit_of_work.view(subject), subject, now)
     unit_of_work.put(subject, state)
@@ -180,7 +180,7 @@ class TestOrders:
         apply(OrdersStore(), connection, place_order, command, NOW)
         return command
 
-    def test_an_order_is_found_as_it_was_placed(self, databases: dict[str, Database]) -> None:
+    def test_placed_order_is_loaded_unchanged(self, databases: dict[str, Database]) -> None:
         with databases["orders"].transaction() as connection:
             command = self.place(connection)
         expected, _ = place_order(None, command, NOW)
@@ -191,7 +191,7 @@ class TestOrders:
             )
             assert find_order(connection, new_order()) is None
 
-    def test_what_changes_an_order_is_kept_and_its_history_tells_of_it(
+    def test_change_of_an_order_is_saved_with_its_history(
         self, databases: dict[str, Database]
     ) -> None:
         store = OrdersStore()
@@ -221,7 +221,7 @@ class TestOrders:
         assert [(e.said_at, e.recorded_at) for e in entries][:2] == [(NOW, NOW), (LATER, LATER)]
         assert msgspec.json.decode(entries[3].data, type=StockReservedEvent) == reserved
 
-    def test_the_reason_of_a_cancellation_is_kept(self, databases: dict[str, Database]) -> None:
+    def test_reason_of_a_cancellation_is_saved(self, databases: dict[str, Database]) -> None:
         with databases["orders"].transaction() as connection:
             command = self.place(connection)
             refused = StockReservationFailedEvent(
@@ -281,7 +281,7 @@ class TestInventory:
         )
         return [tuple(row) for row in found]
 
-    def test_a_product_is_found_as_it_was_left(self, databases: dict[str, Database]) -> None:
+    def test_saved_product_is_loaded_unchanged(self, databases: dict[str, Database]) -> None:
         with databases["inventory"].transaction() as connection:
             key = self.product(connection)
             renamed = SetProduct(product_id=key, name="Monitor", price=9, currency="EUR")
@@ -301,7 +301,7 @@ class TestInventory:
         assert (product.created_at, product.updated_at) == (NOW, LATER)
 
     @pytest.mark.parametrize("ending", [ReservationState.SHIPPED, ReservationState.RELEASED])
-    def test_a_reservation_is_kept_until_it_has_ended(
+    def test_reservation_is_saved_until_it_has_ended(
         self, databases: dict[str, Database], ending: ReservationState
     ) -> None:
         with databases["inventory"].transaction() as connection:
@@ -340,7 +340,7 @@ class TestInventory:
                 [("SHIPMENT", -3, event.order_id, None)] if shipped else []
             )
 
-    def test_a_refusal_is_kept_as_a_reservation_is(self, databases: dict[str, Database]) -> None:
+    def test_refusal_is_saved_like_a_reservation(self, databases: dict[str, Database]) -> None:
         with databases["inventory"].transaction() as connection:
             event = self.created((self.product(connection, 1), 1), ("ghost", 2))
             apply(self.store, connection, reserve_stock, event, NOW)
@@ -352,7 +352,7 @@ class TestInventory:
             "ghost"
         }
 
-    def test_a_batch_of_the_largest_orders_is_loaded(self, databases: dict[str, Database]) -> None:
+    def test_batch_of_the_largest_orders_is_loaded(self, databases: dict[str, Database]) -> None:
         """Databases bound the number of parameters: PostgreSQL's driver to 65,535."""
         events = [self.created(*((f"p{n}-{k}", 1) for k in range(1_000))) for n in range(66)]
         with databases["inventory"].transaction() as connection:
@@ -381,7 +381,7 @@ class TestShipping:
         assert shipment is not None
         return shipment
 
-    def test_a_shipment_is_found_as_it_was_left(self, databases: dict[str, Database]) -> None:
+    def test_saved_shipment_is_loaded_unchanged(self, databases: dict[str, Database]) -> None:
         database = databases["shipping"]
         with database.transaction() as connection:
             event = self.initiate(connection)
@@ -398,7 +398,7 @@ class TestShipping:
             assert self.found(database, event) == expected
         assert expected.status is ShipmentStatus.COMPLETED
 
-    def test_a_rejection_is_kept(self, databases: dict[str, Database]) -> None:
+    def test_rejection_is_saved(self, databases: dict[str, Database]) -> None:
         database = databases["shipping"]
         with database.transaction() as connection:
             event = self.initiate(connection)
@@ -409,9 +409,7 @@ class TestShipping:
         shipment = self.found(database, event)
         assert (shipment.status, shipment.reason) == (ShipmentStatus.FAILED, "no room")
 
-    def test_what_is_due_is_found_the_longest_waiting_first(
-        self, databases: dict[str, Database]
-    ) -> None:
+    def test_due_rows_are_found_in_due_order(self, databases: dict[str, Database]) -> None:
         with databases["shipping"].transaction() as connection:
             # Long before whatever other tests have left here.
             events = [self.initiate(connection, due_in=-1e9 + n) for n in (3, 1, 2)]
@@ -648,7 +646,7 @@ def put(databases: dict[str, Database], table: str, *changes: dict[str, Any]) ->
 
 class TestInvariants:
     @pytest.mark.parametrize("table", ROWS)
-    def test_an_ordinary_row_is_taken(self, databases: dict[str, Database], table: str) -> None:
+    def test_valid_row_is_accepted(self, databases: dict[str, Database], table: str) -> None:
         put(databases, table, {})
 
     @pytest.mark.parametrize(
@@ -660,7 +658,7 @@ class TestInvariants:
         with pytest.raises(ConstraintViolated, match=check):
             put(databases, table, change)
 
-    def test_every_check_of_every_table_is_tried(self) -> None:
+    def test_every_check_of_every_table_is_tested(self) -> None:
         declared = {
             (table.name, constraint.name)
             for service in SERVICES.values()
@@ -679,15 +677,13 @@ class TestInvariants:
         with pytest.raises(ConstraintViolated):
             put(databases, table, {}, change)
 
-    def test_a_product_is_restocked_as_often_as_one_likes(
-        self, databases: dict[str, Database]
-    ) -> None:
+    def test_product_can_be_restocked_many_times(self, databases: dict[str, Database]) -> None:
         """Only deductions have a natural key."""
         delivery = {"reason": "RESTOCK", "quantity": 1, "order_id": None}
         put(databases, "stock_ledger", delivery, delivery)
 
     @pytest.mark.parametrize("table", ROWS)
-    def test_nothing_that_is_needed_may_be_absent(
+    def test_required_column_must_not_be_null(
         self, databases: dict[str, Database], table: str
     ) -> None:
         service, row = ROWS[table]
@@ -704,7 +700,7 @@ def writer(database: Database, owner: str, name: str = "inventory") -> Writer:
 
 
 def owned(database: Database) -> dict[str, int]:
-    """How many rows of the outbox belong to whom."""
+    """Return the number of outbox rows of each owner."""
     outbox = SERVICES["inventory"].store.metadata.tables["outbox"]
     with database.read() as connection:
         found = connection.execute(select(outbox.c.owner, func.count()).group_by(outbox.c.owner))
@@ -712,7 +708,7 @@ def owned(database: Database) -> dict[str, int]:
 
 
 def refusable() -> OrderCreatedEvent:
-    """An order of something that there is none of; it is refused, which orders will hear of."""
+    """Return an order of an unknown product, whose reservation is refused."""
     items = (OrderedItem(product_id="ghost", quantity=1, price=1),)
     return OrderCreatedEvent(order_id=new_order(), user_id="u", items=items, total_amount=1)
 
@@ -732,7 +728,7 @@ class TestReplicas:
         for database in databases.values():
             assert database.exclusive == (database.dialect_name == "sqlite")
 
-    def test_what_a_living_replica_owes_is_left_to_it_until_its_lease_has_passed(
+    def test_pending_deliveries_of_a_replica_are_adopted_only_after_its_lease(
         self, replicated: tuple[Database, Database]
     ) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
@@ -743,9 +739,7 @@ class TestReplicas:
         assert other.adopt(NOW + timedelta(seconds=15.1), lease_seconds=15) == 2
         assert owned(replicated[0]) == {"b": 2}
 
-    def test_a_lease_that_is_renewed_does_not_pass(
-        self, replicated: tuple[Database, Database]
-    ) -> None:
+    def test_renewed_lease_does_not_expire(self, replicated: tuple[Database, Database]) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
         for seconds in range(0, 60, 10):
             one.adopt(NOW + timedelta(seconds=seconds), lease_seconds=15)
@@ -753,7 +747,7 @@ class TestReplicas:
             other.adopt(NOW + timedelta(seconds=seconds + 9), lease_seconds=15)
         assert owned(replicated[0]) == {"a": 6}
 
-    def test_the_same_events_at_both_at_once_are_dealt_with_once(
+    def test_same_events_at_two_replicas_at_once_are_handled_once(
         self, replicated: tuple[Database, Database]
     ) -> None:
         """They meet in the inbox; whoever comes second tries again and then knows them."""
@@ -790,7 +784,7 @@ class TestReplicas:
         assert sum(owned(replicated[0]).values()) == 40
         assert sum(len(actions.published) for actions in outcomes.values()) == 40
 
-    def test_the_last_piece_is_sold_once(self, replicated: tuple[Database, Database]) -> None:
+    def test_last_piece_is_sold_once(self, replicated: tuple[Database, Database]) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
         product = SetProduct(product_id="last", name="n", price=1, stock_quantity=1)
         one.step([PendingCommand(product, lambda _: None)], NOW, 0)

@@ -1,4 +1,4 @@
-"""An example of every event: with every field, and with no more than it needs."""
+"""An example of every event: with every field, and with the required fields only."""
 
 from datetime import UTC, datetime
 from typing import Final

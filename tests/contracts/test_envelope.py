@@ -1,4 +1,4 @@
-"""Ids that name facts, envelopes that say who said what, and the marks of personal data."""
+"""Fact ids, envelopes, and the marks of personal data."""
 
 import importlib
 import uuid
@@ -66,7 +66,7 @@ class TestFactIds:
 
 class TestSealing:
     @pytest.mark.parametrize("event", FULL, ids=lambda event: type(event).__name__)
-    def test_an_envelope_says_who_said_what_about_which_order_and_when(self, event: Event) -> None:
+    def test_envelope_has_publisher_type_order_time_and_context(self, event: Event) -> None:
         envelope = seal(event, TIME, Context("user123", TRACEPARENT))
         assert envelope.id == fact_id(ORDER_ID, event.fact)
         assert (envelope.source, envelope.type) == (event.publisher, type(event).__name__)
@@ -113,7 +113,7 @@ def fields(struct: type[Any]) -> dict[str, bool]:
 
 
 class TestPersonalData:
-    def test_whatever_identifies_a_person_is_marked_and_nothing_else(self) -> None:
+    def test_exactly_the_personal_data_is_marked(self) -> None:
         wrong = [
             f"{struct.__name__}.{name}"
             for struct in structs()
@@ -137,5 +137,5 @@ class TestPersonalData:
             "Parcel",
         }
 
-    def test_every_event_on_the_wire_is_looked_at(self) -> None:
+    def test_every_event_on_the_wire_is_checked(self) -> None:
         assert set(EVENTS.values()) <= set(structs())

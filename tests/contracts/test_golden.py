@@ -1,7 +1,7 @@
-"""The bytes of every event, as released: events only grow, and old ones are read for ever.
+"""The bytes of every event, as released: events only grow, and old ones stay decodable.
 
-A golden file is one event as some version has put it onto the wire. A file of a released version is
-never edited. When a field is added, the files here get a new version beside the old one.
+A golden file is one event as some version has published it. A file of a released version is never
+edited. When a field is added, the files here get a new version beside the old one.
 """
 
 import json
@@ -27,13 +27,13 @@ def test_there_is_a_full_and_a_minimal_golden_file_for_every_event() -> None:
 
 
 @pytest.mark.parametrize("name", SEALED)
-def test_an_event_is_put_onto_the_wire_byte_for_byte_as_released(name: str) -> None:
+def test_event_is_encoded_byte_for_byte_as_released(name: str) -> None:
     envelope, _ = SEALED[name]
     assert encode(envelope) == golden(name)
 
 
 @pytest.mark.parametrize("name", SEALED)
-def test_a_released_event_is_read_as_it_was_meant(name: str) -> None:
+def test_released_event_is_decoded_to_the_same_values(name: str) -> None:
     envelope, event = decode(golden(name))
     expected_envelope, expected_event = SEALED[name]
     assert event == expected_event
@@ -42,7 +42,7 @@ def test_a_released_event_is_read_as_it_was_meant(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SEALED if name.endswith(".minimal")])
 def test_a_field_with_a_default_may_be_absent(name: str) -> None:
-    """So an event from before the field existed is read too."""
+    """So an event from before the field existed is decoded too."""
     message = json.loads(golden(name))
     _, event = SEALED[name]
     for field, default in _defaults(type(event)).items():

@@ -1,4 +1,4 @@
-"""What is read and what is not: a message of ours grows, a foreign one is told apart."""
+"""Decoding: unknown fields are ignored, unknown types are an error of their own, the rest is undecodable."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def _required_fields() -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "field"), _required_fields())
-def test_an_event_that_lacks_a_field_is_unreadable(name: str, field: str) -> None:
+def test_event_without_a_required_field_is_undecodable(name: str, field: str) -> None:
     parsed = message(name)
     del parsed["data"][field]
     with pytest.raises(UndecodableEvent, match=f"invalid .* payload: .*{field}"):
@@ -62,7 +62,7 @@ def test_an_event_that_lacks_a_field_is_unreadable(name: str, field: str) -> Non
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_an_event_with_a_field_of_another_type_is_unreadable(name: str) -> None:
+def test_event_with_a_field_of_another_type_is_undecodable(name: str) -> None:
     for field in message(name)["data"]:
         parsed = message(name)
         parsed["data"][field] = {"not": "that"}
@@ -71,7 +71,7 @@ def test_an_event_with_a_field_of_another_type_is_unreadable(name: str) -> None:
 
 
 @pytest.mark.parametrize("attribute", ["specversion", "id", "source", "type", "subject", "time"])
-def test_an_envelope_that_lacks_an_attribute_is_unreadable(attribute: str) -> None:
+def test_envelope_without_a_required_attribute_is_undecodable(attribute: str) -> None:
     parsed = message()
     del parsed[attribute]
     with pytest.raises(UndecodableEvent, match=attribute):
@@ -91,7 +91,7 @@ def test_an_envelope_that_lacks_an_attribute_is_unreadable(attribute: str) -> No
         ("data", []),
     ],
 )
-def test_an_attribute_of_another_type_makes_an_envelope_unreadable(
+def test_envelope_with_an_attribute_of_another_type_is_undecodable(
     attribute: str, value: object
 ) -> None:
     """A time without a zone is no instant."""
@@ -101,7 +101,7 @@ def test_an_attribute_of_another_type_makes_an_envelope_unreadable(
 
 @pytest.mark.parametrize("attribute", ["id", "source", "subject", "type"])
 @pytest.mark.parametrize("name", ["", "a\0b", "line\nfeed", "\x7f", "\x9f"])
-def test_an_empty_name_or_a_control_character_makes_an_envelope_unreadable(
+def test_envelope_with_an_empty_name_or_a_control_character_is_undecodable(
     attribute: str, name: str
 ) -> None:
     """CloudEvents forbids both, and PostgreSQL cannot keep the character NUL."""
@@ -110,17 +110,17 @@ def test_an_empty_name_or_a_control_character_makes_an_envelope_unreadable(
 
 
 @pytest.mark.parametrize("version", ["0.3", "1.1", "1", ""])
-def test_another_version_of_cloud_events_is_unreadable(version: str) -> None:
+def test_another_version_of_cloud_events_is_undecodable(version: str) -> None:
     with pytest.raises(UndecodableEvent, match=r"instead of '1\.0'"):
         decode(wire(message() | {"specversion": version}))
 
 
-def test_an_envelope_about_another_order_than_its_data_is_unreadable() -> None:
+def test_envelope_about_another_order_than_its_data_is_undecodable() -> None:
     with pytest.raises(UndecodableEvent, match="its data about"):
         decode(wire(message() | {"subject": "0198c2f0-7b1a-7c3e-9d55-000000000000"}))
 
 
-def test_a_type_that_this_version_does_not_know_is_told_apart() -> None:
+def test_unknown_type_is_an_error_of_its_own() -> None:
     """A newer version may know it, so it is worth waiting for."""
     with pytest.raises(UnknownEventType, match="PaymentTakenEvent"):
         decode(wire(message() | {"type": "PaymentTakenEvent", "data": {"anything": 1}}))
@@ -131,7 +131,7 @@ def test_a_type_that_this_version_does_not_know_is_told_apart() -> None:
     [{"data": {"of": "another kind"}}, {"type": "PaymentTakenEvent"}, {"specversion": "1.1"}],
     ids=["data", "type", "version"],
 )
-def test_the_envelope_of_an_unreadable_event_is_read_where_that_is_in_order(
+def test_valid_envelope_of_an_undecodable_event_is_decoded(
     changes: dict[str, object],
 ) -> None:
     body = wire(message() | changes)
@@ -167,7 +167,7 @@ def test_the_envelope_of_an_unreadable_event_is_read_where_that_is_in_order(
         "bottomless data",
     ],
 )
-def test_what_is_not_json_in_utf_8_is_unreadable(spoil: Callable[[bytes], bytes]) -> None:
+def test_bytes_that_are_not_json_in_utf_8_are_undecodable(spoil: Callable[[bytes], bytes]) -> None:
     body = spoil(encode(SEALED["OrderCreatedEvent.full"][0]))
     with pytest.raises(UndecodableEvent):
         decode(body)
@@ -176,7 +176,7 @@ def test_what_is_not_json_in_utf_8_is_unreadable(spoil: Callable[[bytes], bytes]
 @given(st.binary())
 @example(b'"\xff"')
 @example(b'{"specversion":"1.0","id":"\xff"}')
-def test_any_bytes_are_read_or_unreadable_and_nothing_else(body: bytes) -> None:
+def test_any_bytes_are_decoded_or_raise_undecodable_event(body: bytes) -> None:
     with pytest.raises(UndecodableEvent):
         decode(body)
 
@@ -190,7 +190,7 @@ def test_any_bytes_are_read_or_unreadable_and_nothing_else(body: bytes) -> None:
         st.sampled_from(["orderId", "items", "userId", "totalAmount", "reason"]), JSON
     ),
 )
-def test_any_json_is_read_or_unreadable_and_nothing_else(
+def test_any_json_is_decoded_or_raises_undecodable_event(
     name: str, changes: dict[str, Any], fields: dict[str, Any]
 ) -> None:
     parsed = message(name)

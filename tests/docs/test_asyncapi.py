@@ -1,4 +1,4 @@
-"""The AsyncAPI documents are valid, complete, and say what the services do."""
+"""The AsyncAPI documents are valid, complete, and match the services."""
 
 import json
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def references(part: Any) -> Iterator[str]:
             yield from references(inner)
 
 
-def test_every_event_has_an_example_that_can_be_read_and_fits_its_schema() -> None:
+def test_every_event_has_an_example_that_is_decoded_and_fits_its_schema() -> None:
     whole = document()
     assert system.examples() == EXAMPLES
     assert EXAMPLES.keys() == set(EVENTS.values())
@@ -70,7 +70,7 @@ def test_every_event_has_an_example_that_can_be_read_and_fits_its_schema() -> No
         assert not jsonschema_rs.is_valid(schema, incomplete)
 
 
-def test_it_says_who_sends_and_who_receives_what() -> None:
+def test_document_has_the_operations_of_publishers_and_subscribers() -> None:
     operations = document()["operations"]
     for service in services:
         received = {event.__name__ for event in service.event_handlers}
@@ -80,7 +80,7 @@ def test_it_says_who_sends_and_who_receives_what() -> None:
         } == {name for name in operations if name.startswith(f"{service.name}.")}
 
 
-def test_a_service_describes_only_what_it_says_and_hears() -> None:
+def test_document_of_a_service_has_only_its_own_operations() -> None:
     described = document("shipping")
     assert set(described["components"]["messages"]) == {
         "StockReservedEvent",
@@ -100,12 +100,12 @@ def test_addresses_carry_the_prefix_of_the_installation() -> None:
     assert channels["ordersReceipts"]["address"] == "shop.test.receipts.orders"
 
 
-def test_each_server_of_a_cluster_is_named_and_no_password_is_told() -> None:
+def test_each_server_of_a_cluster_is_named_without_password() -> None:
     servers = document(broker_url="nats://user:secret@a:4222,tls://b:4223")["servers"]
     assert [server["host"] for server in servers.values()] == ["a:4222", "b:4223"]
 
 
-def test_what_identifies_a_person_is_marked() -> None:
+def test_personal_data_is_marked() -> None:
     schemas = document()["components"]["schemas"]
     assert schemas["OrderCreatedEvent"]["properties"]["userId"]["x-personal"]
     assert schemas["StockReservedEvent"]["properties"]["shippingAddress"]["x-personal"]

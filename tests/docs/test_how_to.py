@@ -1,4 +1,4 @@
-"""Following a how-to gives a system that does what the page says: built anew and started here."""
+"""The how-to guides work: each is applied to a copy of the source, which is started here."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ AT_ONCE = ("--carrier-delay-seconds", "0")
 
 
 def ask(url: str, body: Any = None) -> Any:
-    """What a service answers, as JSON; None if it is 404."""
+    """Return a service's response as JSON, None for 404."""
     request = urllib.request.Request(
         url,
         None if body is None else json.dumps(body).encode(),
@@ -48,23 +48,23 @@ def ask(url: str, body: Any = None) -> Any:
 
 
 def until(url: str, good: Callable[[Any], object]) -> Any:
-    """The first answer of this service that is good."""
-    patience_ends = time.monotonic() + BOUND_SECONDS
+    """Return the first response of this service that is good."""
+    deadline = time.monotonic() + BOUND_SECONDS
     while not (good(answer := ask(url))):
-        assert time.monotonic() < patience_ends, answer
+        assert time.monotonic() < deadline, answer
         time.sleep(LOOK_AGAIN_SECONDS)
     return answer
 
 
 def place_order(running: Up, product: str, quantity: int, price: int) -> str:
-    """Order something; the order's id."""
+    """Place an order; return its id."""
     item = {"productId": product, "quantity": quantity, "price": price}
     order = ask(f"{running.url('orders')}/orders", {"userId": "user123", "items": [item]})
     return str(order["id"])
 
 
 def until_ended(running: Up, order_id: str, status: str) -> Any:
-    """The order, once it has ended as expected."""
+    """Return the order, once it has ended with this status."""
     address = f"{running.url('orders')}/orders/{order_id}"
     awaited = ("PENDING", "AWAITING_SHIPMENT")
     order = until(address, lambda answer: answer["status"] not in awaited)
@@ -76,16 +76,16 @@ def until_ended(running: Up, order_id: str, status: str) -> Any:
 def extended(
     monkeypatch: pytest.MonkeyPatch, folder: Path, source: Path, ports: list[int], *flags: str
 ) -> Iterator[Up]:
-    """`todoku up` from that source; at the end, Ctrl-C."""
+    """Run `todoku up` from this source; stop it with Ctrl-C."""
     monkeypatch.setenv("PYTHONPATH", str(source))
     with up(folder, ports, *AT_ONCE, *flags) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         yield running
         assert running.interrupt() == ExitCode.OK
 
 
 def run_python(code: str, *arguments: str) -> str:
-    """What a program of this environment prints."""
+    """Return what a Python program prints."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
     ).stdout
@@ -100,7 +100,7 @@ for path, store in zip(sys.argv[1::2], sys.argv[2::2]):
 """
 
 
-def test_a_listener_hears_how_orders_end_and_nothing_waits_for_it_afterwards(
+def test_listener_receives_how_orders_end_and_leaves_nothing_pending(
     tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = extended_source("add-a-listener.md", "listener", tmp_path)
@@ -114,9 +114,9 @@ def test_a_listener_hears_how_orders_end_and_nothing_waits_for_it_afterwards(
     ) as running:
         completed = place_order(running, "prod001", 2, 5000)
         cancelled = place_order(running, "prod001", 20, 5000)
-        told = f"http://127.0.0.1:{port}/notifications/"
-        assert "On its way: SIM-" in until(told + completed, bool)["text"]
-        assert until(told + cancelled, bool)["text"] == "Sold out: prod001."
+        notification = f"http://127.0.0.1:{port}/notifications/"
+        assert "On its way: SIM-" in until(notification + completed, bool)["text"]
+        assert until(notification + cancelled, bool)["text"] == "Sold out: prod001."
         until_ended(running, completed, "COMPLETED")
 
         report = verified(tmp_path / "data")
@@ -128,23 +128,23 @@ def test_a_listener_hears_how_orders_end_and_nothing_waits_for_it_afterwards(
 
 
 def verified(data: Path) -> Any:
-    """What `todoku verify` says once the system has settled."""
-    patience_ends = time.monotonic() + BOUND_SECONDS
+    """Return the report of `todoku verify`, once the system is quiescent."""
+    deadline = time.monotonic() + BOUND_SECONDS
     while True:
         command = [sys.executable, "-m", "todoku", "verify", "--json", "--data-dir", str(data)]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        report = json.loads(told)
-        if report["settled"] or time.monotonic() > patience_ends:
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        report = json.loads(printed)
+        if report["settled"] or time.monotonic() > deadline:
             return report
 
 
-def test_a_step_decides_before_the_next_one_and_undoes_what_it_did(
+def test_step_decides_before_the_next_one_and_is_compensated(
     tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The databases are of the version before: their tables learn the new status on the way."""
+    """The databases are of the version before: a migration adds the new status to their tables."""
     *ports, port = free_ports(PORT_COUNT + 1)
     with up(tmp_path, ports) as before:
-        before.heard.until("todoku is ready in ")
+        before.output.until("todoku is ready in ")
         assert before.interrupt() == ExitCode.OK
     source = extended_source("add-a-step.md", "step", tmp_path)
 
@@ -201,7 +201,7 @@ def test_step_added_under_load_applies_to_orders_that_begin_after_it(
     *ports, port = free_ports(PORT_COUNT + 1)
     slowly = ("--carrier-success-rate", "1", "--carrier-delay-seconds", "0..4")
     with up(tmp_path, ports, *slowly) as before:
-        before.heard.until("todoku is ready in ")
+        before.output.until("todoku is ready in ")
         ask(f"{before.url('inventory')}/products/prod001/restock", {"quantity": 100_000})
         finished = place_order(before, "prod001", 1, 5000)
         until_ended(before, finished, "COMPLETED")
@@ -213,7 +213,7 @@ def test_step_added_under_load_applies_to_orders_that_begin_after_it(
     source = extended_source("add-a-step.md", "step", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(source))
     with up(tmp_path, ports, *slowly, "--payments-port", str(port)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         with Load(running) as load:
             load.wait_for(30)
         payment = f"http://127.0.0.1:{port}/payments/"
@@ -241,7 +241,7 @@ for row in sqlite3.connect(sys.argv[1]).execute("SELECT order_id FROM reservatio
 
 
 class Load:
-    """Places orders one after the other in a thread of its own, as long as its context lasts."""
+    """Place orders one after the other in a thread, as long as the context lasts."""
 
     def __init__(self, running: Up) -> None:
         self.placed: list[str] = []
@@ -271,7 +271,7 @@ class Load:
                 self._grown.notify_all()
 
 
-def test_a_step_touches_at_most_six_files_of_others_all_of_them_its_neighbours() -> None:
+def test_step_changes_at_most_six_files_of_adjacent_services() -> None:
     touched = changed_files("add-a-step.md")
     neighbours = ("src/todoku/orders/", "src/todoku/inventory/", "src/todoku/system.py")
     assert len(touched) <= STEP_FILES_MAX
@@ -299,12 +299,12 @@ def test_the_simulator_finds_a_bug_planted_into_the_step(tmp_path: Path) -> None
     assert "but money is still held for it" in ended.stdout
 
 
-def test_a_listener_touches_the_list_of_services_and_nothing_else() -> None:
+def test_listener_changes_only_the_list_of_services() -> None:
     assert changed_files("add-a-listener.md") == {"src/todoku/system.py"}
 
 
 class Command(msgspec.Struct, frozen=True):
-    """Runs commands of the source on PYTHONPATH, against services on these ports."""
+    """Run commands of the source on PYTHONPATH, against services on these ports."""
 
     folder: Path
     ports: Mapping[str, str]
@@ -325,9 +325,9 @@ class Command(msgspec.Struct, frozen=True):
 
 def until_printed(run: Callable[[], str]) -> str:
     """Return the first output that is not empty."""
-    patience_ends = time.monotonic() + BOUND_SECONDS
+    deadline = time.monotonic() + BOUND_SECONDS
     while not (printed := run()):
-        assert time.monotonic() < patience_ends
+        assert time.monotonic() < deadline
         time.sleep(LOOK_AGAIN_SECONDS)
     return printed
 
@@ -339,8 +339,8 @@ async def publish(port: int, subject: str, body: bytes) -> None:
     await connection.close()
 
 
-class MumblingCarrier(BaseHTTPRequestHandler):
-    """A carrier that takes a parcel at the first call, but hangs up instead of saying so."""
+class CarrierWithLostAnswer(BaseHTTPRequestHandler):
+    """Accept a parcel at the first call, but close the connection instead of answering."""
 
     protocol_version = "HTTP/1.1"
     calls: ClassVar[list[str]]
@@ -361,13 +361,13 @@ class MumblingCarrier(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-def test_a_carrier_whose_answer_was_lost_is_called_again_with_the_same_key(
+def test_carrier_call_without_answer_is_repeated_with_the_same_key(
     tmp_path: Path, free_ports: FreePorts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Carrier(MumblingCarrier):
+    class Carrier(CarrierWithLostAnswer):
         calls: ClassVar[list[str]] = []
         booked: ClassVar[dict[str, Any]] = {}
 
@@ -391,10 +391,10 @@ def test_a_carrier_whose_answer_was_lost_is_called_again_with_the_same_key(
     assert Carrier.booked == {order["shipmentId"]: {"reference": order_id, "to": "", "pieces": 1}}
 
 
-def test_a_carrier_that_is_not_there_keeps_the_system_from_starting(
+def test_missing_carrier_keeps_the_system_from_starting(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
     with up(tmp_path, free_ports(PORT_COUNT), "--carrier", "nowhere:carrier") as running:
-        running.heard.until("shipping ended with exit code 2, and would again")
+        running.output.until("shipping ended with exit code 2, and would again")
         assert running.process.wait(BOUND_SECONDS) == ExitCode.USAGE
     assert "which cannot be imported" in (tmp_path / "up.stderr").read_text()

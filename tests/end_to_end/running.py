@@ -31,11 +31,6 @@ class Up(Stack):
         """The ports of the services and of the broker."""
         return [*map(self.settings.port, system.names), self.settings.nats_port]
 
-    @property
-    def heard(self) -> CapturedOutput:
-        """What `up` has printed."""
-        return self.output
-
     def interrupt(self) -> int:
         """Interrupt `up` as Ctrl-C does; return its exit code."""
         return self.stop()

@@ -92,24 +92,24 @@ def test_deleted_events_and_rows_are_found_and_repaired(folder: Folder) -> None:
     final event at orders and inventory. The stream is empty."""
     flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "1")
     with up(folder.folder, folder.ports, *flags) as running:
-        running.heard.until("todoku is ready in ")
-        unheard, unshipped, unended = (place(running) for _ in range(3))
+        running.output.until("todoku is ready in ")
+        unreserved, unshipped, unended = (place(running) for _ in range(3))
         folder.settled()
         assert running.interrupt() == ExitCode.OK
     folder.lose_stream()
     folder.damage(
         "orders",
         f"""UPDATE orders SET status = 'PENDING', tracking_number = NULL, shipment_id = NULL
-            WHERE id = '{unheard}'""",
+            WHERE id = '{unreserved}'""",
         f"""UPDATE orders SET status = 'AWAITING_SHIPMENT', tracking_number = NULL
             WHERE id IN ('{unshipped}', '{unended}')""",
-        f"DELETE FROM order_events WHERE order_id = '{unheard}' AND sequence > 1",
+        f"DELETE FROM order_events WHERE order_id = '{unreserved}' AND sequence > 1",
         "DELETE FROM inbox",
     )
     folder.damage(
         "inventory",
-        f"DELETE FROM reservations WHERE order_id = '{unheard}'",
-        f"DELETE FROM stock_ledger WHERE order_id IN ('{unheard}', '{unshipped}', '{unended}')",
+        f"DELETE FROM reservations WHERE order_id = '{unreserved}'",
+        f"DELETE FROM stock_ledger WHERE order_id IN ('{unreserved}', '{unshipped}', '{unended}')",
         f"UPDATE reservations SET state = 'RESERVED' WHERE order_id IN ('{unshipped}', '{unended}')",
         """UPDATE products SET stock_quantity = stock_quantity + 6,
             reserved_quantity = reserved_quantity + 4 WHERE id = 'prod001'""",
@@ -118,8 +118,8 @@ def test_deleted_events_and_rows_are_found_and_repaired(folder: Folder) -> None:
     folder.damage(
         "shipping",
         f"""DELETE FROM shipment_items WHERE shipment_id IN
-            (SELECT id FROM shipments WHERE order_id IN ('{unheard}', '{unshipped}'))""",
-        f"DELETE FROM shipments WHERE order_id IN ('{unheard}', '{unshipped}')",
+            (SELECT id FROM shipments WHERE order_id IN ('{unreserved}', '{unshipped}'))""",
+        f"DELETE FROM shipments WHERE order_id IN ('{unreserved}', '{unshipped}')",
         "DELETE FROM inbox",
     )
 
@@ -128,7 +128,7 @@ def test_deleted_events_and_rows_are_found_and_repaired(folder: Folder) -> None:
         for finding in folder.report(*QUICKLY)["findings"]
     }
     assert found == {
-        unheard: ("I3", "orders"),
+        unreserved: ("I3", "orders"),
         unshipped: ("I3", "inventory"),
         unended: ("I3", "shipping"),
     }
@@ -137,7 +137,7 @@ def test_deleted_events_and_rows_are_found_and_repaired(folder: Folder) -> None:
     assert "--repair needs running services: start `todoku up`" in result.stderr
 
     with up(folder.folder, folder.ports, *flags) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         result = folder.verify("--repair", "--overdue-seconds", "0", "--grace-seconds", "3")
         assert result.returncode == ExitCode.OK, result
         assert "clean: no broken invariants" in result.stdout
@@ -159,7 +159,7 @@ def test_pending_deliveries_to_unresponsive_service_are_resent(
 ) -> None:
     """The pending rows belong to an unknown order, so they are never acknowledged."""
     with up(folder.folder, folder.ports) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         assert running.interrupt() == ExitCode.OK
     folder.damage(
         "orders",
@@ -167,7 +167,7 @@ def test_pending_deliveries_to_unresponsive_service_are_resent(
             VALUES ('event', 'nobody', 'gone', 1, 'orders.nothing', x'00', 0)""",
     )
     with up(folder.folder, folder.ports) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         result = folder.verify(*QUICKLY, "--repair")
         assert result.returncode == ExitCode.OK, result
         assert "orders resends 1 pending delivery" in result.stderr

@@ -46,20 +46,20 @@ def test_up_starts_all_prints_addresses_and_stops_on_ctrl_c(
     tmp_path: Path, free_ports: FreePorts
 ) -> None:
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         children = running.children()
         assert children.keys() == PROGRAMS
         assert everything_answers(running)
         for service in system.names:
-            running.heard.until(f"{service:<10} {running.url(service)}")
-        running.heard.until(f"docs       {running.url('orders')}/docs")
-        running.heard.until(str(tmp_path / "data"))
+            running.output.until(f"{service:<10} {running.url(service)}")
+        running.output.until(f"docs       {running.url('orders')}/docs")
+        running.output.until(str(tmp_path / "data"))
 
         assert running.interrupt() == ExitCode.OK
 
         until_all_ended([*children.values()])
-        running.heard.until("stopped")
-        assert not [line for line in running.heard.lines if "killing" in line]
+        running.output.until("stopped")
+        assert not [line for line in running.output.lines if "killing" in line]
 
 
 def test_modules_in_working_directory_are_not_imported(
@@ -67,16 +67,16 @@ def test_modules_in_working_directory_are_not_imported(
 ) -> None:
     (tmp_path / "http.py").write_text("raise SystemExit('somebody else wrote this')")
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         assert everything_answers(running)
 
 
 def test_piped_output_is_plain_and_log_is_json(tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         running.interrupt()
 
-        assert not [line for line in running.heard.lines if "\x1b" in line]
+        assert not [line for line in running.output.lines if "\x1b" in line]
         for line in (tmp_path / "up.stderr").read_text().splitlines():
             json.loads(line)
 
@@ -84,12 +84,12 @@ def test_piped_output_is_plain_and_log_is_json(tmp_path: Path, free_ports: FreeP
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
 def test_killed_program_is_restarted(name: str, tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
 
         running.kill(name)
 
-        running.heard.until(f"{name} was ended by signal 9 (Killed); starting it again in 0.2 s")
-        running.heard.until(f"{name} is ready again")
+        running.output.until(f"{name} was ended by signal 9 (Killed); starting it again in 0.2 s")
+        running.output.until(f"{name} is ready again")
         assert running.children().keys() == PROGRAMS
         assert everything_answers(running)
         assert running.interrupt() == ExitCode.OK
@@ -98,7 +98,7 @@ def test_killed_program_is_restarted(name: str, tmp_path: Path, free_ports: Free
 def test_stopped_service_is_diagnosed_and_restarted(tmp_path: Path, free_ports: FreePorts) -> None:
     """A stopped process keeps its port; connections to it are accepted and never answered."""
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         shipping = running.children()["shipping"]
         os.kill(shipping, signal.SIGSTOP)
 
@@ -123,20 +123,20 @@ def test_stopped_service_is_diagnosed_and_restarted(tmp_path: Path, free_ports: 
         assert f"shipping does not respond (process {shipping} is stopped)" in diagnosis.stdout
         assert f"those of the running `todoku up` {__version__}" in diagnosis.stdout
 
-        running.heard.until("shipping runs but does not work: it has not responded within 10 s")
-        running.heard.until("shipping is ready again")
+        running.output.until("shipping runs but does not work: it has not responded within 10 s")
+        running.output.until("shipping is ready again")
         assert everything_answers(running)
         assert running.interrupt() == ExitCode.OK
 
 
 def test_broker_recovers_from_deleted_files(tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
 
         running.kill("broker")
         shutil.rmtree(tmp_path / "data" / "broker")
 
-        running.heard.until("broker is ready again")
+        running.output.until("broker is ready again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -144,29 +144,29 @@ def test_sigterm_and_sighup_stop_cleanly(
     number: signal.Signals, tmp_path: Path, free_ports: FreePorts
 ) -> None:
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
 
         running.process.send_signal(number)
 
         assert running.process.wait(BOUND_SECONDS) == ExitCode.OK
-        running.heard.until("stopped")
+        running.output.until("stopped")
 
 
 def test_up_can_be_stopped_while_starting(tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("starting")
+        running.output.until("starting")
 
         code = running.interrupt()
 
         assert code == ExitCode.OK
-        assert not [line for line in running.heard.lines if "is ready" in line]
+        assert not [line for line in running.output.lines if "is ready" in line]
 
 
 def test_up_can_be_stopped_while_program_restarts(tmp_path: Path, free_ports: FreePorts) -> None:
     with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         running.kill("orders")
-        running.heard.until("starting it again")
+        running.output.until("starting it again")
 
         assert running.interrupt() == ExitCode.OK
 
@@ -174,16 +174,16 @@ def test_up_can_be_stopped_while_program_restarts(tmp_path: Path, free_ports: Fr
 def test_second_ctrl_c_kills_hanging_program(tmp_path: Path, free_ports: FreePorts) -> None:
     """A stopped process does not handle SIGTERM; the grace period is longer than the test may take."""
     with up(tmp_path, free_ports(PORT_COUNT), "--shutdown-grace-seconds", "3600") as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         children = running.children()
         os.kill(children["shipping"], signal.SIGSTOP)
         running.process.send_signal(signal.SIGINT)
-        running.heard.until("stopping")
+        running.output.until("stopping")
 
         code = running.interrupt()
 
         assert code == ExitCode.FAILED
-        running.heard.until("shipping has not stopped; killing it")
+        running.output.until("shipping has not stopped; killing it")
         until_all_ended([*children.values()])
 
 
@@ -192,12 +192,12 @@ def test_programs_end_when_up_is_killed_and_up_restarts_at_once(
 ) -> None:
     ports = free_ports(PORT_COUNT)
     with up(tmp_path, ports) as killed:
-        killed.heard.until("todoku is ready in ")
+        killed.output.until("todoku is ready in ")
         children = killed.children()
 
         killed.process.kill()
         with up(tmp_path, ports) as running:
-            running.heard.until("todoku is ready in ")
+            running.output.until("todoku is ready in ")
 
             until_all_ended([*children.values()])
             assert everything_answers(running)

@@ -1,4 +1,4 @@
-"""The bank of `todoku.engine.testing`, and what tests of the writer ask of it."""
+"""The bank of `todoku.engine.testing`, and helpers for tests of the writer."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
@@ -70,14 +70,14 @@ def account_id(number: int) -> str:
 
 
 class Refunded(AccountEvent, frozen=True, kw_only=True):
-    """Somebody got money back; an earlier version of the bank reacted to that."""
+    """Somebody got money back; an earlier version of the bank handled that."""
 
     subject: ClassVar[str] = "customers.refunded"
     publisher: ClassVar[str] = "customers"
 
 
 def reader(name: str, *events: type[Event]) -> Service:
-    """A service of which no more is known than what it reacts to."""
+    """Return a service that subscribes to these events."""
     return Service(name=name, store=store, event_handlers=dict.fromkeys(events, book))
 
 
@@ -89,7 +89,7 @@ def bank_database() -> Database:
 
 
 class Branch:
-    """A writer of the bank and its database, with what a test asks of both."""
+    """A writer of the bank and its database, with helpers for tests."""
 
     def __init__(
         self, database: Database | None = None, owner: str = OWNER, **settings: Any
@@ -106,7 +106,7 @@ class Branch:
         return PendingCommand(command, self.answers.append, Context(actor))
 
     def open(self, *numbers: int, **account: Any) -> None:
-        """Open these accounts; what they owe is not yet attended to."""
+        """Open these accounts; their fees are not yet taken."""
         commands = [OpenAccount(account_id=account_id(n), **account) for n in numbers]
         self.step(*(self.command(command) for command in commands))
 
@@ -116,7 +116,7 @@ class Branch:
             return {row.id: row.balance for row in found}
 
     def rows(self, name: str, *columns: str) -> list[tuple[Any, ...]]:
-        """What a table of the engine holds, in the order of its columns."""
+        """Return the rows of a table of the engine, in the order of its columns."""
         there = metadata.tables[name]
         wanted = [there.c[column] for column in columns]
         with self.database.read() as connection:
@@ -145,14 +145,14 @@ class Branch:
             )
 
     def outbox(self) -> list[tuple[str, int, bytes]]:
-        """Whose it is, at which position, and what it is."""
+        """Return owner, position and body of each row."""
         return self.rows("outbox", "owner", "position", "body")
 
 
 def paid(
     number: int, amount: int = 1, *, attempt: int = 1, sequence: int = 1, epoch: str = ""
 ) -> IncomingEvent:
-    """A payment into an account, as it comes from the stream in that life."""
+    """Return a payment into an account, as delivered by the stream of this epoch."""
     event = Paid(account_id=account_id(number), amount=amount)
     envelope = seal(event, NOW, Context("customer", "00-trace"))
     body = msgspec.json.encode(envelope)
@@ -176,5 +176,5 @@ def delivery(
 
 
 def seconds(count: float) -> datetime:
-    """So many seconds after the beginning."""
+    """Return the time this many seconds after `NOW`."""
     return NOW + timedelta(seconds=count)

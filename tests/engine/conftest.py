@@ -1,4 +1,4 @@
-"""What goes wrong on purpose is not worth rendering."""
+"""Capture logs: rendering those of injected errors takes time."""
 
 from collections.abc import Iterator
 

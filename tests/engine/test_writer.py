@@ -449,7 +449,7 @@ class TestOutbox:
     def test_receipt_deletes_the_row_of_its_subscriber_only(self) -> None:
         branch = Branch()
         branch.step(paid(1), paid(2))
-        branch.step(Receipt("ledger", (booked_id(1), booked_id(2), "unheard of")))
+        branch.step(Receipt("ledger", (booked_id(1), booked_id(2), "unknown")))
         assert branch.rows("outbox", "event_id", "reader") == sorted(
             (booked_id(n), "statistics") for n in (1, 2)
         )

@@ -148,9 +148,9 @@ def running(shop: Shop) -> Iterator[Stack]:
 
 def until(found: Callable[[], Any], good: Callable[[Any], object]) -> Any:
     """Return the first result that is good."""
-    patience_ends = time.monotonic() + SECONDS_MAX
+    deadline = time.monotonic() + SECONDS_MAX
     while not good(result := found()):
-        assert time.monotonic() < patience_ends, result
+        assert time.monotonic() < deadline, result
         time.sleep(WAIT_SECONDS)
     return result
 

@@ -40,13 +40,13 @@ class Disk:
 
     def unmount(self) -> None:
         """Unmount it; wait for its users, which were killed, to end."""
-        patience_ends = time.monotonic() + UNMOUNT_SECONDS_MAX
+        deadline = time.monotonic() + UNMOUNT_SECONDS_MAX
         while True:
             try:
                 _run("umount", str(self.path))
                 return
             except subprocess.CalledProcessError:
-                if time.monotonic() > patience_ends:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(POLL_SECONDS)
 

@@ -250,7 +250,7 @@ ENDINGS: Final = (COMPLETED, FAILED, REFUSED)
 
 
 class TestEndingEvents:
-    def test_completed_order_publishes_who_gets_what_for_how_much(self) -> None:
+    def test_completed_order_publishes_customer_items_and_amount(self) -> None:
         _, published = ending(COMPLETED)
         assert published == OrderCompletedEvent(
             order_id=ORDER_ID,

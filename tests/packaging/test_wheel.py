@@ -85,13 +85,13 @@ def test_installed_wheel_processes_order_to_its_end(
     flags = ("--carrier-delay-seconds", "0", "--carrier-success-rate", "1")
 
     with up(tmp_path, free_ports(PORT_COUNT), *flags, todoku=[str(installed)]) as running:
-        running.heard.until("todoku is ready in ")
+        running.output.until("todoku is ready in ")
         orders = running.url("orders")
         item = {"productId": "prod001", "quantity": 2, "price": 5000}
         order = get(f"{orders}/orders", {"userId": "user123", "items": [item]})
-        patience_ends = time.monotonic() + BOUND_SECONDS
+        deadline = time.monotonic() + BOUND_SECONDS
         while order["status"] in ("PENDING", "AWAITING_SHIPMENT"):
-            assert time.monotonic() < patience_ends, order
+            assert time.monotonic() < deadline, order
             time.sleep(LOOK_AGAIN_SECONDS)
             order = get(f"{orders}/orders/{order['id']}")
         assert order["status"] == "COMPLETED"

@@ -1,8 +1,8 @@
-"""What becomes of messages that could not be dealt with, once a person sees to them.
+"""Retry, edit and discard dead letters.
 
-The causes are real ones: bytes that are no event, a type that this version does not know, an event
-that contradicts what was heard before, one that comes long before its cause, a row that a CHECK
-refuses. Everything goes through the three services on one broker, in virtual time.
+The causes are real ones: bytes that are no event, an unknown type, an event that contradicts an earlier
+one or comes long before its cause, a row that a CHECK refuses. Everything goes through the three
+services on one broker, in virtual time.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ def completed(n: int = 1) -> ShipmentCompletedEvent:
 
 
 def letters(town: Town, service: str) -> list[DeadLetter]:
-    """A service's dead letters, whole, the oldest first."""
+    """Return a service's dead letters, the oldest first."""
     tables = town.services[service].store.tables.dead_letters
     with town.disks[service].database.read() as connection:
         ids = connection.scalars(
@@ -98,7 +98,7 @@ def attempts(town: Town, service: str, letter_id: str) -> list[Attempt]:
 
 
 def deductions(town: Town) -> int:
-    """How many pieces have left the house for orders."""
+    """Return how many pieces were deducted from stock for orders."""
     with town.disks["inventory"].database.read() as connection:
         found = connection.scalars(
             select(stock_ledger.c.quantity).where(stock_ledger.c.order_id.is_not(None))
@@ -107,13 +107,13 @@ def deductions(town: Town) -> int:
 
 
 def parked_at_orders(town: Town, n: int = 1) -> list[ParkedMessage]:
-    """What orders tells of the parked messages of an order."""
+    """Return the parked messages of an order, as stored by orders."""
     with town.disks["orders"].database.read() as connection:
         return find_parked(connection, [order_id(n)]).get(order_id(n), [])
 
 
 async def parked(town: Town, service: str, count: int = 1) -> DeadLetter:
-    """Wait until so many letters are there; the last of them."""
+    """Wait until there are `count` letters, and return the last."""
     await until(lambda: len(letters(town, service)) == count, every_seconds=0.5)
     return letters(town, service)[-1]
 
@@ -126,7 +126,7 @@ async def stock_up(process: Process) -> None:
 
 @contextmanager
 def older_version(*unknown: str) -> Iterator[None]:
-    """A version of the program that does not know these event types yet."""
+    """Run a version of the program that does not know these event types."""
     decode = EventRegistry.decode
 
     def older(self: EventRegistry, body: bytes, **options: Any) -> Any:
@@ -139,8 +139,8 @@ def older_version(*unknown: str) -> Iterator[None]:
         yield
 
 
-class TestBytesThatAreNoEvent:
-    def test_a_retry_fails_and_is_written_down_with_who_asked(self) -> None:
+class TestUndecodableBytes:
+    def test_failed_retry_is_recorded_with_its_requester(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             town.publish(GARBAGE)
@@ -153,7 +153,7 @@ class TestBytesThatAreNoEvent:
 
         in_town(scenario)
 
-    def test_nothing_can_take_the_place_of_what_has_no_envelope(self) -> None:
+    def test_message_without_envelope_cannot_be_edited(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             town.publish(GARBAGE)
@@ -164,7 +164,7 @@ class TestBytesThatAreNoEvent:
 
         in_town(scenario)
 
-    def test_discarding_it_keeps_it_with_who_and_why(self) -> None:
+    def test_discarded_letter_is_kept_with_requester_and_reason(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             town.publish(GARBAGE)
@@ -180,13 +180,13 @@ class TestBytesThatAreNoEvent:
         in_town(scenario)
 
 
-class TestATypeThatThisVersionDoesNotKnow:
-    def test_the_version_that_knows_it_deals_with_it_when_it_is_retried(self) -> None:
+class TestUnknownEventType:
+    def test_retry_by_a_version_that_knows_the_type_succeeds(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             await process.execute(place())
             with older_version("StockReservedEvent"):
-                town.say(StockReservedEvent(order_id=order_id(), items=()))
+                town.publish_events(StockReservedEvent(order_id=order_id(), items=()))
                 letter = await parked(town, "orders")
                 with pytest.raises(RedeliveryFailed, match="UnknownEventType"):
                     await process.execute(RetryDeadLetter(letter_id=letter.id))
@@ -197,11 +197,11 @@ class TestATypeThatThisVersionDoesNotKnow:
 
         in_town(scenario)
 
-    def test_every_attempt_is_written_down(self) -> None:
+    def test_every_attempt_is_recorded(self) -> None:
         async def scenario(town: Town) -> None:
             await town.start("orders")
             with older_version("StockReservedEvent"):
-                town.say(StockReservedEvent(order_id=order_id(), items=()))
+                town.publish_events(StockReservedEvent(order_id=order_id(), items=()))
                 letter = await parked(town, "orders")
             history = attempts(town, "orders", letter.id)
             assert letter.attempts == len(history) == 12
@@ -211,55 +211,55 @@ class TestATypeThatThisVersionDoesNotKnow:
         in_town(scenario)
 
 
-class TestAContradiction:
-    def test_it_stays_parked_whatever_is_tried_and_its_order_says_so(self) -> None:
+class TestContradictoryEvent:
+    def test_it_stays_parked_and_its_order_shows_it(self) -> None:
         async def scenario(town: Town) -> None:
             orders, _ = await town.start("orders"), await town.start("inventory")
             await orders.execute(place())  # There is no such product.
             await until(lambda: town.statuses()[order_id()] == OrderStatus.CANCELLED_NO_STOCK)
-            town.say(completed())
+            town.publish_events(completed())
             letter = await parked(town, "orders")
             with pytest.raises(RedeliveryFailed, match="ContradictoryEvent"):
                 await orders.execute(RetryDeadLetter(letter_id=letter.id))
             assert town.statuses()[order_id()] == OrderStatus.CANCELLED_NO_STOCK
             await until(lambda: len(parked_at_orders(town)) == 2)
-            told = {
+            shown = {
                 message.service: (message.letter_id, message.message_type, message.error)
                 for message in parked_at_orders(town)
             }
             same = (letter.id, "ShipmentCompletedEvent", "ContradictoryEvent")
-            assert told == {"orders": same, "inventory": same}
+            assert shown == {"orders": same, "inventory": same}
 
         in_town(scenario)
 
 
-class TestAnEventLongBeforeItsCause:
-    def test_once_the_cause_is_there_a_retry_brings_the_saga_to_its_end(self) -> None:
+class TestEventLongBeforeItsCause:
+    def test_retry_after_the_cause_completes_the_saga(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await town.start("inventory")
             await stock_up(inventory)
-            town.say(completed())
+            town.publish_events(completed())
             letter = await parked(town, "inventory")
-            town.say(created())
+            town.publish_events(created())
             await until(lambda: town.pending("inventory") > 1)
             await inventory.execute(RetryDeadLetter(letter_id=letter.id))
             assert deductions(town) == 1
             with pytest.raises(DeadLetterResolved):
                 await inventory.execute(RetryDeadLetter(letter_id=letter.id))
-            town.say(completed())
+            town.publish_events(completed())
             await until(lambda: town.broker.consumed("inventory") == town.broker.last_sequence)
             assert deductions(town) == 1
 
         in_town(scenario)
 
     @pytest.mark.parametrize("point", ["before-commit", "after-commit"])
-    def test_a_crash_during_the_retry_loses_nothing_and_doubles_nothing(self, point: str) -> None:
+    def test_crash_during_a_retry_loses_nothing_and_doubles_nothing(self, point: str) -> None:
         async def scenario(town: Town) -> None:
             inventory = await town.start("inventory")
             await stock_up(inventory)
-            town.say(completed())
+            town.publish_events(completed())
             letter = await parked(town, "inventory")
-            town.say(created())
+            town.publish_events(created())
             await until(lambda: town.pending("inventory") > 1)
             await crash_at(town, inventory, point, RetryDeadLetter(letter_id=letter.id))
             again = await town.start("inventory")
@@ -273,13 +273,13 @@ class TestAnEventLongBeforeItsCause:
 
         in_town(scenario)
 
-    def test_a_retry_whose_commit_was_not_heard_of_is_not_done_twice(self) -> None:
+    def test_retry_whose_commit_result_was_lost_is_executed_once(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await town.start("inventory")
             await stock_up(inventory)
-            town.say(completed())
+            town.publish_events(completed())
             letter = await parked(town, "inventory")
-            town.say(created())
+            town.publish_events(created())
             await until(lambda: town.pending("inventory") > 1)
             town.disks["inventory"].faults = ["after"]
             with pytest.raises(DeadLetterResolved):
@@ -290,7 +290,7 @@ class TestAnEventLongBeforeItsCause:
 
 
 async def crash_at(town: Town, process: Process, point: str, command: Any) -> None:
-    """Have a process carry out a command and die at a point of that."""
+    """Crash a process at a failpoint while it executes a command."""
 
     class Crashed(BaseException):
         """As by `kill -9`."""
@@ -300,24 +300,24 @@ async def crash_at(town: Town, process: Process, point: str, command: Any) -> No
             raise Crashed
 
     process.writer._failpoint = die
-    asked = process.execute(command)
+    executing = process.execute(command)
     with pytest.raises(TimeoutError):
-        await _in_vain(asked)
+        await _wait_a_second(executing)
     town.kill(process)
     town.running.remove(town.running_of(process))
 
 
-async def _in_vain(asked: Any) -> None:
+async def _wait_a_second(executing: Any) -> None:
     async with asyncio.timeout(1):
-        await asked
+        await executing
 
 
-class TestARowThatACheckRefuses:
-    def test_its_correction_takes_its_place_and_the_saga_goes_on_to_its_end(self) -> None:
+class TestRowRefusedByACheck:
+    def test_correction_replaces_it_and_the_saga_completes(self) -> None:
         async def scenario(town: Town) -> None:
             orders, shipping = await town.start("orders"), await town.start("shipping")
             await orders.execute(place())
-            town.say(reserved(quantity=0))
+            town.publish_events(reserved(quantity=0))
             letter = await parked(town, "shipping")
             with pytest.raises(RedeliveryFailed, match="quantity_positive"):
                 await shipping.execute(RetryDeadLetter(letter_id=letter.id))
@@ -337,10 +337,10 @@ class TestARowThatACheckRefuses:
         in_town(scenario)
 
     @pytest.mark.parametrize("point", ["before-commit", "after-commit"])
-    def test_a_crash_during_the_edit_loses_nothing_and_doubles_nothing(self, point: str) -> None:
+    def test_crash_during_an_edit_loses_nothing_and_doubles_nothing(self, point: str) -> None:
         async def scenario(town: Town) -> None:
             shipping = await town.start("shipping")
-            town.say(reserved(quantity=0))
+            town.publish_events(reserved(quantity=0))
             letter = await parked(town, "shipping")
             edit = EditDeadLetter(letter_id=letter.id, data=msgspec.json.encode(reserved()))
             await crash_at(town, shipping, point, edit)
@@ -358,10 +358,10 @@ class TestARowThatACheckRefuses:
 
         in_town(scenario)
 
-    def test_a_correction_that_fails_too_is_parked_in_its_place(self) -> None:
+    def test_correction_that_fails_too_is_parked_in_its_place(self) -> None:
         async def scenario(town: Town) -> None:
             shipping = await town.start("shipping")
-            town.say(reserved(quantity=0))
+            town.publish_events(reserved(quantity=0))
             letter = await parked(town, "shipping")
             data = msgspec.json.encode(reserved(quantity=-1))
             successor = await shipping.execute(EditDeadLetter(letter_id=letter.id, data=data))
@@ -383,12 +383,12 @@ class TestARowThatACheckRefuses:
         ],
         ids=["against the schema", "about another order", "with a misspelt field"],
     )
-    def test_what_is_no_such_event_is_refused_and_nothing_is_changed(
+    def test_invalid_correction_is_refused_and_changes_nothing(
         self, data: bytes, complaint: str
     ) -> None:
         async def scenario(town: Town) -> None:
             shipping = await town.start("shipping")
-            town.say(reserved(quantity=0))
+            town.publish_events(reserved(quantity=0))
             letter = await parked(town, "shipping")
             with pytest.raises(InvalidEdit, match=complaint):
                 await shipping.execute(EditDeadLetter(letter_id=letter.id, data=data))
@@ -397,8 +397,8 @@ class TestARowThatACheckRefuses:
         in_town(scenario)
 
 
-class TestAnEventOfOnesOwn:
-    def test_what_a_restored_database_could_not_be_told_is_told_again_and_not_skipped(self) -> None:
+class TestOwnEvent:
+    def test_own_event_that_failed_in_a_replay_is_replayed_by_its_correction(self) -> None:
         async def scenario(town: Town) -> None:
             shipping = await town.start("shipping")
             published = completed()
@@ -420,18 +420,18 @@ class TestAnEventOfOnesOwn:
         in_town(scenario)
 
 
-class TestTellingOrders:
-    def test_orders_knows_of_messages_parked_elsewhere_until_they_are_seen_to(self) -> None:
+class TestParkedMessagesOfAnOrder:
+    def test_order_shows_messages_parked_elsewhere_until_they_are_resolved(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await town.start("inventory")
-            town.say(created(quantity=0))
+            town.publish_events(created(quantity=0))
             letter = await parked(town, "inventory")
-            orders = await town.start("orders")  # It was away when that happened.
+            orders = await town.start("orders")  # It did not run when that happened.
             await orders.execute(place())
             await until(lambda: bool(parked_at_orders(town)))
-            (told,) = parked_at_orders(town)
-            assert (told.service, told.letter_id) == ("inventory", letter.id)
-            assert (told.message_type, told.error) == ("OrderCreatedEvent", "AssertionError")
+            (shown,) = parked_at_orders(town)
+            assert (shown.service, shown.letter_id) == ("inventory", letter.id)
+            assert (shown.message_type, shown.error) == ("OrderCreatedEvent", "AssertionError")
             await inventory.execute(
                 DiscardDeadLetter(letter_id=letter.id, reason="noise", by="alice")
             )
@@ -440,17 +440,17 @@ class TestTellingOrders:
 
         in_town(scenario)
 
-    def test_an_order_that_orders_does_not_know_is_no_trouble(self) -> None:
+    def test_message_about_an_unknown_order_is_recorded(self) -> None:
         async def scenario(town: Town) -> None:
             await town.start("inventory")
             await town.start("orders")
-            town.say(created(quantity=0))
+            town.publish_events(created(quantity=0))
             await until(lambda: bool(parked_at_orders(town)))
             assert letters(town, "orders") == []
 
         in_town(scenario)
 
-    def test_what_is_about_no_order_is_kept_to_oneself(self) -> None:
+    def test_message_about_no_order_publishes_nothing(self) -> None:
         async def scenario(town: Town) -> None:
             await town.start("inventory")
             town.publish(GARBAGE, subject=OrderCreatedEvent.subject)
@@ -459,10 +459,10 @@ class TestTellingOrders:
 
         in_town(scenario)
 
-    def test_a_failed_correction_is_what_waits_then(self) -> None:
+    def test_failed_correction_replaces_the_parked_message_of_the_order(self) -> None:
         async def scenario(town: Town) -> None:
             inventory, _ = await town.start("inventory"), await town.start("orders")
-            town.say(created(quantity=0))
+            town.publish_events(created(quantity=0))
             letter = await parked(town, "inventory")
             data = msgspec.json.encode(created(quantity=-1))
             successor = await inventory.execute(EditDeadLetter(letter_id=letter.id, data=data))
@@ -472,7 +472,7 @@ class TestTellingOrders:
 
 
 class TestRetryingMany:
-    def test_they_are_tried_one_after_the_other_at_the_rate_that_was_asked_for(self) -> None:
+    def test_letters_are_retried_at_the_requested_rate(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await waiting(town, 5)
             asked_at = VirtualClock().now()
@@ -487,7 +487,7 @@ class TestRetryingMany:
 
         in_town(scenario)
 
-    def test_a_killed_process_leaves_the_rest_to_the_next(self) -> None:
+    def test_next_process_retries_the_rest_of_a_killed_one(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await waiting(town, 4)
             await inventory.execute(RetryDeadLetters(per_second=1))
@@ -499,7 +499,7 @@ class TestRetryingMany:
 
         in_town(scenario)
 
-    def test_of_one_group_the_others_are_left_alone(self) -> None:
+    def test_letters_of_other_groups_are_not_retried(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await waiting(town, 2)
             town.publish(GARBAGE, subject=OrderCreatedEvent.subject)
@@ -514,7 +514,7 @@ class TestRetryingMany:
 
         in_town(scenario)
 
-    def test_one_that_fails_again_is_not_tried_for_ever(self) -> None:
+    def test_letter_that_fails_again_is_retried_once(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             town.publish(GARBAGE)
@@ -528,7 +528,7 @@ class TestRetryingMany:
 
         in_town(scenario)
 
-    def test_groups_say_how_many_failed_alike(self) -> None:
+    def test_groups_count_letters_with_the_same_error(self) -> None:
         async def scenario(town: Town) -> None:
             await waiting(town, 3)
             tables = town.services["inventory"].store.tables.dead_letters
@@ -541,18 +541,18 @@ class TestRetryingMany:
 
 
 async def waiting(town: Town, count: int) -> Process:
-    """An inventory at which so many messages are parked whose causes have come since."""
+    """Return an inventory with `count` parked messages whose causes have arrived since."""
     inventory = await town.start("inventory")
     await stock_up(inventory)
-    town.say(*(completed(n) for n in range(count)))
+    town.publish_events(*(completed(n) for n in range(count)))
     await until(lambda: len(letters(town, "inventory")) == count, every_seconds=0.5)
-    town.say(*(created(n) for n in range(count)))
+    town.publish_events(*(created(n) for n in range(count)))
     await until(lambda: town.pending("inventory") >= 2 * count)
     return inventory
 
 
-class TestWhatIsAskedForInVain:
-    def test_there_is_no_such_letter(self) -> None:
+class TestRefusedCommands:
+    def test_unknown_letter_is_refused(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             with pytest.raises(UnknownDeadLetter):
@@ -560,7 +560,7 @@ class TestWhatIsAskedForInVain:
 
         in_town(scenario)
 
-    def test_of_two_who_ask_at_once_one_comes_too_late(self) -> None:
+    def test_one_of_two_commands_at_once_is_refused(self) -> None:
         async def scenario(town: Town) -> None:
             inventory = await waiting(town, 1)
             (letter,) = letters(town, "inventory")
@@ -579,7 +579,7 @@ class TestWhatIsAskedForInVain:
 
         in_town(scenario)
 
-    def test_beside_it_other_commands_are_carried_out(self) -> None:
+    def test_other_commands_of_the_batch_are_executed(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             town.publish(GARBAGE)
@@ -595,7 +595,7 @@ class TestWhatIsAskedForInVain:
         in_town(scenario)
 
 
-class TestTheShapeOfAnError:
+class TestShapeOfAnError:
     @pytest.mark.parametrize(
         ("error", "expected"),
         [
@@ -607,7 +607,7 @@ class TestTheShapeOfAnError:
             ("ConstraintViolated: a row\nDETAIL: Failing row contains (alice)", None),
         ],
     )
-    def test_it_leaves_out_what_belongs_to_one_message(
+    def test_shape_omits_what_belongs_to_one_message(
         self, error: str, expected: str | None
     ) -> None:
         assert shape(error) == (expected or "ConstraintViolated: a row")
@@ -617,7 +617,7 @@ class TestTheShapeOfAnError:
         assert group_of("E: order 1 is off") != group_of("F: order 1 is off")
 
 
-def test_a_letter_keeps_its_id_however_often_its_message_comes() -> None:
+def test_letter_keeps_its_id_however_often_its_message_is_delivered() -> None:
     async def scenario(town: Town) -> None:
         orders = await town.start("orders")
         await orders.execute(place())
@@ -631,8 +631,8 @@ def test_a_letter_keeps_its_id_however_often_its_message_comes() -> None:
     in_town(scenario)
 
 
-def test_a_parked_message_that_outlives_the_inbox_is_not_told_of_twice() -> None:
-    """The first telling may still wait for its reader: saying the fact again would clash with it."""
+def test_parked_message_that_outlives_the_inbox_is_announced_once() -> None:
+    """Its first parking event may still be in the outbox: a second one would conflict with it."""
 
     async def scenario(town: Town) -> None:
         inventory = await town.start("inventory")

@@ -35,15 +35,15 @@ PRODUCTS = 10
 MESSAGES_AN_ORDER = 5
 """Created, reserved, shipment initiated, shipment completed, order completed."""
 
-READINGS_AN_ORDER = 6
-"""The first and the third are read by one service, the second and the fourth by two, the last by none."""
+DELIVERIES_AN_ORDER = 6
+"""The first and the third have one subscriber, the second and the fourth two, the last none."""
 
 
-PUBLISHERS_READ = {"orders": 2, "inventory": 2, "shipping": 1}
+PUBLISHERS_CONSUMED = {"orders": 2, "inventory": 2, "shipping": 1}
 
 
 class Tally(msgspec.Struct):
-    """What three services have cost for a hundred orders."""
+    """Count what a hundred orders cost the three services."""
 
     published: Counter[str]
     publishes: Counter[str]
@@ -56,7 +56,7 @@ class Tally(msgspec.Struct):
 
 
 class CountedBroker(NatsBroker):
-    """The real broker, which counts what it is asked."""
+    """The real broker; counts its calls."""
 
     def __init__(self, url: str, service: str, tally: Tally) -> None:
         super().__init__(url, name=service)
@@ -154,7 +154,7 @@ def settled(processes: dict[str, Process], databases: dict[str, Database]) -> bo
         with databases[name].read() as connection:
             pending += each.service.store.tables.outbox.backlog(connection)
     done = sum(each.counts.acknowledged for each in processes.values())
-    return pending == 0 and done >= ORDERS * READINGS_AN_ORDER
+    return pending == 0 and done >= ORDERS * DELIVERIES_AN_ORDER
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +187,8 @@ def test_completed_order_is_five_messages_in_the_stream(tally: Tally) -> None:
     assert tally.published.total() == ORDERS * MESSAGES_AN_ORDER
 
 
-def test_an_order_is_read_six_times_and_nothing_is_sent_or_read_again(tally: Tally) -> None:
-    assert tally.delivered.total() == ORDERS * READINGS_AN_ORDER
+def test_order_is_consumed_six_times_and_nothing_twice(tally: Tally) -> None:
+    assert tally.delivered.total() == ORDERS * DELIVERIES_AN_ORDER
     assert set(tally.repeated.values()) == {0}
 
 
@@ -199,7 +199,7 @@ def test_a_commit_leads_to_one_publish_at_most(tally: Tally) -> None:
 
 def test_a_commit_leads_to_one_receipt_for_each_publisher_at_most(tally: Tally) -> None:
     for service, receipts in tally.receipts.items():
-        assert receipts <= PUBLISHERS_READ[service] * tally.commits[service], tally
+        assert receipts <= PUBLISHERS_CONSUMED[service] * tally.commits[service], tally
 
 
 def test_many_messages_are_committed_together(tally: Tally) -> None:

@@ -52,7 +52,7 @@ def test_forged_event_is_parked_and_the_true_one_still_counts(
         await until(lambda: process.counts.parked == 1)
         assert town.statuses() == {order_id(): "PENDING"}
         assert town.count("orders", "inbox") == 0
-        town.say(RESERVED)
+        town.publish_events(RESERVED)
         await until(lambda: town.statuses() == {order_id(): "AWAITING_SHIPMENT"})
 
     in_town(scenario)

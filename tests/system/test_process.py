@@ -37,7 +37,7 @@ from todoku.system import system
 
 
 class Courier:
-    """A carrier that does what a test has told it: `answers` are given in turn, then all is taken."""
+    """Return or raise `answers` in turn, then accept every parcel."""
 
     def __init__(self) -> None:
         self.answers: list[Answer | Exception] = []
@@ -61,7 +61,7 @@ class Courier:
 
 
 class Disk:
-    """A service's database, which outlives its processes and can be away.
+    """A service's database, which outlives its processes and can be unavailable.
 
     `faults` are what happens to the next transactions: they fail "before" or "after" the commit.
     """
@@ -88,7 +88,7 @@ class Disk:
 
 
 class Town:
-    """The three services on one broker; a test starts those that it needs."""
+    """Provide the three services on one broker; a test starts those that it needs."""
 
     def __init__(self, **config: Any) -> None:
         self.broker = MemoryBroker()
@@ -131,19 +131,20 @@ class Town:
         self.running_of(process).kill()
 
     def publish(self, *bodies: bytes, subject: str = StockReservedEvent.subject) -> None:
-        """Put messages into the stream, whoever says them."""
+        """Put messages into the stream."""
         self.broker.store([Outgoing(subject, body) for body in bodies])
 
-    def say(self, *events: Event) -> None:
+    def publish_events(self, *events: Event) -> None:
+        """Put events into the stream, in their envelopes."""
         for event in events:
             self.publish(encode(seal(event, START)), subject=event.subject)
 
     def subjects(self) -> list[str]:
-        """What the stream holds."""
+        """Return the subjects of the messages in the stream."""
         return [message.subject for message in self.broker.messages.values()]
 
     def pending(self, name: str) -> int:
-        """How many events of a service wait for a receipt."""
+        """Return how many deliveries of a service wait for a receipt."""
         return self.count(name, "outbox")
 
     def count(self, name: str, table: str) -> int:
@@ -152,7 +153,7 @@ class Town:
             return connection.scalar(select(func.count()).select_from(metadata.tables[table])) or 0
 
     def statuses(self) -> dict[str, str]:
-        """Where each order stands."""
+        """Return the status of each order."""
         with self.disks["orders"].database.read() as connection:
             found = connection.execute(select(orders_table.c.id, orders_table.c.status))
             return {row.id: row.status for row in found}
@@ -187,8 +188,8 @@ def reserved(n: int = 1) -> StockReservedEvent:
 PRODUCT: Final = SetProduct(product_id="prod001", name="Keyboard", price=5000, stock_quantity=10)
 
 
-class TestAsking:
-    def test_an_answer_comes_after_the_commit_and_not_before(self) -> None:
+class TestCommands:
+    def test_command_is_answered_after_its_commit(self) -> None:
         async def scenario(town: Town) -> None:
             gate = asyncio.Event()
 
@@ -209,7 +210,7 @@ class TestAsking:
 
         in_town(scenario)
 
-    def test_what_the_decision_raises_reaches_the_asker(self) -> None:
+    def test_error_of_the_decision_is_raised_to_the_caller(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             with pytest.raises(InvalidOrder):
@@ -217,7 +218,7 @@ class TestAsking:
 
         in_town(scenario)
 
-    def test_giving_up_waiting_does_not_undo_it(self) -> None:
+    def test_cancelled_wait_does_not_undo_the_command(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             asking = asyncio.create_task(process.execute(place()))
@@ -228,7 +229,7 @@ class TestAsking:
 
         in_town(scenario)
 
-    def test_more_than_the_service_can_do_is_refused_at_once(self) -> None:
+    def test_commands_beyond_the_limit_are_refused_at_once(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             asking = [asyncio.create_task(process.execute(place(n))) for n in range(4)]
@@ -243,8 +244,8 @@ class TestAsking:
         in_town(scenario, commands_max=2)
 
 
-class TestADatabaseThatIsAway:
-    def test_the_asker_waits_until_it_is_back_and_nothing_is_done_twice(self) -> None:
+class TestUnavailableDatabase:
+    def test_command_waits_until_the_database_is_back_and_is_executed_once(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             town.disks["orders"].faults = ["before"] * 5
@@ -259,7 +260,7 @@ class TestADatabaseThatIsAway:
 
         in_town(scenario)
 
-    def test_nothing_is_sent_again_for_want_of_receipts_that_cannot_be_noted(self) -> None:
+    def test_nothing_is_resent_while_receipts_cannot_be_recorded(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             await process.execute(place())
@@ -274,7 +275,7 @@ class TestADatabaseThatIsAway:
 
         in_town(scenario)
 
-    def test_what_was_committed_before_the_answer_was_lost_is_sent_without_a_restart(self) -> None:
+    def test_commit_whose_result_was_lost_is_published_without_a_restart(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             await process.execute(place(1))
@@ -288,7 +289,7 @@ class TestADatabaseThatIsAway:
 
         in_town(scenario)
 
-    def test_an_adoption_whose_answer_was_lost_is_sent_without_a_restart(self) -> None:
+    def test_adoption_whose_result_was_lost_is_published_without_a_restart(self) -> None:
         async def scenario(town: Town) -> None:
             town.disks["orders"].exclusive = False
             town.broker.stop()
@@ -309,7 +310,7 @@ class TestADatabaseThatIsAway:
 
 
 class TestReceipts:
-    def test_what_all_readers_have_in_their_databases_is_owed_no_more(self) -> None:
+    def test_outboxes_are_empty_once_all_subscribers_have_committed(self) -> None:
         async def scenario(town: Town) -> None:
             processes = [await town.start(name) for name in town.services]
             await processes[1].execute(PRODUCT)
@@ -327,7 +328,7 @@ class TestReceipts:
 
         in_town(scenario)
 
-    def test_until_then_it_is_owed(self) -> None:
+    def test_outbox_keeps_an_event_without_receipt(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             await process.execute(place())
@@ -336,7 +337,7 @@ class TestReceipts:
 
         in_town(scenario)
 
-    def test_a_lost_receipt_costs_one_repeat(self) -> None:
+    def test_lost_receipt_costs_one_resend(self) -> None:
         async def scenario(town: Town) -> None:
             town.broker.hostility.drop_notify = 1.0
             orders, _ = await town.start("orders"), await town.start("inventory")
@@ -349,7 +350,7 @@ class TestReceipts:
 
         in_town(scenario)
 
-    def test_the_receipt_of_an_event_comes_after_its_commit(self) -> None:
+    def test_receipt_is_sent_after_the_commit(self) -> None:
         async def scenario(town: Town) -> None:
             listener = town.broker.session("listener")
             await listener.start()
@@ -359,7 +360,7 @@ class TestReceipts:
             )
             orders = await town.start("orders")
             await orders.execute(place())
-            town.say(reserved())
+            town.publish_events(reserved())
             await until(lambda: bool(incoming))
             assert incoming == [1]
 
@@ -370,7 +371,7 @@ class TestReceipts:
         [b"", b"not JSON", b"{}", b'{"reader":"\xff","ids":[]}', b'{"reader":' + b"[" * 100_000],
         ids=["empty", "text", "no fields", "not UTF-8", "bottomless"],
     )
-    def test_a_receipt_that_cannot_be_read_is_passed_over(self, body: bytes) -> None:
+    def test_undecodable_receipt_is_ignored(self, body: bytes) -> None:
         async def scenario(town: Town) -> None:
             problems: list[Any] = []
             asyncio.get_running_loop().set_exception_handler(lambda _, what: problems.append(what))
@@ -382,7 +383,7 @@ class TestReceipts:
         in_town(scenario)
 
 
-class TestWhatCannotBeDealtWith:
+class TestMessagesThatFail:
     @pytest.mark.parametrize(
         "undecodable",
         [
@@ -393,12 +394,14 @@ class TestWhatCannotBeDealtWith:
         ],
         ids=["not JSON", "bottomless", "lacks a field", "no instant"],
     )
-    def test_it_is_parked_once_and_holds_nobody_up(self, undecodable: bytes) -> None:
+    def test_undecodable_message_is_parked_once_and_blocks_nothing(
+        self, undecodable: bytes
+    ) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             await process.execute(place())
             town.publish(undecodable)
-            town.say(reserved())
+            town.publish_events(reserved())
             town.publish(undecodable, undecodable)
             await until(lambda: town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT)
             await until(lambda: town.broker.consumed("orders") == 4 + 1)
@@ -406,10 +409,10 @@ class TestWhatCannotBeDealtWith:
 
         in_town(scenario)
 
-    def test_a_failing_event_is_parked_after_its_last_attempt(self) -> None:
+    def test_failing_event_is_parked_after_its_last_attempt(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            town.say(reserved(404))
+            town.publish_events(reserved(404))
             await until(lambda: town.count("orders", "dead_letters") == 1)
             assert asyncio.get_running_loop().time() == pytest.approx(1 + 2 + 4 + 8, abs=0.1)
             assert process.counts.nacked == 4
@@ -418,10 +421,10 @@ class TestWhatCannotBeDealtWith:
 
         in_town(scenario)
 
-    def test_an_event_that_comes_before_what_it_is_about_waits_for_it(self) -> None:
+    def test_event_before_its_cause_is_retried_until_the_cause_is_there(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
-            town.say(reserved())
+            town.publish_events(reserved())
             await asyncio.sleep(2)
             await process.execute(place())
             await until(lambda: town.statuses()[order_id()] == OrderStatus.AWAITING_SHIPMENT)
@@ -429,7 +432,7 @@ class TestWhatCannotBeDealtWith:
 
         in_town(scenario)
 
-    def test_an_event_of_a_newer_version_waits_for_that_version_and_is_parked_then(self) -> None:
+    def test_event_of_a_newer_version_is_retried_and_then_parked(self) -> None:
         async def scenario(town: Town) -> None:
             await town.start("orders")
             body = encode(seal(reserved(), START)).replace(b"StockReservedEvent", b"StockLostEvent")
@@ -442,7 +445,7 @@ class TestWhatCannotBeDealtWith:
 
 
 class TestStarting:
-    def test_a_new_process_sends_what_a_killed_one_owed(self) -> None:
+    def test_new_process_publishes_pending_deliveries_of_a_killed_one(self) -> None:
         async def scenario(town: Town) -> None:
             town.broker.stop()
             first = await town.start("orders")
@@ -456,7 +459,7 @@ class TestStarting:
 
         in_town(scenario)
 
-    def test_a_broker_that_is_away_keeps_nobody_from_asking(self) -> None:
+    def test_commands_are_executed_without_a_broker(self) -> None:
         async def scenario(town: Town) -> None:
             town.broker.stop()
             process = await town.start("orders")
@@ -465,7 +468,7 @@ class TestStarting:
 
         in_town(scenario)
 
-    def test_a_loop_that_fails_ends_the_process(self) -> None:
+    def test_failed_loop_ends_the_process(self) -> None:
         async def main() -> None:
             town = Town()
             process = await town.start("orders")
@@ -480,7 +483,7 @@ class TestStarting:
 
         run(main())
 
-    def test_who_is_not_answered_before_a_loop_fails_is_told_that_nobody_knows(self) -> None:
+    def test_pending_command_fails_with_unknown_result_when_a_loop_fails(self) -> None:
         async def main() -> None:
             town = Town()
             process = await town.start("orders")
@@ -497,7 +500,7 @@ class TestStarting:
 
         run(main())
 
-    def test_beyond_a_bounded_backlog_nothing_more_is_taken_until_the_broker_is_back(self) -> None:
+    def test_commands_are_refused_beyond_the_backlog_limit_until_the_broker_is_back(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             await until(lambda: process.connected)
@@ -514,7 +517,7 @@ class TestStarting:
 
 
 class TestStopping:
-    def test_what_is_in_the_mailbox_is_finished(self) -> None:
+    def test_commands_in_the_mailbox_are_finished(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             asking = [asyncio.create_task(process.execute(place(n))) for n in range(30)]
@@ -525,18 +528,18 @@ class TestStopping:
 
         in_town(scenario, batch_max=4)
 
-    def test_a_call_outside_that_is_under_way_is_waited_for_and_recorded(self) -> None:
+    def test_running_effect_is_finished_and_recorded(self) -> None:
         async def scenario(town: Town) -> None:
             town.courier.seconds = 3
             process = await town.start("shipping")
-            town.say(reserved())
+            town.publish_events(reserved())
             await until(lambda: town.courier.busy == 1)
             await town.stop(process)
             assert _shipments(town) == [(ShipmentStatus.COMPLETED, 1)]
 
         in_town(scenario)
 
-    def test_a_database_that_is_away_delays_it_for_a_moment_only(self) -> None:
+    def test_unavailable_database_delays_the_stop_by_seconds_only(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             town.disks["orders"].faults = ["before"] * 1_000
@@ -550,13 +553,13 @@ class TestStopping:
 
         in_town(scenario)
 
-    def test_no_new_call_outside_is_begun(self) -> None:
+    def test_no_new_effect_is_started(self) -> None:
         async def scenario(town: Town) -> None:
             town.courier.seconds = 3
             process = await town.start("shipping")
-            town.say(reserved(1))
+            town.publish_events(reserved(1))
             await until(lambda: town.courier.busy == 1)
-            town.say(reserved(2))
+            town.publish_events(reserved(2))
             await town.stop(process)
             assert len(town.courier.calls) == 1
 
@@ -569,8 +572,8 @@ def _shipments(town: Town) -> list[tuple[str, int]]:
         return [(row.status, row.attempts) for row in found]
 
 
-class TestCallsOutside:
-    def test_the_claim_is_committed_before_the_call(self) -> None:
+class TestEffects:
+    def test_claim_is_committed_before_the_call(self) -> None:
         async def scenario(town: Town) -> None:
             seen: list[list[tuple[str, int]]] = []
             book = town.courier.book
@@ -581,27 +584,27 @@ class TestCallsOutside:
 
             town.courier.book = look_and_book  # type: ignore[method-assign]
             await town.start("shipping")
-            town.say(reserved())
+            town.publish_events(reserved())
             await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 1)])
             assert seen == [[(ShipmentStatus.BOOKING, 1)]]
 
         in_town(scenario)
 
-    def test_a_carrier_that_raises_is_asked_again(self) -> None:
+    def test_carrier_call_that_raises_is_repeated(self) -> None:
         async def scenario(town: Town) -> None:
             town.courier.answers = [ConnectionError("cut off"), ConnectionError("cut off")]
             await town.start("shipping")
-            town.say(reserved())
+            town.publish_events(reserved())
             await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 3)])
             assert town.courier.calls == pytest.approx([0, 2, 2 + 4], abs=0.1)
 
         in_town(scenario)
 
-    def test_a_carrier_that_does_not_answer_is_asked_again_when_the_claim_has_run_out(self) -> None:
+    def test_carrier_call_without_answer_is_repeated_when_the_claim_is_over(self) -> None:
         async def scenario(town: Town) -> None:
             town.courier.seconds = 1_000
             await town.start("shipping")
-            town.say(reserved())
+            town.publish_events(reserved())
             await until(lambda: len(town.courier.calls) == 1)
             town.courier.seconds = 0
             await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 2)])
@@ -610,11 +613,11 @@ class TestCallsOutside:
         # Shorter than the carrier's own limit, which would be an answer: the outcome is unknown.
         in_town(scenario, effect_timeout_seconds=5)
 
-    def test_a_claim_of_a_killed_process_falls_due_for_the_next(self) -> None:
+    def test_claim_of_a_killed_process_falls_due_at_the_next(self) -> None:
         async def scenario(town: Town) -> None:
             town.courier.seconds = 1_000
             first = await town.start("shipping")
-            town.say(reserved())
+            town.publish_events(reserved())
             await until(lambda: len(town.courier.calls) == 1)
             town.kill(first)
             town.courier.seconds = 0
@@ -643,31 +646,31 @@ class TestCallsOutside:
 
         in_town(scenario)
 
-    def test_no_more_calls_are_under_way_than_there_is_room_for(self) -> None:
+    def test_no_more_effects_run_than_there_are_slots(self) -> None:
         async def scenario(town: Town) -> None:
             town.courier.seconds = 1
             await town.start("shipping")
-            town.say(*(reserved(n) for n in range(20)))
+            town.publish_events(*(reserved(n) for n in range(20)))
             await until(lambda: _shipments(town) == [(ShipmentStatus.COMPLETED, 1)] * 20)
             assert town.courier.busy_max == 3
 
         in_town(scenario, effects_max=3)
 
-    def test_calls_that_fail_make_room_for_those_that_wait(self) -> None:
+    def test_failed_effects_free_their_slots(self) -> None:
         async def scenario(town: Town) -> None:
             town.courier.seconds = 1_000
             await town.start("shipping")
-            town.say(*(reserved(n) for n in range(6)))
+            town.publish_events(*(reserved(n) for n in range(6)))
             await until(lambda: len(town.courier.calls) == 6, seconds=25)
 
         in_town(scenario, effects_max=3, effect_timeout_seconds=10)
 
-    def test_what_waits_for_its_time_is_done_then_without_anybody_asking(self) -> None:
+    def test_due_row_is_handled_in_time_without_any_message(self) -> None:
         async def scenario(town: Town) -> None:
             await town.start("orders")
             shipping = await town.start("shipping")
             town.courier.answers = [ConnectionError("closed for the night")]
-            town.say(reserved())
+            town.publish_events(reserved())
             await until(lambda: len(town.courier.calls) == 1)
             with town.disks["shipping"].database.transaction() as connection:
                 connection.execute(update(shipments).values(due_at=START + timedelta(seconds=299)))
@@ -679,14 +682,14 @@ class TestCallsOutside:
 
 
 class TestHousekeeping:
-    def test_the_inbox_is_pruned_of_what_is_older_than_its_retention(self) -> None:
+    def test_inbox_entries_older_than_the_retention_are_pruned(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             await process.execute(place())
-            town.say(reserved())
+            town.publish_events(reserved())
             await until(lambda: town.count("orders", "inbox") == 1)
             await asyncio.sleep(100)
-            town.say(
+            town.publish_events(
                 ShipmentCompletedEvent(
                     order_id=order_id(),
                     shipment_id="s",
@@ -702,7 +705,7 @@ class TestHousekeeping:
 
         in_town(scenario, inbox_retention_seconds=120.0)
 
-    def test_a_database_that_is_away_does_not_end_it(self) -> None:
+    def test_unavailable_database_does_not_end_the_housekeeping(self) -> None:
         async def scenario(town: Town) -> None:
             process = await town.start("orders")
             town.disks["orders"].faults = ["before"] * 3

@@ -1,7 +1,7 @@
-"""A database restored from an old backup is told again what it has lost.
+"""A database restored from an old backup is rebuilt from the stream.
 
-The real services on an honest broker in virtual time: a backup is taken, orders go on, everything
-stops, the backup is put back and the system goes on from there.
+The real services on a broker without faults, in virtual time: a backup is taken, more orders are
+placed, everything stops, and the system starts with the backup.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from todoku.orders.store import order_events
 from todoku.settings import Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
 from todoku.shipping.domain import Answer, Parcel
-from todoku.system import system as mission
+from todoku.system import system as todoku
 
 SERVICES = ("orders", "inventory", "shipping")
 
@@ -51,14 +51,14 @@ class System:
         self.config = config
         self.broker = MemoryBroker()
         self.carrier = CountingCarrier()
-        self.services = mission.build(
-            mission.settings(carrier_delay_seconds=Span(0, 0)),
+        self.services = todoku.build(
+            todoku.settings(carrier_delay_seconds=Span(0, 0)),
             effects=booking_effects(self.carrier),
         )
         self.databases: dict[str, Database] = {}
         for name in SERVICES:
             self.databases[name] = Database.in_memory()
-            migrate(self.databases[name], mission[name].package)
+            migrate(self.databases[name], todoku[name].package)
         self.processes: dict[str, Process] = {}
         self.starts = 0
         self.running: list[RunningProcess] = []
@@ -118,11 +118,11 @@ class System:
                 name: stack.enter_context(database.read())
                 for name, database in self.databases.items()
             }
-            return mission.audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
+            return todoku.audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
 
 
 @pytest.mark.parametrize("restored", [*((name,) for name in SERVICES), SERVICES])
-def test_what_a_restored_database_lacks_is_rebuilt_and_nothing_is_booked_twice(
+def test_restored_database_is_rebuilt_and_nothing_is_booked_twice(
     restored: tuple[str, ...],
 ) -> None:
     async def scenario() -> None:
@@ -141,7 +141,7 @@ def test_what_a_restored_database_lacks_is_rebuilt_and_nothing_is_booked_twice(
             system.databases[name].close()
             system.databases[name] = Database.in_memory(backup[name])
         await system.start()
-        # Its commands are answered while it is told again.
+        # It executes commands during its recovery.
         later = await system.order(2)
         report = await system.settled()
 
@@ -214,7 +214,7 @@ def test_recovery_ends_however_many_own_messages_cannot_be_decoded() -> None:
     run(scenario())
 
 
-def test_an_intact_database_is_not_told_anything_again() -> None:
+def test_intact_database_needs_no_recovery() -> None:
     async def scenario() -> None:
         system = System()
         await system.start()
@@ -232,7 +232,7 @@ def test_an_intact_database_is_not_told_anything_again() -> None:
     run(scenario())
 
 
-def test_a_database_that_was_deleted_is_rebuilt_from_the_stream() -> None:
+def test_deleted_database_is_rebuilt_from_the_stream() -> None:
     async def scenario() -> None:
         system = System()
         await system.start()
@@ -278,7 +278,7 @@ def test_broker_rolled_back_under_orders_in_flight_gets_their_events_again(
 
 
 def test_promoted_standby_that_lacks_only_new_orders_gets_them_back() -> None:
-    """Nothing that orders consumed is missing, so only the database's timeline tells."""
+    """Nothing that orders consumed is missing, so only the database's timeline shows the loss."""
 
     def on_timeline(database: Database, timeline: int) -> Database:
         database.exclusive = False

@@ -1,6 +1,6 @@
-"""A service says again what others have lost: they hear it once more, and nothing happens twice.
+"""A service publishes events again that others have lost; nothing happens twice.
 
-What is lost is taken out of the databases and the stream by hand, as no fault known to us does it.
+The tests delete from the databases and the stream directly, because no known fault loses events.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ AGAIN: Final = RepublishEvents(key=order_id())
 
 
 def lose(town: Town, name: str) -> None:
-    """What a service owes is in no outbox and in no stream any more."""
+    """Delete what a service has published from its outbox and from the stream."""
     outbox = town.services[name].store.metadata.tables["outbox"]
     with town.disks[name].database.transaction() as connection:
         connection.execute(delete(outbox))
@@ -46,7 +46,7 @@ async def stock_up(process: Process) -> None:
 
 
 async def ended(town: Town, status: OrderStatus) -> None:
-    """Wait until the order stands there and nobody waits for a receipt."""
+    """Wait until the order has this status and no delivery is pending."""
     await until(lambda: town.statuses() == {order_id(): status})
     await until(lambda: not any(map(town.pending, town.services)))
 
@@ -55,8 +55,8 @@ def published(events: Any) -> list[str]:
     return [type(event).__name__ for event in events]
 
 
-class TestWhatIsLost:
-    def test_an_order_of_which_nobody_has_heard_is_dealt_with(self) -> None:
+class TestRepublishingLostEvents:
+    def test_order_whose_event_was_lost_is_completed(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             await orders.execute(ORDER)
@@ -69,7 +69,7 @@ class TestWhatIsLost:
 
         in_town(scenario)
 
-    def test_a_shipment_is_opened_for_what_is_reserved_and_goes_to_the_same_address(self) -> None:
+    def test_lost_reservation_opens_a_shipment_to_the_same_address(self) -> None:
         async def scenario(town: Town) -> None:
             await (await town.start("orders")).execute(ORDER)
             inventory = await town.start("inventory")
@@ -85,7 +85,7 @@ class TestWhatIsLost:
 
         in_town(scenario)
 
-    def test_an_order_hears_that_it_was_refused(self) -> None:
+    def test_order_is_cancelled_by_the_republished_refusal(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             await orders.execute(ORDER)
@@ -104,7 +104,7 @@ class TestWhatIsLost:
         in_town(scenario)
 
     @pytest.mark.parametrize("refused", [False, True])
-    def test_the_end_of_a_shipment_is_heard_by_who_has_missed_it(self, refused: bool) -> None:
+    def test_republished_end_of_a_shipment_reaches_both_subscribers(self, refused: bool) -> None:
         async def scenario(town: Town) -> None:
             town.courier.answers = [Rejected("no room")] if refused else []
             orders = await town.start("orders")
@@ -131,7 +131,7 @@ class TestWhatIsLost:
 
 
 def deductions(disk: Disk) -> int:
-    """How many pieces have left the house for orders."""
+    """Return how many pieces were deducted from stock for orders."""
     with disk.database.read() as connection:
         found = connection.execute(
             stock_ledger.select().where(stock_ledger.c.order_id.is_not(None))
@@ -139,9 +139,9 @@ def deductions(disk: Disk) -> int:
         return -sum(entry.quantity for entry in found)
 
 
-class TestWhatIsNotLost:
-    def test_everything_said_again_at_any_time_changes_nothing(self) -> None:
-        """Each service is asked after every step, while the order goes its way and after its end."""
+class TestRepublishingWithoutLoss:
+    def test_republishing_at_any_time_changes_nothing(self) -> None:
+        """Each service republishes after every step, before and after the end of the order."""
 
         async def scenario(town: Town) -> None:
             processes = [await town.start(name) for name in town.services]
@@ -160,12 +160,12 @@ class TestWhatIsNotLost:
             assert len(town.courier.calls) == 1
             assert deductions(town.disks["inventory"]) == 1
             with town.disks["orders"].database.read() as connection:
-                told = history(connection, order_id())
-            assert [entry.sequence for entry in told] == [1, 2, 3, 4, 5]
+                entries = history(connection, order_id())
+            assert [entry.sequence for entry in entries] == [1, 2, 3, 4, 5]
 
         in_town(scenario)
 
-    def test_of_an_order_that_is_not_here_nothing_is_said(self) -> None:
+    def test_unknown_order_publishes_nothing(self) -> None:
         async def scenario(town: Town) -> None:
             for name in town.services:
                 process = await town.start(name)
@@ -174,7 +174,7 @@ class TestWhatIsNotLost:
 
         in_town(scenario)
 
-    def test_a_row_that_makes_no_sense_fails_only_who_asks_about_it(self) -> None:
+    def test_inconsistent_row_fails_only_its_own_request(self) -> None:
         async def scenario(town: Town) -> None:
             shipping = await town.start("shipping")
             await (await town.start("orders")).execute(ORDER)
@@ -192,8 +192,8 @@ class TestWhatIsNotLost:
         in_town(scenario)
 
 
-class TestAllThatIsOwed:
-    def test_it_is_sent_once_more_at_once(self) -> None:
+class TestResendingAll:
+    def test_pending_deliveries_are_published_again_at_once(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             await orders.execute(ORDER)
@@ -208,7 +208,7 @@ class TestAllThatIsOwed:
 
         in_town(scenario)
 
-    def test_without_anything_owed_nothing_is_sent(self) -> None:
+    def test_without_pending_deliveries_nothing_is_published(self) -> None:
         async def scenario(town: Town) -> None:
             orders = await town.start("orders")
             orders.resend_all()

@@ -67,7 +67,7 @@ class DeadLetterHandler:
         return self.writer.step(batch, NOW + timedelta(minutes=minutes), effect_slots)
 
     def count(self, batch: Sequence[Message], *, effect_slots: int = 0, minutes: int = 0) -> int:
-        """How many statements a batch costs; all of it must go well."""
+        """Return how many statements a batch costs; everything in it must succeed."""
         with listening() as statements:
             actions = self.step(batch, effect_slots=effect_slots, minutes=minutes)
         assert actions.naks == []
@@ -192,7 +192,7 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "restocking": (INVENTORY, [set_up], restock),
     "initiating": (SHIPPING, [], reserved),
 }
-"""For each decision of each service: who makes it, what comes before it, and what it is about."""
+"""For each decision of each service: the service, the messages before it, and its message."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -225,7 +225,7 @@ def test_every_decision_of_every_service_is_counted() -> None:
     }
 
 
-def test_so_does_what_falls_due_and_what_the_carrier_answers() -> None:
+def test_due_rows_and_carrier_answers_of_any_number_cost_the_same() -> None:
     """An hour later whatever was initiated is due; the three answers of a carrier take turns."""
     counts = {}
     for size in (3, 30, 200):
@@ -237,7 +237,7 @@ def test_so_does_what_falls_due_and_what_the_carrier_answers() -> None:
     assert len(set(counts.values())) == 1, counts
 
 
-def test_so_does_a_batch_of_everything_together() -> None:
+def test_mixed_batch_of_any_size_costs_the_same() -> None:
     counts = {}
     for size in SIZES:
         dead_letter_handler = DeadLetterHandler(SHIPPING)
@@ -257,5 +257,5 @@ def test_so_does_a_batch_of_everything_together() -> None:
     assert len(set(counts.values())) == 1, counts
 
 
-def test_an_empty_batch_asks_little(service: Service) -> None:
+def test_empty_batch_costs_two_statements_at_most(service: Service) -> None:
     assert DeadLetterHandler(service).count([]) <= 2

@@ -1,4 +1,4 @@
-"""An event that the broker does not take is parked with its order, and its neighbours pass."""
+"""An event that the broker refuses is parked; the others are published."""
 
 import pytest
 

@@ -96,7 +96,7 @@ async def test_body_in_chunks_of_one_byte_is_accepted() -> None:
 # 12. Pipelines
 
 
-async def test_pipeline_that_nobody_reads_is_bounded(made: list[BoundedHttpProtocol]) -> None:
+async def test_unread_pipeline_is_bounded(made: list[BoundedHttpProtocol]) -> None:
     async with connected() as (reader, writer):
         writer.write(LIVEZ + b"\r\n")
         await asyncio.wait_for(reader.readuntil(b'{"status":"ok"}'), 10)
@@ -200,7 +200,7 @@ async def test_connect_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_body_that_nobody_reads_must_be_completed_in_time() -> None:
+async def test_unread_body_must_be_completed_in_time() -> None:
     async with connected() as (reader, writer):
         writer.write(LIVEZ + b"Content-Length: 1000\r\n\r\n")
         received = b""
