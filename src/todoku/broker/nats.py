@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 
-from todoku.broker.jetstream import JetStream, PublishAck
+from todoku.broker.jetstream import JetStream
 from todoku.broker.jetstream_api import decode
+from todoku.broker.jetstream_messages import PublishAck
 from todoku.broker.nats_consumer import NatsConsumer
 from todoku.broker.nats_link import Link, ServiceUnreachable
 from todoku.broker.nats_wire import ReplyInbox, publication

@@ -1,10 +1,5 @@
-"""HTTP operations for dead letters: list, retry, edit and discard.
+"""HTTP operations for dead letters: list, retry, edit and discard."""
 
-A message may contain personal data, so lists show only the shape of its error; the dead letter
-itself shows everything.
-"""
-
-import base64
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -15,9 +10,8 @@ from sqlalchemy import Connection, MetaData
 from todoku.database import to_microseconds
 from todoku.database.columns import EPOCH
 from todoku.engine import DeadLetters
-from todoku.engine.dead_letter_tables import LetterGroup, LetterSummary
+from todoku.engine.dead_letter_tables import LetterSummary
 from todoku.engine.dead_letters import (
-    Attempt,
     DeadLetter,
     DeadLetterResolved,
     DeadLetterState,
@@ -29,11 +23,19 @@ from todoku.engine.dead_letters import (
     RetryDeadLetters,
     RetrySchedule,
     UnknownDeadLetter,
-    shape,
 )
 from todoku.web.backend import Backend
 from todoku.web.body import Body
 from todoku.web.call import Call
+from todoku.web.dead_letter_views import (
+    DeadLetterDetails,
+    DeadLetterGroups,
+    DeadLetterPage,
+    ScheduledRetries,
+    details_view,
+    group_view,
+    view,
+)
 from todoku.web.fields import GroupId, Reason, Uuid, Who, canonical_uuid
 from todoku.web.operations import Operation, SuccessResponse
 from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
@@ -60,88 +62,6 @@ DEAD_LETTER_REFUSALS: Final[dict[type[Exception], ProblemType]] = {
 }
 
 
-class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A dead letter without its content. `error` is the shape of its last error, without ids, numbers
-    and quotations; `group` is the id of all dead letters with this shape; `retryAt` is the time of
-    the scheduled retry."""
-
-    id: str
-    state: DeadLetterState
-    order_id: str | None
-    event_type: str | None
-    error: str | None
-    group: str | None
-    attempts: int
-    parked_at: datetime
-    retry_at: datetime | None
-    closed_at: datetime | None
-    closed_by: str | None
-    reason: str | None
-    replaces: str | None
-    replaced_by: str | None
-
-
-class DeadLetterPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Dead letters, the most recently parked first; `nextCursor` is null on the last page."""
-
-    items: list[DeadLetterView]
-    next_cursor: str | None
-
-
-class AttemptView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An attempt to process the message: the error, null if it succeeded, and who requested it, null
-    if the stream delivered it."""
-
-    at: datetime
-    error: str | None
-    asked_by: str | None
-
-
-class DeadLetterDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A dead letter. `body` is the message if it is JSON, else `bodyBase64`; `history` has the recorded
-    attempts, `attempts` is the number of all attempts."""
-
-    id: str
-    state: DeadLetterState
-    order_id: str | None
-    event_id: str | None
-    event_type: str | None
-    subject: str
-    headers: dict[str, str] | None
-    body: msgspec.Raw
-    body_base64: str | None
-    error: str | None
-    group: str | None
-    traceback: str | None
-    attempts: int
-    history: list[AttemptView]
-    parked_at: datetime
-    retry_at: datetime | None
-    retry_by: str | None
-    closed_at: datetime | None
-    closed_by: str | None
-    reason: str | None
-    replaces: str | None
-    replaced_by: str | None
-
-
-class DeadLetterGroupView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Parked dead letters whose errors have the same shape: how many, and for how many orders."""
-
-    group: str
-    error: str
-    letters: int
-    orders: int
-    first_parked_at: datetime
-    last_parked_at: datetime
-
-
-class DeadLetterGroups(msgspec.Struct, frozen=True):
-    """Groups of parked dead letters, the largest first."""
-
-    items: list[DeadLetterGroupView]
-
-
 class DeadLetterQuery(PageQuery, frozen=True, kw_only=True):
     """Filter and page of a list of dead letters."""
 
@@ -163,13 +83,6 @@ class RetryMany(Body, frozen=True, kw_only=True):
     all: bool = False
     rate_per_second: Annotated[int, Meta(ge=1, le=1_000)] = 10
     by: Who | None = None
-
-
-class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How many parked messages are scheduled for a retry, the last at `lastAt`."""
-
-    scheduled: int
-    last_at: datetime
 
 
 class Edit(Body, frozen=True, kw_only=True):
@@ -322,11 +235,11 @@ class DeadLetterRoutes:
             before=_position(query.cursor),
             limit=query.rows_max,
         )
-        return page_reply(DeadLetterPage, "/dead-letters", query, found, key=_key, view=_view)
+        return page_reply(DeadLetterPage, "/dead-letters", query, found, key=_key, view=view)
 
     async def groups(self, call: Call) -> Reply:
         groups = await self._backend.read(letters.groups)
-        return Reply(200, DeadLetterGroups([_group_view(group) for group in groups]))
+        return Reply(200, DeadLetterGroups([group_view(group) for group in groups]))
 
     async def show(self, call: Call) -> Reply:
         return Reply(200, await self._details(call.uuid("letterId", _unknown_letter)))
@@ -409,76 +322,7 @@ def _read_details(connection: Connection, letter_id: str) -> DeadLetterDetails |
     letter = letters.get(connection, letter_id)
     if letter is None:
         return None
-    return _details_view(letter, letters.attempts_at(connection, letter_id))
-
-
-def _details_view(letter: DeadLetter, history: list[Attempt]) -> DeadLetterDetails:
-    is_json = _is_json(letter.body)
-    return DeadLetterDetails(
-        id=letter.id,
-        state=letter.state,
-        order_id=letter.key,
-        event_id=letter.event_id,
-        event_type=letter.event_type,
-        subject=letter.subject,
-        headers=msgspec.json.decode(letter.headers) if letter.headers else None,
-        body=msgspec.Raw(letter.body if is_json else b"null"),
-        body_base64=None if is_json else base64.b64encode(letter.body).decode(),
-        error=letter.error,
-        group=letter.error_group,
-        traceback=letter.traceback,
-        attempts=letter.attempts,
-        history=[
-            AttemptView(at=attempt.at, error=attempt.error, asked_by=attempt.asked_by)
-            for attempt in history
-        ],
-        parked_at=letter.parked_at,
-        retry_at=letter.retry_at,
-        retry_by=letter.retry_by,
-        closed_at=letter.closed_at,
-        closed_by=letter.closed_by,
-        reason=letter.reason,
-        replaces=letter.replaces,
-        replaced_by=letter.replaced_by,
-    )
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
-
-
-def _view(letter: LetterSummary) -> DeadLetterView:
-    return DeadLetterView(
-        id=letter.id,
-        state=letter.state,
-        order_id=letter.key,
-        event_type=letter.event_type,
-        error=None if letter.error is None else shape(letter.error),
-        group=letter.error_group,
-        attempts=letter.attempts,
-        parked_at=letter.parked_at,
-        retry_at=letter.retry_at,
-        closed_at=letter.closed_at,
-        closed_by=letter.closed_by,
-        reason=letter.reason,
-        replaces=letter.replaces,
-        replaced_by=letter.replaced_by,
-    )
-
-
-def _group_view(group: LetterGroup) -> DeadLetterGroupView:
-    return DeadLetterGroupView(
-        group=group.id,
-        error=group.shape,
-        letters=group.letters,
-        orders=group.keys,
-        first_parked_at=group.first_parked_at,
-        last_parked_at=group.last_parked_at,
-    )
+    return details_view(letter, letters.attempts_at(connection, letter_id))
 
 
 ABOUT_RETRYING_MANY = """\

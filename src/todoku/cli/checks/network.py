@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from todoku.broker.embedded import PROBE_SUBJECT, VERSION_MIN
-from todoku.broker.jetstream import JetStream, StreamInfo
+from todoku.broker.jetstream import JetStream
 from todoku.broker.jetstream_api import NO_JETSTREAM
+from todoku.broker.jetstream_messages import StreamInfo
 from todoku.broker.nats_link import Link
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
 from todoku.cli.checks import CheckResult, CheckStatus, ok, warning, wrong

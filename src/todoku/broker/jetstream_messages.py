@@ -1,0 +1,74 @@
+"""Responses of the JetStream API: publish acknowledgements, streams, messages and durable consumers.
+
+Source: docs.nats.io, "NATS API Reference".
+"""
+
+from typing import Any
+
+import msgspec
+
+from todoku.broker.jetstream_api import ApiError
+from todoku.broker.jetstream_config import EPOCH_KEY
+
+
+class PublishAck(msgspec.Struct, frozen=True, gc=False):
+    """Hold the response to a message, or to the last of a batch: its sequence number, or an error."""
+
+    seq: int = 0
+    error: ApiError | None = None
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """Hold the sequence numbers of the oldest and the newest message in the stream."""
+
+    first_seq: int
+    last_seq: int
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """Hold a stream's configuration, time of creation and state."""
+
+    config: dict[str, Any]
+    created: str
+    state: StreamState
+
+    @property
+    def stream_epoch(self) -> str:
+        """Return what changes when the stream is created again or was rolled back."""
+        epoch = (self.config.get("metadata") or {}).get(EPOCH_KEY, "")
+        return f"{self.config.get('name')}@{self.created}{epoch and '+'}{epoch}"
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """Hold a message's sequence number and body."""
+
+    seq: int
+    data: bytes = b""
+
+
+class FoundMessage(msgspec.Struct, frozen=True):
+    """Hold the response to a lookup of a message."""
+
+    message: StoredMessage
+
+
+class AckFloor(msgspec.Struct, frozen=True):
+    """Hold the sequence number up to which everything is acknowledged."""
+
+    stream_seq: int
+
+
+class ConsumerInfo(msgspec.Struct, frozen=True):
+    """Hold a durable consumer's configuration and state."""
+
+    config: dict[str, Any]
+    ack_floor: AckFloor
+    num_pending: int
+    num_ack_pending: int
+    paused: bool = False
+
+    def consumed(self, last_sequence: int) -> int:
+        """Return up to where all is acknowledged, if the stream ended at `last_sequence` before."""
+        if self.num_pending == 0 and self.num_ack_pending == 0:
+            return last_sequence
+        return self.ack_floor.stream_seq
