@@ -28,6 +28,7 @@ HEAVY = ("sqlalchemy", "starlette", "uvicorn", "nats", "structlog", "alembic")
 def test_every_part_that_a_descriptor_names_is_there(service: ServiceDescriptor) -> None:
     importlib.import_module(service.package)
     parts = [service.service, service.api, service.effects, service.on_start, service.simulation]
+    parts.append(service.checks)
     assert all(callable(resolve(part)) for part in parts if part is not None)
     assert isinstance(resolve(service.narration), Narration)
     assert service.build(Settings()).name == service.name
@@ -49,7 +50,6 @@ OF_SERVICES = (
     SOURCE / "system.py",
 )
 ABOUT_BUILT_IN_SERVICES = {
-    "cli/checks/carrier.py": "whether the carrier answers",
     "cli/follow.py": "`todoku order watch`",
     "cli/order.py": "`todoku order`",
     "cli/product.py": "`todoku product`",

@@ -19,10 +19,10 @@ from calling import Caller, CommandResult
 from test_migrate import set_version
 
 from end_to_end.running import PORT_COUNT
-from todoku.cli.checks import CheckStatus, carrier, machine, network
+from todoku.cli.checks import machine, network
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.responses import Shipment
 from todoku.database.lock import FileLock
+from todoku.diagnosis import CheckStatus
 from todoku.settings import Settings
 from todoku.system import system
 
@@ -274,48 +274,3 @@ def test_json_output_also_for_problems(
 
     assert json.loads(result.out)["verdict"] == CheckStatus.WRONG
     assert result.err == ""
-
-
-def shipment(
-    *, attempts: int = 2, tracking_number: str | None = None, last_error: str | None = None
-) -> Shipment:
-    now = datetime.now(UTC)
-    return Shipment(
-        id="s",
-        order_id="o",
-        items=(),
-        shipping_address="",
-        status="BOOKING",
-        attempts=attempts,
-        tracking_number=tracking_number,
-        reason=last_error,
-        last_error=last_error,
-        created_at=now,
-        updated_at=now,
-    )
-
-
-WAITING = shipment(last_error="ConnectionRefusedError: [Errno 111]")
-BOOKED = shipment(tracking_number="SIM-1")
-
-
-@pytest.mark.parametrize(
-    ("shipments", "status", "found"),
-    [
-        ([], CheckStatus.OK, "no shipment waits"),
-        ([BOOKED], CheckStatus.OK, "1 shipment answered"),
-        ([shipment(attempts=1, last_error="timeout")], CheckStatus.OK, "no shipment waits"),
-        ([WAITING, BOOKED], CheckStatus.WARNING, "1 open shipment without an answer"),
-        ([WAITING, WAITING], CheckStatus.WRONG, "it has answered no call; 2 open shipments"),
-    ],
-)
-def test_carrier_without_answers_is_reported_with_its_last_error(
-    shipments: list[Shipment], status: CheckStatus, found: str
-) -> None:
-    result = carrier.summary(shipments)
-
-    assert result.verdict is status
-    assert found in result.found
-    if status is not CheckStatus.OK:
-        assert "ConnectionRefusedError" in result.found
-        assert "todoku shipment show s" in result.fix

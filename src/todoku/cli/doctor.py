@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from todoku.cli.checks import CheckResult, CheckStatus, ok, warning
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_of_running
 from todoku.cli.formatting import counted, printable
 from todoku.cli.options import Json
 from todoku.cli.output import console, note, suggest, write_object
 from todoku.cli.streams import to_json
+from todoku.diagnosis import CheckResult, CheckStatus, ok, warning
 from todoku.local.running import RunningUp
 from todoku.redaction import HIDDEN
 from todoku.settings import Loaded, Settings, values_of, variable_of
@@ -27,9 +27,10 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
     """Diagnose problems and suggest fixes.
 
     Checks versions, the data folder and its disk, the clocks, the ports, the
-    broker, the databases and the carrier, whether Todoku runs or not. Changes
-    nothing. If `todoku up` runs on the data folder, its settings are used. Exits
-    with 1 if something is wrong, but not for warnings.
+    broker and the databases, whether Todoku runs or not, and what the running
+    services contribute, such as the carrier. Changes nothing. If `todoku up`
+    runs on the data folder, its settings are used. Exits with 1 if something is
+    wrong, but not for warnings.
 
     For example:
 
@@ -66,7 +67,7 @@ def _settings(loaded: Loaded, up: RunningUp | None) -> Iterator[CheckResult]:
 def examine(settings: Settings) -> Iterator[CheckResult]:
     """Run every check, each after those that it depends on."""
     # Imported here: the checks take a noticeable time to import.
-    from todoku.cli.checks import carrier, databases, machine, network
+    from todoku.cli.checks import databases, machine, network, services
 
     running = network.find_services(settings)
     yield from machine.versions(settings)
@@ -76,7 +77,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     yield from network.ports(settings, running)
     yield from network.broker(settings, running=bool(running))
     yield from databases.databases(settings, running)
-    yield from carrier.carrier(settings, running)
+    yield from services.services(settings, running)
 
 
 def _worst(results: Sequence[CheckResult]) -> CheckStatus:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from todoku.cli.checks import CheckResult, ok, warning, wrong
 from todoku.cli.databases import file_of, user_of
 from todoku.cli.formatting import counted
 from todoku.database import (
@@ -17,6 +16,7 @@ from todoku.database import (
     require_current,
 )
 from todoku.descriptor import ServiceDescriptor
+from todoku.diagnosis import CheckResult, ok, warning, wrong
 from todoku.settings import Settings
 from todoku.system import load_system
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from todoku.broker import embedded
-from todoku.cli.checks import CheckResult, ok, warning, wrong
 from todoku.database import is_postgresql
+from todoku.diagnosis import CheckResult, ok, warning, wrong
 from todoku.local.holders import holder
 from todoku.settings import Settings
 from todoku.system import load_system

@@ -16,10 +16,10 @@ from todoku.broker.jetstream_api import NO_JETSTREAM
 from todoku.broker.jetstream_messages import StreamInfo
 from todoku.broker.nats_link import Link
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
-from todoku.cli.checks import CheckResult, CheckStatus, ok, warning, wrong
 from todoku.cli.client import ServiceClient
 from todoku.cli.errors import CommandFailed
 from todoku.cli.formatting import counted
+from todoku.diagnosis import CheckResult, CheckStatus, ok, warning, wrong
 from todoku.local.claims import Port, refusal_of
 from todoku.local.processes import command, describe, is_stopped, listener
 from todoku.redaction import redact

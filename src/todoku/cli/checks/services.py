@@ -1,0 +1,32 @@
+"""Run the checks that the services contribute."""
+
+from collections.abc import Container, Iterator
+
+import msgspec
+
+from todoku.cli.client import ServiceClient
+from todoku.cli.errors import CommandFailed
+from todoku.descriptor import resolve
+from todoku.diagnosis import CheckResult, Checks, warning
+from todoku.settings import Settings
+from todoku.system import load_system
+
+TIMEOUT_SECONDS = 2.0
+
+
+def services(settings: Settings, running: Container[str]) -> Iterator[CheckResult]:
+    """Check each service of `running`, those that respond."""
+    for service in load_system(settings):
+        if service.checks is not None and service.name in running:
+            yield from _checked(service.name, resolve(service.checks), settings)
+
+
+def _checked(name: str, checks: Checks, settings: Settings) -> Iterator[CheckResult]:
+    client = ServiceClient(name, settings.http_url(name), timeout_seconds=TIMEOUT_SECONDS)
+    try:
+        yield from checks(lambda path, items_max: client.list(path, {}, items_max=items_max))
+    except CommandFailed as failure:
+        error = str(failure).removeprefix("todoku: ").splitlines()[0]
+        yield warning(name, "its checks got no answer", fix=error)
+    except msgspec.DecodeError as error:
+        yield warning(name, f"its checks cannot read the answer: {error}", fix="update todoku here")
