@@ -171,6 +171,15 @@ def in_town(scenario: Callable[[Town], Any], **config: Any) -> None:
     run(main())
 
 
+def break_writer(process: Process) -> None:
+    """Make the next step of the writer raise an error."""
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    process.writer.step = broken  # type: ignore[method-assign,assignment]
+
+
 def order_id(n: int = 1) -> str:
     return f"0198c2f0-7b1a-7c3e-9d55-{n:012x}"
 
@@ -472,11 +481,7 @@ class TestStarting:
         async def main() -> None:
             town = Town()
             process = await town.start("orders")
-
-            def broken(*_: Any) -> None:
-                raise ZeroDivisionError
-
-            process.writer.step = broken  # type: ignore[method-assign,assignment]
+            break_writer(process)
             process.mailbox.wake()
             with pytest.raises(ZeroDivisionError):
                 await town.running_of(process).ended()
@@ -487,11 +492,7 @@ class TestStarting:
         async def main() -> None:
             town = Town()
             process = await town.start("orders")
-
-            def broken(*_: Any) -> None:
-                raise ZeroDivisionError
-
-            process.writer.step = broken  # type: ignore[method-assign,assignment]
+            break_writer(process)
             asking = asyncio.create_task(process.execute(place()))
             with pytest.raises(ZeroDivisionError):
                 await town.running_of(process).ended()
