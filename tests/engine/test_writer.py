@@ -333,10 +333,10 @@ class TestCommands:
         assert isinstance(error, KeyError)
 
 
-def unreadable(
+def undecodable_message(
     *, attempt: int = 1, again: bool, body: bytes | None = None, sequence: int = 1
 ) -> UndecodableMessage:
-    """A payment that cannot be read, although its envelope can."""
+    """Return a payment that cannot be decoded, although its envelope can."""
     body = encode(paid(1).envelope) if body is None else body
     return UndecodableMessage(
         delivery(body, attempt=attempt, sequence=sequence),
@@ -358,48 +358,50 @@ class TestUndecodableMessage:
     def test_unknown_type_is_retried_then_parked(self) -> None:
         attempts_max = RetryPolicy().unknown_attempts_max
         for attempt in range(1, attempts_max):
-            actions = Branch().step(unreadable(attempt=attempt, again=True))
+            actions = Branch().step(undecodable_message(attempt=attempt, again=True))
             assert len(actions.naks) == 1
             assert actions.receipts == {}
-        actions = Branch().step(unreadable(attempt=attempts_max, again=True))
+        actions = Branch().step(undecodable_message(attempt=attempts_max, again=True))
         assert len(actions.terms) == 1
 
     def test_undecodable_message_is_parked_at_once(self) -> None:
-        branch, undecodable = Branch(), unreadable(again=False)
-        actions = branch.step(paid(2), undecodable, paid(3))
-        assert actions.terms == [undecodable.delivery]
+        branch, message = Branch(), undecodable_message(again=False)
+        actions = branch.step(paid(2), message, paid(3))
+        assert actions.terms == [message.delivery]
         assert set(actions.receipts["customers"]) == {paid_id(1), paid_id(2), paid_id(3)}
         assert branch.rows("dead_letters", "id", "body", "error", "traceback", "order_id") == [
-            (paid_id(1), undecodable.delivery.body, "?", "Traceback", account_id(1))
+            (paid_id(1), message.delivery.body, "?", "Traceback", account_id(1))
         ]
         assert branch.balances() == {account_id(2): 1, account_id(3): 1}
 
     def test_message_without_envelope_is_parked_without_receipt(self) -> None:
         branch = Branch()
-        actions = branch.step(unreadable(again=False, body=b"\xff"))
+        actions = branch.step(undecodable_message(again=False, body=b"\xff"))
         assert len(actions.terms) == 1
         assert actions.receipts == {}
         assert branch.rows("dead_letters", "body", "event_id") == [(b"\xff", None)]
 
     def test_same_sequence_in_another_stream_epoch_is_another_letter(self) -> None:
         branch = Branch()
-        branch.step(unreadable(again=False, body=b"one"))
-        branch.step(unreadable(again=False, body=b"other"))
-        branch.step(unreadable(again=False, body=b"other", sequence=2))
+        branch.step(undecodable_message(again=False, body=b"one"))
+        branch.step(undecodable_message(again=False, body=b"other"))
+        branch.step(undecodable_message(again=False, body=b"other", sequence=2))
         assert sorted(branch.rows("dead_letters", "body")) == [(b"one",), (b"other",)]
 
     def test_redelivered_parked_message_is_confirmed_again(self) -> None:
         """As when its term was lost, or the receipt for it."""
         branch = Branch()
-        branch.step(unreadable(again=False))
-        actions = branch.step(unreadable(again=False, attempt=2), paid(2))
+        branch.step(undecodable_message(again=False))
+        actions = branch.step(undecodable_message(again=False, attempt=2), paid(2))
         assert len(actions.terms) + len(actions.acks) == 2
         assert set(actions.receipts["customers"]) == {paid_id(1), paid_id(2)}
         assert len(branch.rows("dead_letters", "id")) == 1
 
     def test_duplicates_of_an_undecodable_message_are_one_letter(self) -> None:
         branch = Branch()
-        actions = branch.step(*(unreadable(again=False, sequence=n) for n in (1, 2)), paid(2))
+        actions = branch.step(
+            *(undecodable_message(again=False, sequence=n) for n in (1, 2)), paid(2)
+        )
         assert {d.sequence for d in (*actions.terms, *actions.acks)} == {1, 2}
         assert actions.naks == []
         assert len(branch.rows("dead_letters", "id")) == 1
@@ -407,7 +409,7 @@ class TestUndecodableMessage:
     def test_undecodable_copy_of_a_processed_event_is_acknowledged(self) -> None:
         branch = Branch()
         branch.step(paid(1))
-        actions = branch.step(unreadable(again=True))
+        actions = branch.step(undecodable_message(again=True))
         assert len(actions.acks) == 1
         assert branch.rows("dead_letters", "id") == []
 
@@ -415,7 +417,7 @@ class TestUndecodableMessage:
         self,
     ) -> None:
         branch = Branch()
-        deep = unreadable(again=False, body=b"[" * 100_000)
+        deep = undecodable_message(again=False, body=b"[" * 100_000)
         assert branch.step(deep, paid(2)).terms == [deep.delivery]
 
 

@@ -143,11 +143,11 @@ class Consumer:
             ]
         )
         # An own event that we cannot decode was published by a newer version: skip it.
-        unreadable = [m.delivery for m in messages if isinstance(m, UndecodableMessage)]
-        if self._subscription is not None and unreadable:
-            self._subscription.ack(unreadable)
+        undecodable = [m.delivery for m in messages if isinstance(m, UndecodableMessage)]
+        if self._subscription is not None and undecodable:
+            self._subscription.ack(undecodable)
             # They never reach the mailbox, from which the others are requested again.
-            self.refill(len(unreadable))
+            self.refill(len(undecodable))
 
     def _read(self, delivery: Delivery) -> IncomingEvent | UndecodableMessage:
         try:

@@ -97,7 +97,7 @@ def never_sent_again() -> Wire:
 
 
 @mutant
-def incarnation_ignored() -> Wire:
+def stream_epoch_ignored() -> Wire:
     """A new stream epoch is not noticed."""
 
     class Broker(WrappedBroker):
@@ -134,7 +134,7 @@ def lost_commit_answer_believed() -> Wire:
 
 
 @mutant
-def memory_believed() -> Wire:
+def stale_cache_used() -> Wire:
     """After a commit whose result is unknown, the cached state is used."""
 
     class Store(Wrapped):

@@ -69,7 +69,7 @@ class Undecodable(WrappedBroker):
 
 
 @mutant
-def unreadable_dropped() -> Wire:
+def undecodable_dropped() -> Wire:
     """An undecodable message is acknowledged and not parked."""
 
     class Broker(Undecodable):
