@@ -15,6 +15,11 @@ class CapturedOutput:
         self._ended = False
         threading.Thread(target=self._collect, args=(stream,), daemon=True).start()
 
+    @property
+    def ended(self) -> bool:
+        """Whether no process has the stream open for writing any more."""
+        return self._ended
+
     def count(self, text: str) -> int:
         """Return how many lines contain `text`."""
         return sum(text in line for line in list(self.lines))

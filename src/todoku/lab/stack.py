@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,18 @@ class Stack:
         with self.log.open(errors="replace") as log:
             log.seek(self._log_start)
             lines = [*self._output.lines, *log.read().splitlines()]
-        return StackFailed(what, self._running().poll(), lines)
+        return StackFailed(what, self._exit_code(), lines)
+
+    def _exit_code(self) -> int | None:
+        """Return how `up` ended; `None` while it runs.
+
+        A process that ends closes its output a moment before its exit code can be read.
+        """
+        process = self._running()
+        if self._output.ended:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_MAX)
+        return process.poll()
 
     def _until(
         self, look: Callable[[], Any], complaint: str, seconds_max: float = SECONDS_MAX
