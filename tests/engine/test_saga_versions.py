@@ -95,10 +95,11 @@ def test_step_moves_to_another_event_in_its_version() -> None:
 
 
 def test_saga_takes_its_version_when_it_begins_and_never_again() -> None:
-    begun = START.begin(None, Shop(), 2)
+    begun, context = START.begin(None, Shop(), NO_CONTEXT, 2)
     assert begun == Shop(2)
-    assert START.begin(Shop(1), Shop(1), 2) == Shop(1)
-    assert START.begin(None, "no saga", 2) == "no saga"
+    assert context.saga_version == 2
+    assert START.begin(Shop(1), Shop(1), NO_CONTEXT, 2)[0] == Shop(1)
+    assert START.begin(None, "no saga", NO_CONTEXT, 2)[0] == "no saga"
 
 
 def test_what_follows_carries_the_version_of_the_state() -> None:

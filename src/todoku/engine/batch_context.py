@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TypeGuard
 
 import msgspec
 import structlog
@@ -283,8 +282,7 @@ class BatchContext:
         state, outputs = decide(before, subject, self.now)
         if (saga := self.service.saga) is not None:
             began_in = context.saga_version if isinstance(subject, Event) else saga.version
-            state = saga.begin(before, state, began_in)
-            context = saga.context(state, context)
+            state, context = saga.begin(before, state, context, began_in)
         for agenda in self.service.agendas:
             if self._due_at_once(agenda, state):
                 state, more = agenda.decide(state, self.now)
@@ -293,8 +291,12 @@ class BatchContext:
         at = self.now if earliest is None else max(self.now, earliest)
         return Decided(
             stamped(before, state, earliest),
-            [(seal(output, at, context), output) for output in outputs if _is_event(output)],
-            [PendingEffect(output, context) for output in outputs if not _is_event(output)],
+            [
+                (seal(output, at, context), output)
+                for output in outputs
+                if isinstance(output, Event)
+            ],
+            [PendingEffect(output, context) for output in outputs if not isinstance(output, Event)],
             context,
         )
 
@@ -389,10 +391,6 @@ class BatchContext:
         if envelope is not None:
             self.handled_ids.append(envelope.id)
             self.actions.add_receipt(envelope)
-
-
-def _is_event(output: object) -> TypeGuard[Event]:
-    return isinstance(output, Event)
 
 
 def _require_publishable(

@@ -57,14 +57,23 @@ class SagaStart(msgspec.Struct, frozen=True, kw_only=True):
     version_of: Callable[[Any], int | None]
     with_version: Callable[[Any, int], Any]
 
-    def begin(self, before: Any, state: Any, version: int) -> Any:
-        """Return the state, with this version if its saga begins with this decision."""
-        begins = self.version_of(before) is None and self.version_of(state) is not None
-        return self.with_version(state, version) if begins else state
+    def begin(self, before: Any, state: Any, context: Context, version: int) -> tuple[Any, Context]:
+        """Return the state, with this version if its saga begins with this decision, and the context
+        with the version of the state's saga."""
+        current = self.version_of(state)
+        if current is None:
+            return state, context
+        if current != version and self.version_of(before) is None:
+            state, current = self.with_version(state, version), version
+        return state, _in_version(context, current)
 
     def context(self, state: Any, context: Context) -> Context:
         """Return the context with the version of this state's saga."""
         version = self.version_of(state)
-        if version is None or version == context.saga_version:
-            return context
-        return msgspec.structs.replace(context, saga_version=version)
+        return context if version is None else _in_version(context, version)
+
+
+def _in_version(context: Context, version: int) -> Context:
+    if version == context.saga_version:
+        return context
+    return msgspec.structs.replace(context, saga_version=version)

@@ -17,7 +17,7 @@ AHEAD_MAX = timedelta(days=1)
 def earliest_stamp(before: object, occurred_at: datetime | None, now: datetime) -> datetime | None:
     """Return the earliest time that what follows from `before` and an event may be stamped with."""
     stamp = _stamp_of(before)
-    if occurred_at is None or occurred_at > now + AHEAD_MAX:
+    if occurred_at is None or (occurred_at > now and occurred_at > now + AHEAD_MAX):
         return stamp
     return occurred_at if stamp is None else max(stamp, occurred_at)
 
@@ -27,8 +27,10 @@ def stamped(before: object, after: Any, earliest: datetime | None) -> Any:
 
     A state that consists of several defines `updated_at`, and `restamped(at)`, which returns its copy.
     """
+    if earliest is None or after is before:
+        return after
     stamp = _stamp_of(after)
-    if earliest is None or stamp is None or stamp >= earliest or stamp == _stamp_of(before):
+    if stamp is None or stamp >= earliest or stamp == _stamp_of(before):
         return after
     if hasattr(after, "restamped"):
         return after.restamped(earliest)
@@ -36,4 +38,5 @@ def stamped(before: object, after: Any, earliest: datetime | None) -> Any:
 
 
 def _stamp_of(state: object) -> datetime | None:
+    """Return when a state changed last, None if it does not say."""
     return getattr(state, "updated_at", None) if isinstance(state, msgspec.Struct) else None

@@ -65,8 +65,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     @property
     def context(self) -> Context:
         """Return the context in which the event was decided."""
-        context = Context(self.actor, self.traceparent, self.tracestate, self.sagaversion)
-        return NO_CONTEXT if context == NO_CONTEXT else context
+        if self.actor is self.traceparent is self.tracestate is None and self.sagaversion == 1:
+            return NO_CONTEXT
+        return Context(self.actor, self.traceparent, self.tracestate, self.sagaversion)
 
 
 def seal(event: Event, now: datetime, context: Context = NO_CONTEXT) -> Envelope:
@@ -95,23 +96,37 @@ def encode(envelope: Envelope) -> bytes:
 
 def read_envelope(body: bytes) -> Envelope:
     """Return the envelope of a message, whatever its data is. Raises `UndecodableEvent`."""
+    envelope = decode_envelope(body)
+    require_valid_attributes(envelope)
+    return envelope
+
+
+def decode_envelope(body: bytes) -> Envelope:
+    """Return the envelope of a message, with any text in its attributes. Raises `UndecodableEvent`."""
     try:
-        envelope = _decode_envelope(body)
+        return _decode_envelope(body)
     except NOT_JSON as error:
         raise UndecodableEvent(f"not a CloudEvents 1.0 JSON message: {error}") from error
+
+
+def require_valid_attributes(envelope: Envelope) -> None:
+    """Raise `UndecodableEvent` for attributes that cannot be keys of a table, or a source that cannot be
+    part of a subject of the broker."""
     for value in (envelope.id, envelope.source, envelope.type, envelope.subject):
-        # They become keys; PostgreSQL cannot even store the character NUL.
-        if not value or not value.isprintable():
-            raise UndecodableEvent(f"an attribute is empty or has control characters: {value!r}")
-        if len(value) > ATTRIBUTE_CHARACTERS_MAX:
-            raise UndecodableEvent(
-                f"an attribute has {len(value)} characters, more than "
-                f"{ATTRIBUTE_CHARACTERS_MAX}: {value[:50]!r}…"
-            )
+        require_key(value)
     if not is_service_name(envelope.source):
-        # It becomes part of a subject of the broker.
         raise UndecodableEvent(f"source is not the name of a service: {envelope.source[:100]!r}")
-    return envelope
+
+
+def require_key(value: str) -> None:
+    """Raise `UndecodableEvent` for an attribute that cannot be a key."""
+    if not value or not value.isprintable():  # PostgreSQL cannot even store the character NUL.
+        raise UndecodableEvent(f"an attribute is empty or has control characters: {value!r}")
+    if len(value) > ATTRIBUTE_CHARACTERS_MAX:
+        raise UndecodableEvent(
+            f"an attribute has {len(value)} characters, more than "
+            f"{ATTRIBUTE_CHARACTERS_MAX}: {value[:50]!r}…"
+        )
 
 
 def is_service_name(text: str) -> bool:

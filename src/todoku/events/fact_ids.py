@@ -1,15 +1,15 @@
 """Ids that are always the same for the same fact. See docs/decisions/0001-fact-ids.md."""
 
 import hashlib
-import re
 
-_is_canonical = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}").fullmatch
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The variant bits of RFC 9562 are 10: the first digit of the fourth group, for what the hash has there."""
 
 
 def is_canonical_uuid(text: str) -> bool:
     """Return whether a text is a UUID as RFC 9562 writes it: 36 characters with four hyphens; no braces
     and no `urn:uuid:`."""
-    return _is_canonical(text) is not None
+    return _uuid_bytes(text) is not None
 
 
 def fact_id(key: str, name: str, n: int = 1) -> str:
@@ -19,14 +19,22 @@ def fact_id(key: str, name: str, n: int = 1) -> str:
     for a UUIDv7 are its time; of any other text a hash), so that rows of one key lie beside each other
     in an index. The rest is a SHA-1 of what it names, as in a UUIDv5.
     """
-    if _is_canonical(key):
-        entity = bytes.fromhex(key.replace("-", ""))
-    else:
+    entity, first = _uuid_bytes(key), key[:13].lower()
+    if entity is None:
         # Longer than a UUID's 16 bytes, so that no text has the same facts as a UUID.
         entity = hashlib.sha256(key.encode(errors="surrogatepass")).digest()
-    digest = hashlib.sha1(entity + f"{name}\0{n}".encode(), usedforsecurity=False).digest()
-    octets = bytearray(entity[:6] + digest[:10])
-    octets[6] = 0x80 | octets[6] & 0x0F
-    octets[8] = 0x80 | octets[8] & 0x3F
-    text = octets.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        first = f"{entity[:4].hex()}-{entity[4:6].hex()}"
+    digest = hashlib.sha1(entity + f"{name}\0{n}".encode(), usedforsecurity=False).hexdigest()
+    variant = _VARIANTS[digest[4]]
+    return f"{first}-8{digest[1:4]}-{variant}{digest[5:8]}-{digest[8:20]}"
+
+
+def _uuid_bytes(text: str) -> bytes | None:
+    """Return the 16 bytes of a canonical UUID, None for any other text."""
+    if len(text) != 36 or text[8:24:5] != "----":
+        return None
+    try:
+        octets = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return None
+    return octets if len(octets) == 16 else None  # `fromhex` skips white space.

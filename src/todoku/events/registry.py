@@ -10,7 +10,9 @@ from todoku.events.envelope import (
     UndecodableEvent,
     UnknownEventType,
     UnknownSagaVersion,
-    read_envelope,
+    decode_envelope,
+    require_key,
+    require_valid_attributes,
 )
 from todoku.events.event import Event
 from todoku.events.fact_ids import fact_id
@@ -52,12 +54,19 @@ class EventRegistry:
         message came, without the prefix of the system; if it is given, the subject, the source, the
         type and the id must agree. Raises `UndecodableEvent`, or of it `UnknownEventType`.
         """
-        envelope = read_envelope(body)
+        envelope = decode_envelope(body)
+        known = self._types.get(envelope.type)
+        if arrived_on is None or known is None or known.publisher != envelope.source:
+            require_valid_attributes(envelope)
+        else:  # Type and source are those of this event, and its id is checked below.
+            require_key(envelope.subject)
         if envelope.specversion != "1.0":
             raise UndecodableEvent(f"CloudEvents {envelope.specversion!r} instead of '1.0'")
-        if arrived_on is not None:
-            self._check_origin(envelope, arrived_on)
-        if envelope.type not in self._decode:
+        if arrived_on is not None and (
+            known is None or known.publisher != envelope.source or known.subject != arrived_on
+        ):
+            _check_origin(known, envelope, arrived_on)
+        if known is None:
             raise UnknownEventType(f"this version does not know events of type {envelope.type!r}")
         if envelope.sagaversion > self.saga_version:
             raise UnknownSagaVersion(
@@ -79,17 +88,17 @@ class EventRegistry:
             )
         return envelope, event
 
-    def _check_origin(self, envelope: Envelope, arrived_on: str) -> None:
-        known = self._types.get(envelope.type)
-        if known is None:
-            # A newer version's: at least it comes from the service whose subject it came on.
-            if not arrived_on.startswith(f"{envelope.source}."):
-                raise FalseOrigin(f"{envelope.source!r} does not publish on {arrived_on!r}")
-        elif known.publisher != envelope.source:
-            raise FalseOrigin(
-                f"{envelope.type} is published by {known.publisher!r}, not by {envelope.source!r}"
-            )
-        elif known.subject != arrived_on:
-            raise FalseOrigin(
-                f"{envelope.type} is published on {known.subject!r}, not on {arrived_on!r}"
-            )
+
+def _check_origin(known: type[Event] | None, envelope: Envelope, arrived_on: str) -> None:
+    if known is None:
+        # A newer version's: at least it comes from the service whose subject it came on.
+        if not arrived_on.startswith(f"{envelope.source}."):
+            raise FalseOrigin(f"{envelope.source!r} does not publish on {arrived_on!r}")
+    elif known.publisher != envelope.source:
+        raise FalseOrigin(
+            f"{envelope.type} is published by {known.publisher!r}, not by {envelope.source!r}"
+        )
+    elif known.subject != arrived_on:
+        raise FalseOrigin(
+            f"{envelope.type} is published on {known.subject!r}, not on {arrived_on!r}"
+        )

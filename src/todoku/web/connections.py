@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from todoku.web.body import BODY_RECEIVED
 from todoku.web.descriptors import DescriptorReserve
+from todoku.web.one_write import ONE_WRITE, CoalescingTransport
 from todoku.web.problems import (
     CONTENT_TYPE,
     MALFORMED_REQUEST,
@@ -99,6 +100,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._one_write = CoalescingTransport(transport)
+        self.transport = self._one_write  # type: ignore[assignment]
         self.flow = ParsingFlowControl(transport)
         self._shutdown = asyncio.Event()
         self._unparsed = b""
@@ -224,6 +227,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self.url = to_origin_form(self.url)
         self.scope[SHUTDOWN] = self._shutdown  # type: ignore[typeddict-unknown-key]
+        self.scope[ONE_WRITE] = self._one_write  # type: ignore[typeddict-unknown-key]
         fault = find_fault(self.parser.get_http_version(), self.headers)
         if self._framing_bytes > HEADER_BYTES_MAX and is_too_large(self.url, self.headers):
             fault = TOO_LARGE

@@ -8,6 +8,8 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from todoku.web.one_write import one_write
+
 SHUTDOWN: Final = "todoku.shutdown"
 """Scope key: an `asyncio.Event` that the server sets when it stops."""
 
@@ -32,8 +34,9 @@ class Reply:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b"" if scope.get("method") == "HEAD" else self._body
         start = {"type": "http.response.start", "status": self.status, "headers": self._headers}
-        await send(start)
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        with one_write(scope):
+            await send(start)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True, kw_only=True):
