@@ -190,6 +190,16 @@ class TestInOrder:
         assert report.parked == {name: 1}
         assert report.findings == ()
 
+    @pytest.mark.parametrize("error", ["ReplayFailed: StockLost: …", "DatabaseLost: …"])
+    @pytest.mark.parametrize("name", systems.system.names)
+    def test_service_that_decides_nothing_is_a_finding(
+        self, system: System, name: str, error: str
+    ) -> None:
+        system.plant(name, a_letter(system, name, state="PARKED", error=error))
+        (finding,) = system.audit().findings
+        assert (finding.invariant, finding.subject) == ("I3", name)
+        assert f"`todoku dead retry --all --service {name}`" in finding.advice
+
     def test_overdue_order_with_a_resolved_message_is_a_finding(self, system: System) -> None:
         system.place_undelivered(NEW)
         closed = a_letter(system, "inventory", state="RETRIED", closed_at=NOW)
@@ -205,14 +215,16 @@ def a_letter(system: System, name: str, **values: Any) -> Any:
     """A dead letter about the new order."""
     return row(
         system.services[name].store.metadata.tables["dead_letters"],
-        id="letter",
-        subject="s",
-        body=b"",
-        error="e",
-        attempts=5,
-        order_id=NEW,
-        parked_at=NOW,
-        **values,
+        **{
+            "id": "letter",
+            "subject": "s",
+            "body": b"",
+            "error": "e",
+            "attempts": 5,
+            "order_id": NEW,
+            "parked_at": NOW,
+            **values,
+        },
     )
 
 

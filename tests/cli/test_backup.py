@@ -67,6 +67,19 @@ def test_backup_is_complete_with_manifest_and_checksums(
     assert folder.stat().st_mode & 0o077 == 0
 
 
+def test_copies_say_that_they_are_copies_and_the_databases_do_not(
+    data: Path, tmp_path: Path
+) -> None:
+    backup(tmp_path / "there", flags={"data_dir": data})
+
+    copies = made_in(tmp_path / "there")
+    for service in system.names:
+        for folder, marks in ((data, []), (copies, [("recovery", 0)])):
+            connection = sqlite3.connect(folder / f"{service}.db")
+            assert connection.execute("SELECT * FROM stream_positions").fetchall() == marks
+            connection.close()
+
+
 def test_folder_of_backup_is_printed(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import tempfile
 import threading
 import time
@@ -186,6 +187,25 @@ def test_newer_database_is_wrong_and_older_one_a_warning(
     assert found["inventory database"]["verdict"] == CheckStatus.OK
     assert found["shipping database"]["verdict"] == CheckStatus.WARNING
     assert "`todoku migrate shipping`" in found["shipping database"]["fix"]
+
+
+def test_database_that_holds_its_recovery_is_wrong_and_says_what_to_do(
+    todoku_alone: Caller, examined: Callable[..., CommandResult]
+) -> None:
+    todoku_alone.ok("migrate")
+    inventory = sqlite3.connect(todoku_alone.folder / "todoku-data" / "inventory.db")
+    with inventory:
+        inventory.execute(
+            """INSERT INTO dead_letters (id, subject, body, parked_at, attempts, error, state)
+               VALUES ('l', 's', x'00', 0, 1, 'ReplayFailed: StockLost: …', 'PARKED')"""
+        )
+    inventory.close()
+
+    found = checks(examined())["inventory database"]
+
+    assert found["verdict"] == CheckStatus.WRONG
+    assert "the service decides nothing" in found["found"]
+    assert "`todoku dead retry --all --service inventory`" in found["fix"]
 
 
 def test_process_that_uses_data_folder_is_named(

@@ -438,6 +438,7 @@ async def test_progress_reports_the_stream_and_each_consumer(
     assert progress.stream_epoch == stored.stream_epoch
     assert (progress.first_sequence, progress.last_sequence) == (1, 5)
     assert progress.consumed == {"inventory": 1, "shipping": 5}
+    assert progress.acknowledged == {"inventory"}
 
 
 async def test_consumer_with_nothing_pending_is_at_the_end_of_the_stream(

@@ -6,119 +6,18 @@ placed, everything stops, and the system starts with the backup.
 
 import asyncio
 from collections import Counter
-from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 from sqlalchemy import select
-from uuid_utils import uuid7
 
-from engine.virtual import VirtualClock, inline, run, until
-from todoku.audit import Report
-from todoku.broker.memory import MemoryBroker
+from engine.virtual import run, until
+from system.restoring import SERVICES, System
 from todoku.broker.port import Outgoing
-from todoku.contracts import OrderCancelledEvent, OrderCompletedEvent, OrderedItem
+from todoku.contracts import OrderCancelledEvent, OrderCompletedEvent
 from todoku.database import Database, migrate
-from todoku.engine import EngineConfig, Process, Topology
-from todoku.engine.testing import RunningProcess
-from todoku.inventory.domain import SetProduct
-from todoku.orders.domain import PlaceOrder
+from todoku.engine import EngineConfig
 from todoku.orders.store import order_events
-from todoku.settings import Span
-from todoku.shipping.carriers import SimulatedCarrier, booking_effects
-from todoku.shipping.domain import Answer, Parcel
-from todoku.system import system as todoku
-
-SERVICES = ("orders", "inventory", "shipping")
-
-
-class CountingCarrier(SimulatedCarrier):
-    """Counts how often each parcel is booked."""
-
-    def __init__(self) -> None:
-        super().__init__(success_rate=0.6, seed=1)
-        self.calls: Counter[str] = Counter()
-
-    async def book(self, key: str, parcel: Parcel) -> Answer:
-        self.calls[key] += 1
-        return await super().book(key, parcel)
-
-
-class System:
-    """The three services, each with its database, on one broker."""
-
-    def __init__(self, config: EngineConfig | None = None) -> None:
-        self.config = config
-        self.broker = MemoryBroker()
-        self.carrier = CountingCarrier()
-        self.services = todoku.build(
-            todoku.settings(carrier_delay_seconds=Span(0, 0)),
-            effects=booking_effects(self.carrier),
-        )
-        self.databases: dict[str, Database] = {}
-        for name in SERVICES:
-            self.databases[name] = Database.in_memory()
-            migrate(self.databases[name], todoku[name].package)
-        self.processes: dict[str, Process] = {}
-        self.starts = 0
-        self.running: list[RunningProcess] = []
-
-    async def start(self) -> None:
-        self.starts += 1
-        for service in self.services:
-            process = Process(
-                service,
-                self.databases[service.name],
-                self.broker.session(service.name),
-                Topology(self.services),
-                owner=f"{service.name}-{self.starts}",
-                clock=VirtualClock(),
-                run_write=inline,
-                run_read=inline,
-                config=self.config,
-            )
-            running = RunningProcess(process)
-            await running.started()
-            self.running.append(running)
-            self.processes[service.name] = process
-
-    async def stop(self) -> None:
-        for running in self.running:
-            await running.stop()
-        self.running.clear()
-
-    async def stock(self) -> None:
-        for n in range(3):
-            await self.processes["inventory"].execute(
-                SetProduct(product_id=f"prod{n}", name="A product", price=1, stock_quantity=9)
-            )
-
-    async def order(self, count: int) -> list[str]:
-        placed = []
-        for n in range(count):
-            command = PlaceOrder(
-                order_id=str(uuid7()),
-                user_id="user1",
-                items=(
-                    OrderedItem(product_id=f"prod{n % 3}", quantity=1 + n % 2, price=1),
-                    OrderedItem(product_id=f"prod{(n + 1) % 3}", quantity=1, price=1),
-                ),
-                currency="JPY",
-            )
-            placed.append((await self.processes["orders"].execute(command)).id)
-        return placed
-
-    async def settled(self) -> Report:
-        await until(lambda: self.report().settled, every_seconds=1)
-        return self.report()
-
-    def report(self) -> Report:
-        with ExitStack() as stack:
-            connections = {
-                name: stack.enter_context(database.read())
-                for name, database in self.databases.items()
-            }
-            return todoku.audit(connections, VirtualClock().now(), overdue_after=timedelta(0))
 
 
 @pytest.mark.parametrize("restored", [*((name,) for name in SERVICES), SERVICES])

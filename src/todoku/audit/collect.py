@@ -35,6 +35,7 @@ def audit(
     parked_orders = {order_id for parked in dead_letters for order_id in parked.orders}
     statuses: Counter[str] = Counter()
     findings: list[Finding] = []
+    findings += _held_recoveries(connections)
     for name, part in present.items():
         findings += part.findings(connections[name])
     for seen in _orders_seen(present, connections):
@@ -78,6 +79,21 @@ def _dead_letters(connections: Mapping[str, Connection]) -> Iterator[ParkedLette
     for name, connection in connections.items():
         if about := connection.scalars(parked).all():
             yield ParkedLetters(name, len(about), tuple(sorted(set(about) - {None})))
+
+
+def _held_recoveries(connections: Mapping[str, Connection]) -> Iterator[Finding]:
+    """Yield the services that decide nothing, because a restored database is known to lack something."""
+    for name, connection in connections.items():
+        if held := len(_tables.dead_letters.holding(connection)):
+            letters = "1 dead letter says" if held == 1 else f"{held:,} dead letters say"
+            yield Finding(
+                "I3",
+                name,
+                f"the {name} service decides nothing: its database was restored or lost, and {letters} what"
+                " it lacks",
+                f"See `todoku dead list --service {name}`, enter again what did not arrive as an event, then"
+                f" `todoku dead retry --all --service {name}`.",
+            )
 
 
 def _pending_deliveries(connections: Mapping[str, Connection]) -> Iterator[Awaited]:

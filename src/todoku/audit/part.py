@@ -16,7 +16,7 @@ Pieces = tuple[tuple[str, int], ...]
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
-    """A broken invariant: which one, of what (an order or a product), how, and what to do.
+    """A broken invariant: which one, of what (an order, a product or a service), how, and what to do.
 
     `asks` is the service that can republish, without harm, what another one seems to have missed.
     """

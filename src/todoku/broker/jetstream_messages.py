@@ -53,9 +53,11 @@ class FoundMessage(msgspec.Struct, frozen=True):
 
 
 class AckFloor(msgspec.Struct, frozen=True):
-    """Hold the sequence number up to which everything is acknowledged."""
+    """Hold up to where everything is acknowledged: a sequence number of the stream, and a number of
+    deliveries."""
 
     stream_seq: int
+    consumer_seq: int = 0
 
 
 class ConsumerInfo(msgspec.Struct, frozen=True):

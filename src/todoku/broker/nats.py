@@ -162,6 +162,11 @@ class NatsBroker:
                 for name, info in zip(readers, infos, strict=True)
                 if info is not None
             },
+            acknowledged=frozenset(
+                name
+                for name, info in zip(readers, infos, strict=True)
+                if info is not None and info.ack_floor.consumer_seq > 0
+            ),
         )
 
     async def begin_epoch(self) -> None:

@@ -80,13 +80,15 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
 
     `consumed[durable]` is the highest sequence number up to which that consumer has acknowledged
     everything that matches its subjects (with nothing pending: the stream's `last_sequence` at the
-    time of the request). A consumer that does not exist is absent.
+    time of the request). A consumer that does not exist is absent. `acknowledged` names those that
+    have ever acknowledged a message.
     """
 
     stream_epoch: str
     first_sequence: int
     last_sequence: int
     consumed: Mapping[str, int]
+    acknowledged: frozenset[str] = frozenset()
 
 
 class StartAfter(msgspec.Struct, frozen=True, gc=False):

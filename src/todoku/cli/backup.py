@@ -92,10 +92,12 @@ def _file(service: str, settings: Settings) -> Path:
 
 def _make(destination: Path, sources: dict[str, Path]) -> Backup:
     from todoku.database import DatabaseError, back_up
+    from todoku.engine.tables import MARK_COPY
 
     try:
         with _complete_or_absent(destination) as (folder, final):
-            back_up({file: folder / f"{name}.db" for name, file in sources.items()})
+            copies = {file: folder / f"{name}.db" for name, file in sources.items()}
+            back_up(copies, mark=MARK_COPY)
             manifest = _manifest(folder, sources)
             (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
             (folder / SUMS).write_text(

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
@@ -13,6 +13,7 @@ from todoku.engine.clock import Correction
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letters import (
     DEAD_LETTER_COMMANDS,
+    REPLAY_FAILED,
     Attempt,
     DeadLetter,
     context_of,
@@ -45,6 +46,10 @@ ENVELOPE_BYTES_MAX = 1_024
 log = structlog.get_logger(__name__)
 
 
+class KeyHeld(Exception):
+    """Raised for a message about what could not be replayed and was discarded."""
+
+
 class Decided(msgspec.Struct, frozen=True):
     """What one decision leads to: the new state, the events in their envelopes, and the effects."""
 
@@ -59,6 +64,7 @@ class BatchContext:
 
     `effect_slots` is how many effects may start for rows that are due at once.
     `earlier_attempts` holds past failed attempts of messages that are being retried, by letter id.
+    Nothing is decided on the `held_keys`.
     """
 
     def __init__(
@@ -69,7 +75,9 @@ class BatchContext:
         effect_slots: int,
         earlier_attempts: Mapping[str, Sequence[Attempt]],
         correction: Correction | None = None,
+        held_keys: frozenset[str] = frozenset(),
     ) -> None:
+        self.held_keys = held_keys
         self.service = service
         self.now = now
         self.retry_policy = retry_policy
@@ -204,6 +212,8 @@ class BatchContext:
             self._acknowledge(message)
             return
         try:
+            if not message.replayed:
+                self.require_not_held(envelope)
             decided = self.decide(
                 unit_of_work, decide, message.event, envelope.context, envelope.time
             )
@@ -220,9 +230,21 @@ class BatchContext:
             return lambda state, event, _: replay(state, event, envelope.time)
         return self.service.handler(type(event), envelope.sagaversion)
 
+    def require_not_held(self, envelope: Envelope) -> None:
+        """Raise `KeyHeld` if nothing may be decided on the key of this event."""
+        if envelope.subject in self.held_keys:
+            raise KeyHeld(
+                f"an event of the {self.service.name} service about {envelope.subject} could not be "
+                "replayed after a restore, and was discarded: what follows from it is not decided anew. "
+                "Bring it to an end by hand, and discard this message."
+            )
+
     def handle_due(self, unit_of_work: UnitOfWork, due: Due) -> None:
         """Decide on a due row; one that fails is postponed."""
         agenda = due.agenda
+        if due.key in self.held_keys:
+            self.failed_due.append(due)
+            return
         try:
             due_at = agenda.due_at_of(unit_of_work.view(due))
             if due_at is None or not self.due_windows[agenda].has_come(due_at):
@@ -342,12 +364,19 @@ class BatchContext:
             self.actions.add_receipt(message.envelope)
 
     def _fail(self, message: IncomingEvent, error: Exception) -> None:
+        """Retry the message later or park it; one that cannot be replayed is parked at once, and the
+        recovery retries it when it has replayed all others."""
+        described, attempts_max = describe(error), self.retry_policy.failing_attempts_max
+        if message.replayed:
+            described = f"{REPLAY_FAILED}: {described}"
+        if message.replayed or isinstance(error, KeyHeld):
+            attempts_max = 1
         self._retry_or_park(
             message.delivery,
             message.envelope,
-            describe(error),
+            described,
             "".join(traceback.format_exception(error)),
-            self.retry_policy.failing_attempts_max,
+            attempts_max,
         )
 
     def _retry_or_park(
@@ -362,7 +391,9 @@ class BatchContext:
         attempt = Attempt(letter_id=letter_id(delivery, envelope), at=self.now, error=error)
         if delivery.attempt >= attempts_max:
             self.attempts += [*self.earlier_attempts.get(attempt.letter_id, ()), attempt]
-            self._park(parked(delivery, envelope, error, trace, self.now), delivery, envelope)
+            # A microsecond apart, so that they are retried in the order of their arrival.
+            parked_at = self.now + timedelta(microseconds=len(self.parked))
+            self._park(parked(delivery, envelope, error, trace, parked_at), delivery, envelope)
             return
         self.failed_attempts.append(attempt)
         self._nack(delivery)

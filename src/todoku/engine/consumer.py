@@ -2,12 +2,19 @@
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 import structlog
 
-from todoku.broker.port import Broker, BrokerError, Delivery, StartAfter, Subscription
+from todoku.broker.port import (
+    Broker,
+    BrokerError,
+    Delivery,
+    Progress,
+    StartAfter,
+    Subscription,
+)
 from todoku.database import DatabaseUnavailable
 from todoku.engine.dead_letters import describe
 from todoku.engine.failpoints import Failpoint, no_failpoint
@@ -18,6 +25,7 @@ from todoku.engine.recovery import PAUSE_SECONDS, Recovery
 from todoku.engine.service import Service
 from todoku.events import (
     Envelope,
+    Event,
     EventRegistry,
     FalseOrigin,
     UndecodableEvent,
@@ -66,9 +74,10 @@ class Consumer:
             try:
                 await self._choose_start()
                 if await self._recovery.needed():
-                    await self._recover()
-                else:
-                    await self._subscribe()
+                    await self._recovery.recover(
+                        self._replay_own, self._read_rest, self._start_after
+                    )
+                await self._subscribe()
                 break
             except (BrokerError, DatabaseUnavailable) as error:
                 log.debug("subscribing_delayed", error=str(error))
@@ -109,19 +118,42 @@ class Consumer:
         if self._subscription is not None and used and not self._stopped:
             self._subscription.want(used)
 
-    async def _recover(self) -> None:
-        log.warning("recovery_started")
-        stream = await self._broker.progress([])
-        self._subscription = await self._recovery.subscribe_to_own_events(self._replay)
-        if self._subscription is not None:
+    async def _replay_own(self, stream: Progress) -> bool:
+        """Replay the service's own events, and those that end what they began."""
+        return await self._read_again(
+            "recall", self._service.replay_handlers, self._replay, stream, None
+        )
+
+    async def _read_rest(self, stream: Progress) -> bool:
+        """Consume again what the service subscribes to."""
+        return await self._read_again(
+            "reread", self._service.event_handlers, self._deliver, stream, self._start_after
+        )
+
+    async def _read_again(
+        self,
+        purpose: str,
+        events: Collection[type[Event]],
+        deliver: Callable[[Sequence[Delivery]], None],
+        stream: Progress,
+        start_after: StartAfter | None,
+    ) -> bool:
+        """Read the stream through another durable up to where it was; return False if it was lost."""
+        if not events:
+            return True
+        durable = f"{self._service.name}-{purpose}"
+        await self._broker.forget(durable)
+        subjects = [event.subject for event in events]
+        self._subscription = await self._broker.subscribe(
+            durable, subjects, deliver, start_after=start_after
+        )
+        try:
             self._subscription.want(self._credit)
-            await self._recovery.caught_up(self._recovery.durable, stream)
+            whole = await self._recovery.caught_up(durable, stream)
+        finally:
             await self._subscription.stop()
-            await self._broker.forget(self._recovery.durable)
-        await self._broker.forget(self._service.name)
-        await self._subscribe()
-        await self._recovery.caught_up(self._service.name, stream)
-        log.warning("recovery_complete", sequence=stream.last_sequence)
+        await self._broker.forget(durable)
+        return whole
 
     async def _subscribe(self) -> None:
         if subjects := [event.subject for event in self._service.event_handlers]:

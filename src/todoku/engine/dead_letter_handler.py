@@ -12,6 +12,8 @@ from todoku.broker.port import Delivery, MessageTooLarge
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.dead_letters import (
+    DATABASE_LOST,
+    REPLAY_FAILED,
     Attempt,
     DeadLetter,
     DeadLetterError,
@@ -20,6 +22,7 @@ from todoku.engine.dead_letters import (
     DiscardDeadLetter,
     EditDeadLetter,
     InvalidEdit,
+    ParkLoss,
     ParkUnpublishable,
     RedeliveryFailed,
     RetryDeadLetter,
@@ -30,6 +33,7 @@ from todoku.engine.dead_letters import (
     discarded,
     edited,
     failed_again,
+    loss,
     parked,
     retried,
     shape,
@@ -46,12 +50,13 @@ UNPUBLISHABLE = MessageTooLarge.__name__
 
 class Redelivery(msgspec.Struct, frozen=True):
     """A parked message that is decided on again. It bypasses the inbox, which holds its id since it was
-    parked."""
+    parked. One that could not be `replayed` is replayed again."""
 
     pending: PendingCommand
     letter: DeadLetter
     envelope: Envelope
     event: Event
+    replayed: bool = False
 
 
 class DeadLetterHandler:
@@ -96,14 +101,17 @@ class DeadLetterHandler:
         """Decide on every redelivery."""
         for redelivery in self.redeliveries:
             envelope, event = redelivery.envelope, redelivery.event
-            replayed = event.publisher == self._context.service.name
             decided = None
             try:
-                decide = self._context.handler_of(event, envelope, replayed=replayed)
+                if not redelivery.replayed:
+                    self._context.require_not_held(envelope)
+                decide = self._context.handler_of(event, envelope, replayed=redelivery.replayed)
                 if decide is not None:
                     decided = self._context.decide(unit_of_work, decide, event, envelope.context)
             except Exception as error:
-                self._fail(redelivery.pending, redelivery.letter, error)
+                self._fail(
+                    redelivery.pending, redelivery.letter, error, replayed=redelivery.replayed
+                )
                 continue
             if decided is not None:
                 self._context.keep(unit_of_work, event, decided, incoming=envelope)
@@ -112,13 +120,14 @@ class DeadLetterHandler:
     def reject(self, error: Exception) -> None:
         """Fail the redeliveries, whose results the database rejects."""
         for redelivery in self.redeliveries:
-            self._fail(redelivery.pending, redelivery.letter, error)
+            self._fail(redelivery.pending, redelivery.letter, error, replayed=redelivery.replayed)
 
     def save(self) -> datetime | None:
         """Save the letters; return when the next retry is due."""
         if not self._has_commands:
             return None
         self._letters.replace(self._connection, list(self._changed.values()), self._attempts)
+        self._context.held_keys = self._letters.held_keys(self._connection)
         return self._letters.next_retry_at(self._connection)
 
     def _prepare(self, pending: PendingCommand) -> None:
@@ -129,10 +138,15 @@ class DeadLetterHandler:
         if isinstance(command, ParkUnpublishable):
             self._park_unpublishable(pending, command)
             return
+        if isinstance(command, ParkLoss):
+            self._park_loss(pending, command)
+            return
         letter = self._find_parked(command.letter_id)
         match command:
             case RetryDeadLetter() if letter.error_class == UNPUBLISHABLE:
                 self._publish_again(pending, letter)
+            case RetryDeadLetter() if letter.error_class == DATABASE_LOST:
+                self._resolve_retried(pending, letter)
             case RetryDeadLetter():
                 self._redeliver(pending, letter)
             case EditDeadLetter():
@@ -155,6 +169,19 @@ class DeadLetterHandler:
         """Return the event to the outbox; if the broker still does not take it, it is parked again."""
         envelope, event = self._registry.decode(letter.body, arrived_on=letter.subject)
         self._context.published.append((envelope, event))
+        self._resolve_retried(pending, letter)
+
+    def _park_loss(self, pending: PendingCommand, command: ParkLoss) -> None:
+        """Park what a recovery has found to be lost, unless it found that before."""
+        letter = self._found.get(command.letter_id)
+        if letter is None:
+            letter = self._changed[command.letter_id] = loss(command, self._context.now)
+            log.error("database_lost", letter_id=letter.id, error=command.error)
+            self._add_attempt(pending, letter)
+        self._answer(pending, letter)
+
+    def _resolve_retried(self, pending: PendingCommand, letter: DeadLetter) -> None:
+        """Resolve a letter whose message needs no decision."""
         resolved = retried(letter, self._context.now, pending.command.by)
         self._add_attempt(pending, resolved)
         self._resolve(resolved)
@@ -187,7 +214,10 @@ class DeadLetterHandler:
         except UndecodableEvent as error:
             self._fail(pending, letter, error)
         else:
-            self.redeliveries.append(Redelivery(pending, letter, envelope, event))
+            replayed = (
+                event.publisher == self._context.service.name or letter.error_class == REPLAY_FAILED
+            )
+            self.redeliveries.append(Redelivery(pending, letter, envelope, event, replayed))
 
     def _replace(
         self, pending: PendingCommand, letter: DeadLetter, command: EditDeadLetter
@@ -200,7 +230,8 @@ class DeadLetterHandler:
         except UndecodableEvent as error:
             raise InvalidEdit(str(error)) from error
         self._resolve(closed)
-        self.redeliveries.append(Redelivery(pending, successor, envelope, event))
+        replayed = event.publisher == batch_context.service.name
+        self.redeliveries.append(Redelivery(pending, successor, envelope, event, replayed))
 
     def _succeed(self, redelivery: Redelivery) -> None:
         letter = retried(redelivery.letter, self._context.now, redelivery.pending.command.by)
@@ -211,8 +242,16 @@ class DeadLetterHandler:
             self._resolve(letter)
         self._answer(redelivery.pending, letter)
 
-    def _fail(self, pending: PendingCommand, letter: DeadLetter, error: Exception) -> None:
-        failed = failed_again(letter, describe(error), "".join(traceback.format_exception(error)))
+    def _fail(
+        self,
+        pending: PendingCommand,
+        letter: DeadLetter,
+        error: Exception,
+        *,
+        replayed: bool = False,
+    ) -> None:
+        described = f"{REPLAY_FAILED}: {describe(error)}" if replayed else describe(error)
+        failed = failed_again(letter, described, "".join(traceback.format_exception(error)))
         log.warning("dead_letter_retry_failed", letter_id=letter.id, error=shape(describe(error)))
         self._changed[letter.id] = failed
         self._add_attempt(pending, failed)

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    ColumnElement,
     Connection,
     Index,
     LargeBinary,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     text,
     tuple_,
@@ -34,7 +36,14 @@ from todoku.database import (
     table,
     upsert,
 )
-from todoku.engine.dead_letters import Attempt, DeadLetter, DeadLetterState, shape
+from todoku.engine.dead_letters import (
+    HOLDING,
+    REPLAY_FAILED,
+    Attempt,
+    DeadLetter,
+    DeadLetterState,
+    shape,
+)
 
 
 class LetterSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,6 +236,30 @@ class DeadLetters:
             select(func.min(columns.retry_at)).where(columns.retry_at.is_not(None))
         )
         return found
+
+    def holding(self, connection: Connection, classes: Collection[str] = HOLDING) -> list[str]:
+        """Return the ids of the letters that hold the recovery, the oldest first: those with errors of
+        these classes."""
+        columns = self.table.c
+        found = connection.scalars(
+            select(columns.id)
+            .where(columns.state == DeadLetterState.PARKED.value, self._failed_with(classes))
+            .order_by(columns.parked_at, columns.id)
+        )
+        return list(found)
+
+    def held_keys(self, connection: Connection) -> frozenset[str]:
+        """Return the keys of what could not be replayed and was discarded: nothing is decided on them."""
+        columns = self.table.c
+        found = connection.scalars(
+            select(columns.order_id).where(
+                columns.state == DeadLetterState.DISCARDED.value, self._failed_with([REPLAY_FAILED])
+            )
+        )
+        return frozenset(key for key in found if key is not None)
+
+    def _failed_with(self, classes: Collection[str]) -> ColumnElement[bool]:
+        return or_(*(self.table.c.error.startswith(f"{name}:") for name in classes))
 
     def get(self, connection: Connection, letter_id: str) -> DeadLetter | None:
         """Return the letter with this id, or None."""

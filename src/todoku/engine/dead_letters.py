@@ -29,6 +29,15 @@ from todoku.events import (
     read_envelope,
 )
 
+REPLAY_FAILED = "ReplayFailed"
+"""The class of the error of a message that the recovery of a restored database could not replay."""
+
+DATABASE_LOST = "DatabaseLost"
+"""The class of the error of a letter that tells what a recovery cannot read from the stream."""
+
+HOLDING = (REPLAY_FAILED, DATABASE_LOST)
+"""Letters with these errors hold the recovery: the service decides nothing until they are resolved."""
+
 
 class DeadLetterError(Exception):
     """A command about a dead letter cannot be executed."""
@@ -145,6 +154,15 @@ class ParkUnpublishable(msgspec.Struct, frozen=True, kw_only=True):
     by: str | None = None
 
 
+class ParkLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """Park a letter that tells what a recovery cannot read from the stream. A retry resolves it."""
+
+    letter_id: str
+    subject: str
+    error: str
+    by: str | None = None
+
+
 class RetryDeadLetters(msgspec.Struct, frozen=True, kw_only=True):
     """Decide again on all parked messages, or on one group, at so many letters a second."""
 
@@ -159,6 +177,7 @@ DEAD_LETTER_COMMANDS = (
     DiscardDeadLetter,
     RetryDeadLetters,
     ParkUnpublishable,
+    ParkLoss,
 )
 """The commands about dead letters that every service knows."""
 
@@ -186,6 +205,24 @@ def parked(
         attempts=delivery.attempt,
         error=error,
         traceback=traceback,
+        error_group=group_of(error),
+    )
+
+
+def loss(command: ParkLoss, now: datetime) -> DeadLetter:
+    """Return the letter of a loss, which is about no message."""
+    error = f"{DATABASE_LOST}: {command.error}"
+    return DeadLetter(
+        id=command.letter_id,
+        subject=command.subject,
+        body=b"",
+        event_id=None,
+        event_type=None,
+        key=None,
+        parked_at=now,
+        attempts=1,
+        error=error,
+        traceback=None,
         error_group=group_of(error),
     )
 

@@ -61,6 +61,12 @@ class EngineMetrics(Collector):
             value=len(self._process.effects),
         )
         yield GaugeMetricFamily(
+            "todoku_recovery_dead_letters",
+            "Dead letters that hold the recovery of a restored database: nothing is decided before they"
+            " are resolved.",
+            value=self._process.recovery.waits_for,
+        )
+        yield GaugeMetricFamily(
             "todoku_broker_connected", "1 while the broker answers.", value=self._process.connected
         )
         yield GaugeMetricFamily(

@@ -117,7 +117,15 @@ class Process:
             failpoint=failpoint,
         )
         self._subscribers = (*topology.readers_of(service.name), STREAM)
-        self.recovery = Recovery(service, broker, database, run=run_read)
+        self.recovery = Recovery(
+            service,
+            broker,
+            database,
+            run=run_read,
+            execute=self._execute_own,
+            begin=partial(run_write, self.writer.begin_recovery),
+            end=partial(run_write, self.writer.end_recovery),
+        )
         self.consumer = Consumer(
             service,
             broker,
@@ -287,8 +295,11 @@ class Process:
                 if self.consumer.caught_up:
                     await self._run_write(self.writer.save_timeline)
             await self._prune()
+            await self._note_position()
         except DatabaseUnavailable as error:
             log.warning("housekeeping_delayed", error=str(error))
+        except BrokerError as error:
+            log.debug("stream_position_unavailable", error=str(error))
 
     # Starting and ending.
 
@@ -429,13 +440,17 @@ class Process:
             error=str(error),
             event_bytes_max=error.bytes_max,
         )
-        results: asyncio.Queue[object] = asyncio.Queue()
-        self.mailbox.put_effect_result(PendingCommand(command, results.put_nowait))
-        result = await results.get()
+        result = await self._execute_own(command)
         if isinstance(result, Exception):
             raise BrokerUnavailable(f"an event that is too large could not be parked: {result}")
         for subscriber in self._subscribers:
             self.mailbox.put_receipt(Receipt(subscriber, (envelope.id,)))
+
+    async def _execute_own(self, command: object) -> object:
+        """Execute a command of the engine itself, which is never refused; return its result."""
+        results: asyncio.Queue[object] = asyncio.Queue()
+        self.mailbox.put_effect_result(PendingCommand(command, results.put_nowait))
+        return await results.get()
 
     def _command_id(self, command: object) -> str | None:
         if type(command) not in self.service.deduplicated_commands:
@@ -446,6 +461,17 @@ class Process:
     async def _adopt(self) -> None:
         now = self.clock.now()
         self.relay.enqueue(await self._run_write(self.writer.adopt, now, self.config.lease_seconds))
+
+    async def _note_position(self) -> None:
+        """Save that the database is complete up to where the stream is, where other services' messages
+        have brought it far ahead: else nothing would tell whether a backup lacks some of them."""
+        if not self.consumer.caught_up:
+            return
+        name = self.service.name
+        progress = await self._broker.progress([name])
+        await self._run_write(
+            self.writer.note_position, progress.stream_epoch, progress.consumed.get(name, 0)
+        )
 
     async def _prune(self) -> None:
         before = self.clock.now() - timedelta(seconds=self.config.inbox_retention_seconds)

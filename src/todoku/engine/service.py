@@ -74,7 +74,8 @@ class Service(Generic[S]):
     events that can be published again about an entity. `publishes` lists the types of all events
     that this service publishes. `starts_from` tells where a service that is added to a running system
     begins: at the beginning of the stream, which holds about a day, or with what is published from now
-    on. `saga` is set where commands start sagas.
+    on. `saga` is set where commands start sagas. `not_in_stream` names what commands change without an
+    event, such as "products": a database that is lost lacks it when it was recovered from the stream.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Service(Generic[S]):
     publishes: Collection[type[Event]] = ()
     starts_from: Literal["beginning", "now"] = "beginning"
     saga: SagaStart | None = None
+    not_in_stream: str = ""
 
     def handler(self, event: type[Event], saga_version: int) -> Decide[S] | None:
         """Return the handler of an event in this version of the saga, None if it needs no decision."""

@@ -284,10 +284,21 @@ class Leases:
 TIMELINE = "postgresql timeline"
 """The name under which the database's timeline is saved beside the stream's epochs."""
 
+RECOVERY = "recovery"
+"""The name under which is saved that the database may lack what it had before: `COPIED` in a backup,
+`RECOVERING` from the beginning of a recovery to its end."""
+
+COPIED = 0
+RECOVERING = 1
+
+
+MARK_COPY = f"INSERT OR IGNORE INTO stream_positions VALUES ('{RECOVERY}', {COPIED})"
+"""Saves in a copy of a SQLite database that it is one: when it is used, it has to be recovered."""
+
 
 class StreamPositions:
-    """The last sequence of each stream epoch that this database has handled, and the timeline of the
-    database under which it was complete."""
+    """The last sequence of each stream epoch that this database has handled, the timeline of the
+    database under which it was complete, and whether it has to be recovered."""
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(
@@ -309,12 +320,29 @@ class StreamPositions:
 
     def begin(self, connection: Connection, stream_epoch: str, sequence: int) -> int:
         """Return the last handled sequence of that epoch; save this one where none was ever handled."""
-        known = connection.scalar(
-            select(func.count()).select_from(self.table).where(self.table.c.incarnation != TIMELINE)
-        )
-        if not known:
+        if self.is_new(connection):
             self.advance(connection, stream_epoch, sequence)
         return self.get(connection, stream_epoch)
+
+    def is_new(self, connection: Connection) -> bool:
+        """Return whether this database has never handled a message of any stream."""
+        epochs = self.table.c.incarnation.not_in([TIMELINE, RECOVERY])
+        count = select(func.count()).select_from(self.table).where(epochs)
+        return connection.scalar(count) == 0
+
+    def recovery(self, connection: Connection) -> int | None:
+        """Return `COPIED` or `RECOVERING` if this database has to be recovered, else None."""
+        found: int | None = self._reached.scalar(connection, incarnation=RECOVERY)
+        return found
+
+    def begin_recovery(self, connection: Connection) -> None:
+        """Save that a recovery has begun. A crash during it begins it again."""
+        self.advance(connection, RECOVERY, RECOVERING)
+
+    def end_recovery(self, connection: Connection, stream_epoch: str, sequence: int) -> None:
+        """Save that this database is complete up to that sequence."""
+        connection.execute(delete(self.table).where(self.table.c.incarnation == RECOVERY))
+        self.advance(connection, stream_epoch, sequence)
 
     def get(self, connection: Connection, stream_epoch: str) -> int:
         """Return the last handled sequence of that stream epoch; 0 if there is none."""

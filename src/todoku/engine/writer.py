@@ -41,6 +41,9 @@ log = structlog.get_logger(__name__)
 RETRIES_MAX = 100
 """How many dead letters one batch retries at most."""
 
+POSITION_LAG_MAX = 1_000
+"""How far the saved stream position may be behind what a service that handles little has passed."""
+
 CACHED_STATES_MAX = 5_000
 """How many states of each kind the cache keeps."""
 
@@ -82,6 +85,7 @@ class Writer:
         self._retry_at: datetime | None = None
         self._failed_attempts: dict[str, list[Attempt]] = {}
         self._stream_position = ("", 0)
+        self._held_keys: frozenset[str] = frozenset()
         self._cache = StateCache(CACHED_STATES_MAX)
 
     @property
@@ -103,6 +107,7 @@ class Writer:
                 alive = self._tables.leases.renew(connection, self._owner, now, lease_seconds)
             position = self._tables.outbox.adopt(connection, self._owner, self._position, alive)
             retry_at = self._tables.dead_letters.next_retry_at(connection)
+            self._held_keys = self._tables.dead_letters.held_keys(connection)
         self._position = position
         self._retry_at = retry_at
         return position
@@ -111,6 +116,28 @@ class Writer:
         """Delete up to `count` inbox entries received before that instant; return how many."""
         with self._database.transaction() as connection:
             return self._tables.inbox.prune(connection, before, count)
+
+    def note_position(self, stream_epoch: str, sequence: int) -> None:
+        """Save that everything up to that sequence is handled, if the saved position is far behind."""
+        epoch, reached = self._stream_position
+        if epoch == stream_epoch and sequence <= reached + POSITION_LAG_MAX:
+            return
+        with self._transaction() as connection:
+            reached = self._tables.positions.get(connection, stream_epoch)
+            if sequence > reached + POSITION_LAG_MAX:
+                self._tables.positions.advance(connection, stream_epoch, sequence)
+                reached = sequence
+        self._stream_position = stream_epoch, reached
+
+    def begin_recovery(self) -> None:
+        """Save that a recovery has begun."""
+        with self._transaction() as connection:
+            self._tables.positions.begin_recovery(connection)
+
+    def end_recovery(self, stream_epoch: str, sequence: int) -> None:
+        """Save that the database is complete up to that sequence."""
+        with self._transaction() as connection:
+            self._tables.positions.end_recovery(connection, stream_epoch, sequence)
 
     def save_timeline(self) -> None:
         """Save under which timeline the database is complete, once a process."""
@@ -211,6 +238,7 @@ class Writer:
             effect_slots,
             self._failed_attempts,
             self._correction(),
+            self._held_keys,
         )
         with self._transaction() as connection:
             self._cache.validate(self._database.version(connection))
@@ -223,6 +251,7 @@ class Writer:
         self._failpoint("after-commit")
         self._position += len(batch.published)
         self._retry_at = batch.retry_at if batch.letter_commands else self._retry_at
+        self._held_keys = batch.held_keys
         if unit_of_work is not None:
             unit_of_work.fill_cache(self._cache)
         self._note_failed_attempts(batch)
@@ -328,8 +357,7 @@ class Writer:
         )
         self._tables.outbox.mark_stored(connection, self._owner, batch.stored)
         self._tables.dead_letters.park(connection, batch.parked, batch.attempts)
-        if not any(message.replayed for message in batch.new_events):
-            self._note_positions(connection, (*batch.actions.acks, *batch.actions.terms))
+        self._note_positions(connection, (*batch.actions.acks, *batch.actions.terms))
         if letters is not None:
             batch.retry_at = letters.save()
 

@@ -68,4 +68,5 @@ def inventory_service(settings: Settings) -> Service:
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,
+        not_in_stream="products, their prices and restocks",
     )

@@ -22,6 +22,7 @@ class DurableImage:
     subjects: tuple[str, ...]
     next_sequence: int
     attempts: Mapping[int, int]
+    acknowledged: bool = False
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class Durable:
     def __init__(self, broker: "MemoryBroker", image: DurableImage | None = None) -> None:
         image = image or DurableImage((), 1, {})
         self.readers: list[MemoryConsumer] = []
+        self.acknowledged = image.acknowledged
         self._broker = broker
         self._subjects = list(image.subjects)
         self._next = image.next_sequence
@@ -52,7 +54,7 @@ class Durable:
 
     def image(self) -> DurableImage:
         attempts = {sequence: u.attempt for sequence, u in self._unacknowledged.items()}
-        return DurableImage(tuple(self._subjects), self._next, attempts)
+        return DurableImage(tuple(self._subjects), self._next, attempts, self.acknowledged)
 
     def add(self, reader: "MemoryConsumer") -> None:
         self._subjects += [s for s in reader.subjects if s not in self._subjects]
@@ -79,6 +81,11 @@ class Durable:
         self._arm()
 
     def acknowledge(self, sequence: int) -> None:
+        self.acknowledged = True
+        self.drop(sequence)
+
+    def drop(self, sequence: int) -> None:
+        """Never deliver this message again."""
         if self._unacknowledged.pop(sequence, None) and not self._unacknowledged:
             self._disarm()
 

@@ -148,6 +148,10 @@ class MemoryBroker:
         durable = self._durables.get(reader)
         return None if durable is None else durable.consumed()
 
+    def has_acknowledged(self, reader: str) -> bool:
+        durable = self._durables.get(reader)
+        return durable is not None and durable.acknowledged
+
     def join(self, session: MemorySession) -> None:
         self._sessions.append(session)
 
@@ -181,7 +185,7 @@ class MemoryBroker:
     def _drop(self, sequence: int) -> None:
         del self.messages[sequence]
         for durable in self._durables.values():
-            durable.acknowledge(sequence)
+            durable.drop(sequence)
 
     def _cut_all(self) -> None:
         for session in self._sessions:

@@ -123,6 +123,7 @@ class MemorySession:
             first_sequence=self.broker.first_sequence,
             last_sequence=self.broker.last_sequence,
             consumed={reader: place for reader, place in consumed.items() if place is not None},
+            acknowledged=frozenset(filter(self.broker.has_acknowledged, readers)),
         )
 
     async def begin_epoch(self) -> None:

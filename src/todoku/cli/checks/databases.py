@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 
 from todoku.cli.databases import file_of, user_of
 from todoku.cli.formatting import counted
@@ -17,8 +17,12 @@ from todoku.database import (
 )
 from todoku.descriptor import ServiceDescriptor
 from todoku.diagnosis import CheckResult, ok, warning, wrong
+from todoku.engine import DeadLetters
 from todoku.settings import Settings
 from todoku.system import load_system
+
+_letters = DeadLetters(MetaData())
+"""The table that every service has."""
 
 
 def databases(settings: Settings, running: Container[str]) -> Iterator[CheckResult]:
@@ -63,6 +67,14 @@ def _readable(
         return warning(
             check, found, fix=f"run `todoku migrate {service.name}`, or start the service"
         )
+    if (count := _holding(database)) > 0:
+        return wrong(
+            check,
+            f"{found}; it lacks what neither the backup nor the stream has, so the service decides nothing:"
+            f" {counted(count, 'dead letter')} to resolve",
+            fix=f"see `todoku dead list --service {service.name}`, enter again what is missing, then"
+            f" `todoku dead retry --all --service {service.name}`",
+        )
     if (count := _parked(database)) > 0:
         return warning(
             check,
@@ -77,6 +89,11 @@ def _readable(
             " that other programs do so too",
         )
     return ok(check, found)
+
+
+def _holding(database: Database) -> int:
+    with database.read() as connection:
+        return len(_letters.holding(connection))
 
 
 def _parked(database: Database) -> int:

@@ -83,7 +83,8 @@ def replay_reservation(
     if shortages := _shortages(stock.products, lines):
         raise StockLost(
             f"Order {event.order_id} has reserved stock that is missing from the database: "
-            f"{_explain(shortages)}. Restock what arrived after the backup, then retry."
+            f"{_explain(shortages)}. Create the products again that are missing and restock what arrived "
+            "after the backup, then retry."
         )
     return Stock(
         products=_moved(stock.products, lines, time, reserved=+1),
