@@ -20,7 +20,15 @@ from todoku.audit import (
     orders_named,
 )
 from todoku.broker import Delivery
-from todoku.contracts import OrderedItem, decode
+from todoku.contracts import (
+    CancellationRequestedEvent,
+    CancelledItem,
+    Event,
+    OrderedItem,
+    StockReleasedEvent,
+    decode,
+    seal,
+)
 from todoku.database import Database
 from todoku.descriptor import resolve
 from todoku.engine import Service, Topology
@@ -96,6 +104,13 @@ class System:
         items = (OrderedItem(product_id="a", quantity=1, price=100),)
         command = PlaceOrder(order_id=order_id, user_id="user", items=items, currency="JPY")
         self.writers["orders"].step([PendingCommand(command, lambda _: None)], NOW, 0)
+
+    def follow_event(self, name: str, event: Event) -> None:
+        """Hand an event to one subscriber, and what follows from it to all others that know the order."""
+        incoming = IncomingEvent(
+            Delivery(event.subject, b"", 1, 1, token=None), seal(event, NOW), event
+        )
+        self._follow(name, self.writers[name].step([incoming], NOW, 1))
 
     def plant(self, name: str, *statements: Any) -> None:
         """Change a database without the program."""
@@ -536,6 +551,58 @@ def test_service_that_is_furthest_on_is_asked_to_republish_for_an_overdue_order(
     assert [finding.asks for finding in findings if finding.invariant == "I3"] == [asked]
     assert {finding.asks for finding in findings} - {None} == {asked} - {None}
     assert any(finding.invariant == "I4" for finding in findings) == (asked is None)
+
+
+CANCELLING: Final[dict[str, tuple[list[tuple[str, Any]], set[str]]]] = {
+    # How far a cancellation has come that is not answered, and which services may say again what they know.
+    "nobody else knows the order": ([], {"orders"}),
+    "its stock is reserved": (
+        [("inventory", a_reservation(NEW)), ("inventory", set_stock(reserved_quantity=1))],
+        {"orders"},
+    ),
+    "its stock was refused": ([("inventory", a_reservation(NEW, "REFUSED"))], {"inventory"}),
+    "its shipment is open": (
+        [
+            ("inventory", a_reservation(NEW)),
+            ("inventory", set_stock(reserved_quantity=1)),
+            ("shipping", a_shipment(NEW)),
+            ("shipping", shipped("a", 1)),
+        ],
+        {"orders"},
+    ),
+    "its shipment is cancelled": (
+        [
+            ("inventory", a_reservation(NEW, "RELEASED")),
+            ("shipping", a_shipment(NEW).values(status="CANCELLED", due_at=None)),
+            ("shipping", shipped("a", 1)),
+        ],
+        {"shipping", "inventory"},
+    ),
+}
+
+
+@pytest.mark.parametrize("how", CANCELLING)
+def test_whoever_may_have_missed_a_cancellation_is_told_again(system: System, how: str) -> None:
+    planted, asked = CANCELLING[how]
+    system.place_undelivered(NEW)
+    system.plant("orders", ending(NEW, "CANCELLING"))
+    for name, statement in planted:
+        system.plant(name, statement)
+    findings = system.audit().findings
+    assert {(finding.invariant, finding.subject) for finding in findings} == {("I3", NEW)}
+    assert {finding.asks for finding in findings} == asked
+
+
+def test_order_that_was_cancelled_is_in_order(system: System) -> None:
+    """Whether it was cancelled before it arrived or after its stock was reserved."""
+    change = {"order_id": NEW, "change_id": "change", "whole": True}
+    items = (CancelledItem(product_id="a", quantity=1), CancelledItem(product_id="b", quantity=1))
+    released = StockReleasedEvent(**change, items=items, outcome="NEVER_RESERVED")
+    system.follow_event("shipping", CancellationRequestedEvent(**change, items=items))
+    system.place(NEW, 1)
+    system.follow_event("orders", released)
+    assert system.audit().orders["CANCELLED"] == 1
+    assert system.audit().findings == ()
 
 
 def test_shipping_is_asked_to_republish_if_stock_is_reserved_for_an_ended_order(

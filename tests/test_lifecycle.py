@@ -6,21 +6,16 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pytest
 
 from todoku.contracts import (
     EVENTS,
-    OrderCompletedEvent,
-    OrderCreatedEvent,
-    ShipmentCompletedEvent,
-    StockReservedEvent,
 )
 from todoku.database import Database, migrate
 from todoku.descriptor import resolve
 from todoku.inventory.domain import RESERVATION
 from todoku.lifecycle import InvalidLifecycle, Lifecycle, Stage, Status
-from todoku.orders.domain import ORDER, OrderStatus
+from todoku.orders.domain import ORDER
 from todoku.shipping.domain import SHIPMENT
 from todoku.system import system
 
@@ -180,29 +175,88 @@ class TestDeclared:
             assert set(status.stage.publishes) <= set(EVENTS.values())
 
 
-def test_lifecycle_of_an_order_allows_a_cancellation() -> None:
-    """Two rows, and a way back from the first one: the carrier may be quicker than the customer."""
-    rows = {status.name: (status.value, status.stage) for status in OrderStatus}
-    completed = msgspec.structs.replace(
-        OrderStatus.COMPLETED.stage, after=("AWAITING_SHIPMENT", "CANCELLING")
-    )
-    rows |= {
-        "CANCELLING": (
-            "CANCELLING",
-            Stage(meaning="", after=("PENDING", "AWAITING_SHIPMENT"), on=("cancel",)),
+class Refused:
+    """An event of the example: the parcel goes on."""
+
+
+class Left:
+    """An event of the example: nothing left the shop."""
+
+
+class DetourStatus(Status):
+    """The example: a parcel whose return is a detour, which may lead back."""
+
+    OPEN = "OPEN", Stage(meaning="It is open.")
+    PAID = "PAID", Stage(meaning="It is paid.", after=("OPEN",), on=(Paid,))
+    SENT = "SENT", Stage(meaning="It is sent.", after=("PAID",), on=(Sent,))
+    UNPAID = "UNPAID", Stage(meaning="It was never paid.", after=("OPEN",), on=(Cancelled,))
+    STOPPING = (
+        "STOPPING",
+        Stage(
+            meaning="It is to be stopped.",
+            after=("OPEN", "PAID"),
+            on=("stop",),
+            returns_to="PAID",
+            returns_on=(Refused,),
         ),
-        "CANCELLED": ("CANCELLED", Stage(meaning="", after=("CANCELLING",), on=(Cancelled,))),
-        "COMPLETED": ("COMPLETED", completed),
-    }
-    grown = Status("GrownStatus", rows)  # type: ignore[call-overload]
-    lifecycle: Lifecycle[Any] = Lifecycle("order", grown)
-    cancelling = grown("CANCELLING")
-    assert not cancelling.terminal
-    assert lifecycle.next_status(grown("AWAITING_SHIPMENT"), "cancel") is cancelling
-    assert lifecycle.next_status(cancelling, StockReservedEvent) is cancelling, "late"
-    assert lifecycle.next_status(cancelling, ShipmentCompletedEvent) is grown("COMPLETED")
-    assert lifecycle.next_status(grown("CANCELLED"), ShipmentCompletedEvent) is None
-    assert lifecycle.history(grown("COMPLETED")) >= {OrderCreatedEvent, OrderCompletedEvent}
+    )
+    STOPPED = "STOPPED", Stage(meaning="It stopped.", after=("STOPPING",), on=(Left,))
+
+
+DETOUR: Final = Lifecycle("parcel", DetourStatus)
+
+
+class TestDetour:
+    @pytest.mark.parametrize(
+        ("status", "cause", "expected"),
+        [
+            ("OPEN", "stop", "STOPPING"),
+            ("PAID", "stop", "STOPPING"),
+            ("STOPPING", "stop", "STOPPING"),
+            ("STOPPING", Paid, "STOPPING"),  # late: it interrupts this status
+            ("STOPPING", Sent, "SENT"),  # ahead of a status that it interrupts
+            ("STOPPING", Cancelled, "UNPAID"),
+            ("STOPPING", Refused, "PAID"),
+            ("STOPPING", Left, "STOPPED"),
+            ("OPEN", Refused, "PAID"),  # the beginning of the detour is lost
+            ("SENT", Refused, "SENT"),
+            ("PAID", Left, "STOPPED"),
+            ("STOPPED", Paid, "STOPPED"),
+            ("PAID", Cancelled, None),  # no way through the detour makes this right
+            ("UNPAID", Paid, None),
+            ("UNPAID", "stop", None),
+            ("STOPPED", Sent, None),
+        ],
+    )
+    def test_detour_is_decided_as_the_statuses_that_it_interrupts(
+        self, status: str, cause: Any, expected: str | None
+    ) -> None:
+        found = DETOUR.next_status(DetourStatus(status), cause)
+        assert found == expected
+
+    def test_way_back_is_reachable_and_drawn(self) -> None:
+        assert DETOUR.reachable(DetourStatus.STOPPING) == {"PAID", "SENT", "UNPAID", "STOPPED"}
+        assert "│           └─ Refused ─▶ PAID (see above)" in DETOUR.diagram().splitlines()
+        assert not DetourStatus.STOPPING.terminal
+
+    def test_way_back_to_what_it_does_not_interrupt_is_refused(self) -> None:
+        class Wrong(Status):
+            OPEN = "OPEN", Stage(meaning="")
+            AWAY = "AWAY", Stage(meaning="", returns_to="OPEN", returns_on=(Refused,))
+
+        with pytest.raises(InvalidLifecycle, match="AWAY returns to OPEN"):
+            Lifecycle("wrong", Wrong)
+
+    def test_entity_may_begin_where_others_arrive(self) -> None:
+        class Begun(Status):
+            OPEN = "OPEN", Stage(meaning="", after=("EXPECTED",), on=(Paid,), begins=True)
+            EXPECTED = "EXPECTED", Stage(meaning="", on=("wait",))
+
+        assert Lifecycle("parcel", Begun).diagram().splitlines() == [
+            "OPEN",
+            "EXPECTED",
+            "└─ Paid ─▶ OPEN (see above)",
+        ]
 
 
 def test_every_status_implied_elsewhere_exists_there() -> None:

@@ -9,6 +9,9 @@
 Events may arrive in any sequence, so an entity only moves forward: an event whose status is already
 passed is late and changes nothing, and an event whose status excludes the current one contradicts it.
 Add a status by adding a row (and the migration of its table's CHECK constraint).
+
+A *detour* is a status from which an entity may go back: a row with `returns_to`. While it lasts, events
+are decided as in the statuses that it interrupts, which are those before it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +33,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
     `after` names the statuses directly before it; an entity begins in a status without any. `on` are
     the causes that lead here, `publishes` the events that announce it. `implies` must hold once no
-    event is pending. `failure` marks an end that is not the purpose of the entity.
+    event is pending. `failure` marks an end that is not the purpose of the entity. A status with
+    `returns_to`, one of those before it, is a detour: the causes `returns_on` lead back there.
+    `begins` says that an entity may also begin here, although there are statuses before it.
     """
 
     meaning: str
@@ -39,6 +44,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     publishes: tuple[type, ...] = ()
     implies: Implied = {}
     failure: bool = False
+    returns_to: str | None = None
+    returns_on: tuple[Cause, ...] = ()
+    begins: bool = False
 
 
 class Status(StrEnum):
@@ -114,7 +122,8 @@ class Lifecycle(Generic[S]):
 
     def reachable(self, status: S) -> frozenset[S]:
         """Return every status that may come after this one, directly or not."""
-        return frozenset(other for other in self.statuses if status in self._later[other])
+        back = frozenset(self._returns_to(status))
+        return back.union(other for other in self.statuses if self._lies_ahead(status, other))
 
     def rank(self, status: S) -> int:
         """Return the number of statuses on the longest way to this one."""
@@ -125,10 +134,13 @@ class Lifecycle(Generic[S]):
     def steps(self) -> Mapping[Cause, tuple[int, int]]:
         """Return every event of the lifecycle with its step: the rank of its status, and its place there.
 
-        An event is late if one of a higher step arrived before it.
+        An event is late if one of a higher step arrived before it. Those of a detour have no step: they
+        occur at any time.
         """
         places: dict[Cause, tuple[int, int]] = {}
         for status in self.statuses:
+            if status.stage.returns_to is not None:
+                continue
             for place, cause in enumerate((*status.stage.on, *status.stage.publishes)):
                 places.setdefault(cause, (self.rank(status), place))
         return places
@@ -149,16 +161,18 @@ class Lifecycle(Generic[S]):
 
     def diagram(self) -> str:
         """Return the lifecycle as a tree of text: from each status, the causes and where they lead."""
-        starts = (status for status in self.statuses if not self._before[status])
-        return "\n".join(line for start in starts for line in self._tree(start, set()))
+        drawn: set[S] = set()
+        starts = (s for s in self.statuses if s.stage.begins or not self._before[s])
+        return "\n".join(line for start in starts for line in self._tree(start, drawn))
 
     def _tree(self, status: S, drawn: set[S]) -> Iterator[str]:
         drawn.add(status)
         yield str(status)
-        after = [other for other in self.statuses if status in self._before[other]]
-        for number, other in enumerate(after, start=1):
-            last = number == len(after)
-            causes = ", ".join(map(name_of, other.stage.on))
+        ways = [(o.stage.on, o) for o in self.statuses if status in self._before[o]]
+        ways += [(status.stage.returns_on, back) for back in self._returns_to(status)]
+        for number, (on, other) in enumerate(ways, start=1):
+            last = number == len(ways)
+            causes = ", ".join(map(name_of, on))
             branch = [f"{other} (see above)"] if other in drawn else list(self._tree(other, drawn))
             yield f"{'└' if last else '├'}─ {causes} ─▶ {branch[0]}"
             yield from (f"{' ' if last else '│'}     {line}" for line in branch[1:])
@@ -171,7 +185,18 @@ class Lifecycle(Generic[S]):
                 f"{self.entity}: {status} comes after {', '.join(sorted(unknown))}, "
                 f"which is no status: one of {', '.join(self.by_name)}."
             )
+        back = status.stage.returns_to
+        if back is not None and back not in status.stage.after:
+            raise InvalidLifecycle(
+                f"{self.entity}: {status} returns to {back}, which it does not interrupt: "
+                "name it in `after`."
+            )
         return tuple(self.by_name[name] for name in status.stage.after)
+
+    def _returns_to(self, status: S) -> tuple[S, ...]:
+        """Return the status to which a detour leads back; none if this is no detour."""
+        back = status.stage.returns_to
+        return () if back is None else (self.by_name[back],)
 
     def _ancestors(self, status: S, way: tuple[S, ...]) -> frozenset[S]:
         if status in way:
@@ -183,12 +208,31 @@ class Lifecycle(Generic[S]):
         return frozenset(before).union(*(self._ancestors(b, (*way, status)) for b in before))
 
     def _all_targets(self) -> dict[Cause, tuple[S, ...]]:
-        causes = dict.fromkeys(cause for status in self.statuses for cause in status.stage.on)
-        return {c: tuple(s for s in self.statuses if c in s.stage.on) for c in causes}
+        """Return the statuses to which each cause leads, forward or back from a detour."""
+        targets: dict[Cause, dict[S, None]] = {}
+        for status in self.statuses:
+            for cause in status.stage.on:
+                targets.setdefault(cause, {})[status] = None
+            for cause in status.stage.returns_on:
+                targets.setdefault(cause, {}).update(dict.fromkeys(self._returns_to(status)))
+        return {cause: tuple(found) for cause, found in targets.items()}
+
+    def _lies_ahead(self, status: S, target: S) -> bool:
+        """Return whether the entity may get from this status to that one by going forward.
+
+        In a detour, what lies ahead of a status that it interrupts lies ahead too.
+        """
+        if status in self._later[target]:
+            return True
+        interrupted = self._before[status] if status.stage.returns_to else ()
+        passed = target is status or target in self._later[status]
+        return not passed and any(before in self._later[target] for before in interrupted)
 
     def _decide(self, status: S, cause: Cause) -> S | None:
+        if cause in status.stage.returns_on:
+            return self.by_name[str(status.stage.returns_to)]
         targets = self._targets[cause]
-        ahead = [target for target in targets if status in self._later[target]]
+        ahead = [target for target in targets if self._lies_ahead(status, target)]
         nearest = [target for target in ahead if not self._later[target] & set(ahead)]
         if len(nearest) > 1:
             raise InvalidLifecycle(

@@ -122,6 +122,36 @@ def test_failed_shipment_shows_compensation(todoku: Caller) -> None:
     assert result.err == ""
 
 
+def test_order_that_has_ended_cannot_be_cancelled(todoku: Caller) -> None:
+    order_id = watched(todoku, ExitCode.OK).lines[-1]["data"]["orderId"]
+
+    result = todoku("order", "cancel", order_id, "--reason", "too late")
+
+    assert result.code == ExitCode.REFUSED
+    assert "it is COMPLETED" in result.err
+    assert "/problems/too-late-to-cancel" in result.err
+
+
+def test_order_that_is_cancelled_at_once_ends_one_way_or_the_other(todoku: Caller) -> None:
+    order_id = placed(todoku, "--user", "alice", "plenty@5")
+
+    result = todoku("order", "cancel", order_id, "--reason", "Ordered twice.", "--json")
+
+    if result.code == ExitCode.REFUSED:
+        return  # The carrier was quicker.
+    assert result.object["cancellation"]["reason"] == "Ordered twice."
+    watched_until = todoku("order", "watch", order_id)
+    assert watched_until.code in (*ENDED, ExitCode.CANCELLED)
+    shown = todoku.ok("order", "show", order_id).out
+    assert "cancellation  requested" in shown
+
+
+def test_unknown_order_cannot_be_cancelled(todoku: Caller) -> None:
+    result = todoku("order", "cancel", "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e")
+
+    assert result.code == ExitCode.NOT_FOUND
+
+
 def test_order_without_stock_shows_missing_product(todoku: Caller) -> None:
     result = todoku("order", "place", "--user", "alice", "prod003:4000000@1", "--watch")
 

@@ -13,6 +13,9 @@ from todoku.cli.responses import OrderEvent
 from todoku.cli.saga import ENDINGS, STATUS_STYLES, STEPS, SagaRenderer
 from todoku.contracts import (
     EVENTS,
+    CancellationConfirmedEvent,
+    CancellationRequestedEvent,
+    CancelledItem,
     Event,
     FailedItem,
     OrderCreatedEvent,
@@ -25,6 +28,7 @@ from todoku.contracts import (
     ShippedItem,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
@@ -184,9 +188,35 @@ def test_control_characters_in_event_are_replaced() -> None:
     assert "[bold]" in lines[1]
 
 
-def test_every_event_has_a_step() -> None:
+def test_every_event_has_a_step_except_those_of_a_cancellation() -> None:
+    """A cancellation is requested and decided at any time; only the release that ends it has its place."""
+    at_any_time = {"CancellationRequestedEvent", "CancellationConfirmedEvent"}
+    at_any_time.add("CancellationRefusedEvent")
     about_the_saga = {name for name, event in EVENTS.items() if not issubclass(event, ParkingEvent)}
-    assert set(STEPS) == about_the_saga
+    assert set(STEPS) == about_the_saga - at_any_time
+
+
+def test_cancellation_shows_who_asked_and_what_is_released() -> None:
+    change = {
+        "order_id": ORDER,
+        "change_id": "1",
+        "items": (CancelledItem(product_id="prod001", quantity=2),),
+        "whole": True,
+    }
+    events = recorded(
+        (CREATED, "PENDING"),
+        (CancellationRequestedEvent(**change, requested_by="山田"), "CANCELLING"),
+        (RESERVED, "CANCELLING"),
+        (CancellationConfirmedEvent(**change), "CANCELLING"),
+        (StockReleasedEvent(**change, outcome="RELEASED"), "CANCELLED"),
+    )
+
+    lines = rendered(events)
+
+    assert "late" not in "".join(lines)
+    assert "山田 asks to cancel it" in [line.strip() for line in lines]
+    assert lines[-1].strip() == "↩ compensation: releases prod001 ×2"
+    assert max(map(cell_len, lines)) <= 80
 
 
 def test_exit_code_of_an_ending_is_zero_only_for_a_completed_order() -> None:
@@ -194,5 +224,6 @@ def test_exit_code_of_an_ending_is_zero_only_for_a_completed_order() -> None:
         OrderStatus.COMPLETED: ExitCode.OK,
         OrderStatus.CANCELLED_NO_STOCK: ExitCode.NO_STOCK,
         OrderStatus.SHIPMENT_FAILED: ExitCode.SHIPMENT_FAILED,
+        OrderStatus.CANCELLED: ExitCode.CANCELLED,
     }
     assert STATUS_STYLES.keys() == ENDINGS.keys()

@@ -18,12 +18,17 @@ from sqlalchemy import CheckConstraint, Connection, Engine, func, insert, select
 from todoku.broker import Delivery
 from todoku.contracts import (
     MAX_SAFE_INTEGER,
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
+    CancellationRequestedEvent,
+    CancelledItem,
     Event,
     OrderCreatedEvent,
     OrderedItem,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
     fact_id,
@@ -48,12 +53,14 @@ from todoku.inventory.domain import (
     Restock,
     SetProduct,
     deduct_stock,
+    release_cancelled,
     release_stock,
     reserve_stock,
     restock,
     set_product,
 )
 from todoku.inventory.store import InventoryStore, find_product, stock_ledger
+from todoku.orders.cancellation import CancelOrder, cancel_order, end_cancelled
 from todoku.orders.domain import (
     OrderStatus,
     PlaceOrder,
@@ -64,6 +71,7 @@ from todoku.orders.domain import (
 )
 from todoku.orders.store import OrdersStore, find_order, history, list_orders
 from todoku.settings import Settings
+from todoku.shipping.cancellation import decide_cancellation, replay_refusal
 from todoku.shipping.domain import (
     Accepted,
     RecordAnswer,
@@ -233,6 +241,28 @@ class TestOrders:
         assert order is not None
         assert (order.status, order.reason) == (OrderStatus.CANCELLED_NO_STOCK, "none left")
 
+    def test_cancellation_is_saved_with_its_decision(self, databases: dict[str, Database]) -> None:
+        store = OrdersStore()
+        with databases["orders"].transaction() as connection:
+            command = self.place(connection)
+            cancel = CancelOrder(
+                order_id=command.order_id, change_id="change", reason='二重注文 "x"', by="alice"
+            )
+            apply(store, connection, cancel_order, cancel, LATER)
+        with databases["orders"].transaction() as connection:
+            released = StockReleasedEvent(
+                order_id=command.order_id,
+                change_id="change",
+                items=(),
+                whole=True,
+                outcome="RELEASED",
+            )
+            apply(store, connection, end_cancelled, released, LATER)
+        with databases["orders"].read() as connection:
+            order = find_order(connection, command.order_id)
+        cancelling, _ = cancel_order(place_order(None, command, NOW)[0], cancel, LATER)
+        assert order == end_cancelled(cancelling, released, LATER)[0]
+
     def test_orders_are_listed_newest_first_by_user_and_status(
         self, databases: dict[str, Database]
     ) -> None:
@@ -340,6 +370,32 @@ class TestInventory:
                 [("SHIPMENT", -3, event.order_id, None)] if shipped else []
             )
 
+    @pytest.mark.parametrize("arrived", [False, True])
+    def test_cancelled_reservation_is_saved(
+        self, databases: dict[str, Database], arrived: bool
+    ) -> None:
+        with databases["inventory"].transaction() as connection:
+            event = self.created((self.product(connection), 3))
+            items = tuple(
+                CancelledItem(product_id=item.product_id, quantity=item.quantity)
+                for item in event.items
+            )
+            if arrived:
+                apply(self.store, connection, reserve_stock, event, NOW)
+        confirmed = CancellationConfirmedEvent(
+            order_id=event.order_id, change_id="change", items=items, whole=True
+        )
+        with databases["inventory"].transaction() as connection:
+            unit_of_work = self.store.load(connection, [confirmed], StateCache(0))
+            expected, _ = release_cancelled(unit_of_work.view(confirmed), confirmed, LATER)
+            apply(self.store, connection, release_cancelled, confirmed, LATER)
+        with databases["inventory"].transaction() as connection:
+            found = self.store.load(connection, [confirmed, event], StateCache(0)).view(event)
+        assert found.reservation == expected.reservation
+        assert found.reservation is not None
+        assert [change.id for change in found.reservation.changes] == ["change"]
+        assert [product.reserved for product in found.products.values()] == [0]
+
     def test_refusal_is_saved_like_a_reservation(self, databases: dict[str, Database]) -> None:
         with databases["inventory"].transaction() as connection:
             event = self.created((self.product(connection, 1), 1), ("ghost", 2))
@@ -397,6 +453,37 @@ class TestShipping:
                 expected, _ = record_answer(expected, command, LATER)
             assert self.found(database, event) == expected
         assert expected.status is ShipmentStatus.COMPLETED
+
+    @pytest.mark.parametrize("how", ["initiated", "unknown", "refused, then restored"])
+    def test_decision_about_a_cancellation_is_saved(
+        self, databases: dict[str, Database], how: str
+    ) -> None:
+        reserved = StockReservedEvent(
+            order_id=new_order(),
+            items=(ReservedItem(product_id="a", quantity=1),),
+            shipping_address=ADDRESS,
+        )
+        change = {
+            "order_id": reserved.order_id,
+            "change_id": "change",
+            "items": (CancelledItem(product_id="a", quantity=1),),
+            "whole": True,
+        }
+        requested = CancellationRequestedEvent(**change)
+        refused = CancellationRefusedEvent(**change)
+        steps: dict[str, list[tuple[Any, Event]]] = {
+            "initiated": [(_initiate(-7.0), reserved), (decide_cancellation, requested)],
+            "unknown": [(decide_cancellation, requested)],
+            "refused, then restored": [(replay_refusal, refused), (_initiate(-7.0), reserved)],
+        }
+        expected: Shipment | None = None
+        for decide, event in steps[how]:
+            expected, _ = decide(expected, event, LATER)
+            with databases["shipping"].transaction() as connection:
+                apply(self.store, connection, decide, event, LATER)
+        with databases["shipping"].read() as connection:
+            assert expected is not None
+            assert find_shipment(connection, expected.id) == expected
 
     def test_rejection_is_saved(self, databases: dict[str, Database]) -> None:
         database = databases["shipping"]

@@ -4,6 +4,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from todoku.contracts import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
+    CancellationRequestedEvent,
+    CancelledItem,
     Envelope,
     Event,
     FailedItem,
@@ -21,6 +25,7 @@ from todoku.contracts import (
     ShippedItem,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
     fact_id,
@@ -30,6 +35,11 @@ from todoku.events import Context
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
+CHANGE_ID: Final = "0198c2f1-2a07-7d10-8f3b-5d1b6a9c0e42"
+CANCELLED: Final = (
+    CancelledItem(product_id="prod001", quantity=2),
+    CancelledItem(product_id="prod002", quantity=1),
+)
 TIME: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 TRACEPARENT: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ADDRESS: Final = "東京都千代田区千代田1-1"
@@ -100,6 +110,25 @@ FULL: Final[tuple[Event, ...]] = (
         currency="EUR",
         shipment_id=SHIPMENT_ID,
     ),
+    CancellationRequestedEvent(
+        order_id=ORDER_ID,
+        change_id=CHANGE_ID,
+        items=CANCELLED,
+        whole=True,
+        reason="二重注文",
+        requested_by="user123",
+    ),
+    CancellationConfirmedEvent(order_id=ORDER_ID, change_id=CHANGE_ID, items=CANCELLED, whole=True),
+    CancellationRefusedEvent(
+        order_id=ORDER_ID,
+        change_id=CHANGE_ID,
+        items=CANCELLED[:1],
+        whole=False,
+        reason="The carrier was already called.",
+    ),
+    StockReleasedEvent(
+        order_id=ORDER_ID, change_id=CHANGE_ID, items=CANCELLED, whole=True, outcome="RELEASED"
+    ),
     *(
         event(
             order_id=ORDER_ID,
@@ -123,6 +152,10 @@ MINIMAL: Final[tuple[Event, ...]] = (
     OrderCancelledEvent(
         order_id=ORDER_ID, user_id="", status="", reason="", items=(), total_amount=0
     ),
+    CancellationRequestedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False),
+    CancellationConfirmedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False),
+    CancellationRefusedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False),
+    StockReleasedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False, outcome=""),
     *(
         event(order_id=ORDER_ID, letter_id="", message_type="", error="", parked_at=TIME)
         for event in PARKING

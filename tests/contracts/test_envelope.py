@@ -80,12 +80,16 @@ class TestSealing:
         assert envelope.time == now
 
 
-PERSONAL_FIELDS: Final = {"user_id", "shipping_address"}
+PERSONAL_FIELDS: Final = {"user_id", "shipping_address", "requested_by", "by"}
 MODULES: Final = (
     "todoku.contracts.orders",
     "todoku.contracts.inventory",
     "todoku.contracts.shipping",
+    "todoku.orders.cancellation",
+    "todoku.orders.changes",
     "todoku.orders.domain",
+    "todoku.contracts.changes",
+    "todoku.inventory.domain.cancellations",
     "todoku.inventory.domain.products",
     "todoku.inventory.domain.reservations",
     "todoku.inventory.domain.stock",
@@ -128,6 +132,9 @@ class TestPersonalData:
             "OrderCreatedEvent",
             "OrderCompletedEvent",
             "OrderCancelledEvent",
+            "CancellationRequestedEvent",
+            "CancelOrder",
+            "Change",
             "StockReservedEvent",
             "ShipmentInitiatedEvent",
             "PlaceOrder",

@@ -364,6 +364,16 @@ class TestUndecodableMessage:
         actions = Branch().step(undecodable_message(attempt=attempts_max, again=True))
         assert len(actions.terms) == 1
 
+    def test_event_for_a_newer_version_waits_for_it_and_is_never_parked(self) -> None:
+        for attempt in (1, 12, 1_000):
+            waiting = undecodable_message(attempt=attempt, again=True)
+            branch = Branch()
+            actions = branch.step(msgspec.structs.replace(waiting, for_newer=True))
+            ((_, delay_seconds),) = actions.naks
+            assert delay_seconds <= RetryPolicy().backoff_seconds_max
+            assert (actions.terms, actions.receipts) == ([], {})
+            assert branch.rows("dead_letters", "id") == []
+
     def test_undecodable_message_is_parked_at_once(self) -> None:
         branch, message = Branch(), undecodable_message(again=False)
         actions = branch.step(paid(2), message, paid(3))

@@ -12,6 +12,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from todoku.contracts import (
     MAX_SAFE_INTEGER,
+    CancellationConfirmedEvent,
+    CancelledItem,
     Event,
     FailedItem,
     OrderCreatedEvent,
@@ -39,6 +41,7 @@ from todoku.inventory.domain import (
     UnknownProduct,
     UnknownReservation,
     deduct_stock,
+    release_cancelled,
     release_stock,
     republish_reservation,
     reserve_stock,
@@ -198,6 +201,7 @@ ENDINGS: Final = {
     ReservationState.REFUSED:  (CONTRADICTION,            CONTRADICTION),
     ReservationState.SHIPPED:  (REPEAT,                   CONTRADICTION),
     ReservationState.RELEASED: (CONTRADICTION,            REPEAT),
+    ReservationState.CANCELLED: (CONTRADICTION,           CONTRADICTION),
 }  # fmt: skip
 """Every state of a reservation × both outcomes of a shipment."""
 
@@ -443,6 +447,31 @@ class Warehouse(RuleBasedStateMachine):
         )
         self.end(release_stock, failed, ReservationState.RELEASED)
 
+    @rule(event=orders)
+    def cancel(self, event: OrderCreatedEvent) -> None:
+        held = self.unit_of_work.reservations[event.order_id]
+        if held.state is ReservationState.RESERVED:
+            assert len(self.decide(release_cancelled, _confirmed(event))) == 1
+            held = self.unit_of_work.reservations[event.order_id]
+            assert held.state is ReservationState.RELEASED
+        elif held.state is ReservationState.REFUSED or held.changes:
+            assert self.decide(release_cancelled, _confirmed(event)) == []
+        else:
+            with pytest.raises(ContradictoryEvent):
+                self.decide(release_cancelled, _confirmed(event))
+
+    @rule(target=orders, key=st.sampled_from(PRODUCTS), quantity=st.integers(1, 4))
+    def cancel_before_the_order_arrives(self, key: str, quantity: int) -> OrderCreatedEvent:
+        self.numbers += 1
+        event = OrderCreatedEvent(
+            order_id=f"order{self.numbers}",
+            user_id="user",
+            items=(OrderedItem(product_id=key, quantity=quantity, price=1),),
+            total_amount=1,
+        )
+        assert len(self.decide(release_cancelled, _confirmed(event))) == 1
+        return event
+
     def end(self, function: object, event: Event, ending: ReservationState) -> None:
         before = self.unit_of_work.reservations[event.order_id].state
         if before in (ReservationState.RESERVED, ending):
@@ -489,6 +518,18 @@ class Warehouse(RuleBasedStateMachine):
             if held.state is ReservationState.SHIPPED
             for line in held.lines
         )
+
+
+def _confirmed(event: OrderCreatedEvent) -> CancellationConfirmedEvent:
+    return CancellationConfirmedEvent(
+        order_id=event.order_id,
+        change_id="change",
+        items=tuple(
+            CancelledItem(product_id=item.product_id, quantity=item.quantity)
+            for item in event.items
+        ),
+        whole=True,
+    )
 
 
 def _set(key: str, stock_quantity: int | None) -> SetProduct:

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from todoku.contracts import (
     MAX_SAFE_INTEGER,
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
+    CancelledItem,
     Event,
     FailedItem,
     InventoryMessageClosedEvent,
@@ -24,10 +27,12 @@ from todoku.contracts import (
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
     fact_id,
 )
+from todoku.orders.cancellation import CancelOrder, cancel_order
 from todoku.orders.domain import (
     ContradictoryEvent,
     InvalidOrder,
@@ -73,6 +78,16 @@ FAILED = ShipmentFailedEvent(
     items=(ShippedItem(product_id="prod001", quantity=2),),
 )
 
+CHANGE: Final = {
+    "order_id": ORDER_ID,
+    "change_id": "0198c2f1-2a07-7d10-8f3b-5d1b6a9c0e42",
+    "items": (CancelledItem(product_id="prod001", quantity=2),),
+    "whole": True,
+}
+CONFIRMED = CancellationConfirmedEvent(**CHANGE)
+TOO_LATE = CancellationRefusedEvent(**CHANGE, reason="The carrier was already called.")
+RELEASED = StockReleasedEvent(**CHANGE, outcome="RELEASED")
+
 SAGAS: Final = {
     OrderStatus.COMPLETED: (RESERVED, INITIATED, COMPLETED),
     OrderStatus.SHIPMENT_FAILED: (RESERVED, INITIATED, FAILED),
@@ -117,8 +132,14 @@ def order_that_is(status: OrderStatus) -> Order:
         OrderStatus.COMPLETED: (RESERVED, INITIATED, COMPLETED),
         OrderStatus.CANCELLED_NO_STOCK: (REFUSED,),
         OrderStatus.SHIPMENT_FAILED: (RESERVED, INITIATED, FAILED),
+        OrderStatus.CANCELLING: (),
+        OrderStatus.CANCELLED: (CONFIRMED, RELEASED),
     }
     order = placed()
+    if status in (OrderStatus.CANCELLING, OrderStatus.CANCELLED):
+        order, _ = cancel_order(
+            order, CancelOrder(order_id=ORDER_ID, change_id=CONFIRMED.change_id), NOW
+        )
     for event in ways[status]:
         order = handle(order, event, NOW)
     assert order.status is status
@@ -197,18 +218,22 @@ class TestPlacing:
 
 LATE: Final = "late"
 NOTED: Final = "noted"
+RECORDED: Final = "recorded"
 CONTRADICTION: Final = "contradiction"
+EXCLUDED: Final = CONTRADICTION
 
-PENDING, AWAITING, DONE, NO_STOCK, NOT_SHIPPED = OrderStatus
+PENDING, AWAITING, DONE, NO_STOCK, CANCELLING, CANCELLED, NOT_SHIPPED = OrderStatus
 
-EVENTS: Final = (RESERVED, REFUSED, INITIATED, COMPLETED, FAILED)
+EVENTS: Final = (RESERVED, REFUSED, INITIATED, COMPLETED, FAILED, CONFIRMED, TOO_LATE, RELEASED)
 MATRIX: Final = {
-    #             RESERVED       REFUSED        INITIATED      COMPLETED      FAILED
-    PENDING:     (AWAITING,      NO_STOCK,      AWAITING,      DONE,          NOT_SHIPPED),
-    AWAITING:    (LATE,          CONTRADICTION, NOTED,         DONE,          NOT_SHIPPED),
-    DONE:        (LATE,          CONTRADICTION, LATE,          LATE,          CONTRADICTION),
-    NO_STOCK:    (CONTRADICTION, LATE,          CONTRADICTION, CONTRADICTION, CONTRADICTION),
-    NOT_SHIPPED: (LATE,          CONTRADICTION, LATE,          CONTRADICTION, LATE),
+    #             RESERVED  REFUSED   INITIATED COMPLETED FAILED       CONFIRMED   TOO_LATE  RELEASED
+    PENDING:     (AWAITING, NO_STOCK, AWAITING, DONE,     NOT_SHIPPED, CANCELLING, AWAITING, CANCELLED),
+    AWAITING:    (LATE,     EXCLUDED, NOTED,    DONE,     NOT_SHIPPED, CANCELLING, RECORDED, CANCELLED),
+    CANCELLING:  (LATE,     NO_STOCK, NOTED,    DONE,     NOT_SHIPPED, RECORDED,   AWAITING, CANCELLED),
+    DONE:        (LATE,     EXCLUDED, LATE,     LATE,     EXCLUDED,    EXCLUDED,   RECORDED, EXCLUDED),
+    NO_STOCK:    (EXCLUDED, LATE,     EXCLUDED, EXCLUDED, EXCLUDED,    RECORDED,   EXCLUDED, EXCLUDED),
+    CANCELLED:   (LATE,     EXCLUDED, RECORDED, EXCLUDED, EXCLUDED,    LATE,       EXCLUDED, LATE),
+    NOT_SHIPPED: (LATE,     EXCLUDED, LATE,     EXCLUDED, LATE,        EXCLUDED,   RECORDED, EXCLUDED),
 }  # fmt: skip
 """Every status × every event: the new status, or the other outcome."""
 
@@ -337,6 +362,18 @@ class TestEvents:
         noted = handle(order, event)
         assert noted == msgspec.structs.replace(order, shipment_id=SHIPMENT_ID, updated_at=LATER)
         assert handle(noted, event, now=LATER_STILL) is noted, "a repeat changes nothing"
+
+    @pytest.mark.parametrize(("status", "event", "_"), cells(RECORDED))
+    def test_event_that_decides_nothing_new_is_recorded_once(
+        self, status: OrderStatus, event: Event, _: str
+    ) -> None:
+        order = order_that_is(status)
+        recorded = handle(order, event)
+        assert recorded != order
+        assert recorded.status is status
+        if status.terminal:
+            assert recorded.updated_at == order.updated_at, "the time at which it ended"
+        assert handle(recorded, event, now=LATER_STILL) == recorded, "a repeat changes nothing"
 
     @pytest.mark.parametrize(("status", "event", "_"), cells(CONTRADICTION))
     def test_contradicting_event_is_refused(

@@ -16,6 +16,7 @@ from todoku.contracts import MAX_SAFE_INTEGER, OrderedItem
 from todoku.database import Database
 from todoku.engine import MailboxFull
 from todoku.orders import store
+from todoku.orders.cancellation import CancelOrder, TooLateToCancel
 from todoku.orders.domain import Order, OrderStatus, PlaceOrder, place_order
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders_service
@@ -88,6 +89,7 @@ async def test_accepted_order_returns_201_with_location_and_order(
         "createdAt": "2026-01-02T03:04:05Z",
         "updatedAt": "2026-01-02T03:04:05Z",
         "parked": [],
+        "cancellation": None,
     }
     assert process.commands == [
         PlaceOrder(
@@ -260,6 +262,87 @@ async def test_placed_order_can_be_read_with_its_history(real: httpx.AsyncClient
     assert event["time"] == event["recordedAt"] == placed["createdAt"]
     assert event["data"]["orderId"] == placed["id"]
     assert event["data"]["totalAmount"] == 10000
+
+
+async def test_order_is_cancelling_until_shipping_has_decided(real: httpx.AsyncClient) -> None:
+    placed = (await real.post("/orders", json=ORDER)).json()
+    reply = await real.post(f"/orders/{placed['id']}/cancel", json={"reason": "Ordered twice."})
+    assert reply.status_code == 202
+    order = reply.json()
+    assert order == {
+        **placed,
+        "status": "CANCELLING",
+        "updatedAt": order["updatedAt"],
+        "cancellation": {
+            "state": "requested",
+            "by": None,
+            "reason": "Ordered twice.",
+            "requestedAt": order["updatedAt"],
+            "decidedAt": None,
+            "refusal": None,
+        },
+    }
+    assert (await real.get(f"/orders/{placed['id']}")).json() == order
+    history = (await real.get(f"/orders/{placed['id']}/events")).json()["items"]
+    assert [event["type"] for event in history] == [
+        "OrderCreatedEvent",
+        "CancellationRequestedEvent",
+    ]
+    listed = await real.get("/orders", params={"status": "CANCELLING"})
+    assert [each["id"] for each in listed.json()["items"]] == [placed["id"]]
+
+
+async def test_asking_again_to_cancel_gets_the_same_answer(real: httpx.AsyncClient) -> None:
+    placed = (await real.post("/orders", json=ORDER)).json()
+    address = f"/orders/{placed['id']}/cancel"
+    first = await real.post(address, json={"reason": "Ordered twice."})
+    second = await real.post(address, json={"reason": "Another reason."})
+    assert (second.status_code, second.json()) == (202, first.json())
+
+
+async def test_order_that_is_unknown_cannot_be_cancelled(real: httpx.AsyncClient) -> None:
+    for order_id in (str(uuid.uuid4()), "not-a-uuid"):
+        assert_problem(await real.post(f"/orders/{order_id}/cancel", json={}), 404, "unknown-order")
+
+
+async def test_cancellation_that_is_too_late_is_refused_with_the_status(
+    http: httpx.AsyncClient, process: RecordingProcess
+) -> None:
+    process.fail_with = TooLateToCancel("Order 4711 has ended: it is COMPLETED.")
+    reply = await http.post(f"/orders/{uuid.uuid4()}/cancel", json={})
+    problem = assert_problem(reply, 409, "too-late-to-cancel")
+    assert problem["detail"] == "Order 4711 has ended: it is COMPLETED."
+
+
+async def test_cancellation_names_who_asked(
+    http: httpx.AsyncClient, process: RecordingProcess
+) -> None:
+    process.fail_with = TooLateToCancel("")
+    order_id = str(uuid.uuid4())
+    await http.post(f"/orders/{order_id.upper()}/cancel", json={"reason": "r"})
+    (command,) = process.commands
+    assert isinstance(command, CancelOrder)
+    assert (command.order_id, command.reason, command.by) == (order_id, "r", None)
+    assert uuid.UUID(command.change_id).version == 7
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"reason": ""}, "#/reason"),
+        ({"reason": "r" * 1001}, "#/reason"),
+        ({"reason": 5}, "#/reason"),
+        ({"why": "r"}, "#/why"),
+        ([], "#"),
+    ],
+)
+async def test_invalid_cancellation_is_refused(
+    http: httpx.AsyncClient, process: RecordingProcess, body: Any, pointer: str
+) -> None:
+    reply = await http.post(f"/orders/{uuid.uuid4()}/cancel", json=body)
+    problem = assert_problem(reply, 422, "invalid-body")
+    assert problem["errors"][0]["pointer"] == pointer
+    assert process.commands == []
 
 
 async def test_lines_with_same_product_are_added_up(real: httpx.AsyncClient) -> None:

@@ -1,7 +1,7 @@
 """The three services on one broker in virtual time, whose databases can be replaced."""
 
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -11,11 +11,12 @@ from uuid_utils import uuid7
 from engine.virtual import VirtualClock, inline, until
 from todoku.audit import Report
 from todoku.broker.memory import MemoryBroker, MemorySession
-from todoku.contracts import OrderedItem
+from todoku.contracts import OrderedItem, fact_id
 from todoku.database import Database, migrate
 from todoku.engine import EngineConfig, Process, Topology
 from todoku.engine.testing import RunningProcess
 from todoku.inventory.domain import SetProduct
+from todoku.orders.cancellation import CancelOrder, TooLateToCancel
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
@@ -40,12 +41,12 @@ class CountingCarrier(SimulatedCarrier):
 class System:
     """The three services, each with its database, on one broker."""
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
+    def __init__(self, config: EngineConfig | None = None, delay_seconds: float = 0) -> None:
         self.config = config
         self.broker = MemoryBroker()
         self.carrier = CountingCarrier()
         self.services = todoku.build(
-            todoku.settings(carrier_delay_seconds=Span(0, 0)),
+            todoku.settings(carrier_delay_seconds=Span(delay_seconds, delay_seconds)),
             effects=booking_effects(self.carrier),
         )
         self.databases: dict[str, Database] = {}
@@ -124,6 +125,17 @@ class System:
             )
             placed.append((await self.processes["orders"].execute(command)).id)
         return placed
+
+    async def cancel(self, order_ids: list[str]) -> None:
+        for order_id in order_ids:
+            with suppress(TooLateToCancel):
+                command = CancelOrder(order_id=order_id, change_id=str(uuid7()))
+                await self.processes["orders"].execute(command)
+
+    def carrier_called(self, order_ids: list[str]) -> bool:
+        """Return whether the carrier was called for any of these orders."""
+        called = {fact_id(order_id, "Shipment") for order_id in order_ids}
+        return bool(called & self.carrier.calls.keys())
 
     async def settled(self) -> Report:
         await until(lambda: self.report().settled, every_seconds=1)

@@ -55,6 +55,43 @@ def test_restored_database_is_rebuilt_and_nothing_is_booked_twice(
     run(scenario())
 
 
+@pytest.mark.parametrize("restored", [*((name,) for name in SERVICES), SERVICES])
+@pytest.mark.parametrize("delay_seconds", [0, 5], ids=["too late", "in time"])
+def test_cancellation_that_a_restored_database_has_lost_is_decided_as_before(
+    restored: tuple[str, ...], delay_seconds: int
+) -> None:
+    """The backup is from before the orders, so it has neither them nor what was decided about them."""
+
+    async def scenario() -> None:
+        system = System(delay_seconds=delay_seconds)
+        await system.start()
+        await system.stock()
+        await system.order(1)
+        await system.settled()
+        backup = {name: system.databases[name].serialize() for name in restored}
+        placed = await system.order(6)
+        await until(lambda: system.carrier_called(placed) or delay_seconds > 0, every_seconds=1)
+        await system.cancel(placed[:4])
+        ended = (await system.settled()).orders
+        calls = Counter(system.carrier.calls)
+        await system.stop()
+
+        for name in restored:
+            system.databases[name].close()
+            system.databases[name] = Database.in_memory(backup[name])
+        await system.start()
+        await until(lambda: system.report().clean and system.report().settled, every_seconds=1)
+        report = system.report()
+
+        assert report.parked == {}
+        assert report.orders == ended
+        assert (ended.get("CANCELLED", 0) > 0) == (delay_seconds > 0)
+        assert system.carrier.calls == calls
+        await system.stop()
+
+    run(scenario())
+
+
 def test_restored_orders_database_has_each_ending_once_and_with_its_original_time() -> None:
     async def scenario() -> None:
         system = System()

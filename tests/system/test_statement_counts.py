@@ -10,6 +10,10 @@ from sqlalchemy import update
 from engine.statements import listening
 from todoku.broker import Delivery
 from todoku.contracts import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
+    CancellationRequestedEvent,
+    CancelledItem,
     Event,
     FailedItem,
     InventoryMessageClosedEvent,
@@ -24,6 +28,7 @@ from todoku.contracts import (
     ShippedItem,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
     fact_id,
@@ -40,6 +45,7 @@ from todoku.engine.messages import (
 )
 from todoku.engine.writer import Writer
 from todoku.inventory.domain import Restock, SetProduct
+from todoku.orders.cancellation import CancelOrder
 from todoku.orders.domain import PlaceOrder
 from todoku.settings import Settings
 from todoku.shipping.domain import Accepted, RecordAnswer, Rejected, Unknown
@@ -170,6 +176,22 @@ def parking(event: type[ParkingEvent]) -> "Make":
     return make
 
 
+def cancel(n: int) -> Message:
+    return asked(CancelOrder(order_id=order_id(n), change_id=f"change {n}"))
+
+
+def change(event: type[Any], **more: str) -> "Make":
+    def make(n: int) -> Message:
+        items = tuple(CancelledItem(product_id=product(n + k), quantity=1) for k in range(3))
+        about = {"order_id": order_id(n), "change_id": f"change {n}", "items": items}
+        return incoming(event(**about, whole=True, **more))
+
+    return make
+
+
+requested = change(CancellationRequestedEvent)
+confirmed = change(CancellationConfirmedEvent)
+
 Make = Callable[[int], Message]
 
 CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
@@ -180,6 +202,11 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "initiated": (ORDERS, [place], initiated),
     "completed": (ORDERS, [place], completed),
     "failed": (ORDERS, [place], failed),
+    "cancelling": (ORDERS, [place], cancel),
+    "cancelling again": (ORDERS, [place, cancel], cancel),
+    "confirmed": (ORDERS, [place, cancel], confirmed),
+    "too late": (ORDERS, [place, cancel], change(CancellationRefusedEvent)),
+    "cancelled": (ORDERS, [place, cancel], change(StockReleasedEvent, outcome="RELEASED")),
     "parked at inventory": (ORDERS, [place], parking(InventoryMessageParkedEvent)),
     "closed at inventory": (ORDERS, [place], parking(InventoryMessageClosedEvent)),
     "parked at shipping": (ORDERS, [place], parking(ShippingMessageParkedEvent)),
@@ -188,9 +215,15 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "created, unknown": (INVENTORY, [], created),
     "deducting": (INVENTORY, [set_up, created], completed),
     "releasing": (INVENTORY, [set_up, created], failed),
+    "cancelling reserved": (INVENTORY, [set_up, created], confirmed),
+    "cancelling beforehand": (INVENTORY, [], confirmed),
+    "created, cancelled before": (INVENTORY, [set_up, confirmed], created),
     "setting up": (INVENTORY, [], set_up),
     "restocking": (INVENTORY, [set_up], restock),
     "initiating": (SHIPPING, [], reserved),
+    "cancelling initiated": (SHIPPING, [reserved], requested),
+    "cancelling unknown": (SHIPPING, [], requested),
+    "initiating, cancelled before": (SHIPPING, [requested], reserved),
 }
 """For each decision of each service: the service, the messages before it, and its message."""
 

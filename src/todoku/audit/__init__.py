@@ -7,6 +7,7 @@ quiescent system: one without pending deliveries. On a running system a finding 
 from todoku.audit.collect import audit
 from todoku.audit.part import (
     RESTORED,
+    SEE_OTHERS,
     AuditPart,
     Finding,
     Known,
@@ -20,6 +21,7 @@ from todoku.audit.report import Awaited, ParkedLetters, Report, orders_named
 
 __all__ = [
     "RESTORED",
+    "SEE_OTHERS",
     "AuditPart",
     "Awaited",
     "Finding",

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from todoku.audit.part import (
     RESTORED,
+    SEE_OTHERS,
     AuditPart,
     Finding,
     Known,
@@ -77,7 +78,7 @@ def findings_about(
         return
     yield from _contradictions(seen, status)
     if not excused and order.accepted_at < now - overdue_after:
-        yield _overdue(seen, order, connections, now, overdue_after)
+        yield from _overdue(seen, order, connections, now, overdue_after)
 
 
 def _unknown_order(seen: OrderSeen) -> str:
@@ -208,22 +209,23 @@ def _overdue(
     connections: Mapping[str, Connection],
     now: datetime,
     overdue_after: timedelta,
-) -> Finding:
+) -> Iterator[Finding]:
     seconds = overdue_after.total_seconds()
     problem = f"in {order.status} for over {seconds:g} s"
     if order.changed_at >= now - overdue_after:
         problem = f"in {order.status}, accepted over {seconds:g} s ago"
     wait = _wait(seen, str(order.status), connections)
-    return Finding("I3", seen.order_id, problem, wait.advice, wait.asks)
+    for asks in wait.asks if isinstance(wait.asks, tuple) else (wait.asks,):
+        yield Finding("I3", seen.order_id, problem, wait.advice, asks)
 
 
 def _wait(seen: OrderSeen, order_status: str, connections: Mapping[str, Connection]) -> Wait:
-    """The service that is furthest on may republish what it knows. An earlier one must not: where a later
-    decision was lost, it would be made again, on other grounds."""
+    """The service that is furthest on may republish what it knows. An earlier one must not, unless the
+    later one leaves it to it: where a later decision was lost, it would be made again, on other grounds."""
     for name in reversed(list(seen.parts)):
         known = seen.known.get(name)
         if known is None or known.status is None:
             continue
-        found = seen.parts[name].wait(connections[name], known, order_status)
-        return found or Wait("See what else is found about it, and repair that first.")
-    return Wait(RESTORED)
+        if (found := seen.parts[name].wait(connections[name], known, order_status)) is not None:
+            return found
+    return SEE_OTHERS

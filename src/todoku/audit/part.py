@@ -70,10 +70,17 @@ class KnownOrder(Known, frozen=True, kw_only=True, gc=False):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Why an order has not ended: what to do, and the service that may republish, if there is one."""
+    """Why an order has not ended: what to do, and the service that may republish, if there is one.
+
+    Where one service cannot tell which of several must, it names all of them.
+    """
 
     advice: str
-    asks: str | None = None
+    asks: str | tuple[str, ...] | None = None
+
+
+SEE_OTHERS = Wait("See what else is found about it, and repair that first.")
+"""The order waits because of something else that is found about it."""
 
 
 def no_findings(_: Connection) -> Iterable[Finding]:
@@ -99,7 +106,7 @@ class AuditPart(msgspec.Struct, frozen=True, kw_only=True):
         lifecycle of the order does not name. None stands for "there is none".
     since_saga_version: the version of the saga that added this service as a step: orders accepted in an
         earlier one must have nothing here.
-    wait: says why an order that is overdue waits here; None if this is not known.
+    wait: says why an order that is overdue waits here; None if an earlier service knows better.
     """
 
     entity: str

@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     NOT_ENDED = 12, "watched order had not ended before --timeout"
     ENDED_OTHERWISE = 13, "watched order failed with another status"
     UNKNOWN_STATUS = 14, "watched order has a status that this version of todoku does not know"
+    CANCELLED = 15, "watched order ended as CANCELLED"
     INTERRUPTED = 130, "interrupted by Ctrl-C"
     OUTPUT_CLOSED = 141, "the reader of the output, such as head, closed the pipe"
 

@@ -1,9 +1,10 @@
-"""`todoku order`: place, list, show and watch orders."""
+"""`todoku order`: place, list, show, watch and cancel orders."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
+import msgspec
 from cyclopts import App, Parameter, validators
 
 from todoku.cli.client import ServiceClient, client, segment
@@ -27,10 +28,10 @@ from todoku.cli.output import (
     write_lines,
     write_object,
 )
-from todoku.cli.responses import Order, Product
+from todoku.cli.responses import Cancellation, Order, Product
 from todoku.orders.domain import OrderStatus
 
-order = App(name="order", help="Place, list, show and watch orders.")
+order = App(name="order", help="Place, list, show, watch and cancel orders.")
 
 Timeout = Annotated[
     float | None,
@@ -216,6 +217,53 @@ def watch(
     return _watch(orders, order_id, json=json, timeout_seconds=timeout)
 
 
+@order.command
+def cancel(
+    order_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    reason: str | None = None,
+    watch: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    timeout: Timeout = None,
+    json: Json = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> ExitCode:
+    """Cancel an order.
+
+    Succeeds if the carrier has not been called yet, which shipping decides: the order
+    is CANCELLING until then. It is safe to repeat it.
+
+    For example:
+
+        todoku order cancel 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --reason 'Ordered twice.'
+        todoku order cancel 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --watch
+
+    Parameters
+    ----------
+    order_id
+        The id that `todoku order place` printed.
+    reason
+        Why it is to be cancelled.
+    watch
+        Watch the order until it ends.
+    """
+    orders = client("orders", url, settings_from(addresses).settings)
+    body = msgspec.json.encode({} if reason is None else {"reason": reason})
+    answer = orders.send(
+        "POST", f"/orders/{segment(order_id)}/cancel", body, find_out="It is safe to repeat it."
+    )
+    if watch:
+        return _watch(orders, order_id, json=json, timeout_seconds=timeout)
+    if json:
+        write_object(answer)
+    else:
+        found = orders.read(answer, Order)
+        _print(found)
+        _suggest_after(found.status, found.id)
+    return ExitCode.OK
+
+
 def _watch(
     orders: ServiceClient, order_id: str, *, json: bool, timeout_seconds: float | None
 ) -> ExitCode:
@@ -278,6 +326,7 @@ def _print(found: Order) -> None:
         "changed": day_and_time(found.updated_at),
         "shipment": found.shipment_id,
         "tracking": found.tracking_number,
+        "cancellation": found.cancellation and _cancellation(found.cancellation),
         "parked": "; ".join(
             f"{parked.event_type} at {parked.service} ({parked.error}):"
             f" todoku dead show {parked.letter_id} --service {parked.service}"
@@ -294,6 +343,15 @@ def _print(found: Order) -> None:
     out.print(grid((name, value) for name, value in rows.items() if value))
     out.print()
     out.print(items)
+
+
+def _cancellation(found: Cancellation) -> str:
+    by = f" by {found.by}" if found.by else ""
+    requested = f"requested{by} {day_and_time(found.requested_at)}"
+    if found.decided_at is None:
+        return requested
+    refusal = f": {found.refusal}" if found.refusal else ""
+    return f"{requested}, {found.state} {day_and_time(found.decided_at)}{refusal}"
 
 
 def _print_rows(found: Sequence[Order]) -> None:
@@ -317,5 +375,7 @@ def _suggest_after(status: str, order_id: str) -> None:
             suggest(f"todoku shipment list --order {order_id}", "see why the carrier rejected it")
         case OrderStatus.CANCELLED_NO_STOCK:
             suggest("todoku product list", "see the stock")
+        case OrderStatus.CANCELLED:
+            suggest(f"todoku order show {order_id}", "see who cancelled it, and why")
         case _:
             suggest(f"todoku order watch {order_id}", "watch it until it ends")

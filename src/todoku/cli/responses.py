@@ -20,6 +20,17 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     since: datetime
 
 
+class Cancellation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The cancellation of an order, and what was decided about it."""
+
+    state: str
+    by: str | None
+    reason: str | None
+    requested_at: datetime
+    decided_at: datetime | None
+    refusal: str | None = None
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An order. `total_amount` and prices are in minor units of `currency`."""
 
@@ -36,6 +47,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: datetime
     updated_at: datetime
     parked: tuple[Parked, ...] = ()
+    cancellation: Cancellation | None = None
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

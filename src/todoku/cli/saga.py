@@ -19,6 +19,7 @@ from todoku.orders.domain import ORDER, OrderStatus
 _EXIT_CODES = {
     OrderStatus.CANCELLED_NO_STOCK: ExitCode.NO_STOCK,
     OrderStatus.SHIPMENT_FAILED: ExitCode.SHIPMENT_FAILED,
+    OrderStatus.CANCELLED: ExitCode.CANCELLED,
 }
 
 

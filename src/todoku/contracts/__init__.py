@@ -1,15 +1,19 @@
 """The events on the wire: the only thing the services share."""
 
+from todoku.contracts.changes import CancelledItem, ChangeEvent
 from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    ReleaseOutcome,
     ReservedItem,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
 from todoku.contracts.order_event import MAX_SAFE_INTEGER, OrderEvent
 from todoku.contracts.orders import (
+    CancellationRequestedEvent,
     OrderCancelledEvent,
     OrderCompletedEvent,
     OrderCreatedEvent,
@@ -17,6 +21,8 @@ from todoku.contracts.orders import (
 )
 from todoku.contracts.parking import ParkingEvent, parking_event
 from todoku.contracts.shipping import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -42,6 +48,11 @@ __all__ = [
     "CONTENT_TYPE",
     "EVENTS",
     "MAX_SAFE_INTEGER",
+    "CancellationConfirmedEvent",
+    "CancellationRefusedEvent",
+    "CancellationRequestedEvent",
+    "CancelledItem",
+    "ChangeEvent",
     "Envelope",
     "Event",
     "FailedItem",
@@ -54,6 +65,7 @@ __all__ = [
     "OrderedItem",
     "ParkingEvent",
     "Personal",
+    "ReleaseOutcome",
     "ReservedItem",
     "ShipmentCompletedEvent",
     "ShipmentFailedEvent",
@@ -61,6 +73,7 @@ __all__ = [
     "ShippedItem",
     "ShippingMessageClosedEvent",
     "ShippingMessageParkedEvent",
+    "StockReleasedEvent",
     "StockReservationFailedEvent",
     "StockReservedEvent",
     "UndecodableEvent",

@@ -3,21 +3,26 @@
 from datetime import UTC, datetime
 from typing import Final
 
+from todoku.contracts.changes import CancelledItem
 from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     ReservedItem,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
 from todoku.contracts.orders import (
+    CancellationRequestedEvent,
     OrderCancelledEvent,
     OrderCompletedEvent,
     OrderCreatedEvent,
     OrderedItem,
 )
 from todoku.contracts.shipping import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -30,12 +35,18 @@ from todoku.events import Event, fact_id
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
 LETTER_ID: Final = fact_id(ORDER_ID, "OrderCreatedEvent")
+CHANGE_ID: Final = "0198c2f1-2a07-7d10-8f3b-5d1b6a9c0e42"
 SAID_AT: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 ADDRESS: Final = "1-1 Chiyoda, Tokyo"
 
 ORDERED: Final = (
     OrderedItem(product_id="prod001", quantity=2, price=5000),
     OrderedItem(product_id="prod002", quantity=1, price=3000),
+)
+
+CANCELLED: Final = (
+    CancelledItem(product_id="prod001", quantity=2),
+    CancelledItem(product_id="prod002", quantity=1),
 )
 
 EXAMPLES: Final[dict[type[Event], Event]] = {
@@ -85,6 +96,27 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
                 ShippedItem(product_id="prod001", quantity=2),
                 ShippedItem(product_id="prod002", quantity=1),
             ),
+        ),
+        CancellationRequestedEvent(
+            order_id=ORDER_ID,
+            change_id=CHANGE_ID,
+            items=CANCELLED,
+            whole=True,
+            reason="Ordered twice.",
+            requested_by="user123",
+        ),
+        CancellationConfirmedEvent(
+            order_id=ORDER_ID, change_id=CHANGE_ID, items=CANCELLED, whole=True
+        ),
+        CancellationRefusedEvent(
+            order_id=ORDER_ID,
+            change_id=CHANGE_ID,
+            items=CANCELLED,
+            whole=True,
+            reason="The carrier was already called.",
+        ),
+        StockReleasedEvent(
+            order_id=ORDER_ID, change_id=CHANGE_ID, items=CANCELLED, whole=True, outcome="RELEASED"
         ),
         OrderCompletedEvent(
             order_id=ORDER_ID,

@@ -1,10 +1,12 @@
 """Define the events that the inventory service publishes."""
 
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from todoku.contracts.changes import ChangeEvent
 from todoku.contracts.order_event import OrderEvent
 from todoku.contracts.parking import ParkingEvent
 from todoku.events import Personal
@@ -49,6 +51,27 @@ class StockReservationFailedEvent(OrderEvent, frozen=True, kw_only=True, rename=
 
     reason: str
     failed_items: tuple[FailedItem, ...]
+
+
+class ReleaseOutcome(StrEnum):
+    """Whether cancelled pieces were reserved before."""
+
+    RELEASED = "RELEASED"
+    NEVER_RESERVED = "NEVER_RESERVED"
+
+
+class StockReleasedEvent(ChangeEvent, frozen=True, kw_only=True, rename="camel"):
+    """Nothing is reserved for the cancelled pieces any more.
+
+    `outcome` is `RELEASED` if they were reserved before, else `NEVER_RESERVED` (`ReleaseOutcome`); later
+    versions may add others. An order whose stock was refused gets no such event: its refusal is
+    published already.
+    """
+
+    subject: ClassVar[str] = "inventory.released"
+    publisher: ClassVar[str] = "inventory"
+
+    outcome: str
 
 
 class InventoryMessageParkedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from todoku.contracts.changes import ChangeEvent
 from todoku.contracts.order_event import OrderEvent
 from todoku.events import Personal
 
@@ -29,6 +30,19 @@ class OrderCreatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     shipping_address: Annotated[str, Personal] = ""
 
 
+class CancellationRequestedEvent(ChangeEvent, frozen=True, kw_only=True, rename="camel"):
+    """Pieces of an order are to be cancelled; shipping decides whether that is still possible.
+
+    `requested_by` is who asked for it, None if that is unknown.
+    """
+
+    subject: ClassVar[str] = "orders.cancellation_requested"
+    publisher: ClassVar[str] = "orders"
+
+    reason: str = ""
+    requested_by: Annotated[str | None, Personal] = None
+
+
 class OrderCompletedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """An order ended as it should: the carrier accepted its parcel.
 
@@ -49,8 +63,9 @@ class OrderCompletedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel")
 class OrderCancelledEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """An order ended without a delivery: nothing is shipped, and what was reserved is released.
 
-    `status` is the one in which it ended, such as `CANCELLED_NO_STOCK` or `SHIPMENT_FAILED`; later
-    versions may add others. `total_amount` is in minor units of `currency` (ISO 4217).
+    `status` is the one in which it ended, such as `CANCELLED`, `CANCELLED_NO_STOCK` or
+    `SHIPMENT_FAILED`; later versions may add others. `total_amount` is in minor units of `currency` (ISO
+    4217).
     """
 
     subject: ClassVar[str] = "orders.cancelled"

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from todoku.contracts.changes import ChangeEvent
 from todoku.contracts.order_event import OrderEvent
 from todoku.contracts.parking import ParkingEvent
 from todoku.events import Personal
@@ -46,6 +47,22 @@ class ShipmentFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel")
     shipment_id: str
     reason: str
     items: tuple[ShippedItem, ...]
+
+
+class CancellationConfirmedEvent(ChangeEvent, frozen=True, kw_only=True, rename="camel"):
+    """The cancelled pieces will not be shipped: the carrier was not called for them, and never will be."""
+
+    subject: ClassVar[str] = "shipping.cancellation_confirmed"
+    publisher: ClassVar[str] = "shipping"
+
+
+class CancellationRefusedEvent(ChangeEvent, frozen=True, kw_only=True, rename="camel"):
+    """It is too late to cancel these pieces: the call to the carrier was claimed."""
+
+    subject: ClassVar[str] = "shipping.cancellation_refused"
+    publisher: ClassVar[str] = "shipping"
+
+    reason: str = ""
 
 
 class ShippingMessageParkedEvent(ParkingEvent, frozen=True, kw_only=True, rename="camel"):

@@ -5,11 +5,19 @@ from typing import Final
 from todoku.contracts.inventory import (
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.contracts.orders import OrderCancelledEvent, OrderCompletedEvent, OrderCreatedEvent
+from todoku.contracts.orders import (
+    CancellationRequestedEvent,
+    OrderCancelledEvent,
+    OrderCompletedEvent,
+    OrderCreatedEvent,
+)
 from todoku.contracts.shipping import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -27,6 +35,10 @@ EVENTS: Final[dict[str, type[Event]]] = {
         ShipmentInitiatedEvent,
         ShipmentCompletedEvent,
         ShipmentFailedEvent,
+        CancellationRequestedEvent,
+        CancellationConfirmedEvent,
+        CancellationRefusedEvent,
+        StockReleasedEvent,
         OrderCompletedEvent,
         OrderCancelledEvent,
         InventoryMessageParkedEvent,

@@ -269,7 +269,14 @@ class BatchContext:
         self.stored.clear()
 
     def retry_or_park_undecodable(self, message: UndecodableMessage) -> None:
-        """Retry a message until a version can decode it, or park it."""
+        """Retry a message until a version can decode it, or park it.
+
+        One that was addressed to a newer version of this service is never parked: the durable filters as
+        that version wants it, since it runs or ran, and its events stay until it does so again.
+        """
+        if message.for_newer:
+            self._nack(message.delivery)
+            return
         attempts_max = self.retry_policy.unknown_attempts_max if message.again else 1
         self._retry_or_park(
             message.delivery, message.envelope, message.error, message.traceback, attempts_max

@@ -57,6 +57,7 @@ class Consumer:
         self.caught_up = False
         self._begin = begin
         self._service = service
+        self._subjects = frozenset(event.subject for event in service.event_handlers)
         self._broker = broker
         self._recovery = recovery
         self._mailbox = mailbox
@@ -185,12 +186,14 @@ class Consumer:
         try:
             envelope, event = self._registry.decode(delivery.body, arrived_on=delivery.subject)
         except UndecodableEvent as error:
+            newer = isinstance(error, UnknownEventType)
             return UndecodableMessage(
                 delivery,
                 describe(error),
                 traceback.format_exc(),
-                again=isinstance(error, UnknownEventType),
+                again=newer,
                 envelope=None if isinstance(error, FalseOrigin) else _envelope(delivery.body),
+                for_newer=newer and delivery.subject not in self._subjects,
             )
         return IncomingEvent(delivery, envelope, event)
 

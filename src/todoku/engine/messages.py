@@ -24,7 +24,8 @@ class IncomingEvent(msgspec.Struct, frozen=True, gc=False):
 class UndecodableMessage(msgspec.Struct, frozen=True, gc=False):
     """A message of the stream that cannot be decoded as an event.
 
-    `again` says whether a retry may succeed: a newer version of this service may know the type.
+    `again` says whether a retry may succeed: a newer version of this service may know the type. One
+    `for_newer` came on a subject to which only a newer version subscribes: it waits for that version.
     `envelope` is None if not even that can be decoded, or if its origin cannot be trusted.
     """
 
@@ -33,6 +34,7 @@ class UndecodableMessage(msgspec.Struct, frozen=True, gc=False):
     traceback: str
     again: bool
     envelope: Envelope | None = None
+    for_newer: bool = False
 
 
 class EventTooLarge(Exception):

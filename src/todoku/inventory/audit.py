@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Connection, func, select, union
 
 from todoku.audit import (
+    SEE_OTHERS,
     AuditPart,
     Finding,
     Known,
@@ -173,11 +174,16 @@ def _reserved_for(connection: Connection, product_id: str) -> str:
 
 def wait(connection: Connection, known: Known, order_status: str) -> Wait | None:
     """Return why an order that has a reservation and no shipment has not ended."""
+    cancelling = order_status == "CANCELLING"
+    if known.status == ReservationState.RESERVED and cancelling:
+        return Wait(not_received("shipping", "its cancellation"), "orders")
     if known.status == ReservationState.RESERVED:
         return Wait(not_received("shipping", "that its stock is reserved"), "inventory")
-    if known.status == ReservationState.REFUSED and order_status == "PENDING":
+    if known.status == ReservationState.REFUSED and order_status in ("PENDING", "CANCELLING"):
         return Wait(not_received("orders", "that there is not enough stock"), "inventory")
-    return None
+    if known.status in (ReservationState.RELEASED, ReservationState.CANCELLED) and cancelling:
+        return Wait(not_received("orders", "that nothing is reserved for it"), "inventory")
+    return SEE_OTHERS
 
 
 inventory_audit = AuditPart(

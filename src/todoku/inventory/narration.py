@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 
 from todoku.contracts import (
+    CancellationConfirmedEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    ReleaseOutcome,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
@@ -23,12 +26,23 @@ def _refused(event: StockReservationFailedEvent) -> Iterable[Detail]:
     yield Detail("not enough stock: nothing is reserved for this order", "compensation")
 
 
+def _released(event: StockReleasedEvent) -> Iterable[Detail]:
+    if event.outcome == ReleaseOutcome.RELEASED:
+        yield Detail(f"↩ compensation: releases {item_list(event.items)}", "compensation")
+    else:
+        yield Detail("nothing was reserved, and nothing will be")
+
+
 NARRATION = Narration(
     details={
         StockReservedEvent: _reserved,
         StockReservationFailedEvent: _refused,
+        StockReleasedEvent: _released,
         InventoryMessageParkedEvent: parked_details,
         InventoryMessageClosedEvent: resolved_details,
     },
-    awaited={STOCK_REQUESTS[max(STOCK_REQUESTS)]: "inventory to reserve the stock"},
+    awaited={
+        STOCK_REQUESTS[max(STOCK_REQUESTS)]: "inventory to reserve the stock",
+        CancellationConfirmedEvent: "inventory to release the stock",
+    },
 )

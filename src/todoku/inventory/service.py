@@ -5,11 +5,13 @@ from functools import partial
 from typing import Any, Final
 
 from todoku.contracts import (
+    CancellationConfirmedEvent,
     Event,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
     parking_event,
@@ -20,8 +22,10 @@ from todoku.inventory.domain import (
     Restock,
     SetProduct,
     deduct_stock,
+    release_cancelled,
     release_stock,
     replay_refusal,
+    replay_release,
     replay_reservation,
     republish_reservation,
     reserve_stock,
@@ -37,6 +41,7 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide | BySagaVersion]] = {
     **by_saga_version(STOCK_REQUESTS, reserve_stock),
     ShipmentCompletedEvent: deduct_stock,
     ShipmentFailedEvent: release_stock,
+    CancellationConfirmedEvent: release_cancelled,
 }
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
@@ -44,12 +49,14 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     StockReservationFailedEvent: replay_refusal,
     ShipmentCompletedEvent: deduct_stock,
     ShipmentFailedEvent: release_stock,
+    StockReleasedEvent: replay_release,
 }
 
 
 PUBLISHES: Final[Sequence[type[Event]]] = (
     StockReservedEvent,
     StockReservationFailedEvent,
+    StockReleasedEvent,
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     CheckConstraint,
     Column,
@@ -28,6 +29,7 @@ from todoku.inventory.domain import (
     Line,
     Product,
     Reservation,
+    ReservationChange,
     ReservationState,
     Restock,
     SetProduct,
@@ -71,6 +73,7 @@ reservations = table(
     Column("shipping_address", Text),
     Column("total_amount", Integer64),
     Column("currency", Text),
+    Column("changes", Text),
     CheckConstraint("quantity >= 1", name="quantity_positive"),
     CheckConstraint(RESERVATION.check("state"), name="state_known"),
     clustered=True,
@@ -134,8 +137,16 @@ _end_reservations = Many(
     .where(reservations.c.order_id == bindparam("key"))
     .values(state=bindparam("state"), updated_at=bindparam("updated_at"))
 )
+_cancel_reservations = Many(
+    update(reservations)
+    .where(reservations.c.order_id == bindparam("key"))
+    .values({name: bindparam(name) for name in ("state", "updated_at", "changes")})
+)
 _insert_ledger = Many(insert(stock_ledger))
 
+
+_encode_changes = msgspec.json.Encoder().encode
+_decode_changes = msgspec.json.Decoder(tuple[ReservationChange, ...]).decode
 
 _NAMING_PRODUCTS: tuple[type[Any], ...] = (*STOCK_REQUESTS.values(), StockReservedEvent)
 """The events that name the products of an order."""
@@ -257,6 +268,7 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
             shipping_address=lines[0].shipping_address,
             total_amount=lines[0].total_amount,
             currency=lines[0].currency,
+            changes=() if lines[0].changes is None else _decode_changes(lines[0].changes),
         )
         for order_id, lines in rows.items()
     }
@@ -295,19 +307,10 @@ def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork
         if reservation is not unit_of_work.reservations_before.get(key)
     ]
     new = [held for held in changed if held.order_id not in unit_of_work.reservations_before]
-    ended = [held for held in changed if held.order_id in unit_of_work.reservations_before]
+    known = [held for held in changed if held.order_id in unit_of_work.reservations_before]
     _insert_reservations(connection, [row for held in new for row in _reservation_rows(held)])
-    _end_reservations(
-        connection,
-        [
-            {
-                "key": held.order_id,
-                "state": held.state.value,
-                "updated_at": to_microseconds(held.updated_at),
-            }
-            for held in ended
-        ],
-    )
+    _end_reservations(connection, [_ending_row(held) for held in known if not held.changes])
+    _cancel_reservations(connection, [_ending_row(held) for held in known if held.changes])
 
 
 def _product(row: Any) -> Product:
@@ -336,6 +339,19 @@ def _product_row(product: Product) -> dict[str, Any]:
     }
 
 
+def _ending_row(reservation: Reservation) -> dict[str, Any]:
+    return {
+        "key": reservation.order_id,
+        "state": reservation.state.value,
+        "updated_at": to_microseconds(reservation.updated_at),
+        "changes": _changes(reservation),
+    }
+
+
+def _changes(reservation: Reservation) -> str | None:
+    return _encode_changes(reservation.changes).decode() if reservation.changes else None
+
+
 def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
     for line in reservation.lines:
         yield {
@@ -349,6 +365,7 @@ def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
             "shipping_address": reservation.shipping_address,
             "total_amount": reservation.total_amount,
             "currency": reservation.currency,
+            "changes": _changes(reservation),
         }
 
 

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, select
 
-from todoku.audit import AuditPart, Known, KnownOrder, Problem, Wait, not_received, pieces_by_owner
+from todoku.audit import (
+    SEE_OTHERS,
+    AuditPart,
+    Known,
+    KnownOrder,
+    Problem,
+    Wait,
+    not_received,
+    pieces_by_owner,
+)
 from todoku.contracts import OrderCreatedEvent
 from todoku.orders.domain import ORDER, OrderStatus
 from todoku.orders.store import order_events, order_items, orders
@@ -58,7 +67,9 @@ def wait(connection: Connection, known: Known, order_status: str) -> Wait | None
     """Return why an order that no other service knows has not ended."""
     if order_status == OrderStatus.PENDING:
         return Wait(not_received("inventory", "the order"), "orders")
-    return None
+    if order_status == OrderStatus.CANCELLING:
+        return Wait(not_received("shipping", "its cancellation"), "orders")
+    return SEE_OTHERS
 
 
 orders_audit = AuditPart(entity="order", lifecycle=ORDER, known=known_orders, wait=wait)

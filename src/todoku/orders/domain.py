@@ -3,8 +3,14 @@
     PENDING
     ├─ StockReservedEvent, ShipmentInitiatedEvent ─▶ AWAITING_SHIPMENT
     │     ├─ ShipmentCompletedEvent ─▶ COMPLETED
+    │     ├─ cancel ─▶ CANCELLING
+    │     │     ├─ StockReleasedEvent ─▶ CANCELLED
+    │     │     └─ CancellationRefusedEvent ─▶ AWAITING_SHIPMENT (see above)
     │     └─ ShipmentFailedEvent ─▶ SHIPMENT_FAILED
-    └─ StockReservationFailedEvent ─▶ CANCELLED_NO_STOCK
+    ├─ StockReservationFailedEvent ─▶ CANCELLED_NO_STOCK
+    └─ cancel ─▶ CANCELLING (see above)
+
+CANCELLING is a detour: a cancellation that is refused leads back. Its decisions are in `cancellation.py`.
 
 Events about one order come from two services and may arrive in any sequence, so a status only moves
 forward: a late event is kept in the history and changes nothing. Two outcomes that exclude each other
@@ -12,12 +18,14 @@ are never both true; the second one is an error and becomes a dead letter.
 """
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from todoku.contracts import (
     MAX_SAFE_INTEGER,
+    CancellationRefusedEvent,
+    CancellationRequestedEvent,
     Event,
     OrderCancelledEvent,
     OrderCompletedEvent,
@@ -29,10 +37,12 @@ from todoku.contracts import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
 from todoku.lifecycle import Lifecycle, Stage, Status
+from todoku.orders.changes import Change, ChangeState, requested_event
 
 
 class OrderError(Exception):
@@ -84,7 +94,29 @@ class OrderStatus(Status):
             after=("PENDING",),
             on=(StockReservationFailedEvent,),
             publishes=(OrderCancelledEvent,),
-            implies={"reservation": ("REFUSED",), "shipment": (None,)},
+            implies={"reservation": ("REFUSED",), "shipment": (None, "EXPECTED", "CANCELLED")},
+            failure=True,
+        ),
+    )
+    CANCELLING = (
+        "CANCELLING",
+        Stage(
+            meaning="Its cancellation is requested; it may be too late for that.",
+            after=("PENDING", "AWAITING_SHIPMENT"),
+            on=("cancel",),
+            publishes=(CancellationRequestedEvent,),
+            returns_to="AWAITING_SHIPMENT",
+            returns_on=(CancellationRefusedEvent,),
+        ),
+    )
+    CANCELLED = (
+        "CANCELLED",
+        Stage(
+            meaning="It was cancelled before the carrier was called; nothing is reserved.",
+            after=("CANCELLING",),
+            on=(StockReleasedEvent,),
+            publishes=(OrderCancelledEvent,),
+            implies={"reservation": ("RELEASED", "CANCELLED"), "shipment": ("CANCELLED",)},
             failure=True,
         ),
     )
@@ -103,6 +135,9 @@ class OrderStatus(Status):
 
 ORDER: Final = Lifecycle("order", OrderStatus)
 
+BEHIND_PIVOT: Final = (OrderStatus.COMPLETED, OrderStatus.SHIPMENT_FAILED)
+"""The endings behind the pivot: no order with a confirmed cancellation has one of them."""
+
 
 class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Place an order. The edge generates `order_id`, a UUIDv7, so that a repeated command is one order."""
@@ -117,7 +152,8 @@ class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The state of an order. `total_amount` is in minor units of `currency`; times are UTC.
 
-    `saga_version` is the version of the saga in which it was accepted.
+    `saga_version` is the version of the saga in which it was accepted. `changes` are in the sequence in
+    which they were requested, and only grow.
     """
 
     id: str
@@ -133,6 +169,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     shipment_id: str | None = None
     tracking_number: str | None = None
     saga_version: int = 1
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def cancellation(self) -> Change | None:
+        """Return the cancellation of the whole order; None if nobody asked for it."""
+        return next((change for change in reversed(self.changes) if change.whole), None)
 
 
 class ParkedMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,7 +272,7 @@ def _end_again(order: Order, ending: OrderStatus, event: Event, time: datetime) 
     if order.status is ending:
         return order
     if ending not in ORDER.reachable(order.status):
-        raise _contradiction(order, event)
+        raise contradiction(order, event)
     return msgspec.structs.replace(order, status=ending, updated_at=time)
 
 
@@ -250,21 +292,25 @@ def _from_ending(event: OrderCompletedEvent | OrderCancelledEvent, time: datetim
 
 
 def republish_order(order: Order | None) -> list[tuple[Event, datetime]]:
-    """Return the OrderCreatedEvent while the order is PENDING, and its last event once it has ended,
-    each with the time it was decided.
+    """Return the OrderCreatedEvent while the order is PENDING, what is still to be cancelled, and the
+    last event of an order that has ended; each with the time it was decided.
 
     After PENDING, an inventory that has lost its decision would make another one from the
     OrderCreatedEvent, which contradicts what the other services did since.
     """
     if order is None:
         return []
-    if order.status is OrderStatus.PENDING:
-        return [(_created_event(order), order.created_at)]
     if order.status is OrderStatus.COMPLETED:
         return [(_completed_event(order), order.updated_at)]
     if order.status.terminal:
-        return [(_cancelled_event(order), order.updated_at)]
-    return []  # Others decide next: nothing of this service is missing anywhere.
+        return [(cancelled_event(order), order.updated_at)]
+    created: list[tuple[Event, datetime]] = [(_created_event(order), order.created_at)]
+    requests = [
+        (requested_event(order.id, change), change.requested_at)
+        for change in order.changes
+        if change.state is ChangeState.REQUESTED
+    ]
+    return created * (order.status is OrderStatus.PENDING) + requests
 
 
 def merge_lines(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
@@ -305,36 +351,39 @@ def confirm_reservation(
     order: Order | None, event: StockReservedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
     """Wait for the shipment of the reserved stock."""
-    return _advance(_known(order, event), event, now), []
+    return advance(known(order, event), event, now), []
 
 
 def cancel_for_lack_of_stock(
     order: Order | None, event: StockReservationFailedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
     """End the order: not enough stock."""
-    order = _known(order, event)
-    cancelled = _advance(order, event, now, reason=event.reason)
+    order = known(order, event)
+    cancelled = advance(order, event, now, reason=event.reason)
     if cancelled is order:
         return order, []
-    return cancelled, [_cancelled_event(cancelled)]
+    return cancelled, [cancelled_event(cancelled)]
 
 
 def note_shipment(
     order: Order | None, event: ShipmentInitiatedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
     """Record the shipment. An open shipment implies reserved stock, even if that event is still to come."""
-    advanced = _advance(_known(order, event), event, now, shipment_id=event.shipment_id)
+    advanced = advance(known(order, event), event, now, shipment_id=event.shipment_id)
     if advanced.shipment_id == event.shipment_id:
         return advanced, []  # Late: a repeat, or the outcome of the shipment arrived first.
-    return msgspec.structs.replace(advanced, shipment_id=event.shipment_id, updated_at=now), []
+    # An ended order keeps the time at which it ended.
+    updated_at = advanced.updated_at if advanced.status.terminal else now
+    noted = msgspec.structs.replace(advanced, shipment_id=event.shipment_id, updated_at=updated_at)
+    return noted, []
 
 
 def complete(
     order: Order | None, event: ShipmentCompletedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
     """Complete the order: the carrier accepted the parcel."""
-    order = _known(order, event)
-    completed = _advance(
+    order = known(order, event)
+    completed = advance(
         order,
         event,
         now,
@@ -350,11 +399,11 @@ def fail(
     order: Order | None, event: ShipmentFailedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
     """Fail the order: the carrier rejected the parcel."""
-    order = _known(order, event)
-    failed = _advance(order, event, now, shipment_id=event.shipment_id, reason=event.reason)
+    order = known(order, event)
+    failed = advance(order, event, now, shipment_id=event.shipment_id, reason=event.reason)
     if failed is order:
         return order, []
-    return failed, [_cancelled_event(failed)]
+    return failed, [cancelled_event(failed)]
 
 
 def note_parked(
@@ -384,18 +433,24 @@ def _created_event(order: Order) -> OrderCreatedEvent:
     )
 
 
-def _advance(order: Order, event: Event, now: datetime, **changes: str | None) -> Order:
+def advance(order: Order, event: Event, now: datetime, **changes: Any) -> Order:
     """Return the order in the status that the event leads to, with these changes; the same order if the
     event is late.
 
     Raises `ContradictoryEvent` if that status excludes the current one.
     """
     status = ORDER.next_status(order.status, type(event))
-    if status is None:
-        raise _contradiction(order, event)
+    if status is None or (status in BEHIND_PIVOT and _cancelled(order)):
+        raise contradiction(order, event)
     if status is order.status:
         return order  # Late: a later event of the saga arrived before this one.
     return msgspec.structs.replace(order, status=status, updated_at=now, **changes)
+
+
+def _cancelled(order: Order) -> bool:
+    """Return whether shipping has confirmed that nothing will be shipped."""
+    cancellation = order.cancellation
+    return cancellation is not None and cancellation.state is ChangeState.CONFIRMED
 
 
 def _completed_event(order: Order) -> OrderCompletedEvent:
@@ -410,7 +465,7 @@ def _completed_event(order: Order) -> OrderCompletedEvent:
     )
 
 
-def _cancelled_event(order: Order) -> OrderCancelledEvent:
+def cancelled_event(order: Order) -> OrderCancelledEvent:
     return OrderCancelledEvent(
         order_id=order.id,
         user_id=order.user_id,
@@ -434,7 +489,7 @@ def _parked_message(event: ParkingEvent) -> ParkedMessage:
     )
 
 
-def _known(order: Order | None, event: OrderEvent) -> Order:
+def known(order: Order | None, event: OrderEvent) -> Order:
     if order is None:
         raise UnknownOrder(
             f"{type(event).__name__} for order {event.order_id}: the orders database has no such "
@@ -443,7 +498,7 @@ def _known(order: Order | None, event: OrderEvent) -> Order:
     return order
 
 
-def _contradiction(order: Order, event: Event) -> ContradictoryEvent:
+def contradiction(order: Order, event: Event) -> ContradictoryEvent:
     return ContradictoryEvent(
         f"{type(event).__name__} for order {order.id} contradicts its status {order.status}"
     )

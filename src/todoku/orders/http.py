@@ -10,8 +10,17 @@ from sqlalchemy import Connection
 from uuid_utils import uuid7
 
 from todoku.contracts import OrderedItem, Personal
-from todoku.orders.domain import InvalidOrder, Order, OrderStatus, ParkedMessage, PlaceOrder
-from todoku.orders.problems import INVALID_ORDER, UNKNOWN_ORDER
+from todoku.orders.cancellation import CancelOrder, TooLateToCancel
+from todoku.orders.changes import Change, ChangeState
+from todoku.orders.domain import (
+    InvalidOrder,
+    Order,
+    OrderStatus,
+    ParkedMessage,
+    PlaceOrder,
+    UnknownOrder,
+)
+from todoku.orders.problems import INVALID_ORDER, TOO_LATE_TO_CANCEL, UNKNOWN_ORDER
 from todoku.orders.store import HistoryEntry, find_order, find_parked, history, list_orders
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
@@ -21,6 +30,7 @@ from todoku.web.fields import (
     Price,
     ProductId,
     Quantity,
+    Reason,
     UserId,
     Uuid,
     canonical_uuid,
@@ -44,6 +54,24 @@ class NewOrder(Body, frozen=True, kw_only=True):
     items: Annotated[tuple[NewItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
     shipping_address: Annotated[Address, Personal] = ""
     currency: Currency = "JPY"
+
+
+class Cancellation(Body, frozen=True, kw_only=True):
+    """Why the order is to be cancelled."""
+
+    reason: Reason | None = None
+
+
+class CancellationView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The cancellation of an order: `requested`, or `confirmed` or `refused` at `decidedAt`. `by` is who
+    asked for it, null if that is unknown; `refusal` says why it was refused."""
+
+    state: ChangeState
+    by: Annotated[str | None, Personal]
+    reason: str | None
+    requested_at: datetime
+    decided_at: datetime | None
+    refusal: str | None
 
 
 class ParkedView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -73,6 +101,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: datetime
     updated_at: datetime
     parked: list[ParkedView]
+    cancellation: CancellationView | None
 
 
 class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -117,7 +146,11 @@ def orders_api(backend: Backend) -> Api:
     return Api(
         title="Todoku orders",
         description=ABOUT,
-        refusals={InvalidOrder: INVALID_ORDER},
+        refusals={
+            InvalidOrder: INVALID_ORDER,
+            UnknownOrder: UNKNOWN_ORDER,
+            TooLateToCancel: TOO_LATE_TO_CANCEL,
+        },
         operations=[
             Operation(
                 id="placeOrder",
@@ -137,6 +170,25 @@ def orders_api(backend: Backend) -> Api:
                     )
                 ],
                 problems=[INVALID_ORDER],
+            ),
+            Operation(
+                id="cancelOrder",
+                method="POST",
+                path="/orders/{orderId}/cancel",
+                path_parameters=order_id,
+                summary="Cancel an order",
+                description=ABOUT_CANCELLING,
+                handle=routes.cancel,
+                body=Cancellation,
+                examples={"a cancellation": {"reason": "Ordered twice."}},
+                responses=[
+                    SuccessResponse(
+                        status=202,
+                        description="The cancellation is requested and stored.",
+                        content=OrderView,
+                    )
+                ],
+                problems=[UNKNOWN_ORDER, TOO_LATE_TO_CANCEL],
             ),
             Operation(
                 id="listOrders",
@@ -207,6 +259,21 @@ class OrderRoutes:
             find_out=f"GET {address} returns the order if it was accepted.",
         )
         return Reply(201, _view(order, []), {"Location": address})
+
+    async def cancel(self, call: Call) -> Reply:
+        order_id = call.uuid("orderId", _unknown_order)
+        wish: Cancellation = call.body
+        order: Order = await self._backend.execute(
+            CancelOrder(
+                order_id=order_id,
+                change_id=str(uuid7()),
+                reason=wish.reason,
+                by=call.context.actor,
+            ),
+            context=call.context,
+            find_out=f"See `cancellation` in GET /orders/{order_id}; the request can safely be repeated.",
+        )
+        return Reply(202, (await self._backend.read(_views, [order]))[0])
 
     async def show(self, call: Call) -> Reply:
         order_id = call.uuid("orderId", _unknown_order)
@@ -279,6 +346,20 @@ def _view(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
             )
             for message in parked
         ],
+        cancellation=_cancellation_view(order.cancellation),
+    )
+
+
+def _cancellation_view(change: Change | None) -> CancellationView | None:
+    if change is None:
+        return None
+    return CancellationView(
+        state=change.state,
+        by=change.by,
+        reason=change.reason,
+        requested_at=change.requested_at,
+        decided_at=change.decided_at,
+        refusal=change.refusal,
     )
 
 
@@ -307,6 +388,12 @@ ABOUT_PLACING = """\
 The response is sent once the order is stored on disk; stock and shipment follow asynchronously. An
 order with not enough stock or an unknown product is accepted, and becomes `CANCELLED_NO_STOCK` with
 a reason. Lines with the same product must have one price and are added up."""
+
+ABOUT_CANCELLING = """\
+The response is sent once the request is stored on disk; the order is `CANCELLING` until shipping has
+decided. Before the carrier is called, the cancellation is confirmed: the order becomes `CANCELLED`, or
+`CANCELLED_NO_STOCK` if its stock was refused before. After that it is refused, and the order goes on.
+Asking again has no further effect and gets the same answer."""
 
 EXAMPLE_ORDER: dict[str, Any] = {
     "userId": "user123",

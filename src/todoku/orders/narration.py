@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from todoku.contracts import OrderCreatedEvent
+from todoku.contracts import CancellationRequestedEvent, OrderCreatedEvent
 from todoku.narration import Detail, Narration, item_list, money
 
 
@@ -11,4 +11,9 @@ def _created(event: OrderCreatedEvent) -> Iterable[Detail]:
     yield Detail(f"{event.user_id} orders {item_list(event.items)} for {total}")
 
 
-NARRATION = Narration(details={OrderCreatedEvent: _created})
+def _requested(event: CancellationRequestedEvent) -> Iterable[Detail]:
+    by = f"{event.requested_by} asks" if event.requested_by else "a request"
+    yield Detail(f"{by} to cancel it{f': {event.reason}' if event.reason else ''}")
+
+
+NARRATION = Narration(details={OrderCreatedEvent: _created, CancellationRequestedEvent: _requested})

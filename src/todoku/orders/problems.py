@@ -10,6 +10,13 @@ UNKNOWN_ORDER = ProblemType(
     "Use the `id` from the response to POST /orders. If the response was not 201, the order may not "
     "exist: place it again.",
 )
+TOO_LATE_TO_CANCEL = ProblemType(
+    "too-late-to-cancel",
+    409,
+    "The order cannot be cancelled any more",
+    "The order has ended, or a cancellation of it was refused because the carrier had been called.",
+    "Look at `status` and `cancellation` in GET /orders/{orderId}. What is shipped can only be returned.",
+)
 INVALID_ORDER = ProblemType(
     "invalid-order",
     422,

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from todoku.contracts import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
+    CancellationRequestedEvent,
     Event,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
@@ -15,10 +18,19 @@ from todoku.contracts import (
     ShipmentInitiatedEvent,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
 from todoku.engine import Decide, SagaStart, Service
+from todoku.orders.cancellation import (
+    CancelOrder,
+    cancel_order,
+    confirm_cancellation,
+    end_cancelled,
+    refuse_cancellation,
+    replay_request,
+)
 from todoku.orders.domain import (
     PlaceOrder,
     cancel_for_lack_of_stock,
@@ -39,7 +51,10 @@ from todoku.orders.domain import (
 from todoku.orders.store import OrdersStore
 from todoku.settings import Settings
 
-COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {PlaceOrder: place_order}
+COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {
+    PlaceOrder: place_order,
+    CancelOrder: cancel_order,
+}
 
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     StockReservedEvent: confirm_reservation,
@@ -47,6 +62,9 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     ShipmentInitiatedEvent: note_shipment,
     ShipmentCompletedEvent: complete,
     ShipmentFailedEvent: fail,
+    CancellationConfirmedEvent: confirm_cancellation,
+    CancellationRefusedEvent: refuse_cancellation,
+    StockReleasedEvent: end_cancelled,
     InventoryMessageParkedEvent: note_parked,
     InventoryMessageClosedEvent: note_resolved,
     ShippingMessageParkedEvent: note_parked,
@@ -55,6 +73,7 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     OrderCreatedEvent: replay_order,
+    CancellationRequestedEvent: replay_request,
     OrderCompletedEvent: replay_completed_order,
     OrderCancelledEvent: replay_cancelled_order,
 }
@@ -62,6 +81,7 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
 
 PUBLISHES: Final[Sequence[type[Event]]] = (
     OrderCreatedEvent,
+    CancellationRequestedEvent,
     OrderCompletedEvent,
     OrderCancelledEvent,
 )

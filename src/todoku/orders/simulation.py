@@ -1,4 +1,4 @@
-"""Simulate customers who place orders, and check what becomes of them."""
+"""Simulate customers who place and cancel orders, and check what becomes of them."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -9,6 +9,7 @@ from typing import Any, Final
 from todoku.contracts import OrderedItem
 from todoku.lifecycle import name_of
 from todoku.orders.domain import ORDER, Order, OrderStatus, PlaceOrder
+from todoku.orders.simulated_cancellations import Cancellations
 from todoku.simulated import SimulatedService, World
 
 PRODUCTS: Final = ("prod0", "prod1", "prod2")
@@ -23,12 +24,13 @@ _HISTORY = "SELECT order_id, type FROM order_events"
 
 
 class SimulatedOrders(SimulatedService):
-    """Places orders; checks I1, I4 and the histories of orders."""
+    """Places orders and cancels some; checks I1, I3, I4 and the histories of orders."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._accepted: dict[str, Order] = {}
         self._statuses: dict[str, OrderStatus] = {}
+        self._cancellations = Cancellations(world)
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._place_order(number) for number in range(1, self.world.orders + 1)]
@@ -53,6 +55,7 @@ class SimulatedOrders(SimulatedService):
                 problem = f"order {order_id} was {before} and is {now} now"
                 self.world.fail("I4", problem, order_id)
             self._statuses[order_id] = now
+        self._cancellations.check_commit()
 
     def open_work(self) -> Iterable[str]:
         return [
@@ -63,11 +66,14 @@ class SimulatedOrders(SimulatedService):
 
     def check_end(self) -> None:
         """Check R5: every event is in the history of its order, also one that changes nothing."""
+        self._cancellations.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):
             histories[order_id].add(name)
         for order_id, status in self._statuses.items():
-            expected = {name_of(cause) for cause in ORDER.history(status)}
+            expected = {
+                name_of(cause) for cause in ORDER.history(status) if isinstance(cause, type)
+            }
             if status.terminal and (missing := expected - histories[order_id]):
                 problem = f"orders never consumed {', '.join(sorted(missing))}"
                 self.world.fail("R5", problem, order_id)
@@ -87,6 +93,7 @@ class SimulatedOrders(SimulatedService):
         replies = (self.world.execute_until_answered(command) for _ in range(times))
         for order in await asyncio.gather(*replies):
             self._check_reply(order)
+        await self._cancellations.ask(number, command.order_id)
 
     def _draw_order(self, number: int, random: Random) -> PlaceOrder:
         products = random.sample(PRODUCTS, random.randint(1, 3))

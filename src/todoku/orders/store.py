@@ -31,6 +31,7 @@ from todoku.database import (
     to_microseconds,
 )
 from todoku.engine import EngineTables, RepublishEvents, StateCache
+from todoku.orders.changes import Change
 from todoku.orders.domain import ORDER, Order, OrderStatus, ParkedMessage
 from todoku.orders.parked_messages import ParkedMessages
 
@@ -55,6 +56,7 @@ orders = table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("saga_version", Integer64, nullable=False, server_default="1"),
+    Column("changes", Text),
     CheckConstraint(ORDER.check("status"), name="status_known"),
     CheckConstraint("total_amount BETWEEN 1 AND 9007199254740991", name="total_amount_exact"),
     CheckConstraint(
@@ -123,6 +125,10 @@ CHANGING = ("reason", "shipment_id", "tracking_number", "event_count", "updated_
 _update_orders = _update(*CHANGING)
 # Apart, because an index on the status makes it cost twice as much.
 _update_with_status = _update("status", *CHANGING)
+_update_with_changes = _update("status", "changes", *CHANGING)
+
+_encode_changes = msgspec.json.Encoder().encode
+_decode_changes = msgspec.json.Decoder(tuple[Change, ...]).decode
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +166,9 @@ class OrdersUnitOfWork:
             return self.parked.get((subject.publisher, subject.letter_id))
         return self.after.get(_order_id(subject))
 
-    def put(self, subject: Any, state: Order | ParkedMessage) -> None:
+    def put(self, subject: Any, state: Order | ParkedMessage | None) -> None:
+        if state is None:
+            return  # Something about an order that is lost for good.
         if isinstance(state, ParkedMessage):
             self.parked[state.service, state.letter_id] = state
         else:
@@ -226,17 +234,13 @@ class OrdersStore:
         touched = {envelope.subject for _, _, envelope in unit_of_work.recorded} | {
             o.id for o in changed
         }
-        moved: list[dict[str, Any]] = []
-        stayed: list[dict[str, Any]] = []
+        by_update: dict[Many, list[dict[str, Any]]] = {}
         for key in sorted(touched & unit_of_work.before.keys()):
-            rows = (
-                stayed
-                if unit_of_work.after[key].status is unit_of_work.before[key].status
-                else moved
-            )
-            rows.append({"key": key, **_order_row(unit_of_work.after[key], unit_of_work)})
-        _update_with_status(connection, moved)
-        _update_orders(connection, stayed)
+            before, after = unit_of_work.before[key], unit_of_work.after[key]
+            rows = by_update.setdefault(_update_for(before, after), [])
+            rows.append({"key": key, **_order_row(after, unit_of_work)})
+        for update_rows, rows in by_update.items():
+            update_rows(connection, rows)
         _insert_events(
             connection,
             [
@@ -337,6 +341,7 @@ def _with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             shipment_id=row.shipment_id,
             tracking_number=row.tracking_number,
             saga_version=row.saga_version,
+            changes=() if row.changes is None else _decode_changes(row.changes),
         )
         for row in rows
     ]
@@ -362,7 +367,15 @@ def _order_row(order: Order, unit_of_work: OrdersUnitOfWork) -> dict[str, Any]:
         "created_at": to_microseconds(order.created_at),
         "updated_at": to_microseconds(order.updated_at),
         "saga_version": order.saga_version,
+        "changes": _encode_changes(order.changes).decode() if order.changes else None,
     }
+
+
+def _update_for(before: Order, after: Order) -> Many:
+    """Return the statement that writes what differs."""
+    if after.changes is not before.changes:
+        return _update_with_changes
+    return _update_orders if after.status is before.status else _update_with_status
 
 
 def _item_rows(order: Order) -> Iterable[dict[str, Any]]:

@@ -31,13 +31,14 @@ def known_shipments(connection: Connection) -> Iterator[Known]:
     for order_id, group in groupby(parcels, key=attrgetter("order_id")):
         rows = list(group)
         first = rows[0]
+        expected = first.status == ShipmentStatus.EXPECTED
         ended = ShipmentStatus(first.status).terminal
         yield Known(
             order_id=order_id,
             status=first.status,
-            items=pieces.get(first.id, ()),
-            # One that was restored from its ending alone has no address.
-            address=None if ended and not first.shipping_address else first.shipping_address,
+            items=None if expected else pieces.get(first.id, ()),
+            # One that was restored from its ending alone has no address, nor has one that never was.
+            address=first.shipping_address or (None if expected or ended else ""),
             problems=() if len(rows) == 1 else (_several(len(rows)),),
         )
 
@@ -52,6 +53,13 @@ def _several(count: int) -> Problem:
 
 def wait(connection: Connection, known: Known, order_status: str) -> Wait | None:
     """Return why an order that has a shipment has not ended."""
+    if known.status == ShipmentStatus.EXPECTED:
+        return None
+    if known.status == ShipmentStatus.CANCELLED:
+        advice = not_received("inventory or the orders", "that it is cancelled")
+        return Wait(advice, ("shipping", "inventory"))
+    if known.status == ShipmentStatus.INITIATED and order_status == "CANCELLING":
+        return Wait(not_received("shipping", "its cancellation"), "orders")
     if known.status not in (ShipmentStatus.INITIATED, ShipmentStatus.BOOKING):
         return Wait(not_received("orders", "how its shipment ended"), "shipping")
     row = connection.execute(

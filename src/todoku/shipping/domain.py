@@ -1,9 +1,13 @@
 """Define a shipment and its decisions as pure functions: values in, values out.
 
     INITIATED
-    └─ due ─▶ BOOKING
-          ├─ Accepted ─▶ COMPLETED
-          └─ Rejected ─▶ FAILED
+    ├─ due ─▶ BOOKING
+    │     ├─ Accepted ─▶ COMPLETED
+    │     └─ Rejected ─▶ FAILED
+    └─ CancellationRequestedEvent ─▶ CANCELLED
+    EXPECTED
+    ├─ StockReservedEvent ─▶ INITIATED (see above)
+    └─ CancellationRequestedEvent ─▶ CANCELLED (see above)
 
 The step from INITIATED to BOOKING is the pivot of the saga: it claims the call to the carrier and is
 committed before the call. From then on the shipment only moves forward: a call whose answer was lost is
@@ -17,6 +21,10 @@ from typing import Annotated, Final
 import msgspec
 
 from todoku.contracts import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
+    CancellationRequestedEvent,
+    CancelledItem,
     Event,
     Personal,
     ShipmentCompletedEvent,
@@ -71,9 +79,18 @@ class ShipmentStatus(Status):
         "INITIATED",
         Stage(
             meaning="It is open; the carrier has not been called.",
+            after=("EXPECTED",),
             on=(StockReservedEvent,),
             publishes=(ShipmentInitiatedEvent,),
             implies={"reservation": ("RESERVED",)},
+            begins=True,
+        ),
+    )
+    EXPECTED = (
+        "EXPECTED",
+        Stage(
+            meaning="Its order has changes, and no stock is reserved yet.",
+            on=("change",),
         ),
     )
     BOOKING = (
@@ -106,13 +123,41 @@ class ShipmentStatus(Status):
             failure=True,
         ),
     )
+    CANCELLED = (
+        "CANCELLED",
+        Stage(
+            meaning="It was cancelled before the carrier was called, or before it was open.",
+            after=("INITIATED", "EXPECTED"),
+            on=(CancellationRequestedEvent,),
+            publishes=(CancellationConfirmedEvent,),
+            implies={"reservation": (None, "REFUSED", "RESERVED", "RELEASED", "CANCELLED")},
+            failure=True,
+        ),
+    )
 
 
 SHIPMENT: Final = Lifecycle("shipment", ShipmentStatus)
 
 
+PAST_PIVOT: Final = (ShipmentStatus.BOOKING, ShipmentStatus.COMPLETED, ShipmentStatus.FAILED)
+"""The statuses in which the call to the carrier was claimed."""
+
+
+class ShipmentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A change of an order: these pieces were to be cancelled, and this was `confirmed` or refused for a
+    `reason`; decided `at` (UTC)."""
+
+    id: str
+    items: tuple[CancelledItem, ...]
+    whole: bool
+    confirmed: bool
+    at: datetime
+    reason: str | None = None
+
+
 class Shipment(msgspec.Struct, frozen=True, kw_only=True):
-    """A parcel for an order. `due_at` (UTC) is when the carrier is called next; None once it has ended."""
+    """A parcel for an order. `due_at` (UTC) is when the carrier is called next; None if it never is again,
+    or not yet. `changes` are those that were decided on."""
 
     id: str
     order_id: str
@@ -125,6 +170,13 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
     tracking_number: str | None = None
     reason: str | None = None
+    changes: tuple[ShipmentChange, ...] = ()
+
+    @property
+    def pivot_passed(self) -> bool:
+        """Return whether the carrier may have been called. A refusal tells that it was, also where the
+        database was restored from a backup and has lost the rest."""
+        return self.status in PAST_PIVOT or any(not change.confirmed for change in self.changes)
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,8 +211,8 @@ def initiate_shipment(
     pickup_delay: Callable[[str], timedelta],
 ) -> tuple[Shipment, list[Event]]:
     """Open a shipment for the reserved stock; the carrier is called after `pickup_delay(shipment id)`."""
-    if shipment is not None:
-        return shipment, []  # A duplicate that arrived after the inbox was pruned.
+    if shipment is not None and shipment.status is not ShipmentStatus.EXPECTED:
+        return shipment, []  # Cancelled; or a duplicate that arrived after the inbox was pruned.
     shipment_id = fact_id(event.order_id, "Shipment")
     initiated = Shipment(
         id=shipment_id,
@@ -174,6 +226,7 @@ def initiate_shipment(
         due_at=now + pickup_delay(shipment_id),
         created_at=now,
         updated_at=now,
+        changes=shipment.changes if shipment else (),
     )
     return initiated, [_initiated_event(initiated)]
 
@@ -182,9 +235,10 @@ def replay_completed(
     shipment: Shipment | None, event: ShipmentCompletedEvent, time: datetime
 ) -> tuple[Shipment, list[Event]]:
     """Restore a completed shipment that the database has lost from its ShipmentCompletedEvent."""
-    if shipment is not None and shipment.due_at is None:
+    if shipment is not None and shipment.status.terminal:
         return shipment, []  # It has ended: the backup had it.
-    completed, _ = _complete(shipment or _from_ending(event, time), event.tracking_number, time)
+    shipment = _from_ending(shipment, event, time)
+    completed, _ = _complete(shipment, event.tracking_number, time)
     return completed, []
 
 
@@ -192,14 +246,19 @@ def replay_failed(
     shipment: Shipment | None, event: ShipmentFailedEvent, time: datetime
 ) -> tuple[Shipment, list[Event]]:
     """Restore a failed shipment that the database has lost from its ShipmentFailedEvent."""
-    if shipment is not None and shipment.due_at is None:
+    if shipment is not None and shipment.status.terminal:
         return shipment, []  # It has ended: the backup had it.
-    failed, _ = _fail(shipment or _from_ending(event, time), event.reason, time)
+    failed, _ = _fail(_from_ending(shipment, event, time), event.reason, time)
     return failed, []
 
 
-def _from_ending(event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetime) -> Shipment:
-    """Return a shipment as far as its last event describes it; its address is no longer needed."""
+def _from_ending(
+    shipment: Shipment | None, event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetime
+) -> Shipment:
+    """Return the shipment; of one that is lost, what its last event describes. Its address is no longer
+    needed."""
+    if shipment is not None and shipment.status is not ShipmentStatus.EXPECTED:
+        return shipment
     return Shipment(
         id=event.shipment_id,
         order_id=event.order_id,
@@ -210,20 +269,27 @@ def _from_ending(event: ShipmentCompletedEvent | ShipmentFailedEvent, time: date
         due_at=time,
         created_at=time,
         updated_at=time,
+        changes=shipment.changes if shipment else (),
     )
 
 
 def republish_shipment(shipment: Shipment | None) -> list[tuple[Event, datetime]]:
-    """Return the latest event of a shipment, with its time; it implies the earlier ones."""
+    """Return the latest event of a shipment, which implies the earlier ones, and what was decided about
+    its changes; each with its time."""
     if shipment is None:
         return []
+    decided: list[tuple[Event, datetime]] = [
+        (answer_event(shipment.order_id, change), change.at) for change in shipment.changes
+    ]
     match shipment.status:
         case ShipmentStatus.COMPLETED:
-            return [(_completed_event(shipment), shipment.updated_at)]
+            return [*decided, (_completed_event(shipment), shipment.updated_at)]
         case ShipmentStatus.FAILED:
-            return [(_failed_event(shipment), shipment.updated_at)]
+            return [*decided, (_failed_event(shipment), shipment.updated_at)]
+        case ShipmentStatus.INITIATED | ShipmentStatus.BOOKING:
+            return [*decided, (_initiated_event(shipment), shipment.created_at)]
         case _:
-            return [(_initiated_event(shipment), shipment.created_at)]
+            return decided
 
 
 def when_due(shipment: Shipment, now: datetime) -> tuple[Shipment, list[BookParcel]]:
@@ -293,6 +359,23 @@ def _fail(shipment: Shipment, reason: str, now: datetime) -> tuple[Shipment, lis
         shipment, status=ShipmentStatus.FAILED, reason=reason, due_at=None, updated_at=now
     )
     return failed, [_failed_event(failed)]
+
+
+def answer_event(
+    order_id: str, change: ShipmentChange
+) -> CancellationConfirmedEvent | CancellationRefusedEvent:
+    """Return the event that tells what was decided about a change."""
+    if change.confirmed:
+        return CancellationConfirmedEvent(
+            order_id=order_id, change_id=change.id, items=change.items, whole=change.whole
+        )
+    return CancellationRefusedEvent(
+        order_id=order_id,
+        change_id=change.id,
+        items=change.items,
+        whole=change.whole,
+        reason=change.reason or "",
+    )
 
 
 def _initiated_event(shipment: Shipment) -> ShipmentInitiatedEvent:

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 
 from todoku.contracts import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
+    CancellationRequestedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -26,16 +29,28 @@ def _failed(event: ShipmentFailedEvent) -> Iterable[Detail]:
     yield Detail(f"↩ compensation: inventory releases {item_list(event.items)}", "compensation")
 
 
+def _confirmed(event: CancellationConfirmedEvent) -> Iterable[Detail]:
+    yield Detail("the carrier was not called: nothing will be shipped")
+
+
+def _refused(event: CancellationRefusedEvent) -> Iterable[Detail]:
+    yield Detail(event.reason)
+
+
 NARRATION = Narration(
     details={
         ShipmentInitiatedEvent: _initiated,
         ShipmentCompletedEvent: _completed,
         ShipmentFailedEvent: _failed,
+        CancellationConfirmedEvent: _confirmed,
+        CancellationRefusedEvent: _refused,
         ShippingMessageParkedEvent: parked_details,
         ShippingMessageClosedEvent: resolved_details,
     },
     awaited={
         StockReservedEvent: "shipping to create a shipment",
         ShipmentInitiatedEvent: "the carrier",
+        CancellationRequestedEvent: "shipping to confirm or refuse the cancellation",
+        CancellationRefusedEvent: "the carrier",
     },
 )

@@ -6,6 +6,9 @@ from operator import attrgetter
 from typing import Any, Final
 
 from todoku.contracts import (
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
+    CancellationRequestedEvent,
     Event,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -17,6 +20,11 @@ from todoku.contracts import (
 )
 from todoku.engine import Agenda, Decide, Service
 from todoku.settings import Settings
+from todoku.shipping.cancellation import (
+    decide_cancellation,
+    replay_confirmation,
+    replay_refusal,
+)
 from todoku.shipping.carriers import pickup_delays
 from todoku.shipping.domain import (
     BACKOFF_SECONDS_MAX,
@@ -38,6 +46,8 @@ COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {RecordAnswer: record_answ
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     ShipmentCompletedEvent: replay_completed,
     ShipmentFailedEvent: replay_failed,
+    CancellationConfirmedEvent: replay_confirmation,
+    CancellationRefusedEvent: replay_refusal,
 }
 
 
@@ -45,6 +55,8 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     ShipmentInitiatedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
+    CancellationConfirmedEvent,
+    CancellationRefusedEvent,
     ShippingMessageParkedEvent,
     ShippingMessageClosedEvent,
 )
@@ -69,7 +81,10 @@ def shipping_service(settings: Settings) -> Service:
     return Service(
         name=ShipmentInitiatedEvent.publisher,
         store=ShippingStore(),
-        event_handlers={StockReservedEvent: partial(initiate_shipment, pickup_delay=delay)},
+        event_handlers={
+            StockReservedEvent: partial(initiate_shipment, pickup_delay=delay),
+            CancellationRequestedEvent: decide_cancellation,
+        },
         agendas=[bookings(settings.own(ShippingSettings).carrier_delay_seconds.high)],
         command_handlers=COMMAND_HANDLERS,
         parked_event=partial(parking_event, ShippingMessageParkedEvent),

@@ -7,8 +7,18 @@ from typing import Final, cast
 
 from todoku.settings import Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
-from todoku.shipping.domain import SHIPMENT, Accepted, Answer, Parcel, ShipmentStatus, Unknown
+from todoku.shipping.domain import (
+    PAST_PIVOT,
+    SHIPMENT,
+    Accepted,
+    Answer,
+    Parcel,
+    ShipmentStatus,
+    Unknown,
+)
 from todoku.simulated import Effects, SimulatedService, World
+
+INITIATED, BOOKING = ShipmentStatus.INITIATED, ShipmentStatus.BOOKING
 
 CARRIER_SECONDS_MAX: Final = 30.0
 
@@ -53,7 +63,7 @@ class SimulatedShipping(SimulatedService):
     def open_work(self) -> Iterable[str]:
         """Return that shipments are on their way: also those of a forged event, which has no order."""
         statuses = [ShipmentStatus(status) for _, _, status in self.world.rows(_SHIPMENTS)]
-        unfinished = sum(not status.terminal for status in statuses)
+        unfinished = sum(status in (INITIATED, BOOKING) for status in statuses)
         return [f"{unfinished} shipments have not ended"] if unfinished else []
 
     def check_end(self) -> None:
@@ -104,6 +114,7 @@ class UnreliableCarrier:
 
     def _check_claim(self, order_id: str) -> None:
         """Check I4: the claim to call the carrier is committed before the call."""
-        if list(self._world.rows(_STATUS, order_id)) in ([], [(ShipmentStatus.INITIATED,)]):
+        statuses = {ShipmentStatus(status) for (status,) in self._world.rows(_STATUS, order_id)}
+        if not statuses & set(PAST_PIVOT):
             problem = "the carrier was called before the call was claimed"
             self._world.fail("I4", problem, order_id)

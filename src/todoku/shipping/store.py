@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     CheckConstraint,
     Column,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    delete,
     insert,
     select,
     text,
@@ -22,7 +24,7 @@ from sqlalchemy import (
 from todoku.contracts import Envelope, ShippedItem
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import Due, EngineTables, RepublishEvents, StateCache, context_column
-from todoku.shipping.domain import SHIPMENT, Shipment, ShipmentStatus
+from todoku.shipping.domain import SHIPMENT, Shipment, ShipmentChange, ShipmentStatus
 
 CACHED_LINES_MAX = 20
 """States with more lines are not cached, which bounds the memory of the cache."""
@@ -44,10 +46,11 @@ shipments = table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     context_column(),
+    Column("changes", Text),
     UniqueConstraint("order_id", "number"),
     CheckConstraint(SHIPMENT.check("status"), name="status_known"),
     CheckConstraint(
-        f"({SHIPMENT.check('status', terminal=True)}) = (due_at IS NULL)",
+        "(status IN ('INITIATED', 'BOOKING')) = (due_at IS NOT NULL)",
         name="unfinished_falls_due",
     ),
     CheckConstraint(
@@ -85,16 +88,24 @@ _load_items = Query(
 )
 _insert_shipments = Many(insert(shipments))
 _insert_items = Many(insert(shipment_items))
-_update_shipments = Many(
-    update(shipments)
-    .where(shipments.c.id == bindparam("key"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in ("status", "attempts", "due_at", "tracking_number", "reason", "updated_at")
-        }
+_delete_items = Many(delete(shipment_items).where(shipment_items.c.shipment_id == bindparam("key")))
+
+
+def _update(*columns: str) -> Many:
+    """Writes these columns of a shipment."""
+    return Many(
+        update(shipments)
+        .where(shipments.c.id == bindparam("key"))
+        .values({name: bindparam(name) for name in columns})
     )
-)
+
+
+CHANGING = ("status", "attempts", "due_at", "tracking_number", "reason", "updated_at")
+_update_shipments = _update(*CHANGING)
+_update_changed_shipments = _update("changes", "shipping_address", "created_at", *CHANGING)
+
+_encode_changes = msgspec.json.Encoder().encode
+_decode_changes = msgspec.json.Decoder(tuple[ShipmentChange, ...]).decode
 
 
 class ShippingUnitOfWork:
@@ -138,18 +149,21 @@ class ShippingStore:
         return ShippingUnitOfWork(found | _read_shipments(connection, ids - found.keys()))
 
     def save(self, connection: Connection, unit_of_work: ShippingUnitOfWork, now: datetime) -> None:
-        changed = [
+        touched = [
             shipment
             for order_id, shipment in unit_of_work.after.items()
             if shipment is not unit_of_work.before.get(order_id)
         ]
-        new = [shipment for shipment in changed if shipment.order_id not in unit_of_work.before]
-        old = [shipment for shipment in changed if shipment.order_id in unit_of_work.before]
+        new = [shipment for shipment in touched if shipment.order_id not in unit_of_work.before]
+        old = [shipment for shipment in touched if shipment.order_id in unit_of_work.before]
         _insert_shipments(connection, [_shipment_row(shipment) for shipment in new])
-        _insert_items(connection, [row for shipment in new for row in _item_rows(shipment)])
-        _update_shipments(
-            connection, [{"key": shipment.id, **_shipment_row(shipment)} for shipment in old]
-        )
+        plain = [shipment for shipment in old if not shipment.changes]
+        changed = [shipment for shipment in old if shipment.changes]
+        repacked = [s for s in changed if s.items != unit_of_work.before[s.order_id].items]
+        _delete_items(connection, [{"key": shipment.id} for shipment in repacked])
+        _insert_items(connection, [row for s in (*new, *repacked) for row in _item_rows(s)])
+        _update_shipments(connection, [_update_row(shipment) for shipment in plain])
+        _update_changed_shipments(connection, [_update_row(shipment) for shipment in changed])
 
 
 def find_shipment(connection: Connection, shipment_id: str) -> Shipment | None:
@@ -197,6 +211,7 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Shipment]:
             updated_at=row.updated_at,
             tracking_number=row.tracking_number,
             reason=row.reason,
+            changes=() if row.changes is None else _decode_changes(row.changes),
         )
         for row in rows
     ]
@@ -220,7 +235,12 @@ def _shipment_row(shipment: Shipment) -> dict[str, Any]:
         "shipping_address": shipment.shipping_address,
         "created_at": to_microseconds(shipment.created_at),
         "updated_at": to_microseconds(shipment.updated_at),
+        "changes": _encode_changes(shipment.changes).decode() if shipment.changes else None,
     }
+
+
+def _update_row(shipment: Shipment) -> dict[str, Any]:
+    return {"key": shipment.id, **_shipment_row(shipment)}
 
 
 def _item_rows(shipment: Shipment) -> Iterable[dict[str, Any]]:

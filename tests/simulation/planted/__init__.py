@@ -6,7 +6,8 @@ from simulation.planted import (  # noqa: I001
     poison,
     once,
     compensation,
+    cancellation,
     waiting,
 )
 
-__all__ = ["commits", "compensation", "deliveries", "once", "poison", "waiting"]
+__all__ = ["cancellation", "commits", "compensation", "deliveries", "once", "poison", "waiting"]

@@ -31,6 +31,7 @@ payments_audit = AuditPart(
         "COMPLETED": ("CAPTURED",),
         "SHIPMENT_FAILED": ("RELEASED",),
         "CANCELLED_NO_STOCK": ("RELEASED",),
+        "CANCELLED": ("RELEASED", "DECLINED"),
         "PAYMENT_DECLINED": ("DECLINED",),
     },
     since_saga_version=SINCE,

@@ -2,7 +2,7 @@
 
     AUTHORIZED
     ├─ ShipmentCompletedEvent ─▶ CAPTURED
-    └─ StockReservationFailedEvent, ShipmentFailedEvent ─▶ RELEASED
+    └─ OrderCancelledEvent ─▶ RELEASED
     DECLINED
 
 Every customer has credit up to a limit per order here. A payment provider would be called like a
@@ -15,10 +15,9 @@ import msgspec
 
 from todoku.contracts import (
     Event,
+    OrderCancelledEvent,
     OrderCreatedEvent,
     ShipmentCompletedEvent,
-    ShipmentFailedEvent,
-    StockReservationFailedEvent,
 )
 from todoku.contracts.payments import PaymentAuthorizedEvent, PaymentDeclinedEvent
 from todoku.lifecycle import Lifecycle, Stage, Status
@@ -72,8 +71,9 @@ class PaymentStatus(Status):
         Stage(
             meaning="Nothing will be shipped: the compensating transaction.",
             after=("AUTHORIZED",),
-            on=(StockReservationFailedEvent, ShipmentFailedEvent),
+            on=(OrderCancelledEvent,),
             failure=True,
+            begins=True,
         ),
     )
 
@@ -129,10 +129,25 @@ def capture_payment(
 
 
 def release_payment(
-    payment: Payment | None, event: StockReservationFailedEvent | ShipmentFailedEvent, now: datetime
+    payment: Payment | None, event: OrderCancelledEvent, now: datetime
 ) -> tuple[Payment, list[Event]]:
     """Release the payment: nothing will be shipped."""
+    if payment is None:
+        # The order was cancelled before it arrived here: no money is ever held for it.
+        return _never_authorized(event, now), []
+    if payment.status is PaymentStatus.DECLINED:
+        return payment, []  # No money is held.
     return _ended(payment, event, now), []
+
+
+def _never_authorized(event: OrderCancelledEvent, now: datetime) -> Payment:
+    return Payment(
+        order_id=event.order_id,
+        amount=event.total_amount,
+        currency=event.currency,
+        status=PaymentStatus.RELEASED,
+        updated_at=now,
+    )
 
 
 def _ended(payment: Payment | None, event: Event, now: datetime) -> Payment:

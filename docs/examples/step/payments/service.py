@@ -5,10 +5,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from todoku.contracts import (
+    OrderCancelledEvent,
     OrderCreatedEvent,
     ShipmentCompletedEvent,
-    ShipmentFailedEvent,
-    StockReservationFailedEvent,
 )
 from todoku.contracts.payments import PaymentAuthorizedEvent, PaymentDeclinedEvent
 from todoku.engine import BySagaVersion, Decide, Service
@@ -30,10 +29,7 @@ def payments_service(settings: Settings) -> Service:
             ShipmentCompletedEvent: BySagaVersion(
                 {1: if_paid(capture_payment), SINCE: capture_payment}
             ),
-            StockReservationFailedEvent: BySagaVersion(
-                {1: if_paid(release_payment), SINCE: release_payment}
-            ),
-            ShipmentFailedEvent: BySagaVersion(
+            OrderCancelledEvent: BySagaVersion(
                 {1: if_paid(release_payment), SINCE: release_payment}
             ),
         },

@@ -1,8 +1,14 @@
 """Define stock and reservations as pure functions: values in, values out.
 
-`stock` has the entities, `products` the decisions on commands, `reservations` those on events.
+`stock` has the entities, `products` the decisions on commands, `reservations` those on events,
+`cancellations` those on cancellations.
 """
 
+from todoku.inventory.domain.cancellations import (
+    InvalidCancellation,
+    release_cancelled,
+    replay_release,
+)
 from todoku.inventory.domain.products import (
     Restock,
     SetProduct,
@@ -31,6 +37,7 @@ from todoku.inventory.domain.stock import (
     Line,
     Product,
     Reservation,
+    ReservationChange,
     ReservationState,
     Stock,
     StockError,
@@ -40,11 +47,13 @@ __all__ = [
     "RESERVATION",
     "STOCK_REQUESTS",
     "ContradictoryEvent",
+    "InvalidCancellation",
     "LedgerEntry",
     "LedgerReason",
     "Line",
     "Product",
     "Reservation",
+    "ReservationChange",
     "ReservationState",
     "Restock",
     "SetProduct",
@@ -57,8 +66,10 @@ __all__ = [
     "UnknownProduct",
     "UnknownReservation",
     "deduct_stock",
+    "release_cancelled",
     "release_stock",
     "replay_refusal",
+    "replay_release",
     "replay_reservation",
     "republish_reservation",
     "reserve_stock",

@@ -16,6 +16,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.inventory.domain.releases import republish_releases
 from todoku.inventory.domain.request import StockRequest
 from todoku.inventory.domain.stock import (
     RESERVATION,
@@ -68,7 +69,7 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
             )
         ]
     reserved = Stock(
-        products=_moved(stock.products, lines, now, reserved=+1), reservation=reservation
+        products=moved(stock.products, lines, now, reserved=+1), reservation=reservation
     )
     return reserved, [_reserved_event(reservation, event.shipping_address)]
 
@@ -87,7 +88,7 @@ def replay_reservation(
             "after the backup, then retry."
         )
     return Stock(
-        products=_moved(stock.products, lines, time, reserved=+1),
+        products=moved(stock.products, lines, time, reserved=+1),
         reservation=Reservation(
             order_id=event.order_id,
             lines=lines,
@@ -120,12 +121,15 @@ def replay_refusal(
 def republish_reservation(stock: Stock) -> list[tuple[Event, datetime]]:
     """Return the event of the decision while it holds, with the time it was decided.
 
-    Nothing is republished for a reservation that is shipped or released: a shipping service that has
-    lost it would ship it again. Nor for one whose address is unknown.
+    Nothing is republished for a reservation that is shipped, or released after a shipment: a shipping
+    service that has lost it would ship it again. Nor for one whose address is unknown. Of one that was
+    cancelled, its release is.
     """
     reservation = stock.reservation
     if reservation is None:
         return []
+    if reservation.changes:
+        return republish_releases(reservation)
     match reservation.state, reservation.shipping_address:
         case ReservationState.REFUSED, _:
             return [(_refused_event(stock.products, reservation), reservation.created_at)]
@@ -144,7 +148,7 @@ def deduct_stock(
     if state is reservation.state:
         return stock, []  # A duplicate that arrived after the inbox was pruned.
     return Stock(
-        products=_moved(stock.products, reservation.lines, now, on_hand=-1, reserved=-1),
+        products=moved(stock.products, reservation.lines, now, on_hand=-1, reserved=-1),
         reservation=_ended(reservation, state, now),
         entries=tuple(
             LedgerEntry(
@@ -168,7 +172,7 @@ def release_stock(
     if state is reservation.state:
         return stock, []  # A duplicate that arrived after the inbox was pruned.
     return Stock(
-        products=_moved(stock.products, reservation.lines, now, reserved=-1),
+        products=moved(stock.products, reservation.lines, now, reserved=-1),
         reservation=_ended(reservation, state, now),
     ), []
 
@@ -244,7 +248,7 @@ def _explain(shortages: tuple[FailedItem, ...]) -> str:
     return f"insufficient stock ({named}{more})"
 
 
-def _moved(
+def moved(
     products: Mapping[str, Product],
     lines: Iterable[Line],
     now: datetime,
@@ -278,8 +282,13 @@ def _known(stock: Stock, event: OrderEvent) -> Reservation:
 def _next_state(reservation: Reservation, event: Event) -> ReservationState:
     state = RESERVATION.next_status(reservation.state, type(event))
     if state is None:
-        raise ContradictoryEvent(
-            f"{type(event).__name__} for order {reservation.order_id} contradicts its reservation, "
-            f"which is {reservation.state}"
-        )
+        raise contradiction(reservation, event)
     return state
+
+
+def contradiction(reservation: Reservation, event: Event) -> ContradictoryEvent:
+    """Return the error that an event contradicts the state of a reservation."""
+    return ContradictoryEvent(
+        f"{type(event).__name__} for order {reservation.order_id} contradicts its reservation, "
+        f"which is {reservation.state}"
+    )

@@ -2,8 +2,9 @@
 
     RESERVED
     ├─ ShipmentCompletedEvent ─▶ SHIPPED
-    └─ ShipmentFailedEvent ─▶ RELEASED
+    └─ ShipmentFailedEvent, CancellationConfirmedEvent ─▶ RELEASED
     REFUSED
+    CANCELLED
 
 A reservation is all or nothing and is decided once. Stock on hand changes only together with an entry
 in the ledger.
@@ -17,9 +18,11 @@ from typing import Annotated, Final
 import msgspec
 
 from todoku.contracts import (
+    CancellationConfirmedEvent,
     Personal,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
+    StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
@@ -65,8 +68,18 @@ class ReservationState(Status):
         Stage(
             meaning="The pieces are available again.",
             after=("RESERVED",),
-            on=(ShipmentFailedEvent,),
-            implies={"shipment": ("FAILED",)},
+            on=(ShipmentFailedEvent, CancellationConfirmedEvent),
+            implies={"shipment": ("FAILED", "CANCELLED")},
+            failure=True,
+        ),
+    )
+    CANCELLED = (
+        "CANCELLED",
+        Stage(
+            meaning="The order was cancelled before it arrived; nothing is reserved.",
+            on=(CancellationConfirmedEvent,),
+            publishes=(StockReleasedEvent,),
+            implies={"shipment": ("CANCELLED",)},
             failure=True,
         ),
     )
@@ -122,10 +135,20 @@ class Line(msgspec.Struct, frozen=True):
     quantity: int
 
 
+class ReservationChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A confirmed change of an order: which pieces were cancelled, and when (UTC) this was decided here."""
+
+    id: str
+    items: tuple[Line, ...]
+    whole: bool
+    at: datetime
+
+
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """What an order requested, and the state of that request.
 
     The address and the amount (in minor units of `currency`) are kept for republishing; None if unknown.
+    So are the changes: the cancellations that were applied to it.
     """
 
     order_id: str
@@ -136,6 +159,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     shipping_address: Annotated[str | None, Personal] = None
     total_amount: int | None = None
     currency: str | None = None
+    changes: tuple[ReservationChange, ...] = ()
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
@@ -12,5 +12,5 @@ def upgrade() -> None:
         orders.create_check_constraint(
             "status_known",
             "status IN ('PENDING', 'AWAITING_SHIPMENT', 'COMPLETED', 'CANCELLED_NO_STOCK', "
-            "'SHIPMENT_FAILED', 'PAYMENT_DECLINED')",
+            "'CANCELLING', 'CANCELLED', 'SHIPMENT_FAILED', 'PAYMENT_DECLINED')",
         )

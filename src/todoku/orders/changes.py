@@ -1,0 +1,65 @@
+"""Define the changes of an order: what was asked to be cancelled, by whom, and what was decided."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from todoku.contracts import (
+    CancellationRequestedEvent,
+    CancelledItem,
+    ChangeEvent,
+    Personal,
+)
+
+
+class ChangeState(StrEnum):
+    """What shipping has decided about a change; a decided one is never decided again."""
+
+    REQUESTED = "requested"
+    CONFIRMED = "confirmed"
+    REFUSED = "refused"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A change of an order: `items` are to be cancelled; `whole` if nothing is left without them.
+
+    `by` asked for it, None if that is unknown. Times are UTC; `refusal` says why it was refused.
+    """
+
+    id: str
+    items: tuple[CancelledItem, ...]
+    whole: bool
+    state: ChangeState
+    requested_at: datetime
+    reason: str | None = None
+    by: Annotated[str | None, Personal] = None
+    decided_at: datetime | None = None
+    refusal: str | None = None
+
+
+def requested_event(order_id: str, change: Change) -> CancellationRequestedEvent:
+    """Return the event that announces a change."""
+    return CancellationRequestedEvent(
+        order_id=order_id,
+        change_id=change.id,
+        items=change.items,
+        whole=change.whole,
+        reason=change.reason or "",
+        requested_by=change.by,
+    )
+
+
+def change_of(event: ChangeEvent, time: datetime) -> Change:
+    """Return the change that an event is about, as far as the event describes it: as requested then."""
+    change = Change(
+        id=event.change_id,
+        items=event.items,
+        whole=event.whole,
+        state=ChangeState.REQUESTED,
+        requested_at=time,
+    )
+    if isinstance(event, CancellationRequestedEvent):
+        return msgspec.structs.replace(change, reason=event.reason or None, by=event.requested_by)
+    return change
