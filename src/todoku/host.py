@@ -18,7 +18,7 @@ from uuid_utils import uuid7
 from todoku import logs
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
-from todoku.database import Database, migrate
+from todoku.database import Database, migrate, require_tables
 from todoku.descriptor import resolve
 from todoku.engine import (
     EngineConfig,
@@ -69,6 +69,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
         with _writer(database) as run_write, _threads(READER_THREADS, "reader") as run_read:
             services = system.build(settings, effects={})  # Only this one's plug-ins are needed.
             service = descriptor.build(settings)
+            require_tables(database, service.store.metadata)
             process = _process(service, settings, services, database, run_write, run_read)
             backend = Backend(process=process, database=database, run_read=run_read)
             stop_process = asyncio.Event()
@@ -112,6 +113,7 @@ def _process(
             commands_max=settings.mailbox_commands_max,
             backlog_max=settings.outbox_backlog_max,
             inbox_retention_seconds=settings.inbox_retention_seconds,
+            key_retention_seconds=settings.idempotency_key_retention_seconds,
         ),
         failpoint=failpoint_from_environment(service.name),
     )

@@ -52,8 +52,9 @@ class World(Protocol):
     def rows_of(self, service: str, statement: str) -> Sequence[tuple[Any, ...]]:
         """Return what is committed in the database of another service: for checks only."""
 
-    async def execute(self, command: Any) -> Any:
-        """Send a command to the service; return its result, None if there is no reply."""
+    async def execute(self, command: Any, key: Any = None) -> Any:
+        """Send a command to the service, with an `IdempotencyKey` or without; return its result, None if
+        there is no reply."""
 
     async def execute_until_answered(self, command: Any) -> Any:
         """Send a command, and retry until there is a reply; return the result."""

@@ -25,6 +25,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, answers: Sequence[Scripted]) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, bytes]] = []
+        self.keys: list[str | None] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -38,6 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked.append((f"{self.command} {self.path}", body))
+        self.server.keys.append(self.headers["Idempotency-Key"])
         answers = self.server.answers
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         self.send_response(answer.status)

@@ -160,6 +160,54 @@ def test_broken_command_tells_how_to_check_result() -> None:
     assert "The request may have been processed. Look first." in str(failure)
 
 
+def test_broken_command_is_sent_again_with_its_key_until_it_is_answered() -> None:
+    answers = (
+        Scripted(b"{}", cut_short=True),
+        problem(409, "request-in-progress", "The first one is in progress", "Wait."),
+        problem(503, "overloaded", "The service is overloaded", "Wait."),
+        Scripted(b'{"id": "1"}', status=201),
+    )
+    with answering(*answers) as server:
+        client = ServiceClient("orders", server.url)
+        assert client.send("POST", "/orders", b"{}", find_out="Look.") == b'{"id": "1"}'
+
+    assert len(server.keys) == 4
+    assert len(set(server.keys)) == 1
+    assert server.keys[0]
+
+
+def test_each_command_has_a_key_of_its_own() -> None:
+    with answering(Scripted(b"{}", status=201)) as server:
+        client = ServiceClient("orders", server.url)
+        for _ in range(2):
+            client.send("POST", "/orders", b"{}", find_out="Look.")
+
+    assert len(set(server.keys)) == 2
+
+
+def test_command_that_is_never_answered_tells_how_to_check_result() -> None:
+    answers = (
+        Scripted(b"{}", cut_short=True),
+        problem(503, "overloaded", "The service is overloaded", "Wait."),
+    )
+    with answering(*answers) as server:
+        client = ServiceClient("orders", server.url, repeated_for_seconds=0.3)
+        with pytest.raises(CommandFailed, match=r"Look first\.") as raised:
+            client.send("POST", "/orders", b"{}", find_out="Look first.")
+
+    assert raised.value.exit_code is ExitCode.OUTCOME_UNKNOWN
+    assert len(server.keys) == 2
+
+
+def test_refused_command_is_not_sent_again() -> None:
+    with answering(problem(503, "overloaded", "The service is overloaded", "Wait.")) as server:
+        client = ServiceClient("orders", server.url)
+        with pytest.raises(CommandFailed):
+            client.send("POST", "/orders", b"{}", find_out="Look.")
+
+    assert len(server.keys) == 1
+
+
 def test_list_is_requested_page_by_page_up_to_limit() -> None:
     pages = (
         Scripted(b'{"items": [1, 2], "nextCursor": "abc"}'),

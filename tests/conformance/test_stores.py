@@ -43,8 +43,9 @@ from todoku.database import (
     migrate,
     schema_differences,
 )
-from todoku.engine import Due, StateCache, Topology
+from todoku.engine import Due, IdempotencyKey, StateCache, Topology, key_id
 from todoku.engine.due_window import DueWindow
+from todoku.engine.idempotency import KeptAnswer, kept_answer, rebuild_answer
 from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import PostCommitActions, Writer
 from todoku.events import Context
@@ -781,6 +782,50 @@ class TestInvariants:
                     put(databases, table, {column: None})
 
 
+class TestIdempotencyKeys:
+    def test_order_is_answered_as_it_was_accepted(self, databases: dict[str, Database]) -> None:
+        orders = SERVICES["orders"]
+        key = IdempotencyKey(key_id("alice", new_order()), "order")
+        with databases["orders"].transaction() as connection:
+            command = TestOrders().place(connection)
+            accepted = find_order(connection, command.order_id)
+            assert accepted is not None
+            kept = kept_answer(key, accepted, orders.formats)
+            orders.store.tables.idempotency_keys.add(connection, [(key.id, kept)], NOW)
+            refused = StockReservationFailedEvent(
+                order_id=command.order_id, reason="none left", failed_items=()
+            )
+            apply(OrdersStore(), connection, cancel_for_lack_of_stock, refused, LATER)
+        with databases["orders"].read() as connection:
+            found = orders.store.tables.idempotency_keys.find(connection, ["unused", key.id])
+            answer = rebuild_answer(connection, found[key.id], key, orders.formats)
+        assert answer == accepted
+        assert found == {key.id: kept}
+        assert ADDRESS not in kept.content
+        assert "user123" not in kept.content
+
+    def test_key_is_used_once(self, databases: dict[str, Database]) -> None:
+        table = SERVICES["orders"].store.tables.idempotency_keys
+        answer = (key_id("alice", new_order()), KeptAnswer("f", "k", False, "{}"))
+        with databases["orders"].transaction() as connection:
+            table.add(connection, [answer], NOW)
+        with (
+            pytest.raises(ConstraintViolated),
+            databases["orders"].transaction() as connection,
+        ):
+            table.add(connection, [answer], NOW)
+
+    def test_the_oldest_keys_are_pruned(self, databases: dict[str, Database]) -> None:
+        table = SERVICES["shipping"].store.tables.idempotency_keys
+        kept = KeptAnswer("f", "k", False, "{}")
+        with databases["shipping"].transaction() as connection:
+            for n in range(4):
+                table.add(connection, [(str(n), kept)], NOW + timedelta(seconds=n))
+            assert table.prune(connection, NOW + timedelta(seconds=3), 2) == 2
+            assert table.prune(connection, NOW + timedelta(seconds=3), 2) == 1
+            assert table.find(connection, "0123").keys() == {"3"}
+
+
 def writer(database: Database, owner: str, name: str = "inventory") -> Writer:
     service = SERVICES[name]
     return Writer(service, database, TOPOLOGY, owner=owner)
@@ -870,6 +915,38 @@ class TestReplicas:
             assert actions.naks == []
         assert sum(owned(replicated[0]).values()) == 40
         assert sum(len(actions.published) for actions in outcomes.values()) == 40
+
+    def test_the_same_request_at_both_at_once_is_executed_once(
+        self, replicated: tuple[Database, Database]
+    ) -> None:
+        """They meet in the key; whoever comes second tries again and then finds the answer."""
+        one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
+        product = SetProduct(product_id="p", name="n", price=1, stock_quantity=0)
+        one.step([PendingCommand(product, lambda _: None)], NOW, 0)
+        keys = [IdempotencyKey(key_id("alice", str(n)), "restock") for n in range(20)]
+        command = Restock(product_id="p", quantity=1)
+        batch = [PendingCommand(command, lambda _: None, key=key) for key in keys]
+        together = threading.Barrier(2, timeout=60)
+        answers: list[object] = []
+
+        def restock_all(replica: Writer) -> None:
+            together.wait()
+            answers.extend(result for _, result in replica.step(batch, NOW, 0).answers)
+
+        threads = [
+            threading.Thread(target=restock_all, args=(replica,)) for replica in (one, other)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        with replicated[0].read() as connection:
+            stock = find_product(connection, "p")
+        assert stock is not None
+        assert stock.on_hand == 20
+        assert (
+            sorted(type(each).__name__ for each in answers) == ["KeptAnswer"] * 20 + ["Stock"] * 20
+        )
 
     def test_last_piece_is_sold_once(self, replicated: tuple[Database, Database]) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))

@@ -35,7 +35,7 @@ from todoku.contracts import (
     seal,
 )
 from todoku.database import Database
-from todoku.engine import PostCommitActions, Service, Topology
+from todoku.engine import IdempotencyKey, PostCommitActions, Service, Topology, key_id
 from todoku.engine.messages import (
     IncomingEvent,
     Message,
@@ -106,6 +106,11 @@ def product(n: int) -> str:
 def place(n: int) -> Message:
     items = tuple(OrderedItem(product_id=product(n + k), quantity=1, price=1) for k in range(3))
     return asked(PlaceOrder(order_id=order_id(n), user_id="user", items=items, currency="JPY"))
+
+
+def place_with_key(n: int) -> Message:
+    command = place(n).command  # type: ignore[union-attr]
+    return PendingCommand(command, lambda _: None, key=IdempotencyKey(key_id("alice", str(n)), ""))
 
 
 def created(n: int) -> Message:
@@ -197,6 +202,8 @@ Make = Callable[[int], Message]
 CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "placing": (ORDERS, [], place),
     "placing again": (ORDERS, [place], place),
+    "placing with keys": (ORDERS, [], place_with_key),
+    "placing again with keys": (ORDERS, [place_with_key], place_with_key),
     "reserved": (ORDERS, [place], reserved),
     "refused": (ORDERS, [place], refused),
     "initiated": (ORDERS, [place], initiated),

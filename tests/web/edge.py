@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from todoku.broker.memory import MemoryBroker
 from todoku.database import Database
-from todoku.engine import Process, Service, SteadyClock, Topology
+from todoku.engine import IdempotencyKey, Process, Service, SteadyClock, Topology
 from todoku.engine.testing import running as running_process
 from todoku.events import NO_CONTEXT, Context
 from todoku.web import Api, Backend, BoundedHttpProtocol, application
@@ -35,12 +35,16 @@ class RecordingProcess:
         self.clock = SteadyClock()
         self.commands: list[Any] = []
         self.contexts: list[Context] = []
+        self.keys: list[IdempotencyKey | None] = []
         self.fail_with: Exception | None = None
         self._respond = respond
 
-    async def execute(self, command: Any, context: Context = NO_CONTEXT) -> Any:
+    async def execute(
+        self, command: Any, context: Context = NO_CONTEXT, key: IdempotencyKey | None = None
+    ) -> Any:
         self.commands.append(command)
         self.contexts.append(context)
+        self.keys.append(key)
         if self.fail_with is not None:
             raise self.fail_with
         result = self._respond(command)

@@ -362,3 +362,31 @@ async def test_order_lists_its_parked_messages_and_their_services(services: Serv
     await services.inventory.post(f"/dead-letters/{letter_id}/discard", json=gone)
     await services.orders.post(f"/dead-letters/{here['letterId']}/discard", json=gone)
     await until(none_parked)
+
+
+async def test_requests_about_dead_letters_are_executed_once_for_their_key(
+    services: Services,
+) -> None:
+    """Also a retry that fails, and an edit, whose successor has an id of its own."""
+
+    async def twice(path: str, body: Any) -> httpx.Response:
+        headers = {"Idempotency-Key": path}
+        first, again = [
+            await services.inventory.post(f"/dead-letters/{path}", json=body, headers=headers)
+            for _ in range(2)
+        ]
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        assert again.headers.get("location") == first.headers.get("location")
+        return first
+
+    await services.publish_events(created(quantity=0), completed(2), completed(3))
+    letters = {letter["orderId"]: letter["id"] for letter in await services.parked()}
+    failed = await twice(f"{letters[order_id(2)]}/retry", {})
+    assert failed.json()["type"] == "/problems/letter-stays-parked"
+    (second,) = [each for each in await services.parked() if each["orderId"] == order_id(2)]
+    assert second["attempts"] == 2
+    edited = await twice(f"{letters[order_id(1)]}/edit", {"data": msgspec.to_builtins(created())})
+    assert (edited.status_code, edited.json()["state"]) == (201, "RETRIED")
+    discarded = await twice(f"{letters[order_id(3)]}/discard", {"reason": "noise", "by": "bob"})
+    assert discarded.json()["state"] == "DISCARDED"
+    assert (await twice("retry", {"all": True})).json()["scheduled"] == 1

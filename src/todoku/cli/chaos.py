@@ -138,6 +138,10 @@ def _show(outcome: "ChaosReport") -> None:
     for line in verdict.broken[:SHOWN_MAX]:
         out.print(line)
     out.print(f"seed {outcome.seed}; {verdict.accepted:,} orders accepted; now {ended}")
+    out.print(
+        f"{outcome.repeated:,} of them were sent again with their keys; of {outcome.unknown:,} more the"
+        " outcome is unknown"
+    )
     if verdict.settled_seconds is not None:
         out.print(f"quiescent {verdict.settled_seconds:g} s after the last fault")
     out.print("clean: no invariant is broken" if verdict.kept else "an invariant is broken")

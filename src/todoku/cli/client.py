@@ -1,10 +1,12 @@
 """Send requests to a service over HTTP, and turn failures into messages and exit codes."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
+from uuid import uuid4
 
 import msgspec
 
@@ -17,12 +19,19 @@ from todoku.settings import Settings, port_flag, variable_of
 RESPONSE_SECONDS_MAX = 35.0
 """Longer than a service takes to answer that a result is unknown."""
 
+REPEATED_FOR_SECONDS = 10.0
+"""How long a command is sent again whose connection broke."""
+
+REPEAT_PAUSE_SECONDS = 0.2
+"""The first pause; each is twice as long as the one before."""
+
 PAGE_ITEMS_MAX = 200
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 
 OUTCOME_UNKNOWN = "outcome-unknown"
+IN_PROGRESS = "request-in-progress"
 WRONG_ADDRESS = ("unknown-address", "method-not-allowed")
 
 T = TypeVar("T")
@@ -43,11 +52,17 @@ class ServiceClient:
     """
 
     def __init__(
-        self, service: str, url: str, *, timeout_seconds: float = RESPONSE_SECONDS_MAX
+        self,
+        service: str,
+        url: str,
+        *,
+        timeout_seconds: float = RESPONSE_SECONDS_MAX,
+        repeated_for_seconds: float = REPEATED_FOR_SECONDS,
     ) -> None:
         self.service = service
         self._base = _parse(url)
         self._timeout_seconds = timeout_seconds
+        self._repeated_for_seconds = repeated_for_seconds
 
     @property
     def url(self) -> str:
@@ -71,17 +86,40 @@ class ServiceClient:
                 return
 
     def send(self, method: str, path: str, body: bytes, *, find_out: str) -> bytes:
-        """Send a command, and return the body. `find_out` tells the user how to check its result if no
-        response arrives."""
-        return self.request(method, path, body, find_out=find_out).body
+        """Send a command, and return the body. If the connection breaks, it is sent again with the same
+        idempotency key, so that it is executed once. `find_out` tells the user how to check its result
+        if no response arrives at all."""
+        key = str(uuid4())
+        ends = time.monotonic() + self._repeated_for_seconds
+        pause = REPEAT_PAUSE_SECONDS
+        unknown: CommandFailed | None = None
+        while True:
+            try:
+                return self.request(method, path, body, find_out=find_out, key=key).body
+            except CommandFailed as failure:
+                if failure.exit_code is ExitCode.OUTCOME_UNKNOWN:
+                    unknown = failure
+                elif unknown is None or not _may_be_executed(failure):
+                    raise
+            if method != "POST" or time.monotonic() + pause > ends:
+                raise unknown
+            time.sleep(pause)
+            pause *= 2
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, *, find_out: str = ""
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        find_out: str = "",
+        key: str | None = None,
     ) -> Response:
-        """Send one request, and return its response."""
+        """Send one request, and return its response. With `key` it is executed once, however often it
+        is sent."""
         connection = self._connected()
         try:
-            answer = self._exchange(connection, method, path, body)
+            answer = self._exchange(connection, method, path, body, key)
         except (OSError, IncompleteRead) as error:
             raise self._no_response(error, find_out) from error
         except HTTPException as error:
@@ -113,11 +151,18 @@ class ServiceClient:
         return connection
 
     def _exchange(
-        self, connection: HTTPConnection, method: str, path: str, body: bytes | None
+        self,
+        connection: HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        key: str | None,
     ) -> Response:
         headers = {"Accept": f"{JSON}, {PROBLEM}", "Connection": "close"}
         if body is not None:
             headers["Content-Type"] = JSON
+        if key is not None:
+            headers["Idempotency-Key"] = f'"{key}"'
         # A service may reject a body and close the connection before it has read all of it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, self._base.path.rstrip("/") + path, body, headers)
@@ -177,6 +222,7 @@ class ServiceClient:
         return CommandFailed(
             "\n".join(_explained(problem, urljoin(self.url, problem.type))),
             exit_code=_exit_code(answer.status, slug),
+            problem=slug,
         )
 
 
@@ -228,6 +274,12 @@ def _explained(problem: ProblemDetails, page: str) -> Iterator[str]:
     if not problem.errors:
         yield f"  {printable(problem.detail)}"
     yield f"  See {printable(page)}"
+
+
+def _may_be_executed(failure: CommandFailed) -> bool:
+    """Return whether a failure leaves it open if an earlier attempt is executed."""
+    unanswered = failure.exit_code in (ExitCode.UNREACHABLE, ExitCode.BUSY)
+    return unanswered or failure.problem == IN_PROGRESS
 
 
 def _exit_code(status: int, slug: str) -> ExitCode:

@@ -4,10 +4,16 @@ from todoku.cli.exit_codes import ExitCode
 
 
 class CommandFailed(Exception):
-    """The command failed. The message is printed without secrets and without a traceback."""
+    """The command failed. The message is printed without secrets and without a traceback.
 
-    def __init__(self, what: str, *, exit_code: ExitCode = ExitCode.FAILED) -> None:
+    `problem` is the name of the problem type that a service answered with, if it did.
+    """
+
+    def __init__(
+        self, what: str, *, exit_code: ExitCode = ExitCode.FAILED, problem: str | None = None
+    ) -> None:
         from todoku.redaction import redact  # Only a failure needs it.
 
         self.exit_code = exit_code
+        self.problem = problem
         super().__init__(f"todoku: {redact(what)}")

@@ -22,6 +22,7 @@ from todoku.database.migrations import (
     head_revision,
     migrate,
     require_current,
+    require_tables,
     schema_differences,
 )
 from todoku.database.prepared import Many, Query
@@ -49,6 +50,7 @@ __all__ = [
     "is_postgresql",
     "migrate",
     "require_current",
+    "require_tables",
     "schema_differences",
     "table",
     "to_microseconds",

@@ -59,6 +59,19 @@ def require_current(database: Database, service_package: str) -> None:
         )
 
 
+def require_tables(database: Database, metadata: MetaData) -> None:
+    """Raise `SchemaMismatch` unless every table of `metadata` exists: the engine has got a new one, for
+    which the service has no migration yet."""
+    with database.read() as connection:
+        there = inspect(connection).get_table_names()
+    missing = sorted(metadata.tables.keys() - set(there))
+    if missing:
+        raise SchemaMismatch(
+            f"{database.name} lacks the tables {', '.join(missing)}: add a migration that creates them; "
+            "those of the engine have functions in todoku.engine.revisions (see the changelog)."
+        )
+
+
 def current_revision(database: Database) -> str | None:
     """Return the version of the tables; None where there are none yet."""
     with database.read() as connection:

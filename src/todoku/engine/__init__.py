@@ -7,6 +7,14 @@ from todoku.engine.config import EngineConfig, RetryPolicy
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.decisions import Decide
 from todoku.engine.failpoints import from_environment as failpoint_from_environment
+from todoku.engine.idempotency import (
+    AnswerFormat,
+    AnswerUnavailable,
+    IdempotencyKey,
+    IdempotencyKeyReused,
+    RequestInProgress,
+    key_id,
+)
 from todoku.engine.keyed_store import KeyedStore
 from todoku.engine.mailbox import MailboxFull
 from todoku.engine.messages import Due, EventTooLarge, RepublishEvents
@@ -26,6 +34,8 @@ from todoku.engine.tables import STREAM, EngineTables, Outbox
 __all__ = [
     "STREAM",
     "Agenda",
+    "AnswerFormat",
+    "AnswerUnavailable",
     "BySagaVersion",
     "Clock",
     "Correction",
@@ -37,6 +47,8 @@ __all__ = [
     "EngineMetrics",
     "EngineTables",
     "EventTooLarge",
+    "IdempotencyKey",
+    "IdempotencyKeyReused",
     "KeyedStore",
     "MailboxFull",
     "Outbox",
@@ -45,6 +57,7 @@ __all__ = [
     "ProcessFailed",
     "ReceiptMessage",
     "RepublishEvents",
+    "RequestInProgress",
     "RetryPolicy",
     "SagaStart",
     "Service",
@@ -56,4 +69,5 @@ __all__ = [
     "by_saga_version",
     "context_column",
     "failpoint_from_environment",
+    "key_id",
 ]

@@ -23,6 +23,14 @@ from todoku.engine.dead_letters import (
     shape,
 )
 from todoku.engine.decisions import Decide
+from todoku.engine.idempotency import (
+    Formats,
+    IdempotencyKey,
+    IdempotencyKeyReused,
+    KeptAnswer,
+    RequestInProgress,
+    kept_answer,
+)
 from todoku.engine.messages import (
     Due,
     EventTooLarge,
@@ -101,12 +109,19 @@ class BatchContext:
         self.failed_attempts: list[Attempt] = []
         self.seen_ids: set[str] = set()
         self.processed_ids: set[str] = set()
+        self.used_keys: Mapping[str, KeptAnswer] = {}
+        self.new_keys: set[str] = set()
         self.duplicates: list[tuple[str, Delivery]] = []
         self.retry_at: datetime | None = None
 
-    def deduplicate(self, messages: Sequence[Message], processed_ids: set[str]) -> None:
+    def deduplicate(
+        self,
+        messages: Sequence[Message],
+        processed_ids: set[str],
+        used_keys: Mapping[str, KeptAnswer],
+    ) -> None:
         """Sort the messages by what must be done with them; acknowledge what was processed before."""
-        self.processed_ids = processed_ids
+        self.processed_ids, self.used_keys = processed_ids, used_keys
         for message in messages:
             match message:
                 case IncomingEvent():
@@ -123,12 +138,38 @@ class BatchContext:
                     self.stored.append((message.after, message.up_to))
 
     def _add_command(self, pending: PendingCommand) -> None:
+        if pending.key is not None and self._is_answered(pending, pending.key):
+            return
         if isinstance(pending.command, DEAD_LETTER_COMMANDS):
             self.letter_commands.append(pending)
         elif isinstance(pending.command, RepublishEvents) and self.service.republish is None:
             self.actions.answers.append((pending, ()))
         else:
             self.commands.append(pending)
+
+    def _is_answered(self, pending: PendingCommand, key: IdempotencyKey) -> bool:
+        """Answer a command whose key was used before, and return whether it was."""
+        kept = self.used_keys.get(key.id)
+        if kept is None and key.id not in self.new_keys:
+            self.new_keys.add(key.id)
+            return False
+        answer: object = kept
+        if kept is None:
+            answer = RequestInProgress("The request with this key is in the same batch.")
+        elif kept.fingerprint != key.fingerprint:
+            answer = IdempotencyKeyReused("This key was sent before, with another request.")
+        self.actions.answers.append((pending, answer))
+        return True
+
+    def kept_answers(self, formats: Formats) -> list[tuple[str, KeptAnswer]]:
+        """Return what to keep with the keys that this batch uses first."""
+        if not self.new_keys:
+            return []
+        return [
+            (key.id, kept_answer(key, result, formats))
+            for pending, result in self.actions.answers
+            if (key := pending.key) is not None and key.id in self.new_keys and key.keeps(result)
+        ]
 
     def _is_repeat(self, message: IncomingEvent | UndecodableMessage) -> bool:
         """Return whether the event was delivered before. A processed one is confirmed again, because the

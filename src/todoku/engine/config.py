@@ -38,7 +38,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     effect_timeout_seconds: how long an effect may take before it is cancelled and retried.
     inbox_retention_seconds: how long the id of a handled event is kept; longer than the stream keeps
         the event.
-    prune_count: inbox entries that are deleted in one transaction.
+    key_retention_seconds: how long an idempotency key is kept after its use.
+    prune_count: inbox entries or idempotency keys that are deleted in one transaction.
     retry_policy: how a failing message is retried.
     """
 
@@ -53,5 +54,6 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float = 15.0
     effect_timeout_seconds: float = 10.0
     inbox_retention_seconds: float = 172_800.0
+    key_retention_seconds: float = 86_400.0
     prune_count: int = 1_000
     retry_policy: RetryPolicy = RetryPolicy()

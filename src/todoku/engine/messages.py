@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from todoku.broker.port import Delivery
+from todoku.engine.idempotency import IdempotencyKey
 from todoku.events import NO_CONTEXT, Context, Envelope, Event
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class PendingCommand(msgspec.Struct, frozen=True):
     `answer` is called on the event loop's thread after the commit, with the resulting state or with
     the error. A command with an `id` is executed once, even if its batch is given to the writer again
     after a commit whose result is unknown. One whose event exceeds `event_bytes_max` is refused with
-    `EventTooLarge`.
+    `EventTooLarge`. One whose `key` was used before is not executed: the answer is a `KeptAnswer`, or
+    `IdempotencyKeyReused`.
     """
 
     command: Any
@@ -60,6 +62,7 @@ class PendingCommand(msgspec.Struct, frozen=True):
     context: Context = NO_CONTEXT
     id: str | None = None
     event_bytes_max: int | None = None
+    key: IdempotencyKey | None = None
 
 
 class PendingEffect(msgspec.Struct, frozen=True, gc=False):

@@ -18,6 +18,12 @@ from todoku.engine.consumer import Consumer
 from todoku.engine.dead_letters import ParkUnpublishable
 from todoku.engine.effects import Effects
 from todoku.engine.failpoints import Failpoint, no_failpoint
+from todoku.engine.idempotency import (
+    IdempotencyKey,
+    KeptAnswer,
+    RequestInProgress,
+    rebuild_answer,
+)
 from todoku.engine.mailbox import Mailbox, MailboxFull
 from todoku.engine.messages import (
     IncomingEvent,
@@ -89,6 +95,7 @@ class Process:
         self._broker = broker
         self._database = database
         self._run_write = run_write
+        self._run_read = run_read
         self._failpoint = failpoint
         self.mailbox = Mailbox(
             commands_max=self.config.commands_max, receipts_max=self.config.receipts_max
@@ -149,6 +156,7 @@ class Process:
         self._loops: list[asyncio.Task[None]] = []
         # In the order of execution.
         self._unanswered: dict[asyncio.Future[Any], None] = {}
+        self._keys_in_progress: set[str] = set()
         self.counts = Counts()
         self.database_available = False
         self._start_ended = asyncio.Event()
@@ -217,15 +225,22 @@ class Process:
         self._stopping = True
         self._cancel()
 
-    async def execute(self, command: Any, context: Context = NO_CONTEXT) -> Any:
+    async def execute(
+        self, command: Any, context: Context = NO_CONTEXT, key: IdempotencyKey | None = None
+    ) -> Any:
         """Execute a command and return the resulting state, once that is committed.
 
+        A command whose `key` was used before is not executed: its first result is returned or raised.
         Raises what the decision raises, `ProcessFailed`, or `MailboxFull`: also when too many events
-        wait for an unavailable broker. Cancelling the wait does not undo the command.
+        wait for an unavailable broker. With a key also `RequestInProgress`, `IdempotencyKeyReused` and
+        `AnswerUnavailable`. Cancelling the wait does not undo the command.
         """
+        self._require_room(key)
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def answer(result: object) -> None:
+            if key is not None:
+                self._keys_in_progress.discard(key.id)
             if answered.done():
                 return
             if isinstance(result, Exception):
@@ -233,20 +248,47 @@ class Process:
             else:
                 answered.set_result(result)
 
+        self.mailbox.put_command(
+            PendingCommand(
+                command,
+                answer,
+                context,
+                self._command_id(command),
+                self._broker.max_message_bytes,
+                key,
+            )
+        )
+        if key is not None:
+            self._keys_in_progress.add(key.id)
+        self._unanswered[answered] = None
+        try:
+            result = await answered
+        finally:
+            self._unanswered.pop(answered, None)
+        if key is not None and isinstance(result, KeptAnswer):
+            return await self._answer_again(result, key)
+        return result
+
+    def _require_room(self, key: IdempotencyKey | None) -> None:
+        """Raise why a command cannot be executed now, if so."""
         if self._stopping:
             raise MailboxFull("This process is stopping: try again later.")
         if self.relay.unsent >= self.config.backlog_max:
             raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
-        self.mailbox.put_command(
-            PendingCommand(
-                command, answer, context, self._command_id(command), self._broker.max_message_bytes
-            )
-        )
-        self._unanswered[answered] = None
-        try:
-            return await answered
-        finally:
-            self._unanswered.pop(answered, None)
+        if key is not None and key.id in self._keys_in_progress:
+            raise RequestInProgress("The first request with this key is still being executed.")
+
+    async def _answer_again(self, kept: KeptAnswer, key: IdempotencyKey) -> Any:
+        """Return or raise the result that a key has got before."""
+
+        def rebuild() -> object:
+            with self._database.read() as connection:
+                return rebuild_answer(connection, kept, key, self.service.formats)
+
+        result = await self._run_read(rebuild)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def resend_all(self) -> None:
         """Publish every pending delivery of this process again, on an operator's request."""
@@ -287,7 +329,7 @@ class Process:
             log.debug("subscriber_progress_unavailable", error=str(error))
 
     async def housekeeping_step(self) -> None:
-        """After a while, prune the inbox, and adopt what dead processes have left."""
+        """After a while, prune inbox and idempotency keys, and adopt what dead processes have left."""
         await asyncio.sleep(self.config.lease_seconds / 3)
         try:
             if not self._database.exclusive:
@@ -474,11 +516,16 @@ class Process:
         )
 
     async def _prune(self) -> None:
-        before = self.clock.now() - timedelta(seconds=self.config.inbox_retention_seconds)
-        # A bounded number at a time: pruning shares the writer with the batches.
-        pruned = count = self.config.prune_count
-        while pruned == count:
-            pruned = await self._run_write(self.writer.prune_inbox, before, count)
+        now, config = self.clock.now(), self.config
+        for prune, seconds in (
+            (self.writer.prune_inbox, config.inbox_retention_seconds),
+            (self.writer.prune_keys, config.key_retention_seconds),
+        ):
+            # A bounded number at a time: pruning shares the writer with the batches.
+            pruned = config.prune_count
+            while pruned == config.prune_count:
+                before = now - timedelta(seconds=seconds)
+                pruned = await self._run_write(prune, before, config.prune_count)
 
 
 async def _forever(step: Callable[[], Awaitable[None]]) -> None:

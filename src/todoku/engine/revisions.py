@@ -17,7 +17,8 @@ def create_table(name: str, *items: SchemaItem) -> None:
 
 
 def create_first_tables() -> None:
-    """Create inbox, outbox, leases and dead letters, in a service's first revision."""
+    """Create inbox, outbox, leases and dead letters, in a service's first revision; the tables that the
+    engine has got since then follow by their own functions."""
     op.create_table(
         "inbox",
         sa.Column("event_id", sa.Text, primary_key=True),
@@ -108,3 +109,19 @@ def create_first_tables() -> None:
         sqlite_strict=True,
     )
     op.create_index("dead_letter_attempts_by_letter", "dead_letter_attempts", ["letter_id"])
+
+
+def create_idempotency_keys() -> None:
+    """Create the table of idempotency keys."""
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("number", Integer64, primary_key=True),
+        sa.Column("id", sa.Text, nullable=False, unique=True),
+        sa.Column("fingerprint", sa.Text, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("refused", Integer64, nullable=False),
+        sa.Column("content", sa.Text, nullable=False),
+        sa.Column("used_at", Timestamp, nullable=False),
+        sa.CheckConstraint("refused IN (0, 1)", name="refused_or_not"),
+        sqlite_strict=True,
+    )

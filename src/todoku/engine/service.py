@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Generic, Literal, Protocol
 
 from sqlalchemy import Connection, MetaData
@@ -11,6 +12,7 @@ from todoku.engine.agenda import Agenda
 from todoku.engine.cache import StateCache
 from todoku.engine.dead_letters import DeadLetter
 from todoku.engine.decisions import Decide, S
+from todoku.engine.idempotency import AnswerFormat, Formats
 from todoku.engine.saga import BySagaVersion, SagaStart
 from todoku.engine.tables import EngineTables
 from todoku.events import Envelope, Event, EventRegistry
@@ -76,6 +78,8 @@ class Service(Generic[S]):
     begins: at the beginning of the stream, which holds about a day, or with what is published from now
     on. `saga` is set where commands start sagas. `not_in_stream` names what commands change without an
     event, such as "products": a database that is lost lacks it when it was recovered from the stream.
+    `answers` tells by type how the states that commands lead to are kept for repeated requests, where
+    that is not the whole state as JSON.
     """
 
     name: str
@@ -93,6 +97,13 @@ class Service(Generic[S]):
     starts_from: Literal["beginning", "now"] = "beginning"
     saga: SagaStart | None = None
     not_in_stream: str = ""
+    answers: Mapping[type, AnswerFormat] = field(default_factory=dict)
+
+    @property
+    def formats(self) -> Formats:
+        """Return how answers are kept: those of the service, and those about dead letters."""
+        letters = AnswerFormat(keep=attrgetter("id"), rebuild=self.store.tables.dead_letters.get)
+        return {DeadLetter: letters, **self.answers}
 
     def handler(self, event: type[Event], saga_version: int) -> Decide[S] | None:
         """Return the handler of an event in this version of the saga, None if it needs no decision."""

@@ -32,6 +32,7 @@ from todoku.database import (
     upsert,
 )
 from todoku.engine.dead_letter_tables import DeadLetters
+from todoku.engine.idempotency import IdempotencyKeys
 
 STREAM = "the stream"
 """The subscriber of events that no service subscribes to: pending until the broker has stored them. No
@@ -358,3 +359,4 @@ class EngineTables:
         self.leases = Leases(metadata)
         self.positions = StreamPositions(metadata)
         self.dead_letters = DeadLetters(metadata)
+        self.idempotency_keys = IdempotencyKeys(metadata)

@@ -73,6 +73,7 @@ class Writer:
         self._service = service
         self._database = database
         self._tables = service.store.tables
+        self._formats = service.formats
         self._topology = topology
         self._owner = owner
         self._retry_policy = retry_policy or RetryPolicy()
@@ -138,6 +139,11 @@ class Writer:
         """Save that the database is complete up to that sequence."""
         with self._transaction() as connection:
             self._tables.positions.end_recovery(connection, stream_epoch, sequence)
+
+    def prune_keys(self, before: datetime, count: int) -> int:
+        """Delete up to `count` idempotency keys used before that instant; return how many."""
+        with self._database.transaction() as connection:
+            return self._tables.idempotency_keys.prune(connection, before, count)
 
     def save_timeline(self) -> None:
         """Save under which timeline the database is complete, once a process."""
@@ -306,13 +312,19 @@ class Writer:
     def _deduplicate(
         self, connection: Connection, batch: BatchContext, messages: Sequence[Message]
     ) -> None:
-        """Find out which messages the inbox holds, and sort the others."""
+        """Find out which messages the inbox holds and which keys were used, and sort the others."""
         envelopes = (
             m.envelope for m in messages if isinstance(m, (IncomingEvent, UndecodableMessage))
         )
         ids = {envelope.id for envelope in envelopes if envelope is not None}
-        ids |= {m.id for m in messages if isinstance(m, PendingCommand) and m.id is not None}
-        batch.deduplicate(messages, self._tables.inbox.find_processed(connection, ids))
+        commands = [m for m in messages if isinstance(m, PendingCommand)]
+        ids |= {command.id for command in commands if command.id is not None}
+        keys = {command.key.id for command in commands if command.key is not None}
+        batch.deduplicate(
+            messages,
+            self._tables.inbox.find_processed(connection, ids),
+            self._tables.idempotency_keys.find(connection, keys),
+        )
 
     def _open_letters(self, connection: Connection, batch: BatchContext) -> DeadLetterHandler:
         """Load the dead letters that commands are about."""
@@ -342,7 +354,8 @@ class Writer:
         batch: BatchContext,
         letters: DeadLetterHandler | None = None,
     ) -> None:
-        """Record what was decided: inbox, outbox, receipts, dead letters, and stream positions."""
+        """Record what was decided: inbox, idempotency keys, outbox, receipts, dead letters, and stream
+        positions."""
         for message in batch.undecodable:
             batch.retry_or_park_undecodable(message)
         batch.resolve_duplicates()
@@ -350,6 +363,7 @@ class Writer:
         for agenda, contexts in batch.contexts.items():
             agenda.keep_contexts(connection, contexts)
         self._tables.inbox.add(connection, batch.handled_ids, batch.now)
+        self._tables.idempotency_keys.add(connection, batch.kept_answers(self._formats), batch.now)
         self._enqueue(connection, batch)
         self._tables.outbox.mark_delivered(
             connection,

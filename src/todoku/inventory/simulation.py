@@ -1,5 +1,6 @@
 """Simulate the stock: products, restocks and refused commands; check that it adds up."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -7,15 +8,20 @@ from random import Random
 from typing import Any, Final
 
 from todoku.database import ConstraintViolated
+from todoku.engine import IdempotencyKey, key_id
 from todoku.inventory.domain import (
     RESERVATION,
     ReservationState,
     Restock,
     SetProduct,
+    Stock,
     StockNotSettable,
     UnknownProduct,
 )
 from todoku.simulated import Scheduled, SimulatedService, World
+
+KEYED_SHARE: Final = 0.25
+LATE_PRODUCT: Final = "late"
 
 PRODUCTS: Final = ("prod0", "prod1", "prod2")
 """The products that simulated orders name."""
@@ -48,14 +54,16 @@ class SimulatedInventory(SimulatedService):
         self._restocks: list[str] = []
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
-        return [self._set_products()]
+        return [self._set_products(), self._restock_too_early()]
 
     def scheduled(self) -> Mapping[str, Scheduled]:
         return {
             "impossible-command": Scheduled(
                 action=self._send_impossible_command, mean_seconds=(0.0, 30.0), family="poison"
             ),
-            "restock": Scheduled(action=self._restock, mean_seconds=(0.0, 15.0), family="trade"),
+            "restock": Scheduled(
+                action=self._restock, mean_seconds=(0.0, 4.0, 15.0), family="trade"
+            ),
         }
 
     def check_commit(self) -> None:
@@ -126,6 +134,45 @@ class SimulatedInventory(SimulatedService):
             quantity=random.randint(1, 3),
             note=f"restock {random.getrandbits(32):08x}",
         )
+        note = str(command.note)
+        if random.random() < KEYED_SHARE:
+            await self._restock_with_key(command, note)
+            return
         with suppress(UnknownProduct):
             if await self.world.execute(command):
-                self._restocks.append(str(command.note))
+                self._restocks.append(note)
+
+    async def _restock_with_key(self, command: Restock, note: str) -> None:
+        """Restock, and repeat it until it is answered; then once more, with the same answer."""
+        key = IdempotencyKey(key_id("anonymous", note), note, frozenset({UnknownProduct}))
+        first = await self._until_answered(command, key)
+        if isinstance(first, Stock):
+            self._restocks.append(note)
+        await self._repeat(command, key, first)
+
+    async def _restock_too_early(self) -> None:
+        """Restock a product before it exists: that is refused, also when it is repeated afterwards."""
+        command = Restock(product_id=LATE_PRODUCT, quantity=1, note="too early")
+        key = IdempotencyKey(key_id("anonymous", "too early"), "", frozenset({UnknownProduct}))
+        first = await self._until_answered(command, key)
+        product = SetProduct(product_id=LATE_PRODUCT, name=LATE_PRODUCT, price=100)
+        await self.world.execute_until_answered(product)
+        await self._repeat(command, key, first)
+
+    async def _repeat(self, command: Restock, key: IdempotencyKey, first: Any) -> None:
+        """Send a command again, and check that it gets the first answer."""
+        again = await self._until_answered(command, key)
+        if repr(again) != repr(first):
+            problem = f"{command.note} was answered in two ways: {first!r}, then {again!r}"
+            self.world.fail("I2", problem)
+
+    async def _until_answered(self, command: Restock, key: IdempotencyKey) -> Any:
+        """Return the result or the refusal of a command."""
+        while True:
+            try:
+                answer = await self.world.execute(command, key)
+            except UnknownProduct as refusal:
+                return refusal
+            if answer is not None:
+                return answer
+            await asyncio.sleep(1)

@@ -169,9 +169,13 @@ class AsyncHttpClient:
                 self._response.set_exception(ConnectionError("the connection was lost"))
 
 
-def encode_request(method: str, host: str, path: str, body: bytes = b"") -> bytes:
-    """Return the bytes of a request; a body is JSON."""
+def encode_request(
+    method: str, host: str, path: str, body: bytes = b"", *, key: str | None = None
+) -> bytes:
+    """Return the bytes of a request; a body is JSON, and `key` its idempotency key."""
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
+    if key is not None:
+        head += f'Idempotency-Key: "{key}"\r\n'
     if body:
         head += f"Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body

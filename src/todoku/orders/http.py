@@ -241,7 +241,6 @@ class OrderRoutes:
     async def place(self, call: Call) -> Reply:
         new: NewOrder = call.body
         order_id = str(uuid7())
-        address = f"/orders/{order_id}"
         order: Order = await self._backend.execute(
             PlaceOrder(
                 order_id=order_id,
@@ -256,9 +255,10 @@ class OrderRoutes:
                 shipping_address=new.shipping_address,
             ),
             context=call.context,
-            find_out=f"GET {address} returns the order if it was accepted.",
+            find_out=f"GET /orders/{order_id} returns the order if it was accepted.",
         )
-        return Reply(201, _view(order, []), {"Location": address})
+        # A repeated request gets the order that the first one placed.
+        return Reply(201, _view(order, []), {"Location": f"/orders/{order.id}"})
 
     async def cancel(self, call: Call) -> Reply:
         order_id = call.uuid("orderId", _unknown_order)

@@ -48,6 +48,7 @@ from todoku.orders.domain import (
     saga_version_of,
     with_saga_version,
 )
+from todoku.orders.kept_answers import ANSWERS
 from todoku.orders.store import OrdersStore
 from todoku.settings import Settings
 
@@ -102,4 +103,5 @@ def orders_service(settings: Settings) -> Service:
         republish=republish_order,
         publishes=PUBLISHES,
         saga=SAGA,
+        answers=ANSWERS,
     )

@@ -6,7 +6,10 @@ from collections.abc import Coroutine, Iterable, Mapping
 from random import Random
 from typing import Any, Final
 
+import msgspec
+
 from todoku.contracts import OrderedItem
+from todoku.engine import IdempotencyKey, IdempotencyKeyReused, key_id
 from todoku.lifecycle import name_of
 from todoku.orders.domain import ORDER, Order, OrderStatus, PlaceOrder
 from todoku.orders.simulated_cancellations import Cancellations
@@ -16,9 +19,14 @@ PRODUCTS: Final = ("prod0", "prod1", "prod2")
 UNKNOWN_PRODUCT: Final = "prod3"
 UNKNOWN_SHARE: Final = 0.1
 REPEATED_SHARE: Final = 0.25
+KEYED_SHARE: Final = 0.4
+REUSED_SHARE: Final = 0.3
+LATER_SECONDS_MAX: Final = 60.0
+"""How long after its answer a request is repeated with its key."""
 
 _ORDERS = "SELECT id, status, total_amount FROM orders ORDER BY id"
 _TOTAL = "SELECT total_amount FROM orders WHERE id = ?"
+_TWICE = "SELECT user_id, count(*) FROM orders GROUP BY user_id HAVING count(*) > 1"
 _EVENT_IDS = "SELECT event_id FROM order_events"
 _HISTORY = "SELECT order_id, type FROM order_events"
 
@@ -31,6 +39,7 @@ class SimulatedOrders(SimulatedService):
         self._accepted: dict[str, Order] = {}
         self._statuses: dict[str, OrderStatus] = {}
         self._cancellations = Cancellations(world)
+        self._answers: dict[str, Order] = {}
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._place_order(number) for number in range(1, self.world.orders + 1)]
@@ -65,7 +74,10 @@ class SimulatedOrders(SimulatedService):
         ]
 
     def check_end(self) -> None:
-        """Check R5: every event is in the history of its order, also one that changes nothing."""
+        """Check R5: every event is in the history of its order, also one that changes nothing. Check I1:
+        one order a request, however often it was sent."""
+        for user_id, orders in self.world.rows(_TWICE):
+            self.world.fail("I1", f"{user_id} placed one order, and {orders} exist")
         self._cancellations.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):
@@ -82,7 +94,7 @@ class SimulatedOrders(SimulatedService):
         return Counter(str(status) for status in self._statuses.values())
 
     async def _place_order(self, number: int) -> None:
-        """Place one order, and retry with the same id until it is answered."""
+        """Place one order, and retry with the same id, or the same key, until it is answered."""
         random = self.world.random(f"order#{number}")
         await asyncio.sleep(random.uniform(0, self.world.seconds * 0.8))
         if self.world.happen("order", f"order#{number}") is None:
@@ -90,10 +102,48 @@ class SimulatedOrders(SimulatedService):
         command = self._draw_order(number, random)
         self.world.note("order", f"{command.order_id} by {command.user_id}")
         times = 2 if random.random() < REPEATED_SHARE else 1
+        if random.random() < KEYED_SHARE:
+            await self._place_with_key(number, command, random, times)
+            return
         replies = (self.world.execute_until_answered(command) for _ in range(times))
         for order in await asyncio.gather(*replies):
             self._check_reply(order)
         await self._cancellations.ask(number, command.order_id)
+
+    async def _place_with_key(
+        self, number: int, command: PlaceOrder, random: Random, times: int
+    ) -> None:
+        """Place an order as over HTTP, where each attempt has another id; send it again later, and with
+        another order."""
+        key = _key_of(command)
+        attempts = (self._repeat(command, key, random) for _ in range(times))
+        for order in await asyncio.gather(*attempts):
+            self._check_reply(order)
+            self._check_same(order, key)
+        await self._cancellations.ask(number, self._answers[key.id].id)
+        await asyncio.sleep(random.uniform(0, LATER_SECONDS_MAX))
+        self._check_same(await self._repeat(command, key, random), key)
+        if random.random() < REUSED_SHARE:
+            await self._reuse(command, key, random)
+
+    async def _repeat(self, command: PlaceOrder, key: IdempotencyKey, random: Random) -> Order:
+        """Send a request until it is answered."""
+        while True:
+            attempt = msgspec.structs.replace(command, order_id=self.world.new_id(random))
+            order: Order | None = await self.world.execute(attempt, key)
+            if order is not None:
+                return order
+            await asyncio.sleep(1)
+
+    async def _reuse(self, command: PlaceOrder, key: IdempotencyKey, random: Random) -> None:
+        """Send another order with a key that was used."""
+        other = msgspec.structs.replace(command, items=(*command.items, *command.items))
+        try:
+            order = await self._repeat(other, _key_of(other), random)
+        except IdempotencyKeyReused:
+            return
+        problem = f"the key of {key.id} was taken for another order, {order.id}"
+        self.world.fail("I1", problem, order.id)
 
     def _draw_order(self, number: int, random: Random) -> PlaceOrder:
         products = random.sample(PRODUCTS, random.randint(1, 3))
@@ -118,3 +168,14 @@ class SimulatedOrders(SimulatedService):
         if (first.items, first.created_at) != (order.items, order.created_at):
             problem = f"order {order.id} was answered with two different contents"
             self.world.fail("I1", problem, order.id)
+
+    def _check_same(self, order: Order, key: IdempotencyKey) -> None:
+        """Check I1: every request with a key gets the answer of the first."""
+        if self._answers.setdefault(key.id, order) != order:
+            problem = f"the key of order {order.id} was answered in two ways"
+            self.world.fail("I1", problem, order.id)
+
+
+def _key_of(command: PlaceOrder) -> IdempotencyKey:
+    """Return the key with which a customer places the only order."""
+    return IdempotencyKey(key_id("anonymous", command.user_id), repr(command.items))

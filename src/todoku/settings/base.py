@@ -82,6 +82,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 172_800.0
 
+    idempotency_key_retention_seconds: Annotated[
+        Retention,
+        Meta(
+            description="How long an Idempotency-Key is kept after its first use, in seconds; longer than"
+            " a client repeats a request."
+        ),
+    ] = 86_400.0
+
     batch_messages_max: Annotated[
         int,
         Meta(

@@ -52,7 +52,7 @@ def application(
         documents["/asyncapi.json"] = events
     return Router(
         [
-            *routes(api.operations, limits or Limits()),
+            *routes(api.operations, limits or Limits(), api.refusals),
             *page_routes(api, documents),
             ExactRoute("/metrics", Endpoint({"GET": _show_metrics(metrics)})),
         ],

@@ -8,8 +8,9 @@ import msgspec
 from sqlalchemy import Connection
 
 from todoku.database import Database
-from todoku.engine import Clock, EventTooLarge, ProcessFailed
+from todoku.engine import Clock, EventTooLarge, IdempotencyKey, ProcessFailed
 from todoku.events import NO_CONTEXT, Context
+from todoku.web.idempotency import HEADER, next_key
 from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
 
 P = ParamSpec("P")
@@ -27,8 +28,10 @@ class Engine(Protocol):
     def ready(self) -> bool:
         """Return whether commands are executed."""
 
-    async def execute(self, command: Any, context: Context = NO_CONTEXT) -> Any:
-        """Execute a command and return the resulting state after the commit."""
+    async def execute(
+        self, command: Any, context: Context = NO_CONTEXT, key: IdempotencyKey | None = None
+    ) -> Any:
+        """Execute a command, once for its key, and return the resulting state after the commit."""
 
     def resend_all(self) -> None:
         """Publish every pending delivery again."""
@@ -46,11 +49,15 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         """Execute a command and return the resulting state after the commit.
 
         Raises what the decision raises, and `Problem` if there is no result in time; `find_out`
-        tells the client how to look up the result.
+        tells the client how to look up the result. If the request has an Idempotency-Key and was
+        executed before, the result is that of the first time.
         """
+        key = next_key()
+        if key is not None:
+            find_out = f"Send the request again with the same {HEADER}."
         try:
             async with asyncio.timeout(self.response_timeout_seconds):
-                return await self.process.execute(command, context)
+                return await self.process.execute(command, context, key)
         except TimeoutError:
             raise Problem(
                 OUTCOME_UNKNOWN,

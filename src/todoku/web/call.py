@@ -47,13 +47,14 @@ def read_context(scope: Scope, headers: Mapping[bytes, bytes], principal: BaseUs
     actor = principal.identity if principal.is_authenticated else None
     if b"traceparent" not in headers:
         return Context(actor) if actor else NO_CONTEXT
-    traceparent = _read_traceparent(_values(scope, b"traceparent"))
+    traceparent = _read_traceparent(header_values(scope, b"traceparent"))
     if traceparent is None:
         return Context(actor)
-    return Context(actor, traceparent, _read_tracestate(_values(scope, b"tracestate")))
+    return Context(actor, traceparent, _read_tracestate(header_values(scope, b"tracestate")))
 
 
-def _values(scope: Scope, name: bytes) -> list[bytes]:
+def header_values(scope: Scope, name: bytes) -> list[bytes]:
+    """Return every value of a header, by its name in lower case."""
     return [value for key, value in scope["headers"] if key == name]
 
 

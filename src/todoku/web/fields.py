@@ -25,6 +25,9 @@ UUID_PATTERN: Final = (
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,200}\Z"
 GROUP_PATTERN: Final = r"^[0-9a-f]{12}\Z"
 TEXT_PATTERN: Final = r"^[^\x00]*\Z"
+IDEMPOTENCY_KEY_PATTERN: Final = (
+    r'^(?:"(?:[ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--:<-\[\]-~]{1,255})\Z'
+)
 
 ALLOWED: Final = {
     PRODUCT_ID_PATTERN: "1 to 64 letters, digits, '.', '_' or '-', but not '.' or '..'",
@@ -33,6 +36,8 @@ ALLOWED: Final = {
     CURSOR_PATTERN: "a cursor from nextCursor or from the Link header",
     GROUP_PATTERN: "a group from GET /dead-letters/groups: 12 hexadecimal digits",
     TEXT_PATTERN: "a text without the character NUL",
+    IDEMPOTENCY_KEY_PATTERN: "1 to 255 printable ASCII characters between quotation marks; these may be"
+    " left out if the key has no space, quotation mark, comma, semicolon or backslash",
 }
 """A description of what each pattern allows."""
 
@@ -151,6 +156,16 @@ Cursor = Annotated[
     Meta(
         pattern=CURSOR_PATTERN,
         description="Where the page begins: `nextCursor` of the page before.",
+    ),
+]
+
+IdempotencyKey = Annotated[
+    str,
+    Meta(
+        pattern=IDEMPOTENCY_KEY_PATTERN,
+        description="A value that is new for each thing to do, such as a UUID. A request that is sent again "
+        "with the same key is executed once and gets the same answer.",
+        examples=['"8e03978e-40d5-43e8-bc93-6894a57f9324"'],
     ),
 ]
 

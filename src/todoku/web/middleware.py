@@ -1,6 +1,5 @@
 """ASGI middleware of every application: metrics, problems, trailing slashes."""
 
-from collections.abc import Mapping
 from time import perf_counter
 
 import structlog
@@ -9,25 +8,30 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from todoku.database import DatabaseUnavailable
-from todoku.engine import MailboxFull
+from todoku.engine import (
+    AnswerUnavailable,
+    IdempotencyKeyReused,
+    MailboxFull,
+    RequestInProgress,
+)
 from todoku.web.body import ClientDisconnected
 from todoku.web.metrics import Metrics
-from todoku.web.operations import method_not_allowed
+from todoku.web.operations import Refusals, method_not_allowed
 from todoku.web.problems import (
+    ANSWER_UNAVAILABLE,
     CONTENT_TYPE,
     DATABASE_UNAVAILABLE,
+    IDEMPOTENCY_KEY_REUSED,
     INTERNAL_ERROR,
     MALFORMED_REQUEST,
     OVERLOADED,
+    REQUEST_IN_PROGRESS,
     UNKNOWN_ADDRESS,
     Problem,
-    ProblemType,
 )
 from todoku.web.reply import encode
 
 log = structlog.get_logger(__name__)
-
-Refusals = Mapping[type[Exception], ProblemType]
 
 
 class MetricsMiddleware:
@@ -123,6 +127,12 @@ def _to_problem(error: Exception, refusals: Refusals) -> Problem:
             return error
         case MailboxFull():
             return Problem(OVERLOADED, str(error), headers={"Retry-After": "1"})
+        case RequestInProgress():
+            return Problem(REQUEST_IN_PROGRESS, str(error), headers={"Retry-After": "1"})
+        case IdempotencyKeyReused():
+            return Problem(IDEMPOTENCY_KEY_REUSED, str(error))
+        case AnswerUnavailable():
+            return Problem(ANSWER_UNAVAILABLE, str(error))
         case DatabaseUnavailable():
             return Problem(DATABASE_UNAVAILABLE, DATABASE_UNAVAILABLE.advice)
         case ClientDisconnected():

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 import todoku
-from todoku.web import problems
-from todoku.web.fields import to_portable
+from todoku.web import idempotency, problems
+from todoku.web.fields import IdempotencyKey, to_portable
 from todoku.web.operations import Api, Operation, SuccessResponse
 from todoku.web.problems import ProblemDetails, ProblemType
 
@@ -22,6 +22,12 @@ WITH_BODY: Final = (
     problems.INVALID_BODY,
     problems.OVERLOADED,
     problems.OUTCOME_UNKNOWN,
+)
+WITH_KEY: Final = (
+    problems.INVALID_IDEMPOTENCY_KEY,
+    problems.REQUEST_IN_PROGRESS,
+    problems.ANSWER_UNAVAILABLE,
+    problems.IDEMPOTENCY_KEY_REUSED,
 )
 RETRY_AFTER: Final = {
     "Retry-After": {
@@ -81,7 +87,12 @@ def _add_types(part: Any) -> None:
 
 def problems_of(operation: Operation) -> tuple[ProblemType, ...]:
     """Return every problem type of an operation, ordered by status."""
-    kinds = (*ALWAYS, *(WITH_BODY if operation.body else ()), *operation.problems)
+    kinds = (
+        *ALWAYS,
+        *(WITH_BODY if operation.body else ()),
+        *(WITH_KEY if _takes_key(operation) else ()),
+        *operation.problems,
+    )
     return tuple(sorted(dict.fromkeys(kinds), key=lambda kind: kind.status))
 
 
@@ -90,7 +101,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": operation.id,
         "summary": operation.summary,
         "description": operation.description,
-        "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
+        "parameters": [
+            *_path_parameters(operation),
+            *_query_parameters(operation),
+            *_header_parameters(operation),
+        ],
         "responses": {
             **{
                 str(response.status): _success_response(response)
@@ -123,6 +138,16 @@ def _query_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
     properties = _schemas([operation.query])[operation.query.__name__]["properties"]
     for name, schema in properties.items():
         yield _parameter(name, "query", schema, required=False)
+
+
+def _header_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
+    if _takes_key(operation):
+        schema = msgspec.json.schema(IdempotencyKey)
+        yield _parameter(idempotency.HEADER, "header", schema, required=False)
+
+
+def _takes_key(operation: Operation) -> bool:
+    return operation.method in idempotency.METHODS
 
 
 def _parameter(
@@ -158,7 +183,7 @@ def _problem_responses(kinds: Iterable[ProblemType]) -> dict[str, Any]:
 def _problem_response(status: int, kinds: list[ProblemType]) -> dict[str, Any]:
     return {
         "description": " · ".join(kind.title for kind in kinds),
-        "headers": RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else {},
+        "headers": RETRY_AFTER if _may_be_repeated(status, kinds) else {},
         "content": {
             problems.CONTENT_TYPE: {
                 "schema": _reference(ProblemDetails),
@@ -166,6 +191,10 @@ def _problem_response(status: int, kinds: list[ProblemType]) -> dict[str, Any]:
             }
         },
     }
+
+
+def _may_be_repeated(status: int, kinds: list[ProblemType]) -> bool:
+    return status == HTTPStatus.SERVICE_UNAVAILABLE or problems.REQUEST_IN_PROGRESS in kinds
 
 
 def _problem_example(kind: ProblemType) -> dict[str, Any]:

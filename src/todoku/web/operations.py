@@ -1,17 +1,23 @@
 """Operations of a service. Routes and OpenAPI documents are generated from them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from todoku.web import idempotency
 from todoku.web.body import BODY_RECEIVED, decode_body, read_body
-from todoku.web.call import ANONYMOUS, Call, read_context
+from todoku.web.call import ANONYMOUS, Call, header_values, read_context
 from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType, ordered
 from todoku.web.query import decode_query
+
+KEY_HEADER: Final = idempotency.HEADER.lower().encode()
+
+Refusals = Mapping[type[Exception], ProblemType]
+"""The problem types of a domain's exceptions."""
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -65,7 +71,7 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     description: str
     operations: Sequence[Operation]
-    refusals: Mapping[type[Exception], ProblemType] = {}
+    refusals: Refusals = {}
 
     @property
     def problem_types(self) -> Sequence[ProblemType]:
@@ -113,16 +119,21 @@ def method_not_allowed(allowed: str) -> Problem:
     return Problem(METHOD_NOT_ALLOWED, f"Use one of {allowed}.", headers={"Allow": allowed})
 
 
-def routes(operations: Iterable[Operation], limits: Limits) -> list[ExactRoute]:
-    """Return the routes of the operations, one for each path."""
+def routes(
+    operations: Iterable[Operation], limits: Limits, refusals: Refusals | None = None
+) -> list[ExactRoute]:
+    """Return the routes of the operations, one for each path; `refusals` are those of their API."""
     paths: dict[str, dict[str, Handler]] = {}
+    decided = idempotency.decided(refusals or {})
     for operation in operations:
         methods = paths.setdefault(operation.path, {})
-        methods[operation.method] = _serve_operation(operation, limits)
+        methods[operation.method] = _serve_operation(operation, limits, decided)
     return [ExactRoute(path, Endpoint(methods)) for path, methods in paths.items()]
 
 
-def _serve_operation(operation: Operation, limits: Limits) -> Handler:
+def _serve_operation(
+    operation: Operation, limits: Limits, decided: frozenset[type[Exception]]
+) -> Handler:
     """Return a function that decodes a request as the operation declares it and calls its handler.
 
     Bodies are decoded here instead of by the framework: once, with a prepared decoder, and errors
@@ -131,6 +142,7 @@ def _serve_operation(operation: Operation, limits: Limits) -> Handler:
     handle = operation.handle
     no_query = operation.query()
     decoder = msgspec.json.Decoder(operation.body) if operation.body else None
+    takes_key = operation.method in idempotency.METHODS
 
     async def serve(scope: Scope, receive: Receive) -> ASGIApp:
         headers = dict(scope["headers"])
@@ -148,6 +160,22 @@ def _serve_operation(operation: Operation, limits: Limits) -> Handler:
             body = decode_body(decoder, received)
         principal = scope.get("user", ANONYMOUS)
         context = read_context(scope, headers, principal)
-        return await handle(Call(scope["path_params"], query, body, principal, context))
+        call = Call(scope["path_params"], query, body, principal, context)
+        if not (takes_key and KEY_HEADER in headers):
+            return await handle(call)
+        with idempotency.applied(_request_key(scope, operation, call, decided)):
+            return await handle(call)
 
     return serve
+
+
+def _request_key(
+    scope: Scope, operation: Operation, call: Call, decided: frozenset[type[Exception]]
+) -> idempotency.RequestKey:
+    """Return the key of a request that has the header. Raises `Problem` if it is malformed."""
+    return idempotency.RequestKey(
+        call.context.actor or idempotency.NO_ONE,
+        idempotency.read_key(header_values(scope, KEY_HEADER)),
+        idempotency.fingerprint(operation.method, operation.path, call.path, call.query, call.body),
+        decided,
+    )

@@ -42,6 +42,14 @@ MALFORMED_JSON = ProblemType(
     "The body is empty, incomplete, not UTF-8, or not valid JSON.",
     "Send one JSON object in UTF-8. `detail` says where parsing stopped.",
 )
+INVALID_IDEMPOTENCY_KEY = ProblemType(
+    "invalid-idempotency-key",
+    400,
+    "The idempotency key is invalid",
+    "The header Idempotency-Key is given more than once, is empty, too long, or has other characters than "
+    "printable ASCII. Nothing was changed.",
+    'Send one key of at most 255 characters, in quotation marks: `Idempotency-Key: "8e03978e-40d5-…"`.',
+)
 INVALID_PARAMETER = ProblemType(
     "invalid-parameter",
     400,
@@ -93,6 +101,22 @@ REDELIVERY_FAILED = ProblemType(
     "The message failed again, as `detail` says. The attempt is recorded, and the message stays parked.",
     "Fix the cause and retry, edit the message, or discard it.",
 )
+REQUEST_IN_PROGRESS = ProblemType(
+    "request-in-progress",
+    409,
+    "The first request is in progress",
+    "A request with the same Idempotency-Key is being executed at this moment.",
+    "Send the request again with the same key, after the number of seconds in the Retry-After header: it "
+    "gets the answer of the first one.",
+)
+ANSWER_UNAVAILABLE = ProblemType(
+    "answer-unavailable",
+    409,
+    "The answer is no longer available",
+    "A request with this Idempotency-Key was executed, but its answer cannot be built any more: another "
+    "version of the service kept it, or what it is about is gone. Nothing was changed.",
+    "Look up the result with GET. Do not send the request with another key: it would be executed again.",
+)
 BODY_TOO_LARGE = ProblemType(
     "body-too-large",
     413,
@@ -123,6 +147,13 @@ INVALID_BODY = ProblemType(
     "The body is JSON, but a field is missing, unknown, duplicated, of the wrong type or outside its "
     "limits.",
     "Correct the field that `detail` names; /docs describes every field.",
+)
+IDEMPOTENCY_KEY_REUSED = ProblemType(
+    "idempotency-key-reused",
+    422,
+    "The idempotency key was used before",
+    "This Idempotency-Key was sent before with another path or body. Nothing was changed.",
+    "Send a new key with each new request, and the same key only with the same request.",
 )
 INVALID_EDIT = ProblemType(
     "invalid-edit",
@@ -195,6 +226,7 @@ HTTP_VERSION_NOT_SUPPORTED = ProblemType(
 SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     MALFORMED_REQUEST,
     MALFORMED_JSON,
+    INVALID_IDEMPOTENCY_KEY,
     INVALID_PARAMETER,
     UNKNOWN_ADDRESS,
     UNKNOWN_DEAD_LETTER,
@@ -202,10 +234,13 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     REQUEST_TOO_SLOW,
     DEAD_LETTER_RESOLVED,
     REDELIVERY_FAILED,
+    REQUEST_IN_PROGRESS,
+    ANSWER_UNAVAILABLE,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     EXPECTATION_FAILED,
     INVALID_BODY,
+    IDEMPOTENCY_KEY_REUSED,
     INVALID_EDIT,
     HEADERS_TOO_LARGE,
     INTERNAL_ERROR,

@@ -8,6 +8,16 @@ from simulation.planted import (  # noqa: I001
     compensation,
     cancellation,
     waiting,
+    keys,
 )
 
-__all__ = ["cancellation", "commits", "compensation", "deliveries", "once", "poison", "waiting"]
+__all__ = [
+    "cancellation",
+    "commits",
+    "compensation",
+    "deliveries",
+    "keys",
+    "once",
+    "poison",
+    "waiting",
+]

@@ -100,6 +100,7 @@ def publish_before_commit() -> Wire:
 def answer_before_commit() -> Wire:
     """A caller is answered before the command is committed."""
     decided: dict[Any, Any] = {}
+    running: list[Any] = []  # A task that nobody holds would be destroyed.
 
     def decide(original: Any, order: Any, command: Any, now: Any) -> Any:
         decision = original(order, command, now)
@@ -108,12 +109,13 @@ def answer_before_commit() -> Wire:
                 waiting.set_result(decision[0])
         return decision
 
-    async def execute(process: Any, command: Any) -> Any:
+    async def execute(process: Any, command: Any, key: Any) -> Any:
         if not isinstance(command, ordering.PlaceOrder):
-            return await process.execute(command)
+            return await process.execute(command, key=key)
         early = asyncio.get_running_loop().create_future()
         decided.setdefault(command, []).append(early)
-        committed = asyncio.ensure_future(process.execute(command))
+        committed = asyncio.ensure_future(process.execute(command, key=key))
+        running.append(committed)
         done, _ = await asyncio.wait([early, committed], return_when=asyncio.FIRST_COMPLETED)
         committed.add_done_callback(lambda task: task.cancelled() or task.exception())
         return done.pop().result()

@@ -7,6 +7,8 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from enum import Enum, auto
+from uuid import uuid4
 
 from todoku.lab.http import AsyncHttpClient, Response, encode_request
 from todoku.lab.stack import POLL_SECONDS, Stack
@@ -15,6 +17,8 @@ from todoku.lab.system_client import SystemClient
 ANSWER_SECONDS_MAX = 15.0
 PAUSE_SECONDS = 0.1
 """How long a customer waits after a request without a success."""
+
+UNKNOWN_PROBLEMS = (b'"/problems/outcome-unknown"', b'"/problems/request-in-progress"')
 
 PLENTIFUL = [f"chaos-plentiful-{n}" for n in range(8)]
 SCARCE = "chaos-scarce"
@@ -26,6 +30,15 @@ SHARES = {"one product": 60, "several products": 20, "something scarce": 10, "pa
 """How often each kind of order is placed, in percent."""
 
 
+class Outcome(Enum):
+    """What a customer knows after a request."""
+
+    ACCEPTED = auto()
+    UNKNOWN = auto()
+    NOT_EXECUTED = auto()
+    WRONG = auto()
+
+
 def prepare_products(stack: Stack) -> None:
     """Create the products that do not exist yet."""
     SystemClient(stack.settings).add_products(STOCK)
@@ -35,9 +48,10 @@ class OrderLoad:
     """Customers who place orders concurrently, each one after the other, while this context lasts.
 
     `accepted` holds the ids of orders answered with 201. `refused` counts responses 503, `unadvised`
-    those of them without Retry-After. `unknown` counts orders whose outcome is unknown, `unreached`
-    those that could not be sent. `wrong` holds every other response. Nothing is retried: the next
-    order is a new one.
+    those of them without Retry-After. `unknown` counts orders whose outcome is unknown by now,
+    `unreached` requests that could not be sent. `wrong` holds every other response. A request whose
+    outcome is unknown is sent again with its idempotency key until it is answered (`repeated` counts
+    these orders); without `repeats`, and after a refusal, the next order is a new one.
     """
 
     def __init__(
@@ -48,11 +62,13 @@ class OrderLoad:
         orders_per_second: float | None = 300.0,
         seed: int = 0,
         answer_seconds_max: float = ANSWER_SECONDS_MAX,
+        repeats: bool = True,
     ) -> None:
         self.accepted: set[str] = set()
         self.refused = 0
         self.unadvised = 0
         self.unknown = 0
+        self.repeated = 0
         self.unreached = 0
         self.wrong: list[str] = []
         self._address = (stack.settings.own_host, stack.settings.port("orders"))
@@ -60,6 +76,7 @@ class OrderLoad:
         self._interval_seconds = customers / orders_per_second if orders_per_second else 0.0
         self._bodies = _bodies(random.Random(seed))
         self._answer_seconds_max = answer_seconds_max
+        self._repeats = repeats
         self._disconnected = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._place_orders()))
@@ -100,7 +117,7 @@ class OrderLoad:
     def __str__(self) -> str:
         return (
             f"{len(self.accepted)} accepted, {self.refused} refused, {self.unknown} unknown,"
-            f" {self.unreached} unreached, {len(self.wrong)} wrong {self.wrong[:3]}"
+            f" {self.unreached} unreached, {self.repeated} repeated, {len(self.wrong)} wrong {self.wrong[:3]}"
         )
 
     async def _place_orders(self) -> None:
@@ -108,42 +125,58 @@ class OrderLoad:
 
     async def _run_customer(self) -> None:
         client = AsyncHttpClient(*self._address)
+        unanswered: bytes | None = None
         while not self._stopping.is_set():
             began = time.monotonic()
-            if not await self._place_order(client):
+            request = unanswered or self._next_request()
+            outcome = await self._send(client, request)
+            unanswered = self._note(request, outcome, repeated=unanswered is not None)
+            if outcome is not Outcome.ACCEPTED:
                 client.close()
                 await asyncio.sleep(PAUSE_SECONDS)
             await asyncio.sleep(max(0.0, began + self._interval_seconds - time.monotonic()))
         client.close()
 
-    async def _place_order(self, client: AsyncHttpClient) -> bool:
-        """Place one order; return whether it was accepted."""
-        request = encode_request("POST", "todoku", "/orders", next(self._bodies))
+    def _next_request(self) -> bytes:
+        body = next(self._bodies)
+        return encode_request("POST", "todoku", "/orders", body, key=str(uuid4()))
+
+    def _note(self, request: bytes, outcome: Outcome, *, repeated: bool) -> bytes | None:
+        """Count orders whose outcome is unknown; return the request to send again, if any."""
+        if outcome is Outcome.ACCEPTED and repeated:
+            self.unknown -= 1
+            self.repeated += 1
+        if outcome is Outcome.UNKNOWN and not repeated:
+            self.unknown += 1
+        if outcome in (Outcome.ACCEPTED, Outcome.WRONG):
+            return None
+        open_still = repeated or outcome is Outcome.UNKNOWN
+        return request if self._repeats and open_still else None
+
+    async def _send(self, client: AsyncHttpClient, request: bytes) -> Outcome:
+        """Send a request, and count its response."""
         try:
             async with asyncio.timeout(self._answer_seconds_max):
                 response = await client.send(request)
         except (OSError, TimeoutError):
             if client.sent:
-                self.unknown += 1
-            else:
-                self.unreached += 1
-            return False
-        return self._record(response)
+                return Outcome.UNKNOWN
+            self.unreached += 1
+            return Outcome.NOT_EXECUTED
+        return Outcome.UNKNOWN if self._disconnected else self._read(response)
 
-    def _record(self, response: Response) -> bool:
-        if self._disconnected:
-            self.unknown += 1
-        elif response.status == 201:
+    def _read(self, response: Response) -> Outcome:
+        if response.status == 201:
             self.accepted.add(json.loads(response.body)["id"])
-            return True
-        elif response.status == 503 and b"/problems/outcome-unknown" in response.body:
-            self.unknown += 1
-        elif response.status == 503:
+            return Outcome.ACCEPTED
+        if any(problem in response.body for problem in UNKNOWN_PROBLEMS):
+            return Outcome.UNKNOWN
+        if response.status == 503:
             self.refused += 1
             self.unadvised += b"retry-after:" not in response.head
-        else:
-            self.wrong.append(f"{response.status} {response.body[:200]!r}")
-        return False
+            return Outcome.NOT_EXECUTED
+        self.wrong.append(f"{response.status} {response.body[:200]!r}")
+        return Outcome.WRONG
 
 
 def _bodies(dice: random.Random) -> Iterator[bytes]:

@@ -28,7 +28,8 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChaosReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What happened: how often each fault was injected, and how requests were answered.
+    """What happened: how often each fault was injected, and how requests were answered. `repeated` are
+    orders that were answered only after they were sent again, `unknown` those that never were.
 
     `missed` counts faults that found nothing to break, such as a stream that had just been deleted.
     """
@@ -38,6 +39,7 @@ class ChaosReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     missed: dict[str, int]
     refused: int
     unknown: int
+    repeated: int
     verdict: Verdict
 
 
@@ -68,6 +70,7 @@ def run_chaos(stack: Stack, plan: ChaosPlan, *, report: Callable[[str], None]) -
         missed=dict(missed),
         refused=load.refused,
         unknown=load.unknown,
+        repeated=load.repeated,
         verdict=judge(stack.settings, load, within_seconds=plan.settle_seconds, before=before),
     )
 

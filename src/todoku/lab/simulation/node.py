@@ -7,7 +7,15 @@ from typing import Any
 
 from todoku.broker.memory import MemoryBroker
 from todoku.database import DatabaseBroken, DatabaseUnavailable
-from todoku.engine import EngineConfig, PostCommitActions, Process, RetryPolicy, Service, Topology
+from todoku.engine import (
+    EngineConfig,
+    IdempotencyKey,
+    PostCommitActions,
+    Process,
+    RetryPolicy,
+    Service,
+    Topology,
+)
 from todoku.lab.simulation.database import SimulatedDatabase
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
@@ -96,10 +104,10 @@ class Node:
             self._stop.set()
             await asyncio.wait([self._life])
 
-    async def execute(self, command: Any) -> Any:
+    async def execute(self, command: Any, key: IdempotencyKey | None = None) -> Any:
         """Send a command to the process; return its result, None if no process runs."""
         process = self.process
-        return None if process is None else await self._execute(process, command)
+        return None if process is None else await self._execute(process, command, key)
 
     def disconnect(self) -> None:
         """Lose the connection to the broker, which other nodes keep."""

@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from todoku.engine import MailboxFull, ProcessFailed
+from todoku.engine import IdempotencyKey, MailboxFull, ProcessFailed, RequestInProgress
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import START
@@ -64,13 +64,13 @@ class ServiceWorld:
     def rows_of(self, service: str, statement: str) -> Sequence[tuple[Any, ...]]:
         return self._checker.rows(service, statement)
 
-    async def execute(self, command: Any) -> Any:
+    async def execute(self, command: Any, key: IdempotencyKey | None = None) -> Any:
         if self.node is None:
             return None
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self.node.execute(command)
-        except (TimeoutError, MailboxFull, ProcessFailed):
+                return await self.node.execute(command, key)
+        except (TimeoutError, MailboxFull, ProcessFailed, RequestInProgress):
             return None
 
     async def execute_until_answered(self, command: Any) -> Any:

@@ -13,16 +13,16 @@ import msgspec
 
 from todoku.broker.port import Broker
 from todoku.database import Database
-from todoku.engine import EngineConfig, Process, Service
+from todoku.engine import EngineConfig, IdempotencyKey, Process, Service
 from todoku.engine.failpoints import Failpoint
 
-Execute = Callable[[Process, Any], Awaitable[Any]]
-"""How a client sends a command to a process and gets its result."""
+Execute = Callable[[Process, Any, IdempotencyKey | None], Awaitable[Any]]
+"""How a client sends a command to a process, with a key or without, and gets its result."""
 
 
-async def execute(process: Process, command: Any) -> Any:
+async def execute(process: Process, command: Any, key: IdempotencyKey | None) -> Any:
     """Send a command to a process; return its result."""
-    return await process.execute(command)
+    return await process.execute(command, key=key)
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from todoku.database import Timestamp
-from todoku.engine.revisions import create_first_tables
+from todoku.engine.revisions import create_first_tables, create_idempotency_keys
 
 revision = "0001"
 down_revision = None
@@ -19,3 +19,4 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     create_first_tables()
+    create_idempotency_keys()
