@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
-from uuid import uuid4
 
 import msgspec
+from uuid_utils import uuid7
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
@@ -89,7 +89,7 @@ class ServiceClient:
         """Send a command, and return the body. If the connection breaks, it is sent again with the same
         idempotency key, so that it is executed once. `find_out` tells the user how to check its result
         if no response arrives at all."""
-        key = str(uuid4())
+        key = str(uuid7())
         ends = time.monotonic() + self._repeated_for_seconds
         pause = REPEAT_PAUSE_SECONDS
         unknown: CommandFailed | None = None

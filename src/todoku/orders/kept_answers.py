@@ -1,7 +1,8 @@
 """How an order is kept as the answer to a command: as what may change in it, beside its row."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, get_type_hints
 
 import msgspec
 from sqlalchemy import Connection
@@ -15,15 +16,27 @@ UNCHANGING: Final = frozenset(
 )
 """What an order keeps from its acceptance on: up to 1,000 items, and all that is personal."""
 
+CHANGING: Final = tuple(name for name in Order.__struct_fields__ if name not in UNCHANGING)
 
-def _keep(order: Order) -> dict[str, Any]:
+_hints = get_type_hints(Order)
+_defaults = {field.name: field.default for field in msgspec.structs.fields(Order)}
+_KeptOrder: Final = msgspec.defstruct(
+    "_KeptOrder",
+    [
+        (name, _hints[name])
+        if _defaults[name] is msgspec.NODEFAULT
+        else (name, _hints[name], _defaults[name])
+        for name in CHANGING
+    ],
+    frozen=True,
+    omit_defaults=True,
+)
+_values = attrgetter(*CHANGING)
+
+
+def _keep(order: Order) -> msgspec.Struct:
     """Return what may change later, as it is now."""
-    values = {name: getattr(order, name) for name in Order.__struct_fields__}
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in UNCHANGING and value is not None
-    }
+    return _KeptOrder(*_values(order))
 
 
 def _rebuild(connection: Connection, kept: dict[str, Any]) -> Order | None:
@@ -31,8 +44,8 @@ def _rebuild(connection: Connection, kept: dict[str, Any]) -> Order | None:
     order = find_order(connection, kept["id"])
     if order is None:
         return None
-    unchanging = {name: getattr(order, name) for name in UNCHANGING}
-    return msgspec.convert({**msgspec.to_builtins(unchanging), **kept}, Order)
+    changed = msgspec.structs.asdict(msgspec.convert(kept, _KeptOrder))
+    return msgspec.structs.replace(order, **changed)
 
 
 ANSWERS: Final[Mapping[type, AnswerFormat]] = {Order: AnswerFormat(keep=_keep, rebuild=_rebuild)}

@@ -6,12 +6,10 @@ nothing for it.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from hashlib import blake2b
-from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -29,6 +27,8 @@ NO_ONE: Final = "anonymous"
 UNDECIDED: Final = frozenset({400, 401, 413, 429})
 """The statuses of refusals that say nothing about the command: they leave the key unused."""
 
+R = TypeVar("R")
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _is_key = re.compile(IDEMPOTENCY_KEY_PATTERN).fullmatch
 
@@ -43,25 +43,24 @@ class RequestKey:
         self._key = key
         self._fingerprint = fingerprint
         self._refusals = refusals
-        self._numbers = count(1)
+        self._commands = 0
 
     def next_command(self) -> IdempotencyKey:
         """Return the key of the next command."""
-        number = next(self._numbers)
+        self._commands += 1
         return IdempotencyKey(
-            key_id(self._caller, self._key, number), self._fingerprint, self._refusals
+            key_id(self._caller, self._key, self._commands), self._fingerprint, self._refusals
         )
 
 
 _current: ContextVar[RequestKey | None] = ContextVar("idempotency key", default=None)
 
 
-@contextmanager
-def applied(key: RequestKey) -> Iterator[None]:
-    """Give the commands of this task the key."""
+async def with_key(key: RequestKey, handle: Callable[[], Awaitable[R]]) -> R:
+    """Call a function whose commands have this key."""
     token = _current.set(key)
     try:
-        yield
+        return await handle()
     finally:
         _current.reset(token)
 
@@ -83,7 +82,10 @@ def read_key(values: list[bytes]) -> str:
             INVALID_IDEMPOTENCY_KEY,
             f"{HEADER}: must be given once, and be {ALLOWED[IDEMPOTENCY_KEY_PATTERN]}.",
         )
-    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+    if not value.startswith('"'):
+        return value
+    text = value[1:-1]
+    return re.sub(r"\\(.)", r"\1", text) if "\\" in text else text
 
 
 def fingerprint(method: str, path: str, parameters: Any, query: Any, body: Any) -> str:

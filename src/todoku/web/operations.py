@@ -1,6 +1,7 @@
 """Operations of a service. Routes and OpenAPI documents are generated from them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -163,8 +164,8 @@ def _serve_operation(
         call = Call(scope["path_params"], query, body, principal, context)
         if not (takes_key and KEY_HEADER in headers):
             return await handle(call)
-        with idempotency.applied(_request_key(scope, operation, call, decided)):
-            return await handle(call)
+        key = _request_key(scope, operation, call, decided)
+        return await idempotency.with_key(key, partial(handle, call))
 
     return serve
 

@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from enum import Enum, auto
-from uuid import uuid4
+
+from uuid_utils import uuid7
 
 from todoku.lab.http import AsyncHttpClient, Response, encode_request
 from todoku.lab.stack import POLL_SECONDS, Stack
@@ -139,7 +140,7 @@ class OrderLoad:
 
     def _next_request(self) -> bytes:
         body = next(self._bodies)
-        return encode_request("POST", "todoku", "/orders", body, key=str(uuid4()))
+        return encode_request("POST", "todoku", "/orders", body, key=str(uuid7()))
 
     def _note(self, request: bytes, outcome: Outcome, *, repeated: bool) -> bytes | None:
         """Count orders whose outcome is unknown; return the request to send again, if any."""
