@@ -647,6 +647,17 @@ ROWS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "parked_at": NOW,
         },
     ),
+    "idempotency_keys": (
+        "orders",
+        {
+            "id": "i",
+            "fingerprint": "f",
+            "kind": "k",
+            "refused": 0,
+            "content": "{}",
+            "used_at": NOW,
+        },
+    ),
     "parked_messages": (
         "orders",
         {
@@ -700,6 +711,7 @@ CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("dead_letters", "edited_replaced", {"replaced_by": "e2"}),
     ("dead_letters", "discarded_for_a_reason", CLOSED | {"state": "DISCARDED", "reason": "r"}),
     ("dead_letters", "discarded_for_a_reason", CLOSED | {"state": "DISCARDED", "closed_by": "b"}),
+    ("idempotency_keys", "refused_or_not", {"refused": 2}),
     ("parked_messages", "closed_or_not", {"closed": 2}),
 ]
 """For each CHECK how a row breaks it."""
@@ -717,6 +729,7 @@ KEYS: Final[list[tuple[str, dict[str, Any]]]] = [
     ("inbox", {"received_at": LATER}),
     ("outbox", {"position": 2}),
     ("dead_letters", {"subject": "other"}),
+    ("idempotency_keys", {"content": "[]"}),
     ("parked_messages", {"closed": 1}),
 ]
 """For each natural key a row that differs from the first in something else only."""

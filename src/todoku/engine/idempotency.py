@@ -6,7 +6,6 @@ draft-ietf-httpapi-idempotency-key-header-08.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
-from functools import cache
 from hashlib import blake2b
 from pkgutil import resolve_name
 from typing import Any, Generic
@@ -144,7 +143,6 @@ def _unavailable(kept: KeptAnswer) -> AnswerUnavailable:
     )
 
 
-@cache
 def _path(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
