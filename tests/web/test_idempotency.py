@@ -184,6 +184,18 @@ async def test_refused_order_is_refused_again_and_invalid_body_is_not_kept(
     assert (await shop.post("/orders", json=ORDER, headers=key("2"))).status_code == 201
 
 
+async def test_repeated_cancellation_is_answered_as_the_first(shop: httpx.AsyncClient) -> None:
+    order = (await shop.post("/orders", json=ORDER)).json()
+    path = f"/orders/{order['id']}/cancel"
+    replies = [
+        await shop.post(path, json={"reason": "Ordered twice."}, headers=key("1")) for _ in range(2)
+    ]
+    assert replies[0].status_code == 202
+    assert replies[1].content == replies[0].content
+    other = await shop.post(path, json={"reason": "No."}, headers=key("1"))
+    assert other.json()["type"] == "/problems/idempotency-key-reused"
+
+
 async def test_repeated_restock_adds_the_stock_once(stock: httpx.AsyncClient) -> None:
     path, more = "/products/prod001/restock", {"quantity": 5}
     unknown = await stock.post(path, json=more, headers=key("0"))

@@ -1,6 +1,7 @@
 """How an order is kept as the answer to a command: as what may change in it, beside its row."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, get_type_hints
 
@@ -8,6 +9,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from todoku.engine import AnswerFormat
+from todoku.orders.changes import Change, ChangeState
 from todoku.orders.domain import Order
 from todoku.orders.store import find_order
 
@@ -16,36 +18,65 @@ UNCHANGING: Final = frozenset(
 )
 """What an order keeps from its acceptance on: up to 1,000 items, and all that is personal."""
 
-CHANGING: Final = tuple(name for name in Order.__struct_fields__ if name not in UNCHANGING)
+
+class KeptChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What may change in a change that was requested."""
+
+    id: str
+    state: ChangeState
+    decided_at: datetime | None = None
+    refusal: str | None = None
+
+
+CHANGING: Final = tuple(
+    field.name
+    for field in msgspec.structs.fields(Order)
+    if field.name not in UNCHANGING and field.name != "changes"
+)
 
 _hints = get_type_hints(Order)
 _defaults = {field.name: field.default for field in msgspec.structs.fields(Order)}
-_KeptOrder: Final = msgspec.defstruct(
-    "_KeptOrder",
+_values = attrgetter(*CHANGING)
+
+KeptOrder: Final = msgspec.defstruct(
+    "KeptOrder",
     [
         (name, _hints[name])
         if _defaults[name] is msgspec.NODEFAULT
         else (name, _hints[name], _defaults[name])
         for name in CHANGING
-    ],
+    ]
+    + [("changes", tuple[KeptChange, ...], ())],
     frozen=True,
     omit_defaults=True,
 )
-_values = attrgetter(*CHANGING)
+"""What may change in an order: all of its fields that are not `UNCHANGING`."""
 
 
-def _keep(order: Order) -> msgspec.Struct:
+def keep(order: Order) -> msgspec.Struct:
     """Return what may change later, as it is now."""
-    return _KeptOrder(*_values(order))
+    changes = tuple(
+        KeptChange(change.id, change.state, change.decided_at, change.refusal)
+        for change in order.changes
+    )
+    return KeptOrder(*_values(order), changes)
 
 
-def _rebuild(connection: Connection, kept: dict[str, Any]) -> Order | None:
+def rebuild(connection: Connection, kept: dict[str, Any]) -> Order | None:
     """Return the order as it was; None if it no longer exists."""
     order = find_order(connection, kept["id"])
     if order is None:
         return None
-    changed = msgspec.structs.asdict(msgspec.convert(kept, _KeptOrder))
-    return msgspec.structs.replace(order, **changed)
+    was = msgspec.structs.asdict(msgspec.convert(kept, KeptOrder))
+    changes = {change.id: change for change in order.changes}
+    was["changes"] = tuple(_as_it_was(changes[each.id], each) for each in was["changes"])
+    return msgspec.structs.replace(order, **was)
 
 
-ANSWERS: Final[Mapping[type, AnswerFormat]] = {Order: AnswerFormat(keep=_keep, rebuild=_rebuild)}
+def _as_it_was(change: Change, kept: KeptChange) -> Change:
+    return msgspec.structs.replace(
+        change, state=kept.state, decided_at=kept.decided_at, refusal=kept.refusal
+    )
+
+
+ANSWERS: Final[Mapping[type, AnswerFormat]] = {Order: AnswerFormat(keep=keep, rebuild=rebuild)}
