@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
 INSTALLED := $(VENV)/.installed
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -19,7 +19,7 @@ run: $(INSTALLED) ## Start the broker and all services, e.g. make run ARGS="--po
 	@$(BIN)/todoku up $(ARGS)
 
 test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 mutants: $(INSTALLED) ## Plant bugs one by one, and show which check of the simulator finds each
 	@$(BIN)/python tests/simulation/mutants.py $(ARGS)

@@ -1,5 +1,6 @@
 """Fixtures and settings of all tests."""
 
+import gc
 import socket
 from collections.abc import Callable
 
@@ -11,6 +12,21 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+LONG = ("simulation", "docs", "packaging", "examples", "end_to_end", "faults", "bench", "cli")
+"""The folders with the longest files. They run first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of the longest files first."""
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collected tests and the modules out of every search for garbage: they stay."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from calling import Caller
@@ -17,6 +18,15 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The completion script for bash."""
+    folder = tmp_path_factory.mktemp("completion")
+    script = folder / "todoku.bash"
+    script.write_text(Caller(folder).ok("--install-completion", "--shell", "bash", "--print").out)
+    return script
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="asks bash")
 @pytest.mark.parametrize(
     ("typed", "completed"),
@@ -30,11 +40,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
     ],
 )
 def test_bash_completes_commands_flags_and_choices(
-    typed: tuple[str, ...], completed: set[str], todoku_alone: Caller
+    typed: tuple[str, ...], completed: set[str], script: Path
 ) -> None:
-    script = todoku_alone.folder / "todoku.bash"
-    script.write_text(todoku_alone.ok("--install-completion", "--shell", "bash", "--print").out)
-
     answer = subprocess.run(
         ["bash", "--norc", "-c", ASK_BASH, "bash", str(script), *typed],
         capture_output=True,

@@ -12,9 +12,8 @@ EXAMPLES = ROOT / "docs" / "examples"
 def extended_source(page: str, example: str, folder: Path) -> Path:
     """A copy of the source in which `docs/how-to/<page>` was followed; the folder to import from."""
     source = folder / "src"
-    shutil.copytree(
-        ROOT / "src" / "todoku", source / "todoku", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    # With the compiled files: they stay valid, because the times of the sources are copied too.
+    shutil.copytree(ROOT / "src" / "todoku", source / "todoku")
     shutil.copytree(EXAMPLES / example, source / "todoku", dirs_exist_ok=True)
     shutil.copy(ROOT / "pyproject.toml", folder)
     for block in re.findall(r"^```diff\n(.*?)^```$", (HOW_TO / page).read_text(), re.S | re.M):

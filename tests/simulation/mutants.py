@@ -22,6 +22,22 @@ __all__ = ["MUTANTS", "Mutant", "hunt", "planted"]
 SEEDS_MAX = 300
 """How many runs to try before a mutant counts as not found."""
 
+KNOWN_SEEDS = {
+    "carrier-before-commit": 14,
+    "suspects-dropped": 27,
+    "lost-commit-answer-believed": 11,
+    "time-without-zone-ends-process": 68,
+    "invalid-encoding-ends-process": 8,
+    "odd-uuid-ends-process": 8,
+    "reservation-decided-anew": 8,
+    "deducted-twice": 22,
+    "second-shipment": 8,
+    "unconfirmed-command-repeated": 12,
+    "order-placed-anew": 10,
+    "due-rows-forgotten-at-start": 25,
+}
+"""For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""
+
 
 class Found(msgspec.Struct, frozen=True):
     """The seed and the violation that found a mutant."""
@@ -31,8 +47,8 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> Found | None:
-    """Return the first seed that finds the mutant, None if none does."""
-    for seed in range(1, seeds_max + 1):
+    """Return a seed that finds the mutant, None if none does."""
+    for seed in (KNOWN_SEEDS.get(mutant.name, 1), *range(1, seeds_max + 1)):
         if violations := simulate(SimulationPlan(seed=seed), mutant.plant()).violations:
             return Found(seed, violations[0])
     return None

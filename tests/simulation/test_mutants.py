@@ -2,13 +2,17 @@
 
 import pytest
 
-from simulation.mutants import MUTANTS, Mutant, hunt
+from simulation.mutants import KNOWN_SEEDS, MUTANTS, Mutant, hunt
 from todoku.lab.simulation import SimulationPlan, SimulationResult, shrink, simulate
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_simulation_finds_mutant(mutant: Mutant) -> None:
     assert hunt(mutant) is not None, f"nothing finds it: {mutant.meaning}"
+
+
+def test_known_seeds_are_of_mutants() -> None:
+    assert KNOWN_SEEDS.keys() <= {mutant.name for mutant in MUTANTS}
 
 
 def test_failed_run_shrinks_to_the_occurrences_needed() -> None:
