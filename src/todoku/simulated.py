@@ -5,6 +5,7 @@ world, so that the same seed gives the same run.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime
 from random import Random
 from typing import Any, Protocol
 
@@ -35,6 +36,10 @@ class World(Protocol):
     @property
     def orders(self) -> int:
         """How many orders are placed in this run."""
+
+    @property
+    def start(self) -> datetime:
+        """When (UTC) the event loop's time was 0, by a clock that is right."""
 
     @property
     def seconds(self) -> float:

@@ -163,6 +163,13 @@ MINIMAL: Final[tuple[Event, ...]] = (
 )
 
 GROWN: Final[dict[str, Event]] = {
+    "OrderCreatedEvent.deadline": OrderCreatedEvent(
+        order_id=ORDER_ID,
+        user_id="user123",
+        items=(OrderedItem(product_id="prod001", quantity=2, price=5000),),
+        total_amount=10000,
+        deadline=TIME,
+    ),
     "StockReservedEvent.amount": StockReservedEvent(
         order_id=ORDER_ID,
         items=(ReservedItem(product_id="prod001", quantity=2),),

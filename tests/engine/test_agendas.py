@@ -1,5 +1,6 @@
 """Several agendas in one service: their budgets, their contexts, and what a restart keeps."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -7,8 +8,9 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from sqlalchemy import Column, Connection, MetaData, Text, select
+from sqlalchemy import Column, Connection, MetaData, Text, insert, select
 
+from engine.statements import listening
 from todoku.database import Database, Timestamp, table
 from todoku.engine import Agenda, EngineConfig, KeyedStore, Service, Topology, context_column
 from todoku.engine.testing import (
@@ -99,7 +101,7 @@ def remind(task: Task, now: datetime) -> tuple[Task, Outputs]:
 class World:
     """The service, its broker and its database, and the calls that it makes outside."""
 
-    def __init__(self, call_seconds: float = 0.0) -> None:
+    def __init__(self, call_seconds: float = 0.0, **reminders: float) -> None:
         self.calls: list[str] = []
         self.call_seconds = call_seconds
         self.broker = MemoryBroker()
@@ -123,6 +125,7 @@ class World:
                     decide=remind,
                     due_at_of=attrgetter("remind_at"),
                     key_of=attrgetter("task_id"),
+                    **reminders,
                 ),
             ],
             effects={Call: self.call},
@@ -132,8 +135,6 @@ class World:
         self.starts = 0
 
     async def call(self, effect: Call) -> NoteCalled:
-        import asyncio
-
         self.calls.append(effect.task_id)
         await asyncio.sleep(self.call_seconds)
         return NoteCalled(task_id=effect.task_id)
@@ -233,3 +234,73 @@ def test_row_without_context_has_none_and_costs_no_statement() -> None:
 
 def contexts(connection: Connection) -> list[str | None]:
     return list(connection.scalars(select(tasks.c.context)))
+
+
+def test_row_that_fell_due_while_nothing_ran_waits_for_the_period_of_grace() -> None:
+    async def scenario() -> None:
+        world = World(grace_seconds=60)
+        async with running(world.process()) as process:
+            await process.execute(AddTask(task_id="x", remind_at=after(100)))
+        await asyncio.sleep(1_000)
+        started_at = asyncio.get_running_loop().time()
+        async with running(world.process()):
+            await until(lambda: len(world.published(Reminded)) == 1, every_seconds=1, seconds=90)
+            waited = asyncio.get_running_loop().time() - started_at
+        assert 60 <= waited <= 62
+
+    run(scenario())
+
+
+def test_row_that_is_due_at_once_waits_for_the_period_of_grace_too() -> None:
+    async def scenario() -> None:
+        world = World(grace_seconds=60)
+        async with running(world.process()) as process:
+            await process.execute(AddTask(task_id="x", remind_at=after(0)))
+            assert world.published(Reminded) == []
+            await asyncio.sleep(65)
+            assert len(world.published(Reminded)) == 1
+            await process.execute(AddTask(task_id="y", remind_at=after(0)))
+            await until(lambda: len(world.published(Reminded)) == 2)
+
+    run(scenario())
+
+
+def test_rows_far_ahead_cost_most_batches_no_statement() -> None:
+    async def scenario() -> None:
+        world = World(look_seconds=30)
+        async with running(world.process()) as process:
+            await process.execute(AddTask(task_id="far", remind_at=after(86_400)))
+            with listening() as statements:
+                for n in range(5):
+                    await process.execute(AddTask(task_id=f"task {n}"))
+            assert not any("min(tasks.remind_at)" in each for each in statements)
+            assert not any("tasks.remind_at <=" in each for each in statements)
+            assert any("min(tasks.call_at)" in each for each in statements), "the other agenda"
+
+    run(scenario())
+
+
+def test_own_row_is_on_time_although_rows_are_rarely_looked_for() -> None:
+    async def scenario() -> None:
+        world = World(look_seconds=3_000)
+        async with running(world.process()) as process:
+            await process.execute(AddTask(task_id="far", remind_at=after(86_400)))
+            await process.execute(AddTask(task_id="near", remind_at=after(50)))
+            await asyncio.sleep(49)
+            assert world.published(Reminded) == []
+            await asyncio.sleep(2)
+            assert [message["subject"] for message in world.published(Reminded)] == ["near"]
+
+    run(scenario())
+
+
+def test_row_of_another_process_is_found_at_the_next_look() -> None:
+    async def scenario() -> None:
+        world = World(look_seconds=30)
+        async with running(world.process()):
+            await asyncio.sleep(1)
+            with world.database.transaction() as connection:
+                connection.execute(insert(tasks).values(task_id="theirs", remind_at=after(2)))
+            await until(lambda: len(world.published(Reminded)) == 1, every_seconds=1, seconds=35)
+
+    run(scenario())

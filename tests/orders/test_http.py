@@ -90,6 +90,7 @@ async def test_accepted_order_returns_201_with_location_and_order(
         "updatedAt": "2026-01-02T03:04:05Z",
         "parked": [],
         "cancellation": None,
+        "deadline": None,
     }
     assert process.commands == [
         PlaceOrder(
@@ -262,6 +263,39 @@ async def test_placed_order_can_be_read_with_its_history(real: httpx.AsyncClient
     assert event["time"] == event["recordedAt"] == placed["createdAt"]
     assert event["data"]["orderId"] == placed["id"]
     assert event["data"]["totalAmount"] == 10000
+
+
+async def test_order_is_accepted_with_its_deadline(real: httpx.AsyncClient) -> None:
+    reply = await real.post("/orders", json={**ORDER, "deadline": "2034-01-02T12:00:00+09:00"})
+    assert reply.status_code == 201
+    order = reply.json()
+    assert order["deadline"] == "2034-01-02T03:00:00Z"
+    assert (await real.get(f"/orders/{order['id']}")).json() == order
+
+
+async def test_order_without_a_deadline_gets_one(real: httpx.AsyncClient) -> None:
+    order = (await real.post("/orders", json=ORDER)).json()
+    created, deadline = (datetime.fromisoformat(order[key]) for key in ("createdAt", "deadline"))
+    assert deadline - created == timedelta(days=7)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "slug"),
+    [
+        ("2020-01-02T03:04:05Z", "invalid-deadline"),
+        ("9999-12-31T23:59:59-12:00", "invalid-deadline"),
+        ("0001-01-01T00:00:00+12:00", "invalid-deadline"),
+        ("2034-01-02T03:04:05", "invalid-body"),
+        ("tomorrow", "invalid-body"),
+        (1893553445, "invalid-body"),
+    ],
+)
+async def test_invalid_deadline_is_refused(
+    real: httpx.AsyncClient, deadline: Any, slug: str
+) -> None:
+    reply = await real.post("/orders", json={**ORDER, "deadline": deadline})
+    assert_problem(reply, 422, slug)
+    assert (await real.get("/orders")).json()["items"] == []
 
 
 async def test_order_is_cancelling_until_shipping_has_decided(real: httpx.AsyncClient) -> None:

@@ -324,6 +324,7 @@ def _print(found: Order) -> None:
         "total": money(found.total_amount, found.currency),
         "placed": day_and_time(found.created_at),
         "changed": day_and_time(found.updated_at),
+        "deadline": found.deadline and day_and_time(found.deadline),
         "shipment": found.shipment_id,
         "tracking": found.tracking_number,
         "cancellation": found.cancellation and _cancellation(found.cancellation),

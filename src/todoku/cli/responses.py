@@ -48,6 +48,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     updated_at: datetime
     parked: tuple[Parked, ...] = ()
     cancellation: Cancellation | None = None
+    deadline: datetime | None = None
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -1,6 +1,6 @@
 """One of every event, all about one order: what the documents show."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from todoku.contracts.changes import CancelledItem
@@ -58,6 +58,7 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             items=ORDERED,
             total_amount=13000,
             shipping_address=ADDRESS,
+            deadline=SAID_AT + timedelta(days=7),
         ),
         StockReservedEvent(
             order_id=ORDER_ID,

@@ -1,8 +1,10 @@
 """Define the events that the orders service publishes."""
 
+from datetime import datetime
 from typing import Annotated, ClassVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from todoku.contracts.changes import ChangeEvent
 from todoku.contracts.order_event import OrderEvent
@@ -18,7 +20,11 @@ class OrderedItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=
 
 
 class OrderCreatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
-    """An order was accepted. `total_amount` is in minor units of `currency` (ISO 4217)."""
+    """An order was accepted. `total_amount` is in minor units of `currency` (ISO 4217).
+
+    Its cancellation is requested if it is still open at its `deadline` (UTC), which is absent in events
+    from before version 0.2.
+    """
 
     subject: ClassVar[str] = "orders.created"
     publisher: ClassVar[str] = "orders"
@@ -28,6 +34,7 @@ class OrderCreatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     total_amount: int
     currency: str = "JPY"
     shipping_address: Annotated[str, Personal] = ""
+    deadline: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
 
 
 class CancellationRequestedEvent(ChangeEvent, frozen=True, kw_only=True, rename="camel"):

@@ -29,7 +29,6 @@ from todoku.engine.service import (
     Topology,
     UnitOfWork,
 )
-from todoku.engine.shared_timeout import SharedTimeout
 from todoku.engine.tables import STREAM, EngineTables, Outbox
 
 __all__ = [
@@ -62,7 +61,6 @@ __all__ = [
     "RetryPolicy",
     "SagaStart",
     "Service",
-    "SharedTimeout",
     "StateCache",
     "SteadyClock",
     "Store",

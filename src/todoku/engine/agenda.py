@@ -1,6 +1,6 @@
 """Agendas: rows on which a service decides of its own accord when their time has come."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic
 
@@ -45,7 +45,10 @@ class Agenda(Generic[S]):
     none or if it is no state of this agenda; `key_of` returns its key. With `starts_effects`, no more
     rows are taken than there are free effect slots; without, rows are due whatever effects run. No due
     time is set further ahead than `longest_pause_seconds`: a row that is was written while the clock was
-    wrong, and is due now. Without it, such a row waits.
+    wrong, and is due now. Without it, such a row waits. For `grace_seconds` after a start nothing is due:
+    what has come too late because nothing ran arrives in this time. Where rows fall due long after they
+    are written, `look_seconds` spares most batches the search: rows of other processes are looked for this
+    often, and those of this process when they are due.
 
     If the table has a `context_column()`, the context in which a row became due is kept in it, and its
     decision, events and effects have that context, also after a restart.
@@ -61,6 +64,8 @@ class Agenda(Generic[S]):
         key_of: Callable[[S], str],
         starts_effects: bool = False,
         longest_pause_seconds: float | None = None,
+        grace_seconds: float = 0.0,
+        look_seconds: float | None = None,
     ) -> None:
         self.decide = decide
         self.due_at_of = due_at_of
@@ -69,6 +74,8 @@ class Agenda(Generic[S]):
         self._longest_pause = (
             None if longest_pause_seconds is None else timedelta(seconds=longest_pause_seconds)
         )
+        self._grace = timedelta(seconds=grace_seconds)
+        self.look_every = None if look_seconds is None else timedelta(seconds=look_seconds)
         self.name = str(due_at)
         context = due_at.table.c.get(CONTEXT_COLUMN)
         rows = (
@@ -98,8 +105,21 @@ class Agenda(Generic[S]):
         )
 
     def window(self, now: datetime, correction: Correction | None = None) -> DueWindow:
-        """Return which due times have come."""
+        """Return which due times have come, whenever the process started."""
         return due_window(now, self._longest_pause, correction)
+
+    def window_since(
+        self, started_at: datetime | None, now: datetime, correction: Correction | None = None
+    ) -> DueWindow:
+        """Return which due times have come, where due rows are looked for since `started_at`; None says
+        that this has not begun."""
+        window = self.window(now, correction)
+        if not self._grace:
+            return window
+        opens_at = datetime.max.replace(tzinfo=now.tzinfo)
+        if started_at is not None:
+            opens_at = started_at + self._grace
+        return msgspec.structs.replace(window, opens_at=opens_at)
 
     def require_pause(self, state: Any, now: datetime) -> None:
         """Raise `ValueError` if a decision set a due time further ahead than the longest pause: it would
@@ -169,6 +189,13 @@ class DueTimes(msgspec.Struct, frozen=True):
     others_at: datetime | None = None
 
 
+class _Look(msgspec.Struct):
+    """When the due times of an agenda were looked at, and the first of them as far as it is known."""
+
+    at: datetime
+    first: datetime | None
+
+
 class DueRows:
     """The due rows of a service's agendas, except those that are postponed after a failure."""
 
@@ -177,6 +204,14 @@ class DueRows:
         self._due_max = due_max
         self._postponed: dict[tuple[str, str], datetime] = {}
         self._beyond: dict[Agenda, bool] = {}
+        self._started_at: datetime | None = None
+        self._looks: dict[Agenda, _Look] = {}
+
+    def windows(
+        self, now: datetime, correction: Correction | None = None
+    ) -> Mapping[Agenda, DueWindow]:
+        """Return which due times of each agenda have come."""
+        return {agenda: self._window(agenda, now, correction) for agenda in self._agendas}
 
     def find(
         self,
@@ -188,13 +223,17 @@ class DueRows:
         """Return what is due: at most `effect_slots` rows of agendas that start effects."""
         if not self._agendas:
             return []
+        if self._started_at is None or now < self._started_at:  # The clock may be set back.
+            self._started_at = now
         if self._postponed:
             latest = now + timedelta(seconds=POSTPONED_SECONDS)
             self._postponed = {key: at for key, at in self._postponed.items() if now < at <= latest}
         found: list[Due] = []
         for agenda in self._agendas:
+            if self._need_not_look(agenda, now):
+                continue
             limit = min(effect_slots, self._due_max) if agenda.starts_effects else self._due_max
-            rows = self._find(agenda, connection, agenda.window(now, correction), limit)
+            rows = self._find(agenda, connection, self._window(agenda, now, correction), limit)
             found += rows
             if agenda.starts_effects:
                 effect_slots -= len(rows)
@@ -204,20 +243,50 @@ class DueRows:
         """Leave out a row for a while, because its decision has failed."""
         self._postponed[due.agenda.name, due.key] = now + timedelta(seconds=POSTPONED_SECONDS)
 
+    def note_due(self, earliest: Mapping[Agenda, datetime]) -> None:
+        """Note the earliest due time that this process has just set, by agenda."""
+        for agenda, due_at in earliest.items():
+            if (look := self._looks.get(agenda)) is not None:
+                look.first = earlier(look.first, due_at)
+
     def next_due(
         self, connection: Connection, now: datetime, correction: Correction | None = None
     ) -> DueTimes:
         """Return when to look for due rows next."""
         times: dict[bool, datetime | None] = {True: None, False: None}
         for agenda in self._agendas:
-            due_at = self._next_due_at(agenda, connection, agenda.window(now, correction))
+            if self._need_not_look(agenda, now):
+                due_at = self._next_look(agenda)
+            else:
+                window = self._window(agenda, now, correction)
+                due_at = self._next_due_at(agenda, connection, window)
+                if agenda.look_every is not None:
+                    due_at = earlier(due_at, now + agenda.look_every)
             times[agenda.starts_effects] = earlier(times[agenda.starts_effects], due_at)
         return DueTimes(effects_at=times[True], others_at=times[False])
+
+    def _need_not_look(self, agenda: Agenda, now: datetime) -> bool:
+        """Return whether no row of this agenda can be due, as far as this process knows."""
+        look = self._looks.get(agenda)
+        if look is None or agenda.look_every is None:
+            return False
+        is_new = look.at <= now < look.at + agenda.look_every
+        return is_new and (look.first is None or now < look.first)
+
+    def _next_look(self, agenda: Agenda) -> datetime | None:
+        look = self._looks[agenda]
+        assert agenda.look_every is not None
+        return earlier(look.first, look.at + agenda.look_every)
+
+    def _window(
+        self, agenda: Agenda, now: datetime, correction: Correction | None = None
+    ) -> DueWindow:
+        return agenda.window_since(self._started_at, now, correction)
 
     def _find(
         self, agenda: Agenda, connection: Connection, window: DueWindow, limit: int
     ) -> list[Due]:
-        if limit <= 0:
+        if limit <= 0 or not window.is_open:
             return []
         count = limit + len(self._postponed)
         if window.holds or self._beyond.get(agenda):
@@ -230,10 +299,14 @@ class DueRows:
         self, agenda: Agenda, connection: Connection, window: DueWindow
     ) -> datetime | None:
         due_range = agenda.due_range(connection)
+        if agenda.look_every is not None:
+            self._looks[agenda] = _Look(window.now, None if due_range is None else due_range[0])
         if due_range is None:
             self._beyond.pop(agenda, None)
             return None
         first, last = due_range
+        if not window.is_open:
+            return None if self._started_at is None else max(first, window.opens_at or first)
         beyond = self._beyond[agenda] = window.is_beyond(last)
         if not (self._postponed or window.holds or beyond):
             return first

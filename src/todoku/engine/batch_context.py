@@ -9,7 +9,6 @@ import structlog
 
 from todoku.broker.port import Delivery
 from todoku.engine.agenda import Agenda
-from todoku.engine.clock import Correction
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letters import (
     DEAD_LETTER_COMMANDS,
@@ -23,6 +22,7 @@ from todoku.engine.dead_letters import (
     shape,
 )
 from todoku.engine.decisions import Decide
+from todoku.engine.due_window import DueWindow
 from todoku.engine.idempotency import (
     Formats,
     IdempotencyKey,
@@ -70,7 +70,8 @@ class Decided(msgspec.Struct, frozen=True):
 class BatchContext:
     """The results of one transaction so far. A decision that raises leaves no trace in it.
 
-    `effect_slots` is how many effects may start for rows that are due at once.
+    `effect_slots` is how many effects may start for rows that are due at once; `due_windows` tell which
+    are, by agenda.
     `earlier_attempts` holds past failed attempts of messages that are being retried, by letter id.
     Nothing is decided on the `held_keys`.
     """
@@ -82,7 +83,7 @@ class BatchContext:
         retry_policy: RetryPolicy,
         effect_slots: int,
         earlier_attempts: Mapping[str, Sequence[Attempt]],
-        correction: Correction | None = None,
+        due_windows: Mapping[Agenda, DueWindow],
         held_keys: frozenset[str] = frozenset(),
     ) -> None:
         self.held_keys = held_keys
@@ -91,7 +92,7 @@ class BatchContext:
         self.retry_policy = retry_policy
         self.effect_slots = effect_slots
         self.earlier_attempts = earlier_attempts
-        self.due_windows = {agenda: agenda.window(now, correction) for agenda in service.agendas}
+        self.due_windows = due_windows
         self.actions = PostCommitActions()
         self.commands: list[PendingCommand] = []
         self.letter_commands: list[PendingCommand] = []
@@ -103,6 +104,7 @@ class BatchContext:
         self.failed_due: list[Due] = []
         self.published: list[tuple[Envelope, Event]] = []
         self.contexts: dict[Agenda, dict[str, Context]] = {}
+        self.earliest_due: dict[Agenda, datetime] = {}
         self.handled_ids: list[str] = []
         self.parked: list[DeadLetter] = []
         self.attempts: list[Attempt] = []
@@ -386,8 +388,17 @@ class BatchContext:
             unit_of_work.record(envelope)
         self.published += decided.published
         self.actions.effects += decided.effects
+        self._note_due(decided.state)
         if decided.context is not NO_CONTEXT:
             self._keep_context(subject, decided)
+
+    def _note_due(self, state: object) -> None:
+        """Note when the first row falls due, for agendas whose rows are not looked for in every batch."""
+        for agenda in self.service.agendas:
+            if agenda.look_every is None or (due_at := agenda.due_at_of(state)) is None:
+                continue
+            known = self.earliest_due.get(agenda)
+            self.earliest_due[agenda] = due_at if known is None else min(known, due_at)
 
     def _keep_context(self, subject: object, decided: Decided) -> None:
         """Note the context for rows that will fall due; a due row has it already."""

@@ -11,20 +11,28 @@ MICROSECOND = timedelta(microseconds=1)
 
 class DueWindow(msgspec.Struct, frozen=True):
     """A time has come by `now`, or if it is after `horizon`, except if it is after `held_after` and no
-    later than `held_until`."""
+    later than `held_until`. No time has come before `opens_at`."""
 
     now: datetime
     horizon: datetime | None
     held_after: datetime
     held_until: datetime
+    opens_at: datetime | None = None
 
     @property
     def holds(self) -> bool:
         """Return whether times that were computed before a correction are still to come."""
         return self.held_after < self.held_until
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether any time may have come yet."""
+        return self.opens_at is None or self.opens_at <= self.now
+
     def has_come(self, due_at: datetime) -> bool:
         """Return whether a due time has come."""
+        if not self.is_open:
+            return False
         if self.held_after < due_at <= self.held_until:
             return False
         return due_at <= self.now or self.is_beyond(due_at)

@@ -243,7 +243,7 @@ class Writer:
             self._retry_policy,
             effect_slots,
             self._failed_attempts,
-            self._correction(),
+            self._due_rows.windows(now, self._correction()),
             self._held_keys,
         )
         with self._transaction() as connection:
@@ -252,6 +252,7 @@ class Writer:
                 unit_of_work = decide(connection, batch)
             for due in batch.failed_due:
                 self._due_rows.postpone(due, now)
+            self._due_rows.note_due(batch.earliest_due)
             batch.actions.next_due = self._due_rows.next_due(connection, now, self._correction())
             self._failpoint("before-commit")
         self._failpoint("after-commit")

@@ -71,8 +71,18 @@ def cancel_order(
         return order, []
     if earlier is not None or order.status.terminal:
         raise TooLateToCancel(_why_too_late(order, earlier))
+    changed = cancelling(
+        order, change_id=command.change_id, reason=command.reason, by=command.by, now=now
+    )
+    return changed, [requested_event(order.id, changed.changes[-1])]
+
+
+def cancelling(
+    order: Order, *, change_id: str, reason: str | None, by: str | None, now: datetime
+) -> Order:
+    """Return the order with a new request to cancel all of it."""
     change = Change(
-        id=command.change_id,
+        id=change_id,
         items=tuple(
             CancelledItem(product_id=item.product_id, quantity=item.quantity)
             for item in order.items
@@ -80,10 +90,10 @@ def cancel_order(
         whole=True,
         state=ChangeState.REQUESTED,
         requested_at=now,
-        reason=command.reason,
-        by=command.by,
+        reason=reason,
+        by=by,
     )
-    return _cancelling(order, change, now), [requested_event(order.id, change)]
+    return _cancelling(order, change, now)
 
 
 def replay_request(
@@ -171,7 +181,7 @@ def _cancelling(order: Order, change: Change, now: datetime) -> Order:
     status = ORDER.next_status(order.status, CANCEL)
     assert status is OrderStatus.CANCELLING, order
     return msgspec.structs.replace(
-        order, status=status, updated_at=now, changes=(*order.changes, change)
+        order, status=status, updated_at=now, due_at=None, changes=(*order.changes, change)
     )
 
 

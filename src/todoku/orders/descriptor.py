@@ -1,12 +1,14 @@
 """Describe the orders service."""
 
 from todoku.descriptor import ServiceDescriptor
+from todoku.orders.settings import OrdersSettings
 
 orders = ServiceDescriptor(
     name="orders",
     package="todoku.orders",
     service="todoku.orders.service:orders_service",
     api="todoku.orders.http:orders_api",
+    settings=OrdersSettings,
     default_port=8080,
     examples="todoku.contracts.examples:EXAMPLES",
     narration="todoku.orders.narration:NARRATION",

@@ -17,10 +17,11 @@ forward: a late event is kept in the history and changes nothing. Two outcomes t
 are never both true; the second one is an error and becomes a dead letter.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from todoku.contracts import (
     MAX_SAFE_INTEGER,
@@ -44,6 +45,9 @@ from todoku.contracts import (
 from todoku.lifecycle import Lifecycle, Stage, Status
 from todoku.orders.changes import Change, ChangeState, requested_event
 
+DEADLINE_AFTER_MAX: Final = timedelta(days=3_650)
+"""How far ahead a deadline may be."""
+
 
 class OrderError(Exception):
     """A command or an event cannot be applied to an order."""
@@ -51,6 +55,10 @@ class OrderError(Exception):
 
 class InvalidOrder(OrderError):
     """The command can never become an order; the message names what to change."""
+
+
+class InvalidDeadline(OrderError):
+    """The deadline of a new order is in the past, or too far ahead."""
 
 
 class UnknownOrder(OrderError):
@@ -147,13 +155,15 @@ class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[OrderedItem, ...]
     currency: str
     shipping_address: Annotated[str, Personal] = ""
+    deadline: datetime | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The state of an order. `total_amount` is in minor units of `currency`; times are UTC.
 
     `saga_version` is the version of the saga in which it was accepted. `changes` are in the sequence in
-    which they were requested, and only grow.
+    which they were requested, and only grow. At its `deadline` its cancellation is requested; it is also
+    `due_at` as long as that may happen. An order from before version 0.2 has none.
     """
 
     id: str
@@ -170,6 +180,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     tracking_number: str | None = None
     saga_version: int = 1
     changes: tuple[Change, ...] = ()
+    deadline: datetime | None = None
+    due_at: datetime | None = None
 
     @property
     def cancellation(self) -> Change | None:
@@ -201,11 +213,17 @@ def with_saga_version(order: Order, version: int) -> Order:
 
 
 def place_order(
-    order: Order | None, command: PlaceOrder, now: datetime
+    order: Order | None,
+    command: PlaceOrder,
+    now: datetime,
+    *,
+    deadline_after: timedelta | None = None,
 ) -> tuple[Order, list[Event]]:
-    """Accept an order. Placing an existing order again changes nothing."""
+    """Accept an order, with its own deadline or one that is `deadline_after` now. Placing an existing order
+    again changes nothing."""
     if order is not None:
         return order, []
+    deadline = _deadline(command, now, deadline_after)
     items = merge_lines(command.items)
     placed = Order(
         id=command.order_id,
@@ -217,8 +235,23 @@ def place_order(
         status=OrderStatus.PENDING,
         created_at=now,
         updated_at=now,
+        deadline=deadline,
+        due_at=deadline,
     )
     return placed, [_created_event(placed)]
+
+
+def _deadline(
+    command: PlaceOrder, now: datetime, deadline_after: timedelta | None
+) -> datetime | None:
+    if command.deadline is None:
+        return None if deadline_after is None else now + deadline_after
+    if not now < command.deadline <= now + DEADLINE_AFTER_MAX:
+        when = "is in the past" if command.deadline <= now else "is more than ten years ahead"
+        raise InvalidDeadline(
+            f"The deadline {command.deadline.isoformat()} {when}: it is {now.isoformat()} now."
+        )
+    return command.deadline.astimezone(UTC)
 
 
 def replay_order(
@@ -227,6 +260,7 @@ def replay_order(
     """Restore an order that the database has lost from its OrderCreatedEvent, published at `time`."""
     if order is not None:
         return order, []
+    deadline = None if event.deadline is UNSET else event.deadline
     return Order(
         id=event.order_id,
         user_id=event.user_id,
@@ -237,6 +271,8 @@ def replay_order(
         status=OrderStatus.PENDING,
         created_at=time,
         updated_at=time,
+        deadline=deadline,
+        due_at=deadline,
     ), []
 
 
@@ -273,7 +309,7 @@ def _end_again(order: Order, ending: OrderStatus, event: Event, time: datetime) 
         return order
     if ending not in ORDER.reachable(order.status):
         raise contradiction(order, event)
-    return msgspec.structs.replace(order, status=ending, updated_at=time)
+    return msgspec.structs.replace(order, status=ending, updated_at=time, due_at=None)
 
 
 def _from_ending(event: OrderCompletedEvent | OrderCancelledEvent, time: datetime) -> Order:
@@ -430,6 +466,7 @@ def _created_event(order: Order) -> OrderCreatedEvent:
         total_amount=order.total_amount,
         currency=order.currency,
         shipping_address=order.shipping_address,
+        deadline=UNSET if order.deadline is None else order.deadline,
     )
 
 
@@ -444,6 +481,8 @@ def advance(order: Order, event: Event, now: datetime, **changes: Any) -> Order:
         raise contradiction(order, event)
     if status is order.status:
         return order  # Late: a later event of the saga arrived before this one.
+    if status.terminal:
+        changes["due_at"] = None
     return msgspec.structs.replace(order, status=status, updated_at=now, **changes)
 
 

@@ -13,6 +13,7 @@ from todoku.contracts import OrderedItem, Personal
 from todoku.orders.cancellation import CancelOrder, TooLateToCancel
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.domain import (
+    InvalidDeadline,
     InvalidOrder,
     Order,
     OrderStatus,
@@ -20,13 +21,19 @@ from todoku.orders.domain import (
     PlaceOrder,
     UnknownOrder,
 )
-from todoku.orders.problems import INVALID_ORDER, TOO_LATE_TO_CANCEL, UNKNOWN_ORDER
+from todoku.orders.problems import (
+    INVALID_DEADLINE,
+    INVALID_ORDER,
+    TOO_LATE_TO_CANCEL,
+    UNKNOWN_ORDER,
+)
 from todoku.orders.store import HistoryEntry, find_order, find_parked, history, list_orders
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
     ITEMS_MAX,
     Address,
     Currency,
+    Deadline,
     Price,
     ProductId,
     Quantity,
@@ -54,6 +61,7 @@ class NewOrder(Body, frozen=True, kw_only=True):
     items: Annotated[tuple[NewItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
     shipping_address: Annotated[Address, Personal] = ""
     currency: Currency = "JPY"
+    deadline: Deadline | None = None
 
 
 class Cancellation(Body, frozen=True, kw_only=True):
@@ -102,6 +110,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     updated_at: datetime
     parked: list[ParkedView]
     cancellation: CancellationView | None
+    deadline: datetime | None
 
 
 class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -148,6 +157,7 @@ def orders_api(backend: Backend) -> Api:
         description=ABOUT,
         refusals={
             InvalidOrder: INVALID_ORDER,
+            InvalidDeadline: INVALID_DEADLINE,
             UnknownOrder: UNKNOWN_ORDER,
             TooLateToCancel: TOO_LATE_TO_CANCEL,
         },
@@ -169,7 +179,7 @@ def orders_api(backend: Backend) -> Api:
                         headers={"Location": "The path of the order."},
                     )
                 ],
-                problems=[INVALID_ORDER],
+                problems=[INVALID_ORDER, INVALID_DEADLINE],
             ),
             Operation(
                 id="cancelOrder",
@@ -253,6 +263,7 @@ class OrderRoutes:
                 ),
                 currency=new.currency,
                 shipping_address=new.shipping_address,
+                deadline=new.deadline,
             ),
             context=call.context,
             find_out=f"GET /orders/{order_id} returns the order if it was accepted.",
@@ -347,6 +358,7 @@ def _view(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
             for message in parked
         ],
         cancellation=_cancellation_view(order.cancellation),
+        deadline=order.deadline,
     )
 
 
@@ -387,7 +399,9 @@ paginated: follow `nextCursor`, or the Link header."""
 ABOUT_PLACING = """\
 The response is sent once the order is stored on disk; stock and shipment follow asynchronously. An
 order with not enough stock or an unknown product is accepted, and becomes `CANCELLED_NO_STOCK` with
-a reason. Lines with the same product must have one price and are added up."""
+a reason. Lines with the same product must have one price and are added up. An order that is still open
+at its `deadline` is cancelled, if that is still possible then; without one, the deadline follows from the
+setting `order_deadline_seconds`."""
 
 ABOUT_CANCELLING = """\
 The response is sent once the request is stored on disk; the order is `CANCELLING` until shipping has

@@ -14,7 +14,7 @@ from todoku.orders.domain import Order
 from todoku.orders.store import find_order
 
 UNCHANGING: Final = frozenset(
-    {"user_id", "items", "total_amount", "currency", "shipping_address", "created_at"}
+    {"user_id", "items", "total_amount", "currency", "shipping_address", "created_at", "deadline"}
 )
 """What an order keeps from its acceptance on: up to 1,000 items, and all that is personal."""
 

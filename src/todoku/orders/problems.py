@@ -10,6 +10,13 @@ UNKNOWN_ORDER = ProblemType(
     "Use the `id` from the response to POST /orders. If the response was not 201, the order may not "
     "exist: place it again.",
 )
+INVALID_DEADLINE = ProblemType(
+    "invalid-deadline",
+    422,
+    "The deadline is invalid",
+    "The `deadline` had passed when the order was to be accepted, or is more than ten years ahead.",
+    "Send a later or an earlier `deadline`, or none. Compare your clock with the `time` in GET /readyz.",
+)
 TOO_LATE_TO_CANCEL = ProblemType(
     "too-late-to-cancel",
     409,

@@ -1,6 +1,9 @@
 """Define the orders service: which function handles which command and event."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from todoku.contracts import (
@@ -22,7 +25,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.engine import Decide, SagaStart, Service
+from todoku.engine import Agenda, Decide, SagaStart, Service
 from todoku.orders.cancellation import (
     CancelOrder,
     cancel_order,
@@ -31,7 +34,9 @@ from todoku.orders.cancellation import (
     refuse_cancellation,
     replay_request,
 )
+from todoku.orders.deadlines import when_late
 from todoku.orders.domain import (
+    Order,
     PlaceOrder,
     cancel_for_lack_of_stock,
     complete,
@@ -49,13 +54,9 @@ from todoku.orders.domain import (
     with_saga_version,
 )
 from todoku.orders.kept_answers import ANSWERS
-from todoku.orders.store import OrdersStore
+from todoku.orders.settings import OrdersSettings
+from todoku.orders.store import OrdersStore, orders
 from todoku.settings import Settings
-
-COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {
-    PlaceOrder: place_order,
-    CancelOrder: cancel_order,
-}
 
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     StockReservedEvent: confirm_reservation,
@@ -92,12 +93,39 @@ SAGA: Final = SagaStart(version=1, version_of=saga_version_of, with_version=with
 """Raise the version when a step is added: orders accepted from then on take it, older ones do not."""
 
 
+LOOK_SECONDS: Final = 30.0
+"""How often orders of other processes are looked for that are late. A process finds its own by itself."""
+
+
+def command_handlers(settings: Settings) -> Mapping[type[Any], Decide]:
+    """Return which function handles which command."""
+    deadline_after = timedelta(seconds=settings.own(OrdersSettings).order_deadline_seconds)
+    return {
+        PlaceOrder: partial(place_order, deadline_after=deadline_after),
+        CancelOrder: cancel_order,
+    }
+
+
+def deadlines(settings: Settings) -> Agenda[Order]:
+    """Return the agenda of orders that are cancelled if they are still open at their deadline."""
+    return Agenda(
+        due_at=orders.c.due_at,
+        key=orders.c.id,
+        decide=when_late,
+        due_at_of=lambda state: state.due_at if isinstance(state, Order) else None,
+        key_of=attrgetter("id"),
+        grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,
+        look_seconds=LOOK_SECONDS,
+    )
+
+
 def orders_service(settings: Settings) -> Service:
     """Build the service that takes orders."""
     return Service(
         name=OrderCreatedEvent.publisher,
         store=OrdersStore(),
-        command_handlers=COMMAND_HANDLERS,
+        command_handlers=command_handlers(settings),
+        agendas=[deadlines(settings)],
         event_handlers=EVENT_HANDLERS,
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_order,

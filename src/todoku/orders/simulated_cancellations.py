@@ -1,13 +1,16 @@
-"""Simulate customers who cancel orders at any moment, and check that each of them gets an answer."""
+"""Simulate customers who cancel orders at any moment, and orders that are late; check that each request
+gets an answer, and that each deadline is kept."""
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
 
 from todoku.orders.cancellation import CancelOrder, TooLateToCancel
 from todoku.orders.changes import Change, ChangeState
+from todoku.orders.deadlines import BY_DEADLINE
 from todoku.orders.domain import BEHIND_PIVOT, Order, OrderStatus
 from todoku.simulated import World
 
@@ -17,8 +20,20 @@ SHARES: Final = (0.0, 0.3, 0.8)
 TWICE_SHARE: Final = 0.3
 SOON_SECONDS: Final = 4.0
 
+DEADLINE_SHARES: Final = (0.0, 0.5, 0.8)
+DEADLINE_SECONDS_MAX: Final = 30.0
+GRACE_SECONDS: Final = 5.0
+ALIVE_SECONDS: Final = 25.0
+"""After the faults, in this time a process has started, and its period of grace is over."""
+
 _CHANGES = "SELECT id, status, changes FROM orders WHERE changes IS NOT NULL"
+_DEADLINES = "SELECT id, deadline FROM orders WHERE changes IS NOT NULL"
 _CANCELLED = "SELECT id FROM orders WHERE status IN ('CANCELLING', 'CANCELLED')"
+_ENDED = """
+SELECT id, deadline, (SELECT min(recorded_at) FROM order_events WHERE order_id = orders.id
+  AND type IN ('OrderCompletedEvent', 'OrderCancelledEvent'))
+FROM orders WHERE deadline IS NOT NULL AND changes IS NULL
+"""
 
 _decode = msgspec.json.Decoder(tuple[Change, ...]).decode
 
@@ -34,6 +49,16 @@ class Cancellations:
         self._asked: set[str] = set()
         self._requests: dict[str, str] = {}
         self._seen: dict[str, tuple[Change, ...]] = {}
+        self._deadline_share = world.random("deadlines").choice(DEADLINE_SHARES)
+        self._ended_after: dict[str, float] = {}
+
+    def draw_deadline(self, number: int) -> datetime | None:
+        """Return the deadline of a new order; None for the usual one, which no run reaches."""
+        random = self._world.random(f"deadline#{number}")
+        if random.random() >= self._deadline_share:
+            return None
+        seconds = self._loop_time() + random.uniform(1, DEADLINE_SECONDS_MAX)
+        return self._world.start + timedelta(seconds=seconds)
 
     async def ask(self, number: int, order_id: str) -> None:
         """Ask once or twice to cancel an order: at once, soon, or at any time."""
@@ -55,6 +80,7 @@ class Cancellations:
 
     def check_commit(self) -> None:
         """Check I4: changes are only added, and decided once; nothing is cancelled that nobody asked for."""
+        by_deadline = self._read_late()
         for order_id, (_, changes) in self._read().items():
             before = self._seen.get(order_id, ())
             if any(not _follows(old, new) for old, new in zip(before, changes, strict=False)):
@@ -63,11 +89,16 @@ class Cancellations:
                 self._fail("I4", order_id, "is lost")
             self._seen[order_id] = changes
         for (order_id,) in self._world.rows(_CANCELLED):
-            if order_id not in self._asked:
+            if order_id not in self._asked and order_id not in by_deadline:
                 self._fail("I4", order_id, "was not asked for")
+        for order_id, _, ended_at in self._world.rows(_ENDED):
+            if ended_at is not None:
+                self._ended_after.setdefault(order_id, self._loop_time())
 
     def check_end(self) -> None:
-        """Check I3 and I4: every request has its answer, and the order ended as it says."""
+        """Check I3 and I4: every request has its answer, the order ended as it says, and no order was left
+        open after its deadline."""
+        self._check_late()
         found = self._read()
         for order_id, change_id in self._requests.items():
             status, changes = found.get(order_id, (None, ()))
@@ -92,6 +123,30 @@ class Cancellations:
         if first != cancellation.id:
             self._fail("I1", command.order_id, "was answered with two different requests")
 
+    def _read_late(self) -> set[str]:
+        """Return the orders that are cancelled because of their deadline; check that it has passed."""
+        deadlines = dict(self._world.rows(_DEADLINES))
+        late: set[str] = set()
+        for order_id, (_, changes) in self._read().items():
+            requests = [each.requested_at for each in changes if each.by == BY_DEADLINE]
+            if requests and requests[0] < _instant(deadlines[order_id]):
+                self._fail("I4", order_id, "was requested before its deadline")
+            late |= {order_id} if requests else set()
+        return late
+
+    def _check_late(self) -> None:
+        """By the clock of its process, no order is open long after its deadline where nothing fails."""
+        for order_id, deadline, ended_at in self._world.rows(_ENDED):
+            alive = self._ended_after.get(order_id, 0.0) - self._world.seconds
+            late = timedelta(microseconds=ended_at - deadline)
+            if alive > ALIVE_SECONDS and late > timedelta(seconds=ALIVE_SECONDS):
+                self._fail(
+                    "I3", order_id, f"was never requested: it ended {late} after its deadline"
+                )
+
+    def _loop_time(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def _read(self) -> Changes:
         return {
             order_id: (OrderStatus(status), _decode(changes))
@@ -100,6 +155,10 @@ class Cancellations:
 
     def _fail(self, invariant: str, order_id: str, problem: str) -> None:
         self._world.fail(invariant, f"the cancellation of {order_id} {problem}", order_id)
+
+
+def _instant(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
 
 
 def _follows(old: Change, new: Change) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
@@ -11,8 +12,8 @@ import msgspec
 from todoku.contracts import OrderedItem
 from todoku.engine import IdempotencyKey, IdempotencyKeyReused, key_id
 from todoku.lifecycle import name_of
-from todoku.orders.domain import ORDER, Order, OrderStatus, PlaceOrder
-from todoku.orders.simulated_cancellations import Cancellations
+from todoku.orders.domain import ORDER, InvalidDeadline, Order, OrderStatus, PlaceOrder
+from todoku.orders.simulated_cancellations import GRACE_SECONDS, Cancellations
 from todoku.simulated import SimulatedService, World
 
 PRODUCTS: Final = ("prod0", "prod1", "prod2")
@@ -40,6 +41,9 @@ class SimulatedOrders(SimulatedService):
         self._statuses: dict[str, OrderStatus] = {}
         self._cancellations = Cancellations(world)
         self._answers: dict[str, Order] = {}
+
+    def settings(self) -> Mapping[str, object]:
+        return {"order_deadline_grace_seconds": GRACE_SECONDS}
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._place_order(number) for number in range(1, self.world.orders + 1)]
@@ -100,11 +104,18 @@ class SimulatedOrders(SimulatedService):
         if self.world.happen("order", f"order#{number}") is None:
             return
         command = self._draw_order(number, random)
+        deadline = self._cancellations.draw_deadline(number)
+        command = msgspec.structs.replace(command, deadline=deadline)
         self.world.note("order", f"{command.order_id} by {command.user_id}")
         times = 2 if random.random() < REPEATED_SHARE else 1
-        if random.random() < KEYED_SHARE:
-            await self._place_with_key(number, command, random, times)
-            return
+        keyed = random.random() < KEYED_SHARE
+        place = self._place_with_key if keyed else self._place_without_key
+        with suppress(InvalidDeadline):  # It took so long that the deadline has passed.
+            await place(number, command, random, times)
+
+    async def _place_without_key(
+        self, number: int, command: PlaceOrder, random: Random, times: int
+    ) -> None:
         replies = (self.world.execute_until_answered(command) for _ in range(times))
         for order in await asyncio.gather(*replies):
             self._check_reply(order)

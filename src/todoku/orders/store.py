@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     insert,
     select,
+    text,
     update,
 )
 
@@ -30,7 +31,7 @@ from todoku.database import (
     table,
     to_microseconds,
 )
-from todoku.engine import EngineTables, RepublishEvents, StateCache
+from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
 from todoku.orders.changes import Change
 from todoku.orders.domain import ORDER, Order, OrderStatus, ParkedMessage
 from todoku.orders.parked_messages import ParkedMessages
@@ -57,6 +58,8 @@ orders = table(
     Column("updated_at", Timestamp, nullable=False),
     Column("saga_version", Integer64, nullable=False, server_default="1"),
     Column("changes", Text),
+    Column("deadline", Timestamp),
+    Column("due_at", Timestamp),
     CheckConstraint(ORDER.check("status"), name="status_known"),
     CheckConstraint("total_amount BETWEEN 1 AND 9007199254740991", name="total_amount_exact"),
     CheckConstraint(
@@ -64,6 +67,12 @@ orders = table(
     ),
     Index("orders_by_user", "user_id", "id"),
     Index("orders_by_status", "status", "id"),
+    Index(
+        "orders_due",
+        "due_at",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
     clustered=True,
 )
 
@@ -125,7 +134,9 @@ CHANGING = ("reason", "shipment_id", "tracking_number", "event_count", "updated_
 _update_orders = _update(*CHANGING)
 # Apart, because an index on the status makes it cost twice as much.
 _update_with_status = _update("status", *CHANGING)
-_update_with_changes = _update("status", "changes", *CHANGING)
+# So does the index on the due time, which is written twice: when the order is placed, and when it ends.
+_update_with_due_time = _update("status", "due_at", *CHANGING)
+_update_with_changes = _update("status", "due_at", "changes", *CHANGING)
 
 _encode_changes = msgspec.json.Encoder().encode
 _decode_changes = msgspec.json.Decoder(tuple[Change, ...]).decode
@@ -342,13 +353,17 @@ def _with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             tracking_number=row.tracking_number,
             saga_version=row.saga_version,
             changes=() if row.changes is None else _decode_changes(row.changes),
+            deadline=row.deadline,
+            due_at=row.due_at,
         )
         for row in rows
     ]
 
 
 def _order_id(subject: Any) -> str:
-    order_id: str = subject.key if isinstance(subject, RepublishEvents) else subject.order_id
+    if isinstance(subject, (Due, RepublishEvents)):
+        return subject.key
+    order_id: str = subject.order_id
     return order_id
 
 
@@ -368,6 +383,8 @@ def _order_row(order: Order, unit_of_work: OrdersUnitOfWork) -> dict[str, Any]:
         "updated_at": to_microseconds(order.updated_at),
         "saga_version": order.saga_version,
         "changes": _encode_changes(order.changes).decode() if order.changes else None,
+        "deadline": to_microseconds(order.deadline),
+        "due_at": to_microseconds(order.due_at),
     }
 
 
@@ -375,6 +392,8 @@ def _update_for(before: Order, after: Order) -> Many:
     """Return the statement that writes what differs."""
     if after.changes is not before.changes:
         return _update_with_changes
+    if after.due_at != before.due_at:
+        return _update_with_due_time
     return _update_orders if after.status is before.status else _update_with_status
 
 

@@ -45,7 +45,7 @@ class SimulatedShipping(SimulatedService):
         self._carrier = UnreliableCarrier(world)
 
     def settings(self) -> Mapping[str, object]:
-        seconds = self.world.random("settings").choice((0, 2))
+        seconds = self.world.random("settings").choice((0, 2, 100))
         return {"carrier_delay_seconds": Span(0, seconds)}
 
     def effects(self) -> Effects | None:

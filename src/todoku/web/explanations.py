@@ -12,6 +12,7 @@ KINDS: Final = {
     "float": "a number with a fraction or an exponent",
     "str": "a text",
     "bool": "true or false",
+    "datetime": "a time as in RFC 3339",
     "null": "null",
     "array": "a list",
     "object": "an object",
@@ -51,6 +52,8 @@ def _advice(message: str) -> str:
         return f"Must have {BOUNDS[match[2]]} {match[3]} {LENGTHS[match[1]]}{plural}."
     if match := re.fullmatch(r"Expected `int` (>=|<=) (-?\d+)", message):
         return f"Must be {BOUNDS[match[1]]} {match[2]}."
+    if "datetime" in message and "got" not in message:
+        return "Must be a time as in RFC 3339, with an offset: 2030-01-02T03:04:05Z."
     if match := re.fullmatch(r"Expected `(.+)`, got `(\w+)`", message):
         wanted = " or ".join(KINDS[kind] for kind in match[1].split(" | "))
         return f"Must be {wanted}, not {KINDS[match[2]]}."

@@ -6,6 +6,7 @@ text may contain it.
 """
 
 import re
+from datetime import datetime
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -117,6 +118,14 @@ Note = Annotated[
         max_length=200,
         description="Why stock is added, for the ledger.",
         examples=["Delivery 4711"],
+    ),
+]
+Deadline = Annotated[
+    datetime,
+    Meta(
+        tz=True,
+        description="When the order is cancelled unless it was shipped: a time with an offset.",
+        examples=["2030-01-02T03:04:05Z"],
     ),
 ]
 GroupId = Annotated[

@@ -8,6 +8,7 @@ import msgspec
 from simulation import planting
 from simulation.planting import Wrapped, mutant
 from todoku.lab.simulation.wiring import Parts, Wire
+from todoku.orders import domain as ordering
 from todoku.shipping import domain as parcels
 
 
@@ -40,6 +41,39 @@ def due_rows_forgotten_at_start() -> Wire:
         return planting.agenda("shipping", due_range=due_range)(parts)
 
     return wire
+
+
+@mutant
+def deadline_never_fires() -> Wire:
+    """An order that is still open at its deadline waits on."""
+
+    def decide(original: Any, order: Any, now: Any) -> Any:
+        return msgspec.structs.replace(order, due_at=None), []
+
+    return planting.agenda("orders", decide=decide)
+
+
+@mutant
+def deadline_too_early() -> Wire:
+    """An order is cancelled some seconds before its deadline."""
+
+    def decide(original: Any, state: Any, command: Any, now: Any) -> Any:
+        order, events = original(state, command, now)
+        early = order.due_at and order.due_at - timedelta(seconds=20)
+        return msgspec.structs.replace(order, due_at=early), events
+
+    return planting.commands("orders", ordering.PlaceOrder, decide)
+
+
+@mutant
+def deadline_forgotten() -> Wire:
+    """The deadline of an order is not saved."""
+
+    def decide(original: Any, state: Any, command: Any, now: Any) -> Any:
+        order, events = original(state, command, now)
+        return msgspec.structs.replace(order, due_at=None), events
+
+    return planting.commands("orders", ordering.PlaceOrder, decide)
 
 
 @mutant

@@ -37,6 +37,7 @@ class ServiceWorld:
     ) -> None:
         self.orders = plan.orders
         self.seconds = plan.chaos_seconds
+        self.start = START
         self.node: Node | None = None
         """The machine that runs the service, once there is one."""
         self.fail = checker.fail

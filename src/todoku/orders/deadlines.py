@@ -1,0 +1,31 @@
+"""Decide what becomes of an order whose deadline has passed: its cancellation is requested."""
+
+from datetime import datetime
+
+import msgspec
+
+from todoku.contracts import Event, fact_id
+from todoku.orders.cancellation import cancelling
+from todoku.orders.changes import requested_event
+from todoku.orders.domain import Order
+
+BY_DEADLINE = "deadline"
+"""Who asks for the cancellation of an order that is late."""
+
+
+def when_late(order: Order, now: datetime) -> tuple[Order, list[Event]]:
+    """Request the cancellation of an order that is still open after its deadline.
+
+    Shipping decides, as for any other request: the order may still end well.
+    """
+    if order.status.terminal or order.cancellation is not None:
+        # A process of an older version has ended it, or it was cancelled meanwhile.
+        return msgspec.structs.replace(order, due_at=None), []
+    late = cancelling(
+        order,
+        change_id=fact_id(order.id, "Deadline"),
+        reason=f"Its deadline has passed: {order.deadline:%Y-%m-%d %H:%M:%S} UTC.",
+        by=BY_DEADLINE,
+        now=now,
+    )
+    return late, [requested_event(late.id, late.changes[-1])]

@@ -1,0 +1,28 @@
+"""Define the settings of the orders service."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from todoku.settings import Seconds
+
+DAY_SECONDS = 86_400
+
+
+class OrdersSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When an order is late."""
+
+    order_deadline_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3_650 * DAY_SECONDS,
+            description="How long an order may take before its cancellation is requested, in seconds; "
+            "longer than parcels wait for the carrier.",
+        ),
+    ] = 7 * DAY_SECONDS
+    order_deadline_grace_seconds: Annotated[
+        Seconds,
+        Meta(description="How long after a start no order is late yet, in seconds."),
+    ] = 60.0
