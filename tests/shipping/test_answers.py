@@ -23,7 +23,7 @@ from todoku.shipping.answers import (
     TRACKING_NUMBER_CHARACTERS_MAX,
     checked_answer,
 )
-from todoku.shipping.carriers import CALLS, book_parcel
+from todoku.shipping.carriers import CALLS, booking_effects
 from todoku.shipping.domain import (
     Accepted,
     Answer,
@@ -59,8 +59,14 @@ class Carrier:
         return self.outcome
 
 
+async def book_with(carrier: Any) -> Answer:
+    recorded: Any = await booking_effects(carrier)[BookParcel](BOOKING)
+    assert isinstance(recorded, RecordAnswer)
+    return recorded.answer
+
+
 def book(outcome: Any) -> Answer:
-    return asyncio.run(book_parcel(Carrier(outcome), BOOKING)).answer
+    return asyncio.run(book_with(Carrier(outcome)))
 
 
 class Mute(Exception):
@@ -138,7 +144,7 @@ def test_stop_of_the_process_is_no_answer() -> None:
                 await asyncio.Event().wait()
                 raise AssertionError
 
-        task = asyncio.create_task(book_parcel(Slow(), BOOKING))
+        task = asyncio.create_task(book_with(Slow()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -154,7 +160,7 @@ def test_carrier_that_does_not_answer_in_time_is_unknown(monkeypatch: pytest.Mon
             raise AssertionError
 
     monkeypatch.setattr(carriers, "CALL_SECONDS_MAX", 0.001)
-    assert asyncio.run(book_parcel(Slow(), BOOKING)).answer == Unknown("TimeoutError")
+    assert asyncio.run(book_with(Slow())) == Unknown("TimeoutError")
 
 
 def test_failed_call_is_logged_and_counted() -> None:

@@ -29,6 +29,7 @@ from todoku.engine.service import (
     Topology,
     UnitOfWork,
 )
+from todoku.engine.shared_timeout import SharedTimeout
 from todoku.engine.tables import STREAM, EngineTables, Outbox
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "RetryPolicy",
     "SagaStart",
     "Service",
+    "SharedTimeout",
     "StateCache",
     "SteadyClock",
     "Store",

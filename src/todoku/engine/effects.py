@@ -9,6 +9,7 @@ import structlog
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand, PendingEffect
+from todoku.engine.shared_timeout import SharedTimeout
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ class Effects:
         self._handlers = handlers
         self._mailbox = mailbox
         self._seconds_max = seconds_max
+        self._time_limit = SharedTimeout(seconds_max)
         self._failpoint = failpoint
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,8 +64,8 @@ class Effects:
     async def _call(self, pending: PendingEffect) -> None:
         self._failpoint("before-effect")
         try:
-            async with asyncio.timeout(self._seconds_max):
-                command = await self._handlers[type(pending.effect)](pending.effect)
+            call = self._handlers[type(pending.effect)](pending.effect)
+            command = await self._time_limit.wait_for(call)
         except Exception as error:
             log.warning("effect_failed_will_retry", error=repr(error))
         else:

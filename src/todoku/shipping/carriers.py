@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import Counter
 
 from todoku.descriptor import Effects
+from todoku.engine import SharedTimeout
 from todoku.settings import Settings, SettingsInvalid
 from todoku.shipping.answers import checked_answer, unknown_after
 from todoku.shipping.domain import (
@@ -33,6 +34,9 @@ CALL_SECONDS_MAX = 9.0
 CALLS: Final = Counter(
     "todoku_carrier_calls", "Calls to the carrier, by answer.", ["answer"], registry=None
 )
+_CALLS_BY_ANSWER: Final = {
+    kind: CALLS.labels(kind.__name__.lower()) for kind in (Accepted, Rejected, Unknown)
+}
 COLLECTORS: Final = (CALLS,)
 """The metrics of the shipping service."""
 
@@ -82,13 +86,15 @@ def carrier_effects(settings: Settings) -> Effects:
 
 def booking_effects(carrier: Carrier) -> Effects:
     """Return what books parcels with `carrier`."""
-    return {BookParcel: partial(book_parcel, carrier)}
+    return {BookParcel: partial(book_parcel, carrier, SharedTimeout(CALL_SECONDS_MAX))}
 
 
-async def book_parcel(carrier: Carrier, booking: BookParcel) -> RecordAnswer:
+async def book_parcel(
+    carrier: Carrier, time_limit: SharedTimeout, booking: BookParcel
+) -> RecordAnswer:
     """Call the carrier, and check what it answers. An exception means that the outcome is unknown."""
-    answer = await _answer(carrier, booking)
-    CALLS.labels(type(answer).__name__.lower()).inc()
+    answer = await _answer(carrier, time_limit, booking)
+    _CALLS_BY_ANSWER[type(answer)].inc()
     if isinstance(answer, Unknown):
         log.warning(
             "carrier_call_failed",
@@ -100,12 +106,11 @@ async def book_parcel(carrier: Carrier, booking: BookParcel) -> RecordAnswer:
     return RecordAnswer(order_id=booking.order_id, answer=answer)
 
 
-async def _answer(carrier: Carrier, booking: BookParcel) -> Answer:
-    task = asyncio.current_task()
+async def _answer(carrier: Carrier, time_limit: SharedTimeout, booking: BookParcel) -> Answer:
     try:
-        async with asyncio.timeout(CALL_SECONDS_MAX):
-            answer = await carrier.book(booking.shipment_id, booking.parcel)
+        answer = await time_limit.wait_for(carrier.book(booking.shipment_id, booking.parcel))
     except asyncio.CancelledError as error:
+        task = asyncio.current_task()
         if task is None or task.cancelling():
             raise  # The process stops: the claim falls due again.
         return unknown_after(error)

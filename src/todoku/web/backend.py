@@ -1,14 +1,12 @@
 """Access from the routes to the engine (commands) and the database (queries)."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-import msgspec
 from sqlalchemy import Connection
 
 from todoku.database import Database
-from todoku.engine import Clock, EventTooLarge, IdempotencyKey, ProcessFailed
+from todoku.engine import Clock, EventTooLarge, IdempotencyKey, ProcessFailed, SharedTimeout
 from todoku.events import NO_CONTEXT, Context
 from todoku.web.idempotency import HEADER, next_key
 from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
@@ -37,13 +35,22 @@ class Engine(Protocol):
         """Publish every pending delivery again."""
 
 
-class Backend(msgspec.Struct, frozen=True, kw_only=True):
+class Backend:
     """Engine and database of a service. `run_read` runs a function outside the event loop."""
 
-    process: Engine
-    database: Database
-    run_read: Run
-    response_timeout_seconds: float = 30.0
+    def __init__(
+        self,
+        *,
+        process: Engine,
+        database: Database,
+        run_read: Run,
+        response_timeout_seconds: float = 30.0,
+    ) -> None:
+        self.process = process
+        self.database = database
+        self.run_read = run_read
+        self.response_timeout_seconds = response_timeout_seconds
+        self._time_limit = SharedTimeout(response_timeout_seconds)
 
     async def execute(self, command: Any, *, context: Context, find_out: str) -> Any:
         """Execute a command and return the resulting state after the commit.
@@ -56,8 +63,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         if key is not None:
             find_out = f"Send the request again with the same {HEADER}."
         try:
-            async with asyncio.timeout(self.response_timeout_seconds):
-                return await self.process.execute(command, context, key)
+            return await self._time_limit.wait_for(self.process.execute(command, context, key))
         except TimeoutError:
             raise Problem(
                 OUTCOME_UNKNOWN,
