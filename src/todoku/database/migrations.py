@@ -68,7 +68,7 @@ def require_tables(database: Database, metadata: MetaData) -> None:
     if missing:
         raise SchemaMismatch(
             f"{database.name} lacks the tables {', '.join(missing)}: add a migration that creates them; "
-            "those of the engine have functions in todoku.engine.revisions (see the changelog)."
+            "todoku.engine.revisions.create_engine_tables() creates those of the engine."
         )
 
 

@@ -16,9 +16,21 @@ def create_table(name: str, *items: SchemaItem) -> None:
     op.create_table(name, *items, sqlite_strict=True)
 
 
+def create_engine_tables() -> None:
+    """Create those tables of the engine that do not exist yet.
+
+    Call it in the first revision of a service, and in a new one after an update of Todoku that needs
+    more tables.
+    """
+    existing = sa.inspect(op.get_bind()).get_table_names()
+    if "inbox" not in existing:
+        create_first_tables()
+    if "idempotency_keys" not in existing:
+        create_idempotency_keys()
+
+
 def create_first_tables() -> None:
-    """Create inbox, outbox, leases and dead letters, in a service's first revision; the tables that the
-    engine has got since then follow by their own functions."""
+    """Create inbox, outbox, leases and dead letters, as the first version of the engine had them."""
     op.create_table(
         "inbox",
         sa.Column("event_id", sa.Text, primary_key=True),

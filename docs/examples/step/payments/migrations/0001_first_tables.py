@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from todoku.database import Integer64, Timestamp
-from todoku.engine.revisions import create_first_tables, create_idempotency_keys
+from todoku.engine.revisions import create_engine_tables
 
 revision = "0001"
 down_revision = None
@@ -24,5 +24,4 @@ def upgrade() -> None:
         ),
         sqlite_strict=True,
     )
-    create_first_tables()
-    create_idempotency_keys()
+    create_engine_tables()

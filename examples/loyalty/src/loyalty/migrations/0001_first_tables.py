@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from todoku.database import Integer64
-from todoku.engine.revisions import create_first_tables, create_table
+from todoku.engine.revisions import create_engine_tables, create_table
 
 revision = "0001"
 down_revision = None
@@ -16,4 +16,4 @@ def upgrade() -> None:
         sa.Column("user_id", sa.Text, nullable=False, index=True),
         sa.Column("points", Integer64, nullable=False),
     )
-    create_first_tables()
+    create_engine_tables()
