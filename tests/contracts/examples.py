@@ -180,6 +180,9 @@ GROWN: Final[dict[str, Event]] = {
 }
 """Events with the fields that they gained after a release, by the name of the golden file of each."""
 
+CAUSED: Final = "ShipmentCompletedEvent.caused"
+"""An envelope that names the event that led to it."""
+
 SEALED: Final[dict[str, tuple[Envelope, Event]]] = {
     **{
         f"{type(event).__name__}.full": (
@@ -190,5 +193,9 @@ SEALED: Final[dict[str, tuple[Envelope, Event]]] = {
     },
     **{f"{type(event).__name__}.minimal": (seal(event, TIME), event) for event in MINIMAL},
     **{name: (seal(event, TIME), event) for name, event in GROWN.items()},
+    CAUSED: (
+        seal(FULL[4], TIME, Context(cause=fact_id(ORDER_ID, "ShipmentInitiatedEvent"))),
+        FULL[4],
+    ),
 }
 """Each example in its envelope, by the name of its golden file."""

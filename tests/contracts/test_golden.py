@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 from msgspec import UNSET
 
-from contracts.examples import GROWN, SEALED
+from contracts.examples import CAUSED, GROWN, SEALED
 from todoku.contracts import CONTENT_TYPE, EVENTS, Event, decode, encode
 
 GOLDEN: Final = Path(__file__).parent / "golden"
@@ -22,7 +22,8 @@ def golden(name: str) -> bytes:
 
 
 def test_there_is_a_full_and_a_minimal_golden_file_for_every_event() -> None:
-    expected = {f"{event}.{kind}" for event in EVENTS for kind in ("full", "minimal")} | set(GROWN)
+    expected = {f"{event}.{kind}" for event in EVENTS for kind in ("full", "minimal")}
+    expected |= {*GROWN, CAUSED}
     assert expected == set(SEALED) == {path.stem for path in GOLDEN.iterdir()}
 
 

@@ -37,6 +37,10 @@ def context_column() -> Column[str]:
     return Column(CONTEXT_COLUMN, Text)
 
 
+def no_cause(_: object) -> None:
+    """Leave it open which event led to a decision."""
+
+
 class Agenda(Generic[S]):
     """Rows with a due time, on which `decide` decides when that time has come.
 
@@ -48,7 +52,8 @@ class Agenda(Generic[S]):
     wrong, and is due now. Without it, such a row waits. For `grace_seconds` after a start nothing is due:
     what has come too late because nothing ran arrives in this time. Where rows fall due long after they
     are written, `look_seconds` spares most batches the search: rows of other processes are looked for this
-    often, and those of this process when they are due.
+    often, and those of this process when they are due. `cause_of` returns the id of the event that led to
+    what is decided, as the state tells it.
 
     If the table has a `context_column()`, the context in which a row became due is kept in it, and its
     decision, events and effects have that context, also after a restart.
@@ -66,8 +71,10 @@ class Agenda(Generic[S]):
         longest_pause_seconds: float | None = None,
         grace_seconds: float = 0.0,
         look_seconds: float | None = None,
+        cause_of: Callable[[S], str | None] = no_cause,
     ) -> None:
         self.decide = decide
+        self.cause_of = cause_of
         self.due_at_of = due_at_of
         self.key_of = key_of
         self.starts_effects = starts_effects

@@ -258,7 +258,12 @@ class BatchContext:
             if not message.replayed:
                 self.require_not_held(envelope)
             decided = self.decide(
-                unit_of_work, decide, message.event, envelope.context, envelope.time
+                unit_of_work,
+                decide,
+                message.event,
+                envelope.context,
+                occurred_at=envelope.time,
+                cause=envelope.id,
             )
         except Exception as error:
             self._fail(message, error)
@@ -289,11 +294,16 @@ class BatchContext:
             self.failed_due.append(due)
             return
         try:
-            due_at = agenda.due_at_of(unit_of_work.view(due))
+            state = unit_of_work.view(due)
+            due_at = agenda.due_at_of(state)
             if due_at is None or not self.due_windows[agenda].has_come(due_at):
                 return  # Decided by a message of this batch.
             decided = self.decide(
-                unit_of_work, lambda state, _, now: agenda.decide(state, now), due, due.context
+                unit_of_work,
+                lambda state, _, now: agenda.decide(state, now),
+                due,
+                due.context,
+                cause=agenda.cause_of(state),
             )
             agenda.require_pause(decided.state, self.now)
         except Exception:
@@ -344,9 +354,12 @@ class BatchContext:
         decide: Decide,
         subject: object,
         context: Context = NO_CONTEXT,
+        *,
         occurred_at: datetime | None = None,
+        cause: str | None = None,
     ) -> Decided:
-        """Return what a decision leads to, without keeping it; `occurred_at` is the time of an event.
+        """Return what a decision leads to, without keeping it; `occurred_at` is the time of an event,
+        `cause` its id.
 
         Raises what the decision raises.
         """
@@ -355,21 +368,28 @@ class BatchContext:
         if (saga := self.service.saga) is not None:
             began_in = context.saga_version if isinstance(subject, Event) else saga.version
             state, context = saga.begin(before, state, context, began_in)
+        caused = context.caused_by(cause or context.cause)
+        led_to = [(output, caused) for output in outputs]
         for agenda in self.service.agendas:
             if self._due_at_once(agenda, state):
+                because = caused.caused_by(agenda.cause_of(state) or caused.cause)
                 state, more = agenda.decide(state, self.now)
-                outputs = [*outputs, *more]
+                led_to += [(output, because) for output in more]
         earliest = earliest_stamp(before, occurred_at, self.now)
         at = self.now if earliest is None else max(self.now, earliest)
         return Decided(
             stamped(before, state, earliest),
             [
-                (seal(output, at, context), output)
-                for output in outputs
+                (seal(output, at, because), output)
+                for output, because in led_to
                 if isinstance(output, Event)
             ],
-            [PendingEffect(output, context) for output in outputs if not isinstance(output, Event)],
-            context,
+            [
+                PendingEffect(output, because)
+                for output, because in led_to
+                if not isinstance(output, Event)
+            ],
+            context.caused_by(None),
         )
 
     def keep(

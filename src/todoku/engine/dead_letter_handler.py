@@ -107,7 +107,9 @@ class DeadLetterHandler:
                     self._context.require_not_held(envelope)
                 decide = self._context.handler_of(event, envelope, replayed=redelivery.replayed)
                 if decide is not None:
-                    decided = self._context.decide(unit_of_work, decide, event, envelope.context)
+                    decided = self._context.decide(
+                        unit_of_work, decide, event, envelope.context, cause=envelope.id
+                    )
             except Exception as error:
                 self._fail(
                     redelivery.pending, redelivery.letter, error, replayed=redelivery.replayed

@@ -309,9 +309,9 @@ def discarded(letter: DeadLetter, command: DiscardDeadLetter, now: datetime) -> 
 
 
 def context_of(letter: DeadLetter) -> Context:
-    """Return the context of a letter's message, as far as it can be decoded."""
+    """Return the context of what follows from a letter's message, as far as that can be decoded."""
     try:
-        return read_envelope(letter.body).context
+        return read_envelope(letter.body).context.caused_by(letter.event_id)
     except UndecodableEvent:
         return NO_CONTEXT
 
@@ -372,6 +372,7 @@ def _corrected(
         traceparent=context.traceparent,
         tracestate=context.tracestate,
         sagaversion=context.saga_version,
+        causationid=context.cause,
         data=msgspec.Raw(command.data),
     )
 

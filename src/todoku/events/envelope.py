@@ -1,7 +1,7 @@
 """The envelope of every event: CloudEvents 1.0, structured JSON mode.
 
 Source: the CloudEvents 1.0.2 specification, section 3 (context attributes), its JSON event format,
-and its extension for distributed tracing.
+and its extensions for distributed tracing and for correlation.
 """
 
 import re
@@ -46,7 +46,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     `id` names the fact: the same fact published twice has the same id. `source` is the publishing
     service, `subject` the event's key, `time` the UTC instant at which the publisher decided it.
     `actor` (who asked), `traceparent` and `tracestate` (W3C Trace Context) are extension attributes,
-    and so is `sagaversion`, which is absent from the first version of the saga.
+    and so are `sagaversion`, which is absent from the first version of the saga, and `causationid`, the
+    id of the event that led to this one (the CloudEvents extension for correlation).
     """
 
     specversion: str
@@ -60,6 +61,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     traceparent: str | None = None
     tracestate: str | None = None
     sagaversion: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 1
+    causationid: str | None = None
     data: msgspec.Raw
 
     @property
@@ -85,6 +87,7 @@ def seal(event: Event, now: datetime, context: Context = NO_CONTEXT) -> Envelope
         traceparent=context.traceparent,
         tracestate=context.tracestate,
         sagaversion=context.saga_version,
+        causationid=context.cause,
         data=msgspec.Raw(_encode(event)),
     )
 

@@ -37,12 +37,21 @@ class Context(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     `actor` is the principal; `traceparent` and `tracestate` are those of W3C Trace Context.
     `saga_version` is the version of the saga that this belongs to, fixed when the saga began.
+    `cause` is the id of the event that led to this; None for what a command began.
     """
 
     actor: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
     saga_version: int = 1
+    cause: str | None = None
+
+    def caused_by(self, cause: str | None) -> "Context":
+        """Return this context with another cause."""
+        if cause == self.cause:
+            return self
+        caused = Context(self.actor, self.traceparent, self.tracestate, self.saga_version, cause)
+        return NO_CONTEXT if caused == NO_CONTEXT else caused
 
 
 NO_CONTEXT: Final = Context()

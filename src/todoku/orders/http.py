@@ -122,13 +122,15 @@ class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
 
 class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An event about an order: it occurred at `time`, was published by `source` and recorded here at
-    `recordedAt`; `status` is the order's status after it, `data` the event."""
+    `recordedAt`. `actor` asked for it, and `cause` is the id of the event that led to it; null if nobody
+    is known, or if a request did. `status` is the order's status after it, `data` the event."""
 
     sequence: int
     id: str
     type: str
     source: str
     actor: str | None
+    cause: str | None
     time: datetime
     recorded_at: datetime
     status: OrderStatus
@@ -382,6 +384,7 @@ def _event_view(entry: HistoryEntry) -> OrderEventView:
         type=entry.type,
         source=entry.source,
         actor=entry.actor,
+        cause=entry.cause,
         time=entry.said_at,
         recorded_at=entry.recorded_at,
         status=OrderStatus(entry.status),

@@ -102,6 +102,7 @@ order_events = table(
     Column("recorded_at", Timestamp, nullable=False),
     Column("status", Text, nullable=False),
     Column("data", Text, nullable=False),
+    Column("cause", Text),
     CheckConstraint("sequence >= 1", name="sequence_positive"),
     clustered=True,
 )
@@ -154,6 +155,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     recorded_at: datetime
     status: str
     data: msgspec.Raw
+    cause: str | None
 
 
 class OrdersUnitOfWork:
@@ -420,4 +422,5 @@ def _event_row(sequence: int, status: str, envelope: Envelope, now: datetime) ->
         "recorded_at": to_microseconds(now),
         "status": status,
         "data": bytes(envelope.data).decode(),
+        "cause": envelope.causationid,
     }

@@ -16,6 +16,7 @@ from todoku.contracts import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
     StockReservedEvent,
+    fact_id,
     parking_event,
 )
 from todoku.engine import Agenda, Decide, Service
@@ -72,7 +73,13 @@ def bookings(pickup_seconds_max: float = 0.0) -> Agenda[Shipment]:
         key_of=attrgetter("order_id"),
         starts_effects=True,
         longest_pause_seconds=max(pickup_seconds_max, CLAIM_SECONDS, BACKOFF_SECONDS_MAX),
+        cause_of=_initiated_id,
     )
+
+
+def _initiated_id(shipment: Shipment) -> str:
+    """Return the id of the event that announced the shipment: it led to the call of the carrier."""
+    return fact_id(shipment.order_id, ShipmentInitiatedEvent.__name__)
 
 
 def shipping_service(settings: Settings) -> Service:

@@ -41,7 +41,7 @@ FITTING_SHARE: Final = 0.7
 
 ENVELOPE_FIELDS: Final = (
     *("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "actor"),
-    *("traceparent", "tracestate", "sagaversion", "data"),
+    *("traceparent", "tracestate", "sagaversion", "causationid", "data"),
 )
 
 
