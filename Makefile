@@ -8,7 +8,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants profile faults lint check format docs wheel lock
+.PHONY: help install run test mutants prove profile faults lint check format docs wheel lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
 
 mutants: $(INSTALLED) ## Plant bugs one by one, and show which check of the simulator finds each
 	@$(BIN)/python tests/simulation/mutants.py $(ARGS)
+
+prove: $(INSTALLED) ## Explore every state that the decisions can reach, e.g. make prove ARGS="--quantities 1 1 1"
+	@PYTHONPATH=tests $(BIN)/python -m prove $(ARGS)
 
 profile: $(INSTALLED) ## Run todoku bench with a profiler, e.g. make profile ARGS="--stages --seconds 20"
 	@$(BIN)/python tests/bench/measure.py $(ARGS)

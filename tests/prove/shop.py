@@ -1,0 +1,88 @@
+"""The built-in services as a scenario: orders of one product, cancelled at any moment, and a carrier."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from prove import checks
+from prove.scenario import Asked, Outside, Scenario
+from todoku.contracts import OrderedItem
+from todoku.engine import Service
+from todoku.inventory.domain import Restock, SetProduct
+from todoku.orders.cancellation import CancelOrder
+from todoku.orders.domain import PlaceOrder
+from todoku.settings import Span
+from todoku.shipping.domain import Accepted, RecordAnswer, Rejected, Unknown
+from todoku.system import system
+
+PRODUCT: Final = "keyboard"
+PRICE: Final = 100
+
+Plant = Callable[[Service], Service]
+"""Replaces something in a service: it plants a bug."""
+
+
+def shop(
+    quantities: Sequence[int] = (1, 1),
+    *,
+    stock: int = 1,
+    cancellations: int = 1,
+    restocks: int = 0,
+    republishes: bool = False,
+    plant: Plant = lambda service: service,
+) -> Scenario:
+    """Return a scenario: an order of each of these `quantities`, with `stock` pieces at first.
+
+    A client asks up to `cancellations` times, each in its own words, to cancel an order. `restocks` times
+    a piece may arrive.
+    """
+    # A delay, so that between the opening of a shipment and the call to the carrier anything may happen.
+    settings = system.settings(carrier_delay_seconds=Span(1, 1))
+    return Scenario(
+        services=tuple(plant(service) for service in system.build(settings, effects={})),
+        plans=[_plan(quantity, cancellations) for quantity in quantities],
+        outside=Outside(
+            answers=(Accepted("TRACK"), Rejected("refused")),
+            unknown=Unknown("no answer"),
+            command=_record,
+        ),
+        setup=[_product(stock)],
+        common=[Asked("add stock", "inventory", _restock(n)) for n in range(restocks)],
+        check_step=checks.check_step,
+        check=checks.check,
+        measure=checks.measure,
+        check_total=checks.check_total,
+        republishes=republishes,
+    )
+
+
+def _plan(quantity: int, cancellations: int) -> tuple[str, tuple[Asked, ...]]:
+    """Return the key and the commands of an order; those of the same quantity are the same."""
+    key = f"019afc35-4aa8-7d91-a9a9-{quantity:012}"
+    place = PlaceOrder(
+        order_id=key,
+        user_id="user",
+        items=(OrderedItem(product_id=PRODUCT, quantity=quantity, price=PRICE),),
+        currency="JPY",
+        shipping_address="Tokyo",
+    )
+    cancels = [
+        CancelOrder(order_id=key, change_id=f"change{n}", reason="changed mind", by="user")
+        for n in range(cancellations)
+    ]
+    return key, (
+        Asked("place the order", "orders", place),
+        *(Asked("cancel the order", "orders", cancel) for cancel in cancels),
+    )
+
+
+def _product(stock: int) -> Asked:
+    command = SetProduct(product_id=PRODUCT, name="Keyboard", price=PRICE, stock_quantity=stock)
+    return Asked("create the product", "inventory", command)
+
+
+def _restock(number: int) -> Restock:
+    return Restock(product_id=PRODUCT, quantity=1, note=f"restock {number}")
+
+
+def _record(effect: Any, answer: Any) -> RecordAnswer:
+    return RecordAnswer(order_id=effect.order_id, answer=answer)
