@@ -59,32 +59,54 @@ def test_help_imports_no_heavy_library(tmp_path: Path) -> None:
     assert answer.stderr.strip() == ""
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - GROUPS))
-def test_command_help_has_flags_and_example_but_no_exit_codes(name: str, tmp_path: Path) -> None:
-    answer = todoku(name, "--help", folder=tmp_path)
+@pytest.fixture
+def help_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Return a function that prints the help of a command, in this process."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
 
-    assert answer.returncode == ExitCode.OK
-    assert answer.stdout.startswith(f"Usage: todoku {name}")
+    def print_help(*command: str) -> str:
+        application(command[0])([*command, "--help"])
+        return capsys.readouterr().out
+
+    return print_help
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - GROUPS))
+def test_command_help_has_flags_and_example_but_no_exit_codes(
+    name: str, help_of: Callable[..., str]
+) -> None:
+    text = help_of(name)
+
+    assert text.startswith(f"Usage: todoku {name}")
     if name not in WITHOUT_SETTINGS:
-        assert all(setting.flag in answer.stdout for setting in system.declared.values())
-    assert f"    todoku {name}" in answer.stdout, "no example"
-    assert "Exit codes" not in answer.stdout
+        assert all(setting.flag in text for setting in system.declared.values())
+    assert f"    todoku {name}" in text, "no example"
+    assert "Exit codes" not in text
     assert callable(application()[name].default_command)
 
 
 @pytest.mark.parametrize("name", sorted(GROUPS))
-def test_subcommand_help_has_flags_and_example(name: str, tmp_path: Path) -> None:
+def test_subcommand_help_has_flags_and_example(name: str, help_of: Callable[..., str]) -> None:
     group = application()[name]
     commands = [command for command in group if not command.startswith("-")]
 
     assert commands
     for command in commands:
-        answer = todoku(name, command, "--help", folder=tmp_path)
-        assert answer.returncode == ExitCode.OK
-        assert all(system.declared[setting].flag in answer.stdout for setting in ADDRESSES)
-        assert "--json" in answer.stdout
-        assert f"    todoku {name} {command}" in answer.stdout, "no example"
-        assert "Exit codes" not in answer.stdout
+        text = help_of(name, command)
+        assert all(system.declared[setting].flag in text for setting in ADDRESSES)
+        assert "--json" in text
+        assert f"    todoku {name} {command}" in text, "no example"
+        assert "Exit codes" not in text
+
+
+def test_help_of_a_command_exits_with_ok(tmp_path: Path) -> None:
+    answer = todoku("config", "--help", folder=tmp_path)
+
+    assert answer.returncode == ExitCode.OK
+    assert answer.stdout.startswith("Usage: todoku config")
 
 
 def test_version_is_printed(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,58 +62,57 @@ def test_up_starts_all_prints_addresses_and_stops_on_ctrl_c(
         running.output.until("stopped")
         assert not [line for line in running.output.lines if "killing" in line]
 
-
-def test_modules_in_working_directory_are_not_imported(
-    tmp_path: Path, free_ports: FreePorts
-) -> None:
-    (tmp_path / "http.py").write_text("raise SystemExit('somebody else wrote this')")
-    with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.output.until("todoku is ready in ")
-        assert everything_answers(running)
-
-
-def test_piped_output_is_plain_and_log_is_json(tmp_path: Path, free_ports: FreePorts) -> None:
-    with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.output.until("todoku is ready in ")
-        running.interrupt()
-
+        # Piped output is plain, and the log is JSON.
         assert not [line for line in running.output.lines if "\x1b" in line]
         for line in (tmp_path / "up.stderr").read_text().splitlines():
             json.loads(line)
 
 
-@pytest.mark.parametrize("name", sorted(PROGRAMS))
-def test_killed_program_is_restarted(name: str, tmp_path: Path, free_ports: FreePorts) -> None:
-    with up(tmp_path, free_ports(PORT_COUNT)) as running:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, free_ports: FreePorts) -> Iterator[Up]:
+    """A running `todoku up`, shared by tests that leave everything running."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "http.py").write_text("raise SystemExit('somebody else wrote this')")
+    with up(folder, free_ports(PORT_COUNT)) as running:
         running.output.until("todoku is ready in ")
-
-        running.kill(name)
-
-        running.output.until(f"{name} was ended by signal 9 (Killed); starting it again in 0.2 s")
-        running.output.until(f"{name} is ready again")
-        assert running.children().keys() == PROGRAMS
-        assert everything_answers(running)
+        yield running
         assert running.interrupt() == ExitCode.OK
 
 
-def test_stopped_service_is_diagnosed_and_restarted(tmp_path: Path, free_ports: FreePorts) -> None:
+@contextmanager
+def restart_of(name: str, running: Up) -> Iterator[None]:
+    """Wait, at the end, until a program was restarted and everything answers."""
+    ready = f"{name} is ready again"
+    before = running.output.count(ready)
+    yield
+    running.output.until(ready, times=before + 1)
+    assert running.children().keys() == PROGRAMS
+    assert everything_answers(running)
+
+
+def test_modules_in_working_directory_are_not_imported(shared: Up) -> None:
+    """The folder has an `http.py`."""
+    assert everything_answers(shared)
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_killed_program_is_restarted(name: str, shared: Up) -> None:
+    with restart_of(name, shared):
+        shared.kill(name)
+
+        shared.output.until(f"{name} was ended by signal 9 (Killed); starting it again in 0.2 s")
+
+
+def test_stopped_service_is_diagnosed_and_restarted(shared: Up, tmp_path: Path) -> None:
     """A stopped process keeps its port; connections to it are accepted and never answered."""
-    with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.output.until("todoku is ready in ")
-        shipping = running.children()["shipping"]
+    with restart_of("shipping", shared):
+        shipping = shared.children()["shipping"]
         os.kill(shipping, signal.SIGSTOP)
 
         # The settings, among them the ports, are those of the running `up`.
+        data_dir = str(shared.settings.data_dir)
         diagnosis = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "todoku",
-                "doctor",
-                "--json",
-                "--data-dir",
-                running.settings.data_dir,
-            ],
+            [sys.executable, "-m", "todoku", "doctor", "--json", "--data-dir", data_dir],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -123,20 +123,13 @@ def test_stopped_service_is_diagnosed_and_restarted(tmp_path: Path, free_ports: 
         assert f"shipping does not respond (process {shipping} is stopped)" in diagnosis.stdout
         assert f"those of the running `todoku up` {__version__}" in diagnosis.stdout
 
-        running.output.until("shipping runs but does not work: it has not responded within 10 s")
-        running.output.until("shipping is ready again")
-        assert everything_answers(running)
-        assert running.interrupt() == ExitCode.OK
+        shared.output.until("shipping runs but does not work: it has not responded within 10 s")
 
 
-def test_broker_recovers_from_deleted_files(tmp_path: Path, free_ports: FreePorts) -> None:
-    with up(tmp_path, free_ports(PORT_COUNT)) as running:
-        running.output.until("todoku is ready in ")
-
-        running.kill("broker")
-        shutil.rmtree(tmp_path / "data" / "broker")
-
-        running.output.until("broker is ready again")
+def test_broker_recovers_from_deleted_files(shared: Up) -> None:
+    with restart_of("broker", shared):
+        shared.kill("broker")
+        shutil.rmtree(shared.settings.data_dir / "broker")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
