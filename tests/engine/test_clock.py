@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from todoku.engine.clock import SLEWED_SECONDS_MAX, SteadyClock
-from todoku.engine.stamps import AHEAD_MAX, earliest_stamp, stamped
+from todoku.engine.stamps import AHEAD_MAX, stamped
 
 HOURS_8 = 8 * 3_600.0
 NOON = 1_900_000_000.0
@@ -97,9 +97,8 @@ def test_stamps_never_go_back_within_an_order_and_follow_the_wall_in_others(
         reading = machine.clock.now()
         assert abs(reading.timestamp() - machine.wall) <= SLEWED_SECONDS_MAX + 1e-3
         before = orders[which]
-        after = stamped(
-            before, Order(reading, before.count + 1), earliest_stamp(before, None, reading)
-        )
+        after, at = stamped(before, Order(reading, before.count + 1), None, reading)
+        assert at == after.updated_at
         assert after.updated_at >= max(before.updated_at, reading)
         assert after.updated_at in {before.updated_at, reading}, "frozen only by its own stamp"
         orders[which] = after
@@ -120,17 +119,17 @@ AT = datetime(2030, 1, 1, tzinfo=UTC)
 class TestStamps:
     def test_state_is_stamped_no_earlier_than_the_event_it_follows_from(self) -> None:
         occurred_at = AT + timedelta(hours=8)
-        earliest = earliest_stamp(None, occurred_at, AT)
-        assert stamped(None, Order(AT), earliest) == Order(occurred_at)
+        assert stamped(None, Order(AT), occurred_at, AT) == (Order(occurred_at), occurred_at)
 
     def test_event_from_the_far_future_moves_no_stamp(self) -> None:
         """A forged time would otherwise stay with the order for ever."""
-        assert earliest_stamp(None, AT + AHEAD_MAX * 2, AT) is None
+        assert stamped(None, Order(AT), AT + AHEAD_MAX * 2, AT) == (Order(AT), AT)
 
     def test_decision_that_sets_no_stamp_gets_none(self) -> None:
         before = Order(AT)
         after = Order(AT, count=1)
-        assert stamped(before, after, AT + timedelta(hours=1)) is after
+        later = AT + timedelta(hours=1)
+        assert stamped(before, after, later, AT) == (after, later)
 
     def test_state_without_stamp_is_left_alone(self) -> None:
-        assert stamped(None, "a state", AT) == "a state"
+        assert stamped(None, "a state", AT, AT) == ("a state", AT)

@@ -46,6 +46,12 @@ READER_PRAGMAS: Mapping[str, int] = {**COMMON_PRAGMAS, "query_only": 1}
 MEMORY_PRAGMAS: Mapping[str, int] = {**COMMON_PRAGMAS, "foreign_keys": 1}
 
 
+# The driver looks for an adapter of each value that is no text and no number, in three places if none is
+# registered: that takes longer than to bind the value.
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(type(None), lambda none: none)
+
+
 def writer(path: Path) -> Engine:
     """Create the engine with the one connection that writes and checkpoints."""
     engine = _engine(lambda: _connect_file(path, "rwc", WRITER_PRAGMAS), "BEGIN IMMEDIATE", 1, path)

@@ -45,7 +45,7 @@ from todoku.engine.messages import (
 )
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
-from todoku.engine.stamps import earliest_stamp, stamped
+from todoku.engine.stamps import stamped
 from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
 
 ENVELOPE_BYTES_MAX = 1_024
@@ -255,7 +255,7 @@ class BatchContext:
             self._acknowledge(message)
             return
         try:
-            if not message.replayed:
+            if self.held_keys and not message.replayed:
                 self.require_not_held(envelope)
             decided = self.decide(
                 unit_of_work,
@@ -375,22 +375,15 @@ class BatchContext:
                 because = caused.caused_by(agenda.cause_of(state) or caused.cause)
                 state, more = agenda.decide(state, self.now)
                 led_to += [(output, because) for output in more]
-        earliest = earliest_stamp(before, occurred_at, self.now)
-        at = self.now if earliest is None else max(self.now, earliest)
-        return Decided(
-            stamped(before, state, earliest),
-            [
-                (seal(output, at, because), output)
-                for output, because in led_to
-                if isinstance(output, Event)
-            ],
-            [
-                PendingEffect(output, because)
-                for output, because in led_to
-                if not isinstance(output, Event)
-            ],
-            context.caused_by(None),
-        )
+        state, at = stamped(before, state, occurred_at, self.now)
+        published: list[tuple[Envelope, Event]] = []
+        effects: list[PendingEffect] = []
+        for output, because in led_to:
+            if isinstance(output, Event):
+                published.append((seal(output, at, because), output))
+            else:
+                effects.append(PendingEffect(output, because))
+        return Decided(state, published, effects, context.caused_by(None))
 
     def keep(
         self,

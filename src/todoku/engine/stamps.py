@@ -14,27 +14,28 @@ AHEAD_MAX = timedelta(days=1)
 """An event whose time is further ahead than this does not move the stamps of its entity."""
 
 
-def earliest_stamp(before: object, occurred_at: datetime | None, now: datetime) -> datetime | None:
-    """Return the earliest time that what follows from `before` and an event may be stamped with."""
-    stamp = _stamp_of(before)
-    if occurred_at is None or (occurred_at > now and occurred_at > now + AHEAD_MAX):
-        return stamp
-    return occurred_at if stamp is None else max(stamp, occurred_at)
-
-
-def stamped(before: object, after: Any, earliest: datetime | None) -> Any:
-    """Return the state `after`, stamped with at least `earliest` if the decision has stamped it.
+def stamped(
+    before: object, after: Any, occurred_at: datetime | None, now: datetime
+) -> tuple[Any, datetime]:
+    """Return the state `after`, stamped no earlier than the state before and the event that occurred, if
+    the decision has stamped it; and the time of the events that follow.
 
     A state that consists of several defines `updated_at`, and `restamped(at)`, which returns its copy.
     """
-    if earliest is None or after is before:
-        return after
+    stamp_before = earliest = _stamp_of(before)
+    if occurred_at is not None and (occurred_at <= now or occurred_at <= now + AHEAD_MAX):
+        earliest = occurred_at if earliest is None else max(earliest, occurred_at)
+    if earliest is None:
+        return after, now
+    at = earliest if earliest > now else now
+    if after is before:
+        return after, at
     stamp = _stamp_of(after)
-    if stamp is None or stamp >= earliest or stamp == _stamp_of(before):
-        return after
+    if stamp is None or stamp >= earliest or stamp == stamp_before:
+        return after, at
     if hasattr(after, "restamped"):
-        return after.restamped(earliest)
-    return msgspec.structs.replace(after, updated_at=earliest)
+        return after.restamped(earliest), at
+    return msgspec.structs.replace(after, updated_at=earliest), at
 
 
 def _stamp_of(state: object) -> datetime | None:

@@ -185,7 +185,7 @@ class OrdersUnitOfWork:
         if isinstance(state, ParkedMessage):
             self.parked[state.service, state.letter_id] = state
         else:
-            self.after[_order_id(subject)] = state
+            self.after[state.id] = state
 
     def record(self, envelope: Envelope) -> None:
         order_id = envelope.subject

@@ -119,7 +119,7 @@ class ShippingUnitOfWork:
         return self.after.get(_order_id(subject))
 
     def put(self, subject: Any, state: Shipment) -> None:
-        self.after[_order_id(subject)] = state
+        self.after[state.order_id] = state
 
     def record(self, envelope: Envelope) -> None:
         """The shipments are this service's history."""
