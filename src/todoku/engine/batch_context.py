@@ -368,11 +368,11 @@ class BatchContext:
         if (saga := self.service.saga) is not None:
             began_in = context.saga_version if isinstance(subject, Event) else saga.version
             state, context = saga.begin(before, state, context, began_in)
-        caused = context.caused_by(cause or context.cause)
-        led_to = [(output, caused) for output in outputs]
+        cause = cause or context.cause
+        led_to = [(output, context.caused_by(cause)) for output in outputs]
         for agenda in self.service.agendas:
             if self._due_at_once(agenda, state):
-                because = caused.caused_by(agenda.cause_of(state) or caused.cause)
+                because = context.caused_by(agenda.cause_of(state) or cause)
                 state, more = agenda.decide(state, self.now)
                 led_to += [(output, because) for output in more]
         state, at = stamped(before, state, occurred_at, self.now)
