@@ -187,6 +187,15 @@ broker, because orders are accepted without it). `/` lists these addresses. All 
 
 
 BEHIND_A_PROXY: Final = """\
+## Repeating and waiting
+
+`POST` takes an `Idempotency-Key`: [repeat a request safely](how-to/repeat-requests.md).
+
+`POST /orders` takes `Prefer: wait=N` (RFC 7240): the response comes when the order has ended, or after N
+seconds, at most 60. It is 201 either way, shows the order as it is by then, and has the header
+`Preference-Applied: wait=N`. At most 1,000 requests wait in a process; further ones are answered at once,
+without that header. All are answered when the service stops.
+
 ## Behind a proxy
 
 Services speak HTTP/1.1. An idle connection stays open for 75 s (`keep_alive_seconds`): longer than the
@@ -236,7 +245,8 @@ of it at `/asyncapi.json`.
 {sections}
 ## Receipts
 
-On `receipts.PUBLISHER`, over core NATS: the ids of events that a subscriber has in its database.
+On `receipts.PUBLISHER`, over core NATS: the ids of events that a subscriber has in its database. On
+PostgreSQL also `ended.SERVICE`: the keys of what a replica has ended, for requests that wait at another.
 
 ```json
 {{"reader": "inventory", "ids": ["0198c2f0-7b1a-8d6a-…"]}}

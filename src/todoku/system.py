@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from todoku.events import Event
 
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-RESERVED_NAMES = frozenset({"broker", "receipts", "nats"})
+RESERVED_NAMES = frozenset({"broker", "receipts", "ended", "nats"})
 """They mean something else in subjects, settings or the output of `todoku up`."""
 
 

@@ -50,6 +50,9 @@ class RecordingProcess:
         result = self._respond(command)
         return await result if hasattr(result, "__await__") else result
 
+    def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
+        return None
+
     def resend_all(self) -> None:
         """Do nothing: there are no pending deliveries."""
 

@@ -17,7 +17,8 @@ from todoku.events import Envelope
 class PostCommitActions(msgspec.Struct):
     """What must happen after a commit, and only then.
 
-    `next_due` says when rows of agendas are due next, and `retry_at` when a dead letter is.
+    `ended` are the keys of the entities that have ended. `next_due` says when rows of agendas are due
+    next, and `retry_at` when a dead letter is.
     """
 
     answers: list[tuple[PendingCommand, object]] = []
@@ -27,6 +28,7 @@ class PostCommitActions(msgspec.Struct):
     terms: list[Delivery] = []
     receipts: dict[str, list[str]] = {}
     effects: list[PendingEffect] = []
+    ended: list[str] = []
     next_due: DueTimes = DueTimes()
     retry_at: datetime | None = None
 
@@ -42,6 +44,7 @@ class PostCommitActions(msgspec.Struct):
         self.naks += other.naks
         self.terms += other.terms
         self.effects += other.effects
+        self.ended += other.ended
         for publisher, ids in other.receipts.items():
             self.receipts.setdefault(publisher, []).extend(ids)
         self.next_due = other.next_due

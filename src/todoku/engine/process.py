@@ -37,6 +37,7 @@ from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
 from todoku.engine.tables import STREAM, OutboxRow
+from todoku.engine.waiters import Waiters
 from todoku.engine.writer import Writer
 from todoku.events import NO_CONTEXT, Context, read_envelope
 
@@ -64,6 +65,10 @@ class Counts(msgspec.Struct):
     parked: int = 0
 
 
+ENDED_MAX = 500
+"""How many keys one message about ended entities has: it fits into the smallest `max_payload`."""
+
+_decode_ended = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
 
 
@@ -157,6 +162,7 @@ class Process:
         # In the order of execution.
         self._unanswered: dict[asyncio.Future[Any], None] = {}
         self._keys_in_progress: set[str] = set()
+        self._waiters = Waiters()
         self.counts = Counts()
         self.database_available = False
         self._start_ended = asyncio.Event()
@@ -269,6 +275,14 @@ class Process:
             return await self._answer_again(result, key)
         return result
 
+    def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
+        """Return a future that is done once the entity `key` has ended; None if too many callers wait.
+
+        It tells only of what ends from now on, so look at the entity after this call. Cancel it to wait
+        no longer.
+        """
+        return self._waiters.add(key)
+
     def _require_room(self, key: IdempotencyKey | None) -> None:
         """Raise why a command cannot be executed now, if so."""
         if self._stopping:
@@ -314,6 +328,7 @@ class Process:
             notify=self._broker.notify,
             failpoint=self._failpoint,
         )
+        self.tell_ended(actions.ended)
         self.consumer.refill(
             sum(isinstance(message, (IncomingEvent, UndecodableMessage)) for message in batch)
         )
@@ -356,6 +371,8 @@ class Process:
         await self._broker.listen(
             f"receipts.{self.service.name}", self._on_receipt, group=self.service.name
         )
+        if self._shares_endings:
+            await self._broker.listen(f"ended.{self.service.name}", self._on_ended)
         self._loops.append(asyncio.create_task(self.consumer.start(), name="start consumer"))
         for name, step in (
             ("write", self.write_step),
@@ -463,6 +480,25 @@ class Process:
         self.counts.acknowledged += len(actions.acks)
         self.counts.nacked += len(actions.naks)
         self.counts.parked += len(actions.terms)
+
+    @property
+    def _shares_endings(self) -> bool:
+        """Return whether callers may wait here for what another replica ends."""
+        return bool(self.service.endings) and not self._database.exclusive
+
+    def tell_ended(self, keys: Sequence[str]) -> None:
+        """Answer who waits for these entities, at the other replicas as well."""
+        self._waiters.tell(keys)
+        if self._shares_endings:
+            for n in range(0, len(keys), ENDED_MAX):
+                body = msgspec.json.encode(keys[n : n + ENDED_MAX])
+                self._broker.notify(f"ended.{self.service.name}", body)
+
+    def _on_ended(self, body: bytes) -> None:
+        try:
+            self._waiters.tell(_decode_ended(body))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("ended_undecodable", error=str(error))
 
     def _on_receipt(self, body: bytes) -> None:
         try:

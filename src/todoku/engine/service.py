@@ -78,6 +78,7 @@ class Service(Generic[S]):
     begins: at the beginning of the stream, which holds about a day, or with what is published from now
     on. `saga` is set where commands start sagas. `not_in_stream` names what commands change without an
     event, such as "products": a database that is lost lacks it when it was recovered from the stream.
+    `endings` are those of them that end an entity: callers may wait for one.
     `answers` tells by type how the states that commands lead to are kept for repeated requests, where
     that is not the whole state as JSON.
     """
@@ -97,6 +98,7 @@ class Service(Generic[S]):
     starts_from: Literal["beginning", "now"] = "beginning"
     saga: SagaStart | None = None
     not_in_stream: str = ""
+    endings: Collection[type[Event]] = ()
     answers: Mapping[type, AnswerFormat] = field(default_factory=dict)
 
     @property

@@ -395,6 +395,10 @@ class Writer:
             )
             for envelope, event in batch.published
         ]
+        endings = self._service.endings
+        batch.actions.ended = [
+            envelope.subject for envelope, event in batch.published if type(event) in endings
+        ]
         batch.actions.published = self._tables.outbox.add(
             connection, self._owner, self._position, pending, batch.now
         )

@@ -27,7 +27,14 @@ from todoku.orders.problems import (
     TOO_LATE_TO_CANCEL,
     UNKNOWN_ORDER,
 )
-from todoku.orders.store import HistoryEntry, find_order, find_parked, history, list_orders
+from todoku.orders.store import (
+    HistoryEntry,
+    find_order,
+    find_parked,
+    has_ended,
+    history,
+    list_orders,
+)
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
     ITEMS_MAX,
@@ -178,10 +185,14 @@ def orders_api(backend: Backend) -> Api:
                         status=201,
                         description="The order is accepted and stored.",
                         content=OrderView,
-                        headers={"Location": "The path of the order."},
+                        headers={
+                            "Location": "The path of the order.",
+                            "Preference-Applied": "`wait=N`, if the request asked for it with Prefer.",
+                        },
                     )
                 ],
                 problems=[INVALID_ORDER, INVALID_DEADLINE],
+                waits=True,
             ),
             Operation(
                 id="cancelOrder",
@@ -271,7 +282,13 @@ class OrderRoutes:
             find_out=f"GET /orders/{order_id} returns the order if it was accepted.",
         )
         # A repeated request gets the order that the first one placed.
-        return Reply(201, _view(order, []), {"Location": f"/orders/{order.id}"})
+        headers = {"Location": f"/orders/{order.id}"}
+        if call.wait is None or not await self._backend.wait_until_ended(
+            order.id, call.wait, has_ended
+        ):
+            return Reply(201, _view(order, []), headers)
+        view = await self._backend.read(_find_view, order.id) or _view(order, [])
+        return Reply(201, view, headers | call.wait.applied)
 
     async def cancel(self, call: Call) -> Reply:
         order_id = call.uuid("orderId", _unknown_order)

@@ -131,5 +131,6 @@ def orders_service(settings: Settings) -> Service:
         republish=republish_order,
         publishes=PUBLISHES,
         saga=SAGA,
+        endings=(OrderCompletedEvent, OrderCancelledEvent),
         answers=ANSWERS,
     )

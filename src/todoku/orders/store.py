@@ -269,6 +269,12 @@ def find_order(connection: Connection, order_id: str) -> Order | None:
     return next(iter(_with_items(connection, rows)), None)
 
 
+def has_ended(connection: Connection, order_id: str) -> bool:
+    """Return whether the order has ended."""
+    status = connection.scalar(select(orders.c.status).where(orders.c.id == order_id))
+    return status is not None and OrderStatus(status).terminal
+
+
 def find_parked(
     connection: Connection, order_ids: Collection[str]
 ) -> Mapping[str, list[ParkedMessage]]:

@@ -1,5 +1,6 @@
 """Access from the routes to the engine (commands) and the database (queries)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -10,6 +11,7 @@ from todoku.engine import Clock, EventTooLarge, IdempotencyKey, ProcessFailed, S
 from todoku.events import NO_CONTEXT, Context
 from todoku.web.idempotency import HEADER, next_key
 from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
+from todoku.web.waiting import Wait
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +32,9 @@ class Engine(Protocol):
         self, command: Any, context: Context = NO_CONTEXT, key: IdempotencyKey | None = None
     ) -> Any:
         """Execute a command, once for its key, and return the resulting state after the commit."""
+
+    def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
+        """Return a future that is done once an entity has ended; None if too many callers wait."""
 
     def resend_all(self) -> None:
         """Publish every pending delivery again."""
@@ -80,6 +85,21 @@ class Backend:
                 OUTCOME_UNKNOWN,
                 f"The service is stopping; the command may or may not have been executed. {find_out}",
             ) from None
+
+    async def wait_until_ended(
+        self, key: str, wait: Wait, has_ended: Callable[[Connection, str], bool]
+    ) -> bool:
+        """Wait until the entity has ended, as long as the client wants; return False without waiting if
+        too many others wait. `has_ended` tells if it ended before."""
+        ending = self.process.wait_for_end(key)
+        if ending is None:
+            return False
+        try:
+            if not await self.read(has_ended, key):
+                await wait.wait_for(ending)
+        finally:
+            ending.cancel()
+        return True
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs

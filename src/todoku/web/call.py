@@ -11,6 +11,7 @@ from starlette.types import Scope
 from todoku.events import NO_CONTEXT, Context
 from todoku.web.fields import canonical_uuid
 from todoku.web.problems import Problem
+from todoku.web.waiting import Wait
 
 TRACESTATE_BYTES_MAX: Final = 512
 """W3C Trace Context, section 3.3.1.5: propagate at least 512 characters."""
@@ -24,7 +25,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """A parsed request: path parameters, and the query and body as the operation declares them.
 
     `principal` is the user that a middleware authenticated (Starlette's `AuthenticationMiddleware`
-    puts it into `scope["user"]`), or `ANONYMOUS`. `context` goes with commands.
+    puts it into `scope["user"]`), or `ANONYMOUS`. `context` goes with commands. `wait` is set if the
+    operation `waits` and the client prefers that.
     """
 
     path: Mapping[str, str]
@@ -32,6 +34,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     body: Any
     principal: BaseUser = ANONYMOUS
     context: Context = NO_CONTEXT
+    wait: Wait | None = None
 
     def uuid(self, name: str, unknown: Callable[[str], Problem]) -> str:
         """Return a path parameter as a canonical UUID. Raises `unknown(value)` if it is not one."""

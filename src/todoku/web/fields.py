@@ -177,6 +177,13 @@ IdempotencyKey = Annotated[
         examples=['"8e03978e-40d5-43e8-bc93-6894a57f9324"'],
     ),
 ]
+Preference = Annotated[
+    str,
+    Meta(
+        description="`wait=N`: respond when what is asked for has ended, or after N seconds (at most 60).",
+        examples=["wait=10"],
+    ),
+]
 
 _is_product_id = re.compile(PRODUCT_ID_PATTERN).match
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 import todoku
-from todoku.web import idempotency, problems
-from todoku.web.fields import IdempotencyKey, to_portable
+from todoku.web import idempotency, problems, waiting
+from todoku.web.fields import IdempotencyKey, Preference, to_portable
 from todoku.web.operations import Api, Operation, SuccessResponse
 from todoku.web.problems import ProblemDetails, ProblemType
 
@@ -144,6 +144,9 @@ def _header_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
     if _takes_key(operation):
         schema = msgspec.json.schema(IdempotencyKey)
         yield _parameter(idempotency.HEADER, "header", schema, required=False)
+    if operation.waits:
+        schema = msgspec.json.schema(Preference)
+        yield _parameter(waiting.HEADER, "header", schema, required=False)
 
 
 def _takes_key(operation: Operation) -> bool:

@@ -9,13 +9,14 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from todoku.web import idempotency
+from todoku.web import idempotency, waiting
 from todoku.web.body import BODY_RECEIVED, decode_body, read_body
 from todoku.web.call import ANONYMOUS, Call, header_values, read_context
 from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType, ordered
 from todoku.web.query import decode_query
 
 KEY_HEADER: Final = idempotency.HEADER.lower().encode()
+PREFER_HEADER: Final = waiting.HEADER.lower().encode()
 
 Refusals = Mapping[type[Exception], ProblemType]
 """The problem types of a domain's exceptions."""
@@ -49,7 +50,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     `path` has parameters in braces. `path_parameters` gives their types for the documents; they are
     not enforced, because an id that cannot exist is answered with 404. `problems` are those that do
-    not follow from the query and body.
+    not follow from the query and body. With `waits`, a client may say with `Prefer: wait=N` that the
+    response is to come when what it asked for has ended: see `Call.wait`.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     examples: Mapping[str, Any] = {}
     responses: Sequence[SuccessResponse]
     problems: Sequence[ProblemType] = ()
+    waits: bool = False
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +164,10 @@ def _serve_operation(
             body = decode_body(decoder, received)
         principal = scope.get("user", ANONYMOUS)
         context = read_context(scope, headers, principal)
-        call = Call(scope["path_params"], query, body, principal, context)
+        wait = None
+        if operation.waits and PREFER_HEADER in headers:
+            wait = waiting.read_wait(header_values(scope, PREFER_HEADER), scope)
+        call = Call(scope["path_params"], query, body, principal, context, wait)
         if not (takes_key and KEY_HEADER in headers):
             return await handle(call)
         key = _request_key(scope, operation, call, decided)
