@@ -1,6 +1,8 @@
 """ASGI middleware of every application: metrics, problems, trailing slashes."""
 
+from collections.abc import Awaitable
 from time import perf_counter
+from typing import Final
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -33,9 +35,12 @@ from todoku.web.reply import encode
 
 log = structlog.get_logger(__name__)
 
+STATUS: Final = "todoku.status"
+"""Scope key: the status of the response, 0 until one has begun."""
+
 
 class MetricsMiddleware:
-    """Count and time HTTP requests."""
+    """Count and time HTTP requests; note the status of the response in the scope."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -43,23 +48,22 @@ class MetricsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
-        status = 0  # stays 0 if the client disconnected before a response
+        scope[STATUS] = 0  # It stays 0 if the client disconnected before a response.
 
-        async def note_status(message: Message) -> None:
-            nonlocal status
+        def note_status(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+                scope[STATUS] = message["status"]
+            return send(message)
 
         try:
             await self._app(scope, receive, note_status)
         finally:
             seconds = perf_counter() - began
-            self._metrics.observe(scope["method"], route_of(scope), status, seconds)
+            self._metrics.observe(scope["method"], route_of(scope), scope[STATUS], seconds)
 
 
 class ProblemMiddleware:
-    """Answer exceptions with RFC 9457 problems.
+    """Answer exceptions with RFC 9457 problems; within `MetricsMiddleware`, which notes the status.
 
     If the response has begun, the exception is raised again: the server logs it and closes the
     connection, which tells the client that the response is incomplete.
@@ -70,17 +74,10 @@ class ProblemMiddleware:
         self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def note_start(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, note_start)
+            await self._app(scope, receive, send)
         except Exception as error:
-            if started:
+            if scope[STATUS]:
                 raise
             response = self._to_response(scope, error)
             await response(scope, receive, send)
@@ -107,10 +104,11 @@ class TrailingSlashMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if len(scope["path"]) > 1 and scope["path"].endswith("/"):
-            scope["path"] = scope["path"].rstrip("/") or "/"
-        await self._app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        path = scope["path"]
+        if path.endswith("/") and len(path) > 1:
+            scope["path"] = path.rstrip("/") or "/"
+        return self._app(scope, receive, send)
 
 
 def route_of(scope: Scope) -> str:
