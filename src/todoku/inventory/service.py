@@ -21,6 +21,7 @@ from todoku.inventory.domain import (
     STOCK_REQUESTS,
     Restock,
     SetProduct,
+    Stock,
     deduct_stock,
     release_cancelled,
     release_stock,
@@ -35,16 +36,19 @@ from todoku.inventory.domain import (
 from todoku.inventory.store import InventoryStore
 from todoku.settings import Settings
 
-COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {SetProduct: set_product, Restock: restock}
+COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Stock]]] = {
+    SetProduct: set_product,
+    Restock: restock,
+}
 
-EVENT_HANDLERS: Final[Mapping[type[Event], Decide | BySagaVersion]] = {
+EVENT_HANDLERS: Final[Mapping[type[Event], Decide[Stock] | BySagaVersion[Stock]]] = {
     **by_saga_version(STOCK_REQUESTS, reserve_stock),
     ShipmentCompletedEvent: deduct_stock,
     ShipmentFailedEvent: release_stock,
     CancellationConfirmedEvent: release_cancelled,
 }
 
-REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
+REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Stock]]] = {
     StockReservedEvent: replay_reservation,
     StockReservationFailedEvent: replay_refusal,
     ShipmentCompletedEvent: deduct_stock,
@@ -62,7 +66,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
 )
 
 
-def inventory_service(settings: Settings) -> Service:
+def inventory_service(settings: Settings) -> Service[Stock]:
     """Build the service that keeps the stock."""
     return Service(
         name=StockReservedEvent.publisher,

@@ -1,7 +1,7 @@
 """Define the orders service: which function handles which command and event."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final
@@ -37,6 +37,7 @@ from todoku.orders.cancellation import (
 from todoku.orders.deadlines import when_late
 from todoku.orders.domain import (
     Order,
+    ParkedMessage,
     PlaceOrder,
     cancel_for_lack_of_stock,
     complete,
@@ -119,7 +120,12 @@ def deadlines(settings: Settings) -> Agenda[Order]:
     )
 
 
-def orders_service(settings: Settings) -> Service:
+def _republish(state: Order | ParkedMessage | None) -> Sequence[tuple[Event, datetime]]:
+    assert not isinstance(state, ParkedMessage), "only orders are republished"
+    return republish_order(state)
+
+
+def orders_service(settings: Settings) -> Service[Order | ParkedMessage | None]:
     """Build the service that takes orders."""
     return Service(
         name=OrderCreatedEvent.publisher,
@@ -128,7 +134,7 @@ def orders_service(settings: Settings) -> Service:
         agendas=[deadlines(settings)],
         event_handlers=EVENT_HANDLERS,
         replay_handlers=REPLAY_HANDLERS,
-        republish=republish_order,
+        republish=_republish,
         publishes=PUBLISHES,
         saga=SAGA,
         endings=(OrderCompletedEvent, OrderCancelledEvent),

@@ -42,9 +42,9 @@ from todoku.shipping.domain import (
 from todoku.shipping.settings import ShippingSettings
 from todoku.shipping.store import ShippingStore, shipments
 
-COMMAND_HANDLERS: Final[Mapping[type[Any], Decide]] = {RecordAnswer: record_answer}
+COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Shipment | None]]] = {RecordAnswer: record_answer}
 
-REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
+REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Shipment | None]]] = {
     ShipmentCompletedEvent: replay_completed,
     ShipmentFailedEvent: replay_failed,
     CancellationConfirmedEvent: replay_confirmation,
@@ -82,7 +82,7 @@ def _initiated_id(shipment: Shipment) -> str:
     return fact_id(shipment.order_id, ShipmentInitiatedEvent.__name__)
 
 
-def shipping_service(settings: Settings) -> Service:
+def shipping_service(settings: Settings) -> Service[Shipment | None]:
     """Build the service that ships."""
     delay = pickup_delays(settings)
     return Service(

@@ -118,7 +118,8 @@ class ShippingUnitOfWork:
     def view(self, subject: Any) -> Shipment | None:
         return self.after.get(_order_id(subject))
 
-    def put(self, subject: Any, state: Shipment) -> None:
+    def put(self, subject: Any, state: Shipment | None) -> None:
+        assert state is not None, "every decision returns a shipment"
         self.after[state.order_id] = state
 
     def record(self, envelope: Envelope) -> None:
