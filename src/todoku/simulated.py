@@ -4,7 +4,15 @@ A service names its subclass of `SimulatedService` in its descriptor. Everything
 world, so that the same seed gives the same run.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from random import Random
 from typing import Any, Protocol
@@ -45,6 +53,10 @@ class World(Protocol):
     def seconds(self) -> float:
         """How long faults are injected."""
 
+    @property
+    def restores(self) -> bool:
+        """Return whether databases are restored in this run."""
+
     def random(self, name: str) -> Random:
         """Return a random generator of that name, which depends on the seed alone."""
 
@@ -77,8 +89,22 @@ class World(Protocol):
         """Record a violation of an invariant."""
 
 
+def forgets_calls(world: World) -> bool:
+    """Return whether databases of this run may go back to before a call to another system.
+
+    That a call was claimed is in no event. So a restored service repeats the call, with the same key, but
+    cannot tell whether it is too late to undo what was called for: nothing is cancelled in such a run.
+    """
+    return world.restores and world.random("forgotten calls").random() < 0.5
+
+
 class SimulatedService:
     """A service's part of the simulation. A subclass overrides what it needs."""
+
+    @property
+    def restorable(self) -> bool:
+        """Return whether the database of the service may be restored in this run."""
+        return False
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -102,6 +128,13 @@ class SimulatedService:
     def published_elsewhere(self) -> Iterable[str]:
         """Return ids of committed events that have no outbox row."""
         return ()
+
+    def restored(self, published: Collection[tuple[str, str]]) -> None:
+        """Forget what the database no longer has, since it was restored. `published` has the key and the
+        type of each event of this service that is in the stream: this must come back."""
+
+    async def enter_again(self) -> None:
+        """Enter again, as an operator does after a restore, what is lost and not in the stream."""
 
     def check_commit(self) -> None:
         """Check the invariants after a commit of this service."""

@@ -35,6 +35,10 @@ KNOWN_SEEDS = {
     "unconfirmed-command-repeated": 12,
     "order-placed-anew": 10,
     "due-rows-forgotten-at-start": 25,
+    "one-lost-message-overlooked": 48,
+    "interrupted-recovery-forgotten": 31,
+    "restored-copy-believed": 18,
+    "recovery-not-awaited": 18,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""
 

@@ -58,6 +58,7 @@ def test_inventory_restored_to_before_a_restock_decides_nothing_until_it_is_ente
         await until(lambda: system.broker.last_sequence > 0 and not system.report().settled)
         (finding,) = [each for each in system.report().findings if each.subject == "inventory"]
         assert "the inventory service decides nothing" in finding.problem
+        assert {each.invariant for each in system.report().findings} == {"I3"}
         refused = "SELECT count(*) FROM reservations WHERE state = 'REFUSED'"
         assert system.rows("inventory", refused) == [(0,)]
 

@@ -1,7 +1,7 @@
 """Read the databases of a system, and collect what breaks an invariant."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, MetaData, func, select
@@ -35,10 +35,11 @@ def audit(
     parked_orders = {order_id for parked in dead_letters for order_id in parked.orders}
     statuses: Counter[str] = Counter()
     findings: list[Finding] = []
-    findings += _held_recoveries(connections)
+    held = _held_recoveries(connections)
+    findings += held.values()
     for name, part in present.items():
         findings += part.findings(connections[name])
-    for seen in _orders_seen(present, connections):
+    for seen in _orders_seen(present, connections, held):
         if seen.order is not None:
             statuses[seen.order[1].value] += 1
         excused = seen.order_id in parked_orders
@@ -53,7 +54,7 @@ def audit(
 
 
 def _orders_seen(
-    parts: Mapping[str, AuditPart], connections: Mapping[str, Connection]
+    parts: Mapping[str, AuditPart], connections: Mapping[str, Connection], held: Collection[str]
 ) -> Iterator[OrderSeen]:
     """Yield what is known about each order, by order id."""
     seen: dict[str, list[tuple[str, Known]]] = {}
@@ -61,7 +62,7 @@ def _orders_seen(
         for known in part.known(connections[name]):
             seen.setdefault(known.order_id, []).append((name, known))
     for order_id in sorted(seen):
-        yield OrderSeen(order_id, parts, dict(seen.pop(order_id)))
+        yield OrderSeen(order_id, parts, dict(seen.pop(order_id)), held)
 
 
 def _open_orders(parts: Mapping[str, AuditPart], statuses: Mapping[str, int]) -> int:
@@ -81,12 +82,13 @@ def _dead_letters(connections: Mapping[str, Connection]) -> Iterator[ParkedLette
             yield ParkedLetters(name, len(about), tuple(sorted(set(about) - {None})))
 
 
-def _held_recoveries(connections: Mapping[str, Connection]) -> Iterator[Finding]:
-    """Yield the services that decide nothing, because a restored database is known to lack something."""
+def _held_recoveries(connections: Mapping[str, Connection]) -> dict[str, Finding]:
+    """Return the services that decide nothing, because a restored database is known to lack something."""
+    found = {}
     for name, connection in connections.items():
         if held := len(_tables.dead_letters.holding(connection)):
             letters = "1 dead letter says" if held == 1 else f"{held:,} dead letters say"
-            yield Finding(
+            found[name] = Finding(
                 "I3",
                 name,
                 f"the {name} service decides nothing: its database was restored or lost, and {letters} what"
@@ -94,6 +96,7 @@ def _held_recoveries(connections: Mapping[str, Connection]) -> Iterator[Finding]
                 f"See `todoku dead list --service {name}`, enter again what did not arrive as an event, then"
                 f" `todoku dead retry --all --service {name}`.",
             )
+    return found
 
 
 def _pending_deliveries(connections: Mapping[str, Connection]) -> Iterator[Awaited]:

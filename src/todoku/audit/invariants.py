@@ -1,6 +1,6 @@
 """Check I1 to I5 for one order: what every service knows about it must fit together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -23,10 +23,17 @@ ORDER_ENTITY: Final = "order"
 
 
 class OrderSeen:
-    """What the services know about one order, by service, in the sequence of the system."""
+    """What the services know about one order, by service, in the sequence of the system.
+
+    `held` are services whose recovery waits: what they lack is no finding about the order.
+    """
 
     def __init__(
-        self, order_id: str, parts: Mapping[str, AuditPart], known: Mapping[str, Known]
+        self,
+        order_id: str,
+        parts: Mapping[str, AuditPart],
+        known: Mapping[str, Known],
+        held: Collection[str] = (),
     ) -> None:
         self.order_id = order_id
         self.parts = parts
@@ -40,6 +47,10 @@ class OrderSeen:
             for name, part in parts.items()
             if part.entity != ORDER_ENTITY
         ]
+        self.compared = [other for other in self.others if other[0] not in held]
+        self.unknown_is_wrong = any(
+            part.entity == ORDER_ENTITY and name not in held for name, part in parts.items()
+        )
 
     @property
     def order(self) -> tuple[KnownOrder, Any] | None:
@@ -65,7 +76,7 @@ def findings_about(
     """Yield what is broken about an order. `excused` is one that waits for a dead letter."""
     found = seen.order
     if found is None:
-        if len(seen.others) < len(seen.parts):
+        if seen.unknown_is_wrong:
             yield Finding("I1", seen.order_id, _unknown_order(seen), RESTORED)
         return
     order, status = found
@@ -125,7 +136,7 @@ def _same_pieces(order: KnownOrder, known: Known) -> bool:
 
 
 def _wrong_endings(seen: OrderSeen, order: Status, saga_version: int) -> Iterator[Finding]:
-    for name, part, _ in seen.others:
+    for name, part, _ in seen.compared:
         implied = order.stage.implies.get(part.entity, part.expected.get(order.value))
         if saga_version < part.since_saga_version:
             implied = (None,)
@@ -173,7 +184,7 @@ def _has(entity: str, status: Status | None) -> str:
 
 def _contradictions(seen: OrderSeen, order: Status) -> Iterator[Finding]:
     """What one service has done must follow from what the others have; one finding for each of them."""
-    for name, part, _ in seen.others:
+    for name, part, _ in seen.compared:
         status = seen.status(name)
         for what, implied in _implications(seen, order, part.entity):
             if status not in implied:

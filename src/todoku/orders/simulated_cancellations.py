@@ -2,17 +2,18 @@
 gets an answer, and that each deadline is kept."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
 
+from todoku.contracts import CancellationRequestedEvent
 from todoku.orders.cancellation import CancelOrder, TooLateToCancel
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.deadlines import BY_DEADLINE
-from todoku.orders.domain import BEHIND_PIVOT, Order, OrderStatus
-from todoku.simulated import World
+from todoku.orders.domain import BEHIND_PIVOT, Order, OrderStatus, UnknownOrder
+from todoku.simulated import World, forgets_calls
 
 SHARES: Final = (0.0, 0.3, 0.8)
 """How many of the orders of a run are cancelled."""
@@ -28,6 +29,7 @@ ALIVE_SECONDS: Final = 25.0
 
 _CHANGES = "SELECT id, status, changes FROM orders WHERE changes IS NOT NULL"
 _DEADLINES = "SELECT id, deadline FROM orders WHERE changes IS NOT NULL"
+_REQUESTED = CancellationRequestedEvent.__name__
 _CANCELLED = "SELECT id FROM orders WHERE status IN ('CANCELLING', 'CANCELLED')"
 _ENDED = """
 SELECT id, deadline, (SELECT min(recorded_at) FROM order_events WHERE order_id = orders.id
@@ -50,7 +52,10 @@ class Cancellations:
         self._requests: dict[str, str] = {}
         self._seen: dict[str, tuple[Change, ...]] = {}
         self._deadline_share = world.random("deadlines").choice(DEADLINE_SHARES)
+        if forgets_calls(world):
+            self._share = self._deadline_share = 0.0
         self._ended_after: dict[str, float] = {}
+        self._restored = False
 
     def draw_deadline(self, number: int) -> datetime | None:
         """Return the deadline of a new order; None for the usual one, which no run reaches."""
@@ -77,6 +82,15 @@ class Cancellations:
             for _ in range(times)
         ]
         await asyncio.gather(*map(self._ask, commands))
+
+    def restored(self, published: Collection[tuple[str, str]]) -> None:
+        """A request must come back if the stream has it."""
+        self._restored = True
+        found = self._read()
+        self._seen = {order_id: changes for order_id, (_, changes) in found.items()}
+        for order_id in list(self._requests):
+            if order_id not in found and (order_id, _REQUESTED) not in published:
+                del self._requests[order_id]
 
     def check_commit(self) -> None:
         """Check I4: changes are only added, and decided once; nothing is cancelled that nobody asked for."""
@@ -115,12 +129,16 @@ class Cancellations:
             order: Order = await self._world.execute_until_answered(command)
         except TooLateToCancel:
             return
+        except UnknownOrder:
+            if not self._restored:
+                raise
+            return
         cancellation = order.cancellation
         if cancellation is None:
             self._fail("I1", command.order_id, "was accepted and is not in the reply")
             return
         first = self._requests.setdefault(command.order_id, cancellation.id)
-        if first != cancellation.id:
+        if first != cancellation.id and not self._restored:
             self._fail("I1", command.order_id, "was answered with two different requests")
 
     def _read_late(self) -> set[str]:
@@ -136,6 +154,8 @@ class Cancellations:
 
     def _check_late(self) -> None:
         """By the clock of its process, no order is open long after its deadline where nothing fails."""
+        if self._restored:
+            return
         for order_id, deadline, ended_at in self._world.rows(_ENDED):
             alive = self._ended_after.get(order_id, 0.0) - self._world.seconds
             late = timedelta(microseconds=ended_at - deadline)

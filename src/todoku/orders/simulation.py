@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
 import msgspec
 
-from todoku.contracts import OrderedItem
+from todoku.contracts import OrderCreatedEvent, OrderedItem
 from todoku.engine import IdempotencyKey, IdempotencyKeyReused, key_id
 from todoku.lifecycle import name_of
 from todoku.orders.domain import ORDER, InvalidDeadline, Order, OrderStatus, PlaceOrder
@@ -35,12 +35,18 @@ _HISTORY = "SELECT order_id, type FROM order_events"
 class SimulatedOrders(SimulatedService):
     """Places orders and cancels some; checks I1, I3, I4 and the histories of orders."""
 
+    @property
+    def restorable(self) -> bool:
+        return True
+
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._accepted: dict[str, Order] = {}
         self._statuses: dict[str, OrderStatus] = {}
         self._cancellations = Cancellations(world)
         self._answers: dict[str, Order] = {}
+        self._to_come_back: dict[str, Order] = {}
+        self._restores = 0
 
     def settings(self) -> Mapping[str, object]:
         return {"order_deadline_grace_seconds": GRACE_SECONDS}
@@ -50,6 +56,17 @@ class SimulatedOrders(SimulatedService):
 
     def published_elsewhere(self) -> Iterable[str]:
         return [event_id for (event_id,) in self.world.rows(_EVENT_IDS)]
+
+    def restored(self, published: Collection[tuple[str, str]]) -> None:
+        """An accepted order must come back if the stream has it."""
+        self._restores += 1
+        rows = {order_id: OrderStatus(status) for order_id, status, _ in self.world.rows(_ORDERS)}
+        for order_id in self._accepted.keys() - rows.keys():
+            order = self._accepted.pop(order_id)
+            if (order_id, OrderCreatedEvent.__name__) in published:
+                self._to_come_back[order_id] = order
+        self._statuses = rows
+        self._cancellations.restored(published)
 
     def check_commit(self) -> None:
         """Check I1 and I4: accepted orders exist; a status only moves forward, and never from an end."""
@@ -79,9 +96,13 @@ class SimulatedOrders(SimulatedService):
 
     def check_end(self) -> None:
         """Check R5: every event is in the history of its order, also one that changes nothing. Check I1:
-        one order a request, however often it was sent."""
+        one order a request, however often it was sent; and restored orders came back."""
         for user_id, orders in self.world.rows(_TWICE):
-            self.world.fail("I1", f"{user_id} placed one order, and {orders} exist")
+            if not self._restores:  # Keys are not in the stream.
+                self.world.fail("I1", f"{user_id} placed one order, and {orders} exist")
+        for order_id in sorted(self._to_come_back.keys() - self._statuses.keys()):
+            problem = f"order {order_id} was accepted, is in the stream and did not come back"
+            self.world.fail("I1", problem, order_id)
         self._cancellations.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):
@@ -117,8 +138,10 @@ class SimulatedOrders(SimulatedService):
         self, number: int, command: PlaceOrder, random: Random, times: int
     ) -> None:
         replies = (self.world.execute_until_answered(command) for _ in range(times))
+        restores = self._restores
         for order in await asyncio.gather(*replies):
-            self._check_reply(order)
+            if restores == self._restores:
+                self._check_reply(order)
         await self._cancellations.ask(number, command.order_id)
 
     async def _place_with_key(
@@ -128,12 +151,17 @@ class SimulatedOrders(SimulatedService):
         another order."""
         key = _key_of(command)
         attempts = (self._repeat(command, key, random) for _ in range(times))
-        for order in await asyncio.gather(*attempts):
-            self._check_reply(order)
-            self._check_same(order, key)
-        await self._cancellations.ask(number, self._answers[key.id].id)
+        restores = self._restores
+        answers = await asyncio.gather(*attempts)
+        for order in answers:
+            if restores == self._restores:
+                self._check_reply(order)
+                self._check_same(order, key)
+        await self._cancellations.ask(number, answers[0].id)
         await asyncio.sleep(random.uniform(0, LATER_SECONDS_MAX))
-        self._check_same(await self._repeat(command, key, random), key)
+        again = await self._repeat(command, key, random)
+        if not self._restores:
+            self._check_same(again, key)
         if random.random() < REUSED_SHARE:
             await self._reuse(command, key, random)
 
@@ -153,6 +181,8 @@ class SimulatedOrders(SimulatedService):
             order = await self._repeat(other, _key_of(other), random)
         except IdempotencyKeyReused:
             return
+        if self._restores:
+            return  # Keys are not in the stream.
         problem = f"the key of {key.id} was taken for another order, {order.id}"
         self.world.fail("I1", problem, order.id)
 

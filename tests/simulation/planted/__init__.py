@@ -9,6 +9,7 @@ from simulation.planted import (  # noqa: I001
     cancellation,
     waiting,
     keys,
+    recovery,
 )
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "keys",
     "once",
     "poison",
+    "recovery",
     "waiting",
 ]

@@ -108,7 +108,7 @@ class Disturbances:
     async def _outage(self, dice: Random) -> None:
         self._broker.stop()
         await asyncio.sleep(dice.uniform(0, OUTAGE_SECONDS_MAX))
-        if dice.random() < WIPED_SHARE:
+        if dice.random() < WIPED_SHARE and not self._faults.draws("restore"):
             self._trace.note("world", "fault", "the disk of the broker is wiped")
             self._broker.wipe()
         self._broker.start()

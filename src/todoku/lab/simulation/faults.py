@@ -59,9 +59,14 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     },
     "crash": {"kill": (0.0, 10.0, 30.0), "stop": (0.0, 40.0)},
     "disk": {"database-away": (0.0, 30.0)},
+    "restore": {"restore": (0.0, 0.0, 15.0)},
     "poison": {"poison": (0.0, 2.0, 15.0)},
 }
 """By family and kind: the mean seconds between two, of which a run draws one; 0 means never."""
+
+LOSSES: Final = frozenset({"wipe", "purge", "small-stream", "delete-durable", "poison"})
+"""What the broker must not lose, and nobody may forge, in a run that restores databases: a restored
+database is rebuilt from what the broker has."""
 
 KINDS: Final = {
     kind: (family, levels)
@@ -124,6 +129,10 @@ class Faults:
         kinds = (occurrence.kind for occurrence in self.occurred)
         return Counter(kind for kind in kinds if kind in self._kinds)
 
+    def draws(self, kind: str) -> bool:
+        """Return whether this run injects this kind of fault."""
+        return self._source(kind, "").level > 0.0
+
     def heal(self) -> None:
         """Inject nothing from now on."""
         self._healed = True
@@ -159,7 +168,7 @@ class Faults:
         dice = self._sources.get((kind, where))
         if dice is None:
             family, levels = self._kinds[kind]
-            calm = self._calm[family]
+            calm = self._calm[family] or (kind in LOSSES and self.draws("restore"))
             dice = self._sources[kind, where] = _FaultSource(self._seed, kind, where, levels, calm)
         return dice
 

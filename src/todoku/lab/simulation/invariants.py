@@ -8,7 +8,7 @@ published, acknowledged or receipted before its commit, and every event reaches 
 import asyncio
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from todoku.audit import Report
 from todoku.broker.port import Delivery, Outgoing
 from todoku.engine import STREAM
 from todoku.lab.simulation.poison import Poison
-from todoku.lab.simulation.trace import Head, head_of
+from todoku.lab.simulation.trace import Head, head_of, source_of
 from todoku.simulated import SimulatedService
 
 Rows = Sequence[tuple[Any, ...]]
@@ -25,6 +25,7 @@ Rows = Sequence[tuple[Any, ...]]
 _PENDING = "SELECT event_id, reader, body FROM outbox"
 _CONSUMED = "SELECT event_id FROM inbox UNION SELECT event_id FROM dead_letters"
 _DEAD_BODIES = "SELECT DISTINCT body FROM dead_letters"
+_UNRESOLVED_BODIES = f"{_DEAD_BODIES} WHERE state <> 'RETRIED'"
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -80,6 +81,24 @@ class InvariantChecker:
         self._published[service].update(part.published_elsewhere())
         self._consumed[service].update(event_id for (event_id,) in self.rows(service, _CONSUMED))
         part.check_commit()
+
+    # When a database is restored.
+
+    def consumed(self, service: str) -> Collection[str]:
+        """Return the ids of the events that a service has consumed."""
+        return self._consumed[service]
+
+    def restored(self, service: str, consumed: Iterable[str], published: Collection[str]) -> None:
+        """Note that the database of a service has only `consumed` these events, and that the stream has
+        these ids of its own: no others of its events have to reach a subscriber."""
+        self._consumed[service] = set(consumed)
+        self._stored.update(published)
+        pending = {event_id for event_id, _, _ in self.rows(service, _PENDING)}
+        for (event_id, reader), body in list(self._addressed.items()):
+            if source_of(body) != service:
+                continue
+            if event_id not in pending and event_id not in published:
+                del self._addressed[event_id, reader]
 
     # At every message that leaves a service.
 
@@ -176,7 +195,8 @@ class InvariantChecker:
         poison = list(poison)
         bodies, poisoned = {each.message.body for each in poison}, _keys(poison)
         for service in self._databases:
-            for body in sorted(self._dead_bodies(service) - bodies):
+            unresolved = {body for (body,) in self.rows(service, _UNRESOLVED_BODIES)}
+            for body in sorted(unresolved - bodies):
                 head = head_of(body)
                 if head and head.subject in poisoned:
                     continue  # It follows from poison that was processed.

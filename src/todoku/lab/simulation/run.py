@@ -22,6 +22,7 @@ from todoku.lab.simulation.network import FaultInjector
 from todoku.lab.simulation.node import CLOCK_JUMP_SECONDS_MAX, SIMULATION_CONFIG, Crashed, Node
 from todoku.lab.simulation.part import ServiceWorld, unreliable
 from todoku.lab.simulation.plan import SimulationPlan, SimulationResult
+from todoku.lab.simulation.restores import Restores
 from todoku.lab.simulation.trace import Trace
 from todoku.lab.simulation.wiring import Wire, as_it_is
 from todoku.settings import Settings
@@ -103,6 +104,9 @@ class _Run:
             self.checker,
             self.trace,
         )
+        self._restores = Restores(
+            self._nodes, self._broker, self._parts, self._worlds, self._faults, self.checker
+        )
         self._settled_after_seconds: float | None = None
 
     async def go(self) -> None:
@@ -123,6 +127,7 @@ class _Run:
         self._check()
         for task in (*machines, *clients):
             task.cancel()
+        self._restores.cancel()
         for node in self._nodes.values():
             node.crash("the end")
 
@@ -216,7 +221,7 @@ class _Run:
 
     def _start_faults(self) -> list[asyncio.Task[None]]:
         """Start the faults, and the actions of the services, that have a schedule."""
-        actions = dict(self._disturbances.actions())
+        actions = {**self._disturbances.actions(), **self._restores.actions()}
         for part in self._parts.values():
             for kind, each in part.scheduled().items():
                 self._faults.add_kind(kind, each.family, each.mean_seconds)
@@ -260,6 +265,7 @@ class _Run:
         waiting = self.checker.not_quiescent()
         if unanswered := sum(not client.done() for client in clients):
             waiting.append(f"{unanswered} clients have got no reply")
+        waiting += self._restores.unfinished()
         return waiting or self.checker.unhandled(
             self._disturbances.lasting_poison(), self._subjects_read()
         )

@@ -31,7 +31,14 @@ class Head(msgspec.Struct):
     subject: str
 
 
+class Source(msgspec.Struct):
+    """The field of an envelope that names the publisher."""
+
+    source: str
+
+
 _decode_head = msgspec.json.Decoder(Head).decode
+_decode_source = msgspec.json.Decoder(Source).decode
 
 
 class Trace:
@@ -78,6 +85,14 @@ def head_of(body: bytes) -> Head | None:
     """Return the identifying fields of a message, None if it cannot be decoded."""
     try:
         return _decode_head(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def source_of(body: bytes) -> str | None:
+    """Return the service that published a message, None if it cannot be decoded."""
+    try:
+        return _decode_source(body).source
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -1,0 +1,72 @@
+"""Bugs: a restored database is not recovered, or not before something is decided on it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from simulation import planting
+from simulation.planting import Wrapped, WrappedBroker, mutant
+from todoku.broker.port import Progress
+from todoku.lab.simulation.wiring import Wire
+
+
+@mutant
+def one_lost_message_overlooked() -> Wire:
+    """A restored database that lacks a single message is taken for whole."""
+
+    class Broker(WrappedBroker):
+        async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
+            found: int | None = await self.inner.first_after(sequence + 1, subjects)
+            return found
+
+    return planting.broker(Broker)
+
+
+@mutant
+def interrupted_recovery_forgotten() -> Wire:
+    """A recovery notes its place in the stream, and a crash during it makes the next start believe that the
+    database is whole."""
+
+    class Positions(Wrapped):
+        def begin_recovery(self, connection: Any) -> None:
+            connection.execute(
+                self.inner.table.delete().where(self.inner.table.c.incarnation == "recovery")
+            )
+
+    return planting.tables("positions", Positions)
+
+
+@mutant
+def restored_copy_believed() -> Wire:
+    """A copy of a database is taken for the database."""
+
+    class Positions(Wrapped):
+        def recovery(self, connection: Any) -> int | None:
+            return self.inner.recovery(connection) or None
+
+    return planting.tables("positions", Positions)
+
+
+@mutant
+def recovery_not_awaited() -> Wire:
+    """Effects start, and events are decided on, before a restored database is whole."""
+
+    class Broker(WrappedBroker):
+        async def progress(self, readers: Sequence[str]) -> Progress:
+            progress: Progress = await self.inner.progress(readers)
+            ended = {name: progress.last_sequence for name in readers if name.endswith("-recall")}
+            return msgspec.structs.replace(progress, consumed={**progress.consumed, **ended})
+
+    return planting.broker(Broker)
+
+
+@mutant
+def missing_stock_not_awaited() -> Wire:
+    """What could not be replayed, because a restock is lost, is decided anew."""
+
+    class Letters(Wrapped):
+        def holding(self, *arguments: Any) -> list[str]:
+            return []
+
+    return planting.tables("dead_letters", Letters)
