@@ -62,6 +62,12 @@ class Status(StrEnum):
         return member
 
     @property
+    def value(self) -> str:
+        """Return the value. Every row that is stored reads it, and that of `Enum` takes more than
+        twice as long."""
+        return self._value_
+
+    @property
     def terminal(self) -> bool:
         """Return whether the entity has ended: no status comes after this one."""
         return self.value not in _left(type(self))
