@@ -54,7 +54,8 @@ class Found(msgspec.Struct, frozen=True):
 def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> Found | None:
     """Return a seed that finds the mutant, None if none does."""
     for seed in (KNOWN_SEEDS.get(mutant.name, 1), *range(1, seeds_max + 1)):
-        if violations := simulate(SimulationPlan(seed=seed), mutant.plant()).violations:
+        plan = SimulationPlan(seed=seed, replicas=mutant.replicas)
+        if violations := simulate(plan, mutant.plant()).violations:
             return Found(seed, violations[0])
     return None
 

@@ -14,21 +14,30 @@ from todoku.lab.simulation.wiring import Parts, Wire
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """A bug: its name, what it does wrong, and how it is planted into one run."""
+    """A bug: its name, what it does wrong, how it is planted into one run, and how many replicas the
+    services have in it; 0 lets the seed decide."""
 
     name: str
     meaning: str
     plant: Callable[[], Wire]
+    replicas: int
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(plant: Callable[[], Wire]) -> Callable[[], Wire]:
+def mutant(plant: Callable[[], Wire], *, replicas: int = 1) -> Callable[[], Wire]:
     """Register a bug: the function's name is its name, the docstring what it does wrong."""
     name = plant.__name__.replace("_", "-")
-    MUTANTS.append(Mutant(name, " ".join((plant.__doc__ or "").split()), plant))
+    MUTANTS.append(Mutant(name, " ".join((plant.__doc__ or "").split()), plant, replicas))
     return plant
+
+
+mutant_of_replicas = partial(mutant, replicas=0)
+"""Registers a bug that needs several processes of a service."""
+
+mutant_of_pairs = partial(mutant, replicas=2)
+"""Registers a bug that is found faster if every service has two processes."""
 
 
 class Wrapped:

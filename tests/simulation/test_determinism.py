@@ -43,6 +43,13 @@ def test_run_does_not_depend_on_earlier_runs() -> None:
     assert simulate(SimulationPlan(seed=4)).digest == alone
 
 
+def test_run_with_replicas_does_not_depend_on_earlier_runs() -> None:
+    alone = simulate(SimulationPlan(seed=4, replicas=3)).digest
+    simulate(SimulationPlan(seed=5, replicas=2))
+
+    assert simulate(SimulationPlan(seed=4, replicas=3)).digest == alone
+
+
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_naming_every_occurrence_repeats_the_run(seed: int) -> None:
     result = simulate(SimulationPlan(seed=seed))
@@ -55,10 +62,10 @@ def test_naming_every_occurrence_repeats_the_run(seed: int) -> None:
 
 def test_trace_of_an_order_shows_its_events_only() -> None:
     orders = tuple(f"order#{n}" for n in range(1, 6))
-    _, trace = replay(SimulationPlan(seed=1, only=orders))
+    _, trace = replay(SimulationPlan(seed=1, only=orders, replicas=1))
     placed = [record.text.split()[0] for record in trace.records if record.what == "order"]
 
     for order_id in placed:
         story = "\n".join(trace.lines([order_id]))
-        assert "orders     publish    OrderCreatedEvent" in story
+        assert "orders       publish    OrderCreatedEvent" in story
         assert all(other[-8:] not in story for other in placed if other != order_id)

@@ -61,6 +61,7 @@ def simulate(
     seed: int = 1,
     seeds: int = 1,
     orders: int = 5,
+    replicas: int = 0,
     only: str = "",
     jobs: int = 0,
     trace: bool = False,
@@ -70,9 +71,11 @@ def simulate(
     """Simulate the whole system with injected faults, and check its invariants.
 
     Services, engine and stores are the production code; broker, disks, clocks, carrier and network
-    are simulated, and fail as the seed decides. The same seed gives the same run, to the byte. After
-    the faults everything heals, and every order must end in time. A run that breaks an invariant is
-    shrunk to the orders and faults that are needed, and shown. Exit code 1 if there is one.
+    are simulated, and fail as the seed decides. A service is one process with SQLite, or in some runs
+    several processes that share a database with PostgreSQL's row locks. The same seed gives the same
+    run, to the byte. After the faults everything heals, and every order must end in time. A run that
+    breaks an invariant is shrunk to the orders and faults that are needed, and shown. Exit code 1 if
+    there is one.
 
     For example:
 
@@ -87,6 +90,8 @@ def simulate(
         How many seeds to run.
     orders
         How many orders are placed in each run.
+    replicas
+        How many processes of each service share a database; 1 for SQLite, 0 to let the seed decide.
     only
         Only these orders and faults may happen, named as in a failed run: order#1,kill#2
     jobs
@@ -98,15 +103,16 @@ def simulate(
     json
         Print one JSON object.
     """
-    if min(seeds, orders) < 1 or jobs < 0 or (trace and (seeds > 1 or json)):
+    if min(seeds, orders) < 1 or min(jobs, replicas) < 0 or (trace and (seeds > 1 or json)):
         raise CommandFailed(
-            "--seeds and --orders start at 1, --jobs at 0; --trace takes one seed and no --json.",
+            "--seeds and --orders start at 1, --jobs and --replicas at 0; --trace takes one seed and"
+            " no --json.",
             exit_code=ExitCode.USAGE,
         )
     allowed = tuple(only.split(",")) if only else None
     system = settings_from(None).settings.system
     plans = [
-        SimulationPlan(seed=seed + n, orders=orders, only=allowed, system=system)
+        SimulationPlan(seed=seed + n, orders=orders, only=allowed, system=system, replicas=replicas)
         for n in range(seeds)
     ]
     if trace:

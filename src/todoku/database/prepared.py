@@ -56,14 +56,14 @@ class Query:
         self._statement = statement
         row = namedtuple("row", statement.selected_columns.keys(), rename=True)  # type: ignore[misc]
         self._make = row._make
-        self._compiled: dict[str, _CompiledQuery] = {}
+        self._compiled: dict[type[Dialect], _CompiledQuery] = {}
 
     def __call__(self, connection: Connection, **parameters: Any) -> list[Any]:
         """Return all rows for these parameters."""
         dialect = connection.dialect
-        compiled = self._compiled.get(dialect.name)
+        compiled = self._compiled.get(type(dialect))
         if compiled is None:
-            compiled = self._compiled[dialect.name] = _CompiledQuery(self._statement, dialect)
+            compiled = self._compiled[type(dialect)] = _CompiledQuery(self._statement, dialect)
         try:
             bound = compiled.bind(parameters)
         except ValueError as error:
@@ -132,13 +132,13 @@ class Many:
 
     def __init__(self, statement: Insert | Update | Delete) -> None:
         self._statement = statement
-        self._compiled: dict[str, tuple[str, Callable[[Any], Any]]] = {}
+        self._compiled: dict[type[Dialect], tuple[str, Callable[[Any], Any]]] = {}
 
     def __call__(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute it for all rows; for none, do nothing."""
         if not rows:
             return
-        compiled = self._compiled.get(connection.dialect.name)
+        compiled = self._compiled.get(type(connection.dialect))
         if compiled is None:
             compiled = self._compile(connection, rows[0])
         sql, arrange = compiled
@@ -156,8 +156,8 @@ class Many:
             arrange = partial(_values, names)
         else:
             arrange = itemgetter(*names)
-        self._compiled[connection.dialect.name] = str(compiled), arrange
-        return self._compiled[connection.dialect.name]
+        self._compiled[type(connection.dialect)] = str(compiled), arrange
+        return self._compiled[type(connection.dialect)]
 
 
 def _values(names: Sequence[str], row: Mapping[str, Any]) -> tuple[Any, ...]:

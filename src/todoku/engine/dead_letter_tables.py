@@ -158,6 +158,9 @@ class DeadLetters:
                 among(columns.order_id, "ids"), columns.state == DeadLetterState.PARKED.value
             )
         )
+        self._next_retry_at = select(func.min(columns.retry_at)).where(
+            columns.retry_at.is_not(None)
+        )
         self._schedule = (
             update(self.table)
             .where(columns.id == bindparam("key"))
@@ -201,7 +204,8 @@ class DeadLetters:
         parked = select(columns.id).where(columns.state == DeadLetterState.PARKED.value)
         if group is not None:
             parked = parked.where(columns.error_group == group)
-        ids = connection.scalars(parked.order_by(columns.parked_at, columns.id)).all()
+        oldest_first = parked.order_by(columns.parked_at, columns.id).with_for_update()
+        ids = connection.scalars(oldest_first).all()
         if ids:
             connection.execute(
                 self._schedule,
@@ -231,10 +235,7 @@ class DeadLetters:
 
     def next_retry_at(self, connection: Connection) -> datetime | None:
         """Return when the next retry is due, or None."""
-        columns = self.table.c
-        found: datetime | None = connection.scalar(
-            select(func.min(columns.retry_at)).where(columns.retry_at.is_not(None))
-        )
+        found: datetime | None = connection.scalar(self._next_retry_at)
         return found
 
     def holding(self, connection: Connection, classes: Collection[str] = HOLDING) -> list[str]:

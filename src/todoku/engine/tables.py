@@ -153,9 +153,15 @@ class Outbox:
         self._last_position = select(func.max(columns.position)).where(
             columns.owner == bindparam("owner")
         )
+        self._owned = (
+            select(columns.owner, func.min(columns.position), func.max(columns.position))
+            .where(columns.owner.not_in(bindparam("alive", expanding=True)))
+            .group_by(columns.owner)
+            .order_by(columns.owner)
+        )
         self._adopt = (
             update(self.table)
-            .where(columns.owner == bindparam("dead"))
+            .where(columns.owner == bindparam("dead"), columns.position <= bindparam("last"))
             .values(owner=bindparam("new_owner"), position=columns.position + bindparam("shift"))
         )
 
@@ -240,18 +246,16 @@ class Outbox:
     ) -> int:
         """Move the rows of dead processes behind the new owner's `position`; return the new last position.
 
-        `alive` has the owners whose rows stay; None means that there can be no other process.
+        `alive` has the owners whose rows stay; None means that there can be no other process. An owner
+        that lives in spite of its lease may commit more rows meanwhile: they stay until the next time.
         """
-        owner, place = self.table.c.owner, self.table.c.position
-        ranges = connection.execute(
-            select(owner, func.min(place), func.max(place))
-            .where(owner.not_in([new_owner, *(alive or ())]))
-            .group_by(owner)
-            .order_by(owner)
-        ).all()
+        ranges = connection.execute(self._owned, {"alive": [new_owner, *(alive or ())]}).all()
         for dead, first, last in ranges:
             shift = position + 1 - first
-            connection.execute(self._adopt, {"dead": dead, "new_owner": new_owner, "shift": shift})
+            connection.execute(
+                self._adopt,
+                {"dead": dead, "last": last, "new_owner": new_owner, "shift": shift},
+            )
             position = last + shift
         return position
 
@@ -271,6 +275,8 @@ class Leases:
             Column("expires_at", Timestamp, nullable=False),
         )
         self._renew = upsert(self.table, ["owner"], ["expires_at"])
+        self._prune = delete(self.table).where(self.table.c.expires_at < bindparam("now"))
+        self._alive = select(self.table.c.owner).order_by(self.table.c.owner)
 
     def renew(
         self, connection: Connection, owner: str, now: datetime, lease_seconds: float
@@ -278,8 +284,8 @@ class Leases:
         """Extend our own lease and delete expired ones; return the owners that are alive."""
         expires_at = now + timedelta(seconds=lease_seconds)
         connection.execute(self._renew, {"owner": owner, "expires_at": expires_at})
-        connection.execute(delete(self.table).where(self.table.c.expires_at < now))
-        return list(connection.scalars(select(self.table.c.owner).order_by(self.table.c.owner)))
+        connection.execute(self._prune, {"now": now})
+        return list(connection.scalars(self._alive))
 
 
 TIMELINE = "postgresql timeline"

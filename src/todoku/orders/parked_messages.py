@@ -39,17 +39,18 @@ class ParkedMessages:
             CheckConstraint("closed IN (0, 1)", name="closed_or_not"),
             clustered=True,
         )
-        self._load = Query(select(self.table).where(among(self.table.c.order_id, "ids")))
+        about = select(self.table).where(among(self.table.c.order_id, "ids"))
+        self._read = Query(about)
+        self._load = Query(about.order_by(*self.table.primary_key).with_for_update())
         self._save = Many(upsert(self.table, ["order_id", "service", "letter_id"], ["closed"]))
 
     def load(
         self, connection: Connection, order_ids: Collection[str]
     ) -> dict[tuple[str, str], ParkedMessage]:
-        """Return the messages about these orders, by service and letter."""
+        """Load and lock the messages about these orders, by service and letter."""
         if not order_ids:
             return {}
-        rows = (row._asdict() for row in self._load(connection, ids=sorted(order_ids)))
-        messages = (ParkedMessage(**{**row, "closed": bool(row["closed"])}) for row in rows)
+        messages = map(_message, self._load(connection, ids=sorted(order_ids)))
         return {(message.service, message.letter_id): message for message in messages}
 
     def save(self, connection: Connection, messages: Iterable[ParkedMessage]) -> None:
@@ -61,9 +62,8 @@ class ParkedMessages:
     ) -> Mapping[str, list[ParkedMessage]]:
         """Return the unresolved messages about each of these orders, the oldest first: those of the
         other services, and those of this one in `letters`."""
-        waiting = [
-            message for message in self.load(connection, order_ids).values() if not message.closed
-        ]
+        found = map(_message, self._read(connection, ids=sorted(order_ids)) if order_ids else ())
+        waiting = [message for message in found if not message.closed]
         waiting += _own(connection, order_ids, letters)
         by_order: dict[str, list[ParkedMessage]] = {}
         for message in sorted(waiting, key=lambda message: message.parked_at):
@@ -84,6 +84,10 @@ def _own(
             error=letter.error_class,
             parked_at=letter.parked_at,
         )
+
+
+def _message(row: Any) -> ParkedMessage:
+    return ParkedMessage(**{**row._asdict(), "closed": bool(row.closed)})
 
 
 def _row(message: ParkedMessage) -> dict[str, Any]:

@@ -30,6 +30,10 @@ _TOTAL = "SELECT total_amount FROM orders WHERE id = ?"
 _TWICE = "SELECT user_id, count(*) FROM orders GROUP BY user_id HAVING count(*) > 1"
 _EVENT_IDS = "SELECT event_id FROM order_events"
 _HISTORY = "SELECT order_id, type FROM order_events"
+_SHARED_PLACES = """
+SELECT order_id, group_concat(type, ' and ') FROM order_events
+GROUP BY order_id, sequence HAVING count(*) > 1
+"""
 
 
 class SimulatedOrders(SimulatedService):
@@ -95,14 +99,17 @@ class SimulatedOrders(SimulatedService):
         ]
 
     def check_end(self) -> None:
-        """Check R5: every event is in the history of its order, also one that changes nothing. Check I1:
-        one order a request, however often it was sent; and restored orders came back."""
+        """Check R5: every event is in the history of its order, also one that changes nothing, and has a
+        place of its own there. Check I1: one order a request, however often it was sent; and restored
+        orders came back."""
         for user_id, orders in self.world.rows(_TWICE):
             if not self._restores:  # Keys are not in the stream.
                 self.world.fail("I1", f"{user_id} placed one order, and {orders} exist")
         for order_id in sorted(self._to_come_back.keys() - self._statuses.keys()):
             problem = f"order {order_id} was accepted, is in the stream and did not come back"
             self.world.fail("I1", problem, order_id)
+        for order_id, types in self.world.rows(_SHARED_PLACES):
+            self.world.fail("R5", f"{types} have one place in the history of {order_id}", order_id)
         self._cancellations.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):

@@ -10,6 +10,7 @@ from simulation.planted import (  # noqa: I001
     waiting,
     keys,
     recovery,
+    replicas,
 )
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "once",
     "poison",
     "recovery",
+    "replicas",
     "waiting",
 ]

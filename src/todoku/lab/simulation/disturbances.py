@@ -50,6 +50,7 @@ class Disturbances:
         return {
             "kill": self._kill,
             "stop": self._stop,
+            "scale-down": self._scale_down,
             "partition": self._partition,
             "outage": self._outage,
             "wipe": self._wipe,
@@ -68,14 +69,14 @@ class Disturbances:
 
     def add_undecodable_rows(self) -> None:
         """Leave outbox rows of a newer version, since rolled back, that subscribers cannot decode."""
-        for name, node in self._nodes.items():
+        for name, node in {node.service.name: node for node in self._nodes.values()}.items():
             events = [event for event in self._events if event.publisher == name]
             if events and (dice := self._faults.strike("newer-version", name)):
                 row, poison = make_outbox_row(dice, self._topology, events)
                 with Database.transaction(node.database) as connection:
                     outbox = node.service.store.tables.outbox
                     outbox.add(connection, f"{name}-0", 0, [row], VirtualClock().now())
-                self._checker.committed(name)
+                node.database.committed(name)
                 self._poison_rows.append(poison)
 
     def all_poison(self) -> list[Poison]:
@@ -98,6 +99,18 @@ class Disturbances:
         task = asyncio.create_task(self._any_node(dice).stop())
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
+
+    async def _scale_down(self, dice: Random) -> None:
+        """End a process for good, if others of its service stay."""
+        node = self._any_node(dice)
+        others = [
+            other
+            for other in self._nodes.values()
+            if other.service is node.service and other is not node and not other.retired
+        ]
+        if others:
+            node.retired = True
+            node.crash("scaled down")
 
     async def _partition(self, dice: Random) -> None:
         node = self._any_node(dice)

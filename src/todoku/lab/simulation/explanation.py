@@ -45,6 +45,8 @@ def explain(failed: SimulationResult, *, seconds_max: float = 20.0) -> Explanati
     plan, violation = shortest.plan, shortest.violations[0]
     chosen = f"{SYSTEM.variable}={plan.system} " if plan.system != SYSTEM_NAME else ""
     again = [f"{chosen}todoku simulate --trace", f"--seed {plan.seed}", f"--orders {plan.orders}"]
+    if plan.replicas:
+        again.append(f"--replicas {plan.replicas}")
     if plan.only is not None:
         again.append(f"--only {','.join(plan.only) or 'nothing'}")
     return Explanation(

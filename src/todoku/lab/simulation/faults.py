@@ -39,6 +39,11 @@ CHANCES: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
         "lose-commit-answer": (0.0, 0.02, 0.1),
         "disk-error": (0.0, 0.02),
     },
+    "database": {
+        "slow-statement": (0.0, 0.1, 0.4),
+        "slow-decision": (0.0, 0.9),
+        "stalled-writes": (0.0, 0.01, 0.05),
+    },
     "clock": {"clock-jump": (0.0, 0.5)},
     "effect": {
         "effect-unreachable": (0.0, 0.1, 0.3),
@@ -57,7 +62,7 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
         "purge": (0.0, 60.0),
         "delete-durable": (0.0, 60.0),
     },
-    "crash": {"kill": (0.0, 10.0, 30.0), "stop": (0.0, 40.0)},
+    "crash": {"kill": (0.0, 10.0, 30.0), "stop": (0.0, 40.0), "scale-down": (0.0, 60.0)},
     "disk": {"database-away": (0.0, 30.0)},
     "restore": {"restore": (0.0, 0.0, 15.0)},
     "poison": {"poison": (0.0, 2.0, 15.0)},

@@ -2,11 +2,11 @@
 
 I1 to I5 are the invariants of docs/reliability.md; what they mean for a service is checked by its own
 part of the simulation. R2 and R5 are rules of the engine, checked here for every service: nothing is
-published, acknowledged or receipted before its commit, and every event reaches every subscriber.
+published, acknowledged or receipted before its commit, and every event reaches every subscriber. R1 and
+R6, where several processes of a service run, are checked in `replicas`.
 """
 
 import asyncio
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +16,7 @@ import msgspec
 from todoku.audit import Report
 from todoku.broker.port import Delivery, Outgoing
 from todoku.engine import STREAM
+from todoku.lab.simulation.database import SimulatedDatabase
 from todoku.lab.simulation.poison import Poison
 from todoku.lab.simulation.trace import Head, head_of, source_of
 from todoku.simulated import SimulatedService
@@ -39,11 +40,10 @@ class Violation(msgspec.Struct, frozen=True):
 class InvariantChecker:
     """Collects what a run has committed and sent, and every violation of an invariant.
 
-    `databases` are those of the services, read without injected faults; `parts` their parts of the
-    simulation.
+    `databases` are those of the services; `parts` their parts of the simulation.
     """
 
-    def __init__(self, databases: Mapping[str, sqlite3.Connection]) -> None:
+    def __init__(self, databases: Mapping[str, SimulatedDatabase]) -> None:
         self.violated = asyncio.Event()
         self.violations: list[Violation] = []
         self.parts: Mapping[str, SimulatedService] = {}
@@ -64,13 +64,13 @@ class InvariantChecker:
 
     def rows(self, service: str, statement: str, *parameters: object) -> Rows:
         """Return what is committed in the database of a service."""
-        return self._databases[service].execute(statement, parameters).fetchall()
+        return self._databases[service].look(statement, parameters)
 
     # After every commit.
 
     def committed(self, service: str) -> None:
         """Check what a service has just committed, if it has changed anything."""
-        changes = self._databases[service].total_changes
+        changes = self._databases[service].changes
         if changes == self._changes[service]:
             return
         self._changes[service] = changes

@@ -36,9 +36,17 @@ class SimulatedSession(MemorySession):
     """A process's connection to the broker, which can be cut and restored."""
 
     def __init__(
-        self, broker: MemoryBroker, name: str, checker: InvariantChecker, trace: Trace
+        self,
+        broker: MemoryBroker,
+        name: str,
+        checker: InvariantChecker,
+        trace: Trace,
+        *,
+        where: str,
     ) -> None:
         super().__init__(broker, name)
+        self.where = where
+        """The name of the machine."""
         self._checker = checker
         self._trace = trace
         self._disconnected: list[MemoryConsumer] | None = None
@@ -66,7 +74,7 @@ class SimulatedSession(MemorySession):
     async def publish(self, messages: Sequence[Outgoing]) -> Stored:
         self._checker.published(self.name, messages)
         for message in messages:
-            self._trace.note(self.name, "publish", message.subject, message.body)
+            self._trace.note(self.where, "publish", message.subject, message.body)
         stored = await super().publish(messages)
         self._checker.stored(messages)
         return stored
@@ -81,7 +89,9 @@ class SimulatedSession(MemorySession):
     ) -> "RecordingSubscription":
         def record(deliveries: Sequence[Delivery]) -> None:
             for delivery in deliveries:
-                self._trace.note(self.name, "deliver", f"attempt {delivery.attempt}", delivery.body)
+                self._trace.note(
+                    self.where, "deliver", f"attempt {delivery.attempt}", delivery.body
+                )
             deliver(deliveries)
 
         reader = RecordingSubscription(
@@ -98,7 +108,7 @@ class SimulatedSession(MemorySession):
     def notify(self, subject: str, body: bytes) -> None:
         ids = _decode_receipt(body).ids
         self._checker.receipted(self.name, ids)
-        self._trace.note(self.name, "receipt", " ".join(ids))
+        self._trace.note(self.where, "receipt", " ".join(ids))
         super().notify(subject, body)
 
 
@@ -117,6 +127,7 @@ class RecordingSubscription(MemoryConsumer):
     ) -> None:
         super().__init__(session, durable, subjects, deliver, start_after)
         self._service = session.name
+        self._where = session.where
         self._checker = checker
         self._trace = trace
 
@@ -125,11 +136,11 @@ class RecordingSubscription(MemoryConsumer):
         if self.durable_name == self._service:
             self._checker.acknowledged(self._service, deliveries)
         for delivery in deliveries:
-            self._trace.note(self._service, "ack", body=delivery.body)
+            self._trace.note(self._where, "ack", body=delivery.body)
         super().ack(deliveries)
 
     def nak(self, delivery: Delivery, delay_seconds: float) -> None:
-        self._trace.note(self._service, "nak", f"again in {delay_seconds} s", delivery.body)
+        self._trace.note(self._where, "nak", f"again in {delay_seconds} s", delivery.body)
         super().nak(delivery, delay_seconds)
 
 

@@ -16,11 +16,13 @@ from todoku.engine import (
     Service,
     Topology,
 )
-from todoku.lab.simulation.database import SimulatedDatabase
+from todoku.lab.simulation.database import SharedDatabase, SimulatedDatabase
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import VirtualClock
 from todoku.lab.simulation.network import SimulatedSession
+from todoku.lab.simulation.replicas import watch_due_rows
+from todoku.lab.simulation.stepped import SteppedThread
 from todoku.lab.simulation.trace import Trace
 from todoku.lab.simulation.wiring import Execute, Parts, Wire, execute
 
@@ -37,6 +39,9 @@ SIMULATION_CONFIG = EngineConfig(
 
 CLOCK_JUMP_SECONDS_MAX = 180.0
 COMMIT_SECONDS_MAX = 5.0
+STALL_SECONDS_MAX = 45.0
+"""Longer than a lease lasts."""
+
 RESTART_SECONDS_MAX = 2.0
 
 
@@ -45,10 +50,17 @@ class Crashed(BaseException):
 
 
 class Node:
-    """A machine that runs one service: its database outlives its processes, which it restarts."""
+    """A machine that runs processes of one service, one after the other. The database outlives them, and
+    may be shared with other machines.
+
+    `owner` is the name of the current process in the outbox, `clock_offset` how far its clock is ahead,
+    and `able_since` since when it can write, None while it cannot. One that is `retired` runs no further
+    process.
+    """
 
     def __init__(
         self,
+        name: str,
         service: Service,
         database: SimulatedDatabase,
         broker: MemoryBroker,
@@ -60,8 +72,13 @@ class Node:
         random: Random,
         wire: Wire,
     ) -> None:
+        self.name = name
         self.service = service
         self.database = database
+        self.owner = ""
+        self.clock_offset = 0.0
+        self.able_since: float | None = None
+        self.retired = False
         self.process: Process | None = None
         self._broker = broker
         self._topology = topology
@@ -78,18 +95,20 @@ class Node:
         self._life: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._starts = 0
+        self._thread = SteppedThread() if isinstance(database, SharedDatabase) else None
 
     async def live(self) -> None:
-        """Run a process, and another when it ends, for ever, as `todoku up` does."""
-        while True:
+        """Run a process, and another when it ends, until it is retired, as `todoku up` does."""
+        while not self.retired:
             self._life = asyncio.create_task(self._run())
             await asyncio.wait([self._life])
             await asyncio.sleep(self._random.uniform(0.1, RESTART_SECONDS_MAX))
 
     def crash(self, why: str) -> None:
         """Crash the process: what it committed stays, what it had not done yet never happens."""
-        self._trace.note(self.service.name, "crash", why)
+        self._trace.note(self.name, "crash", why)
         process, self._starting, self.process = self._starting, None, None
+        self.able_since = None
         if self._session is not None:
             self._session.kill()
         if process is not None:
@@ -103,6 +122,11 @@ class Node:
         if stopping is not None and self._life is not None:
             self._stop.set()
             await asyncio.wait([self._life])
+
+    def close(self) -> None:
+        """End the thread of the writer."""
+        if self._thread is not None:
+            self._thread.close()
 
     async def execute(self, command: Any, key: IdempotencyKey | None = None) -> Any:
         """Send a command to the process; return its result, None if no process runs."""
@@ -124,7 +148,9 @@ class Node:
     async def _run(self) -> None:
         """Run one process, from its start to its end."""
         name = self.service.name
-        self._session = SimulatedSession(self._broker, name, self._checker, self._trace)
+        self._session = SimulatedSession(
+            self._broker, name, self._checker, self._trace, where=self.name
+        )
         if self._disconnected:
             self._session.cut()
         process = self._starting = self._make_process(self._session)
@@ -147,12 +173,14 @@ class Node:
         await process.started()
         if process is self._starting:
             self.process = process
+            self.able_since = asyncio.get_running_loop().time()
 
     def _make_process(self, session: SimulatedSession) -> Process:
         self._starts += 1
-        jump = self._faults.strike("clock-jump", self.service.name)
+        jump = self._faults.strike("clock-jump", self.name)
         offset = jump.uniform(-CLOCK_JUMP_SECONDS_MAX, CLOCK_JUMP_SECONDS_MAX) if jump else 0.0
-        self._trace.note(self.service.name, "start", f"with a clock offset of {offset:+.0f} s")
+        self._trace.note(self.name, "start", f"with a clock offset of {offset:+.0f} s")
+        self.owner, self.clock_offset = f"{self.name}-{self._starts}", offset
         turn = asyncio.Lock()
 
         async def write(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -160,13 +188,15 @@ class Node:
                 return await self._write(function, *arguments)
 
         parts = self._wire(self._parts(session))
+        if isinstance(self.database, SharedDatabase):
+            parts = watch_due_rows(parts, self.database, self._checker.fail)
         self._execute = parts.execute
         return Process(
             parts.service,
             parts.database,
             parts.broker,
             self._topology,
-            owner=f"{self.service.name}-{self._starts}",
+            owner=self.owner,
             clock=VirtualClock(offset),
             run_write=write,
             run_read=_at_once,
@@ -185,28 +215,43 @@ class Node:
 
     async def _write(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Write to the database, with injected delays before and after."""
-        slow = self._faults.strike("slow-commit", self.service.name)
+        if self._thread is not None:
+            await self._stall()
+        slow = self._faults.strike("slow-commit", self.name)
         seconds = slow.uniform(0, COMMIT_SECONDS_MAX) if slow else 0.0
         share = slow.random() if slow else 0.0
         if slow:
             await asyncio.sleep(seconds * share)
-        result = function(*arguments)
+        if self._thread is None:
+            result = function(*arguments)
+        else:
+            result = await self._thread.run(function, *arguments)
         if isinstance(result, PostCommitActions):
             self._note(result)
         if slow:
             await asyncio.sleep(seconds * (1 - share))
         return result
 
+    async def _stall(self) -> None:
+        """Let the database not answer this process for a while, perhaps longer than its lease lasts."""
+        dice = self._faults.strike("stalled-writes", self.name)
+        if dice is None:
+            return
+        was_able, self.able_since = self.able_since is not None, None
+        await asyncio.sleep(dice.uniform(0, STALL_SECONDS_MAX))
+        if was_able:
+            self.able_since = asyncio.get_running_loop().time()
+
     def _note(self, actions: PostCommitActions) -> None:
         for row in actions.published:
-            self._trace.note(self.service.name, "commit", "published", row.body)
+            self._trace.note(self.name, "commit", "published", row.body)
         for ids in actions.receipts.values():
-            self._trace.note(self.service.name, "commit", f"consumed {' '.join(ids)}")
+            self._trace.note(self.name, "commit", f"consumed {' '.join(ids)}")
         for command, _ in actions.answers:
-            self._trace.note(self.service.name, "commit", f"did {command.command!r}")
+            self._trace.note(self.name, "commit", f"did {command.command!r}")
 
     def _failpoint(self, point: str) -> None:
-        if self._faults.strike(f"crash-{point}", self.service.name):
+        if self._faults.strike(f"crash-{point}", self.name):
             self.crash(point)
             raise Crashed(point)
 

@@ -38,8 +38,8 @@ class ServiceWorld:
         self.orders = plan.orders
         self.seconds = plan.chaos_seconds
         self.start = START
-        self.node: Node | None = None
-        """The machine that runs the service, once there is one."""
+        self.nodes: Sequence[Node] = ()
+        """The machines that run the service, once there are any."""
         self.fail = checker.fail
         self.happen = faults.happen
         self._service = service
@@ -49,6 +49,7 @@ class ServiceWorld:
         self._checker = checker
         self._trace = trace
         self._now = now
+        self._choice = self.random(f"replica of {service}")
 
     def random(self, name: str) -> Random:
         return Random(f"{self._seed} {name}")
@@ -67,11 +68,12 @@ class ServiceWorld:
         return self._checker.rows(service, statement)
 
     async def execute(self, command: Any, key: IdempotencyKey | None = None) -> Any:
-        if self.node is None:
+        if not self.nodes:
             return None
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self.node.execute(command, key)
+                nodes = [node for node in self.nodes if not node.retired]
+                return await self._choice.choice(nodes).execute(command, key)
         except (TimeoutError, MailboxFull, ProcessFailed, RequestInProgress):
             return None
 

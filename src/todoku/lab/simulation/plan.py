@@ -16,6 +16,9 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed. After `chaos_seconds` no fault is injected any more, and the system must be quiescent within
     `settle_seconds`; where clocks have jumped, later by the most they may have jumped. `system` names
     the system as the setting of that name does.
+
+    With `replicas` = 1, each service is one process with a SQLite database; with more, that many processes
+    share a database with PostgreSQL's row locks. With 0 the seed decides.
     """
 
     seed: int
@@ -24,6 +27,7 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     settle_seconds: float = 120.0
     only: tuple[str, ...] | None = None
     system: str = SYSTEM_NAME
+    replicas: int = 0
 
 
 class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):

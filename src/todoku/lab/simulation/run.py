@@ -13,7 +13,7 @@ import structlog
 
 from todoku.broker.memory import MemoryBroker
 from todoku.engine import EngineConfig, Service, Topology
-from todoku.lab.simulation.database import SimulatedDatabase
+from todoku.lab.simulation.database import ExclusiveDatabase, SharedDatabase, SimulatedDatabase
 from todoku.lab.simulation.disturbances import Disturbances
 from todoku.lab.simulation.faults import Faults, Occurrence
 from todoku.lab.simulation.invariants import InvariantChecker
@@ -22,12 +22,23 @@ from todoku.lab.simulation.network import FaultInjector
 from todoku.lab.simulation.node import CLOCK_JUMP_SECONDS_MAX, SIMULATION_CONFIG, Crashed, Node
 from todoku.lab.simulation.part import ServiceWorld, unreliable
 from todoku.lab.simulation.plan import SimulationPlan, SimulationResult
+from todoku.lab.simulation.replicas import QUIET_SECONDS, ReplicaChecker
 from todoku.lab.simulation.restores import Restores
+from todoku.lab.simulation.row_locks import Row
 from todoku.lab.simulation.trace import Trace
 from todoku.lab.simulation.wiring import Wire, as_it_is
 from todoku.settings import Settings
 from todoku.simulated import Action
 from todoku.system import load_system
+
+SHARED_SHARE = 0.15
+"""How often the processes of a service share a database: such a run takes longer."""
+
+REPLICAS = (1, 2, 2, 3)
+"""How many processes share a database, one of these."""
+
+LEASE_SECONDS = 30.0
+"""Longer than by default, so that a run takes less time: leases are renewed less often."""
 
 ID_LENGTH = 36
 """The length of an order's id."""
@@ -73,15 +84,11 @@ class _Run:
         self._now = now
         self._system = load_system(Settings(system=plan.system))
         self._faults = Faults(plan.seed, plan.only, self.trace, now)
+        self._replicas = self._draw_replicas()
         self._databases = {
-            each.name: SimulatedDatabase(each.name, each.package, self._faults)
-            for each in self._system
+            each.name: self._open_database(each.name, each.package) for each in self._system
         }
-        self.checker = InvariantChecker(
-            {name: database.bare() for name, database in self._databases.items()}
-        )
-        for database in self._databases.values():
-            database.committed = self.checker.committed
+        self.checker = InvariantChecker(self._databases)
         self._worlds = {
             name: ServiceWorld(name, plan, self._faults, self.checker, self.trace, now)
             for name in self._system.names
@@ -93,7 +100,11 @@ class _Run:
             messages_max=self._stream_limit(), hostility=FaultInjector(self._faults)
         )
         self._topology = Topology(self._services)
+        self._config = self._draw_config()
         self._nodes = self._build_nodes()
+        self._replica_checkers = self._check_replicas()
+        for database in self._databases.values():
+            database.committed = self._committed
         events = [event for event in self._topology.registry if self._topology.readers(event)]
         self._disturbances = Disturbances(
             self._nodes,
@@ -132,7 +143,9 @@ class _Run:
             node.crash("the end")
 
     def close(self) -> None:
-        """Close the databases."""
+        """End the threads, and close the databases."""
+        for node in self._nodes.values():
+            node.close()
         for database in self._databases.values():
             database.close()
 
@@ -170,24 +183,68 @@ class _Run:
         effects = unreliable(service.effects, self._worlds[name])
         return self._system[name].build(settings, effects=effects)
 
+    def _draw_replicas(self) -> dict[str, int]:
+        """Return how many processes share the database of a service, for those that share one."""
+        if self.plan.replicas == 1:
+            return {}
+        drawn = {}
+        for name in self._system.names:
+            dice = Random(f"{self.plan.seed} replicas of {name}")
+            if self.plan.replicas or dice.random() < SHARED_SHARE:
+                drawn[name] = self.plan.replicas or dice.choice(REPLICAS)
+        return drawn
+
+    def _open_database(self, name: str, package: str) -> SimulatedDatabase:
+        if name not in self._replicas:
+            return ExclusiveDatabase(name, package, self._faults)
+
+        def unlocked(row: Row) -> None:
+            self.checker.fail("R1", f"{name} changed {row.table} {row.key} without locking it")
+
+        return SharedDatabase(name, package, self._faults, unlocked)
+
     def _build_nodes(self) -> dict[str, Node]:
-        config = self._draw_config()
         nodes = {}
         for service in self._services:
-            node = Node(
-                service,
-                self._databases[service.name],
-                self._broker,
-                self._topology,
-                self._faults,
-                self.checker,
-                self.trace,
-                config,
-                Random(f"{self.plan.seed} restarts of {service.name}"),
-                self._wire,
-            )
-            nodes[service.name] = self._worlds[service.name].node = node
+            here = [
+                self._build_node(service, n) for n in range(self._replicas.get(service.name, 1))
+            ]
+            self._worlds[service.name].nodes = here
+            nodes.update({node.name: node for node in here})
         return nodes
+
+    def _build_node(self, service: Service, number: int) -> Node:
+        name = f"{service.name}.{number + 1}" if number else service.name
+        return Node(
+            name,
+            service,
+            self._databases[service.name],
+            self._broker,
+            self._topology,
+            self._faults,
+            self.checker,
+            self.trace,
+            self._config_of(service.name),
+            Random(f"{self.plan.seed} restarts of {name}"),
+            self._wire,
+        )
+
+    def _check_replicas(self) -> dict[str, ReplicaChecker]:
+        return {
+            name: ReplicaChecker(
+                database,
+                self._worlds[name].nodes,
+                LEASE_SECONDS,
+                self.checker.fail,
+            )
+            for name, database in self._databases.items()
+            if isinstance(database, SharedDatabase)
+        }
+
+    def _committed(self, service: str) -> None:
+        self.checker.committed(service)
+        if service in self._replica_checkers:
+            self._replica_checkers[service].check_commit()
 
     def _stream_limit(self) -> int | None:
         dice = self._faults.strike("small-stream")
@@ -199,6 +256,11 @@ class _Run:
         dice = Random(f"{self.plan.seed} tuning")
         seconds = dice.choice((15.0, 90.0, 86_400.0))
         return msgspec.structs.replace(SIMULATION_CONFIG, inbox_retention_seconds=seconds)
+
+    def _config_of(self, service: str) -> EngineConfig:
+        if service not in self._replicas:
+            return self._config
+        return msgspec.structs.replace(self._config, lease_seconds=LEASE_SECONDS)
 
     def _begin(self, action: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task; an unexpected error in it is a violation."""
@@ -255,11 +317,19 @@ class _Run:
             waiting = self._not_quiescent(clients)
             if not waiting:
                 self._settled_after_seconds = self._now() - healed
+                await self._watch_replicas(healed)
                 return
             if self._now() - healed > limit:
                 words = " ".join(waiting).split()
                 orders = [word for word in words if len(word) == ID_LENGTH]
                 self.checker.fail("I3", f"after {limit:.0f} s {'; '.join(waiting)}", *orders)
+
+    async def _watch_replicas(self, healed: float) -> None:
+        """Watch the leases for a while in which nothing else happens."""
+        for _ in range(QUIET_SECONDS if self._replica_checkers else 0):
+            await asyncio.sleep(1)
+            for checker in self._replica_checkers.values():
+                checker.check_leases(healed)
 
     def _not_quiescent(self, clients: Sequence[asyncio.Task[None]]) -> list[str]:
         waiting = self.checker.not_quiescent()

@@ -78,7 +78,7 @@ class Trace:
             elif record.body:
                 text = f"{record.body[:60]!r} {text}"
             if orders is None or _concerns(record, text, orders):
-                yield f"{record.at:9.3f}  {record.where:<9}  {record.what:<9}  {text}".rstrip()
+                yield f"{record.at:9.3f}  {record.where:<11}  {record.what:<9}  {text}".rstrip()
 
 
 def head_of(body: bytes) -> Head | None:

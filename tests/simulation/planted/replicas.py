@@ -1,0 +1,112 @@
+"""Bugs: two processes of a service get in each other's way, on a database that they share."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from sqlalchemy import select
+
+from simulation import planting
+from simulation.planting import Wrapped, mutant_of_pairs, mutant_of_replicas
+from todoku.lab.simulation.shared_driver import SharedConnection
+from todoku.lab.simulation.wiring import Wire
+
+LOCK = "FOR UPDATE"
+LOCK_IF_FREE = "FOR UPDATE SKIP LOCKED"
+
+
+def locking(table: str, clause: str, instead: str) -> Wire:
+    """Replace how a SELECT of a table locks the rows that it finds."""
+
+    def execute(
+        original: Callable[..., Any], sql: str, parameters: Sequence[Any]
+    ) -> Any:  # As if the statement had been written so.
+        words = sql.rstrip()
+        if f"FROM {table} " in words and words.endswith(f"\n {clause}"):
+            sql = words.removesuffix(clause) + instead
+        return original(sql, parameters)
+
+    class Database(Wrapped):
+        @contextmanager
+        def transaction(self) -> Iterator[Any]:
+            with self.inner.transaction() as connection:
+                driver = connection.connection.driver_connection
+                if isinstance(driver, SharedConnection):
+                    driver.execute = partial(execute, driver.execute)  # type: ignore[method-assign]
+                yield connection
+
+    return planting.database(Database)
+
+
+@mutant_of_replicas
+def orders_not_locked() -> Wire:
+    """An order is loaded without a lock."""
+    return locking("orders", LOCK, "")
+
+
+@mutant_of_replicas
+def products_not_locked() -> Wire:
+    """A product is loaded without a lock."""
+    return locking("products", LOCK, "")
+
+
+@mutant_of_replicas
+def reservations_not_locked() -> Wire:
+    """A reservation is loaded without a lock."""
+    return locking("reservations", LOCK, "")
+
+
+@mutant_of_replicas
+def shipments_not_locked() -> Wire:
+    """A shipment is loaded without a lock."""
+    return locking("shipments", LOCK, "")
+
+
+@mutant_of_replicas
+def due_rows_not_locked() -> Wire:
+    """Due rows are found without a lock."""
+    return locking("shipments", LOCK_IF_FREE, "")
+
+
+@mutant_of_pairs
+def due_rows_waited_for() -> Wire:
+    """A due row on which another process decides is waited for."""
+    return locking("shipments", LOCK_IF_FREE, LOCK)
+
+
+@mutant_of_replicas
+def lease_not_renewed() -> Wire:
+    """A process that lives does not renew its lease."""
+    renewed: set[str] = set()
+
+    class Leases(Wrapped):
+        def renew(self, connection: Any, owner: str, now: Any, lease_seconds: float) -> Any:
+            if owner in renewed:
+                return connection.scalars(select(self.inner.table.c.owner)).all()
+            renewed.add(owner)
+            return self.inner.renew(connection, owner, now, lease_seconds)
+
+    return planting.tables("leases", Leases)
+
+
+@mutant_of_replicas
+def lease_too_short() -> Wire:
+    """A lease expires before it is renewed."""
+
+    class Leases(Wrapped):
+        def renew(self, connection: Any, owner: str, now: Any, lease_seconds: float) -> Any:
+            return self.inner.renew(connection, owner, now, lease_seconds / 5)
+
+    return planting.tables("leases", Leases)
+
+
+@mutant_of_replicas
+def lease_ignored() -> Wire:
+    """The events of a process that lives are adopted."""
+
+    class Outbox(Wrapped):
+        def adopt(self, connection: Any, new_owner: str, position: int, alive: Any) -> Any:
+            return self.inner.adopt(connection, new_owner, position, alive and [])
+
+    return planting.tables("outbox", Outbox)

@@ -1,0 +1,55 @@
+"""Test what happens between two statements of a transaction, on a database that processes share."""
+
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import select
+
+from todoku.engine.tables import PendingDelivery
+from todoku.inventory.store import InventoryStore
+from todoku.lab.simulation import SimulationPlan, simulate
+from todoku.lab.simulation.database import empty_shared_database
+from todoku.lab.simulation.row_locks import Row
+from todoku.lab.simulation.shared_driver import shared_engine
+from todoku.lab.simulation.shared_storage import SharedStorage
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+OUTBOX = InventoryStore.tables.outbox
+
+
+def refuse(row: Row) -> None:
+    pytest.fail(f"{row} was changed without a lock")
+
+
+def pending(event_id: str) -> PendingDelivery:
+    return PendingDelivery(event_id, "inventory.reserved", b"{}", ("orders",))
+
+
+def test_row_committed_during_adoption_stays_with_its_owner() -> None:
+    """The owner's lease has expired, and it lives: the new row must not get a position that the adopting
+    process gives to its next event."""
+    storage = SharedStorage(empty_shared_database("todoku.inventory"), refuse)
+    owner = shared_engine(storage, lambda: None)
+    statements: list[int] = []
+
+    def before_statement() -> None:
+        statements.append(1)
+        if len(statements) == 2:  # Between looking for rows and moving them.
+            with owner.begin() as connection:
+                OUTBOX.add(connection, "a", 1, [pending("second")], NOW)
+
+    with owner.begin() as connection:
+        OUTBOX.add(connection, "a", 0, [pending("first")], NOW)
+    with shared_engine(storage, before_statement).begin() as connection:
+        last = OUTBOX.adopt(connection, "b", 10, alive=[])
+
+    columns = OUTBOX.table.c
+    with owner.begin() as connection:
+        rows = connection.execute(select(columns.event_id, columns.owner, columns.position)).all()
+    assert last == 11
+    assert set(map(tuple, rows)) == {("first", "b", 11), ("second", "a", 2)}
+
+
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_no_seed_breaks_an_invariant_with_replicas(seed: int) -> None:
+    assert simulate(SimulationPlan(seed=seed, replicas=2 + seed % 2)).violations == ()
