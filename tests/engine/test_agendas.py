@@ -176,6 +176,21 @@ def test_deadline_fires_while_all_effect_slots_are_taken() -> None:
     run(scenario())
 
 
+def test_due_row_of_a_process_that_is_gone_is_found() -> None:
+    """On a shared database, also by a process that has nothing else to do."""
+
+    async def scenario() -> None:
+        world = World()
+        world.database.exclusive = False
+        async with running(world.process()) as process:
+            await until(lambda: process.counts.batches > 0)  # It has looked, and waits.
+            with world.database.transaction() as connection:
+                connection.execute(insert(tasks).values(task_id="x", remind_at=after(2)))
+            await until(lambda: len(world.published(Reminded)) == 1, seconds=10)
+
+    run(scenario())
+
+
 def test_one_task_may_be_on_two_agendas() -> None:
     async def scenario() -> None:
         world = World()

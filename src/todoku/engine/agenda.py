@@ -22,7 +22,8 @@ POSTPONED_SECONDS = 60.0
 """How long a due row is postponed after its decision has failed."""
 
 LOOK_BEHIND_SECONDS = 1.0
-"""How long until the writer looks for due rows behind postponed ones."""
+"""How long until the writer looks for due rows behind postponed ones, and for those that another process
+has locked."""
 
 CONTEXT_COLUMN = "context"
 
@@ -204,11 +205,18 @@ class _Look(msgspec.Struct):
 
 
 class DueRows:
-    """The due rows of a service's agendas, except those that are postponed after a failure."""
+    """The due rows of a service's agendas, except those that are postponed after a failure.
 
-    def __init__(self, agendas: Sequence[Agenda], due_max: int = DUE_MAX) -> None:
+    If the database is `shared`, other processes may have locked due rows, which are skipped.
+    """
+
+    def __init__(
+        self, agendas: Sequence[Agenda], due_max: int = DUE_MAX, *, shared: bool = False
+    ) -> None:
         self._agendas = agendas
         self._due_max = due_max
+        self._shared = shared
+        self._all_found: dict[Agenda, bool] = {}
         self._postponed: dict[tuple[str, str], datetime] = {}
         self._beyond: dict[Agenda, bool] = {}
         self._started_at: datetime | None = None
@@ -241,6 +249,7 @@ class DueRows:
                 continue
             limit = min(effect_slots, self._due_max) if agenda.starts_effects else self._due_max
             rows = self._find(agenda, connection, self._window(agenda, now, correction), limit)
+            self._all_found[agenda] = len(rows) < limit
             found += rows
             if agenda.starts_effects:
                 effect_slots -= len(rows)
@@ -315,12 +324,14 @@ class DueRows:
         if not window.is_open:
             return None if self._started_at is None else max(first, window.opens_at or first)
         beyond = self._beyond[agenda] = window.is_beyond(last)
+        soon = window.now + timedelta(seconds=LOOK_BEHIND_SECONDS)
         if not (self._postponed or window.holds or beyond):
-            return first
+            # A row that is still due was locked by another process, which decides on it.
+            locked = self._shared and self._all_found.get(agenda) and first <= window.now
+            return soon if locked else first
         if self._find(agenda, connection, window, 1):
             return window.now
         # A postponed row, or one that is held, hides what falls due behind it.
-        soon = window.now + timedelta(seconds=LOOK_BEHIND_SECONDS)
         return soon if window.holds else max(first, soon)
 
 

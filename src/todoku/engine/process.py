@@ -349,6 +349,7 @@ class Process:
         try:
             if not self._database.exclusive:
                 await self._adopt()
+                self._look_again()
                 if self.consumer.caught_up:
                     await self._run_write(self.writer.save_timeline)
             await self._prune()
@@ -363,9 +364,7 @@ class Process:
     async def _start(self) -> None:
         """Adopt pending deliveries of earlier processes, connect, and start the loops."""
         await self._adopt()
-        now = self.clock.now()
-        self._next_due = DueTimes(effects_at=now, others_at=now)
-        self._retry_at = now
+        self._look_again()
         self.database_available = True
         await self._broker.start()
         await self._broker.listen(
@@ -535,6 +534,13 @@ class Process:
             return None
         self._commands_numbered += 1
         return f"{self._owner}:{self._commands_numbered}"
+
+    def _look_again(self) -> None:
+        """Let the writer look for due rows, of other processes too: those may be gone."""
+        now = self.clock.now()
+        self._next_due = DueTimes(effects_at=now, others_at=now)
+        self._retry_at = now
+        self.mailbox.wake()
 
     async def _adopt(self) -> None:
         now = self.clock.now()

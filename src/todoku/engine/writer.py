@@ -82,7 +82,7 @@ class Writer:
         self._position = 0
         self._position_certain = True
         self._timeline_saved = False
-        self._due_rows = DueRows(service.agendas, due_max)
+        self._due_rows = DueRows(service.agendas, due_max, shared=not database.exclusive)
         self._retry_at: datetime | None = None
         self._failed_attempts: dict[str, list[Attempt]] = {}
         self._stream_position = ("", 0)

@@ -6,6 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from todoku.database import DatabaseUnavailable
 from todoku.engine import IdempotencyKey, MailboxFull, ProcessFailed, RequestInProgress
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
@@ -74,7 +75,7 @@ class ServiceWorld:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 nodes = [node for node in self.nodes if not node.retired]
                 return await self._choice.choice(nodes).execute(command, key)
-        except (TimeoutError, MailboxFull, ProcessFailed, RequestInProgress):
+        except (TimeoutError, MailboxFull, ProcessFailed, RequestInProgress, DatabaseUnavailable):
             return None
 
     async def execute_until_answered(self, command: Any) -> Any:
