@@ -106,9 +106,10 @@ class SimulatedSession(MemorySession):
         return reader
 
     def notify(self, subject: str, body: bytes) -> None:
-        ids = _decode_receipt(body).ids
-        self._checker.receipted(self.name, ids)
-        self._trace.note(self.where, "receipt", " ".join(ids))
+        if subject.startswith("receipts."):
+            ids = _decode_receipt(body).ids
+            self._checker.receipted(self.name, ids)
+            self._trace.note(self.where, "receipt", " ".join(ids))
         super().notify(subject, body)
 
 
