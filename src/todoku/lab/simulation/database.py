@@ -65,6 +65,11 @@ class SimulatedDatabase(Database):
         """Return what is committed, without injected faults."""
         raise NotImplementedError
 
+    def bare(self) -> sqlite3.Connection:
+        """Return the driver's connection, which reads what is committed without injected faults, of a
+        database that one process has to itself."""
+        raise NotImplementedError
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         self._refuse_while_away()
@@ -101,6 +106,9 @@ class ExclusiveDatabase(SimulatedDatabase):
     @property
     def changes(self) -> int:
         return self._bare.total_changes
+
+    def bare(self) -> sqlite3.Connection:
+        return self._bare
 
     def look(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self._bare.execute(statement, parameters).fetchall()
