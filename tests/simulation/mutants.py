@@ -36,7 +36,7 @@ KNOWN_SEEDS = {
     "order-placed-anew": 10,
     "due-rows-forgotten-at-start": 25,
     "one-lost-message-overlooked": 48,
-    "interrupted-recovery-forgotten": 31,
+    "interrupted-recovery-forgotten": 45,
     "restored-copy-believed": 18,
     "recovery-not-awaited": 18,
     "missing-stock-not-awaited": 104,
