@@ -105,11 +105,13 @@ def test_other_values_are_refused(values: list[bytes]) -> None:
 
 
 def test_fingerprint_depends_on_what_is_meant_not_on_how_it_is_written() -> None:
-    one = fingerprint("POST", "/orders", {}, None, {"a": 1, "b": {"c": 2, "d": 3}})
-    assert one == fingerprint("POST", "/orders", {}, None, {"b": {"d": 3, "c": 2}, "a": 1})
-    assert one != fingerprint("POST", "/orders", {}, None, {"a": 1, "b": {"c": 2, "d": 4}})
-    assert one != fingerprint("PATCH", "/orders", {}, None, {"a": 1, "b": {"c": 2, "d": 3}})
-    assert one != fingerprint("POST", "/orders", {"x": "1"}, None, {"a": 1})
+    body = {"a": 1, "b": {"c": 2, "d": 3}}
+    one = fingerprint(b"POST /orders ", {}, None, body)
+    assert one == fingerprint(b"POST /orders ", {}, None, {"b": {"d": 3, "c": 2}, "a": 1})
+    assert one != fingerprint(b"POST /orders ", {}, None, {"a": 1, "b": {"c": 2, "d": 4}})
+    assert one != fingerprint(b"PATCH /orders ", {}, None, body)
+    assert one != fingerprint(b"POST /orders ", {"x": "1"}, None, body)
+    assert one != fingerprint(b"POST /orders ", {}, {"q": 1}, body)
 
 
 def test_decisions_are_kept_and_what_says_nothing_about_the_command_is_not() -> None:

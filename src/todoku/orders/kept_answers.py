@@ -55,6 +55,8 @@ KeptOrder: Final = msgspec.defstruct(
 
 def keep(order: Order) -> msgspec.Struct:
     """Return what may change later, as it is now."""
+    if not order.changes:
+        return KeptOrder(*_values(order))
     changes = tuple(
         KeptChange(change.id, change.state, change.decided_at, change.refusal)
         for change in order.changes

@@ -170,7 +170,7 @@ class SimulatedOrders(SimulatedService):
         if not self._restores:
             self._check_same(again, key)
         if random.random() < REUSED_SHARE:
-            await self._reuse(command, key, random)
+            await self._reuse(command, random)
 
     async def _repeat(self, command: PlaceOrder, key: IdempotencyKey, random: Random) -> Order:
         """Send a request until it is answered."""
@@ -181,7 +181,7 @@ class SimulatedOrders(SimulatedService):
                 return order
             await asyncio.sleep(1)
 
-    async def _reuse(self, command: PlaceOrder, key: IdempotencyKey, random: Random) -> None:
+    async def _reuse(self, command: PlaceOrder, random: Random) -> None:
         """Send another order with a key that was used."""
         other = msgspec.structs.replace(command, items=(*command.items, *command.items))
         try:
@@ -190,7 +190,7 @@ class SimulatedOrders(SimulatedService):
             return
         if self._restores:
             return  # Keys are not in the stream.
-        problem = f"the key of {key.id} was taken for another order, {order.id}"
+        problem = f"the key of {command.user_id} was taken for another order, {order.id}"
         self.world.fail("I1", problem, order.id)
 
     def _draw_order(self, number: int, random: Random) -> PlaceOrder:

@@ -1,7 +1,6 @@
 """Operations of a service. Routes and OpenAPI documents are generated from them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -147,6 +146,8 @@ def _serve_operation(
     no_query = operation.query()
     decoder = msgspec.json.Decoder(operation.body) if operation.body else None
     takes_key = operation.method in idempotency.METHODS
+    name = f"{operation.method} {operation.path} ".encode()
+    has_query = bool(operation.query.__struct_fields__)
 
     async def serve(scope: Scope, receive: Receive) -> ASGIApp:
         headers = dict(scope["headers"])
@@ -170,19 +171,18 @@ def _serve_operation(
         call = Call(scope["path_params"], query, body, principal, context, wait)
         if not (takes_key and KEY_HEADER in headers):
             return await handle(call)
-        key = _request_key(scope, operation, call, decided)
-        return await idempotency.with_key(key, partial(handle, call))
+        values = header_values(scope, KEY_HEADER)
+        token = idempotency.begin(
+            idempotency.RequestKey(
+                context.actor or idempotency.NO_ONE,
+                idempotency.read_key(values),
+                idempotency.fingerprint(name, call.path, query if has_query else None, body),
+                decided,
+            )
+        )
+        try:
+            return await handle(call)
+        finally:
+            idempotency.end(token)
 
     return serve
-
-
-def _request_key(
-    scope: Scope, operation: Operation, call: Call, decided: frozenset[type[Exception]]
-) -> idempotency.RequestKey:
-    """Return the key of a request that has the header. Raises `Problem` if it is malformed."""
-    return idempotency.RequestKey(
-        call.context.actor or idempotency.NO_ONE,
-        idempotency.read_key(header_values(scope, KEY_HEADER)),
-        idempotency.fingerprint(operation.method, operation.path, call.path, call.query, call.body),
-        decided,
-    )
