@@ -690,6 +690,8 @@ CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("products", "nothing_oversold", {"reserved_quantity": -1}),
     ("reservations", "quantity_positive", {"quantity": 0}),
     ("reservations", "state_known", {"state": "LOST"}),
+    ("reservations", "cancelled_of_quantity", {"cancelled": 99}),
+    ("reservations", "cancelled_of_quantity", {"cancelled": -1}),
     ("stock_ledger", "reason_known", {"reason": "THEFT", "quantity": 1, "order_id": None}),
     ("stock_ledger", "only_shipments_take", {"quantity": 1}),
     ("stock_ledger", "only_shipments_take", {"reason": "RESTOCK", "order_id": None}),

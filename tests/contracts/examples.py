@@ -177,6 +177,14 @@ GROWN: Final[dict[str, Event]] = {
         total_amount=10000,
         currency="EUR",
     ),
+    "StockReservedEvent.changes": StockReservedEvent(
+        order_id=ORDER_ID,
+        items=(ReservedItem(product_id="prod001", quantity=1),),
+        shipping_address=ADDRESS,
+        total_amount=10000,
+        currency="EUR",
+        changes=(CHANGE_ID,),
+    ),
 }
 """Events with the fields that they gained after a release, by the name of the golden file of each."""
 

@@ -179,7 +179,7 @@ class TestReserving:
         assert events[0].reason.endswith("p2: 1 requested, 0 available; and 2 more)")
         assert len(events[0].failed_items) == 5
 
-    @pytest.mark.parametrize("state", ReservationState)
+    @pytest.mark.parametrize("state", sorted({*ReservationState} - {ReservationState.EXPECTED}))
     def test_reservation_is_decided_once(self, state: ReservationState) -> None:
         """Also when the stock of today would lead to another decision."""
         before = stock(product(on_hand=100, reserved=3), reservation=reservation(state))
@@ -263,7 +263,13 @@ class TestRepublishing:
 
 class TestEnding:
     def test_matrix_covers_every_state(self) -> None:
-        assert set(ENDINGS) == set(ReservationState)
+        assert set(ENDINGS) == set(ReservationState) - {ReservationState.EXPECTED}
+
+    @pytest.mark.parametrize("event", [COMPLETED, FAILED])
+    def test_order_that_did_not_arrive_is_unknown(self, event: Event) -> None:
+        expected = stock(product(), reservation=reservation(ReservationState.EXPECTED))
+        with pytest.raises(UnknownReservation, match=ORDER_ID):
+            end(expected, event)
 
     def test_shipped_pieces_are_deducted_with_ledger_entries(self) -> None:
         held = reservation(ReservationState.RESERVED, Line("a", 3), Line("b", 1))

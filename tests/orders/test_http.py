@@ -30,6 +30,7 @@ pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ITEM = {"productId": "prod001", "quantity": 2, "price": 5000}
+LINE = {"productId": "prod001", "ordered": 2, "reserved": 0, "shipped": 0, "cancelled": 0}
 ORDER = {"userId": "user123", "items": [ITEM], "shippingAddress": "Tokyo"}
 
 
@@ -91,6 +92,8 @@ async def test_accepted_order_returns_201_with_location_and_order(
         "parked": [],
         "cancellation": None,
         "deadline": None,
+        "lines": [LINE],
+        "changes": [],
     }
     assert process.commands == [
         PlaceOrder(
@@ -315,7 +318,10 @@ async def test_order_is_cancelling_until_shipping_has_decided(real: httpx.AsyncC
             "decidedAt": None,
             "refusal": None,
         },
+        "changes": order["changes"],
     }
+    (change,) = order["changes"]
+    assert (change["items"], change["whole"]) == ([{"productId": "prod001", "quantity": 2}], True)
     assert (await real.get(f"/orders/{placed['id']}")).json() == order
     history = (await real.get(f"/orders/{placed['id']}/events")).json()["items"]
     assert [event["type"] for event in history] == [
@@ -332,6 +338,23 @@ async def test_asking_again_to_cancel_gets_the_same_answer(real: httpx.AsyncClie
     first = await real.post(address, json={"reason": "Ordered twice."})
     second = await real.post(address, json={"reason": "Another reason."})
     assert (second.status_code, second.json()) == (202, first.json())
+
+
+async def test_pieces_of_a_line_can_be_cancelled(real: httpx.AsyncClient) -> None:
+    placed = (await real.post("/orders", json=ORDER)).json()
+    address = f"/orders/{placed['id']}/cancel"
+    piece = {"productId": "prod001", "quantity": 1}
+    order = (await real.post(address, json={"items": [piece]})).json()
+    assert (order["status"], order["cancellation"]) == ("PENDING", None)
+    (change,) = order["changes"]
+    assert (change["items"], change["whole"], change["state"]) == ([piece], False, "requested")
+    for wrong in ({**piece, "quantity": 2}, {**piece, "productId": "prod002"}):
+        assert_problem(
+            await real.post(address, json={"items": [wrong]}), 422, "invalid-cancellation"
+        )
+    last = (await real.post(address, json={"items": [piece]})).json()
+    assert (last["status"], last["changes"][1]["whole"]) == ("CANCELLING", True)
+    assert_problem(await real.post(address, json={"items": [piece]}), 409, "too-late-to-cancel")
 
 
 async def test_order_that_is_unknown_cannot_be_cancelled(real: httpx.AsyncClient) -> None:

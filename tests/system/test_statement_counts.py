@@ -185,11 +185,11 @@ def cancel(n: int) -> Message:
     return asked(CancelOrder(order_id=order_id(n), change_id=f"change {n}"))
 
 
-def change(event: type[Any], **more: str) -> "Make":
+def change(event: type[Any], *, whole: bool = True, **more: str) -> "Make":
     def make(n: int) -> Message:
         items = tuple(CancelledItem(product_id=product(n + k), quantity=1) for k in range(3))
         about = {"order_id": order_id(n), "change_id": f"change {n}", "items": items}
-        return incoming(event(**about, whole=True, **more))
+        return incoming(event(**about, whole=whole, **more))
 
     return make
 
@@ -223,6 +223,16 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "deducting": (INVENTORY, [set_up, created], completed),
     "releasing": (INVENTORY, [set_up, created], failed),
     "cancelling reserved": (INVENTORY, [set_up, created], confirmed),
+    "cancelling a line": (
+        INVENTORY,
+        [set_up, created],
+        change(CancellationConfirmedEvent, whole=False),
+    ),
+    "created, a line cancelled before": (
+        INVENTORY,
+        [set_up, change(CancellationConfirmedEvent, whole=False)],
+        created,
+    ),
     "cancelling beforehand": (INVENTORY, [], confirmed),
     "created, cancelled before": (INVENTORY, [set_up, confirmed], created),
     "setting up": (INVENTORY, [], set_up),
@@ -230,6 +240,11 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "initiating": (SHIPPING, [], reserved),
     "cancelling initiated": (SHIPPING, [reserved], requested),
     "cancelling unknown": (SHIPPING, [], requested),
+    "cancelling an initiated line": (
+        SHIPPING,
+        [reserved],
+        change(CancellationRequestedEvent, whole=False),
+    ),
     "initiating, cancelled before": (SHIPPING, [requested], reserved),
 }
 """For each decision of each service: the service, the messages before it, and its message."""

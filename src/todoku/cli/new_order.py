@@ -42,6 +42,17 @@ def parse_item(text: str) -> TypedItem:
     return TypedItem(match["product"], int(match["quantity"] or 1), int(price) if price else None)
 
 
+def cancelled_piece(text: str) -> dict[str, object]:
+    """Read `PRODUCT[:QUANTITY]`, as the body of a cancellation has it. Raises `CommandFailed`."""
+    item = parse_item(text)
+    if item.price is not None:
+        raise CommandFailed(
+            f"{printable(text)!r} has a price: use PRODUCT:QUANTITY, as in prod001:1.",
+            exit_code=ExitCode.USAGE,
+        )
+    return {"productId": item.product_id, "quantity": item.quantity}
+
+
 def typed_order(
     user: str,
     items: Iterable[TypedItem],

@@ -12,7 +12,7 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
 from todoku.cli.formatting import age, day_and_time, money, printable
-from todoku.cli.new_order import parse_item, typed_order, written_order
+from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
     KEY,
@@ -221,7 +221,7 @@ def watch(
 def cancel(
     order_id: Annotated[str, Parameter(name="ID")],
     /,
-    *,
+    *items: str,
     reason: str | None = None,
     watch: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     timeout: Timeout = None,
@@ -229,7 +229,7 @@ def cancel(
     url: Url = None,
     addresses: Addresses = None,
 ) -> ExitCode:
-    """Cancel an order.
+    """Cancel an order, or pieces of it.
 
     Succeeds if the carrier has not been called yet, which shipping decides: the order
     is CANCELLING until then. It is safe to repeat it.
@@ -237,19 +237,24 @@ def cancel(
     For example:
 
         todoku order cancel 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --reason 'Ordered twice.'
-        todoku order cancel 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --watch
+        todoku order cancel 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e prod001:1 --watch
 
     Parameters
     ----------
     order_id
         The id that `todoku order place` printed.
+    items
+        PRODUCT:QUANTITY each; without any, the whole order.
     reason
         Why it is to be cancelled.
     watch
         Watch the order until it ends.
     """
     orders = client("orders", url, settings_from(addresses).settings)
-    body = msgspec.json.encode({} if reason is None else {"reason": reason})
+    wish: dict[str, object] = {} if reason is None else {"reason": reason}
+    if items:
+        wish["items"] = [cancelled_piece(text) for text in items]
+    body = msgspec.json.encode(wish)
     answer = orders.send(
         "POST", f"/orders/{segment(order_id)}/cancel", body, find_out="It is safe to repeat it."
     )

@@ -31,7 +31,8 @@ class StockReservedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """Every item of the order is reserved.
 
     `total_amount`, in minor units of `currency` (ISO 4217), is what the order costs; both are absent in
-    events from before version 0.2, and for orders that were accepted by them.
+    events from before version 0.2, and for orders that were accepted by them. `changes` are the ids of
+    the changes that are subtracted from `items` already; absent if there are none.
     """
 
     subject: ClassVar[str] = "inventory.reserved"
@@ -41,6 +42,7 @@ class StockReservedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     shipping_address: Annotated[str, Personal] = ""
     total_amount: int | UnsetType = UNSET
     currency: str | UnsetType = UNSET
+    changes: tuple[str, ...] | UnsetType = UNSET
 
 
 class StockReservationFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):

@@ -51,7 +51,7 @@ class CancellationRequestedEvent(ChangeEvent, frozen=True, kw_only=True, rename=
 
 
 class OrderCompletedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
-    """An order ended as it should: the carrier accepted its parcel.
+    """An order ended as it should: the carrier accepted its parcel. What was cancelled before is not in it.
 
     `total_amount` is in minor units of `currency` (ISO 4217).
     """

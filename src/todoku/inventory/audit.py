@@ -23,6 +23,8 @@ from todoku.inventory.store import products, reservations, stock_ledger
 
 Pieces = tuple[tuple[str, int], ...]
 
+NOT_ARRIVED = (ReservationState.EXPECTED, ReservationState.CANCELLED)
+
 
 class _Seen(msgspec.Struct):
     """The rows about one order."""
@@ -41,6 +43,7 @@ def known_reservations(connection: Connection) -> Iterator[Known]:
             reservations.c.order_id,
             reservations.c.product_id,
             reservations.c.quantity,
+            reservations.c.cancelled,
             reservations.c.state,
             reservations.c.shipping_address,
         ).order_by(reservations.c.order_id, reservations.c.product_id)
@@ -51,7 +54,9 @@ def known_reservations(connection: Connection) -> Iterator[Known]:
         seen = _Seen(
             states=frozenset(row.state for row in rows),
             lines=tuple(
-                (names.setdefault(row.product_id, row.product_id), row.quantity) for row in rows
+                (names.setdefault(row.product_id, row.product_id), row.quantity - row.cancelled)
+                for row in rows
+                if row.quantity > row.cancelled
             ),
             address=rows[0].shipping_address,
             deducted=deducted.pop(order_id, ()),
@@ -78,7 +83,8 @@ def _known(order_id: str, seen: _Seen) -> Known:
         order_id=order_id,
         status=status,
         trace="the ledger deducts pieces for it",
-        items=seen.lines,
+        # Of an order that did not arrive, only what was cancelled is known.
+        items=None if status in NOT_ARRIVED else seen.lines,
         # A refusal that was restored from the stream has only the products that were short.
         items_partial=status == ReservationState.REFUSED,
         address=seen.address,
@@ -112,7 +118,10 @@ def ledger_findings(connection: Connection) -> Iterator[Finding]:
         .subquery()
     )
     held = (
-        select(reservations.c.product_id, func.sum(reservations.c.quantity).label("pieces"))
+        select(
+            reservations.c.product_id,
+            func.sum(reservations.c.quantity - reservations.c.cancelled).label("pieces"),
+        )
         .where(reservations.c.state == ReservationState.RESERVED.value)
         .group_by(reservations.c.product_id)
         .subquery()
@@ -181,6 +190,8 @@ def wait(connection: Connection, known: Known, order_status: str) -> Wait | None
         return Wait(not_received("shipping", "that its stock is reserved"), "inventory")
     if known.status == ReservationState.REFUSED and order_status in ("PENDING", "CANCELLING"):
         return Wait(not_received("orders", "that there is not enough stock"), "inventory")
+    if known.status == ReservationState.EXPECTED:
+        return None
     if known.status in (ReservationState.RELEASED, ReservationState.CANCELLED) and cancelling:
         return Wait(not_received("orders", "that nothing is reserved for it"), "inventory")
     return SEE_OTHERS

@@ -13,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     bindparam,
+    delete,
     insert,
     select,
     text,
@@ -74,7 +75,9 @@ reservations = table(
     Column("total_amount", Integer64),
     Column("currency", Text),
     Column("changes", Text),
+    Column("cancelled", Integer64, nullable=False, server_default="0"),
     CheckConstraint("quantity >= 1", name="quantity_positive"),
+    CheckConstraint("cancelled BETWEEN 0 AND quantity", name="cancelled_of_quantity"),
     CheckConstraint(RESERVATION.check("state"), name="state_known"),
     clustered=True,
 )
@@ -137,11 +140,7 @@ _end_reservations = Many(
     .where(reservations.c.order_id == bindparam("key"))
     .values(state=bindparam("state"), updated_at=bindparam("updated_at"))
 )
-_cancel_reservations = Many(
-    update(reservations)
-    .where(reservations.c.order_id == bindparam("key"))
-    .values({name: bindparam(name) for name in ("state", "updated_at", "changes")})
-)
+_delete_reservations = Many(delete(reservations).where(reservations.c.order_id == bindparam("key")))
 _insert_ledger = Many(insert(stock_ledger))
 
 
@@ -261,7 +260,7 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
     return {
         order_id: Reservation(
             order_id=order_id,
-            lines=tuple(Line(row.product_id, row.quantity) for row in lines),
+            lines=tuple(Line(row.product_id, row.quantity, row.cancelled) for row in lines),
             state=ReservationState(lines[0].state),
             created_at=lines[0].created_at,
             updated_at=lines[0].updated_at,
@@ -308,9 +307,12 @@ def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork
     ]
     new = [held for held in changed if held.order_id not in unit_of_work.reservations_before]
     known = [held for held in changed if held.order_id in unit_of_work.reservations_before]
-    _insert_reservations(connection, [row for held in new for row in _reservation_rows(held)])
+    rewritten = [held for held in known if held.changes]
+    _delete_reservations(connection, [{"key": held.order_id} for held in rewritten])
+    _insert_reservations(
+        connection, [row for held in (*new, *rewritten) for row in _reservation_rows(held)]
+    )
     _end_reservations(connection, [_ending_row(held) for held in known if not held.changes])
-    _cancel_reservations(connection, [_ending_row(held) for held in known if held.changes])
 
 
 def _product(row: Any) -> Product:
@@ -344,7 +346,6 @@ def _ending_row(reservation: Reservation) -> dict[str, Any]:
         "key": reservation.order_id,
         "state": reservation.state.value,
         "updated_at": to_microseconds(reservation.updated_at),
-        "changes": _changes(reservation),
     }
 
 
@@ -366,6 +367,7 @@ def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
             "total_amount": reservation.total_amount,
             "currency": reservation.currency,
             "changes": _changes(reservation),
+            "cancelled": line.cancelled,
         }
 
 

@@ -15,8 +15,11 @@ from todoku.audit import (
     pieces_by_owner,
 )
 from todoku.contracts import OrderCreatedEvent
+from todoku.orders.changes import ChangeState
 from todoku.orders.domain import ORDER, OrderStatus
-from todoku.orders.store import order_events, order_items, orders
+from todoku.orders.store import decode_changes, order_events, order_items, orders
+
+Pieces = tuple[tuple[str, int], ...]
 
 NO_BEGINNING = Problem(
     "I1",
@@ -48,12 +51,14 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             orders.c.created_at,
             orders.c.updated_at,
             orders.c.saga_version,
+            orders.c.changes,
         )
     ):
+        items = pieces.get(row.id, ())
         yield KnownOrder(
             order_id=row.id,
             status=row.status,
-            items=pieces.get(row.id, ()),
+            items=items if row.changes is None else _not_cancelled(items, row.changes),
             # One that was restored from its ending alone has no address.
             address=row.shipping_address if row.id in created else None,
             problems=() if row.id in created else (NO_BEGINNING,),
@@ -61,6 +66,16 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             changed_at=row.updated_at,
             saga_version=row.saga_version,
         )
+
+
+def _not_cancelled(items: Pieces, changes: str) -> Pieces:
+    """Return the pieces of an order without the lines that were cancelled."""
+    left = dict(items)
+    for change in decode_changes(changes):
+        if change.state is ChangeState.CONFIRMED and not change.whole:
+            for item in change.items:
+                left[item.product_id] = left.get(item.product_id, 0) - item.quantity
+    return tuple((product_id, quantity) for product_id, quantity in left.items() if quantity)
 
 
 def wait(connection: Connection, known: Known, order_status: str) -> Wait | None:

@@ -26,7 +26,13 @@ from todoku.contracts import (
     ReleaseOutcome,
     StockReleasedEvent,
 )
-from todoku.orders.changes import Change, ChangeState, change_of, requested_event
+from todoku.orders.changes import (
+    Change,
+    ChangeState,
+    cancelled_items,
+    change_of,
+    requested_event,
+)
 from todoku.orders.domain import (
     BEHIND_PIVOT,
     ORDER,
@@ -51,11 +57,16 @@ class TooLateToCancel(OrderError):
     """The order has ended, or its cancellation was refused."""
 
 
+class InvalidCancellation(OrderError):
+    """The pieces to cancel are not in the order, or not any more; the message names which."""
+
+
 class CancelOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Cancel an order. The edge generates `change_id`, a UUIDv7; `by` is who asks."""
+    """Cancel an order, or these `items` of it. The edge generates `change_id`, a UUIDv7; `by` is who asks."""
 
     order_id: str
     change_id: str
+    items: tuple[CancelledItem, ...] = ()
     reason: str | None = None
     by: Annotated[str | None, Personal] = None
 
@@ -63,31 +74,57 @@ class CancelOrder(msgspec.Struct, frozen=True, kw_only=True):
 def cancel_order(
     order: Order | None, command: CancelOrder, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """Request the cancellation. Asking again changes nothing, and is answered with the same request."""
+    """Request the cancellation. Asking again for that of the whole order changes nothing, and is answered
+    with the same request."""
     if order is None:
         raise UnknownOrder(f"No order has the id {command.order_id}.")
     earlier = order.cancellation
-    if earlier is not None and earlier.state is not ChangeState.REFUSED:
+    if earlier is not None and earlier.state is not ChangeState.REFUSED and not command.items:
         return order, []
-    if earlier is not None or order.status.terminal:
-        raise TooLateToCancel(_why_too_late(order, earlier))
+    refused = next((c for c in order.changes if c.state is ChangeState.REFUSED), None)
+    if earlier is not None or refused is not None or order.status.terminal:
+        raise TooLateToCancel(_why_too_late(order, refused or earlier))
     changed = cancelling(
-        order, change_id=command.change_id, reason=command.reason, by=command.by, now=now
+        order,
+        change_id=command.change_id,
+        items=_wanted(order, command.items),
+        reason=command.reason,
+        by=command.by,
+        now=now,
     )
     return changed, [requested_event(order.id, changed.changes[-1])]
 
 
+def _wanted(order: Order, items: tuple[CancelledItem, ...]) -> tuple[CancelledItem, ...]:
+    """Return the items, merged; everything that is left if there are none."""
+    left = order.left
+    wanted: dict[str, int] = {}
+    for item in items:
+        wanted[item.product_id] = wanted.get(item.product_id, 0) + item.quantity
+    for product_id, quantity in wanted.items():
+        if not 1 <= quantity <= left.get(product_id, 0):
+            raise InvalidCancellation(
+                f"Product {product_id!r}: {quantity} to cancel, and {left.get(product_id, 0)} left in "
+                f"order {order.id}."
+            )
+    return cancelled_items(wanted or left)
+
+
 def cancelling(
-    order: Order, *, change_id: str, reason: str | None, by: str | None, now: datetime
+    order: Order,
+    *,
+    change_id: str,
+    items: tuple[CancelledItem, ...],
+    reason: str | None,
+    by: str | None,
+    now: datetime,
 ) -> Order:
-    """Return the order with a new request to cancel all of it."""
+    """Return the order with a new request to cancel these items. Cancelling the last piece is cancelling
+    the order."""
     change = Change(
         id=change_id,
-        items=tuple(
-            CancelledItem(product_id=item.product_id, quantity=item.quantity)
-            for item in order.items
-        ),
-        whole=True,
+        items=items,
+        whole={item.product_id: item.quantity for item in items} == order.left,
         state=ChangeState.REQUESTED,
         requested_at=now,
         reason=reason,
@@ -116,7 +153,7 @@ def confirm_cancellation(
 ) -> tuple[Order, list[Event]]:
     """Record that nothing will be shipped; the order ends when inventory has answered."""
     order = known(order, event)
-    if order.status in BEHIND_PIVOT:
+    if event.whole and order.status in BEHIND_PIVOT:
         raise contradiction(order, event)
     return _confirmed(_with_request(order, event, now), event, now), []
 
@@ -126,8 +163,9 @@ def refuse_cancellation(
 ) -> tuple[Order, list[Event]]:
     """Record that it was too late: the order goes on as if nobody had asked."""
     order = known(order, event)
-    # Checked first, so that a contradiction leaves no trace of the change.
-    advanced = advance(order, event, now)
+    # Checked first, so that a contradiction leaves no trace of the change. Only the refusal of a whole
+    # order leads back: it may be cancelling while the refusal of a line arrives.
+    advanced = advance(order, event, now) if event.whole else order
     change = _find(order, event) or change_of(event, now)
     if change.state is ChangeState.CONFIRMED:
         raise contradiction(order, event)
@@ -140,8 +178,11 @@ def refuse_cancellation(
 def end_cancelled(
     order: Order | None, event: StockReleasedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """End the order: nothing is reserved for it any more. This implies that shipping has confirmed."""
+    """End the order if nothing is left of it: nothing is reserved for it any more. This implies that
+    shipping has confirmed."""
     order = _confirmed(_with_request(known(order, event), event, now), event, now)
+    if not event.whole:
+        return order, []
     if _ended_before_inventory(order, event):
         return order, []  # Late: a step between orders and inventory has ended it.
     cancellation = _find(order, event)
@@ -164,11 +205,13 @@ def _ended_before_inventory(order: Order, event: StockReleasedEvent) -> bool:
 
 
 def _why_too_late(order: Order, earlier: Change | None) -> str:
-    if earlier is not None:
+    if earlier is not None and earlier.state is ChangeState.REFUSED:
         return (
             f"The cancellation of order {order.id} was refused: {earlier.refusal} "
             f"The order is {order.status}."
         )
+    if earlier is not None and not order.status.terminal:
+        return f"Order {order.id} is cancelled as a whole: it is {order.status}."
     return f"Order {order.id} has ended: it is {order.status}."
 
 
@@ -177,7 +220,9 @@ def _find(order: Order, event: ChangeEvent) -> Change | None:
 
 
 def _cancelling(order: Order, change: Change, now: datetime) -> Order:
-    """Return the order with a new cancellation."""
+    """Return the order with a new change; with that of all that is left, it is cancelling."""
+    if not change.whole:
+        return msgspec.structs.replace(order, updated_at=now, changes=(*order.changes, change))
     status = ORDER.next_status(order.status, CANCEL)
     assert status is OrderStatus.CANCELLING, order
     return msgspec.structs.replace(

@@ -1,5 +1,6 @@
 """Define the changes of an order: what was asked to be cancelled, by whom, and what was decided."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -37,6 +38,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     by: Annotated[str | None, Personal] = None
     decided_at: datetime | None = None
     refusal: str | None = None
+
+
+def cancelled_items(pieces: Mapping[str, int]) -> tuple[CancelledItem, ...]:
+    """Return the items of a change: pieces by product."""
+    return tuple(
+        CancelledItem(product_id=product_id, quantity=quantity)
+        for product_id, quantity in pieces.items()
+    )
 
 
 def requested_event(order_id: str, change: Change) -> CancellationRequestedEvent:

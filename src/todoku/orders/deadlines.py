@@ -6,7 +6,7 @@ import msgspec
 
 from todoku.contracts import Event, fact_id
 from todoku.orders.cancellation import cancelling
-from todoku.orders.changes import requested_event
+from todoku.orders.changes import cancelled_items, requested_event
 from todoku.orders.domain import Order
 
 BY_DEADLINE = "deadline"
@@ -24,6 +24,7 @@ def when_late(order: Order, now: datetime) -> tuple[Order, list[Event]]:
     late = cancelling(
         order,
         change_id=fact_id(order.id, "Deadline"),
+        items=cancelled_items(order.left),
         reason=f"Its deadline has passed: {order.deadline:%Y-%m-%d %H:%M:%S} UTC.",
         by=BY_DEADLINE,
         now=now,

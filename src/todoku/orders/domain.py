@@ -17,6 +17,7 @@ forward: a late event is kept in the history and changes nothing. Two outcomes t
 are never both true; the second one is an error and becomes a dead letter.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -187,6 +188,24 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def cancellation(self) -> Change | None:
         """Return the cancellation of the whole order; None if nobody asked for it."""
         return next((change for change in reversed(self.changes) if change.whole), None)
+
+    @property
+    def left(self) -> Mapping[str, int]:
+        """Return by product how many pieces nobody has asked to cancel, or were refused."""
+        return self._without(ChangeState.REQUESTED, ChangeState.CONFIRMED)
+
+    @property
+    def wanted(self) -> Mapping[str, int]:
+        """Return by product how many pieces are not cancelled as single lines."""
+        return self._without(ChangeState.CONFIRMED, whole=False)
+
+    def _without(self, *states: ChangeState, whole: bool = True) -> Mapping[str, int]:
+        pieces = {item.product_id: item.quantity for item in self.items}
+        for change in self.changes:
+            if change.state in states and (whole or not change.whole):
+                for item in change.items:
+                    pieces[item.product_id] = pieces.get(item.product_id, 0) - item.quantity
+        return {product_id: quantity for product_id, quantity in pieces.items() if quantity > 0}
 
 
 class ParkedMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -428,7 +447,9 @@ def complete(
     )
     if completed is order:
         return order, []
-    return completed, [_completed_event(completed)]
+    # What was shipped, also where the confirmation of a change is still to come.
+    shipped = {item.product_id: item.quantity for item in event.items}
+    return completed, [_completed_event(completed, shipped)]
 
 
 def fail(
@@ -492,12 +513,21 @@ def _cancelled(order: Order) -> bool:
     return cancellation is not None and cancellation.state is ChangeState.CONFIRMED
 
 
-def _completed_event(order: Order) -> OrderCompletedEvent:
+def _completed_event(order: Order, shipped: Mapping[str, int] | None = None) -> OrderCompletedEvent:
+    items, amount = order.items, order.total_amount
+    if order.changes:
+        pieces = order.wanted if shipped is None else shipped
+        items = tuple(
+            msgspec.structs.replace(item, quantity=pieces[item.product_id])
+            for item in order.items
+            if item.product_id in pieces
+        )
+        amount = sum(item.quantity * item.price for item in items)
     return OrderCompletedEvent(
         order_id=order.id,
         user_id=order.user_id,
-        items=order.items,
-        total_amount=order.total_amount,
+        items=items,
+        total_amount=amount,
         currency=order.currency,
         shipment_id=order.shipment_id,
         tracking_number=order.tracking_number,

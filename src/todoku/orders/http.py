@@ -9,8 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from todoku.contracts import OrderedItem, Personal
-from todoku.orders.cancellation import CancelOrder, TooLateToCancel
+from todoku.contracts import CancelledItem, OrderedItem, Personal
+from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.domain import (
     InvalidDeadline,
@@ -22,6 +22,7 @@ from todoku.orders.domain import (
     UnknownOrder,
 )
 from todoku.orders.problems import (
+    INVALID_CANCELLATION,
     INVALID_DEADLINE,
     INVALID_ORDER,
     TOO_LATE_TO_CANCEL,
@@ -71,10 +72,18 @@ class NewOrder(Body, frozen=True, kw_only=True):
     deadline: Deadline | None = None
 
 
+class CancelledPieces(Body, frozen=True, kw_only=True, gc=False):
+    """A number of pieces of one product."""
+
+    product_id: ProductId
+    quantity: Quantity
+
+
 class Cancellation(Body, frozen=True, kw_only=True):
-    """Why the order is to be cancelled."""
+    """What is to be cancelled, and why; without `items`, everything that is left of the order."""
 
     reason: Reason | None = None
+    items: Annotated[tuple[CancelledPieces, ...], Meta(max_length=ITEMS_MAX)] = ()
 
 
 class CancellationView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -87,6 +96,31 @@ class CancellationView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     requested_at: datetime
     decided_at: datetime | None
     refusal: str | None
+
+
+class ChangeView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A change of an order: these `items` were to be cancelled; `whole` if nothing was left without them.
+    The other fields are those of a cancellation."""
+
+    id: str
+    items: tuple[CancelledItem, ...]
+    whole: bool
+    state: ChangeState
+    by: Annotated[str | None, Personal]
+    reason: str | None
+    requested_at: datetime
+    decided_at: datetime | None
+    refusal: str | None
+
+
+class LineView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The pieces of one product: how many were ordered, are reserved, were shipped, and were cancelled."""
+
+    product_id: str
+    ordered: int
+    reserved: int
+    shipped: int
+    cancelled: int
 
 
 class ParkedView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -118,6 +152,8 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parked: list[ParkedView]
     cancellation: CancellationView | None
     deadline: datetime | None
+    lines: list[LineView]
+    changes: list[ChangeView]
 
 
 class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -169,6 +205,7 @@ def orders_api(backend: Backend) -> Api:
             InvalidDeadline: INVALID_DEADLINE,
             UnknownOrder: UNKNOWN_ORDER,
             TooLateToCancel: TOO_LATE_TO_CANCEL,
+            InvalidCancellation: INVALID_CANCELLATION,
         },
         operations=[
             Operation(
@@ -203,7 +240,10 @@ def orders_api(backend: Backend) -> Api:
                 description=ABOUT_CANCELLING,
                 handle=routes.cancel,
                 body=Cancellation,
-                examples={"a cancellation": {"reason": "Ordered twice."}},
+                examples={
+                    "a cancellation": {"reason": "Ordered twice."},
+                    "one piece": {"items": [{"productId": "prod001", "quantity": 1}]},
+                },
                 responses=[
                     SuccessResponse(
                         status=202,
@@ -211,7 +251,7 @@ def orders_api(backend: Backend) -> Api:
                         content=OrderView,
                     )
                 ],
-                problems=[UNKNOWN_ORDER, TOO_LATE_TO_CANCEL],
+                problems=[UNKNOWN_ORDER, TOO_LATE_TO_CANCEL, INVALID_CANCELLATION],
             ),
             Operation(
                 id="listOrders",
@@ -297,6 +337,10 @@ class OrderRoutes:
             CancelOrder(
                 order_id=order_id,
                 change_id=str(uuid7()),
+                items=tuple(
+                    CancelledItem(product_id=item.product_id, quantity=item.quantity)
+                    for item in wish.items
+                ),
                 reason=wish.reason,
                 by=call.context.actor,
             ),
@@ -378,7 +422,29 @@ def _view(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
         ],
         cancellation=_cancellation_view(order.cancellation),
         deadline=order.deadline,
+        lines=_lines(order),
+        changes=[_change_view(change) for change in order.changes],
     )
+
+
+def _lines(order: Order) -> list[LineView]:
+    wanted = {} if order.status is OrderStatus.CANCELLED else order.wanted
+    reserved = wanted if order.status is OrderStatus.AWAITING_SHIPMENT else {}
+    shipped = wanted if order.status is OrderStatus.COMPLETED else {}
+    return [
+        LineView(
+            product_id=item.product_id,
+            ordered=item.quantity,
+            reserved=reserved.get(item.product_id, 0),
+            shipped=shipped.get(item.product_id, 0),
+            cancelled=item.quantity - wanted.get(item.product_id, 0),
+        )
+        for item in order.items
+    ]
+
+
+def _change_view(change: Change) -> ChangeView:
+    return ChangeView(**{name: getattr(change, name) for name in ChangeView.__struct_fields__})
 
 
 def _cancellation_view(change: Change | None) -> CancellationView | None:
@@ -427,7 +493,8 @@ ABOUT_CANCELLING = """\
 The response is sent once the request is stored on disk; the order is `CANCELLING` until shipping has
 decided. Before the carrier is called, the cancellation is confirmed: the order becomes `CANCELLED`, or
 `CANCELLED_NO_STOCK` if its stock was refused before. After that it is refused, and the order goes on.
-Asking again has no further effect and gets the same answer."""
+Asking again has no further effect and gets the same answer. With `items`, only these pieces are cancelled,
+and the order goes on without them; cancelling the last piece is cancelling the order."""
 
 EXAMPLE_ORDER: dict[str, Any] = {
     "userId": "user123",

@@ -17,6 +17,13 @@ INVALID_DEADLINE = ProblemType(
     "The `deadline` had passed when the order was to be accepted, or is more than ten years ahead.",
     "Send a later or an earlier `deadline`, or none. Compare your clock with the `time` in GET /readyz.",
 )
+INVALID_CANCELLATION = ProblemType(
+    "invalid-cancellation",
+    422,
+    "The pieces to cancel are not in the order",
+    "The order does not have the product, or fewer pieces of it are left than are to be cancelled.",
+    "Look at `lines` and `changes` in GET /orders/{orderId}, and cancel what is left.",
+)
 TOO_LATE_TO_CANCEL = ProblemType(
     "too-late-to-cancel",
     409,

@@ -2,14 +2,16 @@
 gets an answer, and that each deadline is kept."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Final
 
 import msgspec
 
-from todoku.contracts import CancellationRequestedEvent
-from todoku.orders.cancellation import CancelOrder, TooLateToCancel
+from todoku.contracts import CancellationRequestedEvent, CancelledItem
+from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.deadlines import BY_DEADLINE
 from todoku.orders.domain import BEHIND_PIVOT, Order, OrderStatus, UnknownOrder
@@ -19,6 +21,7 @@ SHARES: Final = (0.0, 0.3, 0.8)
 """How many of the orders of a run are cancelled."""
 
 TWICE_SHARE: Final = 0.3
+LINE_SHARE: Final = 0.5
 SOON_SECONDS: Final = 4.0
 
 DEADLINE_SHARES: Final = (0.0, 0.5, 0.8)
@@ -49,7 +52,8 @@ class Cancellations:
         self._world = world
         self._share = world.random("cancellations").choice(SHARES)
         self._asked: set[str] = set()
-        self._requests: dict[str, str] = {}
+        self._requests: dict[str, tuple[str, str]] = {}
+        self._whole: dict[str, str] = {}
         self._seen: dict[str, tuple[Change, ...]] = {}
         self._deadline_share = world.random("deadlines").choice(DEADLINE_SHARES)
         if forgets_calls(world):
@@ -65,8 +69,8 @@ class Cancellations:
         seconds = self._loop_time() + random.uniform(1, DEADLINE_SECONDS_MAX)
         return self._world.start + timedelta(seconds=seconds)
 
-    async def ask(self, number: int, order_id: str) -> None:
-        """Ask once or twice to cancel an order: at once, soon, or at any time."""
+    async def ask(self, number: int, order: Order) -> None:
+        """Ask once or twice to cancel an order or pieces of it: at once, soon, or at any time."""
         random = self._world.random(f"cancel#{number}")
         if random.random() >= self._share:
             return
@@ -74,23 +78,37 @@ class Cancellations:
         await asyncio.sleep(random.uniform(0, seconds))
         if self._world.happen("cancel", f"cancel#{number}") is None:
             return
-        self._world.note("cancel", order_id)
-        self._asked.add(order_id)
+        self._world.note("cancel", order.id)
+        self._asked.add(order.id)
         times = 2 if random.random() < TWICE_SHARE else 1
-        commands = [
-            CancelOrder(order_id=order_id, change_id=self._world.new_id(random), by="customer")
-            for _ in range(times)
-        ]
+        commands = [self._draw(order, random) for _ in range(times)]
         await asyncio.gather(*map(self._ask, commands))
+
+    def _draw(self, order: Order, random: Random) -> CancelOrder:
+        lines = random.sample(order.items, 1) if random.random() < LINE_SHARE else ()
+        return CancelOrder(
+            order_id=order.id,
+            change_id=self._world.new_id(random),
+            items=tuple(
+                CancelledItem(product_id=line.product_id, quantity=random.randint(1, line.quantity))
+                for line in lines
+            ),
+            by="customer",
+        )
 
     def restored(self, published: Collection[tuple[str, str]]) -> None:
         """A request must come back if the stream has it."""
         self._restored = True
         found = self._read()
         self._seen = {order_id: changes for order_id, (_, changes) in found.items()}
-        for order_id in list(self._requests):
-            if order_id not in found and (order_id, _REQUESTED) not in published:
-                del self._requests[order_id]
+        requests = Counter(order_id for order_id, _ in self._requests.values())
+        for change_id, (order_id, _) in list(self._requests.items()):
+            _, changes = found.get(order_id, (None, ()))
+            # Which of several requests the stream has is not known here.
+            is_published = (order_id, _REQUESTED) in published and requests[order_id] == 1
+            if change_id not in {change.id for change in changes} and not is_published:
+                del self._requests[change_id]
+                self._whole.pop(order_id, None)
 
     def check_commit(self) -> None:
         """Check I4: changes are only added, and decided once; nothing is cancelled that nobody asked for."""
@@ -114,31 +132,37 @@ class Cancellations:
         open after its deadline."""
         self._check_late()
         found = self._read()
-        for order_id, change_id in self._requests.items():
+        for order_id, change_id in self._requests.values():
             status, changes = found.get(order_id, (None, ()))
-            state = {change.id: change.state for change in changes}.get(change_id)
-            if state is None:
+            change = {change.id: change for change in changes}.get(change_id)
+            shipped = status in BEHIND_PIVOT
+            if change is None:
                 self._fail("I1", order_id, "was accepted and is missing")
-            elif state is ChangeState.REQUESTED:
+            elif change.state is ChangeState.REQUESTED:
                 self._fail("I3", order_id, "was never answered")
-            elif (status in BEHIND_PIVOT) is (state is ChangeState.CONFIRMED):
-                self._fail("I4", order_id, f"is {state}, and the order is {status}")
+            elif shipped is (change.state is ChangeState.CONFIRMED) and (
+                change.whole or not shipped
+            ):
+                self._fail("I4", order_id, f"is {change.state}, and the order is {status}")
 
     async def _ask(self, command: CancelOrder) -> None:
         try:
             order: Order = await self._world.execute_until_answered(command)
-        except TooLateToCancel:
+        except (TooLateToCancel, InvalidCancellation):
             return
         except UnknownOrder:
             if not self._restored:
                 raise
             return
-        cancellation = order.cancellation
-        if cancellation is None:
+        made = next((each for each in order.changes if each.id == command.change_id), None)
+        change = made or order.cancellation
+        if change is None or (command.items and made is None):
             self._fail("I1", command.order_id, "was accepted and is not in the reply")
             return
-        first = self._requests.setdefault(command.order_id, cancellation.id)
-        if first != cancellation.id and not self._restored:
+        self._requests[change.id] = command.order_id, change.id
+        if command.items or self._restored:
+            return
+        if self._whole.setdefault(order.id, change.id) != change.id:
             self._fail("I1", command.order_id, "was answered with two different requests")
 
     def _read_late(self) -> set[str]:

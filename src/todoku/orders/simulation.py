@@ -149,7 +149,7 @@ class SimulatedOrders(SimulatedService):
         for order in await asyncio.gather(*replies):
             if restores == self._restores:
                 self._check_reply(order)
-        await self._cancellations.ask(number, command.order_id)
+        await self._cancellations.ask(number, order)
 
     async def _place_with_key(
         self, number: int, command: PlaceOrder, random: Random, times: int
@@ -164,7 +164,7 @@ class SimulatedOrders(SimulatedService):
             if restores == self._restores:
                 self._check_reply(order)
                 self._check_same(order, key)
-        await self._cancellations.ask(number, answers[0].id)
+        await self._cancellations.ask(number, answers[0])
         await asyncio.sleep(random.uniform(0, LATER_SECONDS_MAX))
         again = await self._repeat(command, key, random)
         if not self._restores:

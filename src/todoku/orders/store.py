@@ -140,7 +140,7 @@ _update_with_due_time = _update("status", "due_at", *CHANGING)
 _update_with_changes = _update("status", "due_at", "changes", *CHANGING)
 
 _encode_changes = msgspec.json.Encoder().encode
-_decode_changes = msgspec.json.Decoder(tuple[Change, ...]).decode
+decode_changes = msgspec.json.Decoder(tuple[Change, ...]).decode
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -360,7 +360,7 @@ def _with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             shipment_id=row.shipment_id,
             tracking_number=row.tracking_number,
             saga_version=row.saga_version,
-            changes=() if row.changes is None else _decode_changes(row.changes),
+            changes=() if row.changes is None else decode_changes(row.changes),
             deadline=row.deadline,
             due_at=row.due_at,
         )

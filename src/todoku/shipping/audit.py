@@ -31,12 +31,14 @@ def known_shipments(connection: Connection) -> Iterator[Known]:
     for order_id, group in groupby(parcels, key=attrgetter("order_id")):
         rows = list(group)
         first = rows[0]
+        items = pieces.get(first.id)
         expected = first.status == ShipmentStatus.EXPECTED
         ended = ShipmentStatus(first.status).terminal
         yield Known(
             order_id=order_id,
             status=first.status,
-            items=None if expected else pieces.get(first.id, ()),
+            # One that never was open has no items, and no parcel.
+            items=items if items or not (expected or ended) else None,
             # One that was restored from its ending alone has no address, nor has one that never was.
             address=first.shipping_address or (None if expected or ended else ""),
             problems=() if len(rows) == 1 else (_several(len(rows)),),

@@ -14,16 +14,17 @@ from todoku.contracts import (
     CancellationRefusedEvent,
     CancellationRequestedEvent,
     Event,
-    ShippedItem,
     fact_id,
 )
 from todoku.shipping.domain import (
+    PAST_PIVOT,
     SHIPMENT,
     Shipment,
     ShipmentChange,
     ShipmentError,
     ShipmentStatus,
     answer_event,
+    without,
 )
 
 CARRIER_CALLED = "The carrier was already called."
@@ -40,14 +41,13 @@ class ContradictoryEvent(ShipmentError):
 def decide_cancellation(
     shipment: Shipment | None, event: CancellationRequestedEvent, now: datetime
 ) -> tuple[Shipment, list[Event]]:
-    """Confirm the cancellation if the carrier was not called yet, else refuse it."""
+    """Confirm that the pieces are cancelled if the carrier was not called yet, else refuse it."""
     if not event.items:
         raise InvalidCancellation(f"{type(event).__name__} of order {event.order_id} has no items")
-    if shipment is None:
-        change = _change(event, now, confirmed=True)
-        return _never_initiated(event, change), [answer_event(event.order_id, change)]
     if _find(shipment, event) is not None:
+        assert shipment is not None
         return shipment, []  # A duplicate that arrived after the inbox was pruned.
+    shipment = shipment or _expected(event, now)
     change = _change(event, now, confirmed=not shipment.pivot_passed)
     return _with_change(shipment, change), [answer_event(event.order_id, change)]
 
@@ -55,18 +55,17 @@ def decide_cancellation(
 def replay_confirmation(
     shipment: Shipment | None, event: CancellationConfirmedEvent, time: datetime
 ) -> tuple[Shipment, list[Event]]:
-    """Restore from its own event that a cancellation was confirmed: the carrier must never be called."""
-    change = _change(event, time, confirmed=True)
-    if shipment is None:
-        return _never_initiated(event, change), []
+    """Restore from its own event that pieces were cancelled: the carrier must never be called for them."""
     if _find(shipment, event) is not None:
+        assert shipment is not None
         return shipment, []  # The backup had it.
-    if shipment.pivot_passed:
+    shipment = shipment or _expected(event, time)
+    if event.whole and shipment.pivot_passed:
         raise ContradictoryEvent(
             f"{type(event).__name__} for order {event.order_id} contradicts its shipment, which is "
             f"{shipment.status}"
         )
-    return _with_change(shipment, change), []
+    return _with_change(shipment, _change(event, time, confirmed=True)), []
 
 
 def replay_refusal(
@@ -76,19 +75,19 @@ def replay_refusal(
 
     A shipment that the database has lost is expected: the StockReservedEvent that opens it follows.
     """
-    change = _change(event, time, confirmed=False)
-    if shipment is None:
-        return _shipment(event, ShipmentStatus.EXPECTED, change), []
     if _find(shipment, event) is not None:
+        assert shipment is not None
         return shipment, []  # The backup had it.
-    return _with_change(shipment, change), []
+    shipment = shipment or _expected(event, time)
+    return _with_change(shipment, _change(event, time, confirmed=False)), []
 
 
 Cancelled = CancellationRequestedEvent | CancellationConfirmedEvent | CancellationRefusedEvent
 
 
-def _find(shipment: Shipment, event: Cancelled) -> ShipmentChange | None:
-    return next((change for change in shipment.changes if change.id == event.change_id), None)
+def _find(shipment: Shipment | None, event: Cancelled) -> ShipmentChange | None:
+    changes = shipment.changes if shipment else ()
+    return next((change for change in changes if change.id == event.change_id), None)
 
 
 def _change(event: Cancelled, now: datetime, *, confirmed: bool) -> ShipmentChange:
@@ -103,35 +102,30 @@ def _change(event: Cancelled, now: datetime, *, confirmed: bool) -> ShipmentChan
 
 
 def _with_change(shipment: Shipment, change: ShipmentChange) -> Shipment:
-    changes = (*shipment.changes, change)
+    """Return the shipment with a change that is decided: without its pieces, or cancelled."""
+    noted = msgspec.structs.replace(shipment, changes=(*shipment.changes, change))
     if not change.confirmed:
-        return msgspec.structs.replace(shipment, changes=changes)
+        return noted
+    if not change.whole:
+        left = without(noted.items, change.items)
+        # Restored from its ending, a shipment has no other pieces than were shipped.
+        items = noted.items if shipment.status in PAST_PIVOT else left
+        return msgspec.structs.replace(noted, items=items, updated_at=change.at)
     status = SHIPMENT.next_status(shipment.status, CancellationRequestedEvent)
     assert status is ShipmentStatus.CANCELLED, shipment
-    return msgspec.structs.replace(
-        shipment, changes=changes, status=status, due_at=None, updated_at=change.at
-    )
+    return msgspec.structs.replace(noted, status=status, due_at=None, updated_at=change.at)
 
 
-def _never_initiated(event: Cancelled, change: ShipmentChange) -> Shipment:
-    """Return what keeps an order that is still to come from being shipped."""
-    shipment = _shipment(event, ShipmentStatus.CANCELLED, change)
-    items = tuple(
-        ShippedItem(product_id=item.product_id, quantity=item.quantity) for item in event.items
-    )
-    return msgspec.structs.replace(shipment, items=items)
-
-
-def _shipment(event: Cancelled, status: ShipmentStatus, change: ShipmentChange) -> Shipment:
+def _expected(event: Cancelled, now: datetime) -> Shipment:
+    """Return the shipment of an order that is still to come."""
     return Shipment(
         id=fact_id(event.order_id, "Shipment"),
         order_id=event.order_id,
         items=(),
         shipping_address="",
-        status=status,
+        status=ShipmentStatus.EXPECTED,
         attempts=0,
         due_at=None,
-        created_at=change.at,
-        updated_at=change.at,
-        changes=(change,),
+        created_at=now,
+        updated_at=now,
     )

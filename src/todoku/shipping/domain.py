@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
+from msgspec import UNSET
 
 from todoku.contracts import (
     CancellationConfirmedEvent,
@@ -217,9 +218,7 @@ def initiate_shipment(
     initiated = Shipment(
         id=shipment_id,
         order_id=event.order_id,
-        items=tuple(
-            ShippedItem(product_id=item.product_id, quantity=item.quantity) for item in event.items
-        ),
+        items=_not_cancelled(event, shipment),
         shipping_address=event.shipping_address,
         status=ShipmentStatus.INITIATED,
         attempts=0,
@@ -229,6 +228,31 @@ def initiate_shipment(
         changes=shipment.changes if shipment else (),
     )
     return initiated, [_initiated_event(initiated)]
+
+
+def _not_cancelled(event: StockReservedEvent, expected: Shipment | None) -> tuple[ShippedItem, ...]:
+    """Return the reserved items without what was cancelled before they were known here, unless inventory
+    has subtracted it already."""
+    items = tuple(
+        ShippedItem(product_id=item.product_id, quantity=item.quantity) for item in event.items
+    )
+    subtracted = () if event.changes is UNSET else event.changes
+    for change in expected.changes if expected else ():
+        if change.confirmed and change.id not in subtracted:
+            items = without(items, change.items)
+    return items
+
+
+def without(
+    items: tuple[ShippedItem, ...], cancelled: tuple[CancelledItem, ...]
+) -> tuple[ShippedItem, ...]:
+    """Return the items without the cancelled pieces."""
+    pieces = {item.product_id: item.quantity for item in cancelled}
+    left = (
+        msgspec.structs.replace(item, quantity=item.quantity - pieces.get(item.product_id, 0))
+        for item in items
+    )
+    return tuple(item for item in left if item.quantity > 0)
 
 
 def replay_completed(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from simulation import planting
 from simulation.planting import mutant
@@ -156,6 +157,52 @@ def ended_when_shipping_confirms() -> Wire:
         return cancellation.end_cancelled(confirmed, released, now)
 
     return planting.events("orders", CancellationConfirmedEvent, decide)
+
+
+@mutant
+def cancelled_line_shipped() -> Wire:
+    """The pieces of a cancelled line are shipped all the same."""
+
+    def decide(original: Any, shipment: Any, event: Any, now: Any) -> Any:
+        after, events = original(shipment, event, now)
+        kept = after.items if event.whole or shipment is None else shipment.items
+        return msgspec.structs.replace(after, items=kept), events
+
+    return planting.events("shipping", CancellationRequestedEvent, decide)
+
+
+@mutant
+def cancelled_line_stays_reserved() -> Wire:
+    """The pieces of a cancelled line stay reserved."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        after, events = original(state, event, now)
+        return (after if event.whole or not after.products else state), events
+
+    return planting.events("inventory", CancellationConfirmedEvent, decide)
+
+
+@mutant
+def cancelled_line_reserved_when_the_order_arrives() -> Wire:
+    """Pieces that were cancelled before the order arrived at inventory are reserved."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        held = state.reservation
+        if held is not None and held.state is stock.ReservationState.EXPECTED:
+            state = msgspec.structs.replace(state, reservation=None)
+        return original(state, event, now)
+
+    return planting.events("inventory", OrderCreatedEvent, decide)
+
+
+@mutant
+def cancelled_line_subtracted_twice() -> Wire:
+    """Shipping subtracts a cancelled line although inventory has done so."""
+
+    def decide(original: Any, shipment: Any, event: Any, now: Any) -> Any:
+        return original(shipment, msgspec.structs.replace(event, changes=UNSET), now)
+
+    return planting.events("shipping", StockReservedEvent, decide)
 
 
 @mutant

@@ -1,12 +1,20 @@
 """Decide what a confirmed cancellation means for the stock of its order: pure functions."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
-from todoku.contracts import CancellationConfirmedEvent, Event, ReleaseOutcome, StockReleasedEvent
+from todoku.contracts import (
+    CancellationConfirmedEvent,
+    CancelledItem,
+    Event,
+    ReleaseOutcome,
+    StockReleasedEvent,
+)
 from todoku.inventory.domain.releases import released_event
-from todoku.inventory.domain.reservations import contradiction, moved
+from todoku.inventory.domain.reservations import contradiction, moved, without
 from todoku.inventory.domain.stock import (
     Line,
     Reservation,
@@ -16,8 +24,6 @@ from todoku.inventory.domain.stock import (
     StockError,
 )
 
-CANCELLED_STATES = (ReservationState.RELEASED, ReservationState.CANCELLED)
-
 
 class InvalidCancellation(StockError):
     """A cancellation names no pieces."""
@@ -26,77 +32,125 @@ class InvalidCancellation(StockError):
 def release_cancelled(
     stock: Stock, event: CancellationConfirmedEvent, now: datetime
 ) -> tuple[Stock, list[Event]]:
-    """Release what is reserved for a cancelled order; if nothing is, see to it that nothing will be.
+    """Release what is reserved for cancelled pieces; if nothing is yet, see to it that nothing will be.
 
     A refusal stays, and is the answer: orders has it, or will have it.
     """
-    reservation = stock.reservation
-    if reservation is None:
-        cancelled = _never_reserved(event, now)
-        return Stock(products={}, reservation=cancelled), [
-            released_event(cancelled, cancelled.changes[-1])
-        ]
-    if reservation.state is ReservationState.REFUSED:
-        return stock, []
-    if any(change.id == event.change_id for change in reservation.changes):
+    _require_items(event)
+    if _known(stock, event):
         return stock, []  # A duplicate that arrived after the inbox was pruned.
-    released = _released(stock, event, now)
-    assert released.reservation is not None
-    change = released.reservation.changes[-1]
-    return released, [released_event(released.reservation, change)]
+    after = _released(stock, event, now)
+    assert after.reservation is not None
+    if after.reservation.state is ReservationState.REFUSED:
+        return after, []
+    return after, [released_event(after.reservation, after.reservation.changes[-1])]
 
 
 def replay_release(
     stock: Stock, event: StockReleasedEvent, time: datetime
 ) -> tuple[Stock, list[Event]]:
     """Restore a release that the database has lost from its StockReleasedEvent."""
-    reservation = stock.reservation
-    if reservation is None:
-        lost = _never_reserved(event, time)
-        if event.outcome != ReleaseOutcome.NEVER_RESERVED:
-            lost = msgspec.structs.replace(lost, state=ReservationState.RELEASED)
-        return Stock(products={}, reservation=lost), []
-    if any(change.id == event.change_id for change in reservation.changes):
+    _require_items(event)
+    if _known(stock, event):
         return stock, []  # The backup had it.
-    return _released(stock, event, time), []
+    after = _released(stock, event, time)
+    lost = after.reservation
+    if stock.reservation is None and event.outcome != ReleaseOutcome.NEVER_RESERVED:
+        assert lost is not None
+        # The reservation is lost, too. Of the whole order, its release is all that remains of it.
+        state = ReservationState.RELEASED if event.whole else ReservationState.EXPECTED
+        return Stock(products={}, reservation=msgspec.structs.replace(lost, state=state)), []
+    return after, []
 
 
-def _never_reserved(
-    event: CancellationConfirmedEvent | StockReleasedEvent, now: datetime
-) -> Reservation:
-    """Return what keeps an order that is still to come from reserving anything."""
+Cancelled = CancellationConfirmedEvent | StockReleasedEvent
+
+
+def _require_items(event: Cancelled) -> None:
     if not event.items:
         raise InvalidCancellation(f"{type(event).__name__} of order {event.order_id} has no items")
+
+
+def _known(stock: Stock, event: Cancelled) -> bool:
+    held = stock.reservation
+    return held is not None and any(change.id == event.change_id for change in held.changes)
+
+
+def _released(stock: Stock, event: Cancelled, now: datetime) -> Stock:
+    """Return the stock with a new change."""
+    held = stock.reservation
+    change = ReservationChange(
+        id=event.change_id, items=_lines(event.items), whole=event.whole, at=now
+    )
+    if held is None:
+        return Stock(products={}, reservation=_expected(event, change))
+    match held.state:
+        case ReservationState.RESERVED:
+            return _taken_back(stock, held, change)
+        case ReservationState.REFUSED if change.whole:
+            return stock
+        case ReservationState.REFUSED:
+            return msgspec.structs.replace(stock, reservation=_noted(held, change))
+        case ReservationState.EXPECTED:
+            state = ReservationState.CANCELLED if change.whole else held.state
+            lines = (*held.lines, *_nothing_of(change.items))
+            noted = _noted(held, change, state=state, lines=_merged(lines))
+            return msgspec.structs.replace(stock, reservation=noted)
+        case ReservationState.RELEASED | ReservationState.CANCELLED if held.changes:
+            # The order was cancelled: with these pieces, or after them.
+            return msgspec.structs.replace(stock, reservation=_noted(held, change))
+        case _:
+            raise contradiction(held, event)
+
+
+def _expected(event: Cancelled, change: ReservationChange) -> Reservation:
+    """Return what an order that is still to come finds."""
     return Reservation(
         order_id=event.order_id,
-        lines=tuple(Line(item.product_id, item.quantity) for item in event.items),
-        state=ReservationState.CANCELLED,
-        created_at=now,
-        updated_at=now,
-        changes=(_change(event, now),),
+        lines=_nothing_of(change.items),
+        state=ReservationState.CANCELLED if change.whole else ReservationState.EXPECTED,
+        created_at=change.at,
+        updated_at=change.at,
+        changes=(change,),
     )
 
 
-def _released(
-    stock: Stock, event: CancellationConfirmedEvent | StockReleasedEvent, now: datetime
-) -> Stock:
-    reservation = stock.reservation
-    assert reservation is not None
-    changed = msgspec.structs.replace(
-        reservation, changes=(*reservation.changes, _change(event, now)), updated_at=now
-    )
-    if reservation.state is ReservationState.RESERVED:
+def _taken_back(stock: Stock, held: Reservation, change: ReservationChange) -> Stock:
+    """Return the stock without the reservation of the cancelled pieces; of a whole order, without any."""
+    noted = _noted(held, change)
+    if change.whole:
+        noted = msgspec.structs.replace(noted, state=ReservationState.RELEASED, lines=held.lines)
         return Stock(
-            products=moved(stock.products, reservation.lines, now, reserved=-1),
-            reservation=msgspec.structs.replace(changed, state=ReservationState.RELEASED),
+            products=moved(stock.products, held.lines, change.at, reserved=-1), reservation=noted
         )
-    if reservation.changes and reservation.state in CANCELLED_STATES:
-        return msgspec.structs.replace(stock, reservation=changed)  # Cancelled twice.
-    raise contradiction(reservation, event)
+    less = tuple(
+        Line(before.product_id, before.pieces - after.pieces)
+        for before, after in zip(held.lines, noted.lines, strict=True)
+    )
+    return Stock(products=moved(stock.products, less, change.at, reserved=-1), reservation=noted)
 
 
-def _change(
-    event: CancellationConfirmedEvent | StockReleasedEvent, now: datetime
-) -> ReservationChange:
-    items = tuple(Line(item.product_id, item.quantity) for item in event.items)
-    return ReservationChange(id=event.change_id, items=items, whole=event.whole, at=now)
+def _noted(held: Reservation, change: ReservationChange, **others: Any) -> Reservation:
+    """Return the reservation with a new change, and its lines without the pieces of one line or some."""
+    lines = held.lines if change.whole else without(held.lines, (change,))
+    changed = {"lines": lines, "changes": (*held.changes, change), "updated_at": change.at}
+    return msgspec.structs.replace(held, **{**changed, **others})
+
+
+def _lines(items: Iterable[CancelledItem]) -> tuple[Line, ...]:
+    return _merged(Line(item.product_id, item.quantity) for item in items)
+
+
+def _nothing_of(lines: Iterable[Line]) -> tuple[Line, ...]:
+    return tuple(Line(line.product_id, line.quantity, line.quantity) for line in lines)
+
+
+def _merged(lines: Iterable[Line]) -> tuple[Line, ...]:
+    """Return one line for each product, in the sequence in which they first appear."""
+    merged: dict[str, Line] = {}
+    for line in lines:
+        known = merged.get(line.product_id, Line(line.product_id, 0))
+        merged[line.product_id] = Line(
+            line.product_id, known.quantity + line.quantity, known.cancelled + line.cancelled
+        )
+    return tuple(merged.values())

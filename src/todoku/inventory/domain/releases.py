@@ -13,7 +13,7 @@ def republish_releases(reservation: Reservation) -> list[tuple[Event, datetime]]
 
 def released_event(reservation: Reservation, change: ReservationChange) -> StockReleasedEvent:
     """Return the event that tells that nothing is reserved for cancelled pieces any more."""
-    never = reservation.state is ReservationState.CANCELLED
+    never = reservation.state in (ReservationState.CANCELLED, ReservationState.EXPECTED)
     return StockReleasedEvent(
         order_id=reservation.order_id,
         change_id=change.id,

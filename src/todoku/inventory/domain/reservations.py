@@ -25,6 +25,7 @@ from todoku.inventory.domain.stock import (
     Line,
     Product,
     Reservation,
+    ReservationChange,
     ReservationState,
     Stock,
     StockError,
@@ -44,11 +45,13 @@ class ContradictoryEvent(StockError):
 
 
 def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Stock, list[Event]]:
-    """Reserve every item of the order, or refuse all of it."""
-    if stock.reservation is not None:
-        # A duplicate that arrived after the inbox was pruned: the decision was published and delivered.
+    """Reserve every item of the order that is not cancelled, or refuse all of it."""
+    expected = stock.reservation
+    if expected is not None and expected.state is not ReservationState.EXPECTED:
+        # Cancelled; or a duplicate that arrived after the inbox was pruned: the decision was published.
         return stock, []
-    lines = _merge_lines(event)
+    changes = expected.changes if expected else ()
+    lines = without(_merge_lines(event), changes)
     shortages = _shortages(stock.products, lines)
     state = ReservationState.REFUSED if shortages else ReservationState.RESERVED
     reservation = Reservation(
@@ -60,6 +63,7 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
         shipping_address=event.shipping_address,
         total_amount=event.total_amount,
         currency=event.currency,
+        changes=changes,
     )
     if shortages:
         refused = msgspec.structs.replace(stock, reservation=reservation)
@@ -78,9 +82,10 @@ def replay_reservation(
     stock: Stock, event: StockReservedEvent, time: datetime
 ) -> tuple[Stock, list[Event]]:
     """Restore a reservation that the database has lost from its StockReservedEvent."""
-    if stock.reservation is not None:
+    expected = stock.reservation
+    if expected is not None and expected.state is not ReservationState.EXPECTED:
         return stock, []
-    lines = tuple(Line(item.product_id, item.quantity) for item in event.items)
+    lines = _lines_before(event, expected)
     if shortages := _shortages(stock.products, lines):
         raise StockLost(
             f"Order {event.order_id} has reserved stock that is missing from the database: "
@@ -98,8 +103,21 @@ def replay_reservation(
             shipping_address=event.shipping_address,
             total_amount=None if event.total_amount is UNSET else event.total_amount,
             currency=None if event.currency is UNSET else event.currency,
+            changes=expected.changes if expected else (),
         ),
     ), []
+
+
+def _lines_before(event: StockReservedEvent, expected: Reservation | None) -> tuple[Line, ...]:
+    """Return the lines as they were ordered, without what is cancelled: some of it was subtracted from the
+    event, the rest was cancelled later."""
+    changes = expected.changes if expected else ()
+    subtracted = () if event.changes is UNSET else event.changes
+    quantities = {item.product_id: item.quantity for item in event.items}
+    for change in changes:
+        for line in change.items if change.id in subtracted else ():
+            quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
+    return without((Line(key, quantity) for key, quantity in quantities.items()), changes)
 
 
 def replay_refusal(
@@ -128,15 +146,14 @@ def republish_reservation(stock: Stock) -> list[tuple[Event, datetime]]:
     reservation = stock.reservation
     if reservation is None:
         return []
-    if reservation.changes:
-        return republish_releases(reservation)
+    releases = republish_releases(reservation)
     match reservation.state, reservation.shipping_address:
         case ReservationState.REFUSED, _:
             return [(_refused_event(stock.products, reservation), reservation.created_at)]
         case ReservationState.RESERVED, str(address):
-            return [(_reserved_event(reservation, address), reservation.created_at)]
+            return [(_reserved_event(reservation, address), reservation.created_at), *releases]
         case _:
-            return []
+            return releases
 
 
 def deduct_stock(
@@ -153,12 +170,13 @@ def deduct_stock(
         entries=tuple(
             LedgerEntry(
                 product_id=line.product_id,
-                quantity=-line.quantity,
+                quantity=-line.pieces,
                 reason=LedgerReason.SHIPMENT,
                 at=now,
                 order_id=reservation.order_id,
             )
             for line in reservation.lines
+            if line.pieces
         ),
     ), []
 
@@ -190,9 +208,11 @@ def _reserved_event(reservation: Reservation, shipping_address: str) -> StockRes
     return StockReservedEvent(
         order_id=reservation.order_id,
         items=tuple(
-            ReservedItem(product_id=line.product_id, quantity=line.quantity)
+            ReservedItem(product_id=line.product_id, quantity=line.pieces)
             for line in reservation.lines
+            if line.pieces
         ),
+        changes=tuple(change.id for change in reservation.changes) or UNSET,
         shipping_address=shipping_address,
         total_amount=UNSET if reservation.total_amount is None else reservation.total_amount,
         currency=UNSET if reservation.currency is None else reservation.currency,
@@ -210,10 +230,11 @@ def _refused_event(
     items = tuple(
         FailedItem(
             product_id=line.product_id,
-            requested_quantity=line.quantity,
-            available_quantity=min(_available(products, line.product_id), line.quantity - 1),
+            requested_quantity=line.pieces,
+            available_quantity=min(_available(products, line.product_id), line.pieces - 1),
         )
         for line in reservation.lines
+        if line.pieces
     )
     return StockReservationFailedEvent(
         order_id=reservation.order_id, reason="insufficient stock", failed_items=items
@@ -230,11 +251,11 @@ def _shortages(products: Mapping[str, Product], lines: Iterable[Line]) -> tuple[
     return tuple(
         FailedItem(
             product_id=line.product_id,
-            requested_quantity=line.quantity,
+            requested_quantity=line.pieces,
             available_quantity=available,
         )
         for line in lines
-        if line.quantity > (available := _available(products, line.product_id))
+        if line.pieces > (available := _available(products, line.product_id))
     )
 
 
@@ -259,10 +280,25 @@ def moved(
     """Return the products of the lines, moved by their pieces in these directions (-1, 0, +1)."""
     return {
         line.product_id: products[line.product_id].moved(
-            now, on_hand=on_hand * line.quantity, reserved=reserved * line.quantity
+            now, on_hand=on_hand * line.pieces, reserved=reserved * line.pieces
         )
         for line in lines
+        if line.pieces
     }
+
+
+def without(lines: Iterable[Line], changes: Iterable[ReservationChange]) -> tuple[Line, ...]:
+    """Return the lines with what these changes cancel; of no line is more cancelled than it has."""
+    cancelled: dict[str, int] = {}
+    for change in changes:
+        for each in change.items:
+            cancelled[each.product_id] = cancelled.get(each.product_id, 0) + each.quantity
+    return tuple(
+        msgspec.structs.replace(
+            line, cancelled=min(line.cancelled + cancelled.get(line.product_id, 0), line.quantity)
+        )
+        for line in lines
+    )
 
 
 def _ended(reservation: Reservation, state: ReservationState, now: datetime) -> Reservation:
@@ -270,7 +306,7 @@ def _ended(reservation: Reservation, state: ReservationState, now: datetime) -> 
 
 
 def _known(stock: Stock, event: OrderEvent) -> Reservation:
-    if stock.reservation is None:
+    if stock.reservation is None or stock.reservation.state is ReservationState.EXPECTED:
         raise UnknownReservation(
             f"{type(event).__name__} for order {event.order_id}: the inventory database has no "
             "reservation for it. If it was restored from a backup, retry this message after the "

@@ -4,10 +4,14 @@
     ├─ ShipmentCompletedEvent ─▶ SHIPPED
     └─ ShipmentFailedEvent, CancellationConfirmedEvent ─▶ RELEASED
     REFUSED
+    EXPECTED
+    ├─ enough stock ─▶ RESERVED (see above)
+    ├─ not enough stock ─▶ REFUSED (see above)
+    └─ cancelled first ─▶ CANCELLED
     CANCELLED
 
-A reservation is all or nothing and is decided once. Stock on hand changes only together with an entry
-in the ledger.
+A reservation is all or nothing, of what is not cancelled, and is decided once. Stock on hand changes only
+together with an entry in the ledger.
 """
 
 from collections.abc import Mapping
@@ -26,7 +30,6 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.inventory.domain.request import STOCK_REQUESTS
 from todoku.lifecycle import Lifecycle, Stage, Status
 
 
@@ -40,18 +43,29 @@ class ReservationState(Status):
     RESERVED = (
         "RESERVED",
         Stage(
-            meaning="Every item of the order is reserved.",
-            on=tuple(STOCK_REQUESTS.values()),
+            meaning="Every item of the order is reserved, except for what was cancelled.",
+            after=("EXPECTED",),
+            on=("enough stock",),
             publishes=(StockReservedEvent,),
+            begins=True,
         ),
     )
     REFUSED = (
         "REFUSED",
         Stage(
             meaning="Not enough stock; nothing is reserved.",
-            on=tuple(STOCK_REQUESTS.values()),
+            after=("EXPECTED",),
+            on=("not enough stock",),
             publishes=(StockReservationFailedEvent,),
             failure=True,
+            begins=True,
+        ),
+    )
+    EXPECTED = (
+        "EXPECTED",
+        Stage(
+            meaning="Pieces of the order were cancelled before it arrived.",
+            on=("change",),
         ),
     )
     SHIPPED = (
@@ -77,7 +91,9 @@ class ReservationState(Status):
         "CANCELLED",
         Stage(
             meaning="The order was cancelled before it arrived; nothing is reserved.",
-            on=(CancellationConfirmedEvent,),
+            after=("EXPECTED",),
+            begins=True,
+            on=("cancelled first",),
             publishes=(StockReleasedEvent,),
             implies={"shipment": ("CANCELLED",)},
             failure=True,
@@ -128,11 +144,17 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
         return product
 
 
-class Line(msgspec.Struct, frozen=True):
-    """A number of pieces of one product."""
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A number of pieces of one product; `cancelled` of them are not wanted any more."""
 
     product_id: str
     quantity: int
+    cancelled: int = 0
+
+    @property
+    def pieces(self) -> int:
+        """Return how many pieces are still wanted."""
+        return self.quantity - self.cancelled
 
 
 class ReservationChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
