@@ -15,6 +15,8 @@ from todoku.contracts import (
     OrderedItem,
     ReservedItem,
     ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+    ShippedItem,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -172,11 +174,33 @@ def test_lost_database_is_rebuilt_from_its_own_events(arrivals: tuple[Event, ...
     assert restored.handle(*arrivals) == []
 
 
-def test_pieces_of_what_was_shipped_cannot_be_cancelled() -> None:
+SHIPPED: Final = (
+    ShippedItem(product_id="a", quantity=2),
+    ShippedItem(product_id="b", quantity=1),
+)
+COMPLETED: Final = ShipmentCompletedEvent(
+    order_id=ORDER_ID, shipment_id="s", tracking_number="t", items=SHIPPED
+)
+FAILED: Final = ShipmentFailedEvent(
+    order_id=ORDER_ID, shipment_id="s", reason="no room", items=SHIPPED
+)
+
+
+@pytest.mark.parametrize(
+    ("ending", "on_hand"), [(COMPLETED, {"a": 8, "b": 9}), (FAILED, {"a": 10, "b": 10})]
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_shipment_that_ends_before_the_confirmation_arrives_is_of_what_was_left(
+    ending: Event, on_hand: dict[str, int], late: bool
+) -> None:
     inventory = Inventory()
-    completed = ShipmentCompletedEvent(
-        order_id=ORDER_ID, shipment_id="s", tracking_number="t", items=()
-    )
-    inventory.handle(CREATED, completed)
+    inventory.handle(CREATED, *((ending, ONE_A) if late else (ONE_A, ending)), ending, ONE_A)
+    assert inventory.stock == {key: (n, 0) for key, n in on_hand.items()}
+    assert inventory.lines == (Line("a", 3, 1), Line("b", 1))
+
+
+def test_order_that_was_shipped_cannot_be_cancelled_as_a_whole() -> None:
+    inventory = Inventory()
+    inventory.handle(CREATED, ONE_A, ALL_B, COMPLETED)
     with pytest.raises(ContradictoryEvent, match="SHIPPED"):
-        inventory.handle(ONE_A)
+        inventory.handle(THE_REST)

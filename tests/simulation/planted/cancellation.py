@@ -12,6 +12,7 @@ from todoku.contracts import (
     CancellationRefusedEvent,
     CancellationRequestedEvent,
     OrderCreatedEvent,
+    ShipmentCompletedEvent,
     StockReleasedEvent,
     StockReservedEvent,
 )
@@ -180,6 +181,16 @@ def cancelled_line_stays_reserved() -> Wire:
         return (after if event.whole or not after.products else state), events
 
     return planting.events("inventory", CancellationConfirmedEvent, decide)
+
+
+@mutant
+def shipped_as_reserved() -> Wire:
+    """What was reserved is deducted, although a cancelled line was taken out of the parcel."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        return original(state, msgspec.structs.replace(event, items=()), now)
+
+    return planting.events("inventory", ShipmentCompletedEvent, decide)
 
 
 @mutant

@@ -96,11 +96,19 @@ def _released(stock: Stock, event: Cancelled, now: datetime) -> Stock:
             lines = (*held.lines, *_nothing_of(change.items))
             noted = _noted(held, change, state=state, lines=_merged(lines))
             return msgspec.structs.replace(stock, reservation=noted)
-        case ReservationState.RELEASED | ReservationState.CANCELLED if held.changes:
+        case ReservationState.RELEASED | ReservationState.CANCELLED if _is_cancelled(held):
             # The order was cancelled: with these pieces, or after them.
             return msgspec.structs.replace(stock, reservation=_noted(held, change))
+        case ReservationState.SHIPPED | ReservationState.RELEASED if not change.whole:
+            # The end of the shipment arrived first: the pieces were not in the parcel.
+            noted = _noted(held, change, lines=held.lines)
+            return msgspec.structs.replace(stock, reservation=noted)
         case _:
             raise contradiction(held, event)
+
+
+def _is_cancelled(held: Reservation) -> bool:
+    return any(change.whole for change in held.changes)
 
 
 def _expected(event: Cancelled, change: ReservationChange) -> Reservation:

@@ -159,14 +159,22 @@ def republish_reservation(stock: Stock) -> list[tuple[Event, datetime]]:
 def deduct_stock(
     stock: Stock, event: ShipmentCompletedEvent, now: datetime
 ) -> tuple[Stock, list[Event]]:
-    """Deduct the pieces from the stock on hand: the carrier accepted the parcel."""
+    """Deduct the shipped pieces from the stock on hand: the carrier accepted the parcel.
+
+    What was reserved and is not in the parcel was cancelled, and is available again.
+    """
     reservation = _known(stock, event)
     state = _next_state(reservation, event)
     if state is reservation.state:
         return stock, []  # A duplicate that arrived after the inbox was pruned.
+    lines = _as_shipped(reservation.lines, event)
+    products = moved(stock.products, lines, now, on_hand=-1, reserved=-1)
+    if lines is not reservation.lines:
+        available = moved(stock.products, reservation.lines, now, reserved=-1)
+        products = available | moved(available, lines, now, on_hand=-1)
     return Stock(
-        products=moved(stock.products, reservation.lines, now, on_hand=-1, reserved=-1),
-        reservation=_ended(reservation, state, now),
+        products=products,
+        reservation=_ended(reservation, state, now, lines),
         entries=tuple(
             LedgerEntry(
                 product_id=line.product_id,
@@ -175,7 +183,7 @@ def deduct_stock(
                 at=now,
                 order_id=reservation.order_id,
             )
-            for line in reservation.lines
+            for line in lines
             if line.pieces
         ),
     ), []
@@ -189,10 +197,27 @@ def release_stock(
     state = _next_state(reservation, event)
     if state is reservation.state:
         return stock, []  # A duplicate that arrived after the inbox was pruned.
+    lines = _as_shipped(reservation.lines, event)
     return Stock(
         products=moved(stock.products, reservation.lines, now, reserved=-1),
-        reservation=_ended(reservation, state, now),
+        reservation=_ended(reservation, state, now, lines),
     ), []
+
+
+def _as_shipped(
+    lines: tuple[Line, ...], event: ShipmentCompletedEvent | ShipmentFailedEvent
+) -> tuple[Line, ...]:
+    """Return the lines without what was taken out of the parcel: a confirmation may arrive after the
+    shipment has ended. The lines stay if the parcel has anything else than a part of them."""
+    pieces = {line.product_id: line.pieces for line in lines}
+    shipped = {item.product_id: item.quantity for item in event.items}
+    is_part = all(0 < n <= pieces.get(product_id, 0) for product_id, n in shipped.items())
+    if not shipped or not is_part or shipped == {key: n for key, n in pieces.items() if n}:
+        return lines
+    return tuple(
+        Line(line.product_id, line.quantity, line.quantity - shipped.get(line.product_id, 0))
+        for line in lines
+    )
 
 
 def _merge_lines(event: StockRequest) -> tuple[Line, ...]:
@@ -301,8 +326,10 @@ def without(lines: Iterable[Line], changes: Iterable[ReservationChange]) -> tupl
     )
 
 
-def _ended(reservation: Reservation, state: ReservationState, now: datetime) -> Reservation:
-    return msgspec.structs.replace(reservation, state=state, updated_at=now)
+def _ended(
+    reservation: Reservation, state: ReservationState, now: datetime, lines: tuple[Line, ...]
+) -> Reservation:
+    return msgspec.structs.replace(reservation, state=state, updated_at=now, lines=lines)
 
 
 def _known(stock: Stock, event: OrderEvent) -> Reservation:

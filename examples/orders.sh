@@ -1,0 +1,146 @@
+#!/bin/sh
+# Walks through what can happen to an order: cancellation, lines, deadline, idempotent requests.
+#
+#   make run ARGS="--carrier-delay-seconds 5 --carrier-success-rate 1 --order-deadline-grace-seconds 0"
+#   sh examples/orders.sh
+#
+# ORDERS and INVENTORY are the addresses of the services. Needs curl and python3.
+set -eu
+ORDERS=${ORDERS:-http://127.0.0.1:8080}
+INVENTORY=${INVENTORY:-http://127.0.0.1:8081}
+STATUS= BODY= TRIES_MAX=600
+
+step() { printf '\n# %s\n' "$1"; }
+
+# request METHOD URL [BODY [HEADER]]: sends a request, and sets STATUS and BODY.
+request() {
+  answer=$(curl --silent --show-error --max-time 30 --request "$1" --write-out '\n%{http_code}' \
+    --header 'Content-Type: application/json' --header "${4:-Accept: application/json}" \
+    ${3:+--data "$3"} "$2")
+  STATUS=${answer##*
+}
+  BODY=${answer%
+*}
+}
+
+# get FIELD: prints a field of BODY, such as cancellation.state or lines.0.cancelled.
+get() {
+  printf '%s' "$BODY" | python3 -c '
+import json, sys
+value = json.load(sys.stdin)
+for name in sys.argv[1].split("."):
+    value = value[int(name)] if isinstance(value, list) else value[name]
+print(value)' "$1"
+}
+
+# expect WHAT FOUND WANTED
+expect() {
+  [ "$2" = "$3" ] || { printf 'FAILED: %s is %s, not %s\n%s\n' "$1" "$2" "$3" "$BODY" >&2; exit 1; }
+  printf '  %s: %s\n' "$1" "$2"
+}
+
+# place FIELDS: places an order of two mice, with more fields of its body.
+place() {
+  request POST "$ORDERS/orders" \
+    '{"userId": "alice", "items": [{"productId": "mouse", "quantity": 2, "price": 5000}]'"${1:-}"'}'
+  expect 'place an order' "$STATUS" 201
+  ID=$(get id)
+}
+
+# ends WANTED: waits until the order has ended, and expects this status.
+ends() {
+  tries=0
+  while :; do
+    request GET "$ORDERS/orders/$ID"
+    case $(get status) in
+      PENDING | AWAITING_SHIPMENT | CANCELLING) ;;
+      *) break ;;
+    esac
+    tries=$((tries + 1))
+    [ "$tries" -lt "$TRIES_MAX" ] || { printf 'FAILED: it does not end\n%s\n' "$BODY" >&2; exit 1; }
+    sleep 0.1
+  done
+  expect 'it ends as' "$(get status)" "$1"
+}
+
+step 'An order is cancelled before the carrier is called; its stock is available again'
+request POST "$INVENTORY/products/mouse/restock" '{"quantity": 20}'
+AVAILABLE=$(get availableQuantity)
+place
+request POST "$ORDERS/orders/$ID/cancel" '{"reason": "Ordered twice."}'
+expect 'cancel it' "$STATUS" 202
+expect 'cancellation.state' "$(get cancellation.state)" requested
+REQUESTED_AT=$(get cancellation.requestedAt)
+request POST "$ORDERS/orders/$ID/cancel" '{}'
+expect 'ask again' "$STATUS" 202
+expect 'it is the same request, of' "$(get cancellation.requestedAt)" "$REQUESTED_AT"
+ends CANCELLED
+expect 'cancellation.state' "$(get cancellation.state)" confirmed
+request GET "$INVENTORY/products/mouse"
+expect 'availableQuantity' "$(get availableQuantity)" "$AVAILABLE"
+
+step 'An order without enough stock keeps its own ending, whoever is first'
+request POST "$ORDERS/orders" \
+  '{"userId": "alice", "items": [{"productId": "mouse", "quantity": 1000000, "price": 5000}]}'
+ID=$(get id)
+ends CANCELLED_NO_STOCK
+
+step 'One piece is cancelled; the order goes on without it'
+place
+request POST "$ORDERS/orders/$ID/cancel" '{"items": [{"productId": "mouse", "quantity": 1}]}'
+expect 'cancel one piece' "$STATUS" 202
+request POST "$ORDERS/orders/$ID/cancel" '{"items": [{"productId": "mouse", "quantity": 2}]}'
+expect 'more than is left' "$STATUS" 422
+tries=0
+until request GET "$ORDERS/orders/$ID" && [ "$(get changes.0.state)" != requested ]; do
+  tries=$((tries + 1))
+  [ "$tries" -lt "$TRIES_MAX" ] || { printf 'FAILED: no answer\n%s\n' "$BODY" >&2; exit 1; }
+  sleep 0.1
+done
+expect 'changes.0.state' "$(get changes.0.state)" confirmed
+expect 'lines.0.cancelled' "$(get lines.0.cancelled)" 1
+CANCELLED_LINE=$ID
+
+step 'An order that is late is cancelled by its deadline'
+DEADLINE=$(python3 -c '
+from datetime import UTC, datetime, timedelta
+print((datetime.now(UTC) + timedelta(seconds=1)).isoformat())')
+place ", \"deadline\": \"$DEADLINE\""
+ends CANCELLED
+expect 'cancellation.by' "$(get cancellation.by)" deadline
+request POST "$ORDERS/orders" '{"userId": "alice", "deadline": "2020-01-01T00:00:00Z",
+  "items": [{"productId": "mouse", "quantity": 1, "price": 5000}]}'
+expect 'a deadline in the past' "$STATUS" 422
+
+step 'A request that is repeated with its key is executed once'
+KEY="Idempotency-Key: \"orders-$$-$(date +%s)\""
+BODY_1='{"userId": "bob", "items": [{"productId": "mouse", "quantity": 1, "price": 5000}]}'
+request POST "$ORDERS/orders" "$BODY_1" "$KEY"
+expect 'place an order' "$STATUS" 201
+FIRST=$(get id)
+request POST "$ORDERS/orders" "$BODY_1" "$KEY"
+expect 'again with the same key' "$STATUS" 201
+expect 'it is the same order' "$(get id)" "$FIRST"
+request POST "$ORDERS/orders" '{"userId": "bob", "items": [{"productId": "mouse", "quantity": 3, "price": 5000}]}' "$KEY"
+expect 'another order with that key' "$STATUS" 422
+ID=$FIRST
+
+step 'What was shipped cannot be cancelled any more'
+tries=0
+while request GET "$ORDERS/orders/$ID" && case $(get status) in PENDING | AWAITING_SHIPMENT) true ;; *) false ;; esac; do
+  tries=$((tries + 1))
+  [ "$tries" -lt "$TRIES_MAX" ] || { printf 'FAILED: it does not end\n%s\n' "$BODY" >&2; exit 1; }
+  sleep 0.1
+done
+request POST "$ORDERS/orders/$ID/cancel" '{}'
+expect 'cancel it' "$STATUS" 409
+request POST "$ORDERS/orders/0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e/cancel" '{}'
+expect 'cancel an unknown order' "$STATUS" 404
+
+step 'The history of the order of which one piece was cancelled'
+request GET "$ORDERS/orders/$CANCELLED_LINE/events"
+printf '%s' "$BODY" | python3 -c '
+import json, sys
+for event in json.load(sys.stdin)["items"]:
+    print("  {source:<10} {type:<28} {status}".format(**event))'
+printf '\nall as expected\n'
