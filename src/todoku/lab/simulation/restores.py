@@ -121,12 +121,6 @@ class Restores:
         consumed = self._broker.consumed(name)
         return consumed is not None and consumed < last
 
-    def failed(self) -> None:
-        """Raise the error of an operator."""
-        for task in self._operators.values():
-            if task.done() and not task.cancelled():
-                task.result()
-
     def cancel(self) -> None:
         """End the operators."""
         for task in self._operators.values():
@@ -189,7 +183,8 @@ class Restores:
         self._parts[name].restored({(each.subject, each.type) for each in published})
         if operator := self._operators.get(name):
             operator.cancel()
-        self._operators[name] = asyncio.create_task(self._operate(name))
+        self._operators[name] = asyncio.create_task(self._operate(name), name=f"operator of {name}")
+        self._operators[name].add_done_callback(self._ended)
         for _ in range(dice.choice(SECOND_CRASHES)):
             await asyncio.sleep(dice.uniform(0, SECOND_CRASH_SECONDS_MAX))
             node.crash("killed while it recovers")
@@ -233,6 +228,10 @@ class Restores:
                         RetryDeadLetter(letter_id=letter_id, by="operator")
                     )
             await asyncio.sleep(OPERATOR_SECONDS)
+
+    def _ended(self, operator: asyncio.Task[None]) -> None:
+        if not operator.cancelled() and (error := operator.exception()):
+            self._checker.fail("I3", f"the {operator.get_name()} failed: {error!r}")
 
     def _has_recovered(self, name: str) -> bool:
         process = self._nodes[name].process
