@@ -11,10 +11,14 @@ from prove.shop import shop
 STANDARD: Final[Mapping[str, Mapping[str, Any]]] = {
     "1 order, asked twice to cancel": {"quantities": [1], "cancellations": 2, "republishes": True},
     "2 orders, 1 piece": {},
-    "2 orders, 2 pieces": {"stock": 2},
-    "orders of 1 and 2, 2 pieces": {"quantities": [1, 2], "stock": 2},
-    "3 orders, 1 piece, uncancelled": {"quantities": [1, 1, 1], "cancellations": 0},
-    "2 orders, 1 piece, then 1 more": {"restocks": 1},
+    "2 orders, 1 piece, then 1 more": {"restocks": 1, "deadlines": False},
+    "2 orders, 2 pieces": {"stock": 2, "deadlines": False},
+    "orders of 1 and 2, 2 pieces": {"quantities": [1, 2], "stock": 2, "deadlines": False},
+    "3 orders, 1 piece, uncancelled": {
+        "quantities": [1, 1, 1],
+        "cancellations": 0,
+        "deadlines": False,
+    },
 }
 """What is explored without flags."""
 
@@ -44,6 +48,9 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--stock", type=int, metavar="N", help="pieces at first")
     parser.add_argument("--cancellations", type=int, metavar="N", help="requests an order at most")
     parser.add_argument("--restocks", type=int, metavar="N", help="pieces that may arrive")
+    parser.add_argument(
+        "--no-deadlines", dest="deadlines", action="store_false", help="no deadline passes"
+    )
     parser.add_argument(
         "--republishes", action="store_true", help="services republish what they know"
     )

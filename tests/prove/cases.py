@@ -21,9 +21,9 @@ from prove.decisions import (
     state_of,
 )
 from prove.moves import Moves
-from prove.numbers import Table, bits_of
+from prove.numbers import Table, bits_of, replaced
 from prove.scenario import Asked, Scenario, Seen
-from prove.state import Broken, Case, Common, Step
+from prove.state import Broken, Case, Common, Step, Steps
 from todoku.engine import STREAM, Due, Topology
 from todoku.events import Event
 
@@ -40,13 +40,13 @@ class Cases:
         self.topology = Topology(scenario.services)
         self.saga_version = max((s.saga.version for s in self.services if s.saga), default=1)
         self._keys = {key for key, _ in scenario.plans}
-        self._index = {service.name: n for n, service in enumerate(self.services)}
+        self.index = {service.name: n for n, service in enumerate(self.services)}
         self._rows, self._messages, self._effects = Table(), Table(), Table()
         self._written = Table()
         self._cases, self._commons = Table(), Table()
         self._decided: dict[Any, Outcome] = {}
-        self._facts: dict[tuple[str, str, str], Event] = {}
         self._seen: dict[int, Seen] = {}
+        self._steps: dict[tuple[int, int], Steps] = {}
         self._nothing = self._written.number(())
         self._no_rows = (self._rows.number(frozenset()),) * len(self.services)
 
@@ -65,7 +65,7 @@ class Cases:
         """
         common = Common(self._no_rows, 0, self._nothing)
         for asked in self.scenario.setup:
-            common = self._ask_common(common, asked)
+            common = self.ask_common(common, asked)
         plans = self.scenario.plans
         cases = [
             self._cases.number(Case(plans.index(plan), self._no_rows, written=self._nothing))
@@ -78,15 +78,33 @@ class Cases:
         common: Common = self._commons.values[number]
         for bit, asked in enumerate(self.scenario.common):
             if not common.asked >> bit & 1:
-                after = self._ask_common(common, asked)
+                after = self.ask_common(common, asked)
                 after = after._replace(asked=after.asked | 1 << bit)
                 yield asked.text, self._commons.number(after)
 
-    def steps(self, case: int, common: int) -> Iterator[Step]:
-        """Yield the steps that an entity can make; raise `Broken` for one that breaks an invariant."""
+    def steps(self, case: int, common: int) -> Steps:
+        """Return the steps that an entity can make."""
+        if (found := self._steps.get((case, common))) is None:
+            found = self._steps[case, common] = self._find_steps(case, common)
+        return found
+
+    def _find_steps(self, case: int, common: int) -> Steps:
+        steps: list[Step] = []
+        broken, tried = None, 0
+        try:
+            for step in self._try_steps(case, common):
+                tried += 1
+                if (step.case, step.common) != (case, common):
+                    steps.append(step)
+        except Broken as error:
+            broken = error
+        after = dict.fromkeys((step.case, step.common) for step in steps)
+        return Steps(steps, tuple(after), broken, tried)
+
+    def _try_steps(self, case: int, common: int) -> Iterator[Step]:
+        """Yield the steps; raise `Broken` for one that breaks an invariant."""
         before, shared = self._cases.values[case], self._commons.values[common]
-        moves = Moves(self, before, shared)
-        for text, after, also, progress in moves.all():
+        for text, after, also, progress in Moves(self, before, shared).all():
             number = self._cases.number(after)
             if number != case:
                 for problem in (
@@ -110,6 +128,24 @@ class Cases:
             for service, n in zip(self.services, common.rows, strict=True)
         }
         return {**rows, "written": self._written.values[common.written]}
+
+    def case(self, number: int) -> Case:
+        """Return the case with this number."""
+        found: Case = self._cases.values[number]
+        return found
+
+    def common(self, number: int) -> Common:
+        """Return the common part with this number."""
+        found: Common = self._commons.values[number]
+        return found
+
+    def number_of(self, case: Case) -> int:
+        """Return the number of a case."""
+        return self._cases.number(case)
+
+    def number_of_common(self, common: Common) -> int:
+        """Return the number of a common part."""
+        return self._commons.number(common)
 
     def key(self, case: Case) -> str:
         return self.scenario.plans[case.plan][0]
@@ -169,11 +205,34 @@ class Cases:
         self, case: Case, common: Common, name: str, subject: Hashable, kind: Hashable = None
     ) -> Outcome:
         """Return the outcome of a decision of the service called `name`."""
-        n = self._index[name]
+        n = self.index[name]
         memo = (n, case.rows[n], common.rows[n], kind or subject)
         if (outcome := self._decided.get(memo)) is None:
             outcome = self._decided[memo] = self._decide(self.rows_of(case, common, n), n, subject)
         return outcome
+
+    def replay(self, case: Case, common: Common, name: str, event: Event) -> tuple[Case, Common]:
+        """Return the case and the common part after a service that was restored has replayed an event;
+        raise what the decision raises."""
+        n = self.index[name]
+        handler = self.services[n].replay_handlers[type(event)]
+        outcome = decide(self.services[n], self.rows_of(case, common, n), event, handler)
+        if outcome.error is not None:
+            raise outcome.error
+        return self.keep(case, common, name, outcome)
+
+    def ask_common(self, common: Common, asked: Asked) -> Common:
+        """Return the common part after a command that is about no entity."""
+        n = self.index[asked.service]
+        rows = dict(self._rows.values[common.rows[n]])
+        outcome = self._decide(rows, n, asked.command)
+        if outcome.error is not None:
+            raise outcome.error
+        rows.update(outcome.rows)
+        return common._replace(
+            rows=replaced(common.rows, n, self._rows.number(frozenset(rows.items()))),
+            written=self._wrote(common.written, outcome.written),
+        )
 
     def _decide(self, rows: Rows, n: int, subject: Any) -> Outcome:
         service = self.services[n]
@@ -190,21 +249,21 @@ class Cases:
 
     def keep(self, case: Case, common: Common, name: str, outcome: Outcome) -> tuple[Case, Common]:
         """Return the case and the common part after a decision of this service was committed."""
-        n, key = self._index[name], self.key(case)
+        n, key = self.index[name], self.key(case)
         own = dict(self._rows.values[case.rows[n]])
         others = dict(self._rows.values[common.rows[n]])
         for place, state in outcome.rows.items():
             assert place[1] == key or place[1] not in self._keys, f"{name} has changed {place}"
             (own if place[1] == key else others)[place] = state
         case = case._replace(
-            rows=_with(case.rows, n, self._rows.number(frozenset(own.items()))),
+            rows=replaced(case.rows, n, self._rows.number(frozenset(own.items()))),
             waiting=case.waiting | self.publish(case, outcome.events),
             calls=self._started(case.calls, outcome.effects),
             written=self._wrote(case.written, outcome.written),
         )
         if unread := self._unread(outcome.events):
             case = case._replace(handled=case.handled | unread)
-        rows = _with(common.rows, n, self._rows.number(frozenset(others.items())))
+        rows = replaced(common.rows, n, self._rows.number(frozenset(others.items())))
         return case, common._replace(rows=rows)
 
     def publish(self, case: Case, events: Sequence[Event]) -> int:
@@ -235,24 +294,12 @@ class Cases:
             return written
         return self._written.number((*self._written.values[written], *more))
 
-    def _ask_common(self, common: Common, asked: Asked) -> Common:
-        n = self._index[asked.service]
-        rows = dict(self._rows.values[common.rows[n]])
-        outcome = self._decide(rows, n, asked.command)
-        if outcome.error is not None:
-            raise outcome.error
-        rows.update(outcome.rows)
-        return common._replace(
-            rows=_with(common.rows, n, self._rows.number(frozenset(rows.items()))),
-            written=self._wrote(common.written, outcome.written),
-        )
-
     @cached_property
     def agendas(self) -> Sequence[tuple[str, Any]]:
         return [(service.name, agenda) for service in self.services for agenda in service.agendas]
 
     def due(self, case: Case, name: str, agenda: Any) -> bool:
-        n = self._index[name]
+        n = self.index[name]
         return is_due(
             self.services[n], dict(self._rows.values[case.rows[n]]), agenda, self.key(case)
         )
@@ -261,7 +308,3 @@ class Cases:
         """Yield what each service would publish again about an entity."""
         for n, service in enumerate(self.services):
             yield service.name, republished(service, self.rows_of(case, common, n), self.key(case))
-
-
-def _with(rows: tuple[int, ...], n: int, number: int) -> tuple[int, ...]:
-    return (*rows[:n], number, *rows[n + 1 :])

@@ -15,13 +15,15 @@ from todoku.contracts import (
     Event,
     OrderCancelledEvent,
     OrderCompletedEvent,
+    StockReservationFailedEvent,
+    StockReservedEvent,
 )
 from todoku.descriptor import resolve
 from todoku.inventory.domain import ReservationState
 from todoku.orders.cancellation import CancelOrder
 from todoku.orders.changes import ChangeState
 from todoku.orders.domain import BEHIND_PIVOT, Order
-from todoku.shipping.domain import Accepted
+from todoku.shipping.domain import PAST_PIVOT, Accepted
 from todoku.system import system
 
 PARTS: Final[Mapping[str, AuditPart]] = {
@@ -29,6 +31,7 @@ PARTS: Final[Mapping[str, AuditPart]] = {
 }
 """What each service contributes to the audit: its entity and its lifecycle."""
 
+STOCK_DECISIONS: Final = (StockReservedEvent, StockReservationFailedEvent)
 ENDINGS: Final = (OrderCompletedEvent, OrderCancelledEvent)
 
 
@@ -191,6 +194,24 @@ def _known(name: str, order_id: str, found: Any) -> Known | None:
 
 def status_of(name: str, found: Any) -> Any:
     return found.state if name == "inventory" else found.status
+
+
+def outcome(seen: Seen) -> tuple[object, object]:
+    """Return who got the stock, whether the pivot was passed, what the carrier said and whether anybody asked
+    for a cancellation; and how everything ended, which follows from that."""
+    order: Order | None = seen.states["orders"]
+    if order is None:
+        return None, None
+    stock = {type(event).__name__ for event in seen.published if isinstance(event, STOCK_DECISIONS)}
+    statuses = {name: status(name, state) for name, state in seen.states.items()}
+    cancellation = order.cancellation
+    given = (
+        f"{', '.join(sorted(stock)) or 'no decision about the stock'}",
+        f"the pivot {'passed' if statuses['shipping'] in PAST_PIVOT else 'not passed'}",
+        tuple(map(str, seen.outside.values())),
+        f"{'a' if cancellation else 'no'} cancellation",
+    )
+    return given, (*map(str, statuses.values()), cancellation and str(cancellation.state))
 
 
 # What the orders share.

@@ -5,17 +5,17 @@ interchangeable, so a state is kept with its cases sorted. The steps of an entit
 and on the common part alone, so they are computed once for each such pair.
 """
 
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from time import perf_counter
-from typing import NamedTuple
+from time import process_time
 
 import msgspec
 
 from prove.cases import Cases
 from prove.scenario import Scenario
-from prove.state import Broken, Step
+from prove.state import Steps
 
 State = tuple[int, ...]
 """The cases of all entities, sorted, and the common part."""
@@ -42,14 +42,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     violation: Violation | None = None
 
 
-class _Moves(NamedTuple):
-    """The steps of a case that change anything, and how many were `tried`; the one that is `broken`."""
-
-    steps: Sequence[Step]
-    broken: Broken | None
-    tried: int
-
-
 def explore(scenario: Scenario, states_max: int | None = None) -> Result:
     """Explore a scenario until nothing new is found, an invariant is broken, or there are `states_max`."""
     return _Exploration(scenario).run(states_max)
@@ -62,18 +54,18 @@ class _Exploration:
         self._scenario = scenario
         self._cases = Cases(scenario)
         self._entities = len(scenario.plans)
-        self._moves: dict[tuple[int, int], _Moves] = {}
+        self._moves: dict[tuple[int, int], Steps] = {}
         self._measures: dict[int, tuple[int, ...]] = {}
         self._totals: dict[tuple[object, ...], Sequence[str]] = {}
         self._before: dict[State, State | None] = {}
         self._transitions = self._quiescent = self._depth = 0
 
     def run(self, states_max: int | None) -> Result:
-        began = perf_counter()
+        began = process_time()
         violation = self._visit_all(states_max)
         closed = violation is not None or states_max is None or len(self._before) < states_max
         if violation is None and closed:
-            violation = self._find_livelock()
+            violation = self._find_livelock() or self._find_disagreement()
         return Result(
             states=len(self._before),
             transitions=self._transitions,
@@ -81,7 +73,7 @@ class _Exploration:
             cases=len(self._cases),
             decisions=self._cases.decisions,
             depth=self._depth,
-            seconds=perf_counter() - began,
+            seconds=process_time() - began,
             closed=closed,
             violation=violation,
         )
@@ -117,9 +109,10 @@ class _Exploration:
             if moves.broken is not None:
                 return Violation(moves.broken.problem, (*self._path(state), moves.broken.step))
             self._transitions += moves.tried
-            others = (*cases[:n], *cases[n + 1 :])
-            for step in moves.steps:
-                after = (*sorted((*others, step.case)), step.common)
+            others = state[:n] + state[n + 1 : -1]
+            for changed, also in moves.after:
+                place = bisect(others, changed)
+                after = (*others[:place], changed, *others[place:], also)
                 if after not in before:
                     before[after] = state
                     found.append(after)
@@ -131,18 +124,9 @@ class _Exploration:
                 found.append(after)
         return None
 
-    def _steps(self, case: int, common: int) -> _Moves:
-        steps: list[Step] = []
-        broken, tried = None, 0
-        try:
-            for step in self._cases.steps(case, common):
-                tried += 1
-                if (step.case, step.common) != (case, common):
-                    steps.append(step)
-        except Broken as error:
-            broken = error
-        moves = self._moves[case, common] = _Moves(steps, broken, tried)
-        return moves
+    def _steps(self, case: int, common: int) -> Steps:
+        steps = self._moves[case, common] = self._cases.steps(case, common)
+        return steps
 
     # Checks.
 
@@ -191,6 +175,21 @@ class _Exploration:
                     resting.add(pair)
                     todo.append(pair)
         return resting
+
+    def _find_disagreement(self) -> Violation | None:
+        """Return an entity that came to rest otherwise than another one of which the same is given: then the
+        order in which messages arrived has decided something."""
+        known: dict[object, object] = {}
+        for number in dict.fromkeys(case for case, _ in self._moves):
+            seen = self._cases.seen(number)
+            if not seen.silent:
+                continue
+            given, outcome = self._scenario.outcome(seen)
+            if (other := known.setdefault(given, outcome)) != outcome:
+                problem = f"I4: given {given}, it ended as {other}, and here as {outcome}"
+                state = next(state for state in self._before if number in state[:-1])
+                return Violation(problem, self._path(state))
+        return None
 
     # The way to a state.
 

@@ -1,4 +1,4 @@
-"""Numbers for values, and sets of numbers: states of an exploration are made of them."""
+"""Numbers values, and makes sets of numbers: states of an exploration are made of them."""
 
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -27,3 +27,8 @@ def bits_of(bits: int) -> Iterator[int]:
         low = bits & -bits
         yield low.bit_length() - 1
         bits ^= low
+
+
+def replaced(rows: tuple[int, ...], n: int, number: int) -> tuple[int, ...]:
+    """Return the numbers with another one at a place."""
+    return (*rows[:n], number, *rows[n + 1 :])

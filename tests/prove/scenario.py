@@ -57,7 +57,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     `setup` is executed first. `common` are commands that are about no entity, each at most once.
     `check_step` compares an entity before and after a step, `check` looks at it in every state, and
-    `check_total` at what the entities share, with `measure` of each of them.
+    `check_total` at what the entities share, with `measure` of each of them. `outcome` returns what is given
+    about an entity at rest, and what must follow from that, whatever the order of arrival was.
     """
 
     services: tuple[Service, ...]
@@ -69,4 +70,5 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     check: Callable[[Seen], Problems]
     measure: Callable[[Seen], tuple[int, ...]]
     check_total: Callable[[Sequence[tuple[int, ...]], Mapping[str, Any]], Problems]
+    outcome: Callable[[Seen], tuple[object, object]]
     republishes: bool = False

@@ -1,6 +1,7 @@
 """The built-in services as a scenario: orders of one product, cancelled at any moment, and a carrier."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from prove import checks
@@ -28,6 +29,7 @@ def shop(
     cancellations: int = 1,
     restocks: int = 0,
     republishes: bool = False,
+    deadlines: bool = True,
     plant: Plant = lambda service: service,
 ) -> Scenario:
     """Return a scenario: an order of each of these `quantities`, with `stock` pieces at first.
@@ -38,7 +40,10 @@ def shop(
     # A delay, so that between the opening of a shipment and the call to the carrier anything may happen.
     settings = system.settings(carrier_delay_seconds=Span(1, 1))
     return Scenario(
-        services=tuple(plant(service) for service in system.build(settings, effects={})),
+        services=tuple(
+            plant(service if deadlines else _without_deadlines(service))
+            for service in system.build(settings, effects={})
+        ),
         plans=[_plan(quantity, cancellations) for quantity in quantities],
         outside=Outside(
             answers=(Accepted("TRACK"), Rejected("refused")),
@@ -51,8 +56,14 @@ def shop(
         check=checks.check,
         measure=checks.measure,
         check_total=checks.check_total,
+        outcome=checks.outcome,
         republishes=republishes,
     )
+
+
+def _without_deadlines(service: Service) -> Service:
+    """Return the service with the agendas alone without which nothing would go on."""
+    return replace(service, agendas=[each for each in service.agendas if each.starts_effects])
 
 
 def _plan(quantity: int, cancellations: int) -> tuple[str, tuple[Asked, ...]]:

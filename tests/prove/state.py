@@ -1,5 +1,6 @@
 """What a state of an exploration consists of: small tuples of numbers, quick to compare."""
 
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 
@@ -44,3 +45,15 @@ class Broken(Exception):
         super().__init__(problem)
         self.step = step
         self.problem = problem
+
+
+class Steps(NamedTuple):
+    """The steps of a case that change anything, and how many were `tried`; the one that is `broken`.
+
+    `after` are the cases and common parts to which they lead, each once.
+    """
+
+    steps: Sequence[Step]
+    after: Collection[tuple[int, int]]
+    broken: Broken | None
+    tried: int

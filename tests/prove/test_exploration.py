@@ -22,7 +22,7 @@ STATES_MAX = 5_000
 
 def test_no_order_of_arrival_of_one_order_breaks_an_invariant() -> None:
     """Messages lost and repeated, the carrier silent, shipping crashing, each as often as it likes."""
-    result = explore(shop([1], republishes=True))
+    result = explore(shop([1], republishes=True, deadlines=False))
 
     assert result.violation is None
     assert result.closed
@@ -38,7 +38,7 @@ def test_no_order_of_arrival_of_a_refused_order_breaks_an_invariant() -> None:
 
 
 def test_two_orders_of_one_piece_that_nobody_cancels_break_no_invariant() -> None:
-    result = explore(shop([1, 1], cancellations=0))
+    result = explore(shop([1, 1], cancellations=0, deadlines=False))
 
     assert result.violation is None
     assert result.closed
@@ -46,7 +46,7 @@ def test_two_orders_of_one_piece_that_nobody_cancels_break_no_invariant() -> Non
 
 def test_interchangeable_orders_behave_like_each_other() -> None:
     """Two orders of the same plan are one; so their ids must not matter."""
-    one, other = explore(shop([2], stock=2)), explore(shop([3], stock=3))
+    one, other = (explore(shop([n], stock=n, deadlines=False)) for n in (2, 3))
 
     assert (one.states, one.transitions, one.quiescent) == (
         other.states,
@@ -126,6 +126,17 @@ def test_fact_that_is_published_with_two_contents_is_found() -> None:
     bug = planting.events("shipping", StockReservedEvent, begins_anew)
 
     require_found(plant(bug), 1, "I4: ShipmentInitiatedEvent was published with two contents")
+
+
+def test_ending_that_depends_on_the_order_of_arrival_is_found() -> None:
+    """If nothing is given, the ending depends on who comes first."""
+    scenario = shop([1], deadlines=False)
+    told = msgspec.structs.replace(scenario, outcome=lambda seen: ((), scenario.outcome(seen)))
+
+    violation = explore(told).violation
+
+    assert violation is not None
+    assert violation.problem.startswith("I4: given (), it ended as")
 
 
 def test_row_that_stays_due_for_ever_is_found() -> None:
