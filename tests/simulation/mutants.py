@@ -23,17 +23,16 @@ SEEDS_MAX = 300
 """How many runs to try before a mutant counts as not found."""
 
 KNOWN_SEEDS = {
-    "carrier-before-commit": 14,
-    "suspects-dropped": 27,
-    "lost-commit-answer-believed": 11,
+    "carrier-before-commit": 15,
+    "suspects-dropped": 39,
+    "lost-commit-answer-believed": 10,
     "time-without-zone-ends-process": 68,
     "invalid-encoding-ends-process": 8,
-    "odd-uuid-ends-process": 8,
+    "odd-uuid-ends-process": 33,
     "reservation-decided-anew": 8,
-    "deducted-twice": 22,
+    "deducted-twice": 8,
     "second-shipment": 8,
-    "unconfirmed-command-repeated": 12,
-    "order-placed-anew": 10,
+    "order-placed-anew": 7,
     "due-rows-forgotten-at-start": 25,
     "one-lost-message-overlooked": 48,
     "interrupted-recovery-forgotten": 45,
