@@ -17,9 +17,12 @@ are decided as in the statuses that it interrupts, which are those before it.
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import cache
-from typing import Generic, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 import msgspec
+
+OVERDUE_SECONDS: Final = 300.0
+"""How long an entity may take to its end before it counts as overdue, unless something else is said."""
 
 Cause = type | str
 """What leads to a status: a type of event or answer, or a word for what is no message."""

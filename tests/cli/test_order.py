@@ -288,3 +288,22 @@ def test_unreachable_service_is_reported_by_each_command(
     assert "Start it with `todoku up`" in result.err
     assert "Traceback" not in result.err
     assert result.out == ""
+
+
+def test_orders_are_filtered_sorted_and_counted(todoku: Caller) -> None:
+    first, second = (placed(todoku, "--user", "filters", "prod003:9000@1") for _ in range(2))
+    for order_id in (first, second):
+        assert todoku("order", "watch", order_id).code == ExitCode.NO_STOCK
+    created = todoku.ok("order", "show", second, "--json").lines[0]["createdAt"]
+    mine = ("order", "list", "--user", "filters", "--product", "prod003")
+
+    def listed(*words: str) -> list[str]:
+        return [order["id"] for order in todoku.ok(*mine, *words, "--json").lines]
+
+    statuses = ("--status", "PENDING", "--status", "CANCELLED_NO_STOCK")
+    assert listed(*statuses, "--sort", "createdAt") == [first, second]
+    assert listed("--created-from", created) == [second]
+    assert listed("--created-to", created) == [first]
+    assert listed("--parked") == listed("--overdue") == []
+    assert todoku.ok(*mine, "--count").out.strip() == "2"
+    assert todoku.ok(*mine, "--count", "--json").lines == [{"total": 2}]

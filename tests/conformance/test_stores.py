@@ -70,7 +70,7 @@ from todoku.orders.domain import (
     confirm_reservation,
     place_order,
 )
-from todoku.orders.store import OrdersStore, find_order, history, list_orders
+from todoku.orders.store import OrdersStore, find_order, history
 from todoku.settings import Settings
 from todoku.shipping.cancellation import decide_cancellation, replay_refusal
 from todoku.shipping.domain import (
@@ -263,25 +263,6 @@ class TestOrders:
             order = find_order(connection, command.order_id)
         cancelling, _ = cancel_order(place_order(None, command, NOW)[0], cancel, LATER)
         assert order == end_cancelled(cancelling, released, LATER)[0]
-
-    def test_orders_are_listed_newest_first_by_user_and_status(
-        self, databases: dict[str, Database]
-    ) -> None:
-        user = f"user-{next(_numbers)}"
-        with databases["orders"].transaction() as connection:
-            ids = [self.place(connection, user).order_id for _ in range(3)]
-
-        def listed(**wish: Any) -> list[str]:
-            wanted = {"user_id": user, "status": None, "before": None, "limit": 10} | wish
-            with databases["orders"].read() as connection:
-                return [order.id for order in list_orders(connection, **wanted)]
-
-        assert listed() == ids[::-1]
-        assert listed(limit=2) == ids[:0:-1]
-        assert listed(before=ids[2]) == ids[1::-1]
-        assert listed(status=OrderStatus.PENDING) == ids[::-1]
-        assert listed(status=OrderStatus.COMPLETED) == []
-        assert listed(user_id="nobody") == []
 
 
 class TestInventory:

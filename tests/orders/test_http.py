@@ -1,6 +1,7 @@
 """HTTP operations of the orders service."""
 
 import asyncio
+import base64
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from sqlalchemy import text
 from todoku.contracts import MAX_SAFE_INTEGER, OrderedItem
 from todoku.database import Database
 from todoku.engine import MailboxFull
+from todoku.orders import listing as orders_listing
 from todoku.orders import store
 from todoku.orders.cancellation import CancelOrder, TooLateToCancel
 from todoku.orders.domain import Order, OrderStatus, PlaceOrder, place_order
@@ -450,6 +452,15 @@ async def test_unknown_order_id_of_any_form_returns_404(
         ("cursor=*", "cursor"),
         ("cursor=abc", "cursor"),
         ("userId=%FF", "userId"),
+        ("status=PENDING&status=LOST", "status"),
+        ("productId=%00", "productId"),
+        ("createdFrom=2030-01-02T03:04:05", "createdFrom"),
+        ("createdTo=1893553445", "createdTo"),
+        ("createdTo=tomorrow", "createdTo"),
+        ("parked=false", "parked"),
+        ("overdue=yes", "overdue"),
+        ("sort=id", "sort"),
+        ("count=1", "count"),
     ],
 )
 async def test_invalid_parameter_is_refused_by_name(
@@ -558,22 +569,98 @@ async def test_listed_order_equals_single_order(
     assert listed == (await listing.get(f"/orders/{order_id}")).json()
 
 
-@pytest.mark.parametrize(
-    ("user_id", "status", "index"),
-    [
-        (None, None, "PRIMARY KEY"),
-        ("u", None, "INDEX orders_by_user"),
-        (None, OrderStatus.COMPLETED, "INDEX orders_by_status"),
-        ("u", OrderStatus.COMPLETED, "INDEX orders_by_user"),
-    ],
-)
-def test_each_list_query_uses_an_index_in_order(
-    database: Database, user_id: str | None, status: OrderStatus | None, index: str
+async def test_repeated_status_and_both_sorts_follow_their_pages(
+    listing: httpx.AsyncClient, database: Database
 ) -> None:
-    query = store.orders_query(user_id=user_id, status=status, before="f", limit=2)
+    placed = Orders(database)
+    kinds = [OrderStatus.PENDING, OrderStatus.COMPLETED, OrderStatus.CANCELLED]
+    ids = [placed.add("u", kind) for _ in range(2) for kind in kinds]
+    wanted = [ids[0], ids[2], ids[3], ids[5]]
+    query = "status=PENDING&status=CANCELLED&status=PENDING&limit=3"
+    assert await follow(listing, f"/orders?{query}") == [wanted[:0:-1], wanted[:1]]
+    pages = await follow(listing, f"/orders?{query}&sort=createdAt")
+    assert pages == [wanted[:3], wanted[3:]]
+
+
+async def test_total_is_there_if_asked_for_and_bounded(
+    listing: httpx.AsyncClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = Orders(database)
+    for _ in range(3):
+        placed.add("u")
+    assert "total" not in (await listing.get("/orders")).json()
+    counted = "/orders?count=true&limit=1"
+    first = await listing.get(counted)
+    assert first.json()["total"] == 3
+    assert (await listing.get(first.links["next"]["url"])).json()["total"] == 3
+    monkeypatch.setattr(orders_listing, "COUNTED_MAX", 2)
+    assert (await listing.get(counted)).json()["total"] == "2+"
+    assert (await listing.get(f"{counted}&status=COMPLETED")).json()["total"] == 0
+
+
+async def test_cursor_of_another_list_or_with_a_changed_key_is_refused(
+    listing: httpx.AsyncClient, database: Database
+) -> None:
+    placed = Orders(database)
+    for _ in range(3):
+        placed.add("u")
+    cursor = (await listing.get("/orders?limit=1&userId=u")).json()["nextCursor"]
+    same = f"/orders?userId=u&limit=2&count=true&cursor={cursor}"
+    assert (await listing.get(same)).status_code == 200
+    changed = base64.urlsafe_b64encode(
+        base64.urlsafe_b64decode(cursor + "==").replace(b"00000003", b"00000002")
+    )
+    for query in (
+        f"cursor={cursor}",
+        f"userId=v&cursor={cursor}",
+        f"userId=u&status=PENDING&cursor={cursor}",
+        f"userId=u&sort=createdAt&cursor={cursor}",
+        f"userId=u&overdue=true&cursor={cursor}",
+        f"userId=u&cursor={changed.decode().rstrip('=')}",
+        f"userId=u&cursor={cursor}A",
+    ):
+        problem = assert_problem(await listing.get(f"/orders?{query}"), 400, "invalid-parameter")
+        assert [fault["parameter"] for fault in problem["errors"]] == ["cursor"]
+
+
+async def test_overdue_orders_are_the_open_ones_of_five_minutes_ago_or_past_their_deadline(
+    listing: httpx.AsyncClient, database: Database
+) -> None:
+    placed = Orders(database)
+    late = placed.add("u")
+    placed.add("u", OrderStatus.COMPLETED)
+    assert await follow(listing, "/orders?overdue=true") == [[late]]
+    assert await follow(listing, "/orders?overdue=true&status=COMPLETED") == [[]]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"statuses": (OrderStatus.PENDING,)},
+        {"statuses": tuple(OrderStatus)},
+        {"user_id": "u"},
+        {"product_id": "p"},
+        {"parked": True},
+        {"overdue_at": NOW},
+        {"created_from": NOW, "created_to": NOW},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ascending", [False, True])
+def test_candidates_are_read_from_an_index_in_sequence(
+    database: Database, wanted: dict[str, Any], ascending: bool
+) -> None:
+    """Only what is parked, or in one of several statuses, is sorted: as much as fits on the pages."""
+    filters = orders_listing.OrderFilter(**wanted)
+    [source] = orders_listing._sources(filters)
+    part = orders_listing.Part(10, "f", ascending, until="f")
     with database.read() as connection:
-        compiled = query.compile(
+        query = source.ids(filters, part).compile(
             connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
         )
-        (plan,) = connection.execute(text(f"EXPLAIN QUERY PLAN {compiled}")).all()
-    assert plan.detail.startswith(f"SEARCH orders USING {index}")
+        plan = [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
+    read = [step for step in plan if "orders" in step or "order_items" in step]
+    assert all(step.startswith("SEARCH") for step in read), plan
+    if len(source.branches) == 1:
+        assert not any("TEMP B-TREE" in step for step in plan), plan

@@ -70,7 +70,8 @@ class ServiceClient:
         return f"{self._base.scheme}://{self._place}{self._base.path.rstrip('/')}"
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> bytes:
-        """Return the body at a path; parameters that are None are left out."""
+        """Return the body at a path; parameters that are None are left out, and
+        those with several values repeated."""
         return self.request("GET", path + _query_string(query or {})).body
 
     def list(self, path: str, query: Mapping[str, object], *, items_max: int) -> Iterator[bytes]:
@@ -82,7 +83,7 @@ class ServiceClient:
             page = self.read(answer, Page)
             yield from (bytes(item) for item in page.items)
             cursor, items_max = page.next_cursor, items_max - len(page.items)
-            if cursor is None or not page.items:
+            if cursor is None:
                 return
 
     def send(self, method: str, path: str, body: bytes, *, find_out: str) -> bytes:
@@ -257,7 +258,7 @@ def _parse(url: str) -> SplitResult:
 
 def _query_string(query: Mapping[str, object]) -> str:
     given = {name: value for name, value in query.items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
+    return f"?{urlencode(given, doseq=True)}" if given else ""
 
 
 def _reason(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """`todoku order`: place, list, show, watch and cancel orders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from cyclopts import App, Parameter, validators
@@ -28,7 +28,7 @@ from todoku.cli.output import (
     write_lines,
     write_object,
 )
-from todoku.cli.responses import Cancellation, Order, Product
+from todoku.cli.responses import Cancellation, Order, Product, Total
 from todoku.orders.domain import OrderStatus
 
 order = App(name="order", help="Place, list, show, watch and cancel orders.")
@@ -43,7 +43,10 @@ Timeout = Annotated[
 ]
 FIND_OUT = "Check with `todoku order list` before you place it again."
 Source = Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)]
-Status = Annotated[OrderStatus | None, Parameter(name_transform=str, show_default=False)]
+Statuses = Annotated[
+    tuple[OrderStatus, ...], Parameter(name_transform=str, negative="", show_default=False)
+]
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 @order.command
@@ -152,7 +155,14 @@ def show(
 def list_orders(
     *,
     user: str | None = None,
-    status: Status = None,
+    product: str | None = None,
+    status: Statuses = (),
+    created_from: str | None = None,
+    created_to: str | None = None,
+    parked: Flag = False,
+    overdue: Flag = False,
+    sort: Literal["createdAt", "-createdAt"] = "-createdAt",
+    count: Flag = False,
     limit: ItemsMax = 20,
     json: JsonLines = False,
     url: Url = None,
@@ -160,20 +170,50 @@ def list_orders(
 ) -> None:
     """List orders, newest first.
 
+    An order is listed if it matches all filters.
+
     For example:
 
-        todoku order list --user alice --status SHIPMENT_FAILED
+        todoku order list --user alice --status SHIPMENT_FAILED --status CANCELLED
+        todoku order list --product prod001 --created-from 2030-01-02T03:04:05Z
+        todoku order list --overdue --count
         todoku order list --limit 100000 --json | jq -r .id
 
     Parameters
     ----------
     user
         Only orders of this user.
+    product
+        Only orders of this product.
     status
-        Only orders with this status.
+        Only orders with this status; may be repeated.
+    created_from
+        Only orders created at this time or later, as in 2030-01-02T03:04:05Z.
+    created_to
+        Only orders created before this time.
+    parked
+        Only orders that a dead letter is about.
+    overdue
+        Only orders that should have ended.
+    sort
+        createdAt: the oldest first.
+    count
+        Print only how many orders match; 1000+ means at least so many.
     """
     orders = client("orders", url, settings_from(addresses).settings)
-    found = orders.list("/orders", {"userId": user, "status": status}, items_max=limit)
+    query = {
+        "userId": user,
+        "productId": product,
+        "status": status,
+        "createdFrom": created_from,
+        "createdTo": created_to,
+        "parked": "true" if parked else None,
+        "overdue": "true" if overdue else None,
+    }
+    if count:
+        _print_total(orders, query, json=json)
+        return
+    found = orders.list("/orders", {**query, "sort": sort}, items_max=limit)
     if json:
         write_lines(found)
         return
@@ -184,6 +224,15 @@ def list_orders(
     else:
         note("no matching orders")
         suggest("todoku order place --user alice prod001", "place one")
+
+
+def _print_total(orders: ServiceClient, query: Mapping[str, object], *, json: bool) -> None:
+    answer = orders.get("/orders", {**query, "limit": 1, "count": "true"})
+    total = orders.read(answer, Total).total
+    if json:
+        write_object(msgspec.json.encode({"total": total}))
+    else:
+        console().print(str(total))
 
 
 @order.command

@@ -165,6 +165,12 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     next_cursor: str | None
 
 
+class Total(msgspec.Struct, frozen=True):
+    """How many items a list has; a text such as `1000+` means at least so many."""
+
+    total: int | str
+
+
 class FieldError(msgspec.Struct, frozen=True):
     """One error, in the body at `pointer` or in the query `parameter`."""
 

@@ -18,6 +18,7 @@ from todoku.cli.formatting import age, counted, printable
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import note, write_object
 from todoku.cli.responses import Resent
+from todoku.lifecycle import OVERDUE_SECONDS
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -35,7 +36,7 @@ ORDERS_MAX = 200
 def verify(
     *,
     grace_seconds: Seconds = 10.0,
-    overdue_seconds: Seconds = 300.0,
+    overdue_seconds: Seconds = OVERDUE_SECONDS,
     repair: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     json: Json = False,
     flags: Flags = None,

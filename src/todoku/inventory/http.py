@@ -165,7 +165,7 @@ class ProductRoutes:
         query: ProductQuery = call.query
         products = await self._backend.read(
             list_products,
-            after=from_cursor(query.cursor, is_product_id) or "",
+            after=from_cursor(query, is_product_id) or "",
             limit=query.rows_max,
         )
         return page_reply(

@@ -1,6 +1,6 @@
 """HTTP operations of the orders service."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ from todoku.orders.domain import (
     PlaceOrder,
     UnknownOrder,
 )
+from todoku.orders.list_query import OrderQuery
+from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
 from todoku.orders.problems import (
     INVALID_CANCELLATION,
     INVALID_DEADLINE,
@@ -34,7 +36,6 @@ from todoku.orders.store import (
     find_parked,
     has_ended,
     history,
-    list_orders,
 )
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
@@ -50,7 +51,7 @@ from todoku.web.fields import (
     Uuid,
     canonical_uuid,
 )
-from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
+from todoku.web.paging import from_cursor, next_page, page_response
 from todoku.web.problems import DATABASE_UNAVAILABLE
 
 
@@ -157,10 +158,12 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Orders, the newest first; `nextCursor` is null on the last page."""
+    """Orders; `nextCursor` is null on the last page. `total` is there if it is asked for: how many orders
+    match on all pages together, or a text such as `1000+`, which means at least so many."""
 
     items: list[OrderView]
     next_cursor: str | None
+    total: int | str | UnsetType = UNSET
 
 
 class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -184,13 +187,6 @@ class OrderHistory(msgspec.Struct, frozen=True):
     """The history of an order, in the sequence in which this service recorded it."""
 
     items: list[OrderEventView]
-
-
-class OrderQuery(PageQuery, frozen=True, kw_only=True):
-    """Filter and page of a list of orders."""
-
-    user_id: UserId | UnsetType = UNSET
-    status: OrderStatus | UnsetType = UNSET
 
 
 def orders_api(backend: Backend) -> Api:
@@ -258,6 +254,7 @@ def orders_api(backend: Backend) -> Api:
                 method="GET",
                 path="/orders",
                 summary="List orders, the newest first",
+                description=ABOUT_LISTING,
                 handle=routes.list,
                 query=OrderQuery,
                 responses=[
@@ -365,14 +362,10 @@ class OrderRoutes:
 
     async def list(self, call: Call) -> Reply:
         query: OrderQuery = call.query
-        found = await self._backend.read(
-            _list_views,
-            user_id=query.user_id or None,
-            status=query.status or None,
-            before=from_cursor(query.cursor, canonical_uuid),
-            limit=query.rows_max,
-        )
-        return page_reply(OrderPage, "/orders", query, found, key=lambda order: order.id)
+        part = Part(query.limit, from_cursor(query, canonical_uuid), query.sort == "createdAt")
+        wanted = query.filter(self._backend.process.clock.now())
+        page = await self._backend.read(_page, query, wanted, part)
+        return Reply(200, *page)
 
 
 def _unknown_order(order_id: str) -> Problem:
@@ -387,8 +380,13 @@ def _find_view(connection: Connection, order_id: str) -> OrderView | None:
     return None if order is None else _views(connection, [order])[0]
 
 
-def _list_views(connection: Connection, /, **wanted: Any) -> list[OrderView]:
-    return _views(connection, list_orders(connection, **wanted))
+def _page(
+    connection: Connection, query: OrderQuery, wanted: OrderFilter, part: Part
+) -> tuple[OrderPage, Mapping[str, str]]:
+    found = find_orders(connection, wanted, part)
+    cursor, headers = next_page("/orders", query, found.next_key)
+    total = UNSET if query.count is UNSET else count_orders(connection, wanted)
+    return OrderPage(_views(connection, found.orders), cursor, total), headers
 
 
 def _views(connection: Connection, orders: Sequence[Order]) -> list[OrderView]:
@@ -488,6 +486,12 @@ order with not enough stock or an unknown product is accepted, and becomes `CANC
 a reason. Lines with the same product must have one price and are added up. An order that is still open
 at its `deadline` is cancelled, if that is still possible then; without one, the deadline follows from the
 setting `order_deadline_seconds`."""
+
+ABOUT_LISTING = """\
+An order is in the list if it matches all filters. The sequence is that of the ids, which begin with the
+time of the request. The work for a page is bounded: if few of many orders match, a page has fewer than
+`limit` orders, perhaps none, although there are more; follow `nextCursor` until it is null. A cursor is
+valid with the same filters and the same `sort` only."""
 
 ABOUT_CANCELLING = """\
 The response is sent once the request is stored on disk; the order is `CANCELLING` until shipping has

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import CheckConstraint, Column, Connection, MetaData, Text, select
+from sqlalchemy import CheckConstraint, Column, Connection, Index, MetaData, Text, select, text
 
 from todoku.contracts import OrderCreatedEvent
 from todoku.database import (
@@ -37,6 +37,12 @@ class ParkedMessages:
             Column("parked_at", Timestamp, nullable=False),
             Column("closed", Integer64, nullable=False),
             CheckConstraint("closed IN (0, 1)", name="closed_or_not"),
+            Index(
+                "parked_messages_open",
+                "order_id",
+                sqlite_where=text("closed = 0"),
+                postgresql_where=text("closed = 0"),
+            ),
             clustered=True,
         )
         about = select(self.table).where(among(self.table.c.order_id, "ids"))

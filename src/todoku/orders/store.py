@@ -11,7 +11,6 @@ from sqlalchemy import (
     Connection,
     Index,
     MetaData,
-    Select,
     Text,
     bindparam,
     insert,
@@ -266,7 +265,7 @@ class OrdersStore:
 def find_order(connection: Connection, order_id: str) -> Order | None:
     """The order with this id, if there is one."""
     rows = connection.execute(select(orders).where(orders.c.id == order_id)).all()
-    return next(iter(_with_items(connection, rows)), None)
+    return next(iter(with_items(connection, rows)), None)
 
 
 def has_ended(connection: Connection, order_id: str) -> bool:
@@ -295,37 +294,6 @@ def history(connection: Connection, order_id: str) -> list[HistoryEntry]:
     ]
 
 
-def list_orders(
-    connection: Connection,
-    *,
-    user_id: str | None,
-    status: OrderStatus | None,
-    before: str | None,
-    limit: int,
-) -> list[Order]:
-    """Up to `limit` orders, the newest first, of one user or all, in one status or any, older than
-    the order `before`."""
-    query = orders_query(user_id=user_id, status=status, before=before, limit=limit)
-    return _with_items(connection, connection.execute(query).all())
-
-
-def orders_query(
-    *, user_id: str | None, status: OrderStatus | None, before: str | None, limit: int
-) -> Select[Any]:
-    """What `list_orders` asks for."""
-    query = select(orders).order_by(orders.c.id.desc()).limit(limit)
-    if user_id is not None:
-        query = query.where(orders.c.user_id == user_id)
-    if status is not None:
-        # Of one user's orders each is looked at: without statistics, a planner might rather go
-        # through all the orders in a status. An expression keeps it from using that index.
-        column = orders.c.status if user_id is None else orders.c.status.concat("")
-        query = query.where(column == status.value)
-    if before is not None:
-        query = query.where(orders.c.id < before)
-    return query
-
-
 def _read_orders(connection: Connection, ids: set[str]) -> dict[str, tuple[Order, int]]:
     """These orders, each with the number of events in its history."""
     if not ids:
@@ -333,11 +301,12 @@ def _read_orders(connection: Connection, ids: set[str]) -> dict[str, tuple[Order
     rows = _load_orders(connection, ids=sorted(ids))
     return {
         order.id: (order, row.event_count)
-        for order, row in zip(_with_items(connection, rows), rows, strict=True)
+        for order, row in zip(with_items(connection, rows), rows, strict=True)
     }
 
 
-def _with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
+def with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
+    """Return the orders of these rows of `orders`, with their items."""
     if not rows:
         return []
     items: dict[str, list[OrderedItem]] = {row.id: [] for row in rows}

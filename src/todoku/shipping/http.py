@@ -94,7 +94,7 @@ class ShipmentRoutes:
         shipments = await self._backend.read(
             list_shipments,
             order_id=canonical_uuid(query.order_id) if query.order_id else None,
-            before=from_cursor(query.cursor, canonical_uuid),
+            before=from_cursor(query, canonical_uuid),
             limit=query.rows_max,
         )
         return page_reply(

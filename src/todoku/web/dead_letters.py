@@ -232,7 +232,7 @@ class DeadLetterRoutes:
             state=query.state or None,
             key=canonical_uuid(query.order_id) if query.order_id else None,
             group=query.group or None,
-            before=_position(query.cursor),
+            before=_position(query),
             limit=query.rows_max,
         )
         return page_reply(DeadLetterPage, "/dead-letters", query, found, key=_key, view=view)
@@ -302,9 +302,9 @@ def _key(letter: LetterSummary) -> str:
     return f"{to_microseconds(letter.parked_at)} {letter.id}"
 
 
-def _position(cursor: str | UnsetType) -> tuple[datetime, str] | None:
+def _position(query: PageQuery) -> tuple[datetime, str] | None:
     """Return the position of the page: when the dead letter before it was parked, and its id."""
-    key = from_cursor(cursor, _is_position)
+    key = from_cursor(query, _is_position)
     if key is None:
         return None
     microseconds, _, letter_id = key.partition(" ")

@@ -4,8 +4,10 @@ import re
 from typing import Any, Final
 
 import msgspec
+from msgspec.inspect import EnumType, LiteralType
 
 from todoku.web.fields import ALLOWED
+from todoku.web.parameter_types import parameter_types, value_types
 
 KINDS: Final = {
     "int": "a whole number",
@@ -19,6 +21,7 @@ KINDS: Final = {
 }
 LENGTHS: Final = {"array": "item", "str": "character"}
 BOUNDS: Final = {">=": "at least", "<=": "at most"}
+NO_TIME: Final = "Must be a time as in RFC 3339, with an offset: 2030-01-02T03:04:05Z."
 PATTERNS: Final = {repr(pattern): words for pattern, words in ALLOWED.items()}
 
 
@@ -29,15 +32,17 @@ def explain(error: msgspec.ValidationError, kind: type[Any]) -> tuple[str, tuple
     if match := re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", message):
         names.append(match[2])
     if message.startswith("Invalid enum value"):
-        return f"Must be one of {', '.join(_choices(kind, names[-1]))}.", tuple(names)
+        return f"Must be one of {', '.join(_choices(kind, names[0]))}.", tuple(names)
     return _advice(message), tuple(names)
 
 
 def _choices(kind: type[Any], name: str) -> list[str]:
-    """Return the enumeration values of the field with this name."""
-    struct: Any = msgspec.inspect.type_info(kind)
-    [field] = (field for field in struct.fields if field.encode_name == name)
-    return [str(value) for value in field.type.cls]
+    """Return the values of the enumeration in the field with this name."""
+    [found] = value_types(parameter_types(kind)[name])
+    if isinstance(found, LiteralType):
+        return sorted(map(str, found.values))
+    assert isinstance(found, EnumType)
+    return [str(value) for value in found.cls]
 
 
 def _advice(message: str) -> str:
@@ -53,7 +58,7 @@ def _advice(message: str) -> str:
     if match := re.fullmatch(r"Expected `int` (>=|<=) (-?\d+)", message):
         return f"Must be {BOUNDS[match[1]]} {match[2]}."
     if "datetime" in message and "got" not in message:
-        return "Must be a time as in RFC 3339, with an offset: 2030-01-02T03:04:05Z."
+        return NO_TIME
     if match := re.fullmatch(r"Expected `(.+)`, got `(\w+)`", message):
         wanted = " or ".join(KINDS[kind] for kind in match[1].split(" | "))
         return f"Must be {wanted}, not {KINDS[match[2]]}."

@@ -6,11 +6,13 @@ from itertools import groupby
 from typing import Any, Final
 
 import msgspec
+from msgspec.inspect import EnumType
 
 import todoku
 from todoku.web import idempotency, problems, waiting
 from todoku.web.fields import IdempotencyKey, Preference, to_portable
 from todoku.web.operations import Api, Operation, SuccessResponse
+from todoku.web.parameter_types import parameter_types, value_types
 from todoku.web.problems import ProblemDetails, ProblemType
 
 ALWAYS: Final = (problems.MALFORMED_REQUEST, problems.INVALID_PARAMETER, problems.INTERNAL_ERROR)
@@ -218,9 +220,8 @@ def _all_types(api: Api) -> set[type[Any]]:
 
 def _enumerations(query: type[Any]) -> Iterable[type[Any]]:
     """Yield the enumerations that a query's parameters refer to by name."""
-    for field in msgspec.inspect.type_info(query).fields:  # type: ignore[attr-defined]
-        kinds = getattr(field.type, "types", (field.type,))
-        yield from (kind.cls for kind in kinds if isinstance(kind, msgspec.inspect.EnumType))
+    for kind in parameter_types(query).values():
+        yield from (each.cls for each in value_types(kind) if isinstance(each, EnumType))
 
 
 def _schemas(types: Iterable[type[Any]]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Keyset pagination: a cursor contains the key after which the next page begins.
 
-Keys never change, so rows that are added or changed meanwhile do not move between pages.
+Keys never change, so rows that are added or changed meanwhile do not move between pages. A cursor also
+contains a checksum of the filters, so that it continues no other list.
 """
 
 import base64
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -26,6 +28,9 @@ class PageQuery(
 ):
     """Base of the queries of lists."""
 
+    not_in_cursor: ClassVar = frozenset({"limit", "cursor"})
+    """The parameters that may change from page to page."""
+
     limit: PageLimit = DEFAULT_LIMIT
     cursor: Cursor | UnsetType = UNSET
 
@@ -35,25 +40,40 @@ class PageQuery(
         return self.limit + 1
 
 
-def to_cursor(key: str) -> str:
-    """Return the cursor of the page after this key; opaque to clients."""
-    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+def to_cursor(key: str, query: PageQuery) -> str:
+    """Return the cursor of the page after this key, in the list of this query; opaque to clients."""
+    text = f"{key}~{_checksum(key, query)}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def from_cursor(cursor: str | UnsetType, is_key: Callable[[str], object]) -> str | None:
-    """Return the key after which the page begins; None for the first page. Raises `Problem`."""
+def from_cursor(query: PageQuery, is_key: Callable[[str], object]) -> str | None:
+    """Return the key after which the page begins; None for the first page. Raises `Problem` if the cursor
+    is not one of this list, or of one with other filters."""
+    cursor = query.cursor
     if cursor is UNSET:
         return None
     try:
-        key = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except ValueError:
-        key = ""
-    if not is_key(key) or to_cursor(key) != cursor:
+        text = ""
+    key = text.rpartition("~")[0]
+    if not is_key(key) or to_cursor(key, query) != cursor:
         raise invalid_parameter(
             "cursor",
-            "Not a cursor of this list: use nextCursor or the Link header of the page before.",
+            "Not a cursor of this list with these filters: use nextCursor or the Link header of the "
+            "page before, with the same other parameters.",
         )
     return key
+
+
+def _checksum(key: str, query: PageQuery) -> str:
+    """Return a checksum of a key and of what determines which items are in the list, and in which sequence.
+
+    It finds mistakes; whoever makes up a cursor gets no more than by other filters.
+    """
+    filters = {k: v for k, v in msgspec.to_builtins(query).items() if k not in query.not_in_cursor}
+    said = msgspec.json.encode([type(query).__name__, key, sorted(filters.items())])
+    return hashlib.sha256(said).hexdigest()[:12]
 
 
 def page_reply(
@@ -70,12 +90,18 @@ def page_reply(
     If there is a next page, the reply has its cursor and a Link header (RFC 8288) to it.
     """
     rows = found[: query.limit]
-    cursor = to_cursor(key(rows[-1])) if len(found) > len(rows) else None
-    headers = {}
-    if cursor is not None:
-        parameters = urlencode({**msgspec.to_builtins(query), "cursor": cursor})
-        headers["Link"] = f'<{path}?{parameters}>; rel="next"'
+    next_key = key(rows[-1]) if len(found) > len(rows) else None
+    cursor, headers = next_page(path, query, next_key)
     return Reply(200, page([view(row) for row in rows], cursor), headers)
+
+
+def next_page(path: str, query: PageQuery, key: str | None) -> tuple[str | None, Mapping[str, str]]:
+    """Return the cursor of the page after this key, and the header that links to it; none without a key."""
+    if key is None:
+        return None, {}
+    cursor = to_cursor(key, query)
+    parameters = urlencode({**msgspec.to_builtins(query), "cursor": cursor}, doseq=True)
+    return cursor, {"Link": f'<{path}?{parameters}>; rel="next"'}
 
 
 def page_response(description: str, content: type[Any]) -> SuccessResponse:

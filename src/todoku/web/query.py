@@ -1,11 +1,15 @@
 """Decoding of query strings."""
 
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
 
 import msgspec
+from msgspec.inspect import DateTimeType, Type, VarTupleType
 
-from todoku.web.explanations import explain
+from todoku.web.explanations import NO_TIME, explain
+from todoku.web.parameter_types import parameter_types
 from todoku.web.problems import INVALID_PARAMETER, InputError, Problem
 
 PARAMETERS_MAX: Final = 100
@@ -14,17 +18,33 @@ NOT_ENCODED: Final = "Must be percent-encoded UTF-8, as curl writes it with -G -
 
 def decode_query(kind: type[Any], query_string: bytes) -> Any:
     """Decode the query string. Raises `Problem`."""
-    pairs = _pairs(query_string)
-    given = dict(pairs)
-    if len(given) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise invalid_parameter(twice, "Given more than once: give it once.")
+    given = _values(_pairs(query_string), parameter_types(kind))
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         advice, path = explain(error, kind)
         raise invalid_parameter(path[0], advice) from error
+
+
+def _values(
+    pairs: Iterable[tuple[str, str]], types: Mapping[str, Type]
+) -> dict[str, str | list[str]]:
+    """Return the values by parameter: a list for one that is repeatable. Raises `Problem`."""
+    given: dict[str, str | list[str]] = {}
+    for name, value in pairs:
+        kind = types.get(name)
+        if isinstance(kind, VarTupleType):
+            given[name] = [*given.get(name, ()), value]
+        elif name in given:
+            raise invalid_parameter(name, "Given more than once: give it once.")
+        elif isinstance(kind, DateTimeType) and _is_number(value):
+            raise invalid_parameter(name, NO_TIME)  # It would be taken for seconds since 1970.
+        else:
+            given[name] = value
+    return given
+
+
+_is_number = re.compile(r"[-+0-9.eE]*\Z").match
 
 
 def _pairs(query_string: bytes) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ are drawn at random from all that exist.
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from urllib.parse import urlencode
@@ -30,10 +31,11 @@ class NothingToRead(Exception):
 
 
 class Drawn(msgspec.Struct, frozen=True):
-    """An order drawn at random, and its user."""
+    """An order drawn at random, its user, and when it was created."""
 
     order_id: str
     user_id: str
+    created_at: datetime
 
 
 class ReadReport(msgspec.Struct, frozen=True, rename="camel"):
@@ -51,8 +53,18 @@ def _orders_of(drawn: Drawn, **more: str) -> str:
     return "/orders?" + urlencode({"userId": drawn.user_id, **more})
 
 
-def _orders_in(status: OrderStatus) -> Address:
-    return lambda _: f"/orders?status={status.value}"
+def _orders_in(*statuses: OrderStatus, **more: str) -> Address:
+    query = urlencode({"status": statuses, **more}, doseq=True)
+    return lambda _: f"/orders?{query}"
+
+
+def _created(after: str, **more: str) -> Address:
+    """Return the path to the orders that were created `after` or before the drawn one."""
+    return lambda it: "/orders?" + urlencode({after: it.created_at.isoformat(), **more})
+
+
+PRODUCT = {"productId": "bench-0007"}
+FAILED = {"status": OrderStatus.SHIPMENT_FAILED.value}
 
 
 READS: Mapping[str, tuple[str, Address]] = {
@@ -62,6 +74,27 @@ READS: Mapping[str, tuple[str, Address]] = {
     **{f"orders, {status.value}": ("orders", _orders_in(status)) for status in OrderStatus},
     "orders of a user": ("orders", _orders_of),
     "orders of a user, COMPLETED": ("orders", lambda it: _orders_of(it, status="COMPLETED")),
+    "orders, SHIPMENT_FAILED or PENDING": (
+        "orders",
+        _orders_in(OrderStatus.SHIPMENT_FAILED, OrderStatus.PENDING),
+    ),
+    "orders, the oldest first": ("orders", lambda _: "/orders?sort=createdAt"),
+    "orders, counted": ("orders", lambda _: "/orders?count=true"),
+    "orders of a product": ("orders", lambda _: f"/orders?{urlencode(PRODUCT)}"),
+    "orders of a product, SHIPMENT_FAILED": (
+        "orders",
+        lambda _: f"/orders?{urlencode(PRODUCT | FAILED)}",
+    ),
+    "orders from a time on": ("orders", _created("createdFrom", sort="createdAt")),
+    "orders until a time": ("orders", _created("createdTo")),
+    "orders until a time, SHIPMENT_FAILED": ("orders", _created("createdTo", **FAILED)),
+    "orders, parked": ("orders", lambda _: "/orders?parked=true"),
+    "orders, parked, SHIPMENT_FAILED": (
+        "orders",
+        _orders_in(OrderStatus.SHIPMENT_FAILED, parked="true"),
+    ),
+    "orders, overdue": ("orders", lambda _: "/orders?overdue=true"),
+    "orders, overdue, PENDING": ("orders", _orders_in(OrderStatus.PENDING, overdue="true")),
     "products": ("inventory", lambda _: "/products"),
     "shipments": ("shipping", lambda _: "/shipments"),
     "shipments of an order": ("shipping", lambda it: f"/shipments?orderId={it.order_id}"),
@@ -103,7 +136,7 @@ def draw(connection: Connection, random: Random, count: int) -> list[Drawn]:
     for _ in range(count):
         instant = str(UUID(int=random.randint(UUID(first).int, UUID(last).int)))
         row = connection.execute(
-            select(orders.c.id, orders.c.user_id)
+            select(orders.c.id, orders.c.user_id, orders.c.created_at)
             .where(orders.c.id >= instant)
             .order_by(orders.c.id)
             .limit(1)
