@@ -8,7 +8,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants prove profile faults lint check format docs wheel lock
+.PHONY: help install run test mutants prove profile faults cancellations lint check format docs wheel lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -32,6 +32,10 @@ profile: $(INSTALLED) ## Run todoku bench with a profiler, e.g. make profile ARG
 
 faults: $(INSTALLED) ## Inject faults into real processes for half an hour; with root, into disks too
 	$(BIN)/pytest -m "" tests/faults $(ARGS)
+
+cancellations: $(INSTALLED) ## Cancel a third of 5,000 orders, a tenth by line, while services and broker are killed
+	$(BIN)/todoku chaos --seconds 60 --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \
+		--fault "service killed" --fault "broker killed" $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
 	$(BIN)/ruff check .

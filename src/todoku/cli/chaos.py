@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
@@ -18,6 +18,8 @@ from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, note, table, wr
 
 if TYPE_CHECKING:
     from todoku.lab.chaos import ChaosPlan, ChaosReport
+
+Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 
 INVARIANTS = {
     "I1": "every accepted order exists",
@@ -38,6 +40,9 @@ def chaos(
     seed: int | None = None,
     orders_per_second: float = 200.0,
     settle_seconds: float = 120.0,
+    cancelled_share: Share = 0.33,
+    line_share: Share = 0.1,
+    fault: tuple[str, ...] = (),
     data_dir: Annotated[Path | None, Parameter(show_default=False)] = None,
     json: Json = False,
 ) -> ExitCode:
@@ -64,6 +69,12 @@ def chaos(
         How many orders to place each second.
     settle_seconds
         How long the system may take afterwards until every order has ended.
+    cancelled_share
+        Which share of the orders is cancelled, each at a random moment.
+    line_share
+        Of which share of the orders one piece is cancelled.
+    fault
+        Only these faults, such as 'service killed'; all of them by default.
     data_dir
         The folder for the data; the log is written beside it. Without it, a temporary
         folder, which is kept if an invariant is broken.
@@ -76,6 +87,13 @@ def chaos(
             exit_code=ExitCode.USAGE,
         )
     from todoku.lab.chaos import ChaosPlan
+    from todoku.lab.chaos.faults import FAULTS
+
+    if unknown := sorted(set(fault) - FAULTS.keys()):
+        raise CommandFailed(
+            f"unknown faults: {', '.join(unknown)}; known are {', '.join(FAULTS)}.",
+            exit_code=ExitCode.USAGE,
+        )
 
     folder = Path(tempfile.mkdtemp(prefix="todoku-chaos-"))
     data = data_dir.absolute() if data_dir else folder / "data"
@@ -86,6 +104,9 @@ def chaos(
         seconds=seconds,
         orders_per_second=orders_per_second,
         settle_seconds=settle_seconds,
+        cancelled_share=cancelled_share,
+        line_share=line_share,
+        faults=fault or tuple(FAULTS),
     )
     outcome = _run(plan, data, log)
     if outcome.verdict.kept:
@@ -138,6 +159,7 @@ def _show(outcome: "ChaosReport") -> None:
     for line in verdict.broken[:SHOWN_MAX]:
         out.print(line)
     out.print(f"seed {outcome.seed}; {verdict.accepted:,} orders accepted; now {ended}")
+    out.print(f"{outcome.cancelled:,} cancellations accepted, {outcome.too_late:,} too late")
     out.print(
         f"{outcome.repeated:,} of them were sent again with their keys; of {outcome.unknown:,} more the"
         " outcome is unknown"

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, exists, select
 
 from todoku.audit import Report
 from todoku.database import Database
+from todoku.orders.changes import ChangeState
 from todoku.orders.domain import OrderStatus
-from todoku.orders.store import metadata, orders
+from todoku.orders.store import decode_changes, metadata, orders
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -49,6 +50,19 @@ def until_quiescent(settings: Settings, *, seconds_max: float) -> float:
     while not _is_quiescent(settings) and time.monotonic() < began + seconds_max:
         time.sleep(LOOK_SECONDS)
     return time.monotonic() - began
+
+
+def unanswered_changes(settings: Settings) -> set[str]:
+    """Return the orders with a change that is neither confirmed nor refused."""
+    with read_all(settings) as connections:
+        found = connections["orders"].execute(
+            select(orders.c.id, orders.c.changes).where(orders.c.changes.is_not(None))
+        )
+        return {
+            row.id
+            for row in found
+            if any(each.state is ChangeState.REQUESTED for each in decode_changes(row.changes))
+        }
 
 
 def violations(report: Report) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from enum import Enum, auto
 
 from uuid_utils import uuid7
 
+from todoku.lab.chaos.wishes import Wishes
 from todoku.lab.http import AsyncHttpClient, Response, encode_request
 from todoku.lab.stack import POLL_SECONDS, Stack
 from todoku.lab.system_client import SystemClient
@@ -52,7 +53,8 @@ class OrderLoad:
     those of them without Retry-After. `unknown` counts orders whose outcome is unknown by now,
     `unreached` requests that could not be sent. `wrong` holds every other response. A request whose
     outcome is unknown is sent again with its idempotency key until it is answered (`repeated` counts
-    these orders); without `repeats`, and after a refusal, the next order is a new one.
+    these orders); without `repeats`, and after a refusal, the next order is a new one. `cancelled_share`
+    of the orders are cancelled at a random moment, and one piece of `line_share` of them.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class OrderLoad:
         seed: int = 0,
         answer_seconds_max: float = ANSWER_SECONDS_MAX,
         repeats: bool = True,
+        cancelled_share: float = 0.0,
+        line_share: float = 0.0,
     ) -> None:
         self.accepted: set[str] = set()
         self.refused = 0
@@ -78,6 +82,9 @@ class OrderLoad:
         self._bodies = _bodies(random.Random(seed))
         self._answer_seconds_max = answer_seconds_max
         self._repeats = repeats
+        self.wishes = Wishes(
+            self._address, cancelled=cancelled_share, by_line=line_share, seed=seed
+        )
         self._disconnected = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._place_orders()))
@@ -123,6 +130,7 @@ class OrderLoad:
 
     async def _place_orders(self) -> None:
         await asyncio.gather(*(self._run_customer() for _ in range(self._customers)))
+        await self.wishes.answered()
 
     async def _run_customer(self) -> None:
         client = AsyncHttpClient(*self._address)
@@ -168,7 +176,9 @@ class OrderLoad:
 
     def _read(self, response: Response) -> Outcome:
         if response.status == 201:
-            self.accepted.add(json.loads(response.body)["id"])
+            order = json.loads(response.body)
+            self.accepted.add(order["id"])
+            self.wishes.draw(order)
             return Outcome.ACCEPTED
         if any(problem in response.body for problem in UNKNOWN_PROBLEMS):
             return Outcome.UNKNOWN

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 import msgspec
@@ -19,12 +19,16 @@ PAUSE_SECONDS_MAX = 2.0
 
 class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What to do: inject faults for that many seconds, in a sequence that the seed decides, under a
-    load of orders; then the system must be quiescent within `settle_seconds`."""
+    load of orders; then the system must be quiescent within `settle_seconds`. Of these shares of the
+    orders, all or a piece is cancelled at a random moment."""
 
     seed: int
     seconds: float
     orders_per_second: float
     settle_seconds: float
+    cancelled_share: float = 0.0
+    line_share: float = 0.0
+    faults: tuple[str, ...] = tuple(FAULTS)
 
 
 class ChaosReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -40,6 +44,8 @@ class ChaosReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     refused: int
     unknown: int
     repeated: int
+    cancelled: int
+    too_late: int
     verdict: Verdict
 
 
@@ -49,13 +55,19 @@ def run_chaos(stack: Stack, plan: ChaosPlan, *, report: Callable[[str], None]) -
     Raises `TimeoutError` if it does not heal.
     """
     dice = Random(plan.seed)
-    faults = _shuffled(dice)
-    injected: Counter[str] = Counter(dict.fromkeys(FAULTS, 0))
+    faults = _shuffled(dice, plan.faults)
+    injected: Counter[str] = Counter(dict.fromkeys(plan.faults, 0))
     missed: Counter[str] = Counter()
     prepare_products(stack)
     before = order_ids(stack.settings)
     ends = time.monotonic() + plan.seconds
-    with OrderLoad(stack, orders_per_second=plan.orders_per_second, seed=plan.seed) as load:
+    with OrderLoad(
+        stack,
+        orders_per_second=plan.orders_per_second,
+        seed=plan.seed,
+        cancelled_share=plan.cancelled_share,
+        line_share=plan.line_share,
+    ) as load:
         while time.monotonic() < ends:
             load.go_on_for(dice.uniform(0.0, PAUSE_SECONDS_MAX))
             name = next(faults)
@@ -71,14 +83,16 @@ def run_chaos(stack: Stack, plan: ChaosPlan, *, report: Callable[[str], None]) -
         refused=load.refused,
         unknown=load.unknown,
         repeated=load.repeated,
+        cancelled=len(load.wishes.accepted),
+        too_late=load.wishes.too_late,
         verdict=judge(stack.settings, load, within_seconds=plan.settle_seconds, before=before),
     )
 
 
-def _shuffled(dice: Random) -> Iterator[str]:
+def _shuffled(dice: Random, faults: Sequence[str]) -> Iterator[str]:
     """Yield faults without end: each of them once in random order, then again in another."""
     while True:
-        yield from dice.sample(list(FAULTS), len(FAULTS))
+        yield from dice.sample(faults, len(faults))
 
 
 def _inject(stack: Stack, name: str, dice: Random) -> bool:

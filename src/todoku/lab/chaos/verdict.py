@@ -6,13 +6,14 @@ import msgspec
 
 from todoku.audit import Finding
 from todoku.lab.chaos.load import OrderLoad
-from todoku.lab.databases import audit_all, order_ids, until_quiescent
+from todoku.lab.databases import audit_all, order_ids, unanswered_changes, until_quiescent
 from todoku.settings import Settings
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether the invariants hold. `lost` are orders that were accepted and do not exist; `phantoms`
-    counts orders beyond those that were accepted or whose outcome is unknown. `settled_seconds` is
+    counts orders beyond those that were accepted or whose outcome is unknown. `unanswered` are orders
+    whose cancellation was accepted and never decided. `settled_seconds` is
     how long it took until the system was quiescent, None if it was not in time."""
 
     accepted: int
@@ -24,6 +25,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parked: dict[str, int]
     backlog: dict[str, int]
     settled_seconds: float | None
+    unanswered: tuple[str, ...] = ()
 
     @property
     def kept(self) -> bool:
@@ -38,6 +40,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             *([f"I1 {self.phantoms} orders exist that were not placed"] if self.phantoms else []),
             *(f"HTTP a request was answered with {answer}" for answer in self.wrong),
             *(f"{each.invariant} {each.subject}: {each.problem}" for each in self.findings),
+            *(f"I3 the cancellation of {each} was never answered" for each in self.unanswered),
             *(f"I3 {count} messages parked at {name}" for name, count in self.parked.items()),
             *(
                 [f"I3 not quiescent in time: {self.orders}, receipts awaited: {self.backlog}"]
@@ -66,9 +69,10 @@ def judge(
         orders=report.orders,
         lost=tuple(sorted(load.accepted - existing)),
         phantoms=max(0, len(existing - load.accepted - set(before)) - load.unknown),
-        wrong=tuple(load.wrong),
+        wrong=(*load.wrong, *load.wishes.wrong),
         findings=report.findings,
         parked=report.parked,
         backlog=report.backlog,
         settled_seconds=round(waited_seconds, 1) if report.settled else None,
+        unanswered=tuple(sorted(load.wishes.accepted & unanswered_changes(settings))),
     )
