@@ -34,7 +34,7 @@ faults: $(INSTALLED) ## Inject faults into real processes for half an hour; with
 	$(BIN)/pytest -m "" tests/faults $(ARGS)
 
 cancellations: $(INSTALLED) ## Cancel a third of 5,000 orders, a tenth by line, while services and broker are killed
-	$(BIN)/todoku chaos --seconds 60 --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \
+	$(BIN)/todoku chaos --seconds 90 --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \
 		--fault "service killed" --fault "broker killed" $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
