@@ -294,7 +294,7 @@ def test_orders_are_filtered_sorted_and_counted(todoku: Caller) -> None:
     first, second = (placed(todoku, "--user", "filters", "prod003:9000@1") for _ in range(2))
     for order_id in (first, second):
         assert todoku("order", "watch", order_id).code == ExitCode.NO_STOCK
-    created = todoku.ok("order", "show", second, "--json").lines[0]["createdAt"]
+    created = todoku.ok("order", "show", second, "--json").object["createdAt"]
     mine = ("order", "list", "--user", "filters", "--product", "prod003")
 
     def listed(*words: str) -> list[str]:
@@ -306,4 +306,4 @@ def test_orders_are_filtered_sorted_and_counted(todoku: Caller) -> None:
     assert listed("--created-to", created) == [first]
     assert listed("--parked") == listed("--overdue") == []
     assert todoku.ok(*mine, "--count").out.strip() == "2"
-    assert todoku.ok(*mine, "--count", "--json").lines == [{"total": 2}]
+    assert todoku.ok(*mine, "--count", "--json").object == {"total": 2}
