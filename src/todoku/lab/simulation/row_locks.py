@@ -3,11 +3,16 @@
 import asyncio
 from typing import Any, NamedTuple
 
+import msgspec
+
 from todoku.database import DatabaseUnavailable
 from todoku.lab.simulation.stepped import can_wait, wait
 
 LOCK_SECONDS_MAX = 5.0
 """How long a transaction waits for a lock, as PostgreSQL's `lock_timeout` in `todoku.database`."""
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Row(NamedTuple):
@@ -29,6 +34,15 @@ class Transaction:
         self.inserted: set[Row] = set()
         self.waits = 0
         self.ended = asyncio.Event()
+
+    def owns(self, row: Row) -> bool:
+        """Return whether it has locked or added the row, or the one that the row is a part of: whose key
+        its own begins with."""
+        own = self.locked | self.inserted
+        if row in own:
+            return True
+        keys, values = {each.key for each in own}, msgspec.json.decode(row.key)
+        return any(_encode(values[:n]).decode() in keys for n in range(1, len(values)))
 
     @property
     def over(self) -> bool:

@@ -208,8 +208,7 @@ class SharedStorage:
         if not self.locks.take(transaction, row):
             self._meets = row
             raise _Locked(row)
-        known = row in transaction.locked or row in transaction.inserted
-        if not known and table not in ENGINE_TABLES:
+        if table not in ENGINE_TABLES and not transaction.owns(row):
             self._unlocked(row)
         return True
 
