@@ -39,6 +39,13 @@ KNOWN_SEEDS = {
     "restored-copy-believed": 18,
     "recovery-not-awaited": 18,
     "missing-stock-not-awaited": 104,
+    "cancelled-shipment-still-due": 9,
+    "cancelled-line-shipped": 16,
+    "shipped-as-reserved": 24,
+    "cancelled-line-reserved-when-the-order-arrives": 47,
+    "cancelled-line-subtracted-twice": 59,
+    "deadline-never-fires": 10,
+    "deadline-forgotten": 10,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""
 
