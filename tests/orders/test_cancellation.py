@@ -131,6 +131,14 @@ class TestAsking:
             CancellationRequestedEvent(**CHANGE, reason="Ordered twice.", requested_by="user123")
         ]
 
+    def test_same_request_for_a_piece_is_executed_once(self) -> None:
+        """After a commit whose result is unknown, the same command is executed again."""
+        piece = CancelledItem(product_id="a", quantity=1)
+        command = msgspec.structs.replace(wish(), items=(piece,))
+        order, _ = cancel_order(placed(), command, LATER)
+
+        assert cancel_order(order, command, LATER_STILL) == (order, [])
+
     @pytest.mark.parametrize("events", [(), (CONFIRMED,), (CONFIRMED, RELEASED), (NO_STOCK,)])
     def test_asking_again_has_the_same_answer_and_publishes_nothing(
         self, events: tuple[Event, ...]

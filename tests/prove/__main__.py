@@ -10,6 +10,13 @@ from prove.shop import shop
 
 STANDARD: Final[Mapping[str, Mapping[str, Any]]] = {
     "1 order, asked twice to cancel": {"quantities": [1], "cancellations": 2, "republishes": True},
+    "1 order of 2, and pieces cancelled": {
+        "quantities": [2],
+        "stock": 2,
+        "lines": 1,
+        "deadlines": False,
+        "republishes": True,
+    },
     "2 orders, 1 piece": {},
     "2 orders, 1 piece, then 1 more": {"restocks": 1, "deadlines": False},
     "2 orders, 2 pieces": {"stock": 2, "deadlines": False},
@@ -28,7 +35,7 @@ def main() -> int:
     flags = vars(_flags())
     states_max = flags.pop("states_max")
     scenarios = {"as the flags say": flags} if flags else STANDARD
-    print(f"{'':<32}{'states':>12}{'transitions':>14}{'quiescent':>11}{'seconds':>9}")
+    print(f"{'':<36}{'states':>12}{'transitions':>14}{'quiescent':>11}{'seconds':>9}")
     for name, options in scenarios.items():
         result = explore(shop(**options), states_max)
         print(_line(name, result), flush=True)
@@ -47,6 +54,7 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--quantities", type=int, nargs="+", metavar="N", help="of each order")
     parser.add_argument("--stock", type=int, metavar="N", help="pieces at first")
     parser.add_argument("--cancellations", type=int, metavar="N", help="requests an order at most")
+    parser.add_argument("--lines", type=int, metavar="N", help="pieces of an order cancelled")
     parser.add_argument("--restocks", type=int, metavar="N", help="pieces that may arrive")
     parser.add_argument(
         "--no-deadlines", dest="deadlines", action="store_false", help="no deadline passes"
@@ -62,7 +70,7 @@ def _line(name: str, found: Result) -> str:
     numbers = (
         f"{found.states:>12,}{found.transitions:>14,}{found.quiescent:>11,}{found.seconds:>9.1f}"
     )
-    return f"{name:<32}{numbers}{'' if found.closed else '  not closed: there are more states'}"
+    return f"{name:<36}{numbers}{'' if found.closed else '  not closed: there are more states'}"
 
 
 def _path(violation: Violation) -> str:

@@ -46,6 +46,7 @@ class Cases:
         self._cases, self._commons = Table(), Table()
         self._decided: dict[Any, Outcome] = {}
         self._seen: dict[int, Seen] = {}
+        self._again: set[Event] = set()
         self._steps: dict[tuple[int, int], Steps] = {}
         self._nothing = self._written.number(())
         self._no_rows = (self._rows.number(frozenset()),) * len(self.services)
@@ -168,6 +169,7 @@ class Cases:
             key=key,
             states={s.name: state_of(s, rows[n], key) for n, s in enumerate(self.services)},
             published=frozenset(published),
+            reworded=frozenset(published & self._again),
             waiting=waiting,
             calls=tuple(self._effects.values[n] for n in case.calls),
             outside={
@@ -273,6 +275,13 @@ class Cases:
             for reader in self.topology.readers(type(event)):
                 bits |= 1 << self._messages.number((reader, event))
         return bits & ~case.handled
+
+    def publish_again(self, case: Case, events: Sequence[Event]) -> int:
+        """Return the messages of events that are published again, in words of today: a fact that is kept
+        without its details, or with what has changed since."""
+        known = {event for _, event in self.messages(case.waiting | case.handled)}
+        self._again |= {event for event in events if event not in known}
+        return self.publish(case, events)
 
     def _unread(self, events: Sequence[Event]) -> int:
         """Return what only the stream subscribes to."""

@@ -116,6 +116,6 @@ class Moves:
     def _republished(self) -> Iterator[Move]:
         for name, events in self._cases.republished(self._case, self._common):
             if events:
-                more = self._cases.publish(self._case, events)
+                more = self._cases.publish_again(self._case, events)
                 case = self._case._replace(waiting=self._case.waiting | more)
                 yield f"{name} publishes again", case, self._common, False

@@ -32,15 +32,17 @@ class Outside(msgspec.Struct, frozen=True):
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one entity in one state of the exploration.
 
-    `states` is what each service knows about it. `published` are its events, `waiting` those that some
-    subscriber has not handled, by subscriber. `calls` are the effects that are running, `outside` what
-    the outside has decided about each. `asked` are the commands that were executed, `written` what was
-    added to a ledger. `silent` says that nothing happens any more unless a client or a fault begins it.
+    `states` is what each service knows about it. `published` are its events, `reworded` those of them
+    that were published again with other contents, `waiting` those that some subscriber has not handled,
+    by subscriber. `calls` are the effects that are running, `outside` what the outside has decided about
+    each. `asked` are the commands that were executed, `written` what was added to a ledger. `silent` says
+    that nothing happens any more unless a client or a fault begins it.
     """
 
     key: str
     states: Mapping[str, Any]
     published: frozenset[Event]
+    reworded: frozenset[Event]
     waiting: frozenset[tuple[str, Event]]
     calls: tuple[Any, ...]
     outside: Mapping[Any, Any]

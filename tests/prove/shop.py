@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from prove import checks
 from prove.scenario import Asked, Outside, Scenario
-from todoku.contracts import OrderedItem
+from todoku.contracts import CancelledItem, OrderedItem
 from todoku.engine import Service
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
@@ -27,6 +27,7 @@ def shop(
     *,
     stock: int = 1,
     cancellations: int = 1,
+    lines: int = 0,
     restocks: int = 0,
     republishes: bool = False,
     deadlines: bool = True,
@@ -34,8 +35,8 @@ def shop(
 ) -> Scenario:
     """Return a scenario: an order of each of these `quantities`, with `stock` pieces at first.
 
-    A client asks up to `cancellations` times, each in its own words, to cancel an order. `restocks` times
-    a piece may arrive.
+    A client asks up to `cancellations` times, each in its own words, to cancel an order, and up to `lines`
+    times to cancel one piece of it. `restocks` times a piece may arrive.
     """
     # A delay, so that between the opening of a shipment and the call to the carrier anything may happen.
     settings = system.settings(carrier_delay_seconds=Span(1, 1))
@@ -44,7 +45,7 @@ def shop(
             plant(service if deadlines else _without_deadlines(service))
             for service in system.build(settings, effects={})
         ),
-        plans=[_plan(quantity, cancellations) for quantity in quantities],
+        plans=[_plan(quantity, cancellations, lines) for quantity in quantities],
         outside=Outside(
             answers=(Accepted("TRACK"), Rejected("refused")),
             unknown=Unknown("no answer"),
@@ -66,7 +67,7 @@ def _without_deadlines(service: Service) -> Service:
     return replace(service, agendas=[each for each in service.agendas if each.starts_effects])
 
 
-def _plan(quantity: int, cancellations: int) -> tuple[str, tuple[Asked, ...]]:
+def _plan(quantity: int, cancellations: int, lines: int) -> tuple[str, tuple[Asked, ...]]:
     """Return the key and the commands of an order; those of the same quantity are the same."""
     key = f"019afc35-4aa8-7d91-a9a9-{quantity:012}"
     place = PlaceOrder(
@@ -80,9 +81,19 @@ def _plan(quantity: int, cancellations: int) -> tuple[str, tuple[Asked, ...]]:
         CancelOrder(order_id=key, change_id=f"change{n}", reason="changed mind", by="user")
         for n in range(cancellations)
     ]
+    pieces = [
+        CancelOrder(
+            order_id=key,
+            change_id=f"piece{n}",
+            items=(CancelledItem(product_id=PRODUCT, quantity=1),),
+            by="user",
+        )
+        for n in range(lines)
+    ]
     return key, (
         Asked("place the order", "orders", place),
         *(Asked("cancel the order", "orders", cancel) for cancel in cancels),
+        *(Asked("cancel a piece", "orders", cancel) for cancel in pieces),
     )
 
 

@@ -37,6 +37,13 @@ def test_no_order_of_arrival_of_a_refused_order_breaks_an_invariant() -> None:
     assert result.closed
 
 
+def test_no_order_of_arrival_of_a_cancelled_piece_breaks_an_invariant() -> None:
+    result = explore(shop([2], stock=2, cancellations=0, lines=1, deadlines=False))
+
+    assert result.violation is None
+    assert result.closed
+
+
 def test_two_orders_of_one_piece_that_nobody_cancels_break_no_invariant() -> None:
     result = explore(shop([1, 1], cancellations=0, deadlines=False))
 

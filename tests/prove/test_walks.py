@@ -12,7 +12,7 @@ from prove.walk import Walk
 STEPS_TO_REST_MAX = 200
 
 ALIKE = Cases(shop([1, 1], stock=1, restocks=1))
-TWO_SIZES = Cases(shop([1, 2], stock=2, cancellations=2, restocks=1))
+TWO_SIZES = Cases(shop([1, 2], stock=2, cancellations=1, lines=1, restocks=1))
 
 Action = int | tuple[str, int]
 """Takes one of the steps that are possible, by its number; or restores a service to this step."""

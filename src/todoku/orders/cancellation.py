@@ -78,6 +78,11 @@ def cancel_order(
     with the same request."""
     if order is None:
         raise UnknownOrder(f"No order has the id {command.order_id}.")
+    if any(change.id == command.change_id for change in order.changes):
+        return (
+            order,
+            [],
+        )  # The same command, executed again after a commit whose result was unknown.
     earlier = order.cancellation
     if earlier is not None and earlier.state is not ChangeState.REFUSED and not command.items:
         return order, []
