@@ -79,10 +79,8 @@ def cancel_order(
     if order is None:
         raise UnknownOrder(f"No order has the id {command.order_id}.")
     if any(change.id == command.change_id for change in order.changes):
-        return (
-            order,
-            [],
-        )  # The same command, executed again after a commit whose result was unknown.
+        # The same command, executed again after a commit whose result was unknown.
+        return order, []
     earlier = order.cancellation
     if earlier is not None and earlier.state is not ChangeState.REFUSED and not command.items:
         return order, []
