@@ -1,13 +1,18 @@
 """Property tests: whatever happens, and to whatever moment databases are restored, the invariants hold."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prove.cases import Cases
 from prove.shop import shop
 from prove.walk import Walk
+from todoku.contracts import CancellationConfirmedEvent
+from todoku.engine import Service
 
 STEPS_TO_REST_MAX = 200
 
@@ -37,6 +42,26 @@ def test_two_orders_of_different_sizes_end_well_whatever_happens(
     actions: Sequence[Action], arrivals: Sequence[int]
 ) -> None:
     run(TWO_SIZES, actions, arrivals)
+
+
+def test_confirmation_that_is_not_replayed_is_found() -> None:
+    """A shipping database from before a confirmation books a cancelled order."""
+
+    def forget(service: Service) -> Service:
+        handlers = dict(service.replay_handlers)
+        handlers.pop(CancellationConfirmedEvent, None)
+        return replace(service, replay_handlers=handlers)
+
+    with pytest.raises(AssertionError, match="I4: the carrier was called for an order"):
+        run_at_random(Cases(shop([1], plant=forget)), times=500)
+
+
+def run_at_random(cases: Cases, times: int) -> None:
+    """Take that many ways through a scenario, in which shipping is restored at times."""
+    random = Random(1)
+    for _ in range(times):
+        drawn = [random.randrange(60) for _ in range(30)]
+        run(cases, [("shipping", n) if n > 50 else n for n in drawn], [random.randrange(50)])
 
 
 def run(cases: Cases, actions: Sequence[Action], arrivals: Sequence[int]) -> Walk:
