@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
 INSTALLED := $(VENV)/.installed
+CHAOS_SECONDS ?= 90
 TEST_WORKERS ?= 3
 ARGS ?=
 
@@ -34,7 +35,7 @@ faults: $(INSTALLED) ## Inject faults into real processes for half an hour; with
 	$(BIN)/pytest -m "" tests/faults $(ARGS)
 
 cancellations: $(INSTALLED) ## Cancel a third of 5,000 orders, a tenth by line, while services and broker are killed
-	$(BIN)/todoku chaos --seconds 90 --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \
+	$(BIN)/todoku chaos --seconds $(CHAOS_SECONDS) --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \
 		--fault "service killed" --fault "broker killed" $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
