@@ -9,7 +9,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test mutants prove profile faults cancellations lint check format docs wheel lock
+.PHONY: help install run test seeds mutants prove profile faults cancellations lint check format docs wheel lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -21,6 +21,9 @@ run: $(INSTALLED) ## Start the broker and all services, e.g. make run ARGS="--po
 
 test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+seeds: $(INSTALLED) ## Simulate a thousand seeds of injected faults
+	$(BIN)/todoku simulate --seeds 1000 $(ARGS)
 
 mutants: $(INSTALLED) ## Plant bugs one by one, and show which check of the simulator finds each
 	@$(BIN)/python tests/simulation/mutants.py $(ARGS)

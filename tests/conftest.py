@@ -13,8 +13,21 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-LONG = ("simulation", "docs", "packaging", "examples", "end_to_end", "faults", "bench", "cli")
-"""The folders with the longest files. They run first, so that no worker is left alone with one at the end."""
+LONG = (
+    *(
+        "simulation",
+        "prove",
+        "docs",
+        "packaging",
+        "examples",
+        "end_to_end",
+        "faults",
+        "bench",
+        "cli",
+    ),
+    "web/test_openapi_contract",
+)
+"""The folders with the longest files, and such files. They run first, so that no worker is left alone with one at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,6 +35,7 @@ from todoku.shipping.domain import (
     initiate_shipment,
     record_answer,
     replay_completed,
+    replay_initiated,
     republish_shipment,
     when_due,
 )
@@ -55,6 +56,7 @@ RESERVED: Final = StockReservedEvent(
     items=(ReservedItem(product_id="prod001", quantity=2),),
     shipping_address="1-1 Chiyoda",
 )
+INITIATED: Final = ShipmentInitiatedEvent(order_id=ORDER_ID, shipment_id=SHIPMENT_ID)
 COMPLETED: Final = ShipmentCompletedEvent(
     order_id=ORDER_ID,
     shipment_id=SHIPMENT_ID,
@@ -159,6 +161,25 @@ class TestRestoring:
         other = CancellationRequestedEvent(**{**CHANGE, "change_id": "other"})
         _, (answer,) = decide_cancellation(shipment, other, LATER)
         assert isinstance(answer, CancellationRefusedEvent)
+
+    @pytest.mark.parametrize("status", [None, ShipmentStatus.INITIATED])
+    def test_call_that_a_restored_database_may_have_forgotten_counts_as_made(
+        self, status: ShipmentStatus | None
+    ) -> None:
+        shipment = shipment_that_is(status) if status else None
+        restored, _ = replay_initiated(shipment, INITIATED, LATER)
+        assert replay_initiated(restored, INITIATED, LATER) == (restored, [])
+        opened, _ = initiate(restored)
+        assert (opened.status, opened.pivot_passed) == (ShipmentStatus.INITIATED, True)
+        _, (answer,) = decide_cancellation(opened, REQUESTED, LATER)
+        assert isinstance(answer, CancellationRefusedEvent)
+        _, (booking,) = when_due(opened, LATER)
+        assert booking.shipment_id == SHIPMENT_ID, "the call is made again, with the same key"
+
+    def test_confirmation_tells_that_no_call_is_forgotten(self) -> None:
+        restored, _ = replay_initiated(None, INITIATED, LATER)
+        cancelled, _ = replay_confirmation(restored, CONFIRMED, LATER)
+        assert (cancelled.status, cancelled.attempts) == (ShipmentStatus.CANCELLED, 0)
 
     def test_expected_shipment_is_opened_when_its_stock_is_reserved(self) -> None:
         expected, _ = replay_refusal(None, REFUSED, LATER)

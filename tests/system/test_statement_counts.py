@@ -136,20 +136,21 @@ def initiated(n: int) -> Message:
     return incoming(ShipmentInitiatedEvent(order_id=order_id(n), shipment_id="s"))
 
 
-ITEMS: Final = (ShippedItem(product_id=product(1), quantity=1),)
+def shipped(n: int) -> tuple[ShippedItem, ...]:
+    return tuple(ShippedItem(product_id=product(n + k), quantity=1) for k in range(3))
 
 
 def completed(n: int) -> Message:
     return incoming(
         ShipmentCompletedEvent(
-            order_id=order_id(n), shipment_id="s", tracking_number="t", items=ITEMS
+            order_id=order_id(n), shipment_id="s", tracking_number="t", items=shipped(n)
         )
     )
 
 
 def failed(n: int) -> Message:
     return incoming(
-        ShipmentFailedEvent(order_id=order_id(n), shipment_id="s", reason="none", items=ITEMS)
+        ShipmentFailedEvent(order_id=order_id(n), shipment_id="s", reason="none", items=shipped(n))
     )
 
 

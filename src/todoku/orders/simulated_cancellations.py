@@ -181,6 +181,8 @@ class Cancellations:
         if self._restored:
             return
         for order_id, deadline, ended_at in self._world.rows(_ENDED):
+            if ended_at is None:
+                continue  # Its ending was not published, which another check tells.
             alive = self._ended_after.get(order_id, 0.0) - self._world.seconds
             late = timedelta(microseconds=ended_at - deadline)
             if alive > ALIVE_SECONDS and late > timedelta(seconds=ALIVE_SECONDS):

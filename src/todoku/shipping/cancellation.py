@@ -14,7 +14,6 @@ from todoku.contracts import (
     CancellationRefusedEvent,
     CancellationRequestedEvent,
     Event,
-    fact_id,
 )
 from todoku.shipping.domain import (
     PAST_PIVOT,
@@ -24,6 +23,7 @@ from todoku.shipping.domain import (
     ShipmentError,
     ShipmentStatus,
     answer_event,
+    expected_shipment,
     without,
 )
 
@@ -47,7 +47,7 @@ def decide_cancellation(
     if _find(shipment, event) is not None:
         assert shipment is not None
         return shipment, []  # A duplicate that arrived after the inbox was pruned.
-    shipment = shipment or _expected(event, now)
+    shipment = shipment or expected_shipment(event.order_id, now)
     change = _change(event, now, confirmed=not shipment.pivot_passed)
     return _with_change(shipment, change), [answer_event(event.order_id, change)]
 
@@ -55,12 +55,15 @@ def decide_cancellation(
 def replay_confirmation(
     shipment: Shipment | None, event: CancellationConfirmedEvent, time: datetime
 ) -> tuple[Shipment, list[Event]]:
-    """Restore from its own event that pieces were cancelled: the carrier must never be called for them."""
+    """Restore from its own event that pieces were cancelled: the carrier must never be called for them.
+
+    That a call may be forgotten (`replay_initiated`) is no contradiction: none was claimed before this.
+    """
     if _find(shipment, event) is not None:
         assert shipment is not None
         return shipment, []  # The backup had it.
-    shipment = shipment or _expected(event, time)
-    if event.whole and shipment.pivot_passed:
+    shipment = shipment or expected_shipment(event.order_id, time)
+    if event.whole and shipment.call_is_certain:
         raise ContradictoryEvent(
             f"{type(event).__name__} for order {event.order_id} contradicts its shipment, which is "
             f"{shipment.status}"
@@ -78,7 +81,7 @@ def replay_refusal(
     if _find(shipment, event) is not None:
         assert shipment is not None
         return shipment, []  # The backup had it.
-    shipment = shipment or _expected(event, time)
+    shipment = shipment or expected_shipment(event.order_id, time)
     return _with_change(shipment, _change(event, time, confirmed=False)), []
 
 
@@ -113,19 +116,6 @@ def _with_change(shipment: Shipment, change: ShipmentChange) -> Shipment:
         return msgspec.structs.replace(noted, items=items, updated_at=change.at)
     status = SHIPMENT.next_status(shipment.status, CancellationRequestedEvent)
     assert status is ShipmentStatus.CANCELLED, shipment
-    return msgspec.structs.replace(noted, status=status, due_at=None, updated_at=change.at)
-
-
-def _expected(event: Cancelled, now: datetime) -> Shipment:
-    """Return the shipment of an order that is still to come."""
-    return Shipment(
-        id=fact_id(event.order_id, "Shipment"),
-        order_id=event.order_id,
-        items=(),
-        shipping_address="",
-        status=ShipmentStatus.EXPECTED,
-        attempts=0,
-        due_at=None,
-        created_at=now,
-        updated_at=now,
+    return msgspec.structs.replace(
+        noted, status=status, attempts=0, due_at=None, updated_at=change.at
     )

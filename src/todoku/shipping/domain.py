@@ -90,7 +90,7 @@ class ShipmentStatus(Status):
     EXPECTED = (
         "EXPECTED",
         Stage(
-            meaning="Its order has changes, and no stock is reserved yet.",
+            meaning="It was changed or restored before its StockReservedEvent arrived.",
             on=("change",),
         ),
     )
@@ -158,7 +158,8 @@ class ShipmentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     """A parcel for an order. `due_at` (UTC) is when the carrier is called next; None if it never is again,
-    or not yet. `changes` are those that were decided on."""
+    or not yet. `attempts` counts the calls, and one that a restored database may have forgotten. `changes`
+    are those that were decided on."""
 
     id: str
     order_id: str
@@ -175,8 +176,14 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pivot_passed(self) -> bool:
-        """Return whether the carrier may have been called. A refusal tells that it was, also where the
-        database was restored from a backup and has lost the rest."""
+        """Return whether the carrier may have been called. `attempts` tells it, also of a shipment that
+        was restored (`replay_initiated`)."""
+        return self.attempts > 0 or self.call_is_certain
+
+    @property
+    def call_is_certain(self) -> bool:
+        """Return whether the call was claimed for certain. A refusal tells it, also where the database was
+        restored from a backup and has lost the rest."""
         return self.status in PAST_PIVOT or any(not change.confirmed for change in self.changes)
 
 
@@ -221,7 +228,7 @@ def initiate_shipment(
         items=_not_cancelled(event, shipment),
         shipping_address=event.shipping_address,
         status=ShipmentStatus.INITIATED,
-        attempts=0,
+        attempts=shipment.attempts if shipment else 0,
         due_at=now + pickup_delay(shipment_id),
         created_at=now,
         updated_at=now,
@@ -253,6 +260,39 @@ def without(
         for item in items
     )
     return tuple(item for item in left if item.quantity > 0)
+
+
+def replay_initiated(
+    shipment: Shipment | None, event: ShipmentInitiatedEvent, time: datetime
+) -> tuple[Shipment, list[Event]]:
+    """Restore from its own event that a shipment was open.
+
+    The claim of a call is in no event, so this one may be forgotten: it counts as claimed, unless a
+    confirmation that follows says that it was not. A cancellation is refused, and the call is made again,
+    with the same key. A shipment that the database has lost is expected: its StockReservedEvent follows.
+    """
+    shipment = shipment or expected_shipment(event.order_id, time)
+    if shipment.attempts or shipment.status not in (
+        ShipmentStatus.EXPECTED,
+        ShipmentStatus.INITIATED,
+    ):
+        return shipment, []
+    return msgspec.structs.replace(shipment, attempts=1), []
+
+
+def expected_shipment(order_id: str, now: datetime) -> Shipment:
+    """Return the shipment of an order whose StockReservedEvent is still to come."""
+    return Shipment(
+        id=fact_id(order_id, "Shipment"),
+        order_id=order_id,
+        items=(),
+        shipping_address="",
+        status=ShipmentStatus.EXPECTED,
+        attempts=0,
+        due_at=None,
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def replay_completed(

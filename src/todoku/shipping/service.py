@@ -36,6 +36,7 @@ from todoku.shipping.domain import (
     record_answer,
     replay_completed,
     replay_failed,
+    replay_initiated,
     republish_shipment,
     when_due,
 )
@@ -45,6 +46,7 @@ from todoku.shipping.store import ShippingStore, shipments
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Shipment | None]]] = {RecordAnswer: record_answer}
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Shipment | None]]] = {
+    ShipmentInitiatedEvent: replay_initiated,
     ShipmentCompletedEvent: replay_completed,
     ShipmentFailedEvent: replay_failed,
     CancellationConfirmedEvent: replay_confirmation,
