@@ -27,7 +27,8 @@ LONG = (
     ),
     "web/test_openapi_contract",
 )
-"""The folders with the longest files, and such files. They run first, so that no worker is left alone with one at the end."""
+"""The folders with the longest files, and such files. They run first, so that no worker is left alone with
+one at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

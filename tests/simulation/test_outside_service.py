@@ -1,5 +1,6 @@
 """Tests that a service of another package is simulated, and that bugs planted in it are found."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from todoku.lab.simulation.wiring import Wire, as_it_is
 from todoku.simulated import SimulatedService, World
 
 LOYALTY = Path(__file__).parents[2] / "examples" / "loyalty" / "src"
-COMPLETED = "SELECT id, total_amount FROM orders WHERE status = 'COMPLETED'"
+COMPLETED = """
+SELECT order_id, product_id, price FROM order_items JOIN orders ON orders.id = order_id
+WHERE status = 'COMPLETED'
+"""
+SHIPPED = """
+SELECT order_id, product_id, quantity FROM shipment_items JOIN shipments ON shipments.id = shipment_id
+"""
 AWARDS = "SELECT order_id, points FROM awards"
 SEEDS_MAX = 40
 
@@ -36,9 +43,12 @@ class Points(SimulatedService):
         self._awards = awards
 
     def check_end(self) -> None:
-        expected = {
-            order_id: total // 100 for order_id, total in self.world.rows_of("orders", COMPLETED)
-        }
+        # Pieces that were cancelled before the shipment give no points.
+        shipped = {tuple(key): pieces for *key, pieces in self.world.rows_of("shipping", SHIPPED)}
+        amounts: Counter[str] = Counter()
+        for order_id, product_id, price in self.world.rows_of("orders", COMPLETED):
+            amounts[order_id] += price * shipped.get((order_id, product_id), 0)
+        expected = {order_id: amount // 100 for order_id, amount in amounts.items()}
         accepted = {key for (key,) in self.world.rows_of("orders", "SELECT id FROM orders")}
         # A forged event may name an order that was never accepted.
         given = {key: points for key, points in self._awards.items() if key in accepted}

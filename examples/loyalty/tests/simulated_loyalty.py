@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,14 @@ from todoku.simulated import SimulatedService, World
 
 _AWARDS = "SELECT order_id, points FROM awards ORDER BY order_id"
 _ACCEPTED = "SELECT id FROM orders ORDER BY id"
-_COMPLETED = "SELECT id, total_amount FROM orders WHERE status = 'COMPLETED' ORDER BY id"
+_COMPLETED = """
+SELECT order_id, product_id, price FROM order_items JOIN orders ON orders.id = order_id
+WHERE status = 'COMPLETED' ORDER BY order_id, product_id
+"""
+_SHIPPED = """
+SELECT order_id, product_id, quantity FROM shipment_items JOIN shipments ON shipments.id = shipment_id
+ORDER BY order_id, product_id
+"""
 
 
 class SimulatedLoyalty(SimulatedService):
@@ -43,12 +51,16 @@ class SimulatedLoyalty(SimulatedService):
     def check_end(self) -> None:
         """Check that of the accepted orders the completed ones have their points, and no others.
 
-        The simulation also forges events, which may name an order that was never accepted.
+        Pieces that were cancelled before the shipment cost nothing, and give no points. The simulation
+        also forges events, which may name an order that was never accepted.
         """
         accepted = {key for (key,) in self.world.rows_of("orders", _ACCEPTED)}
-        completed = self.world.rows_of("orders", _COMPLETED)
+        shipped = {tuple(key): pieces for *key, pieces in self.world.rows_of("shipping", _SHIPPED)}
+        amounts: Counter[str] = Counter()
+        for order_id, product_id, price in self.world.rows_of("orders", _COMPLETED):
+            amounts[order_id] += price * shipped.get((order_id, product_id), 0)
         given = {key: points for key, points in self.world.rows(_AWARDS) if key in accepted}
-        if given != {key: total // 100 for key, total in completed}:
+        if given != {key: total // 100 for key, total in amounts.items()}:
             self.world.fail("L2", "points do not match the completed orders")
 
 
