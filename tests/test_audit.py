@@ -27,6 +27,7 @@ from todoku.contracts import (
     OrderedItem,
     StockReleasedEvent,
     decode,
+    fact_id,
     seal,
 )
 from todoku.database import Database
@@ -301,6 +302,10 @@ def shipped(product_id: str, quantity: int) -> Any:
     return row(shipment_items, shipment_id="shipment", product_id=product_id, quantity=quantity)
 
 
+def shipment_of(order_id: str) -> str:
+    return fact_id(order_id, "Shipment")
+
+
 Planted = tuple[str, list[Any], set[tuple[str, str, str]]]
 
 PLANTED: Final[dict[str, Planted]] = {
@@ -453,6 +458,21 @@ PLANTED: Final[dict[str, Planted]] = {
         "shipping",
         [of_order(shipments, COMPLETED).values(status="FAILED", tracking_number=None)],
         {("I4", COMPLETED, "COMPLETED, but its shipment is FAILED")},
+    ),
+    "a completed shipment without items": (
+        "shipping",
+        [delete(shipment_items).where(shipment_items.c.shipment_id == shipment_of(COMPLETED))],
+        {("I4", COMPLETED, "{'a': 2, 'b': 2} ordered, but the shipment is for {}")},
+    ),
+    "a failed shipment without one of its items": (
+        "shipping",
+        [
+            delete(shipment_items).where(
+                shipment_items.c.shipment_id == shipment_of(FAILED),
+                shipment_items.c.product_id == "b",
+            )
+        ],
+        {("I4", FAILED, "{'a': 1, 'b': 1} ordered, but the shipment is for {'a': 1}")},
     ),
     "a shipment for a cancelled order": (
         "shipping",
@@ -687,6 +707,19 @@ class TestAsOrdered:
         (finding,) = self.planted(system, ("a", 99))
         assert finding.invariant == "I4"
         assert finding.problem == "{'a': 1} ordered, but the shipment is for {'a': 99}"
+
+    def test_open_shipment_without_items_is_found(self, system: System) -> None:
+        (finding,) = self.planted(system)
+        assert finding.invariant == "I4"
+        assert finding.problem == "{'a': 1} ordered, but the shipment is for {}"
+
+    def test_open_shipment_without_an_address_is_found(self, system: System) -> None:
+        assert self.planted(system, ("a", 1)) == []
+        address = update(orders).where(orders.c.id == NEW).values(shipping_address="1-1 Here")
+        system.plant("orders", address)
+        (finding,) = system.audit(NOW).findings
+        assert finding.invariant == "I4"
+        assert finding.problem == "the address of its shipment is not the one that was ordered"
 
     def test_shipment_to_another_address_is_found_without_showing_the_addresses(
         self, system: System

@@ -23,6 +23,7 @@ from todoku.inventory.domain import ReservationState
 from todoku.orders.cancellation import CancelOrder
 from todoku.orders.changes import ChangeState
 from todoku.orders.domain import BEHIND_PIVOT, Order
+from todoku.shipping.audit import known_shipment
 from todoku.shipping.domain import PAST_PIVOT, Accepted
 from todoku.system import system
 
@@ -196,9 +197,11 @@ def _known(name: str, order_id: str, found: Any) -> Known | None:
         arrived = found.state not in (ReservationState.EXPECTED, ReservationState.CANCELLED)
         pieces = _pieces({line.product_id: line.pieces for line in found.lines})
         items = pieces if arrived else None
-    else:
-        items = _pieces({item.product_id: item.quantity for item in found.items}) or None
-    return Known(order_id=order_id, status=now, items=items, address=found.shipping_address or None)
+        return Known(
+            order_id=order_id, status=now, items=items, address=found.shipping_address or None
+        )
+    items = _pieces({item.product_id: item.quantity for item in found.items})
+    return known_shipment(order_id, found.status, items, found.shipping_address)
 
 
 def _pieces(pieces: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

@@ -12,6 +12,7 @@ from todoku.audit import (
     AuditPart,
     Finding,
     Known,
+    Pieces,
     Problem,
     Wait,
     not_received,
@@ -20,8 +21,6 @@ from todoku.audit import (
 )
 from todoku.inventory.domain import RESERVATION, ReservationState
 from todoku.inventory.store import products, reservations, stock_ledger
-
-Pieces = tuple[tuple[str, int], ...]
 
 NOT_ARRIVED = (ReservationState.EXPECTED, ReservationState.CANCELLED)
 

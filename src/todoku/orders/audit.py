@@ -9,6 +9,7 @@ from todoku.audit import (
     AuditPart,
     Known,
     KnownOrder,
+    Pieces,
     Problem,
     Wait,
     not_received,
@@ -18,8 +19,6 @@ from todoku.contracts import OrderCreatedEvent
 from todoku.orders.changes import ChangeState
 from todoku.orders.domain import ORDER, OrderStatus
 from todoku.orders.store import decode_changes, order_events, order_items, orders
-
-Pieces = tuple[tuple[str, int], ...]
 
 NO_BEGINNING = Problem(
     "I1",

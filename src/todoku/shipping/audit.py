@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from sqlalchemy import Connection, select
 
-from todoku.audit import AuditPart, Known, Problem, Wait, not_received, pieces_by_owner
+from todoku.audit import AuditPart, Known, Pieces, Problem, Wait, not_received, pieces_by_owner
 from todoku.shipping.domain import SHIPMENT, ShipmentStatus
 from todoku.shipping.store import shipment_items, shipments
 
@@ -31,18 +31,35 @@ def known_shipments(connection: Connection) -> Iterator[Known]:
     for order_id, group in groupby(parcels, key=attrgetter("order_id")):
         rows = list(group)
         first = rows[0]
-        items = pieces.get(first.id)
-        expected = first.status == ShipmentStatus.EXPECTED
-        ended = ShipmentStatus(first.status).terminal
-        yield Known(
-            order_id=order_id,
-            status=first.status,
-            # One that never was open has no items, and no parcel.
-            items=items if items or not (expected or ended) else None,
-            # One that was restored from its ending alone has no address, nor has one that never was.
-            address=first.shipping_address or (None if expected or ended else ""),
+        yield known_shipment(
+            order_id,
+            ShipmentStatus(first.status),
+            pieces.get(first.id, ()),
+            first.shipping_address,
             problems=() if len(rows) == 1 else (_several(len(rows)),),
         )
+
+
+def known_shipment(
+    order_id: str,
+    status: ShipmentStatus,
+    items: Pieces,
+    address: str,
+    problems: tuple[Problem, ...] = (),
+) -> Known:
+    """Return what shipping knows about an order that has a shipment.
+
+    One that never was open has neither items nor an address; one that was restored from its ending alone
+    has no address. Any other that lacks them is wrong.
+    """
+    perhaps_never_open = status in (ShipmentStatus.EXPECTED, ShipmentStatus.CANCELLED)
+    return Known(
+        order_id=order_id,
+        status=status.value,
+        items=None if perhaps_never_open and not items else items,
+        address=None if (perhaps_never_open or status.terminal) and not address else address,
+        problems=problems,
+    )
 
 
 def _several(count: int) -> Problem:
