@@ -38,7 +38,7 @@ from todoku.engine.writer import PostCommitActions, Writer
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import products, reservations, stock_ledger
 from todoku.lifecycle import Lifecycle, Stage, Status
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 from todoku.orders.store import order_events, orders
 from todoku.settings import Span
 from todoku.shipping.domain import Accepted, Answer, RecordAnswer, Rejected

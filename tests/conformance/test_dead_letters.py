@@ -25,7 +25,7 @@ from todoku.engine.dead_letters import (
 from todoku.engine.messages import IncomingEvent, PendingCommand
 from todoku.engine.writer import Writer
 from todoku.inventory.service import inventory_service
-from todoku.orders.domain import ParkedMessage
+from todoku.orders.parking import ParkedMessage
 from todoku.orders.store import find_parked, parked_messages
 from todoku.settings import Settings
 

@@ -16,8 +16,10 @@ from todoku.contracts import OrderedItem
 from todoku.database import Database, migrate
 from todoku.engine.dead_letters import DeadLetter
 from todoku.orders import listing
-from todoku.orders.domain import Order, OrderStatus, ParkedMessage, PlaceOrder, place_order
+from todoku.orders.domain import Order, OrderStatus
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
+from todoku.orders.parking import ParkedMessage
+from todoku.orders.placing import PlaceOrder, place_order
 from todoku.orders.store import (
     OrdersStore,
     OrdersUnitOfWork,

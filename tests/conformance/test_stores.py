@@ -64,12 +64,11 @@ from todoku.inventory.store import InventoryStore, find_product, stock_ledger
 from todoku.orders.cancellation import CancelOrder, cancel_order, end_cancelled
 from todoku.orders.domain import (
     OrderStatus,
-    PlaceOrder,
     cancel_for_lack_of_stock,
     complete,
     confirm_reservation,
-    place_order,
 )
+from todoku.orders.placing import PlaceOrder, place_order
 from todoku.orders.store import OrdersStore, find_order, history
 from todoku.settings import Settings
 from todoku.shipping.cancellation import decide_cancellation, replay_refusal

@@ -88,6 +88,8 @@ MODULES: Final = (
     "todoku.orders.cancellation",
     "todoku.orders.changes",
     "todoku.orders.domain",
+    "todoku.orders.parking",
+    "todoku.orders.placing",
     "todoku.contracts.changes",
     "todoku.inventory.domain.cancellations",
     "todoku.inventory.domain.products",

@@ -32,15 +32,9 @@ from todoku.orders.cancellation import (
     replay_request,
 )
 from todoku.orders.changes import Change, ChangeState
-from todoku.orders.domain import (
-    ContradictoryEvent,
-    Order,
-    OrderStatus,
-    PlaceOrder,
-    UnknownOrder,
-    place_order,
-    republish_order,
-)
+from todoku.orders.domain import ContradictoryEvent, Order, OrderStatus, UnknownOrder
+from todoku.orders.placing import PlaceOrder, place_order
+from todoku.orders.recovery import republish_order
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
 

@@ -20,14 +20,9 @@ from todoku.contracts import (
 )
 from todoku.orders.cancellation import CancelOrder, cancel_order
 from todoku.orders.deadlines import when_late
-from todoku.orders.domain import (
-    InvalidDeadline,
-    Order,
-    OrderStatus,
-    PlaceOrder,
-    place_order,
-    replay_order,
-)
+from todoku.orders.domain import Order, OrderStatus
+from todoku.orders.placing import InvalidDeadline, PlaceOrder, place_order
+from todoku.orders.recovery import replay_order
 from todoku.orders.service import command_handlers, orders_service
 from todoku.settings import Settings
 

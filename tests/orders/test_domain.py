@@ -33,18 +33,10 @@ from todoku.contracts import (
     fact_id,
 )
 from todoku.orders.cancellation import CancelOrder, cancel_order
-from todoku.orders.domain import (
-    ContradictoryEvent,
-    InvalidOrder,
-    Order,
-    OrderStatus,
-    PlaceOrder,
-    UnknownOrder,
-    note_parked,
-    note_resolved,
-    place_order,
-    republish_order,
-)
+from todoku.orders.domain import ContradictoryEvent, Order, OrderStatus, UnknownOrder
+from todoku.orders.parking import note_parked, note_resolved
+from todoku.orders.placing import InvalidOrder, PlaceOrder, place_order
+from todoku.orders.recovery import republish_order
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
 

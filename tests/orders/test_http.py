@@ -19,8 +19,9 @@ from todoku.engine import MailboxFull
 from todoku.orders import listing as orders_listing
 from todoku.orders import store
 from todoku.orders.cancellation import CancelOrder, TooLateToCancel
-from todoku.orders.domain import Order, OrderStatus, PlaceOrder, place_order
+from todoku.orders.domain import Order, OrderStatus
 from todoku.orders.http import orders_api
+from todoku.orders.placing import PlaceOrder, place_order
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
 from todoku.web import Backend, Context, application

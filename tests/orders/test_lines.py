@@ -27,7 +27,9 @@ from todoku.orders.cancellation import (
 )
 from todoku.orders.changes import ChangeState
 from todoku.orders.deadlines import when_late
-from todoku.orders.domain import Order, OrderStatus, PlaceOrder, place_order, republish_order
+from todoku.orders.domain import Order, OrderStatus
+from todoku.orders.placing import PlaceOrder, place_order
+from todoku.orders.recovery import republish_order
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
 

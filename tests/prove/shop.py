@@ -10,7 +10,7 @@ from todoku.contracts import CancelledItem, OrderedItem
 from todoku.engine import Service
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 from todoku.settings import Span
 from todoku.shipping.domain import Accepted, RecordAnswer, Rejected, Unknown
 from todoku.system import system

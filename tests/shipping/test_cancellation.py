@@ -34,11 +34,9 @@ from todoku.shipping.domain import (
     ShipmentStatus,
     initiate_shipment,
     record_answer,
-    replay_completed,
-    replay_initiated,
-    republish_shipment,
     when_due,
 )
+from todoku.shipping.recovery import replay_completed, replay_initiated, republish_shipment
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")

@@ -33,9 +33,9 @@ from todoku.shipping.domain import (
     UnknownShipment,
     initiate_shipment,
     record_answer,
-    republish_shipment,
     when_due,
 )
+from todoku.shipping.recovery import republish_shipment
 from todoku.shipping.service import bookings
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"

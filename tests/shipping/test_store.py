@@ -12,7 +12,8 @@ from todoku.contracts import (
 )
 from todoku.database import Database, migrate
 from todoku.engine import StateCache
-from todoku.shipping.domain import Shipment, initiate_shipment, replay_initiated
+from todoku.shipping.domain import Shipment, initiate_shipment
+from todoku.shipping.recovery import replay_initiated
 from todoku.shipping.store import ShippingStore
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"

@@ -17,7 +17,7 @@ from todoku.engine import EngineConfig, Process, Topology
 from todoku.engine.testing import RunningProcess
 from todoku.inventory.domain import SetProduct
 from todoku.orders.cancellation import CancelOrder, TooLateToCancel
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 from todoku.settings import Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
 from todoku.shipping.domain import Answer, Parcel

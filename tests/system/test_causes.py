@@ -9,7 +9,7 @@ from todoku.contracts import OrderedItem
 from todoku.engine.testing import until
 from todoku.inventory.domain import SetProduct
 from todoku.orders.cancellation import CancelOrder
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 from todoku.orders.store import HistoryEntry, history
 from todoku.settings import Span
 from todoku.shipping.carriers import booking_effects

@@ -50,7 +50,9 @@ from todoku.events import EventRegistry, UnknownEventType, read_envelope
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import stock_ledger
 from todoku.lab.simulation.loop import VirtualClock
-from todoku.orders.domain import OrderStatus, ParkedMessage, PlaceOrder
+from todoku.orders.domain import OrderStatus
+from todoku.orders.parking import ParkedMessage
+from todoku.orders.placing import PlaceOrder
 from todoku.orders.store import find_parked
 
 GARBAGE: Final = b"\xff not an event"

@@ -26,7 +26,7 @@ from todoku.database import Database, migrate
 from todoku.engine import Process, Service, SteadyClock, Topology
 from todoku.engine.testing import running
 from todoku.inventory.domain import SetProduct
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 from todoku.settings import Span
 from todoku.system import system
 

@@ -27,7 +27,8 @@ from todoku.engine import EngineConfig, MailboxFull, Process, ProcessFailed, Ser
 from todoku.engine.testing import RunningProcess
 from todoku.events import Context, read_envelope
 from todoku.inventory.domain import SetProduct
-from todoku.orders.domain import InvalidOrder, OrderStatus, PlaceOrder
+from todoku.orders.domain import OrderStatus
+from todoku.orders.placing import InvalidOrder, PlaceOrder
 from todoku.orders.store import orders as orders_table
 from todoku.settings import Span
 from todoku.shipping.carriers import booking_effects

@@ -11,7 +11,7 @@ from todoku.contracts import OrderedItem
 from todoku.engine.dead_letters import DiscardDeadLetter, RetryDeadLetters
 from todoku.engine.tables import MARK_COPY
 from todoku.inventory.domain import Restock
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 
 FEW, MANY = 9, 100
 

@@ -15,7 +15,8 @@ from todoku.contracts import OrderedItem
 from todoku.engine import Process, RepublishEvents
 from todoku.inventory.domain import SetProduct
 from todoku.inventory.store import stock_ledger
-from todoku.orders.domain import OrderStatus, PlaceOrder
+from todoku.orders.domain import OrderStatus
+from todoku.orders.placing import PlaceOrder
 from todoku.orders.store import history
 from todoku.shipping.domain import Rejected
 from todoku.shipping.store import list_shipments, shipments

@@ -46,7 +46,7 @@ from todoku.engine.messages import (
 from todoku.engine.writer import Writer
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 from todoku.settings import Settings
 from todoku.shipping.domain import Accepted, RecordAnswer, Rejected, Unknown
 from todoku.shipping.store import shipments

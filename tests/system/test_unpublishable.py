@@ -8,7 +8,7 @@ from system.test_process import Town, in_town, order_id
 from todoku.contracts import OrderedItem
 from todoku.engine import EventTooLarge
 from todoku.engine.dead_letters import DeadLetterState, RetryDeadLetter
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 
 MAX = 4_096
 

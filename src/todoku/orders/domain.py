@@ -18,14 +18,13 @@ are never both true; the second one is an error and becomes a dead letter.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET
 
 from todoku.contracts import (
-    MAX_SAFE_INTEGER,
     CancellationRefusedEvent,
     CancellationRequestedEvent,
     Event,
@@ -34,7 +33,6 @@ from todoku.contracts import (
     OrderCreatedEvent,
     OrderedItem,
     OrderEvent,
-    ParkingEvent,
     Personal,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -44,22 +42,11 @@ from todoku.contracts import (
     StockReservedEvent,
 )
 from todoku.lifecycle import Lifecycle, Stage, Status
-from todoku.orders.changes import Change, ChangeState, requested_event
-
-DEADLINE_AFTER_MAX: Final = timedelta(days=3_650)
-"""How far ahead a deadline may be."""
+from todoku.orders.changes import Change, ChangeState
 
 
 class OrderError(Exception):
     """A command or an event cannot be applied to an order."""
-
-
-class InvalidOrder(OrderError):
-    """The command can never become an order; the message names what to change."""
-
-
-class InvalidDeadline(OrderError):
-    """The deadline of a new order is in the past, or too far ahead."""
 
 
 class UnknownOrder(OrderError):
@@ -148,17 +135,6 @@ BEHIND_PIVOT: Final = (OrderStatus.COMPLETED, OrderStatus.SHIPMENT_FAILED)
 """The endings behind the pivot: no order with a confirmed cancellation has one of them."""
 
 
-class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Place an order. The edge generates `order_id`, a UUIDv7, so that a repeated command is one order."""
-
-    order_id: str
-    user_id: Annotated[str, Personal]
-    items: tuple[OrderedItem, ...]
-    currency: str
-    shipping_address: Annotated[str, Personal] = ""
-    deadline: datetime | None = None
-
-
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The state of an order. `total_amount` is in minor units of `currency`; times are UTC.
 
@@ -208,19 +184,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return {product_id: quantity for product_id, quantity in pieces.items() if quantity > 0}
 
 
-class ParkedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter of `service` about an order: parked at `parked_at` (UTC), `closed` once resolved.
-    `error` is the class of the exception."""
-
-    service: str
-    letter_id: str
-    order_id: str
-    message_type: str
-    error: str
-    parked_at: datetime
-    closed: bool = False
-
-
 def saga_version_of(state: object) -> int | None:
     """Return the version of an order's saga; None for what is no order."""
     return state.saga_version if isinstance(state, Order) else None
@@ -229,177 +192,6 @@ def saga_version_of(state: object) -> int | None:
 def with_saga_version(order: Order, version: int) -> Order:
     """Return the order in this version of the saga."""
     return msgspec.structs.replace(order, saga_version=version)
-
-
-def place_order(
-    order: Order | None,
-    command: PlaceOrder,
-    now: datetime,
-    *,
-    deadline_after: timedelta | None = None,
-) -> tuple[Order, list[Event]]:
-    """Accept an order, with its own deadline or one that is `deadline_after` now. Placing an existing order
-    again changes nothing."""
-    if order is not None:
-        return order, []
-    deadline = _deadline(command, now, deadline_after)
-    items = merge_lines(command.items)
-    placed = Order(
-        id=command.order_id,
-        user_id=command.user_id,
-        items=items,
-        total_amount=total_amount(items),
-        currency=command.currency,
-        shipping_address=command.shipping_address,
-        status=OrderStatus.PENDING,
-        created_at=now,
-        updated_at=now,
-        deadline=deadline,
-        due_at=deadline,
-    )
-    return placed, [_created_event(placed)]
-
-
-def _deadline(
-    command: PlaceOrder, now: datetime, deadline_after: timedelta | None
-) -> datetime | None:
-    if command.deadline is None:
-        return None if deadline_after is None else now + deadline_after
-    if not now < command.deadline <= now + DEADLINE_AFTER_MAX:
-        when = "is in the past" if command.deadline <= now else "is more than ten years ahead"
-        raise InvalidDeadline(
-            f"The deadline {command.deadline.isoformat()} {when}: it is {now.isoformat()} now."
-        )
-    return command.deadline.astimezone(UTC)
-
-
-def replay_order(
-    order: Order | None, event: OrderCreatedEvent, time: datetime
-) -> tuple[Order, list[Event]]:
-    """Restore an order that the database has lost from its OrderCreatedEvent, published at `time`."""
-    if order is not None:
-        return order, []
-    deadline = None if event.deadline is UNSET else event.deadline
-    return Order(
-        id=event.order_id,
-        user_id=event.user_id,
-        items=event.items,
-        total_amount=event.total_amount,
-        currency=event.currency,
-        shipping_address=event.shipping_address,
-        status=OrderStatus.PENDING,
-        created_at=time,
-        updated_at=time,
-        deadline=deadline,
-        due_at=deadline,
-    ), []
-
-
-def replay_completed_order(
-    order: Order | None, event: OrderCompletedEvent, time: datetime
-) -> tuple[Order, list[Event]]:
-    """Restore from its own event, published at `time`, that an order was completed.
-
-    Its tracking number is in this event, so that the shipping events that follow are late.
-    """
-    order = order or _from_ending(event, time)
-    ended = _end_again(order, OrderStatus.COMPLETED, event, time)
-    if ended is order:
-        return order, []
-    return msgspec.structs.replace(
-        ended, shipment_id=event.shipment_id, tracking_number=event.tracking_number
-    ), []
-
-
-def replay_cancelled_order(
-    order: Order | None, event: OrderCancelledEvent, time: datetime
-) -> tuple[Order, list[Event]]:
-    """Restore from its own event, published at `time`, that an order ended without a delivery."""
-    order = order or _from_ending(event, time)
-    ended = _end_again(order, OrderStatus(event.status), event, time)
-    if ended is order:
-        return order, []
-    return msgspec.structs.replace(ended, shipment_id=event.shipment_id, reason=event.reason), []
-
-
-def _end_again(order: Order, ending: OrderStatus, event: Event, time: datetime) -> Order:
-    """Return the order in the status in which it ended before; the same order if the backup has it."""
-    if order.status is ending:
-        return order
-    if ending not in ORDER.reachable(order.status):
-        raise contradiction(order, event)
-    return msgspec.structs.replace(order, status=ending, updated_at=time, due_at=None)
-
-
-def _from_ending(event: OrderCompletedEvent | OrderCancelledEvent, time: datetime) -> Order:
-    """Return an order as far as its last event describes it; its address is not in there."""
-    return Order(
-        id=event.order_id,
-        user_id=event.user_id,
-        items=event.items,
-        total_amount=event.total_amount,
-        currency=event.currency,
-        shipping_address="",
-        status=OrderStatus.PENDING,
-        created_at=time,
-        updated_at=time,
-    )
-
-
-def republish_order(order: Order | None) -> list[tuple[Event, datetime]]:
-    """Return the OrderCreatedEvent while the order is PENDING, what is still to be cancelled, and the
-    last event of an order that has ended; each with the time it was decided.
-
-    After PENDING, an inventory that has lost its decision would make another one from the
-    OrderCreatedEvent, which contradicts what the other services did since.
-    """
-    if order is None:
-        return []
-    if order.status is OrderStatus.COMPLETED:
-        return [(_completed_event(order), order.updated_at)]
-    if order.status.terminal:
-        return [(cancelled_event(order), order.updated_at)]
-    created: list[tuple[Event, datetime]] = [(_created_event(order), order.created_at)]
-    requests = [
-        (requested_event(order.id, change), change.requested_at)
-        for change in order.changes
-        if change.state is ChangeState.REQUESTED
-    ]
-    return created * (order.status is OrderStatus.PENDING) + requests
-
-
-def merge_lines(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
-    """Merge the lines of the same product, in the sequence in which the products first appear."""
-    if not items:
-        raise InvalidOrder("An order needs at least one item.")
-    prices: dict[str, int] = {}
-    quantities: dict[str, int] = {}
-    for item in items:
-        if item.quantity < 1 or item.price < 1:
-            raise InvalidOrder(
-                f"Product {item.product_id!r}: the quantity and the price must be at least 1."
-            )
-        if prices.setdefault(item.product_id, item.price) != item.price:
-            raise InvalidOrder(
-                f"Product {item.product_id!r} has two prices in this order, "
-                f"{prices[item.product_id]} and {item.price}: send one price for each product."
-            )
-        quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
-    return tuple(
-        OrderedItem(product_id=product_id, quantity=quantities[product_id], price=price)
-        for product_id, price in prices.items()
-    )
-
-
-def total_amount(items: tuple[OrderedItem, ...]) -> int:
-    """Return the sum of all items in minor units."""
-    total = sum(item.quantity * item.price for item in items)
-    if total > MAX_SAFE_INTEGER or any(item.quantity > MAX_SAFE_INTEGER for item in items):
-        raise InvalidOrder(
-            f"The order amounts to {total}, more than the {MAX_SAFE_INTEGER} that JSON keeps "
-            "exact: split it into several orders."
-        )
-    return total
 
 
 def confirm_reservation(
@@ -449,7 +241,7 @@ def complete(
         return order, []
     # What was shipped, also where the confirmation of a change is still to come.
     shipped = {item.product_id: item.quantity for item in event.items}
-    return completed, [_completed_event(completed, shipped)]
+    return completed, [completed_event(completed, shipped)]
 
 
 def fail(
@@ -463,23 +255,7 @@ def fail(
     return failed, [cancelled_event(failed)]
 
 
-def note_parked(
-    message: ParkedMessage | None, event: ParkingEvent, now: datetime
-) -> tuple[ParkedMessage, list[Event]]:
-    """Record a dead letter of another service about an order. Late if it is already recorded."""
-    if message is not None:
-        return message, []
-    return _parked_message(event), []
-
-
-def note_resolved(
-    message: ParkedMessage | None, event: ParkingEvent, now: datetime
-) -> tuple[ParkedMessage, list[Event]]:
-    """Record that a dead letter is resolved; this event may arrive before the one that it was parked."""
-    return msgspec.structs.replace(message or _parked_message(event), closed=True), []
-
-
-def _created_event(order: Order) -> OrderCreatedEvent:
+def created_event(order: Order) -> OrderCreatedEvent:
     return OrderCreatedEvent(
         order_id=order.id,
         user_id=order.user_id,
@@ -513,7 +289,7 @@ def _cancelled(order: Order) -> bool:
     return cancellation is not None and cancellation.state is ChangeState.CONFIRMED
 
 
-def _completed_event(order: Order, shipped: Mapping[str, int] | None = None) -> OrderCompletedEvent:
+def completed_event(order: Order, shipped: Mapping[str, int] | None = None) -> OrderCompletedEvent:
     items, amount = order.items, order.total_amount
     if order.changes:
         pieces = order.wanted if shipped is None else shipped
@@ -544,17 +320,6 @@ def cancelled_event(order: Order) -> OrderCancelledEvent:
         total_amount=order.total_amount,
         currency=order.currency,
         shipment_id=order.shipment_id,
-    )
-
-
-def _parked_message(event: ParkingEvent) -> ParkedMessage:
-    return ParkedMessage(
-        service=event.publisher,
-        letter_id=event.letter_id,
-        order_id=event.order_id,
-        message_type=event.message_type,
-        error=event.error,
-        parked_at=event.parked_at,
     )
 
 

@@ -12,17 +12,11 @@ from uuid_utils import uuid7
 from todoku.contracts import CancelledItem, OrderedItem, Personal
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
 from todoku.orders.changes import Change, ChangeState
-from todoku.orders.domain import (
-    InvalidDeadline,
-    InvalidOrder,
-    Order,
-    OrderStatus,
-    ParkedMessage,
-    PlaceOrder,
-    UnknownOrder,
-)
+from todoku.orders.domain import Order, OrderStatus, UnknownOrder
 from todoku.orders.list_query import OrderQuery
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
+from todoku.orders.parking import ParkedMessage
+from todoku.orders.placing import InvalidDeadline, InvalidOrder, PlaceOrder
 from todoku.orders.problems import (
     INVALID_CANCELLATION,
     INVALID_DEADLINE,

@@ -18,7 +18,7 @@ from todoku.database import (
     upsert,
 )
 from todoku.engine import DeadLetters
-from todoku.orders.domain import ParkedMessage
+from todoku.orders.parking import ParkedMessage
 
 
 class ParkedMessages:

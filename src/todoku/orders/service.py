@@ -37,24 +37,23 @@ from todoku.orders.cancellation import (
 from todoku.orders.deadlines import when_late
 from todoku.orders.domain import (
     Order,
-    ParkedMessage,
-    PlaceOrder,
     cancel_for_lack_of_stock,
     complete,
     confirm_reservation,
     fail,
-    note_parked,
-    note_resolved,
     note_shipment,
-    place_order,
-    replay_cancelled_order,
-    replay_completed_order,
-    replay_order,
-    republish_order,
     saga_version_of,
     with_saga_version,
 )
 from todoku.orders.kept_answers import ANSWERS
+from todoku.orders.parking import ParkedMessage, note_parked, note_resolved
+from todoku.orders.placing import PlaceOrder, place_order
+from todoku.orders.recovery import (
+    replay_cancelled_order,
+    replay_completed_order,
+    replay_order,
+    republish_order,
+)
 from todoku.orders.settings import OrdersSettings
 from todoku.orders.store import OrdersStore, orders
 from todoku.settings import Settings

@@ -12,7 +12,8 @@ import msgspec
 from todoku.contracts import OrderCreatedEvent, OrderedItem
 from todoku.engine import IdempotencyKey, IdempotencyKeyReused, key_id
 from todoku.lifecycle import name_of
-from todoku.orders.domain import ORDER, InvalidDeadline, Order, OrderStatus, PlaceOrder
+from todoku.orders.domain import ORDER, Order, OrderStatus
+from todoku.orders.placing import InvalidDeadline, PlaceOrder
 from todoku.orders.simulated_cancellations import GRACE_SECONDS, Cancellations
 from todoku.simulated import SimulatedService, World
 

@@ -32,8 +32,9 @@ from todoku.database import (
 )
 from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
 from todoku.orders.changes import Change
-from todoku.orders.domain import ORDER, Order, OrderStatus, ParkedMessage
+from todoku.orders.domain import ORDER, Order, OrderStatus
 from todoku.orders.parked_messages import ParkedMessages
+from todoku.orders.parking import ParkedMessage
 
 CACHED_LINES_MAX = 20
 """States with more lines are not cached, which bounds the memory of the cache."""

@@ -22,7 +22,6 @@ from todoku.shipping.domain import (
     ShipmentChange,
     ShipmentError,
     ShipmentStatus,
-    answer_event,
     expected_shipment,
     without,
 )
@@ -83,6 +82,23 @@ def replay_refusal(
         return shipment, []  # The backup had it.
     shipment = shipment or expected_shipment(event.order_id, time)
     return _with_change(shipment, _change(event, time, confirmed=False)), []
+
+
+def answer_event(
+    order_id: str, change: ShipmentChange
+) -> CancellationConfirmedEvent | CancellationRefusedEvent:
+    """Return the event that tells what was decided about a change."""
+    if change.confirmed:
+        return CancellationConfirmedEvent(
+            order_id=order_id, change_id=change.id, items=change.items, whole=change.whole
+        )
+    return CancellationRefusedEvent(
+        order_id=order_id,
+        change_id=change.id,
+        items=change.items,
+        whole=change.whole,
+        reason=change.reason or "",
+    )
 
 
 Cancelled = CancellationRequestedEvent | CancellationConfirmedEvent | CancellationRefusedEvent

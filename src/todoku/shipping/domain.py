@@ -23,7 +23,6 @@ from msgspec import UNSET
 
 from todoku.contracts import (
     CancellationConfirmedEvent,
-    CancellationRefusedEvent,
     CancellationRequestedEvent,
     CancelledItem,
     Event,
@@ -234,7 +233,7 @@ def initiate_shipment(
         updated_at=now,
         changes=shipment.changes if shipment else (),
     )
-    return initiated, [_initiated_event(initiated)]
+    return initiated, [initiated_event(initiated)]
 
 
 def _not_cancelled(event: StockReservedEvent, expected: Shipment | None) -> tuple[ShippedItem, ...]:
@@ -262,24 +261,6 @@ def without(
     return tuple(item for item in left if item.quantity > 0)
 
 
-def replay_initiated(
-    shipment: Shipment | None, event: ShipmentInitiatedEvent, time: datetime
-) -> tuple[Shipment, list[Event]]:
-    """Restore from its own event that a shipment was open.
-
-    The claim of a call is in no event, so this one may be forgotten: it counts as claimed, unless a
-    confirmation that follows says that it was not. A cancellation is refused, and the call is made again,
-    with the same key. A shipment that the database has lost is expected: its StockReservedEvent follows.
-    """
-    shipment = shipment or expected_shipment(event.order_id, time)
-    if shipment.attempts or shipment.status not in (
-        ShipmentStatus.EXPECTED,
-        ShipmentStatus.INITIATED,
-    ):
-        return shipment, []
-    return msgspec.structs.replace(shipment, attempts=1), []
-
-
 def expected_shipment(order_id: str, now: datetime) -> Shipment:
     """Return the shipment of an order whose StockReservedEvent is still to come."""
     return Shipment(
@@ -293,67 +274,6 @@ def expected_shipment(order_id: str, now: datetime) -> Shipment:
         created_at=now,
         updated_at=now,
     )
-
-
-def replay_completed(
-    shipment: Shipment | None, event: ShipmentCompletedEvent, time: datetime
-) -> tuple[Shipment, list[Event]]:
-    """Restore a completed shipment that the database has lost from its ShipmentCompletedEvent."""
-    if shipment is not None and shipment.status.terminal:
-        return shipment, []  # It has ended: the backup had it.
-    shipment = _from_ending(shipment, event, time)
-    completed, _ = _complete(shipment, event.tracking_number, time)
-    return completed, []
-
-
-def replay_failed(
-    shipment: Shipment | None, event: ShipmentFailedEvent, time: datetime
-) -> tuple[Shipment, list[Event]]:
-    """Restore a failed shipment that the database has lost from its ShipmentFailedEvent."""
-    if shipment is not None and shipment.status.terminal:
-        return shipment, []  # It has ended: the backup had it.
-    failed, _ = _fail(_from_ending(shipment, event, time), event.reason, time)
-    return failed, []
-
-
-def _from_ending(
-    shipment: Shipment | None, event: ShipmentCompletedEvent | ShipmentFailedEvent, time: datetime
-) -> Shipment:
-    """Return the shipment; of one that is lost, what its last event describes. Its address is no longer
-    needed."""
-    if shipment is not None and shipment.status is not ShipmentStatus.EXPECTED:
-        return shipment
-    return Shipment(
-        id=event.shipment_id,
-        order_id=event.order_id,
-        items=event.items,
-        shipping_address="",
-        status=ShipmentStatus.BOOKING,
-        attempts=1,
-        due_at=time,
-        created_at=time,
-        updated_at=time,
-        changes=shipment.changes if shipment else (),
-    )
-
-
-def republish_shipment(shipment: Shipment | None) -> list[tuple[Event, datetime]]:
-    """Return the latest event of a shipment, which implies the earlier ones, and what was decided about
-    its changes; each with its time."""
-    if shipment is None:
-        return []
-    decided: list[tuple[Event, datetime]] = [
-        (answer_event(shipment.order_id, change), change.at) for change in shipment.changes
-    ]
-    match shipment.status:
-        case ShipmentStatus.COMPLETED:
-            return [*decided, (_completed_event(shipment), shipment.updated_at)]
-        case ShipmentStatus.FAILED:
-            return [*decided, (_failed_event(shipment), shipment.updated_at)]
-        case ShipmentStatus.INITIATED | ShipmentStatus.BOOKING:
-            return [*decided, (_initiated_event(shipment), shipment.created_at)]
-        case _:
-            return decided
 
 
 def when_due(shipment: Shipment, now: datetime) -> tuple[Shipment, list[BookParcel]]:
@@ -397,16 +317,17 @@ def record_answer(
         )  # Late: the call was repeated, and the answer of the other one is recorded.
     match command.answer:
         case Accepted(tracking_number):
-            return _complete(shipment, tracking_number, now)
+            return complete(shipment, tracking_number, now)
         case Rejected(reason):
-            return _fail(shipment, reason, now)
+            return fail(shipment, reason, now)
         case Unknown(reason):
             return _retry_later(shipment, reason, now), []
 
 
-def _complete(
+def complete(
     shipment: Shipment, tracking_number: str, now: datetime
 ) -> tuple[Shipment, list[Event]]:
+    """Complete the shipment: the carrier accepted the parcel."""
     completed = msgspec.structs.replace(
         shipment,
         status=ShipmentStatus.COMPLETED,
@@ -415,34 +336,18 @@ def _complete(
         due_at=None,
         updated_at=now,
     )
-    return completed, [_completed_event(completed)]
+    return completed, [completed_event(completed)]
 
 
-def _fail(shipment: Shipment, reason: str, now: datetime) -> tuple[Shipment, list[Event]]:
+def fail(shipment: Shipment, reason: str, now: datetime) -> tuple[Shipment, list[Event]]:
+    """Fail the shipment: the carrier rejected the parcel."""
     failed = msgspec.structs.replace(
         shipment, status=ShipmentStatus.FAILED, reason=reason, due_at=None, updated_at=now
     )
-    return failed, [_failed_event(failed)]
+    return failed, [failed_event(failed)]
 
 
-def answer_event(
-    order_id: str, change: ShipmentChange
-) -> CancellationConfirmedEvent | CancellationRefusedEvent:
-    """Return the event that tells what was decided about a change."""
-    if change.confirmed:
-        return CancellationConfirmedEvent(
-            order_id=order_id, change_id=change.id, items=change.items, whole=change.whole
-        )
-    return CancellationRefusedEvent(
-        order_id=order_id,
-        change_id=change.id,
-        items=change.items,
-        whole=change.whole,
-        reason=change.reason or "",
-    )
-
-
-def _initiated_event(shipment: Shipment) -> ShipmentInitiatedEvent:
+def initiated_event(shipment: Shipment) -> ShipmentInitiatedEvent:
     return ShipmentInitiatedEvent(
         order_id=shipment.order_id,
         shipment_id=shipment.id,
@@ -450,7 +355,7 @@ def _initiated_event(shipment: Shipment) -> ShipmentInitiatedEvent:
     )
 
 
-def _completed_event(shipment: Shipment) -> ShipmentCompletedEvent:
+def completed_event(shipment: Shipment) -> ShipmentCompletedEvent:
     assert shipment.tracking_number is not None
     return ShipmentCompletedEvent(
         order_id=shipment.order_id,
@@ -460,7 +365,7 @@ def _completed_event(shipment: Shipment) -> ShipmentCompletedEvent:
     )
 
 
-def _failed_event(shipment: Shipment) -> ShipmentFailedEvent:
+def failed_event(shipment: Shipment) -> ShipmentFailedEvent:
     assert shipment.reason is not None
     return ShipmentFailedEvent(
         order_id=shipment.order_id,

@@ -34,11 +34,13 @@ from todoku.shipping.domain import (
     Shipment,
     initiate_shipment,
     record_answer,
+    when_due,
+)
+from todoku.shipping.recovery import (
     replay_completed,
     replay_failed,
     replay_initiated,
     republish_shipment,
-    when_due,
 )
 from todoku.shipping.settings import ShippingSettings
 from todoku.shipping.store import ShippingStore, shipments

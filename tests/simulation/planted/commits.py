@@ -15,7 +15,7 @@ from todoku.contracts import (
 from todoku.engine import ReceiptMessage
 from todoku.events import UndecodableEvent
 from todoku.lab.simulation.wiring import Parts, Wire
-from todoku.orders import domain as ordering
+from todoku.orders import placing
 from todoku.shipping import domain as parcels
 
 
@@ -110,7 +110,7 @@ def answer_before_commit() -> Wire:
         return decision
 
     async def execute(process: Any, command: Any, key: Any) -> Any:
-        if not isinstance(command, ordering.PlaceOrder):
+        if not isinstance(command, placing.PlaceOrder):
             return await process.execute(command, key=key)
         early = asyncio.get_running_loop().create_future()
         decided.setdefault(command, []).append(early)
@@ -120,7 +120,7 @@ def answer_before_commit() -> Wire:
         committed.add_done_callback(lambda task: task.cancelled() or task.exception())
         return done.pop().result()
 
-    handlers = planting.commands("orders", ordering.PlaceOrder, decide)
+    handlers = planting.commands("orders", placing.PlaceOrder, decide)
     return lambda parts: msgspec.structs.replace(handlers(parts), execute=execute)
 
 

@@ -15,6 +15,7 @@ from todoku.contracts import (
 from todoku.inventory import domain as stock
 from todoku.lab.simulation.wiring import Parts, Wire
 from todoku.orders import domain as ordering
+from todoku.orders import placing
 
 
 @mutant
@@ -139,4 +140,4 @@ def order_placed_anew() -> Wire:
         placed, events = original(None, command, now)
         return placed, [] if order else events
 
-    return planting.commands("orders", ordering.PlaceOrder, decide)
+    return planting.commands("orders", placing.PlaceOrder, decide)

@@ -8,7 +8,7 @@ import msgspec
 from simulation import planting
 from simulation.planting import Wrapped, mutant
 from todoku.lab.simulation.wiring import Parts, Wire
-from todoku.orders import domain as ordering
+from todoku.orders import placing
 from todoku.shipping import domain as parcels
 
 
@@ -62,7 +62,7 @@ def deadline_too_early() -> Wire:
         early = order.due_at and order.due_at - timedelta(seconds=20)
         return msgspec.structs.replace(order, due_at=early), events
 
-    return planting.commands("orders", ordering.PlaceOrder, decide)
+    return planting.commands("orders", placing.PlaceOrder, decide)
 
 
 @mutant
@@ -73,7 +73,7 @@ def deadline_forgotten() -> Wire:
         order, events = original(state, command, now)
         return msgspec.structs.replace(order, due_at=None), events
 
-    return planting.commands("orders", ordering.PlaceOrder, decide)
+    return planting.commands("orders", placing.PlaceOrder, decide)
 
 
 @mutant

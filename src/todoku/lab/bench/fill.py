@@ -28,7 +28,7 @@ from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Recei
 from todoku.engine.writer import Writer
 from todoku.inventory.domain import SetProduct
 from todoku.lab.bench.orders import STOCK
-from todoku.orders.domain import PlaceOrder
+from todoku.orders.placing import PlaceOrder
 from todoku.settings import Settings, Span
 from todoku.system import system
 

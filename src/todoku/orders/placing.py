@@ -1,0 +1,107 @@
+"""Decide on a new order: pure functions."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import msgspec
+
+from todoku.contracts import MAX_SAFE_INTEGER, Event, OrderedItem, Personal
+from todoku.orders.domain import Order, OrderError, OrderStatus, created_event
+
+DEADLINE_AFTER_MAX: Final = timedelta(days=3_650)
+"""How far ahead a deadline may be."""
+
+
+class InvalidOrder(OrderError):
+    """The command can never become an order; the message names what to change."""
+
+
+class InvalidDeadline(OrderError):
+    """The deadline of a new order is in the past, or too far ahead."""
+
+
+class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Place an order. The edge generates `order_id`, a UUIDv7, so that a repeated command is one order."""
+
+    order_id: str
+    user_id: Annotated[str, Personal]
+    items: tuple[OrderedItem, ...]
+    currency: str
+    shipping_address: Annotated[str, Personal] = ""
+    deadline: datetime | None = None
+
+
+def place_order(
+    order: Order | None,
+    command: PlaceOrder,
+    now: datetime,
+    *,
+    deadline_after: timedelta | None = None,
+) -> tuple[Order, list[Event]]:
+    """Accept an order, with its own deadline or one that is `deadline_after` now. Placing an existing order
+    again changes nothing."""
+    if order is not None:
+        return order, []
+    deadline = _deadline(command, now, deadline_after)
+    items = merge_lines(command.items)
+    placed = Order(
+        id=command.order_id,
+        user_id=command.user_id,
+        items=items,
+        total_amount=total_amount(items),
+        currency=command.currency,
+        shipping_address=command.shipping_address,
+        status=OrderStatus.PENDING,
+        created_at=now,
+        updated_at=now,
+        deadline=deadline,
+        due_at=deadline,
+    )
+    return placed, [created_event(placed)]
+
+
+def _deadline(
+    command: PlaceOrder, now: datetime, deadline_after: timedelta | None
+) -> datetime | None:
+    if command.deadline is None:
+        return None if deadline_after is None else now + deadline_after
+    if not now < command.deadline <= now + DEADLINE_AFTER_MAX:
+        when = "is in the past" if command.deadline <= now else "is more than ten years ahead"
+        raise InvalidDeadline(
+            f"The deadline {command.deadline.isoformat()} {when}: it is {now.isoformat()} now."
+        )
+    return command.deadline.astimezone(UTC)
+
+
+def merge_lines(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
+    """Merge the lines of the same product, in the sequence in which the products first appear."""
+    if not items:
+        raise InvalidOrder("An order needs at least one item.")
+    prices: dict[str, int] = {}
+    quantities: dict[str, int] = {}
+    for item in items:
+        if item.quantity < 1 or item.price < 1:
+            raise InvalidOrder(
+                f"Product {item.product_id!r}: the quantity and the price must be at least 1."
+            )
+        if prices.setdefault(item.product_id, item.price) != item.price:
+            raise InvalidOrder(
+                f"Product {item.product_id!r} has two prices in this order, "
+                f"{prices[item.product_id]} and {item.price}: send one price for each product."
+            )
+        quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
+    return tuple(
+        OrderedItem(product_id=product_id, quantity=quantities[product_id], price=price)
+        for product_id, price in prices.items()
+    )
+
+
+def total_amount(items: tuple[OrderedItem, ...]) -> int:
+    """Return the sum of all items in minor units."""
+    total = sum(item.quantity * item.price for item in items)
+    if total > MAX_SAFE_INTEGER or any(item.quantity > MAX_SAFE_INTEGER for item in items):
+        raise InvalidOrder(
+            f"The order amounts to {total}, more than the {MAX_SAFE_INTEGER} that JSON keeps "
+            "exact: split it into several orders."
+        )
+    return total
