@@ -307,12 +307,11 @@ def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork
     ]
     new = [held for held in changed if held.order_id not in unit_of_work.reservations_before]
     known = [held for held in changed if held.order_id in unit_of_work.reservations_before]
-    rewritten = [
-        held
-        for held in known
-        if held.changes or held.lines is not unit_of_work.reservations_before[held.order_id].lines
-    ]
-    ended = [held for held in known if held not in rewritten] if rewritten else known
+    ended: list[Reservation] = []
+    rewritten: list[Reservation] = []
+    for held in known:
+        before = unit_of_work.reservations_before[held.order_id]
+        (rewritten if held.changes or held.lines is not before.lines else ended).append(held)
     _delete_reservations(connection, [{"key": held.order_id} for held in rewritten])
     _insert_reservations(
         connection, [row for held in (*new, *rewritten) for row in _reservation_rows(held)]

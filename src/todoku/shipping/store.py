@@ -158,18 +158,18 @@ class ShippingStore:
         new = [shipment for shipment in touched if shipment.order_id not in unit_of_work.before]
         old = [shipment for shipment in touched if shipment.order_id in unit_of_work.before]
         _insert_shipments(connection, [_shipment_row(shipment) for shipment in new])
-        changed = [s for s in old if s.changes or _was_expected(unit_of_work, s)]
-        plain = [s for s in old if not s.changes and not _was_expected(unit_of_work, s)]
+        changed: list[Shipment] = []
+        plain: list[Shipment] = []
+        for shipment in old:
+            before = unit_of_work.before[shipment.order_id]
+            # Of one that was expected, the parcel and the address were unknown.
+            was_expected = before.status is ShipmentStatus.EXPECTED
+            (changed if shipment.changes or was_expected else plain).append(shipment)
         repacked = [s for s in changed if s.items != unit_of_work.before[s.order_id].items]
         _delete_items(connection, [{"key": shipment.id} for shipment in repacked])
         _insert_items(connection, [row for s in (*new, *repacked) for row in _item_rows(s)])
         _update_shipments(connection, [_update_row(shipment) for shipment in plain])
         _update_changed_shipments(connection, [_update_row(shipment) for shipment in changed])
-
-
-def _was_expected(unit_of_work: ShippingUnitOfWork, shipment: Shipment) -> bool:
-    """Return whether its parcel and address were unknown before."""
-    return unit_of_work.before[shipment.order_id].status is ShipmentStatus.EXPECTED
 
 
 def find_shipment(connection: Connection, shipment_id: str) -> Shipment | None:
