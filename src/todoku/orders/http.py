@@ -1,7 +1,6 @@
 """HTTP operations of the orders service."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -11,11 +10,9 @@ from uuid_utils import uuid7
 
 from todoku.contracts import CancelledItem, OrderedItem, Personal
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
-from todoku.orders.changes import Change, ChangeState
-from todoku.orders.domain import Order, OrderStatus, UnknownOrder
+from todoku.orders.domain import Order, UnknownOrder
 from todoku.orders.list_query import OrderQuery
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
-from todoku.orders.parking import ParkedMessage
 from todoku.orders.placing import InvalidDeadline, InvalidOrder, PlaceOrder
 from todoku.orders.problems import (
     INVALID_CANCELLATION,
@@ -25,12 +22,10 @@ from todoku.orders.problems import (
     UNKNOWN_ORDER,
 )
 from todoku.orders.store import (
-    HistoryEntry,
-    find_order,
-    find_parked,
     has_ended,
     history,
 )
+from todoku.orders.views import OrderEventView, OrderView, event_view, find_view, view_of, views_of
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
     ITEMS_MAX,
@@ -81,76 +76,6 @@ class Cancellation(Body, frozen=True, kw_only=True):
     items: Annotated[tuple[CancelledPieces, ...], Meta(max_length=ITEMS_MAX)] = ()
 
 
-class CancellationView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The cancellation of an order: `requested`, or `confirmed` or `refused` at `decidedAt`. `by` is who
-    asked for it, null if that is unknown; `refusal` says why it was refused."""
-
-    state: ChangeState
-    by: Annotated[str | None, Personal]
-    reason: str | None
-    requested_at: datetime
-    decided_at: datetime | None
-    refusal: str | None
-
-
-class ChangeView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A change of an order: these `items` were to be cancelled; `whole` if nothing was left without them.
-    The other fields are those of a cancellation."""
-
-    id: str
-    items: tuple[CancelledItem, ...]
-    whole: bool
-    state: ChangeState
-    by: Annotated[str | None, Personal]
-    reason: str | None
-    requested_at: datetime
-    decided_at: datetime | None
-    refusal: str | None
-
-
-class LineView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The pieces of one product: how many were ordered, are reserved, were shipped, and were cancelled."""
-
-    product_id: str
-    ordered: int
-    reserved: int
-    shipped: int
-    cancelled: int
-
-
-class ParkedView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A parked message about the order: it needs manual action, `since` when, because of an error of
-    this class. GET /dead-letters/{letterId} of that service shows the details."""
-
-    service: str
-    letter_id: str
-    event_type: str
-    error: str
-    since: datetime
-
-
-class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An order. `totalAmount` and prices are in minor units of `currency`."""
-
-    id: str
-    user_id: Annotated[str, Personal]
-    items: tuple[OrderedItem, ...]
-    total_amount: int
-    currency: str
-    shipping_address: Annotated[str, Personal]
-    status: OrderStatus
-    reason: str | None
-    shipment_id: str | None
-    tracking_number: str | None
-    created_at: datetime
-    updated_at: datetime
-    parked: list[ParkedView]
-    cancellation: CancellationView | None
-    deadline: datetime | None
-    lines: list[LineView]
-    changes: list[ChangeView]
-
-
 class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
     """Orders; `nextCursor` is null on the last page. `total` is there if it is asked for: how many orders
     match on all pages together, or a text such as `1000+`, which means at least so many."""
@@ -158,23 +83,6 @@ class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
     items: list[OrderView]
     next_cursor: str | None
     total: int | str | UnsetType = UNSET
-
-
-class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An event about an order: it occurred at `time`, was published by `source` and recorded here at
-    `recordedAt`. `actor` asked for it, and `cause` is the id of the event that led to it; null if nobody
-    is known, or if a request did. `status` is the order's status after it, `data` the event."""
-
-    sequence: int
-    id: str
-    type: str
-    source: str
-    actor: str | None
-    cause: str | None
-    time: datetime
-    recorded_at: datetime
-    status: OrderStatus
-    data: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
 
 
 class OrderHistory(msgspec.Struct, frozen=True):
@@ -317,8 +225,8 @@ class OrderRoutes:
         if call.wait is None or not await self._backend.wait_until_ended(
             order.id, call.wait, has_ended
         ):
-            return Reply(201, _view(order, []), headers)
-        view = await self._backend.read(_find_view, order.id) or _view(order, [])
+            return Reply(201, view_of(order, []), headers)
+        view = await self._backend.read(find_view, order.id) or view_of(order, [])
         return Reply(201, view, headers | call.wait.applied)
 
     async def cancel(self, call: Call) -> Reply:
@@ -338,11 +246,11 @@ class OrderRoutes:
             context=call.context,
             find_out=f"See `cancellation` in GET /orders/{order_id}; the request can safely be repeated.",
         )
-        return Reply(202, (await self._backend.read(_views, [order]))[0])
+        return Reply(202, (await self._backend.read(views_of, [order]))[0])
 
     async def show(self, call: Call) -> Reply:
         order_id = call.uuid("orderId", _unknown_order)
-        view = await self._backend.read(_find_view, order_id)
+        view = await self._backend.read(find_view, order_id)
         if view is None:
             raise _unknown_order(order_id)
         return Reply(200, view)
@@ -352,7 +260,7 @@ class OrderRoutes:
         entries = await self._backend.read(history, order_id)
         if not entries:  # an order and the first entry of its history are committed together
             raise _unknown_order(order_id)
-        return Reply(200, OrderHistory([_event_view(entry) for entry in entries]))
+        return Reply(200, OrderHistory([event_view(entry) for entry in entries]))
 
     async def list(self, call: Call) -> Reply:
         query: OrderQuery = call.query
@@ -369,102 +277,13 @@ def _unknown_order(order_id: str) -> Problem:
     )
 
 
-def _find_view(connection: Connection, order_id: str) -> OrderView | None:
-    order = find_order(connection, order_id)
-    return None if order is None else _views(connection, [order])[0]
-
-
 def _page(
     connection: Connection, query: OrderQuery, wanted: OrderFilter, part: Part
 ) -> tuple[OrderPage, Mapping[str, str]]:
     found = find_orders(connection, wanted, part)
     cursor, headers = next_page("/orders", query, found.next_key)
     total = UNSET if query.count is UNSET else count_orders(connection, wanted)
-    return OrderPage(_views(connection, found.orders), cursor, total), headers
-
-
-def _views(connection: Connection, orders: Sequence[Order]) -> list[OrderView]:
-    parked = find_parked(connection, [order.id for order in orders])
-    return [_view(order, parked.get(order.id, [])) for order in orders]
-
-
-def _view(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
-    return OrderView(
-        id=order.id,
-        user_id=order.user_id,
-        items=order.items,
-        total_amount=order.total_amount,
-        currency=order.currency,
-        shipping_address=order.shipping_address,
-        status=order.status,
-        reason=order.reason,
-        shipment_id=order.shipment_id,
-        tracking_number=order.tracking_number,
-        created_at=order.created_at,
-        updated_at=order.updated_at,
-        parked=[
-            ParkedView(
-                service=message.service,
-                letter_id=message.letter_id,
-                event_type=message.message_type,
-                error=message.error,
-                since=message.parked_at,
-            )
-            for message in parked
-        ],
-        cancellation=_cancellation_view(order.cancellation),
-        deadline=order.deadline,
-        lines=_lines(order),
-        changes=[_change_view(change) for change in order.changes],
-    )
-
-
-def _lines(order: Order) -> list[LineView]:
-    wanted = {} if order.status is OrderStatus.CANCELLED else order.wanted
-    reserved = wanted if order.status is OrderStatus.AWAITING_SHIPMENT else {}
-    shipped = wanted if order.status is OrderStatus.COMPLETED else {}
-    return [
-        LineView(
-            product_id=item.product_id,
-            ordered=item.quantity,
-            reserved=reserved.get(item.product_id, 0),
-            shipped=shipped.get(item.product_id, 0),
-            cancelled=item.quantity - wanted.get(item.product_id, 0),
-        )
-        for item in order.items
-    ]
-
-
-def _change_view(change: Change) -> ChangeView:
-    return ChangeView(**{name: getattr(change, name) for name in ChangeView.__struct_fields__})
-
-
-def _cancellation_view(change: Change | None) -> CancellationView | None:
-    if change is None:
-        return None
-    return CancellationView(
-        state=change.state,
-        by=change.by,
-        reason=change.reason,
-        requested_at=change.requested_at,
-        decided_at=change.decided_at,
-        refusal=change.refusal,
-    )
-
-
-def _event_view(entry: HistoryEntry) -> OrderEventView:
-    return OrderEventView(
-        sequence=entry.sequence,
-        id=entry.event_id,
-        type=entry.type,
-        source=entry.source,
-        actor=entry.actor,
-        cause=entry.cause,
-        time=entry.said_at,
-        recorded_at=entry.recorded_at,
-        status=OrderStatus(entry.status),
-        data=entry.data,
-    )
+    return OrderPage(views_of(connection, found.orders), cursor, total), headers
 
 
 ABOUT = """\
