@@ -16,7 +16,7 @@ from todoku.audit import (
     pieces_by_owner,
 )
 from todoku.contracts import OrderCreatedEvent
-from todoku.orders.changes import ChangeState
+from todoku.orders.changes import cancelled_lines, without
 from todoku.orders.domain import ORDER, OrderStatus
 from todoku.orders.store import decode_changes, order_events, order_items, orders
 
@@ -69,11 +69,7 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
 
 def _not_cancelled(items: Pieces, changes: str) -> Pieces:
     """Return the pieces of an order without the lines that were cancelled."""
-    left = dict(items)
-    for change in decode_changes(changes):
-        if change.state is ChangeState.CONFIRMED and not change.whole:
-            for item in change.items:
-                left[item.product_id] = left.get(item.product_id, 0) - item.quantity
+    left = without(dict(items), cancelled_lines(decode_changes(changes)))
     return tuple((product_id, quantity) for product_id, quantity in left.items() if quantity)
 
 

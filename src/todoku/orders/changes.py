@@ -1,6 +1,6 @@
 """Define the changes of an order: what was asked to be cancelled, by whom, and what was decided."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -38,6 +38,20 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     by: Annotated[str | None, Personal] = None
     decided_at: datetime | None = None
     refusal: str | None = None
+
+
+def without(pieces: Mapping[str, int], changes: Iterable[Change]) -> dict[str, int]:
+    """Return by product what is left of these pieces without those of the changes; of some nothing."""
+    left = dict(pieces)
+    for change in changes:
+        for item in change.items:
+            left[item.product_id] = left.get(item.product_id, 0) - item.quantity
+    return left
+
+
+def cancelled_lines(changes: Iterable[Change]) -> Iterable[Change]:
+    """Return the changes that took single lines, or pieces of them, out of the order."""
+    return (each for each in changes if each.state is ChangeState.CONFIRMED and not each.whole)
 
 
 def cancelled_items(pieces: Mapping[str, int]) -> tuple[CancelledItem, ...]:

@@ -17,7 +17,7 @@ forward: a late event is kept in the history and changes nothing. Two outcomes t
 are never both true; the second one is an error and becomes a dead letter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -42,7 +42,7 @@ from todoku.contracts import (
     StockReservedEvent,
 )
 from todoku.lifecycle import Lifecycle, Stage, Status
-from todoku.orders.changes import Change, ChangeState
+from todoku.orders.changes import Change, ChangeState, cancelled_lines, without
 
 
 class OrderError(Exception):
@@ -168,20 +168,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def left(self) -> Mapping[str, int]:
         """Return by product how many pieces nobody has asked to cancel, or were refused."""
-        return self._without(ChangeState.REQUESTED, ChangeState.CONFIRMED)
+        return self._without(each for each in self.changes if each.state is not ChangeState.REFUSED)
 
     @property
     def wanted(self) -> Mapping[str, int]:
         """Return by product how many pieces are not cancelled as single lines."""
-        return self._without(ChangeState.CONFIRMED, whole=False)
+        return self._without(cancelled_lines(self.changes))
 
-    def _without(self, *states: ChangeState, whole: bool = True) -> Mapping[str, int]:
+    def _without(self, changes: Iterable[Change]) -> Mapping[str, int]:
         pieces = {item.product_id: item.quantity for item in self.items}
-        for change in self.changes:
-            if change.state in states and (whole or not change.whole):
-                for item in change.items:
-                    pieces[item.product_id] = pieces.get(item.product_id, 0) - item.quantity
-        return {product_id: quantity for product_id, quantity in pieces.items() if quantity > 0}
+        left = without(pieces, changes)
+        return {product_id: quantity for product_id, quantity in left.items() if quantity > 0}
 
 
 def saga_version_of(state: object) -> int | None:

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
+from todoku.lifecycle import OVERDUE_SECONDS
 from todoku.orders.domain import OrderStatus
 from todoku.orders.listing import OrderFilter
 from todoku.web.fields import ProductId, UserId
@@ -39,8 +40,8 @@ Parked = Annotated[
 Overdue = Annotated[
     Literal["true"],
     Meta(
-        description="Only orders that have not ended although they were accepted over 300 seconds ago, or "
-        "their deadline has passed."
+        description="Only orders that have not ended although they were accepted over "
+        f"{OVERDUE_SECONDS:g} seconds ago, or their deadline has passed."
     ),
 ]
 Sort = Annotated[

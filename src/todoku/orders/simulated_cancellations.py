@@ -8,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Final
 
-import msgspec
-
 from todoku.contracts import CancellationRequestedEvent, CancelledItem
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.deadlines import BY_DEADLINE
 from todoku.orders.domain import BEHIND_PIVOT, Order, OrderStatus, UnknownOrder
+from todoku.orders.store import decode_changes
 from todoku.simulated import World, forgets_calls
 
 SHARES: Final = (0.0, 0.3, 0.8)
@@ -39,8 +38,6 @@ SELECT id, deadline, (SELECT min(recorded_at) FROM order_events WHERE order_id =
   AND type IN ('OrderCompletedEvent', 'OrderCancelledEvent'))
 FROM orders WHERE deadline IS NOT NULL AND changes IS NULL
 """
-
-_decode = msgspec.json.Decoder(tuple[Change, ...]).decode
 
 Changes = Mapping[str, tuple[OrderStatus, tuple[Change, ...]]]
 
@@ -195,7 +192,7 @@ class Cancellations:
 
     def _read(self) -> Changes:
         return {
-            order_id: (OrderStatus(status), _decode(changes))
+            order_id: (OrderStatus(status), decode_changes(changes))
             for order_id, status, changes in self._world.rows(_CHANGES)
         }
 
