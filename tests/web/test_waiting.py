@@ -174,6 +174,6 @@ async def test_order_that_another_replica_ends_ends_the_wait() -> None:
             await stack.enter_async_context(running_process(replica))
         ended = replicas[0].wait_for_end("an order")
         assert ended is not None
-        replicas[1].tell_ended(["an order"])
+        replicas[1].endings.tell(["an order"])
         async with asyncio.timeout(10):
             await ended

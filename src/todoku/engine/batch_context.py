@@ -1,8 +1,7 @@
 """The decisions of one transaction on commands, events and due rows."""
 
-import traceback
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 import structlog
@@ -12,17 +11,12 @@ from todoku.engine.agenda import Agenda
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letters import (
     DEAD_LETTER_COMMANDS,
-    REPLAY_FAILED,
-    Attempt,
     DeadLetter,
     context_of,
-    describe,
-    letter_id,
-    parked,
-    shape,
 )
 from todoku.engine.decisions import Decide
 from todoku.engine.due_window import DueWindow
+from todoku.engine.failures import FailedAttempts, Failures, KeyHeld
 from todoku.engine.idempotency import (
     Formats,
     IdempotencyKey,
@@ -54,10 +48,6 @@ ENVELOPE_BYTES_MAX = 1_024
 log = structlog.get_logger(__name__)
 
 
-class KeyHeld(Exception):
-    """Raised for a message about what could not be replayed and was discarded."""
-
-
 class Decided(msgspec.Struct, frozen=True):
     """What one decision leads to: the new state, the events in their envelopes, and the effects."""
 
@@ -72,7 +62,7 @@ class BatchContext:
 
     `effect_slots` is how many effects may start for rows that are due at once; `due_windows` tell which
     are, by agenda.
-    `earlier_attempts` holds past failed attempts of messages that are being retried, by letter id.
+    `earlier_attempts` are those of messages that are retried.
     Nothing is decided on the `held_keys`.
     """
 
@@ -82,16 +72,14 @@ class BatchContext:
         now: datetime,
         retry_policy: RetryPolicy,
         effect_slots: int,
-        earlier_attempts: Mapping[str, Sequence[Attempt]],
+        earlier_attempts: FailedAttempts,
         due_windows: Mapping[Agenda, DueWindow],
         held_keys: frozenset[str] = frozenset(),
     ) -> None:
         self.held_keys = held_keys
         self.service = service
         self.now = now
-        self.retry_policy = retry_policy
         self.effect_slots = effect_slots
-        self.earlier_attempts = earlier_attempts
         self.due_windows = due_windows
         self.actions = PostCommitActions()
         self.commands: list[PendingCommand] = []
@@ -106,9 +94,9 @@ class BatchContext:
         self.contexts: dict[Agenda, dict[str, Context]] = {}
         self.earliest_due: dict[Agenda, datetime] = {}
         self.handled_ids: list[str] = []
-        self.parked: list[DeadLetter] = []
-        self.attempts: list[Attempt] = []
-        self.failed_attempts: list[Attempt] = []
+        self.failures = Failures(
+            now, retry_policy, earlier_attempts, self.actions, self.handled_ids
+        )
         self.seen_ids: set[str] = set()
         self.processed_ids: set[str] = set()
         self.used_keys: Mapping[str, KeptAnswer] = {}
@@ -196,7 +184,7 @@ class BatchContext:
             if event_id in settled:
                 self.actions.acks.append(delivery)
             else:
-                self._nack(delivery)
+                self.failures.nack(delivery)
 
     def handle_all(self, unit_of_work: UnitOfWork) -> None:
         """Decide on the commands, the new events and the due rows."""
@@ -266,7 +254,7 @@ class BatchContext:
                 cause=envelope.id,
             )
         except Exception as error:
-            self._fail(message, error)
+            self.failures.add(message, error)
         else:
             self.keep(unit_of_work, message.event, decided, incoming=envelope)
             self._acknowledge(message)
@@ -316,24 +304,10 @@ class BatchContext:
         """Fail the commands and events, whose results the database rejects."""
         self.actions.answers += [(pending, error) for pending in self.commands]
         for message in self.new_events:
-            self._fail(message, error)
+            self.failures.add(message, error)
         # A receipt or notice that the database rejects is dropped: it costs one redelivery.
         self.receipts.clear()
         self.stored.clear()
-
-    def retry_or_park_undecodable(self, message: UndecodableMessage) -> None:
-        """Retry a message until a version can decode it, or park it.
-
-        One that was addressed to a newer version of this service is never parked: the durable filters as
-        that version wants it, since it runs or ran, and its events stay until it does so again.
-        """
-        if message.for_newer:
-            self._nack(message.delivery)
-            return
-        attempts_max = self.retry_policy.unknown_attempts_max if message.again else 1
-        self._retry_or_park(
-            message.delivery, message.envelope, message.error, message.traceback, attempts_max
-        )
 
     def publish_letter(self, make: DeadLetterEvent | None, letter: DeadLetter) -> None:
         """Publish that a letter was parked or resolved, if that concerns other services."""
@@ -401,26 +375,22 @@ class BatchContext:
             unit_of_work.record(envelope)
         self.published += decided.published
         self.actions.effects += decided.effects
-        self._note_due(decided.state)
-        if decided.context is not NO_CONTEXT:
-            self._keep_context(subject, decided)
-
-    def _note_due(self, state: object) -> None:
-        """Note when the first row falls due, for agendas whose rows are not looked for in every batch."""
         for agenda in self.service.agendas:
-            if agenda.look_every is None or (due_at := agenda.due_at_of(state)) is None:
-                continue
-            known = self.earliest_due.get(agenda)
-            self.earliest_due[agenda] = due_at if known is None else min(known, due_at)
+            if (due_at := agenda.due_at_of(decided.state)) is not None:
+                self._note_due(agenda, due_at, subject, decided)
 
-    def _keep_context(self, subject: object, decided: Decided) -> None:
-        """Note the context for rows that will fall due; a due row has it already."""
-        for agenda in self.service.agendas:
-            if isinstance(subject, Due) and subject.agenda is agenda:
-                continue
-            if agenda.due_at_of(decided.state) is not None:
-                key = agenda.key_of(decided.state)
-                self.contexts.setdefault(agenda, {})[key] = decided.context
+    def _note_due(
+        self, agenda: Agenda, due_at: datetime, subject: object, decided: Decided
+    ) -> None:
+        """Note that a row will fall due: the first time of an agenda whose rows are not looked for in every
+        batch, and the context, which a row that was due has already."""
+        if agenda.look_every is not None:
+            self.earliest_due[agenda] = min(due_at, self.earliest_due.get(agenda, due_at))
+        if decided.context is NO_CONTEXT:
+            return
+        if not (isinstance(subject, Due) and subject.agenda is agenda):
+            key = agenda.key_of(decided.state)
+            self.contexts.setdefault(agenda, {})[key] = decided.context
 
     def _due_at_once(self, agenda: Agenda, state: object) -> bool:
         """Return whether the state is due already and may be decided on in this transaction."""
@@ -434,66 +404,6 @@ class BatchContext:
         if message.envelope.source != self.service.name:
             self.handled_ids.append(message.envelope.id)
             self.actions.add_receipt(message.envelope)
-
-    def _fail(self, message: IncomingEvent, error: Exception) -> None:
-        """Retry the message later or park it; one that cannot be replayed is parked at once, and the
-        recovery retries it when it has replayed all others."""
-        described, attempts_max = describe(error), self.retry_policy.failing_attempts_max
-        if message.replayed:
-            described = f"{REPLAY_FAILED}: {described}"
-        if message.replayed or isinstance(error, KeyHeld):
-            attempts_max = 1
-        self._retry_or_park(
-            message.delivery,
-            message.envelope,
-            described,
-            "".join(traceback.format_exception(error)),
-            attempts_max,
-        )
-
-    def _retry_or_park(
-        self,
-        delivery: Delivery,
-        envelope: Envelope | None,
-        error: str,
-        trace: str,
-        attempts_max: int,
-    ) -> None:
-        """Nack the message, or park it after too many attempts."""
-        attempt = Attempt(letter_id=letter_id(delivery, envelope), at=self.now, error=error)
-        if delivery.attempt >= attempts_max:
-            self.attempts += [*self.earlier_attempts.get(attempt.letter_id, ()), attempt]
-            # A microsecond apart, so that they are retried in the order of their arrival.
-            parked_at = self.now + timedelta(microseconds=len(self.parked))
-            self._park(parked(delivery, envelope, error, trace, parked_at), delivery, envelope)
-            return
-        self.failed_attempts.append(attempt)
-        self._nack(delivery)
-        log.warning(
-            "message_failed_will_retry",
-            subject=delivery.subject,
-            event_id=envelope and envelope.id,
-            key=envelope and envelope.subject,
-            attempt=delivery.attempt,
-            error=shape(error),
-        )
-
-    def _nack(self, delivery: Delivery) -> None:
-        self.actions.naks.append((delivery, self.retry_policy.delay_seconds(delivery.attempt)))
-
-    def _park(self, letter: DeadLetter, delivery: Delivery, envelope: Envelope | None) -> None:
-        log.error(
-            "message_parked",
-            letter_id=letter.id,
-            subject=letter.subject,
-            key=letter.key,
-            error=shape(letter.error or ""),
-        )
-        self.parked.append(letter)
-        self.actions.terms.append(delivery)
-        if envelope is not None:
-            self.handled_ids.append(envelope.id)
-            self.actions.add_receipt(envelope)
 
 
 def _require_publishable(

@@ -13,22 +13,18 @@ from todoku.broker.port import Broker, BrokerError, BrokerUnavailable, MessageTo
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.agenda import DueTimes, earlier
 from todoku.engine.clock import Clock
+from todoku.engine.commands import Commands
 from todoku.engine.config import EngineConfig
 from todoku.engine.consumer import Consumer
 from todoku.engine.dead_letters import ParkUnpublishable
 from todoku.engine.effects import Effects
+from todoku.engine.endings import Endings
 from todoku.engine.failpoints import Failpoint, no_failpoint
-from todoku.engine.idempotency import (
-    IdempotencyKey,
-    KeptAnswer,
-    RequestInProgress,
-    rebuild_answer,
-)
+from todoku.engine.idempotency import IdempotencyKey
 from todoku.engine.mailbox import Mailbox, MailboxFull
 from todoku.engine.messages import (
     IncomingEvent,
     Message,
-    PendingCommand,
     Receipt,
     UndecodableMessage,
 )
@@ -37,7 +33,6 @@ from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
 from todoku.engine.tables import STREAM, OutboxRow
-from todoku.engine.waiters import Waiters
 from todoku.engine.writer import Writer
 from todoku.events import NO_CONTEXT, Context, read_envelope
 
@@ -65,10 +60,6 @@ class Counts(msgspec.Struct):
     parked: int = 0
 
 
-ENDED_MAX = 500
-"""How many keys one message about ended entities has: it fits into the smallest `max_payload`."""
-
-_decode_ended = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
 
 
@@ -105,6 +96,15 @@ class Process:
         self.mailbox = Mailbox(
             commands_max=self.config.commands_max, receipts_max=self.config.receipts_max
         )
+        self.commands = Commands(
+            service,
+            self.mailbox,
+            database,
+            owner=owner,
+            run_read=run_read,
+            event_bytes_max=lambda: broker.max_message_bytes,
+        )
+        self.endings = Endings(service, broker, shared=not database.exclusive)
         self.writer = Writer(
             service,
             database,
@@ -134,7 +134,7 @@ class Process:
             broker,
             database,
             run=run_read,
-            execute=self._execute_own,
+            execute=self.commands.execute_own,
             begin=partial(run_write, self.writer.begin_recovery),
             end=partial(run_write, self.writer.end_recovery),
         )
@@ -154,15 +154,9 @@ class Process:
             seconds_max=self.config.effect_timeout_seconds,
             failpoint=failpoint,
         )
-        self._owner = owner
-        self._commands_numbered = 0
         self._next_due = DueTimes()
         self._retry_at: datetime | None = None
         self._loops: list[asyncio.Task[None]] = []
-        # In the order of execution.
-        self._unanswered: dict[asyncio.Future[Any], None] = {}
-        self._keys_in_progress: set[str] = set()
-        self._waiters = Waiters()
         self.counts = Counts()
         self.database_available = False
         self._start_ended = asyncio.Event()
@@ -241,39 +235,11 @@ class Process:
         wait for an unavailable broker. With a key also `RequestInProgress`, `IdempotencyKeyReused` and
         `AnswerUnavailable`. Cancelling the wait does not undo the command.
         """
-        self._require_room(key)
-        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def answer(result: object) -> None:
-            if key is not None:
-                self._keys_in_progress.discard(key.id)
-            if answered.done():
-                return
-            if isinstance(result, Exception):
-                answered.set_exception(result)
-            else:
-                answered.set_result(result)
-
-        self.mailbox.put_command(
-            PendingCommand(
-                command,
-                answer,
-                context,
-                self._command_id(command),
-                self._broker.max_message_bytes,
-                key,
-            )
-        )
-        if key is not None:
-            self._keys_in_progress.add(key.id)
-        self._unanswered[answered] = None
-        try:
-            result = await answered
-        finally:
-            self._unanswered.pop(answered, None)
-        if key is not None and isinstance(result, KeptAnswer):
-            return await self._answer_again(result, key)
-        return result
+        if self._stopping:
+            raise MailboxFull("This process is stopping: try again later.")
+        if self.relay.unsent >= self.config.backlog_max:
+            raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
+        return await self.commands.execute(command, context, key)
 
     def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
         """Return a future that is done once the entity `key` has ended; None if too many callers wait.
@@ -281,28 +247,7 @@ class Process:
         It tells only of what ends from now on, so look at the entity after this call. Cancel it to wait
         no longer.
         """
-        return self._waiters.add(key)
-
-    def _require_room(self, key: IdempotencyKey | None) -> None:
-        """Raise why a command cannot be executed now, if so."""
-        if self._stopping:
-            raise MailboxFull("This process is stopping: try again later.")
-        if self.relay.unsent >= self.config.backlog_max:
-            raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
-        if key is not None and key.id in self._keys_in_progress:
-            raise RequestInProgress("The first request with this key is still being executed.")
-
-    async def _answer_again(self, kept: KeptAnswer, key: IdempotencyKey) -> Any:
-        """Return or raise the result that a key has got before."""
-
-        def rebuild() -> object:
-            with self._database.read() as connection:
-                return rebuild_answer(connection, kept, key, self.service.formats)
-
-        result = await self._run_read(rebuild)
-        if isinstance(result, Exception):
-            raise result
-        return result
+        return self.endings.wait_for(key)
 
     def resend_all(self) -> None:
         """Publish every pending delivery of this process again, on an operator's request."""
@@ -328,7 +273,7 @@ class Process:
             notify=self._broker.notify,
             failpoint=self._failpoint,
         )
-        self.tell_ended(actions.ended)
+        self.endings.tell(actions.ended)
         self.consumer.refill(
             sum(isinstance(message, (IncomingEvent, UndecodableMessage)) for message in batch)
         )
@@ -370,8 +315,7 @@ class Process:
         await self._broker.listen(
             f"receipts.{self.service.name}", self._on_receipt, group=self.service.name
         )
-        if self._shares_endings:
-            await self._broker.listen(f"ended.{self.service.name}", self._on_ended)
+        await self.endings.start()
         self._loops.append(asyncio.create_task(self.consumer.start(), name="start consumer"))
         for name, step in (
             ("write", self.write_step),
@@ -420,9 +364,7 @@ class Process:
     def _fail(self, why: str) -> None:
         """Tell the callers of pending commands that their results are unknown."""
         self._stopping = True
-        for answered in self._unanswered:
-            if not answered.done():
-                answered.set_exception(ProcessFailed(why))
+        self.commands.fail(ProcessFailed(why))
 
     # What the loops use.
 
@@ -480,25 +422,6 @@ class Process:
         self.counts.nacked += len(actions.naks)
         self.counts.parked += len(actions.terms)
 
-    @property
-    def _shares_endings(self) -> bool:
-        """Return whether callers may wait here for what another replica ends."""
-        return bool(self.service.endings) and not self._database.exclusive
-
-    def tell_ended(self, keys: Sequence[str]) -> None:
-        """Answer who waits for these entities, at the other replicas as well."""
-        self._waiters.tell(keys)
-        if self._shares_endings:
-            for n in range(0, len(keys), ENDED_MAX):
-                body = msgspec.json.encode(keys[n : n + ENDED_MAX])
-                self._broker.notify(f"ended.{self.service.name}", body)
-
-    def _on_ended(self, body: bytes) -> None:
-        try:
-            self._waiters.tell(_decode_ended(body))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            log.warning("ended_undecodable", error=str(error))
-
     def _on_receipt(self, body: bytes) -> None:
         try:
             message = _decode_receipt(body)
@@ -517,23 +440,11 @@ class Process:
             error=str(error),
             event_bytes_max=error.bytes_max,
         )
-        result = await self._execute_own(command)
+        result = await self.commands.execute_own(command)
         if isinstance(result, Exception):
             raise BrokerUnavailable(f"an event that is too large could not be parked: {result}")
         for subscriber in self._subscribers:
             self.mailbox.put_receipt(Receipt(subscriber, (envelope.id,)))
-
-    async def _execute_own(self, command: object) -> object:
-        """Execute a command of the engine itself, which is never refused; return its result."""
-        results: asyncio.Queue[object] = asyncio.Queue()
-        self.mailbox.put_effect_result(PendingCommand(command, results.put_nowait))
-        return await results.get()
-
-    def _command_id(self, command: object) -> str | None:
-        if type(command) not in self.service.deduplicated_commands:
-            return None
-        self._commands_numbered += 1
-        return f"{self._owner}:{self._commands_numbered}"
 
     def _look_again(self) -> None:
         """Let the writer look for due rows, of other processes too: those may be gone."""

@@ -10,6 +10,7 @@ One of three functions runs the transaction, each from top to bottom:
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 
 import structlog
 from sqlalchemy import Connection
@@ -22,8 +23,9 @@ from todoku.engine.cache import StateCache
 from todoku.engine.clock import Correction
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letter_handler import DeadLetterHandler
-from todoku.engine.dead_letters import Attempt, RetryDeadLetter, describe
+from todoku.engine.dead_letters import RetryDeadLetter, describe
 from todoku.engine.failpoints import Failpoint, no_failpoint
+from todoku.engine.failures import FailedAttempts
 from todoku.engine.messages import (
     Due,
     IncomingEvent,
@@ -46,9 +48,6 @@ POSITION_LAG_MAX = 1_000
 
 CACHED_STATES_MAX = 5_000
 """How many states of each kind the cache keeps."""
-
-FAILED_ATTEMPTS_MAX = 10_000
-"""For how many messages that are still retried the failed attempts are kept in memory."""
 
 
 class Writer:
@@ -84,7 +83,7 @@ class Writer:
         self._timeline_saved = False
         self._due_rows = DueRows(service.agendas, due_max, shared=not database.exclusive)
         self._retry_at: datetime | None = None
-        self._failed_attempts: dict[str, list[Attempt]] = {}
+        self._failed_attempts = FailedAttempts()
         self._stream_position = ("", 0)
         self._held_keys: frozenset[str] = frozenset()
         self._cache = StateCache(CACHED_STATES_MAX)
@@ -261,7 +260,10 @@ class Writer:
         self._held_keys = batch.held_keys
         if unit_of_work is not None:
             unit_of_work.fill_cache(self._cache)
-        self._note_failed_attempts(batch)
+        self._failed_attempts.note(
+            batch.failures.failed,
+            chain(batch.handled_ids, (letter.id for letter in batch.failures.parked)),
+        )
         return batch.actions
 
     @contextmanager
@@ -358,7 +360,7 @@ class Writer:
         """Record what was decided: inbox, idempotency keys, outbox, receipts, dead letters, and stream
         positions."""
         for message in batch.undecodable:
-            batch.retry_or_park_undecodable(message)
+            batch.failures.add_undecodable(message)
         batch.resolve_duplicates()
         self._publish_parked(connection, batch)
         for agenda, contexts in batch.contexts.items():
@@ -371,7 +373,7 @@ class Writer:
             ((event_id, receipt.reader) for receipt in batch.receipts for event_id in receipt.ids),
         )
         self._tables.outbox.mark_stored(connection, self._owner, batch.stored)
-        self._tables.dead_letters.park(connection, batch.parked, batch.attempts)
+        self._tables.dead_letters.park(connection, batch.failures.parked, batch.failures.attempts)
         self._note_positions(connection, (*batch.actions.acks, *batch.actions.terms))
         if letters is not None:
             batch.retry_at = letters.save()
@@ -379,8 +381,9 @@ class Writer:
     def _publish_parked(self, connection: Connection, batch: BatchContext) -> None:
         """Publish what is newly parked. A message that arrives again after its inbox entry was pruned is
         parked already, and published."""
-        kept = self._tables.dead_letters.find(connection, {letter.id for letter in batch.parked})
-        for letter in batch.parked:
+        parked = batch.failures.parked
+        kept = self._tables.dead_letters.find(connection, {letter.id for letter in parked})
+        for letter in parked:
             if letter.id not in kept:
                 batch.publish_letter(self._service.parked_event, letter)
 
@@ -433,16 +436,6 @@ class Writer:
     def _find_due(self, now: datetime, effect_slots: int) -> list[Due]:
         with self._database.transaction() as connection:
             return self._due_rows.find(connection, now, effect_slots, self._correction())
-
-    def _note_failed_attempts(self, batch: BatchContext) -> None:
-        """Keep the failed attempts of messages that are retried; drop those of handled ones."""
-        if self._failed_attempts:
-            for key in (*batch.handled_ids, *(letter.id for letter in batch.parked)):
-                self._failed_attempts.pop(key, None)
-        for attempt in batch.failed_attempts:
-            self._failed_attempts.setdefault(attempt.letter_id, []).append(attempt)
-        while len(self._failed_attempts) > FAILED_ATTEMPTS_MAX:
-            self._failed_attempts.pop(next(iter(self._failed_attempts)))
 
 
 @contextmanager
