@@ -70,6 +70,8 @@ schemes = st.sampled_from(["nats", "tls", "postgresql", "postgresql+psycopg", "h
         ("Authorization: Bearer abc.def", "Authorization: ***"),
         ("sent bearer abc.def", "sent bearer ***"),
         ("me:pw@host:4222", "***@host:4222"),
+        ("as in `order place prod001:2@5000`, or", "as in `order place prod001:2@5000`, or"),
+        ("'prod002:1@-5' is not an item", "'prod002:1@-5' is not an item"),
         ("cannot reach nats://127.0.0.1:4222.", "cannot reach nats://127.0.0.1:4222."),
         ("cannot reach nats://a:b@h:1: refused", "cannot reach nats://***@h:1: refused"),
         ("(`postgresql://a:b@h/d` failed)", "(`postgresql://***@h/d` failed)"),

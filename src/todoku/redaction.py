@@ -41,7 +41,7 @@ START = re.compile(
     rf"|(?<!\w)(?P<assignment>{SECRET_NAME}[\"']?\s*[=:]\s*)"
     # user:password@host without a scheme; not product:quantity@price, whose last part is a number.
     r"|(?P<bare>(?<![^\s,;'\"`(<=:@])(?!(?-i:PRODUCT:QUANTITY@PRICE))[^\s,;'\"`(<=:@]+:(?:(?!://)\S)*@)"
-    r"(?=\S)(?!\d+[.,;:!?'\")]*(?:\s|\Z))"
+    r"(?=\S)(?!-?\d+[.,;:!?'\"`)]*(?:\s|\Z))"
     r"|\b(?P<bearer>bearer\s+)\S+"
     # A seed of NATS, and a JSON Web Token.
     r"|\b(?P<key>(?-i:S[UAONXC][A-Z2-7]{56}\b|eyJ[\w-]+\.[\w.-]+))",

@@ -7,7 +7,7 @@ import pytest
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.new_order import TypedItem, parse_item, typed_order
+from todoku.cli.new_order import TypedItem, cancelled_piece, parse_item, typed_order
 from todoku.cli.responses import Product
 
 
@@ -50,6 +50,15 @@ def test_invalid_item_is_rejected_with_format(text: str) -> None:
         parse_item(text)
 
     assert failure.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("text", ["a:-1", "a:x", ":1", "a b:1", "a:1@5", "a@5"])
+def test_invalid_piece_to_cancel_is_refused_with_its_own_format(text: str) -> None:
+    with pytest.raises(CommandFailed, match="use PRODUCT:QUANTITY, as in prod001:1;") as failure:
+        cancelled_piece(text)
+
+    assert failure.value.exit_code is ExitCode.USAGE
+    assert "***" not in str(failure.value)
 
 
 def test_complete_order_needs_no_lookup() -> None:

@@ -21,6 +21,7 @@ ITEM_FORMAT = (
     "use PRODUCT:QUANTITY@PRICE, as in prod001:2@5000; the default quantity is 1, the default"
     " price the inventory's"
 )
+PIECE_FORMAT = "use PRODUCT:QUANTITY, as in prod001:1; the default quantity is 1"
 
 
 class TypedItem(msgspec.Struct, frozen=True):
@@ -35,22 +36,25 @@ def parse_item(text: str) -> TypedItem:
     """Read `PRODUCT[:QUANTITY][@PRICE]`. Raises `CommandFailed`."""
     match = ITEM.fullmatch(text)
     if match is None:
-        raise CommandFailed(
-            f"{printable(text)!r} is not an item: {ITEM_FORMAT}.", exit_code=ExitCode.USAGE
-        )
+        raise _not_an_item(text, ITEM_FORMAT)
     price = match["price"]
     return TypedItem(match["product"], int(match["quantity"] or 1), int(price) if price else None)
 
 
 def cancelled_piece(text: str) -> dict[str, object]:
     """Read `PRODUCT[:QUANTITY]`, as the body of a cancellation has it. Raises `CommandFailed`."""
-    item = parse_item(text)
-    if item.price is not None:
+    match = ITEM.fullmatch(text)
+    if match is None:
+        raise _not_an_item(text, PIECE_FORMAT)
+    if match["price"]:
         raise CommandFailed(
-            f"{printable(text)!r} has a price: use PRODUCT:QUANTITY, as in prod001:1.",
-            exit_code=ExitCode.USAGE,
+            f"{printable(text)!r} has a price: {PIECE_FORMAT}.", exit_code=ExitCode.USAGE
         )
-    return {"productId": item.product_id, "quantity": item.quantity}
+    return {"productId": match["product"], "quantity": int(match["quantity"] or 1)}
+
+
+def _not_an_item(text: str, advice: str) -> CommandFailed:
+    return CommandFailed(f"{printable(text)!r} is not an item: {advice}.", exit_code=ExitCode.USAGE)
 
 
 def typed_order(
