@@ -143,15 +143,15 @@ class Lifecycle(Generic[S]):
     def steps(self) -> Mapping[Cause, tuple[int, int]]:
         """Return every event of the lifecycle with its step: the rank of its status, and its place there.
 
-        An event is late if one of a higher step arrived before it. Those of a detour have no step: they
-        occur at any time.
+        An event is late if one of a higher step arrived before it. One that several statuses have counts
+        as that of the last. Those of a detour have no step: they occur at any time.
         """
         places: dict[Cause, tuple[int, int]] = {}
         for status in self.statuses:
             if status.stage.returns_to is not None:
                 continue
             for place, cause in enumerate((*status.stage.on, *status.stage.publishes)):
-                places.setdefault(cause, (self.rank(status), place))
+                places[cause] = max((self.rank(status), place), places.get(cause, (0, 0)))
         return places
 
     def history(self, status: S) -> frozenset[Cause]:

@@ -18,6 +18,7 @@ from todoku.contracts import (
     CancelledItem,
     Event,
     FailedItem,
+    OrderCancelledEvent,
     OrderCreatedEvent,
     OrderedItem,
     ParkingEvent,
@@ -217,6 +218,53 @@ def test_cancellation_shows_who_asked_and_what_is_released() -> None:
     assert "山田 asks to cancel it" in [line.strip() for line in lines]
     assert lines[-1].strip() == "↩ compensation: releases prod001 ×2"
     assert max(map(cell_len, lines)) <= 80
+
+
+def test_cancelled_pieces_are_named_and_make_no_later_event_late() -> None:
+    change = {
+        "order_id": ORDER,
+        "change_id": "1",
+        "items": (CancelledItem(product_id="prod001", quantity=1),),
+        "whole": False,
+    }
+    events = recorded(
+        (CREATED, "PENDING"),
+        (CancellationRequestedEvent(**change), "PENDING"),
+        (CancellationConfirmedEvent(**change), "PENDING"),
+        (StockReleasedEvent(**change, outcome="NEVER_RESERVED"), "PENDING"),
+        (RESERVED, "AWAITING_SHIPMENT"),
+        (COMPLETED, "COMPLETED"),
+    )
+
+    lines = [line.strip() for line in rendered(events)]
+
+    assert "late" not in "".join(lines)
+    assert "a request to cancel prod001 ×1" in lines
+    assert "will not be shipped: prod001 ×1" in lines
+    assert "not reserved, and will not be: prod001 ×1" in lines
+
+
+@pytest.mark.parametrize(
+    ("cause", "status"),
+    [
+        (REFUSED, "CANCELLED_NO_STOCK"),
+        (FAILED, "SHIPMENT_FAILED"),
+        (
+            StockReleasedEvent(
+                order_id=ORDER, change_id="1", items=(), whole=True, outcome="RELEASED"
+            ),
+            "CANCELLED",
+        ),
+    ],
+)
+def test_event_that_an_order_was_cancelled_is_not_late(cause: Event, status: str) -> None:
+    cancelled = OrderCancelledEvent(
+        order_id=ORDER, user_id="a", status=status, reason="", items=(), total_amount=0
+    )
+
+    lines = rendered(recorded((CREATED, "PENDING"), (cause, status), (cancelled, status)))
+
+    assert "late" not in "".join(lines)
 
 
 def test_exit_code_of_an_ending_is_zero_only_for_a_completed_order() -> None:

@@ -1,6 +1,7 @@
 """Render an order's events for a terminal, with late events and compensations marked."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -11,6 +12,7 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import SYSTEM_HERE
 from todoku.cli.formatting import clock_time, later, printable
 from todoku.cli.responses import OrderEvent
+from todoku.contracts import ChangeEvent, Event
 from todoku.descriptor import resolve
 from todoku.lifecycle import name_of
 from todoku.narration import Detail
@@ -43,12 +45,12 @@ AWAITED: Mapping[str, str] = {
 }
 """What happens next after an event."""
 
-DETAILS = {
-    kind.__name__: (kind, describe)
-    for each in _NARRATIONS
-    for kind, describe in each.details.items()
+DETAILS: Mapping[type[Any], Callable[[Any], Iterable[Detail]]] = {
+    kind: describe for each in _NARRATIONS for kind, describe in each.details.items()
 }
-"""The event types that are printed with details, and how."""
+"""How the events that have details are printed."""
+
+DETAILED: Mapping[str, type[Event]] = {kind.__name__: kind for kind in DETAILS}
 
 ENDINGS: Mapping[str, ExitCode] = {status: ending_of(status) for status in ORDER.terminal}
 """The exit code of each status in which an order has ended."""
@@ -81,10 +83,11 @@ class SagaRenderer:
         """Render the next event as a line with details below it."""
         start = self._first = self._first or event
         self._last = event
-        step = STEPS.get(event.type, self._furthest_step)
+        data = _decoded(event)
+        step = _step(event.type, data) or self._furthest_step
         late = step < self._furthest_step
         self._furthest_step = max(step, self._furthest_step)
-        return Group(_line(start, event), *map(_indented, _details(event, late)))
+        return Group(_line(start, event), *map(_indented, _details(data, late)))
 
 
 def _line(start: OrderEvent, event: OrderEvent) -> Text:
@@ -101,17 +104,26 @@ def _indented(text: Text) -> Padding:
     return Padding(text, (0, 0, 0, DETAIL_INDENT), expand=False)
 
 
-def _details(event: OrderEvent, late: bool) -> Iterator[Text]:
+def _details(data: Event | None, late: bool) -> Iterator[Text]:
     if late:
         yield Text("late: a later event of the saga was recorded before it", LATE_STYLE)
-    for detail in _narrated(event):
+    if data is None:
+        return
+    for detail in DETAILS[type(data)](data):
         yield Text(printable(detail.text), DETAIL_STYLES[detail.mark])
 
 
-def _narrated(event: OrderEvent) -> Iterable[Detail]:
-    """Return the details of an event; none if this version does not know it."""
+def _step(event_type: str, data: Event | None) -> tuple[int, int] | None:
+    """Return the step of an event. Pieces of an order are cancelled at any time."""
+    if isinstance(data, ChangeEvent) and not data.whole:
+        return None
+    return STEPS.get(event_type)
+
+
+def _decoded(event: OrderEvent) -> Event | None:
+    """Return what an event that is printed with details says; None for others and those of newer versions."""
+    kind = DETAILED.get(event.type)
     try:
-        kind, describe = DETAILS[event.type]
-        return describe(msgspec.json.decode(event.data, type=kind))
-    except (KeyError, msgspec.DecodeError):
-        return ()  # from a newer version
+        return None if kind is None else msgspec.json.decode(event.data, type=kind)
+    except msgspec.DecodeError:
+        return None

@@ -29,8 +29,10 @@ def _refused(event: StockReservationFailedEvent) -> Iterable[Detail]:
 def _released(event: StockReleasedEvent) -> Iterable[Detail]:
     if event.outcome == ReleaseOutcome.RELEASED:
         yield Detail(f"↩ compensation: releases {item_list(event.items)}", "compensation")
-    else:
+    elif event.whole:
         yield Detail("nothing was reserved, and nothing will be")
+    else:
+        yield Detail(f"not reserved, and will not be: {item_list(event.items)}")
 
 
 NARRATION = Narration(

@@ -13,7 +13,8 @@ def _created(event: OrderCreatedEvent) -> Iterable[Detail]:
 
 def _requested(event: CancellationRequestedEvent) -> Iterable[Detail]:
     by = f"{event.requested_by} asks" if event.requested_by else "a request"
-    yield Detail(f"{by} to cancel it{f': {event.reason}' if event.reason else ''}")
+    what = "it" if event.whole else item_list(event.items)
+    yield Detail(f"{by} to cancel {what}{f': {event.reason}' if event.reason else ''}")
 
 
 NARRATION = Narration(details={OrderCreatedEvent: _created, CancellationRequestedEvent: _requested})

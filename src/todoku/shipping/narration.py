@@ -30,7 +30,10 @@ def _failed(event: ShipmentFailedEvent) -> Iterable[Detail]:
 
 
 def _confirmed(event: CancellationConfirmedEvent) -> Iterable[Detail]:
-    yield Detail("the carrier was not called: nothing will be shipped")
+    if event.whole:
+        yield Detail("the carrier was not called: nothing will be shipped")
+    else:
+        yield Detail(f"will not be shipped: {item_list(event.items)}")
 
 
 def _refused(event: CancellationRefusedEvent) -> Iterable[Detail]:
