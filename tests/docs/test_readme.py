@@ -90,7 +90,8 @@ class Reader:
             },
             **{name: str(self._ports[usual]) for name, usual in PORTS.items()},
             "TODOKU_DATA_DIR": str(folder / "data"),
-            "TODOKU_CARRIER_DELAY_SECONDS": "0",
+            # Long enough to cancel an order before the carrier is called.
+            "TODOKU_CARRIER_DELAY_SECONDS": "2",
             "TODOKU_CARRIER_SUCCESS_RATE": "1",
             "CURL_HOME": str(folder),
             # `make install` has already installed what runs these tests.
