@@ -61,6 +61,16 @@ def test_invalid_piece_to_cancel_is_refused_with_its_own_format(text: str) -> No
     assert "***" not in str(failure.value)
 
 
+def test_deadline_is_sent_as_it_is_given() -> None:
+    at = "2030-01-02T03:04:05+09:00"
+
+    body = typed_order(
+        "alice", [TypedItem("a", 2, 5)], address=None, currency=None, deadline=at, look_up=nobody
+    )
+
+    assert json.loads(body)["deadline"] == at
+
+
 def test_complete_order_needs_no_lookup() -> None:
     body = typed_order("alice", [TypedItem("a", 2, 5)], address=None, currency=None, look_up=nobody)
 

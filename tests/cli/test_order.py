@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 from calling import Caller, CommandResult
 from rich.cells import cell_len
+from scripted import Scripted, answering
 
 from todoku.cli.exit_codes import ExitCode
 
@@ -307,3 +308,43 @@ def test_orders_are_filtered_sorted_and_counted(todoku: Caller) -> None:
     assert listed("--parked") == listed("--overdue") == []
     assert todoku.ok(*mine, "--count").out.strip() == "2"
     assert todoku.ok(*mine, "--count", "--json").object == {"total": 2}
+
+
+def test_order_with_a_cancelled_piece_shows_the_piece(todoku_alone: Caller) -> None:
+    at = "2030-01-02T03:04:05Z"
+    order = {
+        "id": "1",
+        "userId": "alice",
+        "totalAmount": 25,
+        "currency": "JPY",
+        "shippingAddress": "",
+        "status": "AWAITING_SHIPMENT",
+        "reason": None,
+        "shipmentId": None,
+        "trackingNumber": None,
+        "createdAt": at,
+        "updatedAt": at,
+        "items": [
+            {"productId": "a", "quantity": 2, "price": 10},
+            {"productId": "b", "quantity": 1, "price": 5},
+        ],
+        "lines": [{"productId": "a", "cancelled": 1}, {"productId": "b", "cancelled": 0}],
+        "changes": [
+            {
+                "items": [{"productId": "a", "quantity": 1}],
+                "whole": False,
+                "by": "bob",
+                "state": "confirmed",
+                "reason": None,
+                "requestedAt": at,
+                "decidedAt": at,
+                "refusal": None,
+            }
+        ],
+    }
+
+    with answering(Scripted(json.dumps(order).encode())) as server:
+        shown = todoku_alone("order", "show", "1", "--url", server.url).out
+
+    assert re.search(r"cancellation +a ×1 requested by bob 2030.*, confirmed 2030", shown)
+    assert [line.split()[-1] for line in shown.splitlines()[-3:]] == ["cancelled", "1", "0"]

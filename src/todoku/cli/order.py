@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 import msgspec
 from cyclopts import App, Parameter, validators
+from rich.table import Table
 
 from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
-from todoku.cli.formatting import age, day_and_time, money, printable
+from todoku.cli.formatting import age, day_and_time, item_list, money, printable
 from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
@@ -28,7 +29,7 @@ from todoku.cli.output import (
     write_lines,
     write_object,
 )
-from todoku.cli.responses import Cancellation, Order, Product, Total
+from todoku.cli.responses import Change, Order, Product, Total
 from todoku.orders.domain import OrderStatus
 
 order = App(name="order", help="Place, list, show, watch and cancel orders.")
@@ -55,6 +56,7 @@ def place(
     user: str | None = None,
     address: str | None = None,
     currency: str | None = None,
+    deadline: str | None = None,
     source: Source = None,
     watch: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     timeout: Timeout = None,
@@ -73,6 +75,7 @@ def place(
 
         todoku order place --user alice prod001:2@5000 prod002:1@3000
         todoku order place --user alice prod001 --address 千代田区1-1 --watch
+        todoku order place --user alice prod001 --deadline 2030-01-02T03:04:05Z
         todoku order place --from order.json
         jq '.userId = "bob"' order.json | todoku order place --from - --json
 
@@ -86,6 +89,9 @@ def place(
         The shipping address.
     currency
         The currency of the given prices, an ISO 4217 code.
+    deadline
+        When the order is cancelled if it is still open then, as in 2030-01-02T03:04:05Z; default: from
+        the settings of the service.
     source
         A file with the order as JSON, as in POST /orders; - for stdin.
     watch
@@ -95,7 +101,7 @@ def place(
     """
     settings = settings_from(addresses).settings
     orders = client("orders", url, settings)
-    _require_one_form(items, user, address, currency, source)
+    _require_one_form(items, user, (address, currency, deadline), source)
     if source is not None:
         body = written_order(source)
     else:
@@ -105,6 +111,7 @@ def place(
             [parse_item(item) for item in items],
             address=address,
             currency=currency,
+            deadline=deadline,
             look_up=lambda product_id: _look_up(inventory, product_id),
         )
     answer = orders.send("POST", "/orders", body, find_out=FIND_OUT)
@@ -249,8 +256,8 @@ def watch(
 
     Shows each event with its local time, the time since the order was placed, the
     service that published it, and the order's status. Late events and
-    compensations are marked. The exit code is 0, 10 or 11 by the final status, or
-    12 after the timeout.
+    compensations are marked. The exit code tells the final status: 0 is COMPLETED, 10,
+    11, 13 and 15 are failures; 12 means that the order had not ended before --timeout.
 
     For example:
 
@@ -280,8 +287,9 @@ def cancel(
 ) -> ExitCode:
     """Cancel an order, or pieces of it.
 
-    Succeeds if the carrier has not been called yet, which shipping decides: the order
-    is CANCELLING until then. It is safe to repeat it.
+    Succeeds if the carrier has not been called yet, which shipping decides; the order is
+    CANCELLING until then. To cancel an order again changes nothing; to cancel pieces again
+    cancels further ones.
 
     For example:
 
@@ -305,7 +313,10 @@ def cancel(
         wish["items"] = [cancelled_piece(text) for text in items]
     body = msgspec.json.encode(wish)
     answer = orders.send(
-        "POST", f"/orders/{segment(order_id)}/cancel", body, find_out="It is safe to repeat it."
+        "POST",
+        f"/orders/{segment(order_id)}/cancel",
+        body,
+        find_out=f"Check with `todoku order show {printable(order_id)}` before you repeat it.",
     )
     if watch:
         return _watch(orders, order_id, json=json, timeout_seconds=timeout)
@@ -334,8 +345,7 @@ def _watch(
 def _require_one_form(
     items: tuple[str, ...],
     user: str | None,
-    address: str | None,
-    currency: str | None,
+    optional: tuple[str | None, ...],
     source: str | None,
 ) -> None:
     """Raise `CommandFailed` unless the order is given either by flags or in a file."""
@@ -345,10 +355,10 @@ def _require_one_form(
             " `todoku order place --user alice prod001:2@5000`, or a file with --from.",
             exit_code=ExitCode.USAGE,
         )
-    if source is not None and any((items, user, address, currency)):
+    if source is not None and any((items, user, *optional)):
         raise CommandFailed(
-            "--from takes the whole order from the file: omit the items, --user, --address and"
-            " --currency.",
+            "--from takes the whole order from the file: omit the items, --user, --address,"
+            " --currency and --deadline.",
             exit_code=ExitCode.USAGE,
         )
 
@@ -381,28 +391,37 @@ def _print(found: Order) -> None:
         "deadline": found.deadline and day_and_time(found.deadline),
         "shipment": found.shipment_id,
         "tracking": found.tracking_number,
-        "cancellation": found.cancellation and _cancellation(found.cancellation),
+        "cancellation": "; ".join(map(_cancellation, found.changes)),
         "parked": "; ".join(
             f"{parked.event_type} at {parked.service} ({parked.error}):"
             f" todoku dead show {parked.letter_id} --service {parked.service}"
             for parked in found.parked
         ),
     }
-    items = table(KEY("product"), NUMBER("quantity"), NUMBER("price"), NUMBER("sum"))
+    out = console()
+    out.print(grid((name, value) for name, value in rows.items() if value))
+    out.print()
+    out.print(_items(found))
+
+
+def _items(found: Order) -> Table:
+    """Return the items as a table; with a column of cancelled pieces if there are any."""
+    cancelled = {line.product_id: line.cancelled for line in found.lines if line.cancelled}
+    columns = (*("quantity", "price", "sum"), *(("cancelled",) if cancelled else ()))
+    items = table(KEY("product"), *map(NUMBER, columns))
     for item in found.items:
         price, total = (
             money(amount, found.currency) for amount in (item.price, item.price * item.quantity)
         )
-        items.add_row(*cells(item.product_id, f"{item.quantity:,}", price, total))
-    out = console()
-    out.print(grid((name, value) for name, value in rows.items() if value))
-    out.print()
-    out.print(items)
+        values = (item.product_id, f"{item.quantity:,}", price, total)
+        items.add_row(*cells(*values, f"{cancelled.get(item.product_id, 0):,}")[: len(columns) + 1])
+    return items
 
 
-def _cancellation(found: Cancellation) -> str:
+def _cancellation(found: Change) -> str:
+    what = "" if found.whole else f"{item_list(found.items)} "
     by = f" by {found.by}" if found.by else ""
-    requested = f"requested{by} {day_and_time(found.requested_at)}"
+    requested = f"{what}requested{by} {day_and_time(found.requested_at)}"
     if found.decided_at is None:
         return requested
     refusal = f": {found.refusal}" if found.refusal else ""
@@ -431,6 +450,6 @@ def _suggest_after(status: str, order_id: str) -> None:
         case OrderStatus.CANCELLED_NO_STOCK:
             suggest("todoku product list", "see the stock")
         case OrderStatus.CANCELLED:
-            suggest(f"todoku order show {order_id}", "see who cancelled it, and why")
+            suggest("todoku product list", "see the stock that is available again")
         case _:
             suggest(f"todoku order watch {order_id}", "watch it until it ends")

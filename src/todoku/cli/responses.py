@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from todoku.contracts import OrderedItem, ShippedItem
+from todoku.contracts import CancelledItem, OrderedItem, ShippedItem
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -20,15 +20,24 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     since: datetime
 
 
-class Cancellation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The cancellation of an order, and what was decided about it."""
+class Change(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The cancellation of these items, `whole` if that is all of the order, and what was decided about it."""
 
+    items: tuple[CancelledItem, ...]
+    whole: bool
     state: str
     by: str | None
     reason: str | None
     requested_at: datetime
     decided_at: datetime | None
     refusal: str | None = None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How many pieces of a product of the order were cancelled."""
+
+    product_id: str
+    cancelled: int
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -47,8 +56,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: datetime
     updated_at: datetime
     parked: tuple[Parked, ...] = ()
-    cancellation: Cancellation | None = None
     deadline: datetime | None = None
+    lines: tuple[Line, ...] = ()
+    changes: tuple[Change, ...] = ()
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -244,7 +244,7 @@ class OrderRoutes:
                 by=call.context.actor,
             ),
             context=call.context,
-            find_out=f"See `cancellation` in GET /orders/{order_id}; the request can safely be repeated.",
+            find_out=f"See `changes` in GET /orders/{order_id} before you send the request again.",
         )
         return Reply(202, (await self._backend.read(views_of, [order]))[0])
 
@@ -311,7 +311,8 @@ The response is sent once the request is stored on disk; the order is `CANCELLIN
 decided. Before the carrier is called, the cancellation is confirmed: the order becomes `CANCELLED`, or
 `CANCELLED_NO_STOCK` if its stock was refused before. After that it is refused, and the order goes on.
 Asking again has no further effect and gets the same answer. With `items`, only these pieces are cancelled,
-and the order goes on without them; cancelling the last piece is cancelling the order."""
+and the order goes on without them; cancelling the last piece is cancelling the order. Asking for pieces
+again cancels further ones: send an `Idempotency-Key`, and repeat the request with the same key only."""
 
 EXAMPLE_ORDER: dict[str, Any] = {
     "userId": "user123",
