@@ -1,35 +1,42 @@
 """Upgrade a service's tables from one version to the next.
 
-A service has its revisions in its folder `migrations`, one file each: `0001_first_tables.py`
-with Alembic's usual `revision = "0001"`, `down_revision` and `upgrade()`. They form one line; the
-number in the file's name is the revision. There is no alembic.ini and no env.py: this module
-drives Alembic.
+A service has its migrations in its folder `migrations`, one file each, such as
+`0001_first_tables.py`, with a function `upgrade()` that uses Alembic's operations. They are applied
+by number; the number in a file's name is the version that it leads to, and stands nowhere else, so
+that two branches which each add a migration can be merged. There is no alembic.ini and no env.py:
+this module drives Alembic.
 
 SQLite alters a column by rebuilding its table, so use `op.batch_alter_table`: it keeps what the
 table is (STRICT, WITHOUT ROWID, named CHECKs) and alters in place on PostgreSQL.
 """
 
 import importlib.resources
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from sqlalchemy import (
     CheckConstraint,
+    Column,
     Connection,
     Inspector,
     MetaData,
+    String,
     Table,
-    column,
+    insert,
     inspect,
     select,
-    table,
+    update,
 )
 
 from todoku.database.database import Database
 from todoku.database.errors import SchemaMismatch
 
-VERSION_TABLE = "alembic_version"
-REVISION_FILES = "[0-9][0-9][0-9][0-9]_*.py"
+VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+"""Keeps the version of the tables, in one row, in the table that Alembic itself would use."""
+
+MIGRATION_FILES = "[0-9][0-9][0-9][0-9]_*.py"
 
 
 def migrate(database: Database, service_package: str) -> None:
@@ -80,7 +87,7 @@ def current_revision(database: Database) -> str | None:
 
 def head_revision(service_package: str) -> str:
     """Return the version of the tables that this program needs."""
-    return _revisions(service_package)[-1]
+    return max(_files(service_package))
 
 
 def schema_differences(database: Database, metadata: MetaData) -> list[str]:
@@ -116,21 +123,19 @@ def _unnoticed_by_alembic(declared: Table, there: Inspector) -> Iterator[str]:
 
 
 def _current_revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(VERSION_TABLE):
+    if not inspect(connection).has_table(VERSION.name):
         return None
-    return connection.scalar(select(table(VERSION_TABLE, column("version_num")).c.version_num))
+    return connection.scalar(select(VERSION.c.version_num))
 
 
-def _revisions(service_package: str) -> list[str]:
-    return sorted(file.name[:4] for file in _folder(service_package).glob(REVISION_FILES))
-
-
-def _folder(service_package: str) -> Path:
-    return Path(str(importlib.resources.files(service_package))) / "migrations"
+def _files(service_package: str) -> dict[str, Path]:
+    """Return the migrations of a service by their number, the first one first."""
+    folder = Path(str(importlib.resources.files(service_package))) / "migrations"
+    return {file.name[:4]: file for file in sorted(folder.glob(MIGRATION_FILES))}
 
 
 def _refuse_newer(database: Database, current: str | None, service_package: str) -> None:
-    if current is not None and current not in _revisions(service_package):
+    if current is not None and current not in _files(service_package):
         raise SchemaMismatch(
             f"{database.name} is at version {current} of its tables and this program knows them "
             f"up to {head_revision(service_package)}: a newer version was here. Run that version, "
@@ -141,12 +146,25 @@ def _refuse_newer(database: Database, current: str | None, service_package: str)
 def _upgrade(connection: Connection, current: str | None, service_package: str) -> None:
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
 
-    folder = str(_folder(service_package))
-    script = ScriptDirectory(folder, version_locations=[folder])
-    context = MigrationContext.configure(connection)
-    with Operations.context(context):
-        for revision in reversed([*script.iterate_revisions("head", current or "base")]):
-            revision.module.upgrade()
-    context.stamp(script, "head")
+    files = _files(service_package)
+    with Operations.context(MigrationContext.configure(connection)):
+        for number, file in files.items():
+            if current is None or number > current:
+                _load(file).upgrade()
+    _note_version(connection, max(files))
+
+
+def _load(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None, file
+    assert spec.loader is not None, file
+    migration = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(migration)
+    return migration
+
+
+def _note_version(connection: Connection, number: str) -> None:
+    VERSION.create(connection, checkfirst=True)
+    if not connection.execute(update(VERSION).values(version_num=number)).rowcount:
+        connection.execute(insert(VERSION).values(version_num=number))

@@ -6,9 +6,6 @@ from alembic import op
 from todoku.database import Integer64, Timestamp
 from todoku.engine.revisions import create_first_tables
 
-revision = "0001"
-down_revision = None
-
 
 def upgrade() -> None:
     op.create_table(

@@ -5,9 +5,6 @@ from alembic import op
 
 from todoku.database import Integer64
 
-revision = "0003"
-down_revision = "0002"
-
 
 def upgrade() -> None:
     op.add_column("reservations", sa.Column("total_amount", Integer64))

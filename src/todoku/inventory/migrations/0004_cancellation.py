@@ -3,9 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
-
 
 def upgrade() -> None:
     with op.batch_alter_table("reservations") as reservations:

@@ -5,9 +5,6 @@ from alembic import op
 
 from todoku.database import Integer64
 
-revision = "0006"
-down_revision = "0005"
-
 
 def upgrade() -> None:
     with op.batch_alter_table("reservations") as reservations:

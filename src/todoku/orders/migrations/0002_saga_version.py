@@ -5,9 +5,6 @@ from alembic import op
 
 from todoku.database import Integer64
 
-revision = "0002"
-down_revision = "0001"
-
 
 def upgrade() -> None:
     op.add_column(

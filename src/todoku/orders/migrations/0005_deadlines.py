@@ -5,9 +5,6 @@ from alembic import op
 
 from todoku.database import Timestamp
 
-revision = "0005"
-down_revision = "0004"
-
 
 def upgrade() -> None:
     op.add_column("orders", sa.Column("deadline", Timestamp))

@@ -5,9 +5,6 @@ from alembic import op
 
 from todoku.database import Integer64
 
-revision = "0001"
-down_revision = None
-
 
 def upgrade() -> None:
     op.create_table(

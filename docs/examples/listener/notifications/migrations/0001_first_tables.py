@@ -6,9 +6,6 @@ from alembic import op
 from todoku.database import Timestamp
 from todoku.engine.revisions import create_engine_tables
 
-revision = "0001"
-down_revision = None
-
 
 def upgrade() -> None:
     op.create_table(

@@ -5,9 +5,6 @@ import sqlalchemy as sa
 from todoku.database import Integer64
 from todoku.engine.revisions import create_engine_tables, create_table
 
-revision = "0001"
-down_revision = None
-
 
 def upgrade() -> None:
     create_table(

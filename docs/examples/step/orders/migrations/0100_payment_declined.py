@@ -2,9 +2,6 @@
 
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
-
 
 def upgrade() -> None:
     with op.batch_alter_table("orders") as orders:
