@@ -17,6 +17,7 @@ from todoku.contracts import (
 from todoku.inventory.domain import (
     ContradictoryEvent,
     InvalidCancellation,
+    Line,
     Product,
     ReservationState,
     Stock,
@@ -146,6 +147,8 @@ class TestRestoring:
         """The stream holds the reservation no longer, or it cannot be restored yet."""
         restored, _ = replay_release(Stock(products={}), RELEASED, LATER)
         assert state_of(restored) is ReservationState.RELEASED
+        assert restored.reservation is not None
+        assert restored.reservation.lines == (Line("prod001", 3),)
         assert restored.products == {}
         later = with_products(restored, stock())
         assert reserve_stock(later, CREATED, LATER) == (later, [])

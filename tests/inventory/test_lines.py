@@ -155,6 +155,23 @@ def test_order_that_is_cancelled_line_by_line_holds_no_stock_in_any_sequence(
     assert inventory.stock == {"a": (10, 0), "b": (10, 0)}
 
 
+@pytest.mark.parametrize("confirmations", [*permutations([ONE_A, ALL_B, THE_REST])])
+@pytest.mark.parametrize("lost", [False, True])
+def test_released_reservation_is_of_what_was_left_also_if_only_its_releases_are_restored(
+    confirmations: tuple[Event, ...], lost: bool
+) -> None:
+    inventory, restored = Inventory(), Inventory()
+    _, *releases = inventory.handle(CREATED, *confirmations)
+    restored.handle(*releases, handlers=REPLAY_HANDLERS)
+    found = restored if lost else inventory
+    assert found.stock == {"a": (10, 0), "b": (10, 0)}
+    if found.state is ReservationState.RELEASED:
+        assert {line.product_id: line.pieces for line in found.lines if line.pieces} == {"a": 2}
+    else:
+        assert confirmations[0] is not THE_REST  # Only what was cancelled is known.
+        assert (lost, found.state) == (True, ReservationState.CANCELLED)
+
+
 @pytest.mark.parametrize("arrivals", [*permutations([CREATED, ONE_A, ALL_B])])
 def test_what_is_left_is_reserved_in_any_sequence(arrivals: tuple[Event, ...]) -> None:
     inventory = Inventory()

@@ -14,7 +14,7 @@ from todoku.contracts import (
     StockReleasedEvent,
 )
 from todoku.inventory.domain.releases import released_event
-from todoku.inventory.domain.reservations import contradiction, moved, without
+from todoku.inventory.domain.reservations import contradiction, moved, only, without
 from todoku.inventory.domain.stock import (
     Line,
     Reservation,
@@ -58,9 +58,15 @@ def replay_release(
     if stock.reservation is None and event.outcome != ReleaseOutcome.NEVER_RESERVED:
         assert lost is not None
         # The reservation is lost, too. Of the whole order, its release is all that remains of it.
-        state = ReservationState.RELEASED if event.whole else ReservationState.EXPECTED
-        return Stock(products={}, reservation=msgspec.structs.replace(lost, state=state)), []
+        return Stock(products={}, reservation=_released_before(lost, event)), []
     return after, []
+
+
+def _released_before(lost: Reservation, event: StockReleasedEvent) -> Reservation:
+    """Return what the release of a reservation that is lost tells of it."""
+    if not event.whole:
+        return msgspec.structs.replace(lost, state=ReservationState.EXPECTED)
+    return msgspec.structs.replace(lost, state=ReservationState.RELEASED, lines=_lines(event.items))
 
 
 Cancelled = CancellationConfirmedEvent | StockReleasedEvent
@@ -97,8 +103,9 @@ def _released(stock: Stock, event: Cancelled, now: datetime) -> Stock:
             noted = _noted(held, change, state=state, lines=_merged(lines))
             return msgspec.structs.replace(stock, reservation=noted)
         case ReservationState.RELEASED | ReservationState.CANCELLED if _is_cancelled(held):
-            # The order was cancelled: with these pieces, or after them.
-            return msgspec.structs.replace(stock, reservation=_noted(held, change))
+            # The order was cancelled: its lines are what was left without these pieces, or with them.
+            noted = _noted(held, change, lines=held.lines)
+            return msgspec.structs.replace(stock, reservation=noted)
         case ReservationState.SHIPPED | ReservationState.RELEASED if not change.whole:
             # The end of the shipment arrived first: the pieces were not in the parcel.
             noted = _noted(held, change, lines=held.lines)
@@ -127,7 +134,9 @@ def _taken_back(stock: Stock, held: Reservation, change: ReservationChange) -> S
     """Return the stock without the reservation of the cancelled pieces; of a whole order, without any."""
     noted = _noted(held, change)
     if change.whole:
-        noted = msgspec.structs.replace(noted, state=ReservationState.RELEASED, lines=held.lines)
+        # A confirmation of single pieces may arrive after this one: what was left is in here.
+        lines = only(held.lines, {line.product_id: line.quantity for line in change.items})
+        noted = msgspec.structs.replace(noted, state=ReservationState.RELEASED, lines=lines)
         return Stock(
             products=moved(stock.products, held.lines, change.at, reserved=-1), reservation=noted
         )

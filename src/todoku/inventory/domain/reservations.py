@@ -208,14 +208,19 @@ def _as_shipped(
     lines: tuple[Line, ...], event: ShipmentCompletedEvent | ShipmentFailedEvent
 ) -> tuple[Line, ...]:
     """Return the lines without what was taken out of the parcel: a confirmation may arrive after the
-    shipment has ended. The lines stay if the parcel has anything else than a part of them."""
-    pieces = {line.product_id: line.pieces for line in lines}
-    shipped = {item.product_id: item.quantity for item in event.items}
-    is_part = all(0 < n <= pieces.get(product_id, 0) for product_id, n in shipped.items())
-    if not shipped or not is_part or shipped == {key: n for key, n in pieces.items() if n}:
+    shipment has ended."""
+    return only(lines, {item.product_id: item.quantity for item in event.items})
+
+
+def only(lines: tuple[Line, ...], pieces: Mapping[str, int]) -> tuple[Line, ...]:
+    """Return the lines with all cancelled but these pieces of each product. They stay if these are anything
+    else than a part of them."""
+    wanted = {line.product_id: line.pieces for line in lines}
+    is_part = all(0 < n <= wanted.get(product_id, 0) for product_id, n in pieces.items())
+    if not pieces or not is_part or pieces == {key: n for key, n in wanted.items() if n}:
         return lines
     return tuple(
-        Line(line.product_id, line.quantity, line.quantity - shipped.get(line.product_id, 0))
+        Line(line.product_id, line.quantity, line.quantity - pieces.get(line.product_id, 0))
         for line in lines
     )
 
