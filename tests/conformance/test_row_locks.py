@@ -5,9 +5,9 @@ lock of the other one.
 """
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from todoku.database import (
     DatabaseUnavailable,
     insert_ignoring_duplicates,
     migrate,
+    sqlite,
 )
 from todoku.engine.testing import run
 from todoku.lab.simulation.row_locks import Row
@@ -137,13 +138,10 @@ def pages() -> bytes:
     with Database.in_memory() as database:
         migrate(database, SERVICE)
         empty = database.serialize()
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.deserialize(empty)
-    connection.execute("INSERT INTO accounts (name, balance) VALUES ('a', 10), ('b', 20)")
-    add_row_triggers(connection)
-    filled = connection.serialize()
-    connection.close()
-    return filled
+    with closing(sqlite.connect_copy(empty)) as connection:
+        connection.execute("INSERT INTO accounts (name, balance) VALUES ('a', 10), ('b', 20)")
+        add_row_triggers(connection)
+        return connection.serialize()
 
 
 @pytest.fixture(params=["simulation", "postgresql"])

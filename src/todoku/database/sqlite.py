@@ -162,10 +162,25 @@ def _connect_file(path: Path, mode: str, pragmas: Mapping[str, int | str]) -> sq
 
 
 def _connect_memory(template: bytes | None) -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    if template is not None:
-        connection.deserialize(template)
+    connection = connect_copy(template)
     _apply(MEMORY_PRAGMAS, connection, IN_MEMORY)
+    return connection
+
+
+def connect_copy(pages: bytes | None, cached_statements: int = 128) -> sqlite3.Connection:
+    """Open a database in memory: a copy of a serialized one, or empty.
+
+    Only a new connection may be deserialized. One that has used a table-valued function, such as
+    json_each, still has the schema that is freed then, and SQLite 3.40 reads past the heap in search of it.
+    """
+    connection = sqlite3.connect(
+        ":memory:",
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=cached_statements,
+    )
+    if pages is not None:
+        connection.deserialize(pages)
     return connection
 
 

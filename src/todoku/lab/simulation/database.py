@@ -4,7 +4,7 @@ one that several processes share, as at a PostgreSQL server."""
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any
 
@@ -34,13 +34,9 @@ def empty_database(package: str) -> bytes:
 @cache
 def empty_shared_database(package: str) -> bytes:
     """Return an empty database of a service's package for a `SharedStorage`."""
-    connection = sqlite3.connect(":memory:")
-    connection.deserialize(empty_database(package))
-    add_row_triggers(connection)
-    connection.commit()
-    pages = connection.serialize()
-    connection.close()
-    return pages
+    with closing(sqlite.connect_copy(empty_database(package))) as connection:
+        add_row_triggers(connection)
+        return connection.serialize()
 
 
 class SimulatedDatabase(Database):

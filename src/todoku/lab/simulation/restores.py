@@ -6,7 +6,6 @@ acknowledged, the image is marked as a copy, as `todoku backup` does. The stream
 """
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
@@ -16,7 +15,7 @@ from random import Random
 import msgspec
 
 from todoku.broker.memory import MemoryBroker
-from todoku.database import ConstraintViolated
+from todoku.database import ConstraintViolated, sqlite
 from todoku.engine.dead_letters import HOLDING, DeadLetterError, RetryDeadLetter
 from todoku.engine.tables import MARK_COPY
 from todoku.lab.simulation.database import SimulatedDatabase
@@ -241,6 +240,5 @@ class Restores:
 
 def replace(database: SimulatedDatabase, pages: bytes) -> None:
     """Replace the contents of a database that no process uses."""
-    with closing(sqlite3.connect(":memory:")) as image:
-        image.deserialize(pages)
+    with closing(sqlite.connect_copy(pages)) as image:
         image.backup(database.bare())

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import MetaData
 
+from todoku.database import sqlite
 from todoku.engine import EngineTables
 from todoku.lab.simulation.row_locks import Row, RowLocks, Transaction
 
@@ -57,10 +58,7 @@ class SharedStorage:
         self.commits = 0
         """How many transactions that changed more than a lease are committed."""
         self._unlocked = unlocked
-        self._connection = sqlite3.connect(
-            ":memory:", isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        self._connection.deserialize(template)
+        self._connection = sqlite.connect_copy(template, cached_statements=256)
         self._connection.execute("PRAGMA foreign_keys = 1")
         self._keys = key_columns(self._connection)
         self._shown: Transaction | None = None
