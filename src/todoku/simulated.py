@@ -53,10 +53,6 @@ class World(Protocol):
     def seconds(self) -> float:
         """How long faults are injected."""
 
-    @property
-    def restores(self) -> bool:
-        """Return whether databases are restored in this run."""
-
     def random(self, name: str) -> Random:
         """Return a random generator of that name, which depends on the seed alone."""
 
@@ -87,15 +83,6 @@ class World(Protocol):
 
     def fail(self, invariant: str, problem: str, *orders: str) -> None:
         """Record a violation of an invariant."""
-
-
-def forgets_calls(world: World) -> bool:
-    """Return whether databases of this run may go back to before a call to another system.
-
-    That a call was claimed is in no event. So a restored service repeats the call, with the same key, but
-    cannot tell whether it is too late to undo what was called for: nothing is cancelled in such a run.
-    """
-    return world.restores and world.random("forgotten calls").random() < 0.5
 
 
 class SimulatedService:

@@ -44,6 +44,7 @@ KNOWN_SEEDS = {
     "shipped-as-reserved": 24,
     "cancelled-line-reserved-when-the-order-arrives": 47,
     "cancelled-line-subtracted-twice": 59,
+    "forgotten-call-believed": 122,
     "deadline-never-fires": 10,
     "deadline-forgotten": 10,
 }

@@ -132,6 +132,12 @@ def events(service: str, event: type[Any], decide: Callable[..., Any]) -> Wire:
     return partial(_handler, "event_handlers", service, event, decide)
 
 
+def replays(service: str, event: type[Any], decide: Callable[..., Any]) -> Wire:
+    """Replace how a service restores what it decided from its own event: `decide(original, state, event,
+    time)`."""
+    return partial(_handler, "replay_handlers", service, event, decide)
+
+
 def commands(service: str, command: type[Any], decide: Callable[..., Any]) -> Wire:
     """Replace a decision on a command: `decide(original, state, command, now)`."""
     return partial(_handler, "command_handlers", service, command, decide)

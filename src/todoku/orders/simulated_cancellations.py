@@ -14,7 +14,7 @@ from todoku.orders.changes import Change, ChangeState
 from todoku.orders.deadlines import BY_DEADLINE
 from todoku.orders.domain import BEHIND_PIVOT, Order, OrderStatus, UnknownOrder
 from todoku.orders.store import decode_changes
-from todoku.simulated import World, forgets_calls
+from todoku.simulated import World
 
 SHARES: Final = (0.0, 0.3, 0.8)
 """How many of the orders of a run are cancelled."""
@@ -53,8 +53,6 @@ class Cancellations:
         self._whole: dict[str, str] = {}
         self._seen: dict[str, tuple[Change, ...]] = {}
         self._deadline_share = world.random("deadlines").choice(DEADLINE_SHARES)
-        if forgets_calls(world):
-            self._share = self._deadline_share = 0.0
         self._ended_after: dict[str, float] = {}
         self._restored = False
 

@@ -13,6 +13,7 @@ from todoku.contracts import (
     CancellationRequestedEvent,
     OrderCreatedEvent,
     ShipmentCompletedEvent,
+    ShipmentInitiatedEvent,
     StockReleasedEvent,
     StockReservedEvent,
 )
@@ -225,3 +226,14 @@ def refused_cancellation_forgotten() -> Wire:
         return msgspec.structs.replace(after, changes=()), events
 
     return planting.events("orders", CancellationRefusedEvent, decide)
+
+
+@mutant
+def forgotten_call_believed() -> Wire:
+    """A restored database of shipping has no claim of a call, and a cancellation is confirmed as if the
+    carrier had not been called."""
+
+    def decide(original: Any, shipment: Any, event: Any, time: Any) -> Any:
+        return shipment, []
+
+    return planting.replays("shipping", ShipmentInitiatedEvent, decide)

@@ -44,7 +44,6 @@ class ServiceWorld:
         self.fail = checker.fail
         self.happen = faults.happen
         self._service = service
-        self.restores = faults.draws("restore")
         self._seed = plan.seed
         self._faults = faults
         self._checker = checker
