@@ -564,6 +564,7 @@ async def test_rolled_back_disk_begins_a_new_stream_epoch(
     progress = await progress_of(broker)
     assert progress.last_sequence == 3
     assert progress.stream_epoch != before.stream_epoch
+    assert progress.earlier_epochs == {before.stream_epoch: 3}
     assert (await progress_of(idle)).stream_epoch == progress.stream_epoch
     again = await broker.publish(orders(2, first=4))
     assert (again.stream_epoch, again.sequence) == (progress.stream_epoch, 5)
@@ -589,8 +590,8 @@ async def test_rolling_back_twice_to_the_same_image_begins_two_epochs(
     for _ in range(3):
         epochs.append((await published(broker, orders(2))).stream_epoch)
         await host.roll_back()
-        await progress_of(broker)
-    assert len(set(epochs)) == 3
+        progress = await progress_of(broker)
+    assert len({*epochs, progress.stream_epoch}) == 4
 
 
 async def test_new_epoch_can_be_begun_on_other_evidence(
@@ -598,9 +599,12 @@ async def test_new_epoch_can_be_begun_on_other_evidence(
 ) -> None:
     one, other = await connect(host, "one"), await connect(host, "other")
     before = await one.publish(orders(1))
-    await one.begin_epoch()
+    await one.begin_epoch(before.stream_epoch)
     after = await other.progress([])
     assert after.stream_epoch != before.stream_epoch
+    assert after.earlier_epochs == {before.stream_epoch: 1}
+    await other.begin_epoch(before.stream_epoch)
+    assert (await other.progress([])).stream_epoch == after.stream_epoch
     assert (await one.publish(orders(1))).stream_epoch == after.stream_epoch
 
 

@@ -36,6 +36,7 @@ KNOWN_SEEDS = {
     "due-rows-forgotten-at-start": 25,
     "one-lost-message-overlooked": 31,
     "interrupted-recovery-forgotten": 18,
+    "earlier-epochs-forgotten": 38,
     "restored-copy-believed": 18,
     "recovery-not-awaited": 31,
     "missing-stock-not-awaited": 104,

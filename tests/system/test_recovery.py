@@ -213,6 +213,34 @@ def test_broker_rolled_back_under_orders_in_flight_gets_their_events_again(
     run(scenario())
 
 
+def test_service_that_starts_after_the_broker_was_rolled_back_does_not_recover() -> None:
+    """Its position is that of the epoch before; the stream begins behind its first message."""
+
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        await system.stock()
+        await system.order(4)
+        await system.settled()
+        system.broker.purge()
+        await system.order(4)
+        await system.settled()
+        image = system.broker.image()
+        await system.order(4)
+        await system.settled()
+        system.broker.roll_back(image)
+        await until(lambda: system.broker.stream_epoch != image.stream_epoch, every_seconds=1)
+        await system.stop()
+        await system.start()
+        await system.order(4)
+        report = await system.settled()
+        assert report.findings == ()
+        assert report.parked == {}
+        assert sum(report.orders.values()) == 16
+
+    run(scenario())
+
+
 def test_promoted_standby_that_lacks_only_new_orders_gets_them_back() -> None:
     """Nothing that orders consumed is missing, so only the database's timeline shows the loss."""
 

@@ -3,6 +3,8 @@
 A restored disk or snapshot keeps the stream's time of creation, so only its last sequence number tells.
 """
 
+from collections.abc import Mapping
+
 EPOCHS_MAX = 8
 """How many epochs of a stream are kept: the current one, and those that a roll-back may return to."""
 
@@ -23,3 +25,12 @@ class SequenceHistory:
         highest[stream_epoch] = max(highest.pop(stream_epoch, 0), sequence)
         while len(highest) > EPOCHS_MAX:
             del highest[next(iter(highest))]
+
+
+def with_ended(earlier: Mapping[str, int], stream_epoch: str, last_sequence: int) -> dict[str, int]:
+    """Return the earlier epochs of a stream once `stream_epoch` is one of them: of each, the sequence number
+    up to which the stream still holds its messages."""
+    epochs = {epoch: min(shared, last_sequence) for epoch, shared in earlier.items()}
+    epochs.pop(stream_epoch, None)
+    epochs[stream_epoch] = last_sequence
+    return dict(list(epochs.items())[-EPOCHS_MAX:])

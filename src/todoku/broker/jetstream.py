@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from todoku.broker import jetstream_config as config
-from todoku.broker.history import SequenceHistory
+from todoku.broker.history import SequenceHistory, with_ended
 from todoku.broker.jetstream_api import (
     CONSUMER_NOT_FOUND,
     MESSAGE_NOT_FOUND,
@@ -111,7 +111,7 @@ class JetStream:
                 last_sequence=info.state.last_seq,
                 last_sequence_before=seen.get(info.stream_epoch, 0),
             )
-            return await self.begin_epoch(link)
+            return await self.begin_epoch(link, info.stream_epoch)
         return self._noted(info)
 
     async def _rolled_back(
@@ -190,15 +190,20 @@ class JetStream:
         self._note_correction(self._name, fields)
         return decode(response, StreamInfo)
 
-    async def begin_epoch(self, link: Link) -> StreamInfo:
-        """Mark the stream as rolled back, so that its epoch differs from the one before; return it."""
+    async def begin_epoch(self, link: Link, ended: str) -> StreamInfo:
+        """Mark the stream as rolled back, so that its epoch differs from the one that has ended, unless
+        another process has done so; return it."""
         async with self._preparing:
             info = await self.info(link)
             if info is None:
                 raise BrokerUnavailable(f"the stream {self._name} was deleted")
+            if info.stream_epoch != ended:
+                return self._noted(info)
+            earlier = with_ended(info.earlier_epochs, ended, info.state.last_seq)
             metadata = {
                 **(info.config.get("metadata") or {}),
                 config.EPOCH_KEY: secrets.token_hex(6),
+                config.EARLIER_EPOCHS_KEY: msgspec.json.encode(earlier).decode(),
             }
             response = await ask(
                 link, f"STREAM.UPDATE.{self._name}", {**info.config, "metadata": metadata}

@@ -16,6 +16,9 @@ VERSION_KEY = "todoku.version"
 EPOCH_KEY = "todoku.epoch"
 """Metadata of a stream that tells its epoch from earlier ones of the same stream."""
 
+EARLIER_EPOCHS_KEY = "todoku.earlier-epochs"
+"""Metadata of a stream that was rolled back: `Progress.earlier_epochs` as JSON."""
+
 SET_KEY = "todoku.set."
 """Prefix for the metadata with the limits that Todoku set last: other values are the operator's."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from todoku.broker.jetstream_api import ApiError
-from todoku.broker.jetstream_config import EPOCH_KEY
+from todoku.broker.jetstream_config import EARLIER_EPOCHS_KEY, EPOCH_KEY
 
 
 class PublishAck(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +37,15 @@ class StreamInfo(msgspec.Struct, frozen=True):
         """Return what changes when the stream is created again or was rolled back."""
         epoch = (self.config.get("metadata") or {}).get(EPOCH_KEY, "")
         return f"{self.config.get('name')}@{self.created}{epoch and '+'}{epoch}"
+
+    @property
+    def earlier_epochs(self) -> dict[str, int]:
+        """Return the epochs before the stream was rolled back; none if somebody has changed them."""
+        found = (self.config.get("metadata") or {}).get(EARLIER_EPOCHS_KEY, "{}")
+        try:
+            return msgspec.json.decode(found, type=dict[str, int])
+        except (msgspec.DecodeError, TypeError):
+            return {}
 
 
 class StoredMessage(msgspec.Struct, frozen=True):

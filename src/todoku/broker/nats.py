@@ -167,10 +167,11 @@ class NatsBroker:
                 for name, info in zip(readers, infos, strict=True)
                 if info is not None and info.ack_floor.consumer_seq > 0
             ),
+            earlier_epochs=stream.earlier_epochs,
         )
 
-    async def begin_epoch(self) -> None:
-        await self._stream.begin_epoch(self._serving())
+    async def begin_epoch(self, ended: str) -> None:
+        await self._stream.begin_epoch(self._serving(), ended)
 
     async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
         link = self._serving()

@@ -81,7 +81,8 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
     `consumed[durable]` is the highest sequence number up to which that consumer has acknowledged
     everything that matches its subjects (with nothing pending: the stream's `last_sequence` at the
     time of the request). A consumer that does not exist is absent. `acknowledged` names those that
-    have ever acknowledged a message.
+    have ever acknowledged a message. `earlier_epochs` are those that the stream had before it was rolled
+    back, each with the sequence number up to which it held the same messages.
     """
 
     stream_epoch: str
@@ -89,6 +90,7 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
     last_sequence: int
     consumed: Mapping[str, int]
     acknowledged: frozenset[str] = frozenset()
+    earlier_epochs: Mapping[str, int] = {}
 
 
 class StartAfter(msgspec.Struct, frozen=True, gc=False):
@@ -180,9 +182,10 @@ class Broker(Protocol):
     async def progress(self, readers: Sequence[str]) -> Progress:
         """Return how far the stream and these durable consumers are."""
 
-    async def begin_epoch(self) -> None:
-        """Begin a new stream epoch, on evidence that the stream was rolled back: its sequence
-        numbers are assigned a second time. Processes notice it in `progress` and `publish`."""
+    async def begin_epoch(self, ended: str) -> None:
+        """Begin a new stream epoch, on evidence that the stream was rolled back in the epoch `ended`: its
+        sequence numbers are assigned a second time. Does nothing if another epoch has begun already.
+        Processes notice it in `progress` and `publish`."""
 
     async def first_after(self, sequence: int, subjects: Sequence[str]) -> int | None:
         """Return the sequence number of the first message on these subjects after `sequence`, or None."""

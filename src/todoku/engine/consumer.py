@@ -51,7 +51,7 @@ class Consumer:
         registry: EventRegistry,
         *,
         credit: int,
-        begin: Callable[[str, int], Awaitable[int]],
+        begin: Callable[[Progress], Awaitable[int]],
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self.caught_up = False
@@ -92,7 +92,7 @@ class Consumer:
         if self._service.starts_from == "beginning":
             return
         progress = await self._broker.progress([])
-        sequence = await self._begin(progress.stream_epoch, progress.last_sequence)
+        sequence = await self._begin(progress)
         self._start_after = StartAfter(progress.stream_epoch, sequence)
 
     async def stop(self) -> None:

@@ -78,16 +78,15 @@ class Recovery:
         """
         name = self._service.name
         progress = await self._broker.progress([name])
-        reached = await self._run(self._reached, progress.stream_epoch)
-        rolled_back = reached > progress.last_sequence
-        if rolled_back:
+        reached = await self._run(self._reached, progress)
+        if reached > progress.last_sequence:
             # The broker's disk was rolled back: it is the stream that lacks messages, and the
             # outboxes resend them in the new epoch.
-            await self._broker.begin_epoch()
+            await self._broker.begin_epoch(progress.stream_epoch)
+            progress = await self._broker.progress([name])
+            reached = await self._run(self._reached, progress)
         if await self._run(self._says_incomplete):
             return True
-        if rolled_back:
-            return False
         subjects = [event.subject for event in self._service.event_handlers]
         following = await self._broker.first_after(reached, subjects)
         consumed = progress.consumed.get(name, 0)
@@ -131,7 +130,7 @@ class Recovery:
 
     async def _park_loss(self, stream: Progress, start_after: StartAfter | None) -> None:
         """Park what is lost for certain: the stream no longer holds it, or never did."""
-        reached = await self._run(self._reached, stream.stream_epoch)
+        reached = await self._run(self._reached, stream)
         first = stream.first_sequence
         if first > reached + 1 and start_after is None:
             await self._park(
@@ -204,9 +203,9 @@ class Recovery:
         log.warning("database_timeline_changed", before=saved, now=current)
         return True
 
-    def _reached(self, stream_epoch: str) -> int:
+    def _reached(self, stream: Progress) -> int:
         with self._database.read() as connection:
-            return self._positions.get(connection, stream_epoch)
+            return self._positions.reached(connection, stream)
 
 
 def _require(result: object) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from todoku.broker.port import Progress
 from todoku.database import (
     Integer64,
     Many,
@@ -325,11 +326,11 @@ class StreamPositions:
         """Save the last handled sequence, unless another replica has come further."""
         self._reach(connection, [{"incarnation": stream_epoch, "sequence": sequence}])
 
-    def begin(self, connection: Connection, stream_epoch: str, sequence: int) -> int:
-        """Return the last handled sequence of that epoch; save this one where none was ever handled."""
+    def begin(self, connection: Connection, stream: Progress) -> int:
+        """Return the last handled sequence of the stream; save its last one where none was ever handled."""
         if self.is_new(connection):
-            self.advance(connection, stream_epoch, sequence)
-        return self.get(connection, stream_epoch)
+            self.advance(connection, stream.stream_epoch, stream.last_sequence)
+        return self.reached(connection, stream)
 
     def is_new(self, connection: Connection) -> bool:
         """Return whether this database has never handled a message of any stream."""
@@ -354,6 +355,15 @@ class StreamPositions:
     def get(self, connection: Connection, stream_epoch: str) -> int:
         """Return the last handled sequence of that stream epoch; 0 if there is none."""
         return self._reached.scalar(connection, incarnation=stream_epoch) or 0
+
+    def reached(self, connection: Connection, stream: Progress) -> int:
+        """Return the last handled sequence of the stream: in its epoch, or of what it still holds of
+        earlier ones."""
+        before = (
+            min(self.get(connection, epoch), shared)
+            for epoch, shared in stream.earlier_epochs.items()
+        )
+        return max(self.get(connection, stream.stream_epoch), *before, 0)
 
 
 class EngineTables:

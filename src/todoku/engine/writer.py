@@ -15,7 +15,7 @@ from itertools import chain
 import structlog
 from sqlalchemy import Connection
 
-from todoku.broker.port import Delivery
+from todoku.broker.port import Delivery, Progress
 from todoku.database import ConstraintViolated, Database, DatabaseError
 from todoku.engine.agenda import DUE_MAX, DueRows
 from todoku.engine.batch_context import BatchContext
@@ -93,11 +93,11 @@ class Writer:
         """Return the position of the last event that this process has committed."""
         return self._position
 
-    def begin(self, stream_epoch: str, sequence: int) -> int:
-        """Return the last handled sequence of that stream epoch; of a service that handled nothing yet,
-        this one is saved as it."""
+    def begin(self, stream: Progress) -> int:
+        """Return the last handled sequence of the stream; of a service that handled nothing yet, its last
+        one is saved as it."""
         with self._transaction() as connection:
-            return self._tables.positions.begin(connection, stream_epoch, sequence)
+            return self._tables.positions.begin(connection, stream)
 
     def adopt(self, now: datetime, lease_seconds: float) -> int:
         """Adopt the outbox rows of dead processes; return the new last position."""

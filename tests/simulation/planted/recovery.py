@@ -49,6 +49,18 @@ def restored_copy_believed() -> Wire:
 
 
 @mutant
+def earlier_epochs_forgotten() -> Wire:
+    """A service that starts after the broker was rolled back takes its own database for a restored one, and
+    waits for an operator if the stream has lost its first messages."""
+
+    class Positions(Wrapped):
+        def reached(self, connection: Any, stream: Progress) -> Any:
+            return self.inner.get(connection, stream.stream_epoch)
+
+    return planting.tables("positions", Positions)
+
+
+@mutant
 def recovery_not_awaited() -> Wire:
     """Effects start, and events are decided on, before a restored database is whole."""
 

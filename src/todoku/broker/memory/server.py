@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from todoku.broker.history import with_ended
 from todoku.broker.memory.consumer import MemoryConsumer
 from todoku.broker.memory.durable import Durable, DurableImage
 from todoku.broker.memory.faults import Hostility, call_after
@@ -21,6 +22,7 @@ class DiskImage:
     last_sequence: int
     messages: Mapping[int, Outgoing]
     durables: Mapping[str, DurableImage]
+    earlier_epochs: Mapping[str, int]
 
 
 class MemoryBroker:
@@ -48,6 +50,7 @@ class MemoryBroker:
         self.last_sequence = 0
         self._messages_max = messages_max
         self.stream_epoch = "memory@1"
+        self.earlier_epochs: Mapping[str, int] = {}
         self._epochs = 1
         self._durables: dict[str, Durable] = {}
         self._sessions: list[MemorySession] = []
@@ -80,11 +83,13 @@ class MemoryBroker:
         self.messages.clear()
         self.last_sequence = 0
         self.begin_epoch()
+        self.earlier_epochs = {}
         if self.running:
             self._attach_all()
 
     def begin_epoch(self) -> None:
         """Give the stream an epoch that it never had before."""
+        self.earlier_epochs = with_ended(self.earlier_epochs, self.stream_epoch, self.last_sequence)
         self._epochs += 1
         self.stream_epoch = f"memory@{self._epochs}"
 
@@ -95,6 +100,7 @@ class MemoryBroker:
             self.last_sequence,
             dict(self.messages),
             {name: durable.image() for name, durable in self._durables.items()},
+            self.earlier_epochs,
         )
 
     def roll_back(self, image: DiskImage) -> None:
@@ -103,6 +109,7 @@ class MemoryBroker:
         for durable in self._durables.values():
             durable.close()
         self.stream_epoch, self.last_sequence = image.stream_epoch, image.last_sequence
+        self.earlier_epochs = image.earlier_epochs
         self.messages = dict(image.messages)
         self._durables = {name: Durable(self, durable) for name, durable in image.durables.items()}
         if self.running:

@@ -124,11 +124,13 @@ class MemorySession:
             last_sequence=self.broker.last_sequence,
             consumed={reader: place for reader, place in consumed.items() if place is not None},
             acknowledged=frozenset(filter(self.broker.has_acknowledged, readers)),
+            earlier_epochs=self.broker.earlier_epochs,
         )
 
-    async def begin_epoch(self) -> None:
+    async def begin_epoch(self, ended: str) -> None:
         self._require_connection("new epoch")
-        self.broker.begin_epoch()
+        if self.broker.stream_epoch == ended:
+            self.broker.begin_epoch()
 
     def _refuse_too_large(self, messages: Sequence[Outgoing]) -> None:
         bytes_max = self.broker.max_message_bytes

@@ -55,6 +55,7 @@ class Disturbances:
             "outage": self._outage,
             "wipe": self._wipe,
             "purge": self._purge,
+            "roll-back": self._roll_back,
             "delete-durable": self._delete_durable,
             "database-away": self._take_database_away,
             "poison": self._poison_stream,
@@ -131,6 +132,13 @@ class Disturbances:
 
     async def _purge(self, _: Random) -> None:
         self._broker.purge()
+
+    async def _roll_back(self, dice: Random) -> None:
+        """Restore the broker's disk as it was some seconds before, as a snapshot of its machine does."""
+        image = self._broker.image()
+        await asyncio.sleep(dice.uniform(0, OUTAGE_SECONDS_MAX))
+        self._trace.note("world", "fault", f"the broker is back at {image.last_sequence}")
+        self._broker.roll_back(image)
 
     async def _delete_durable(self, dice: Random) -> None:
         name = self._any_node(dice).service.name
