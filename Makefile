@@ -35,7 +35,7 @@ profile: $(INSTALLED) ## Run todoku bench with a profiler, e.g. make profile ARG
 	@$(BIN)/python tests/bench/measure.py $(ARGS)
 
 faults: $(INSTALLED) ## Inject faults into real processes for half an hour; with root, into disks too
-	$(BIN)/pytest -m "" tests/faults $(ARGS)
+	$(BIN)/pytest -m "" tests/faults tests/conformance/test_cluster.py $(ARGS)
 
 cancellations: $(INSTALLED) ## Cancel a third of 5,000 orders, a tenth by line, while services and broker are killed
 	$(BIN)/todoku chaos --seconds $(CHAOS_SECONDS) --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \

@@ -128,6 +128,7 @@ def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> Nat
         name=f"todoku {name}",
         max_age_seconds=settings.stream_max_age_seconds,
         max_bytes=settings.stream_max_bytes,
+        replicas=settings.stream_replicas,
         disposable=settings.nats_url is None,
     )
 

@@ -336,3 +336,12 @@ def test_unreadable_file_of_a_secret_is_refused(tmp_path: Path) -> None:
 
     assert "absent cannot be read: No such file" in problems
     assert "Correct TODOKU_NATS_URL_FILE" in problems
+
+
+def test_replicas_of_the_stream_need_a_cluster(tmp_path: Path) -> None:
+    problems = problems_of({"TODOKU_STREAM_REPLICAS": "3"}, tmp_path)
+
+    assert (
+        "stream_replicas (3, environment TODOKU_STREAM_REPLICAS) needs a NATS cluster" in problems
+    )
+    assert "set nats_url" in problems

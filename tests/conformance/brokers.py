@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from todoku.broker.nats import NatsBroker
 
 ACK_WAIT_SECONDS = 1.0
 READY_SECONDS_MAX = 20.0
+ELECTION_SECONDS_MAX = 60.0
 SUBJECTS = ("orders.>", "inventory.>", "shipping.>")
 
 
@@ -164,7 +165,7 @@ class NatsServer:
 
     def save_disk(self) -> None:
         """Copy the files as they are after a clean stop."""
-        self._stop_cleanly()
+        self.terminate()
         shutil.rmtree(self._image, ignore_errors=True)
         shutil.copytree(self._store, self._image)
         self.start()
@@ -179,14 +180,16 @@ class NatsServer:
             self.port = -1  # Its clients find it again later, at its own port.
             self.start()
             before_reconnection()
-            self._stop_cleanly()
+            self.terminate()
             self.port = port
         self.start()
 
-    def _stop_cleanly(self) -> None:
+    def terminate(self) -> None:
+        """End it cleanly: it finishes what it does, and others of its cluster lead on."""
         assert self._process is not None
         self._process.terminate()
         self._process.wait(READY_SECONDS_MAX)
+        self._process = None
 
     def _config(self) -> str:
         jetstream = f'jetstream {{ store_dir: "{self._store}", sync_interval: always }}'
@@ -211,6 +214,54 @@ class NatsServer:
                 return
             time.sleep(0.01)
         raise TimeoutError("nats-server did not become ready")
+
+
+class NatsCluster:
+    """Run three nats-servers that form a cluster."""
+
+    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
+        routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
+        self.servers = {
+            f"n{number}": NatsServer(
+                _made(folder / f"n{number}"),
+                extra=f"server_name: n{number}\n"
+                f"cluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
+            )
+            for number, port in enumerate(ports)
+        }
+
+    @property
+    def urls(self) -> list[str]:
+        return [server.url for server in self.servers.values()]
+
+    def start(self) -> None:
+        for server in self.servers.values():
+            server.start()
+
+    def stop(self) -> None:
+        for server in self.servers.values():
+            server.stop()
+
+    async def leader(self) -> str:
+        """Return which server leads the stream, as soon as one does and the others have caught up."""
+        async with asyncio.timeout(ELECTION_SECONDS_MAX):
+            while True:
+                cluster = (await self._stream()).get("cluster") or {}
+                if cluster.get("leader") and all(r["current"] for r in cluster["replicas"]):
+                    return str(cluster["leader"])
+                await asyncio.sleep(0.1)
+
+    async def _stream(self) -> dict[str, Any]:
+        with contextlib.suppress(nats.errors.Error):
+            async with await nats.connect(self.urls, connect_timeout=1) as client:
+                answer = await client.request("$JS.API.STREAM.INFO.TODOKU", timeout=1)
+                return dict(json.loads(answer.data))
+        return {}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 class NatsHost:

@@ -37,6 +37,10 @@ WAITING_MAX = 512
 
 NANOSECONDS = 1_000_000_000
 
+LEADER_ELECTED = "$JS.EVENT.ADVISORY.{}.LEADER_ELECTED"
+"""Where a cluster announces that another server leads a stream or a consumer. What was requested of the
+leader before is not answered any more."""
+
 CONFIRM_SECONDS = 0.5
 """How long a stream must stay behind what was seen: a new leader of a cluster may still catch up."""
 
@@ -94,6 +98,15 @@ class JetStream:
     def next_subject(self, reader: str) -> str:
         """Return the subject for pull requests to a durable."""
         return f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._durable(reader)}"
+
+    @property
+    def elected_subject(self) -> str:
+        """Return the subject on which a cluster announces that another server leads the stream now."""
+        return f"{LEADER_ELECTED.format('STREAM')}.{self._name}"
+
+    def durable_elected_subject(self, reader: str) -> str:
+        """Return the subject on which a cluster announces that another server leads the durable now."""
+        return f"{LEADER_ELECTED.format('CONSUMER')}.{self._name}.{self._durable(reader)}"
 
     async def prepare(self, link: Link, *, starting: bool = False) -> StreamInfo:
         """Create the stream if absent, or correct its configuration; return it.

@@ -236,6 +236,10 @@ class NatsBroker:
     async def _serve(self, link: Link) -> None:
         for listener in self._listeners:
             link.subscribe(*listener)
+        link.subscribe(
+            self._stream.elected_subject,
+            ReplyInbox(lambda _: link.fail_pending("another server leads the stream now")),
+        )
         for consumer in self._consumers:
             consumer.attach(link)
         self._link = link

@@ -15,12 +15,17 @@ from todoku.broker.nats_wire import Message, ReplyInbox, publication
 from todoku.broker.port import BrokerError, BrokerUnavailable, Delivery, StartAfter
 
 PULL_EXPIRES_SECONDS = 30
-HEARTBEAT_SECONDS = 5
+HEARTBEAT_SECONDS = 1
+LOOK_SECONDS = 0.5
+"""How often it is checked whether the pull request is still answered."""
+
+SILENT_LOOKS_MAX = 5
+"""A pull request without any message or heartbeat at this many checks in a row counts as lost. Checks are
+counted, not seconds: a process that stood still has read nothing meanwhile, and must not take that for
+silence."""
+
 CHECK_SECONDS = 5
 """How often the configuration of the stream and the durable is compared with what it must be."""
-
-SILENCE_SECONDS_MAX = 12.5
-"""A pull request without any message or heartbeat for this long counts as lost."""
 
 RETRY_SECONDS = 0.25
 
@@ -63,7 +68,7 @@ class NatsConsumer:
         self._credit = 0
         self._requested = 0
         self._requests = 0
-        self._last_message_at = 0.0
+        self._silent_looks = 0
         self._stale = asyncio.Event()
         self._arrived: list[Delivery] = []
         self._problem = ""
@@ -96,6 +101,10 @@ class NatsConsumer:
     def attach(self, link: Link) -> None:
         """Consume through this connection until `detach`."""
         self._link = link
+        link.subscribe(
+            self._stream.durable_elected_subject(self._durable),
+            ReplyInbox(lambda _: self._stale.set()),
+        )
         self._serving = asyncio.create_task(self._serve(link))
 
     def detach(self) -> None:
@@ -150,23 +159,33 @@ class NatsConsumer:
     async def _until_stale(self, link: Link) -> None:
         """Return when the server ends the pull request, is silent about it for too long, or the
         stream's epoch changes. Corrects the configuration of stream and durable meanwhile."""
-        self._last_message_at = monotonic()
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), CHECK_SECONDS)
-                return
-            if self._requested and monotonic() - self._last_message_at > SILENCE_SECONDS_MAX:
+        self._silent_looks = 0
+        checked_at = monotonic()
+        while not await self._is_stale_within(LOOK_SECONDS):
+            if self._silent_looks >= SILENT_LOOKS_MAX:
                 log.warning("broker_pull_unanswered", durable=self._durable)
                 return
-            try:
-                stream_epoch = await self._stream.prepare_durable(
-                    link, self._durable, self._subjects, self._start_after
-                )
-            except BrokerError as problem:
-                self._note_problem(problem)
-                continue
-            if stream_epoch != self._stream_epoch:
-                return
+            self._silent_looks += bool(self._requested)
+            if monotonic() - checked_at >= CHECK_SECONDS:
+                if await self._epoch_changed(link):
+                    return
+                checked_at = monotonic()
+
+    async def _is_stale_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stale.wait(), seconds)
+        return self._stale.is_set()
+
+    async def _epoch_changed(self, link: Link) -> bool:
+        """Correct the configuration of stream and durable; return whether the stream began a new epoch."""
+        try:
+            stream_epoch = await self._stream.prepare_durable(
+                link, self._durable, self._subjects, self._start_after
+            )
+        except BrokerError as problem:
+            self._note_problem(problem)
+            return False
+        return stream_epoch != self._stream_epoch
 
     def _pull(self) -> None:
         """Request as many messages as the credit allows, unless a request is outstanding."""
@@ -175,7 +194,7 @@ class NatsConsumer:
         if self._link is None or not self._reply_inbox:
             return
         self._requests += 1
-        self._last_message_at = monotonic()
+        self._silent_looks = 0
         request = {
             "batch": self._credit,
             "expires": PULL_EXPIRES_SECONDS * NANOSECONDS,
@@ -189,7 +208,7 @@ class NatsConsumer:
         return f"{self._reply_inbox}.{self._requests}"
 
     def _on_message(self, message: Message) -> None:
-        self._last_message_at = monotonic()
+        self._silent_looks = 0
         if not message.reply:
             self._on_status(message)
             return

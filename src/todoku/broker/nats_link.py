@@ -68,6 +68,7 @@ class _PendingReply:
             self.replies.set_result(self._collected)
 
     def fail(self, problem: BrokerError) -> None:
+        """Let the request fail, unless it has its replies."""
         if not self.replies.done():
             self.replies.set_exception(problem)
 
@@ -123,11 +124,15 @@ class Link:
 
     async def close(self) -> None:
         """Flush the send buffer, for less than a second, and disconnect."""
-        for pending in self._pending.values():
-            pending.fail(BrokerUnavailable("the connection to the broker was lost"))
+        self.fail_pending("the connection to the broker was lost")
         with contextlib.suppress(TimeoutError, NatsError, OSError):
             async with asyncio.timeout(CLOSE_SECONDS_MAX):
                 await self._client.close()
+
+    def fail_pending(self, reason: str) -> None:
+        """Fail the requests that wait for a reply: it will not come, or not soon."""
+        for pending in self._pending.values():
+            pending.fail(BrokerUnavailable(reason))
 
     def send(self, subject: str, body: bytes, reply: str = "") -> None:
         """Append a message to the send buffer, which is flushed in the next turn of the event loop."""

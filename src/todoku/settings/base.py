@@ -74,6 +74,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=2**20, le=2**50, description="How much the stream keeps on disk, in bytes."),
     ] = 2**30
+    stream_replicas: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=5,
+            description="How many servers of a NATS cluster each keep the stream and its consumers; 3 go"
+            " on without one of them. A higher number that an operator has set is left as it is.",
+        ),
+    ] = 1
 
     inbox_retention_seconds: Annotated[
         Retention,

@@ -197,6 +197,12 @@ def _contradictions(values: Mapping[str, Any], origins: Mapping[str, Origin]) ->
             f" above stream_max_age_seconds ({age:g}, {origins['stream_max_age_seconds']}), or a"
             " repeated message would be taken for a new one. Raise the first or lower the second."
         )
+    replicas = values.get("stream_replicas", 1)
+    if replicas > 1 and values.get("nats_url") is None:
+        yield (
+            f"stream_replicas ({replicas}, {origins['stream_replicas']}) needs a NATS cluster, and the"
+            " embedded broker is one server: set nats_url to the addresses of the cluster's servers."
+        )
 
 
 def _unknown_key(name: str, path: Path | None, declared: Iterable[str]) -> str:

@@ -276,7 +276,7 @@ def _jetstream(settings: Settings) -> JetStream:
         subjects=[*(f"{service}.>" for service in load_system(settings).names), PROBE_SUBJECT],
         max_age_seconds=settings.stream_max_age_seconds,
         max_bytes=settings.stream_max_bytes,
-        replicas=1,
+        replicas=settings.stream_replicas,
         ack_wait_seconds=TIMEOUT_SECONDS,
     )
 
