@@ -5,6 +5,7 @@ from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    ProductChangedEvent,
     ReleaseOutcome,
     ReservedItem,
     StockReleasedEvent,
@@ -19,7 +20,9 @@ from todoku.contracts.orders import (
     OrderCreatedEvent,
     OrderedItem,
 )
-from todoku.contracts.parking import ParkingEvent, parking_event
+from todoku.contracts.parked import may_be_about_order, parking_event
+from todoku.contracts.parking import ParkingEvent
+from todoku.contracts.product_event import ProductEvent
 from todoku.contracts.shipping import (
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
@@ -65,6 +68,8 @@ __all__ = [
     "OrderedItem",
     "ParkingEvent",
     "Personal",
+    "ProductChangedEvent",
+    "ProductEvent",
     "ReleaseOutcome",
     "ReservedItem",
     "ShipmentCompletedEvent",
@@ -81,6 +86,7 @@ __all__ = [
     "decode",
     "encode",
     "fact_id",
+    "may_be_about_order",
     "parking_event",
     "read_envelope",
     "seal",

@@ -5,6 +5,7 @@ from typing import Final
 from todoku.contracts.inventory import (
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    ProductChangedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -41,6 +42,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         StockReleasedEvent,
         OrderCompletedEvent,
         OrderCancelledEvent,
+        ProductChangedEvent,
         InventoryMessageParkedEvent,
         InventoryMessageClosedEvent,
         ShippingMessageParkedEvent,
