@@ -18,6 +18,7 @@ from todoku.contracts import (
     CancelledItem,
     Event,
     FailedItem,
+    HoldEvent,
     OrderCancelledEvent,
     OrderCreatedEvent,
     OrderedItem,
@@ -189,11 +190,13 @@ def test_control_characters_in_event_are_replaced() -> None:
     assert "[bold]" in lines[1]
 
 
-def test_every_event_has_a_step_except_those_of_a_cancellation() -> None:
-    """A cancellation is requested and decided at any time; only the release that ends it has its place."""
+def test_every_event_has_a_step_except_those_of_a_cancellation_or_a_hold() -> None:
+    """Both are requested and decided at any time; only the release that ends a cancellation has its place."""
     at_any_time = {"CancellationRequestedEvent", "CancellationConfirmedEvent"}
     at_any_time.add("CancellationRefusedEvent")
-    about_the_saga = {name for name, event in EVENTS.items() if not issubclass(event, ParkingEvent)}
+    about_the_saga = {
+        name for name, event in EVENTS.items() if not issubclass(event, (ParkingEvent, HoldEvent))
+    }
     assert set(STEPS) == about_the_saga - at_any_time
 
 

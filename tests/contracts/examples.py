@@ -11,6 +11,10 @@ from todoku.contracts import (
     Envelope,
     Event,
     FailedItem,
+    HoldConfirmedEvent,
+    HoldRefusedEvent,
+    HoldReleasedEvent,
+    HoldRequestedEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     OrderCancelledEvent,
@@ -18,7 +22,7 @@ from todoku.contracts import (
     OrderCreatedEvent,
     OrderedItem,
     ParkingEvent,
-    ProductChangedEvent,
+    PlacedHold,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -35,16 +39,27 @@ from todoku.contracts import (
 from todoku.events import Context
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
-PRODUCT_ID: Final = "キーボード 1/2"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
 CHANGE_ID: Final = "0198c2f1-2a07-7d10-8f3b-5d1b6a9c0e42"
 CANCELLED: Final = (
     CancelledItem(product_id="prod001", quantity=2),
     CancelledItem(product_id="prod002", quantity=1),
 )
+HOLD_ID: Final = "0198c2f1-31c4-7e95-a8d2-7b0c4f6e1d23"
 TIME: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 TRACEPARENT: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ADDRESS: Final = "東京都千代田区千代田1-1"
+
+HELD: Final = {
+    "order_id": ORDER_ID,
+    "hold_id": HOLD_ID,
+    "holder": "fraud-review",
+    "reason": "住所確認",
+}
+PLACED: Final = PlacedHold(
+    hold_id=HOLD_ID, holder="fraud-review", reason="住所確認", expires_at=TIME
+)
+UNENDING: Final = PlacedHold(hold_id=CHANGE_ID, holder="alice", reason="Address check")
 
 PARKING: Final[tuple[type[ParkingEvent], ...]] = (
     InventoryMessageParkedEvent,
@@ -131,16 +146,10 @@ FULL: Final[tuple[Event, ...]] = (
     StockReleasedEvent(
         order_id=ORDER_ID, change_id=CHANGE_ID, items=CANCELLED, whole=True, outcome="RELEASED"
     ),
-    ProductChangedEvent(
-        product_id=PRODUCT_ID,
-        version=1893553445678,
-        name="Super Keyboard",
-        price=5000,
-        currency="EUR",
-        changed_at=TIME,
-        archived=True,
-        opening_stock=10,
-    ),
+    HoldRequestedEvent(**HELD, expires_at=TIME, with_order=True, requested_by="risk-engine"),
+    HoldReleasedEvent(**HELD, outcome="EXPIRED", with_order=True, released_by="alice"),
+    HoldConfirmedEvent(**HELD),
+    HoldRefusedEvent(**HELD, refusal="The carrier was already called."),
     *(
         event(
             order_id=ORDER_ID,
@@ -168,9 +177,10 @@ MINIMAL: Final[tuple[Event, ...]] = (
     CancellationConfirmedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False),
     CancellationRefusedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False),
     StockReleasedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False, outcome=""),
-    ProductChangedEvent(
-        product_id="prod001", version=1, name="", price=0, currency="JPY", changed_at=TIME
-    ),
+    HoldRequestedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
+    HoldReleasedEvent(order_id=ORDER_ID, hold_id="", holder="", reason="", outcome=""),
+    HoldConfirmedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
+    HoldRefusedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
     *(
         event(order_id=ORDER_ID, letter_id="", message_type="", error="", parked_at=TIME)
         for event in PARKING
@@ -184,6 +194,18 @@ GROWN: Final[dict[str, Event]] = {
         items=(OrderedItem(product_id="prod001", quantity=2, price=5000),),
         total_amount=10000,
         deadline=TIME,
+    ),
+    "OrderCreatedEvent.holds": OrderCreatedEvent(
+        order_id=ORDER_ID,
+        user_id="user123",
+        items=(OrderedItem(product_id="prod001", quantity=2, price=5000),),
+        total_amount=10000,
+        holds=(PLACED, UNENDING),
+    ),
+    "StockReservedEvent.holds": StockReservedEvent(
+        order_id=ORDER_ID,
+        items=(ReservedItem(product_id="prod001", quantity=2),),
+        holds=(PLACED, UNENDING),
     ),
     "StockReservedEvent.amount": StockReservedEvent(
         order_id=ORDER_ID,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.examples import FULL, ORDER_ID, PRODUCT_ID, TIME, TRACEPARENT
-from todoku.contracts import EVENTS, Event, Personal, ProductEvent, decode, encode, fact_id, seal
+from contracts.examples import FULL, ORDER_ID, TIME, TRACEPARENT
+from todoku.contracts import EVENTS, Event, Personal, decode, encode, fact_id, seal
 from todoku.events import Context
 
 UUIDS: Final = st.uuids().map(str)
@@ -66,12 +66,11 @@ class TestFactIds:
 
 class TestSealing:
     @pytest.mark.parametrize("event", FULL, ids=lambda event: type(event).__name__)
-    def test_envelope_has_publisher_type_key_time_and_context(self, event: Event) -> None:
-        key = PRODUCT_ID if isinstance(event, ProductEvent) else ORDER_ID
+    def test_envelope_has_publisher_type_order_time_and_context(self, event: Event) -> None:
         envelope = seal(event, TIME, Context("user123", TRACEPARENT))
-        assert envelope.id == fact_id(key, event.fact)
+        assert envelope.id == fact_id(ORDER_ID, event.fact)
         assert (envelope.source, envelope.type) == (event.publisher, type(event).__name__)
-        assert (envelope.subject, envelope.time) == (key, TIME)
+        assert (envelope.subject, envelope.time) == (ORDER_ID, TIME)
         assert (envelope.actor, envelope.traceparent) == ("user123", TRACEPARENT)
         assert msgspec.json.decode(envelope.data, type=type(event)) == event
 
@@ -81,14 +80,17 @@ class TestSealing:
         assert envelope.time == now
 
 
-PERSONAL_FIELDS: Final = {"user_id", "shipping_address", "requested_by", "by"}
+PERSONAL_FIELDS: Final = {"user_id", "shipping_address", "requested_by", "released_by", "by"}
 MODULES: Final = (
+    "todoku.contracts.holds",
     "todoku.contracts.orders",
     "todoku.contracts.inventory",
     "todoku.contracts.shipping",
     "todoku.orders.cancellation",
     "todoku.orders.changes",
     "todoku.orders.domain",
+    "todoku.orders.holding",
+    "todoku.orders.holds",
     "todoku.orders.parking",
     "todoku.orders.placing",
     "todoku.contracts.changes",
@@ -97,6 +99,7 @@ MODULES: Final = (
     "todoku.inventory.domain.reservations",
     "todoku.inventory.domain.stock",
     "todoku.shipping.domain",
+    "todoku.shipping.holds",
 )
 
 
@@ -138,6 +141,11 @@ class TestPersonalData:
             "CancellationRequestedEvent",
             "CancelOrder",
             "Change",
+            "Hold",
+            "HoldOrder",
+            "HoldRequestedEvent",
+            "HoldReleasedEvent",
+            "ReleaseHold",
             "StockReservedEvent",
             "ShipmentInitiatedEvent",
             "PlaceOrder",

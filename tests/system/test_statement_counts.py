@@ -16,6 +16,10 @@ from todoku.contracts import (
     CancelledItem,
     Event,
     FailedItem,
+    HoldConfirmedEvent,
+    HoldRefusedEvent,
+    HoldReleasedEvent,
+    HoldRequestedEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     OrderCreatedEvent,
@@ -44,8 +48,9 @@ from todoku.engine.messages import (
     UndecodableMessage,
 )
 from todoku.engine.writer import Writer
-from todoku.inventory.domain import ArchiveProduct, PublishCatalogue, Restock, SetProduct
+from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
+from todoku.orders.holding import HoldOrder, NewHold, ReleaseHold
 from todoku.orders.placing import PlaceOrder
 from todoku.settings import Settings
 from todoku.shipping.domain import Accepted, RecordAnswer, Rejected, Unknown
@@ -162,14 +167,6 @@ def restock(n: int) -> Message:
     return asked(Restock(product_id=product(n), quantity=1))
 
 
-def archive(n: int) -> Message:
-    return asked(ArchiveProduct(product_id=product(n)))
-
-
-def publish(n: int) -> Message:
-    return asked(PublishCatalogue())
-
-
 def answer(n: int) -> Message:
     published = (Accepted("t"), Rejected("no"), Unknown("?"))[n % 3]
     return asked(RecordAnswer(order_id=order_id(n), answer=published))
@@ -203,6 +200,26 @@ def change(event: type[Any], *, whole: bool = True, **more: str) -> "Make":
     return make
 
 
+def hold(n: int) -> Message:
+    wanted = NewHold(holder="fraud-review", reason="?")
+    return asked(HoldOrder(order_id=order_id(n), hold_id=f"hold {n}", hold=wanted))
+
+
+def release(n: int) -> Message:
+    return asked(ReleaseHold(order_id=order_id(n), hold_id=f"hold {n}"))
+
+
+def held(event: type[Any], **more: str) -> "Make":
+    def make(n: int) -> Message:
+        about = {"order_id": order_id(n), "hold_id": f"hold {n}", "holder": "fraud-review"}
+        return incoming(event(**about, reason="?", **more))
+
+    return make
+
+
+hold_requested = held(HoldRequestedEvent)
+hold_released = held(HoldReleasedEvent, outcome="RELEASED")
+
 requested = change(CancellationRequestedEvent)
 confirmed = change(CancellationConfirmedEvent)
 
@@ -223,6 +240,11 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "confirmed": (ORDERS, [place, cancel], confirmed),
     "too late": (ORDERS, [place, cancel], change(CancellationRefusedEvent)),
     "cancelled": (ORDERS, [place, cancel], change(StockReleasedEvent, outcome="RELEASED")),
+    "holding": (ORDERS, [place], hold),
+    "holding again": (ORDERS, [place, hold], hold),
+    "hold confirmed": (ORDERS, [place, hold], held(HoldConfirmedEvent)),
+    "hold refused": (ORDERS, [place, hold], held(HoldRefusedEvent)),
+    "releasing a hold": (ORDERS, [place, hold], release),
     "parked at inventory": (ORDERS, [place], parking(InventoryMessageParkedEvent)),
     "closed at inventory": (ORDERS, [place], parking(InventoryMessageClosedEvent)),
     "parked at shipping": (ORDERS, [place], parking(ShippingMessageParkedEvent)),
@@ -246,8 +268,6 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "created, cancelled before": (INVENTORY, [set_up, confirmed], created),
     "setting up": (INVENTORY, [], set_up),
     "restocking": (INVENTORY, [set_up], restock),
-    "archiving": (INVENTORY, [set_up], archive),
-    "publishing": (INVENTORY, [set_up], publish),
     "initiating": (SHIPPING, [], reserved),
     "cancelling initiated": (SHIPPING, [reserved], requested),
     "cancelling unknown": (SHIPPING, [], requested),
@@ -257,6 +277,10 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
         change(CancellationRequestedEvent, whole=False),
     ),
     "initiating, cancelled before": (SHIPPING, [requested], reserved),
+    "holding initiated": (SHIPPING, [reserved], hold_requested),
+    "holding unknown": (SHIPPING, [], hold_requested),
+    "initiating held": (SHIPPING, [hold_requested], reserved),
+    "releasing initiated": (SHIPPING, [reserved, hold_requested], hold_released),
 }
 """For each decision of each service: the service, the messages before it, and its message."""
 

@@ -1,11 +1,20 @@
 """The events on the wire: the only thing the services share."""
 
 from todoku.contracts.changes import CancelledItem, ChangeEvent
+from todoku.contracts.holds import (
+    HoldConfirmedEvent,
+    HoldEvent,
+    HoldOutcome,
+    HoldRefusedEvent,
+    HoldReleasedEvent,
+    HoldRequestedEvent,
+    PlacedHold,
+    holds_of,
+)
 from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
-    ProductChangedEvent,
     ReleaseOutcome,
     ReservedItem,
     StockReleasedEvent,
@@ -20,9 +29,7 @@ from todoku.contracts.orders import (
     OrderCreatedEvent,
     OrderedItem,
 )
-from todoku.contracts.parked import may_be_about_order, parking_event
-from todoku.contracts.parking import ParkingEvent
-from todoku.contracts.product_event import ProductEvent
+from todoku.contracts.parking import ParkingEvent, parking_event
 from todoku.contracts.shipping import (
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
@@ -59,6 +66,12 @@ __all__ = [
     "Envelope",
     "Event",
     "FailedItem",
+    "HoldConfirmedEvent",
+    "HoldEvent",
+    "HoldOutcome",
+    "HoldRefusedEvent",
+    "HoldReleasedEvent",
+    "HoldRequestedEvent",
     "InventoryMessageClosedEvent",
     "InventoryMessageParkedEvent",
     "OrderCancelledEvent",
@@ -68,8 +81,7 @@ __all__ = [
     "OrderedItem",
     "ParkingEvent",
     "Personal",
-    "ProductChangedEvent",
-    "ProductEvent",
+    "PlacedHold",
     "ReleaseOutcome",
     "ReservedItem",
     "ShipmentCompletedEvent",
@@ -86,7 +98,7 @@ __all__ = [
     "decode",
     "encode",
     "fact_id",
-    "may_be_about_order",
+    "holds_of",
     "parking_event",
     "read_envelope",
     "seal",

@@ -1,14 +1,19 @@
-"""One of every event, all about one order and one of its products: what the documents show."""
+"""One of every event, all about one order: what the documents show."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from todoku.contracts.changes import CancelledItem
+from todoku.contracts.holds import (
+    HoldConfirmedEvent,
+    HoldRefusedEvent,
+    HoldReleasedEvent,
+    HoldRequestedEvent,
+)
 from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
-    ProductChangedEvent,
     ReservedItem,
     StockReleasedEvent,
     StockReservationFailedEvent,
@@ -37,6 +42,7 @@ ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
 LETTER_ID: Final = fact_id(ORDER_ID, "OrderCreatedEvent")
 CHANGE_ID: Final = "0198c2f1-2a07-7d10-8f3b-5d1b6a9c0e42"
+HOLD_ID: Final = "0198c2f1-31c4-7e95-a8d2-7b0c4f6e1d23"
 SAID_AT: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 ADDRESS: Final = "1-1 Chiyoda, Tokyo"
 
@@ -49,6 +55,13 @@ CANCELLED: Final = (
     CancelledItem(product_id="prod001", quantity=2),
     CancelledItem(product_id="prod002", quantity=1),
 )
+
+HELD: Final[dict[str, Any]] = {
+    "order_id": ORDER_ID,
+    "hold_id": HOLD_ID,
+    "holder": "fraud-review",
+    "reason": "Three orders to this address within an hour.",
+}
 
 EXAMPLES: Final[dict[type[Event], Event]] = {
     type(event): event
@@ -120,6 +133,12 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
         StockReleasedEvent(
             order_id=ORDER_ID, change_id=CHANGE_ID, items=CANCELLED, whole=True, outcome="RELEASED"
         ),
+        HoldRequestedEvent(
+            **HELD, expires_at=SAID_AT + timedelta(days=2), requested_by="risk-engine"
+        ),
+        HoldReleasedEvent(**HELD, outcome="RELEASED", released_by="alice"),
+        HoldConfirmedEvent(**HELD),
+        HoldRefusedEvent(**HELD, refusal="The carrier was already called."),
         OrderCompletedEvent(
             order_id=ORDER_ID,
             user_id="user123",
@@ -136,14 +155,6 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             items=ORDERED,
             total_amount=13000,
             shipment_id=SHIPMENT_ID,
-        ),
-        ProductChangedEvent(
-            product_id="prod001",
-            version=1767605400000,
-            name="Super Keyboard",
-            price=5000,
-            currency="JPY",
-            changed_at=SAID_AT,
         ),
         *(
             event(

@@ -1,6 +1,5 @@
 """Define the events that the inventory service publishes."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -8,9 +7,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from todoku.contracts.changes import ChangeEvent
+from todoku.contracts.holds import PlacedHold
 from todoku.contracts.order_event import OrderEvent
 from todoku.contracts.parking import ParkingEvent
-from todoku.contracts.product_event import ProductEvent
 from todoku.events import Personal
 
 
@@ -34,7 +33,8 @@ class StockReservedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
 
     `total_amount`, in minor units of `currency` (ISO 4217), is what the order costs; both are absent in
     events from before version 0.2, and for orders that were accepted by them. `changes` are the ids of
-    the changes that are subtracted from `items` already; absent if there are none.
+    the changes that are subtracted from `items` already; absent if there are none. `holds` are those of the
+    request that placed the order, as OrderCreatedEvent had them.
     """
 
     subject: ClassVar[str] = "inventory.reserved"
@@ -45,6 +45,7 @@ class StockReservedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     total_amount: int | UnsetType = UNSET
     currency: str | UnsetType = UNSET
     changes: tuple[str, ...] | UnsetType = UNSET
+    holds: tuple[PlacedHold, ...] | UnsetType = UNSET
 
 
 class StockReservationFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
@@ -90,29 +91,3 @@ class InventoryMessageClosedEvent(ParkingEvent, frozen=True, kw_only=True, renam
 
     subject: ClassVar[str] = "inventory.message_closed"
     publisher: ClassVar[str] = "inventory"
-
-
-class ProductChangedEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"):
-    """What the catalogue says about a product since `changed_at` (UTC); of two such events, the one with
-    the higher `version` is valid.
-
-    `price` is that of one piece in minor units of `currency` (ISO 4217). A product that is `archived` is
-    sold no longer. `opening_stock` is the number of pieces with which the product was created, absent
-    afterwards. The same version may be published again.
-    """
-
-    subject: ClassVar[str] = "inventory.product_changed"
-    publisher: ClassVar[str] = "inventory"
-
-    version: int
-    name: str
-    price: int
-    currency: str
-    changed_at: Annotated[datetime, msgspec.Meta(tz=True)]
-    archived: bool = False
-    opening_stock: int | UnsetType = UNSET
-
-    @property
-    def fact(self) -> str:
-        """Return the name of the fact: a product has many versions."""
-        return f"{type(self).__name__} {self.version}"

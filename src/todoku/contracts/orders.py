@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from todoku.contracts.changes import ChangeEvent
+from todoku.contracts.holds import PlacedHold
 from todoku.contracts.order_event import OrderEvent
 from todoku.events import Personal
 
@@ -23,7 +24,7 @@ class OrderCreatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """An order was accepted. `total_amount` is in minor units of `currency` (ISO 4217).
 
     Its cancellation is requested if it is still open at its `deadline` (UTC), which is absent in events
-    from before version 0.2.
+    from before version 0.2. `holds` are those of the request that placed it; absent if there are none.
     """
 
     subject: ClassVar[str] = "orders.created"
@@ -35,6 +36,7 @@ class OrderCreatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     currency: str = "JPY"
     shipping_address: Annotated[str, Personal] = ""
     deadline: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
+    holds: tuple[PlacedHold, ...] | UnsetType = UNSET
 
 
 class CancellationRequestedEvent(ChangeEvent, frozen=True, kw_only=True, rename="camel"):

@@ -2,10 +2,15 @@
 
 from typing import Final
 
+from todoku.contracts.holds import (
+    HoldConfirmedEvent,
+    HoldRefusedEvent,
+    HoldReleasedEvent,
+    HoldRequestedEvent,
+)
 from todoku.contracts.inventory import (
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
-    ProductChangedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -40,9 +45,12 @@ EVENTS: Final[dict[str, type[Event]]] = {
         CancellationConfirmedEvent,
         CancellationRefusedEvent,
         StockReleasedEvent,
+        HoldRequestedEvent,
+        HoldReleasedEvent,
+        HoldConfirmedEvent,
+        HoldRefusedEvent,
         OrderCompletedEvent,
         OrderCancelledEvent,
-        ProductChangedEvent,
         InventoryMessageParkedEvent,
         InventoryMessageClosedEvent,
         ShippingMessageParkedEvent,

@@ -43,6 +43,7 @@ from todoku.contracts import (
 )
 from todoku.lifecycle import Lifecycle, Stage, Status
 from todoku.orders.changes import Change, ChangeState, cancelled_lines, without
+from todoku.orders.holds import Hold, closed_by_ending, placed_holds
 
 
 class OrderError(Exception):
@@ -138,9 +139,9 @@ BEHIND_PIVOT: Final = (OrderStatus.COMPLETED, OrderStatus.SHIPMENT_FAILED)
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The state of an order. `total_amount` is in minor units of `currency`; times are UTC.
 
-    `saga_version` is the version of the saga in which it was accepted. `changes` are in the sequence in
-    which they were requested, and only grow. At its `deadline` its cancellation is requested; it is also
-    `due_at` as long as that may happen. An order from before version 0.2 has none.
+    `saga_version` is the version of the saga in which it was accepted. `changes` and `holds` are in
+    the sequence in which they were requested, and only grow. At its `deadline` its cancellation is
+    requested; it is also `due_at` as long as that may happen. An order from before version 0.2 has none.
     """
 
     id: str
@@ -159,6 +160,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
     deadline: datetime | None = None
     due_at: datetime | None = None
+    holds: tuple[Hold, ...] = ()
 
     @property
     def cancellation(self) -> Change | None:
@@ -261,6 +263,7 @@ def created_event(order: Order) -> OrderCreatedEvent:
         currency=order.currency,
         shipping_address=order.shipping_address,
         deadline=UNSET if order.deadline is None else order.deadline,
+        holds=placed_holds(order.holds) or UNSET,
     )
 
 
@@ -277,6 +280,8 @@ def advance(order: Order, event: Event, now: datetime, **changes: Any) -> Order:
         return order  # Late: a later event of the saga arrived before this one.
     if status.terminal:
         changes["due_at"] = None
+        if order.holds:
+            changes["holds"] = closed_by_ending(order.holds, now)
     return msgspec.structs.replace(order, status=status, updated_at=now, **changes)
 
 

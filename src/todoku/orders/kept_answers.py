@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from todoku.engine import AnswerFormat
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.domain import Order
+from todoku.orders.holds import Hold, HoldState
 from todoku.orders.store import find_order
 
 UNCHANGING: Final = frozenset(
@@ -28,10 +29,20 @@ class KeptChange(msgspec.Struct, frozen=True, omit_defaults=True):
     refusal: str | None = None
 
 
+class KeptHold(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What may change in a hold, except for who released it: that is a person, and stays with the order."""
+
+    id: str
+    state: HoldState
+    decided_at: datetime | None = None
+    refusal: str | None = None
+    released_at: datetime | None = None
+
+
 CHANGING: Final = tuple(
     field.name
     for field in msgspec.structs.fields(Order)
-    if field.name not in UNCHANGING and field.name != "changes"
+    if field.name not in UNCHANGING and field.name not in ("changes", "holds")
 )
 
 _hints = get_type_hints(Order)
@@ -46,7 +57,7 @@ KeptOrder: Final = msgspec.defstruct(
         else (name, _hints[name], _defaults[name])
         for name in CHANGING
     ]
-    + [("changes", tuple[KeptChange, ...], ())],
+    + [("changes", tuple[KeptChange, ...], ()), ("holds", tuple[KeptHold, ...], ())],
     frozen=True,
     omit_defaults=True,
 )
@@ -55,13 +66,17 @@ KeptOrder: Final = msgspec.defstruct(
 
 def keep(order: Order) -> msgspec.Struct:
     """Return what may change later, as it is now."""
-    if not order.changes:
+    if not order.changes and not order.holds:
         return KeptOrder(*_values(order))
     changes = tuple(
         KeptChange(change.id, change.state, change.decided_at, change.refusal)
         for change in order.changes
     )
-    return KeptOrder(*_values(order), changes)
+    holds = tuple(
+        KeptHold(hold.id, hold.state, hold.decided_at, hold.refusal, hold.released_at)
+        for hold in order.holds
+    )
+    return KeptOrder(*_values(order), changes, holds)
 
 
 def rebuild(connection: Connection, kept: dict[str, Any]) -> Order | None:
@@ -72,12 +87,25 @@ def rebuild(connection: Connection, kept: dict[str, Any]) -> Order | None:
     was = msgspec.structs.asdict(msgspec.convert(kept, KeptOrder))
     changes = {change.id: change for change in order.changes}
     was["changes"] = tuple(_as_it_was(changes[each.id], each) for each in was["changes"])
+    holds = {hold.id: hold for hold in order.holds}
+    was["holds"] = tuple(_hold_as_it_was(holds[each.id], each) for each in was["holds"])
     return msgspec.structs.replace(order, **was)
 
 
 def _as_it_was(change: Change, kept: KeptChange) -> Change:
     return msgspec.structs.replace(
         change, state=kept.state, decided_at=kept.decided_at, refusal=kept.refusal
+    )
+
+
+def _hold_as_it_was(hold: Hold, kept: KeptHold) -> Hold:
+    return msgspec.structs.replace(
+        hold,
+        state=kept.state,
+        decided_at=kept.decided_at,
+        refusal=kept.refusal,
+        released_at=kept.released_at,
+        released_by=None if kept.released_at is None else hold.released_by,
     )
 
 

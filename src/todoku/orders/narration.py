@@ -2,7 +2,13 @@
 
 from collections.abc import Iterable
 
-from todoku.contracts import CancellationRequestedEvent, OrderCreatedEvent
+from todoku.contracts import (
+    CancellationRequestedEvent,
+    HoldOutcome,
+    HoldReleasedEvent,
+    HoldRequestedEvent,
+    OrderCreatedEvent,
+)
 from todoku.narration import Detail, Narration, item_list, money
 
 
@@ -17,4 +23,25 @@ def _requested(event: CancellationRequestedEvent) -> Iterable[Detail]:
     yield Detail(f"{by} to cancel {what}{f': {event.reason}' if event.reason else ''}")
 
 
-NARRATION = Narration(details={OrderCreatedEvent: _created, CancellationRequestedEvent: _requested})
+def _hold_requested(event: HoldRequestedEvent) -> Iterable[Detail]:
+    until = f" until {event.expires_at:%Y-%m-%d %H:%M:%S} UTC" if event.expires_at else ""
+    yield Detail(f"{event.holder} holds it{until}: {event.reason}")
+
+
+def _hold_released(event: HoldReleasedEvent) -> Iterable[Detail]:
+    if event.outcome == HoldOutcome.EXPIRED:
+        yield Detail(f"the hold of {event.holder} has expired")
+    else:
+        by = f" by {event.released_by}" if event.released_by else ""
+        yield Detail(f"the hold of {event.holder} is released{by}")
+
+
+NARRATION = Narration(
+    details={
+        OrderCreatedEvent: _created,
+        CancellationRequestedEvent: _requested,
+        HoldRequestedEvent: _hold_requested,
+        HoldReleasedEvent: _hold_released,
+    },
+    awaited={HoldReleasedEvent: "shipping to go on"},
+)

@@ -1,5 +1,6 @@
 """Decide on a new order: pure functions."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
@@ -7,6 +8,8 @@ import msgspec
 
 from todoku.contracts import MAX_SAFE_INTEGER, Event, OrderedItem, Personal
 from todoku.orders.domain import Order, OrderError, OrderStatus, created_event
+from todoku.orders.holding import NewHold, holds_with_order
+from todoku.orders.holds import hold_requested
 
 DEADLINE_AFTER_MAX: Final = timedelta(days=3_650)
 """How far ahead a deadline may be."""
@@ -21,7 +24,8 @@ class InvalidDeadline(OrderError):
 
 
 class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Place an order. The edge generates `order_id`, a UUIDv7, so that a repeated command is one order."""
+    """Place an order. The edge generates `order_id`, a UUIDv7, so that a repeated command is one order; `by`
+    is who asks for its holds."""
 
     order_id: str
     user_id: Annotated[str, Personal]
@@ -29,6 +33,8 @@ class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     shipping_address: Annotated[str, Personal] = ""
     deadline: datetime | None = None
+    holds: tuple[NewHold, ...] = ()
+    by: Annotated[str | None, Personal] = None
 
 
 def place_order(
@@ -37,6 +43,7 @@ def place_order(
     now: datetime,
     *,
     deadline_after: timedelta | None = None,
+    holders: Collection[str] = (),
 ) -> tuple[Order, list[Event]]:
     """Accept an order, with its own deadline or one that is `deadline_after` now. Placing an existing order
     again changes nothing."""
@@ -56,8 +63,12 @@ def place_order(
         updated_at=now,
         deadline=deadline,
         due_at=deadline,
+        holds=holds_with_order(
+            command.order_id, command.holds, now, holders=holders, by=command.by
+        ),
     )
-    return placed, [created_event(placed)]
+    requests = [hold_requested(placed.id, hold) for hold in placed.holds]
+    return placed, [created_event(placed), *requests]
 
 
 def _deadline(

@@ -1,6 +1,6 @@
 """Restore orders from their own events, and republish what other services may have lost: pure functions.
 
-The requests of cancellations are restored in `cancellation.py`.
+The requests of cancellations are restored in `cancellation.py`, holds in `holding.py`.
 """
 
 from datetime import datetime
@@ -8,7 +8,13 @@ from datetime import datetime
 import msgspec
 from msgspec import UNSET
 
-from todoku.contracts import Event, OrderCancelledEvent, OrderCompletedEvent, OrderCreatedEvent
+from todoku.contracts import (
+    Event,
+    OrderCancelledEvent,
+    OrderCompletedEvent,
+    OrderCreatedEvent,
+    holds_of,
+)
 from todoku.orders.changes import ChangeState, requested_event
 from todoku.orders.domain import (
     ORDER,
@@ -19,6 +25,8 @@ from todoku.orders.domain import (
     contradiction,
     created_event,
 )
+from todoku.orders.holding import republish_holds
+from todoku.orders.holds import closed_by_ending, replayed_holds
 
 
 def replay_order(
@@ -40,6 +48,7 @@ def replay_order(
         updated_at=time,
         deadline=deadline,
         due_at=deadline,
+        holds=replayed_holds(holds_of(event), time),
     ), []
 
 
@@ -76,7 +85,8 @@ def _end_again(order: Order, ending: OrderStatus, event: Event, time: datetime) 
         return order
     if ending not in ORDER.reachable(order.status):
         raise contradiction(order, event)
-    return msgspec.structs.replace(order, status=ending, updated_at=time, due_at=None)
+    holds = closed_by_ending(order.holds, time)
+    return msgspec.structs.replace(order, status=ending, updated_at=time, due_at=None, holds=holds)
 
 
 def _from_ending(event: OrderCompletedEvent | OrderCancelledEvent, time: datetime) -> Order:
@@ -95,8 +105,9 @@ def _from_ending(event: OrderCompletedEvent | OrderCancelledEvent, time: datetim
 
 
 def republish_order(order: Order | None) -> list[tuple[Event, datetime]]:
-    """Return the OrderCreatedEvent while the order is PENDING, what is still to be cancelled, and the
-    last event of an order that has ended; each with the time it was decided.
+    """Return the OrderCreatedEvent while the order is PENDING, what is still to be cancelled
+    or held and what is released, and the last event of an order that has ended; each with the time it was
+    decided.
 
     After PENDING, an inventory that has lost its decision would make another one from the
     OrderCreatedEvent, which contradicts what the other services did since.
@@ -113,4 +124,4 @@ def republish_order(order: Order | None) -> list[tuple[Event, datetime]]:
         for change in order.changes
         if change.state is ChangeState.REQUESTED
     ]
-    return created * (order.status is OrderStatus.PENDING) + requests
+    return created * (order.status is OrderStatus.PENDING) + requests + republish_holds(order)

@@ -11,6 +11,10 @@ from todoku.contracts import (
     CancellationRefusedEvent,
     CancellationRequestedEvent,
     Event,
+    HoldConfirmedEvent,
+    HoldRefusedEvent,
+    HoldReleasedEvent,
+    HoldRequestedEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     OrderCancelledEvent,
@@ -45,6 +49,18 @@ from todoku.orders.domain import (
     saga_version_of,
     with_saga_version,
 )
+from todoku.orders.holding import (
+    HoldOrder,
+    ReleaseHold,
+    confirm_hold,
+    hold_expires_at,
+    hold_order,
+    refuse_hold,
+    release_hold,
+    replay_hold_release,
+    replay_hold_request,
+    when_hold_expires,
+)
 from todoku.orders.kept_answers import ANSWERS
 from todoku.orders.parking import ParkedMessage, note_parked, note_resolved
 from todoku.orders.placing import PlaceOrder, place_order
@@ -66,6 +82,8 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     ShipmentFailedEvent: fail,
     CancellationConfirmedEvent: confirm_cancellation,
     CancellationRefusedEvent: refuse_cancellation,
+    HoldConfirmedEvent: confirm_hold,
+    HoldRefusedEvent: refuse_hold,
     StockReleasedEvent: end_cancelled,
     InventoryMessageParkedEvent: note_parked,
     InventoryMessageClosedEvent: note_resolved,
@@ -76,6 +94,8 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     OrderCreatedEvent: replay_order,
     CancellationRequestedEvent: replay_request,
+    HoldRequestedEvent: replay_hold_request,
+    HoldReleasedEvent: replay_hold_release,
     OrderCompletedEvent: replay_completed_order,
     OrderCancelledEvent: replay_cancelled_order,
 }
@@ -84,6 +104,8 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
 PUBLISHES: Final[Sequence[type[Event]]] = (
     OrderCreatedEvent,
     CancellationRequestedEvent,
+    HoldRequestedEvent,
+    HoldReleasedEvent,
     OrderCompletedEvent,
     OrderCancelledEvent,
 )
@@ -94,15 +116,20 @@ SAGA: Final = SagaStart(version=1, version_of=saga_version_of, with_version=with
 
 
 LOOK_SECONDS: Final = 30.0
-"""How often orders of other processes are looked for that are late. A process finds its own by itself."""
+"""How often orders of other processes are looked for that are late, or whose holds expire. A process
+finds its own by itself."""
 
 
 def command_handlers(settings: Settings) -> Mapping[type[Any], Decide]:
     """Return which function handles which command."""
-    deadline_after = timedelta(seconds=settings.own(OrdersSettings).order_deadline_seconds)
+    own = settings.own(OrdersSettings)
+    deadline_after = timedelta(seconds=own.order_deadline_seconds)
+    holders = frozenset(filter(None, map(str.strip, own.holders.split(","))))
     return {
-        PlaceOrder: partial(place_order, deadline_after=deadline_after),
+        PlaceOrder: partial(place_order, deadline_after=deadline_after, holders=holders),
         CancelOrder: cancel_order,
+        HoldOrder: partial(hold_order, holders=holders),
+        ReleaseHold: release_hold,
     }
 
 
@@ -113,6 +140,23 @@ def deadlines(settings: Settings) -> Agenda[Order]:
         key=orders.c.id,
         decide=when_late,
         due_at_of=lambda state: state.due_at if isinstance(state, Order) else None,
+        key_of=attrgetter("id"),
+        grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,
+        look_seconds=LOOK_SECONDS,
+    )
+
+
+def hold_expiries(settings: Settings) -> Agenda[Order]:
+    """Return the agenda of orders with holds that expire.
+
+    It is another than that of the deadlines, with a due time of its own: a process of version 0.2.0 cancels
+    every order whose `due_at` has come.
+    """
+    return Agenda(
+        due_at=orders.c.hold_expires_at,
+        key=orders.c.id,
+        decide=when_hold_expires,
+        due_at_of=hold_expires_at,
         key_of=attrgetter("id"),
         grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,
         look_seconds=LOOK_SECONDS,
@@ -130,7 +174,7 @@ def orders_service(settings: Settings) -> Service[Order | ParkedMessage | None]:
         name=OrderCreatedEvent.publisher,
         store=OrdersStore(),
         command_handlers=command_handlers(settings),
-        agendas=[deadlines(settings)],
+        agendas=[deadlines(settings), hold_expiries(settings)],
         event_handlers=EVENT_HANDLERS,
         replay_handlers=REPLAY_HANDLERS,
         republish=_republish,

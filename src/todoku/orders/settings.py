@@ -11,7 +11,7 @@ DAY_SECONDS = 86_400
 
 
 class OrdersSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """When an order is late."""
+    """When an order is late, and who may hold it."""
 
     order_deadline_seconds: Annotated[
         float,
@@ -24,5 +24,15 @@ class OrdersSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 7 * DAY_SECONDS
     order_deadline_grace_seconds: Annotated[
         Seconds,
-        Meta(description="How long after a start no order is late yet, in seconds."),
+        Meta(
+            description="How long after a start no order is late yet and no hold expires, in seconds."
+        ),
     ] = 60.0
+    holders: Annotated[
+        str,
+        Meta(
+            max_length=10_000,
+            description="Who may hold orders, joined by commas: `fraud-review,address-check`; if it is "
+            "empty, anybody.",
+        ),
+    ] = ""

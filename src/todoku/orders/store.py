@@ -33,6 +33,7 @@ from todoku.database import (
 from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
 from todoku.orders.changes import Change
 from todoku.orders.domain import ORDER, Order, OrderStatus
+from todoku.orders.holds import Hold, held_since, next_expiry
 from todoku.orders.parked_messages import ParkedMessages
 from todoku.orders.parking import ParkedMessage
 
@@ -60,6 +61,9 @@ orders = table(
     Column("changes", Text),
     Column("deadline", Timestamp),
     Column("due_at", Timestamp),
+    Column("holds", Text),
+    Column("held_since", Timestamp),
+    Column("hold_expires_at", Timestamp),
     CheckConstraint(ORDER.check("status"), name="status_known"),
     CheckConstraint("total_amount BETWEEN 1 AND 9007199254740991", name="total_amount_exact"),
     CheckConstraint(
@@ -72,6 +76,18 @@ orders = table(
         "due_at",
         sqlite_where=text("due_at IS NOT NULL"),
         postgresql_where=text("due_at IS NOT NULL"),
+    ),
+    Index(
+        "orders_held",
+        "id",
+        sqlite_where=text("held_since IS NOT NULL"),
+        postgresql_where=text("held_since IS NOT NULL"),
+    ),
+    Index(
+        "orders_hold_expiries",
+        "hold_expires_at",
+        sqlite_where=text("hold_expires_at IS NOT NULL"),
+        postgresql_where=text("hold_expires_at IS NOT NULL"),
     ),
     clustered=True,
 )
@@ -138,9 +154,13 @@ _update_with_status = _update("status", *CHANGING)
 # So does the index on the due time, which is written twice: when the order is placed, and when it ends.
 _update_with_due_time = _update("status", "due_at", *CHANGING)
 _update_with_changes = _update("status", "due_at", "changes", *CHANGING)
+_update_with_holds = _update(
+    "status", "due_at", "changes", "holds", "held_since", "hold_expires_at", *CHANGING
+)
 
-_encode_changes = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 decode_changes = msgspec.json.Decoder(tuple[Change, ...]).decode
+decode_holds = msgspec.json.Decoder(tuple[Hold, ...]).decode
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -333,6 +353,7 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             changes=() if row.changes is None else decode_changes(row.changes),
             deadline=row.deadline,
             due_at=row.due_at,
+            holds=() if row.holds is None else decode_holds(row.holds),
         )
         for row in rows
     ]
@@ -360,14 +381,19 @@ def _order_row(order: Order, unit_of_work: OrdersUnitOfWork) -> dict[str, Any]:
         "created_at": to_microseconds(order.created_at),
         "updated_at": to_microseconds(order.updated_at),
         "saga_version": order.saga_version,
-        "changes": _encode_changes(order.changes).decode() if order.changes else None,
+        "changes": _encode(order.changes).decode() if order.changes else None,
         "deadline": to_microseconds(order.deadline),
         "due_at": to_microseconds(order.due_at),
+        "holds": _encode(order.holds).decode() if order.holds else None,
+        "held_since": to_microseconds(held_since(order.holds)) if order.holds else None,
+        "hold_expires_at": to_microseconds(next_expiry(order.holds)) if order.holds else None,
     }
 
 
 def _update_for(before: Order, after: Order) -> Many:
     """Return the statement that writes what differs."""
+    if after.holds is not before.holds:
+        return _update_with_holds
     if after.changes is not before.changes:
         return _update_with_changes
     if after.due_at != before.due_at:

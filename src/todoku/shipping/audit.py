@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from todoku.audit import AuditPart, Known, Pieces, Problem, Wait, not_received, pieces_by_owner
 from todoku.shipping.domain import SHIPMENT, ShipmentStatus
-from todoku.shipping.store import shipment_items, shipments
+from todoku.shipping.store import decode_holds, shipment_items, shipments
 
 
 def known_shipments(connection: Connection) -> Iterator[Known]:
@@ -82,11 +82,15 @@ def wait(connection: Connection, known: Known, order_status: str) -> Wait | None
     if known.status not in (ShipmentStatus.INITIATED, ShipmentStatus.BOOKING):
         return Wait(not_received("orders", "how its shipment ended"), "shipping")
     row = connection.execute(
-        select(shipments.c.attempts, shipments.c.reason, shipments.c.due_at)
+        select(shipments.c.attempts, shipments.c.reason, shipments.c.due_at, shipments.c.holds)
         .where(shipments.c.order_id == known.order_id)
         .order_by(shipments.c.number)
         .limit(1)
     ).one()
+    if row.due_at is None:
+        holders = ", ".join(h.holder for h in decode_holds(row.holds) if h.is_open)
+        advice = f"It is held by {holders}. Release its holds with `todoku order release`"
+        return Wait(f"{advice}, see `todoku order show {known.order_id}`.", "orders")
     see = f"See `todoku shipment list --order {known.order_id}`"
     if not row.attempts:
         return Wait(

@@ -33,8 +33,10 @@ from todoku.contracts import (
     ShippedItem,
     StockReservedEvent,
     fact_id,
+    holds_of,
 )
 from todoku.lifecycle import Lifecycle, Stage, Status
+from todoku.shipping.holds import ShipmentHold, hold_answer, new_holds
 
 CLAIM_SECONDS = 20
 """How long a claim is valid before the call is repeated; longer than a call may take."""
@@ -157,8 +159,8 @@ class ShipmentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     """A parcel for an order. `due_at` (UTC) is when the carrier is called next; None if it never is again,
-    or not yet. `attempts` counts the calls, and one that a restored database may have forgotten. `changes`
-    are those that were decided on."""
+    not yet, or not while it is held. `attempts` counts the calls, and one that a restored
+    database may have forgotten. `changes` and `holds` are those that were decided on."""
 
     id: str
     order_id: str
@@ -172,6 +174,12 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     tracking_number: str | None = None
     reason: str | None = None
     changes: tuple[ShipmentChange, ...] = ()
+    holds: tuple[ShipmentHold, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Return whether a hold is open: nothing may be booked."""
+        return any(hold.is_open for hold in self.holds)
 
     @property
     def pivot_passed(self) -> bool:
@@ -183,7 +191,10 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     def call_is_certain(self) -> bool:
         """Return whether the call was claimed for certain. A refusal tells it, also where the database was
         restored from a backup and has lost the rest."""
-        return self.status in PAST_PIVOT or any(not change.confirmed for change in self.changes)
+        refused = any(not change.confirmed for change in self.changes)
+        return (
+            self.status in PAST_PIVOT or refused or any(not hold.confirmed for hold in self.holds)
+        )
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,10 +228,13 @@ def initiate_shipment(
     *,
     pickup_delay: Callable[[str], timedelta],
 ) -> tuple[Shipment, list[Event]]:
-    """Open a shipment for the reserved stock; the carrier is called after `pickup_delay(shipment id)`."""
+    """Open a shipment for the reserved stock; the carrier is called after `pickup_delay(shipment id)`, or
+    when it is no longer held."""
     if shipment is not None and shipment.status is not ShipmentStatus.EXPECTED:
         return shipment, []  # Cancelled; or a duplicate that arrived after the inbox was pruned.
     shipment_id = fact_id(event.order_id, "Shipment")
+    holds = shipment.holds if shipment else ()
+    placed = new_holds(holds, holds_of(event), now)
     initiated = Shipment(
         id=shipment_id,
         order_id=event.order_id,
@@ -232,8 +246,12 @@ def initiate_shipment(
         created_at=now,
         updated_at=now,
         changes=shipment.changes if shipment else (),
+        holds=holds + placed,
     )
-    return initiated, [initiated_event(initiated)]
+    if initiated.held:
+        initiated = msgspec.structs.replace(initiated, due_at=None)
+    answers = [hold_answer(event.order_id, hold) for hold in placed]
+    return initiated, [initiated_event(initiated), *answers]
 
 
 def _not_cancelled(event: StockReservedEvent, expected: Shipment | None) -> tuple[ShippedItem, ...]:
@@ -279,7 +297,10 @@ def expected_shipment(order_id: str, now: datetime) -> Shipment:
 def when_due(shipment: Shipment, now: datetime) -> tuple[Shipment, list[BookParcel]]:
     """Claim the call to the carrier, for the first time or after a claim that got no answer."""
     if shipment.due_at is None:
-        return shipment, []  # The answer of the carrier arrived.
+        return shipment, []  # The answer of the carrier arrived, or it is held.
+    if shipment.held and shipment.status is ShipmentStatus.INITIATED:
+        # A process of an older version has opened it.
+        return msgspec.structs.replace(shipment, due_at=None), []
     claimed = msgspec.structs.replace(
         shipment,
         status=ShipmentStatus.BOOKING,

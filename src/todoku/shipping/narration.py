@@ -6,6 +6,9 @@ from todoku.contracts import (
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     CancellationRequestedEvent,
+    HoldConfirmedEvent,
+    HoldRefusedEvent,
+    HoldRequestedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -40,6 +43,14 @@ def _refused(event: CancellationRefusedEvent) -> Iterable[Detail]:
     yield Detail(event.reason)
 
 
+def _hold_confirmed(event: HoldConfirmedEvent) -> Iterable[Detail]:
+    yield Detail(f"the carrier is not called while {event.holder} holds it")
+
+
+def _hold_refused(event: HoldRefusedEvent) -> Iterable[Detail]:
+    yield Detail(f"{event.holder} cannot hold it any more: {event.refusal}")
+
+
 NARRATION = Narration(
     details={
         ShipmentInitiatedEvent: _initiated,
@@ -47,6 +58,8 @@ NARRATION = Narration(
         ShipmentFailedEvent: _failed,
         CancellationConfirmedEvent: _confirmed,
         CancellationRefusedEvent: _refused,
+        HoldConfirmedEvent: _hold_confirmed,
+        HoldRefusedEvent: _hold_refused,
         ShippingMessageParkedEvent: parked_details,
         ShippingMessageClosedEvent: resolved_details,
     },
@@ -55,5 +68,8 @@ NARRATION = Narration(
         ShipmentInitiatedEvent: "the carrier",
         CancellationRequestedEvent: "shipping to confirm or refuse the cancellation",
         CancellationRefusedEvent: "the carrier",
+        HoldRequestedEvent: "shipping to confirm or refuse the hold",
+        HoldConfirmedEvent: "the release of the hold",
+        HoldRefusedEvent: "the carrier",
     },
 )

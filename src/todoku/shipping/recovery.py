@@ -1,6 +1,6 @@
 """Restore shipments from their own events, and republish what other services may have lost: pure functions.
 
-What was decided about cancellations is restored in `cancellation.py`.
+What was decided about cancellations is restored in `cancellation.py`, about holds in `holding.py`.
 """
 
 from datetime import datetime
@@ -24,6 +24,7 @@ from todoku.shipping.domain import (
     failed_event,
     initiated_event,
 )
+from todoku.shipping.holds import hold_answer
 
 
 def replay_initiated(
@@ -83,17 +84,19 @@ def _from_ending(
         created_at=time,
         updated_at=time,
         changes=shipment.changes if shipment else (),
+        holds=shipment.holds if shipment else (),
     )
 
 
 def republish_shipment(shipment: Shipment | None) -> list[tuple[Event, datetime]]:
     """Return the latest event of a shipment, which implies the earlier ones, and what was decided about
-    its changes; each with its time."""
+    its changes and holds; each with its time."""
     if shipment is None:
         return []
     decided: list[tuple[Event, datetime]] = [
         (answer_event(shipment.order_id, change), change.at) for change in shipment.changes
     ]
+    decided += [(hold_answer(shipment.order_id, hold), hold.at) for hold in shipment.holds]
     match shipment.status:
         case ShipmentStatus.COMPLETED:
             return [*decided, (completed_event(shipment), shipment.updated_at)]

@@ -10,6 +10,10 @@ from todoku.contracts import (
     CancellationRefusedEvent,
     CancellationRequestedEvent,
     Event,
+    HoldConfirmedEvent,
+    HoldRefusedEvent,
+    HoldReleasedEvent,
+    HoldRequestedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -36,6 +40,7 @@ from todoku.shipping.domain import (
     record_answer,
     when_due,
 )
+from todoku.shipping.holding import decide_hold, release_hold, replay_hold_answer
 from todoku.shipping.recovery import (
     replay_completed,
     replay_failed,
@@ -53,6 +58,8 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Shipment | None]]] = {
     ShipmentFailedEvent: replay_failed,
     CancellationConfirmedEvent: replay_confirmation,
     CancellationRefusedEvent: replay_refusal,
+    HoldConfirmedEvent: replay_hold_answer,
+    HoldRefusedEvent: replay_hold_answer,
 }
 
 
@@ -62,6 +69,8 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     ShipmentFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
+    HoldConfirmedEvent,
+    HoldRefusedEvent,
     ShippingMessageParkedEvent,
     ShippingMessageClosedEvent,
 )
@@ -95,6 +104,8 @@ def shipping_service(settings: Settings) -> Service[Shipment | None]:
         event_handlers={
             StockReservedEvent: partial(initiate_shipment, pickup_delay=delay),
             CancellationRequestedEvent: decide_cancellation,
+            HoldRequestedEvent: decide_hold,
+            HoldReleasedEvent: partial(release_hold, pickup_delay=delay),
         },
         agendas=[bookings(settings.own(ShippingSettings).carrier_delay_seconds.high)],
         command_handlers=COMMAND_HANDLERS,

@@ -17,6 +17,7 @@ from todoku.shipping.domain import (
     ShipmentStatus,
     Unknown,
 )
+from todoku.shipping.store import decode_holds
 from todoku.simulated import Effects, SimulatedService, World
 
 INITIATED, BOOKING = ShipmentStatus.INITIATED, ShipmentStatus.BOOKING
@@ -37,6 +38,7 @@ GARBLED: Final[tuple[object, ...]] = (
 """What arrives instead of an answer that is lost."""
 
 _SHIPMENTS = "SELECT id, order_id, status FROM shipments ORDER BY id"
+_UNFINISHED = "SELECT status, holds FROM shipments"
 _STATUS = "SELECT status FROM shipments WHERE order_id = ?"
 
 
@@ -81,9 +83,12 @@ class SimulatedShipping(SimulatedService):
             self._statuses[key] = now
 
     def open_work(self) -> Iterable[str]:
-        """Return that shipments are on their way: also those of a forged event, which has no order."""
-        statuses = [ShipmentStatus(status) for _, _, status in self.world.rows(_SHIPMENTS)]
-        unfinished = sum(status in (INITIATED, BOOKING) for status in statuses)
+        """Return that shipments are on their way: also those of a forged event, which has no order. One that
+        is held waits for its order, which has not ended then."""
+        unfinished = sum(
+            ShipmentStatus(status) in (INITIATED, BOOKING) and not _held(holds)
+            for status, holds in self.world.rows(_UNFINISHED)
+        )
         return [f"{unfinished} shipments have not ended"] if unfinished else []
 
     def check_end(self) -> None:
@@ -99,6 +104,10 @@ class SimulatedShipping(SimulatedService):
                 ended = "completed" if order_id in completed else "not completed"
                 problem = f"the shipment of {order_id} is {ended} with {booked[order_id]} bookings"
                 self.world.fail("I4", problem, order_id)
+
+
+def _held(holds: str | None) -> bool:
+    return holds is not None and any(hold.is_open for hold in decode_holds(holds))
 
 
 class UnreliableCarrier:

@@ -25,6 +25,7 @@ from todoku.contracts import Envelope, ShippedItem
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import Due, EngineTables, RepublishEvents, StateCache, context_column
 from todoku.shipping.domain import SHIPMENT, Shipment, ShipmentChange, ShipmentStatus
+from todoku.shipping.holds import ShipmentHold
 
 CACHED_LINES_MAX = 20
 """States with more lines are not cached, which bounds the memory of the cache."""
@@ -47,10 +48,12 @@ shipments = table(
     Column("updated_at", Timestamp, nullable=False),
     context_column(),
     Column("changes", Text),
+    Column("holds", Text),
     UniqueConstraint("order_id", "number"),
     CheckConstraint(SHIPMENT.check("status"), name="status_known"),
     CheckConstraint(
-        "(status IN ('INITIATED', 'BOOKING')) = (due_at IS NOT NULL)",
+        "(status IN ('INITIATED', 'BOOKING')) = (due_at IS NOT NULL) "
+        "OR (status = 'INITIATED' AND holds IS NOT NULL)",
         name="unfinished_falls_due",
     ),
     CheckConstraint(
@@ -102,10 +105,11 @@ def _update(*columns: str) -> Many:
 
 CHANGING = ("status", "attempts", "due_at", "tracking_number", "reason", "updated_at")
 _update_shipments = _update(*CHANGING)
-_update_changed_shipments = _update("changes", "shipping_address", "created_at", *CHANGING)
+_update_changed_shipments = _update("changes", "holds", "shipping_address", "created_at", *CHANGING)
 
-_encode_changes = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 _decode_changes = msgspec.json.Decoder(tuple[ShipmentChange, ...]).decode
+decode_holds = msgspec.json.Decoder(tuple[ShipmentHold, ...]).decode
 
 
 class ShippingUnitOfWork:
@@ -164,7 +168,8 @@ class ShippingStore:
             before = unit_of_work.before[shipment.order_id]
             # Of one that was expected, the parcel and the address were unknown.
             was_expected = before.status is ShipmentStatus.EXPECTED
-            (changed if shipment.changes or was_expected else plain).append(shipment)
+            differs = shipment.changes or shipment.holds or was_expected
+            (changed if differs else plain).append(shipment)
         repacked = [s for s in changed if s.items != unit_of_work.before[s.order_id].items]
         _delete_items(connection, [{"key": shipment.id} for shipment in repacked])
         _insert_items(connection, [row for s in (*new, *repacked) for row in _item_rows(s)])
@@ -218,6 +223,7 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Shipment]:
             tracking_number=row.tracking_number,
             reason=row.reason,
             changes=() if row.changes is None else _decode_changes(row.changes),
+            holds=() if row.holds is None else decode_holds(row.holds),
         )
         for row in rows
     ]
@@ -241,7 +247,8 @@ def _shipment_row(shipment: Shipment) -> dict[str, Any]:
         "shipping_address": shipment.shipping_address,
         "created_at": to_microseconds(shipment.created_at),
         "updated_at": to_microseconds(shipment.updated_at),
-        "changes": _encode_changes(shipment.changes).decode() if shipment.changes else None,
+        "changes": _encode(shipment.changes).decode() if shipment.changes else None,
+        "holds": _encode(shipment.holds).decode() if shipment.holds else None,
     }
 
 

@@ -15,6 +15,7 @@ from todoku.contracts import (
     ShipmentFailedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
+    holds_of,
 )
 from todoku.inventory.domain.releases import republish_releases
 from todoku.inventory.domain.request import StockRequest
@@ -64,6 +65,7 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
         total_amount=event.total_amount,
         currency=event.currency,
         changes=changes,
+        holds=holds_of(event),
     )
     if shortages:
         refused = msgspec.structs.replace(stock, reservation=reservation)
@@ -104,6 +106,7 @@ def replay_reservation(
             total_amount=None if event.total_amount is UNSET else event.total_amount,
             currency=None if event.currency is UNSET else event.currency,
             changes=expected.changes if expected else (),
+            holds=holds_of(event),
         ),
     ), []
 
@@ -246,6 +249,7 @@ def _reserved_event(reservation: Reservation, shipping_address: str) -> StockRes
         shipping_address=shipping_address,
         total_amount=UNSET if reservation.total_amount is None else reservation.total_amount,
         currency=UNSET if reservation.currency is None else reservation.currency,
+        holds=reservation.holds or UNSET,
     )
 
 
