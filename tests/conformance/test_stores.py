@@ -617,6 +617,7 @@ ROWS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "updated_at": NOW,
         },
     ),
+    "catalogue_publications": ("inventory", {"id": "catalogue", "after": ""}),
     "reservations": (
         "inventory",
         {
@@ -717,8 +718,9 @@ CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("order_items", "quantity_positive", {"quantity": 0}),
     ("order_items", "price_positive", {"price": 0}),
     ("order_events", "sequence_positive", {"sequence": 0}),
-    ("products", "price_exact", {"price": 0}),
+    ("products", "price_exact", {"price": -1}),
     ("products", "price_exact", {"price": MAX_SAFE_INTEGER + 1}),
+    ("products", "archived_or_not", {"archived": 2}),
     ("products", "stock_exact", {"stock_quantity": MAX_SAFE_INTEGER + 1}),
     ("products", "nothing_oversold", {"reserved_quantity": 6}),
     ("products", "nothing_oversold", {"reserved_quantity": -1}),
@@ -757,6 +759,7 @@ KEYS: Final[list[tuple[str, dict[str, Any]]]] = [
     ("order_items", {"product_id": "other"}),
     ("order_events", {"sequence": 2}),
     ("products", {"name": "other"}),
+    ("catalogue_publications", {"after": "p"}),
     ("reservations", {"quantity": 2}),
     ("stock_ledger", {"quantity": -2}),
     ("shipments", {"order_id": "other"}),

@@ -23,6 +23,7 @@ from todoku.contracts import (
     OrderedItem,
     ParkingEvent,
     PlacedHold,
+    ProductChangedEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -39,6 +40,7 @@ from todoku.contracts import (
 from todoku.events import Context
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
+PRODUCT_ID: Final = "キーボード 1/2"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
 CHANGE_ID: Final = "0198c2f1-2a07-7d10-8f3b-5d1b6a9c0e42"
 CANCELLED: Final = (
@@ -146,6 +148,16 @@ FULL: Final[tuple[Event, ...]] = (
     StockReleasedEvent(
         order_id=ORDER_ID, change_id=CHANGE_ID, items=CANCELLED, whole=True, outcome="RELEASED"
     ),
+    ProductChangedEvent(
+        product_id=PRODUCT_ID,
+        version=1893553445678,
+        name="Super Keyboard",
+        price=5000,
+        currency="EUR",
+        changed_at=TIME,
+        archived=True,
+        opening_stock=10,
+    ),
     HoldRequestedEvent(**HELD, expires_at=TIME, with_order=True, requested_by="risk-engine"),
     HoldReleasedEvent(**HELD, outcome="EXPIRED", with_order=True, released_by="alice"),
     HoldConfirmedEvent(**HELD),
@@ -177,6 +189,9 @@ MINIMAL: Final[tuple[Event, ...]] = (
     CancellationConfirmedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False),
     CancellationRefusedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False),
     StockReleasedEvent(order_id=ORDER_ID, change_id="", items=(), whole=False, outcome=""),
+    ProductChangedEvent(
+        product_id="prod001", version=1, name="", price=0, currency="JPY", changed_at=TIME
+    ),
     HoldRequestedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
     HoldReleasedEvent(order_id=ORDER_ID, hold_id="", holder="", reason="", outcome=""),
     HoldConfirmedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),

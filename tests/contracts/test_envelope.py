@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.examples import FULL, ORDER_ID, TIME, TRACEPARENT
-from todoku.contracts import EVENTS, Event, Personal, decode, encode, fact_id, seal
+from contracts.examples import FULL, ORDER_ID, PRODUCT_ID, TIME, TRACEPARENT
+from todoku.contracts import EVENTS, Event, Personal, ProductEvent, decode, encode, fact_id, seal
 from todoku.events import Context
 
 UUIDS: Final = st.uuids().map(str)
@@ -66,11 +66,12 @@ class TestFactIds:
 
 class TestSealing:
     @pytest.mark.parametrize("event", FULL, ids=lambda event: type(event).__name__)
-    def test_envelope_has_publisher_type_order_time_and_context(self, event: Event) -> None:
+    def test_envelope_has_publisher_type_key_time_and_context(self, event: Event) -> None:
+        key = PRODUCT_ID if isinstance(event, ProductEvent) else ORDER_ID
         envelope = seal(event, TIME, Context("user123", TRACEPARENT))
-        assert envelope.id == fact_id(ORDER_ID, event.fact)
+        assert envelope.id == fact_id(key, event.fact)
         assert (envelope.source, envelope.type) == (event.publisher, type(event).__name__)
-        assert (envelope.subject, envelope.time) == (ORDER_ID, TIME)
+        assert (envelope.subject, envelope.time) == (key, TIME)
         assert (envelope.actor, envelope.traceparent) == ("user123", TRACEPARENT)
         assert msgspec.json.decode(envelope.data, type=type(event)) == event
 

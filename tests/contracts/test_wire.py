@@ -199,4 +199,4 @@ def test_any_json_is_decoded_or_raises_undecodable_event(
         envelope, event = decode(wire(parsed | changes))
     except UndecodableEvent:
         return
-    assert envelope.subject == event.order_id
+    assert envelope.subject == event.key

@@ -12,8 +12,10 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from sqlalchemy import text
 
 from end_to_end.running import BOUND_SECONDS
+from todoku.database import Database
 from todoku.settings import Span
 from todoku.system import system
 from web.edge import client, running_together
@@ -85,12 +87,14 @@ def anyio_backend() -> str:
 async def test_one_order_passes_every_function_on_its_path() -> None:
     settings = system.settings(carrier_success_rate=1.0, carrier_delay_seconds=Span(0, 0))
     services = [(each.build(settings), each.build_api) for each in system]
+    databases: list[Database] = []
     async with (
-        running_together(services) as (orders, inventory, _),
+        running_together(services, databases=databases) as (orders, inventory, _),
         client(orders) as shop,
         client(inventory) as warehouse,
     ):
         await add_product(warehouse)
+        await wait_until_delivered(databases)
         with recorded_calls() as ran:
             await place_order_and_wait(shop)
             await wait_until_deducted(warehouse)
@@ -104,6 +108,20 @@ async def add_product(warehouse: httpx.AsyncClient) -> None:
     product = {"name": "Keyboard", "price": 5000, "stockQuantity": 10}
     created = await warehouse.put("/products/prod001", json=product)
     assert created.status_code == 201, created.text
+
+
+async def wait_until_delivered(databases: list[Database]) -> None:
+    """Wait until nothing that was published waits for a receipt."""
+    with anyio.fail_after(BOUND_SECONDS):
+        while True:
+            if not any(map(pending_deliveries, databases)):
+                return
+            await anyio.sleep(0.01)
+
+
+def pending_deliveries(database: Database) -> int:
+    with database.read() as connection:
+        return connection.scalar(text("SELECT count(*) FROM outbox")) or 0
 
 
 async def place_order_and_wait(shop: httpx.AsyncClient) -> None:

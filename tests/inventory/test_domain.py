@@ -18,6 +18,7 @@ from todoku.contracts import (
     FailedItem,
     OrderCreatedEvent,
     OrderedItem,
+    ProductChangedEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -327,7 +328,7 @@ class TestProducts:
         assert after.entries == (
             LedgerEntry(product_id="prod001", quantity=5, reason=LedgerReason.OPENING, at=NOW),
         )
-        assert events == []
+        assert [type(event) for event in events] == [ProductChangedEvent]
 
     def test_new_product_without_a_quantity_has_no_stock(self) -> None:
         command = SetProduct(product_id="prod001", name="Keyboard", price=7, currency="EUR")

@@ -51,7 +51,10 @@ async def test_new_product_is_created_with_initial_stock(http: httpx.AsyncClient
         "reservedQuantity": 0,
         "availableQuantity": 10,
         "updatedAt": product["updatedAt"],
+        "version": product["version"],
+        "archived": False,
     }
+    assert reply.headers["etag"] == f'"{product["version"]}"'
     assert (await http.get("/products/prod001")).json() == product
 
 

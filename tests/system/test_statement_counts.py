@@ -48,7 +48,7 @@ from todoku.engine.messages import (
     UndecodableMessage,
 )
 from todoku.engine.writer import Writer
-from todoku.inventory.domain import Restock, SetProduct
+from todoku.inventory.domain import ArchiveProduct, PublishCatalogue, Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
 from todoku.orders.holding import HoldOrder, NewHold, ReleaseHold
 from todoku.orders.placing import PlaceOrder
@@ -167,6 +167,14 @@ def restock(n: int) -> Message:
     return asked(Restock(product_id=product(n), quantity=1))
 
 
+def archive(n: int) -> Message:
+    return asked(ArchiveProduct(product_id=product(n)))
+
+
+def publish(n: int) -> Message:
+    return asked(PublishCatalogue())
+
+
 def answer(n: int) -> Message:
     published = (Accepted("t"), Rejected("no"), Unknown("?"))[n % 3]
     return asked(RecordAnswer(order_id=order_id(n), answer=published))
@@ -268,6 +276,8 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "created, cancelled before": (INVENTORY, [set_up, confirmed], created),
     "setting up": (INVENTORY, [], set_up),
     "restocking": (INVENTORY, [set_up], restock),
+    "archiving": (INVENTORY, [set_up], archive),
+    "publishing": (INVENTORY, [set_up], publish),
     "initiating": (SHIPPING, [], reserved),
     "cancelling initiated": (SHIPPING, [reserved], requested),
     "cancelling unknown": (SHIPPING, [], requested),

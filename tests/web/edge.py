@@ -84,17 +84,22 @@ async def running(
 
 @asynccontextmanager
 async def running_together(
-    services: Sequence[tuple[Service, Callable[[Backend], Api]]], **options: Any
+    services: Sequence[tuple[Service, Callable[[Backend], Api]]],
+    *,
+    databases: list[Database] | None = None,
+    **options: Any,
 ) -> AsyncIterator[list[ASGIApp]]:
     """Run connected services with real engines and databases; yield their applications.
 
-    `options` go to `application`.
+    Their databases are added to `databases`; `options` go to `application`.
     """
     broker, topology = MemoryBroker(), Topology([service for service, _ in services])
     apps = []
     async with AsyncExitStack() as stack:
         for service, api in services:
             database = stack.enter_context(empty_database(service.store.metadata))
+            if databases is not None:
+                databases.append(database)
             process = Process(
                 service,
                 database,

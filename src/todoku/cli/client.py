@@ -86,17 +86,22 @@ class ServiceClient:
             if cursor is None:
                 return
 
-    def send(self, method: str, path: str, body: bytes, *, find_out: str) -> bytes:
+    def send(
+        self, method: str, path: str, body: bytes, *, find_out: str, if_match: str | None = None
+    ) -> bytes:
         """Send a command, and return the body. If the connection breaks, it is sent again with the same
         idempotency key, so that it is executed once. `find_out` tells the user how to check its result
-        if no response arrives at all."""
+        if no response arrives at all. It is refused unless what it changes has the entity tag
+        `if_match`."""
         key = str(uuid7())
         ends = time.monotonic() + self._repeated_for_seconds
         pause = REPEAT_PAUSE_SECONDS
         unknown: CommandFailed | None = None
         while True:
             try:
-                return self.request(method, path, body, find_out=find_out, key=key).body
+                return self.request(
+                    method, path, body, find_out=find_out, key=key, if_match=if_match
+                ).body
             except CommandFailed as failure:
                 if failure.exit_code is ExitCode.OUTCOME_UNKNOWN:
                     unknown = failure
@@ -115,12 +120,14 @@ class ServiceClient:
         *,
         find_out: str = "",
         key: str | None = None,
+        if_match: str | None = None,
     ) -> Response:
         """Send one request, and return its response. With `key` it is executed once, however often it
         is sent."""
+        headers = {"Idempotency-Key": key and f'"{key}"', "If-Match": if_match}
         connection = self._connected()
         try:
-            answer = self._exchange(connection, method, path, body, key)
+            answer = self._exchange(connection, method, path, body, headers)
         except (OSError, IncompleteRead) as error:
             raise self._no_response(error, find_out) from error
         except HTTPException as error:
@@ -157,13 +164,12 @@ class ServiceClient:
         method: str,
         path: str,
         body: bytes | None,
-        key: str | None,
+        optional: Mapping[str, str | None],
     ) -> Response:
         headers = {"Accept": f"{JSON}, {PROBLEM}", "Connection": "close"}
+        headers |= {name: value for name, value in optional.items() if value is not None}
         if body is not None:
             headers["Content-Type"] = JSON
-        if key is not None:
-            headers["Idempotency-Key"] = f'"{key}"'
         # A service may reject a body and close the connection before it has read all of it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, self._base.path.rstrip("/") + path, body, headers)

@@ -78,7 +78,7 @@ def print_groups(letters: Sequence[ListedLetter], by: str) -> None:
 
     def key(each: ListedLetter) -> tuple[str, str]:
         letter = each.letter
-        common = letter.group if by == "error" else letter.order_id
+        common = letter.group if by == "error" else letter.order_id or letter.key
         return each.service.service, common or ""
 
     now = datetime.now(UTC)
@@ -91,7 +91,11 @@ def print_groups(letters: Sequence[ListedLetter], by: str) -> None:
         )
         for each in members:
             letter = each.letter
-            about = (letter.order_id or "no order") if by == "error" else (letter.error or "")
+            about = (
+                (letter.order_id or letter.key or "no order")
+                if by == "error"
+                else (letter.error or "")
+            )
             rows.add_row(
                 *cells(
                     f"  {letter.id}",
@@ -117,6 +121,7 @@ def print_details(service_client: ServiceClient, letter: DeadLetterDetails) -> N
         "service": service_client.service,
         "state": letter.state,
         "order": letter.order_id,
+        "about": None if letter.order_id else letter.key,
         "message": letter.event_type,
         "subject": letter.subject,
         "group": letter.group,

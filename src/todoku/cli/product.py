@@ -1,4 +1,4 @@
-"""`todoku product`: list, show, create, change and restock products."""
+"""`todoku product`: list, show, create, change, archive, publish and restock products."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
-from todoku.cli.formatting import day_and_time, money
+from todoku.cli.formatting import counted, day_and_time, money
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
     NUMBER,
@@ -26,9 +26,11 @@ from todoku.cli.output import (
     write_lines,
     write_object,
 )
-from todoku.cli.responses import Product
+from todoku.cli.responses import Product, Publishing
 
-product = App(name="product", help="List, show, create, change and restock products.")
+product = App(
+    name="product", help="List, show, create, change, archive, publish and restock products."
+)
 
 ProductId = Annotated[str, Parameter(name="ID")]
 
@@ -109,8 +111,9 @@ def set_product(
 ) -> None:
     """Create a product, or change its name and price.
 
-    What you omit stays unchanged. The stock of an existing product changes only by
-    orders and by `todoku product restock`.
+    What you omit stays unchanged; if the product is changed by somebody else at the
+    same time, the command is refused. The stock of an existing product changes only
+    by orders and by `todoku product restock`.
 
     For example:
 
@@ -132,19 +135,83 @@ def set_product(
     """
     inventory = client("inventory", url, settings_from(addresses).settings)
     wanted: dict[str, Any] = {"name": name, "price": price, "currency": currency}
+    if_match: str | None = None
     if name is None or price is None:
         existing = _existing(inventory, product_id)
+        if_match = _etag(existing)
         wanted = {"name": existing.name, "price": existing.price} | _given(wanted)
     change = _given({**wanted, "stockQuantity": stock})
     answer = inventory.send(
         "PUT",
         _path(product_id),
         msgspec.json.encode(change),
-        find_out="It is safe to repeat it.",
+        find_out=f"See `todoku product show {shlex.quote(product_id)}`.",
+        if_match=if_match,
     )
     _print(inventory, answer, json=json)
     if not json:
         suggest(f"todoku order place --user alice {shlex.quote(product_id)}", "order it")
+
+
+@product.command
+def archive(
+    product_id: ProductId,
+    /,
+    *,
+    undo: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """Archive a product: no new order may have it.
+
+    Its stock stays, and orders that were accepted go on.
+
+    For example:
+
+        todoku product archive prod001
+        todoku product archive prod001 --undo
+
+    Parameters
+    ----------
+    product_id
+        The product's id.
+    undo
+        Take the product back: it may be ordered again.
+    """
+    inventory = client("inventory", url, settings_from(addresses).settings)
+    answer = inventory.send(
+        "POST",
+        f"{_path(product_id)}/{'unarchive' if undo else 'archive'}",
+        b"",
+        find_out=f"See `todoku product show {shlex.quote(product_id)}`.",
+    )
+    _print(inventory, answer, json=json)
+
+
+@product.command
+def publish(
+    *,
+    json: Json = False,
+    url: Url = None,
+    addresses: Addresses = None,
+) -> None:
+    """Publish every product again, for a service that lacks some.
+
+    Each change of a product is published by itself. This is for a new service, or
+    one that has lost its database.
+
+    For example:
+
+        todoku product publish
+    """
+    inventory = client("inventory", url, settings_from(addresses).settings)
+    answer = inventory.send("POST", "/catalogue/publish", b"", find_out="It is safe to repeat it.")
+    if json:
+        write_object(answer)
+        return
+    publishing = inventory.read(answer, Publishing)
+    note(f"publishing {counted(publishing.products, 'product')}")
 
 
 @product.command
@@ -190,6 +257,11 @@ def _path(product_id: str) -> str:
     return f"/products/{segment(product_id)}"
 
 
+def _etag(product: Product) -> str | None:
+    """Return the entity tag of a product; None where its service knows none."""
+    return None if product.version is None else f'"{product.version}"'
+
+
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
@@ -213,7 +285,8 @@ def _print_rows(products: Sequence[Product]) -> None:
     for each in products:
         stock = (each.stock_quantity, each.reserved_quantity, each.available_quantity)
         price = money(each.price, each.currency)
-        rows.add_row(*cells(each.id, each.name, price, *(f"{count:,}" for count in stock)))
+        name = f"{each.name} (archived)" if each.archived else each.name
+        rows.add_row(*cells(each.id, name, price, *(f"{count:,}" for count in stock)))
     console().print(rows)
 
 
@@ -230,5 +303,7 @@ def _print(inventory: ServiceClient, answer: bytes, *, json: bool) -> None:
         "reserved": f"{found.reserved_quantity:,}",
         "available": f"{found.available_quantity:,}",
         "changed": day_and_time(found.updated_at),
+        "version": None if found.version is None else str(found.version),
+        "archived": "yes" if found.archived else None,
     }
-    console().print(grid(rows.items()))
+    console().print(grid((name, value) for name, value in rows.items() if value is not None))

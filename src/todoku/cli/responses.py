@@ -80,7 +80,8 @@ class OrderHistory(msgspec.Struct, frozen=True):
 
 
 class Product(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A product and its stock. `price` is in minor units of `currency`."""
+    """A product and its stock. `price` is in minor units of `currency`. Services before version 0.2 know
+    no `version`."""
 
     id: str
     name: str
@@ -90,6 +91,14 @@ class Product(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reserved_quantity: int
     available_quantity: int
     updated_at: datetime
+    version: int | None = None
+    archived: bool = False
+
+
+class Publishing(msgspec.Struct, frozen=True):
+    """How many products are being published."""
+
+    products: int
 
 
 class Shipment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -111,7 +120,8 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A message that a service could not process; `group` is shared by all with the same error."""
+    """A message that a service could not process; `group` is shared by all with the same error. `key` is the
+    id of what it is about: an order, or something else."""
 
     id: str
     state: str
@@ -121,6 +131,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     group: str | None
     attempts: int
     parked_at: datetime
+    key: str | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

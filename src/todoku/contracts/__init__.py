@@ -15,6 +15,7 @@ from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    ProductChangedEvent,
     ReleaseOutcome,
     ReservedItem,
     StockReleasedEvent,
@@ -29,7 +30,9 @@ from todoku.contracts.orders import (
     OrderCreatedEvent,
     OrderedItem,
 )
-from todoku.contracts.parking import ParkingEvent, parking_event
+from todoku.contracts.parked import may_be_about_order, parking_event
+from todoku.contracts.parking import ParkingEvent
+from todoku.contracts.product_event import ProductEvent
 from todoku.contracts.shipping import (
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
@@ -82,6 +85,8 @@ __all__ = [
     "ParkingEvent",
     "Personal",
     "PlacedHold",
+    "ProductChangedEvent",
+    "ProductEvent",
     "ReleaseOutcome",
     "ReservedItem",
     "ShipmentCompletedEvent",
@@ -99,6 +104,7 @@ __all__ = [
     "encode",
     "fact_id",
     "holds_of",
+    "may_be_about_order",
     "parking_event",
     "read_envelope",
     "seal",

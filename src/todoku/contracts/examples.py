@@ -1,4 +1,4 @@
-"""One of every event, all about one order: what the documents show."""
+"""One of every event, all about one order and one of its products: what the documents show."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -14,6 +14,7 @@ from todoku.contracts.inventory import (
     FailedItem,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    ProductChangedEvent,
     ReservedItem,
     StockReleasedEvent,
     StockReservationFailedEvent,
@@ -155,6 +156,14 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             items=ORDERED,
             total_amount=13000,
             shipment_id=SHIPMENT_ID,
+        ),
+        ProductChangedEvent(
+            product_id="prod001",
+            version=1767605400000,
+            name="Super Keyboard",
+            price=5000,
+            currency="JPY",
+            changed_at=SAID_AT,
         ),
         *(
             event(

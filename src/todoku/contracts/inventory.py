@@ -1,5 +1,6 @@
 """Define the events that the inventory service publishes."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -10,6 +11,7 @@ from todoku.contracts.changes import ChangeEvent
 from todoku.contracts.holds import PlacedHold
 from todoku.contracts.order_event import OrderEvent
 from todoku.contracts.parking import ParkingEvent
+from todoku.contracts.product_event import ProductEvent
 from todoku.events import Personal
 
 
@@ -91,3 +93,29 @@ class InventoryMessageClosedEvent(ParkingEvent, frozen=True, kw_only=True, renam
 
     subject: ClassVar[str] = "inventory.message_closed"
     publisher: ClassVar[str] = "inventory"
+
+
+class ProductChangedEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"):
+    """What the catalogue says about a product since `changed_at` (UTC); of two such events, the one with
+    the higher `version` is valid.
+
+    `price` is that of one piece in minor units of `currency` (ISO 4217). A product that is `archived` is
+    sold no longer. `opening_stock` is the number of pieces with which the product was created, absent
+    afterwards. The same version may be published again.
+    """
+
+    subject: ClassVar[str] = "inventory.product_changed"
+    publisher: ClassVar[str] = "inventory"
+
+    version: int
+    name: str
+    price: int
+    currency: str
+    changed_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    archived: bool = False
+    opening_stock: int | UnsetType = UNSET
+
+    @property
+    def fact(self) -> str:
+        """Return the name of the fact: a product has many versions."""
+        return f"{type(self).__name__} {self.version}"

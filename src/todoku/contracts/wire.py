@@ -11,6 +11,7 @@ from todoku.contracts.holds import (
 from todoku.contracts.inventory import (
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    ProductChangedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -51,6 +52,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         HoldRefusedEvent,
         OrderCompletedEvent,
         OrderCancelledEvent,
+        ProductChangedEvent,
         InventoryMessageParkedEvent,
         InventoryMessageClosedEvent,
         ShippingMessageParkedEvent,

@@ -1,12 +1,16 @@
 """HTTP operations of the inventory service."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from todoku.inventory.domain import (
+    ArchiveProduct,
     Product,
+    ProductChanged,
+    PublishCatalogue,
     Restock,
     SetProduct,
     Stock,
@@ -14,8 +18,13 @@ from todoku.inventory.domain import (
     TooMuchStock,
     UnknownProduct,
 )
-from todoku.inventory.problems import STOCK_NOT_SETTABLE, TOO_MUCH_STOCK, UNKNOWN_PRODUCT
-from todoku.inventory.store import find_product, list_products
+from todoku.inventory.problems import (
+    PRODUCT_CHANGED,
+    STOCK_NOT_SETTABLE,
+    TOO_MUCH_STOCK,
+    UNKNOWN_PRODUCT,
+)
+from todoku.inventory.store import count_products, find_product, list_products
 from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
     ALLOWED,
@@ -30,7 +39,7 @@ from todoku.web.fields import (
     is_product_id,
 )
 from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
-from todoku.web.problems import DATABASE_UNAVAILABLE
+from todoku.web.problems import DATABASE_UNAVAILABLE, OUTCOME_UNKNOWN, OVERLOADED
 from todoku.web.query import invalid_parameter
 
 
@@ -53,7 +62,8 @@ class NewStock(Body, frozen=True, kw_only=True):
 
 class ProductView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A product and its stock: `stockQuantity` pieces are on hand, `reservedQuantity` of them are
-    reserved for orders, and `availableQuantity` can still be ordered."""
+    reserved for orders, and `availableQuantity` can still be ordered. `version` grows whenever the name, the
+    price or the currency is set, or the product is archived, which is `archived` then and sold no longer."""
 
     id: str
     name: str
@@ -63,6 +73,8 @@ class ProductView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reserved_quantity: int
     available_quantity: int
     updated_at: datetime
+    version: int
+    archived: bool
 
 
 class ProductPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -70,6 +82,12 @@ class ProductPage(msgspec.Struct, frozen=True, rename="camel"):
 
     items: list[ProductView]
     next_cursor: str | None
+
+
+class Publishing(msgspec.Struct, frozen=True):
+    """How many products are being published."""
+
+    products: int
 
 
 class ProductQuery(PageQuery, frozen=True, kw_only=True):
@@ -87,6 +105,7 @@ def inventory_api(backend: Backend) -> Api:
             UnknownProduct: UNKNOWN_PRODUCT,
             StockNotSettable: STOCK_NOT_SETTABLE,
             TooMuchStock: TOO_MUCH_STOCK,
+            ProductChanged: PRODUCT_CHANGED,
         },
         operations=[
             Operation(
@@ -107,7 +126,12 @@ def inventory_api(backend: Backend) -> Api:
                 summary="Get a product and its stock",
                 handle=routes.show,
                 responses=[
-                    SuccessResponse(status=200, description="The product.", content=ProductView)
+                    SuccessResponse(
+                        status=200,
+                        description="The product.",
+                        content=ProductView,
+                        headers=ETAG,
+                    )
                 ],
                 problems=[UNKNOWN_PRODUCT, DATABASE_UNAVAILABLE],
             ),
@@ -117,21 +141,43 @@ def inventory_api(backend: Backend) -> Api:
                 path="/products/{productId}",
                 path_parameters=product_id,
                 summary="Create a product, or change its name and price",
+                description=ABOUT_SETTING,
                 handle=routes.set,
                 body=ProductChange,
                 examples={"a new product": EXAMPLE_PRODUCT},
                 responses=[
                     SuccessResponse(
-                        status=200, description="The product was changed.", content=ProductView
+                        status=200,
+                        description="The product was changed.",
+                        content=ProductView,
+                        headers=ETAG,
                     ),
                     SuccessResponse(
                         status=201,
                         description="The product was created.",
                         content=ProductView,
-                        headers={"Location": "The path of the product."},
+                        headers={"Location": "The path of the product.", **ETAG},
                     ),
                 ],
-                problems=[STOCK_NOT_SETTABLE],
+                problems=[STOCK_NOT_SETTABLE, PRODUCT_CHANGED],
+                conditional=True,
+            ),
+            *(_archiving(routes, archived) for archived in (True, False)),
+            Operation(
+                id="publishCatalogue",
+                method="POST",
+                path="/catalogue/publish",
+                summary="Publish every product again",
+                description=ABOUT_PUBLISHING,
+                handle=routes.publish,
+                responses=[
+                    SuccessResponse(
+                        status=202,
+                        description="The products are being published.",
+                        content=Publishing,
+                    )
+                ],
+                problems=[OVERLOADED, OUTCOME_UNKNOWN, DATABASE_UNAVAILABLE],
             ),
             Operation(
                 id="restockProduct",
@@ -152,6 +198,33 @@ def inventory_api(backend: Backend) -> Api:
                 problems=[UNKNOWN_PRODUCT, TOO_MUCH_STOCK],
             ),
         ],
+    )
+
+
+def _archiving(routes: "ProductRoutes", archived: bool) -> Operation:
+    """Return the operation that archives a product, or that takes it back."""
+    name = "archive" if archived else "unarchive"
+    return Operation(
+        id=f"{name}Product",
+        method="POST",
+        path=f"/products/{{productId}}/{name}",
+        path_parameters={"productId": ProductId},
+        summary="Archive a product" if archived else "Take an archived product back",
+        description=ABOUT_ARCHIVING,
+        handle=routes.archive if archived else routes.unarchive,
+        responses=[
+            SuccessResponse(
+                status=200, description="The product.", content=ProductView, headers=ETAG
+            )
+        ],
+        problems=[
+            UNKNOWN_PRODUCT,
+            PRODUCT_CHANGED,
+            OVERLOADED,
+            OUTCOME_UNKNOWN,
+            DATABASE_UNAVAILABLE,
+        ],
+        conditional=True,
     )
 
 
@@ -182,7 +255,7 @@ class ProductRoutes:
         product = await self._backend.read(find_product, product_id)
         if product is None:
             raise _unknown_product(product_id)
-        return Reply(200, _view(product))
+        return _reply(product)
 
     async def set(self, call: Call) -> Reply:
         product_id = call.path["productId"]
@@ -197,13 +270,35 @@ class ProductRoutes:
                 price=change.price,
                 currency=change.currency,
                 stock_quantity=change.stock_quantity,
+                if_match=call.if_match,
             ),
             context=call.context,
             find_out=f"See GET {address}; the request can safely be repeated.",
         )
-        view = _view(stock.products[product_id])
+        product = stock.products[product_id]
         # Only a new product has a ledger entry: its initial stock.
-        return Reply(201, view, {"Location": address}) if stock.entries else Reply(200, view)
+        return _reply(product, 201, {"Location": address}) if stock.entries else _reply(product)
+
+    async def archive(self, call: Call) -> Reply:
+        return await self._archive(call, archived=True)
+
+    async def unarchive(self, call: Call) -> Reply:
+        return await self._archive(call, archived=False)
+
+    async def _archive(self, call: Call, *, archived: bool) -> Reply:
+        product_id = _product_id(call)
+        stock: Stock = await self._backend.execute(
+            ArchiveProduct(product_id=product_id, archived=archived, if_match=call.if_match),
+            context=call.context,
+            find_out=f"See `archived` in GET /products/{product_id}; the request can safely be repeated.",
+        )
+        return _reply(stock.products[product_id])
+
+    async def publish(self, call: Call) -> Reply:
+        await self._backend.execute(
+            PublishCatalogue(), context=call.context, find_out="The request can safely be repeated."
+        )
+        return Reply(202, Publishing(await self._backend.read(count_products)))
 
     async def restock(self, call: Call) -> Reply:
         product_id = _product_id(call)
@@ -213,7 +308,11 @@ class ProductRoutes:
             context=call.context,
             find_out=f"Compare stockQuantity in GET /products/{product_id} before you repeat the request.",
         )
-        return Reply(200, _view(stock.products[product_id]))
+        return _reply(stock.products[product_id])
+
+
+def _reply(product: Product, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(status, _view(product), {"ETag": product.etag, **(headers or {})})
 
 
 def _product_id(call: Call) -> str:
@@ -238,7 +337,12 @@ def _view(product: Product) -> ProductView:
         reserved_quantity=product.reserved,
         available_quantity=product.available,
         updated_at=product.updated_at,
+        version=product.version,
+        archived=product.archived,
     )
+
+
+ETAG: Final = {"ETag": "The version of the product; stock movements do not change it."}
 
 
 ABOUT = """\
@@ -247,5 +351,17 @@ Reserves stock for orders, and deducts or releases it.
 Stock changes only through a ledger: initial stock, restocking and shipping. Prices are in
 minor units of an ISO 4217 currency, times are UTC. Every error is an RFC 9457 problem whose `type`
 is the address of a page about it. Unknown parameters and fields are refused."""
+
+ABOUT_SETTING = """\
+With `If-Match`, nothing is changed unless the product still has this `ETag`. Every change is published, so
+that orders knows the price."""
+
+ABOUT_ARCHIVING = """\
+An archived product is in no new order that is placed with prices of the catalogue. Its stock stays, and
+orders that were accepted go on."""
+
+ABOUT_PUBLISHING = """\
+Every change of a product is published anyway. This publishes all products, in batches: for a service that
+has none of them, because it is new or has lost its database."""
 
 EXAMPLE_PRODUCT: dict[str, Any] = {"name": "Super Keyboard", "price": 5000, "stockQuantity": 10}

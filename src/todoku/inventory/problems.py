@@ -25,3 +25,11 @@ TOO_MUCH_STOCK = ProblemType(
     "parser represents exactly.",
     "Add fewer pieces.",
 )
+PRODUCT_CHANGED = ProblemType(
+    "product-changed",
+    412,
+    "The product was changed meanwhile",
+    "The product has none of the entity tags in the header If-Match: what the catalogue says about it was "
+    "changed since, or there is no such product. Stock movements do not count. Nothing was changed.",
+    "Get the product again, decide on what it is now, and send its new `ETag`.",
+)

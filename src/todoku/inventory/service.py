@@ -9,6 +9,7 @@ from todoku.contracts import (
     Event,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     StockReleasedEvent,
@@ -19,12 +20,17 @@ from todoku.contracts import (
 from todoku.engine import BySagaVersion, Decide, Service, by_saga_version
 from todoku.inventory.domain import (
     STOCK_REQUESTS,
+    ArchiveProduct,
+    PublishCatalogue,
     Restock,
     SetProduct,
     Stock,
+    archive_product,
     deduct_stock,
+    publish_catalogue,
     release_cancelled,
     release_stock,
+    replay_product,
     replay_refusal,
     replay_release,
     replay_reservation,
@@ -33,11 +39,13 @@ from todoku.inventory.domain import (
     restock,
     set_product,
 )
-from todoku.inventory.store import InventoryStore
+from todoku.inventory.store import InventoryStore, publications
 from todoku.settings import Settings
 
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Stock]]] = {
     SetProduct: set_product,
+    ArchiveProduct: archive_product,
+    PublishCatalogue: publish_catalogue,
     Restock: restock,
 }
 
@@ -49,6 +57,7 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide[Stock] | BySagaVersion[Stock]]
 }
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Stock]]] = {
+    ProductChangedEvent: replay_product,
     StockReservedEvent: replay_reservation,
     StockReservationFailedEvent: replay_refusal,
     ShipmentCompletedEvent: deduct_stock,
@@ -61,6 +70,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     StockReservedEvent,
     StockReservationFailedEvent,
     StockReleasedEvent,
+    ProductChangedEvent,
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
 )
@@ -73,11 +83,12 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         store=InventoryStore(),
         command_handlers=COMMAND_HANDLERS,
         deduplicated_commands={Restock},
+        agendas=[publications.agenda()],
         event_handlers=EVENT_HANDLERS,
         parked_event=partial(parking_event, InventoryMessageParkedEvent),
         resolved_event=partial(parking_event, InventoryMessageClosedEvent),
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,
-        not_in_stream="products, their prices and restocks",
+        not_in_stream="restocks, and products that were not changed since the stream begins",
     )

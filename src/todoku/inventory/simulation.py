@@ -156,7 +156,7 @@ class SimulatedInventory(SimulatedService):
     async def _send_impossible_command(self, _: Random) -> None:
         """Send a command that the tables refuse: it must not affect any other."""
         with suppress(ConstraintViolated):
-            command = SetProduct(product_id="free", name="free", price=0)
+            command = SetProduct(product_id="free", name="free", price=-1)
             if await self.world.execute(command):
                 self.world.fail("I1", "a product that the tables refuse was confirmed")
 

@@ -14,21 +14,24 @@ from sqlalchemy import (
     Text,
     bindparam,
     delete,
+    func,
     insert,
     select,
     text,
     update,
 )
 
-from todoku.contracts import Envelope, PlacedHold, StockReservedEvent
+from todoku.contracts import Envelope, PlacedHold, ProductEvent, StockReservedEvent
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import EngineTables, RepublishEvents, StateCache
 from todoku.inventory.domain import (
     RESERVATION,
     STOCK_REQUESTS,
+    ArchiveProduct,
     LedgerEntry,
     Line,
     Product,
+    Publication,
     Reservation,
     ReservationChange,
     ReservationState,
@@ -36,6 +39,7 @@ from todoku.inventory.domain import (
     SetProduct,
     Stock,
 )
+from todoku.inventory.publications import Publications
 
 LOCATION = "main"
 """The one place where stock lies; keys allow for more."""
@@ -56,7 +60,11 @@ products = table(
     Column("reserved_quantity", Integer64, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
-    CheckConstraint("price BETWEEN 1 AND 9007199254740991", name="price_exact"),
+    Column("version", Integer64, nullable=False, server_default="1"),
+    Column("changed_at", Timestamp),
+    Column("archived", Integer64, nullable=False, server_default="0"),
+    CheckConstraint("price BETWEEN 0 AND 9007199254740991", name="price_exact"),
+    CheckConstraint("archived IN (0, 1)", name="archived_or_not"),
     CheckConstraint("stock_quantity BETWEEN 0 AND 9007199254740991", name="stock_exact"),
     CheckConstraint("reserved_quantity BETWEEN 0 AND stock_quantity", name="nothing_oversold"),
 )
@@ -108,6 +116,8 @@ stock_ledger = table(
     ),
 )
 
+publications = Publications(metadata, products)
+
 _load_products = Query(
     select(products).where(among(products.c.id, "ids")).order_by(products.c.id).with_for_update()
 )
@@ -118,22 +128,21 @@ _load_reservations = Query(
     .with_for_update()
 )
 _insert_products = Many(insert(products))
-_update_products = Many(
-    update(products)
-    .where(products.c.id == bindparam("key"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in (
-                "name",
-                "price",
-                "currency",
-                "stock_quantity",
-                "reserved_quantity",
-                "updated_at",
-            )
-        }
+
+
+def _update(*columns: str) -> Many:
+    """Writes these columns of a product."""
+    return Many(
+        update(products)
+        .where(products.c.id == bindparam("key"))
+        .values({name: bindparam(name) for name in columns})
     )
+
+
+MOVING = ("stock_quantity", "reserved_quantity", "updated_at")
+_update_stock = _update(*MOVING)
+_update_products = _update(
+    "name", "price", "currency", "version", "changed_at", "archived", *MOVING
 )
 _insert_reservations = Many(insert(reservations))
 _end_reservations = Many(
@@ -154,9 +163,19 @@ _NAMING_PRODUCTS: tuple[type[Any], ...] = (*STOCK_REQUESTS.values(), StockReserv
 
 
 class InventoryUnitOfWork:
-    """The products and reservations that a batch touches, and the ledger entries that it adds."""
+    """The products and reservations that a batch touches, the ledger entries that it adds, and how far
+    the catalogue is published: `page` has the ids of the products that are next."""
 
-    def __init__(self, found: dict[str, Product], reserved: dict[str, Reservation]) -> None:
+    def __init__(
+        self,
+        found: dict[str, Product],
+        reserved: dict[str, Reservation],
+        publication: Publication | None = None,
+        page: Sequence[str] = (),
+    ) -> None:
+        self.publication_before = publication
+        self.publication = publication
+        self.page = page
         self.products_before = found
         self.products = dict(found)
         self.reservations_before = reserved
@@ -164,6 +183,11 @@ class InventoryUnitOfWork:
         self.entries: list[LedgerEntry] = []
 
     def view(self, subject: Any) -> Stock:
+        if publications.concern(subject):
+            return Stock(
+                products={key: self.products[key] for key in self.page},
+                publication=self.publication,
+            )
         reservation = self.reservations.get(_order_id(subject) or "")
         ids = _product_ids(subject)
         if reservation is not None:
@@ -178,6 +202,7 @@ class InventoryUnitOfWork:
         if state.reservation is not None:
             self.reservations[state.reservation.order_id] = state.reservation
         self.entries += state.entries
+        self.publication = state.publication or self.publication
 
     def record(self, envelope: Envelope) -> None:
         """The ledger and the reservations are this service's history."""
@@ -208,9 +233,14 @@ class InventoryStore:
         reserved |= _read_reservations(connection, order_ids - reserved.keys())
         product_ids = {key for subject in subjects for key in _product_ids(subject)}
         product_ids |= {line.product_id for held in reserved.values() for line in held.lines}
+        publication: Publication | None = None
+        page: Sequence[str] = ()
+        if any(publications.concern(subject) for subject in subjects):
+            publication, page = publications.load(connection)
+            product_ids.update(page)
         found = cache.get("products", product_ids)
         found |= _read_products(connection, product_ids - found.keys())
-        return InventoryUnitOfWork(found, reserved)
+        return InventoryUnitOfWork(found, reserved, publication, page)
 
     def save(
         self, connection: Connection, unit_of_work: InventoryUnitOfWork, now: datetime
@@ -218,6 +248,9 @@ class InventoryStore:
         _save_products(connection, unit_of_work)
         _save_reservations(connection, unit_of_work)
         _insert_ledger(connection, [_ledger_row(entry) for entry in unit_of_work.entries])
+        publication = unit_of_work.publication
+        if publication is not None and publication is not unit_of_work.publication_before:
+            publications.save(connection, publication)
 
 
 def find_product(connection: Connection, product_id: str) -> Product | None:
@@ -234,6 +267,11 @@ def list_products(connection: Connection, after: str, limit: int) -> list[Produc
     return [_product(row) for row in found]
 
 
+def count_products(connection: Connection) -> int:
+    """Return how many products there are."""
+    return connection.scalar(select(func.count()).select_from(products)) or 0
+
+
 def _order_id(subject: Any) -> str | None:
     """Return the order that a subject is about; commands about a product are about none."""
     if isinstance(subject, RepublishEvents):
@@ -243,11 +281,11 @@ def _order_id(subject: Any) -> str | None:
 
 
 def _product_ids(subject: Any) -> set[str]:
-    """The products that a subject names itself; others are found through the order's reservation."""
+    """Return the products that a subject names itself; others are found through the order's reservation."""
     match subject:
         case event if isinstance(event, _NAMING_PRODUCTS):
             return {item.product_id for item in subject.items}
-        case SetProduct() | Restock():
+        case SetProduct() | Restock() | ArchiveProduct() | ProductEvent():
             return {subject.product_id}
         case _:
             return set()
@@ -283,23 +321,19 @@ def _read_products(connection: Connection, ids: set[str]) -> dict[str, Product]:
 
 
 def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
-    changed = [
-        product
-        for key, product in sorted(unit_of_work.products.items())
-        if product is not unit_of_work.products_before.get(key)
-    ]
-    new = [
-        _product_row(product)
-        for product in changed
-        if product.id not in unit_of_work.products_before
-    ]
-    old = [
-        {"key": product.id, **_product_row(product)}
-        for product in changed
-        if product.id in unit_of_work.products_before
-    ]
+    new: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    for key, product in sorted(unit_of_work.products.items()):
+        before = unit_of_work.products_before.get(key)
+        if before is None:
+            new.append(_product_row(product))
+        elif product is not before:
+            rows = moved if product.version == before.version else changed
+            rows.append({"key": key, **_product_row(product)})
     _insert_products(connection, new)
-    _update_products(connection, old)
+    _update_stock(connection, moved)
+    _update_products(connection, changed)
 
 
 def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
@@ -332,6 +366,9 @@ def _product(row: Any) -> Product:
         reserved=row.reserved_quantity,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        version=row.version,
+        changed_at=row.changed_at,
+        archived=bool(row.archived),
     )
 
 
@@ -345,6 +382,9 @@ def _product_row(product: Product) -> dict[str, Any]:
         "reserved_quantity": product.reserved,
         "created_at": to_microseconds(product.created_at),
         "updated_at": to_microseconds(product.updated_at),
+        "version": product.version,
+        "changed_at": to_microseconds(product.changed_at),
+        "archived": int(product.archived),
     }
 
 

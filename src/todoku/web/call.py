@@ -26,7 +26,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
     `principal` is the user that a middleware authenticated (Starlette's `AuthenticationMiddleware`
     puts it into `scope["user"]`), or `ANONYMOUS`. `context` goes with commands. `wait` is set if the
-    operation `waits` and the client prefers that.
+    operation `waits` and the client prefers that. `if_match` has the entity tags of the header If-Match, if
+    the operation is `conditional` and the client sends one.
     """
 
     path: Mapping[str, str]
@@ -35,6 +36,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     principal: BaseUser = ANONYMOUS
     context: Context = NO_CONTEXT
     wait: Wait | None = None
+    if_match: tuple[str, ...] | None = None
 
     def uuid(self, name: str, unknown: Callable[[str], Problem]) -> str:
         """Return a path parameter as a canonical UUID. Raises `unknown(value)` if it is not one."""

@@ -9,18 +9,21 @@ from datetime import datetime
 
 import msgspec
 
+from todoku.contracts import may_be_about_order
 from todoku.engine.dead_letter_tables import LetterGroup, LetterSummary
 from todoku.engine.dead_letters import Attempt, DeadLetter, DeadLetterState, shape
 
 
 class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A dead letter without its content. `error` is the shape of its last error, without ids, numbers
+    """A dead letter without its content. `key` is the id of what the message is about; if that is an order,
+    `orderId` is the same. `error` is the shape of its last error, without ids, numbers
     and quotations; `group` is the id of all dead letters with this shape; `retryAt` is the time of
     the scheduled retry."""
 
     id: str
     state: DeadLetterState
     order_id: str | None
+    key: str | None
     event_type: str | None
     error: str | None
     group: str | None
@@ -51,12 +54,13 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class DeadLetterDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A dead letter. `body` is the message if it is JSON, else `bodyBase64`; `history` has the recorded
-    attempts, `attempts` is the number of all attempts."""
+    """A dead letter. `key` and `orderId` are as in the list. `body` is the message if it is JSON, else
+    `bodyBase64`; `history` has the recorded attempts, `attempts` is the number of all attempts."""
 
     id: str
     state: DeadLetterState
     order_id: str | None
+    key: str | None
     event_id: str | None
     event_type: str | None
     subject: str
@@ -79,7 +83,8 @@ class DeadLetterDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 
 
 class DeadLetterGroupView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Parked dead letters whose errors have the same shape: how many, and for how many orders."""
+    """Parked dead letters whose errors have the same shape: how many, and for how many orders (or products,
+    or whatever else their messages are about)."""
 
     group: str
     error: str
@@ -107,7 +112,8 @@ def details_view(letter: DeadLetter, history: list[Attempt]) -> DeadLetterDetail
     return DeadLetterDetails(
         id=letter.id,
         state=letter.state,
-        order_id=letter.key,
+        order_id=_order_id(letter),
+        key=letter.key,
         event_id=letter.event_id,
         event_type=letter.event_type,
         subject=letter.subject,
@@ -133,6 +139,10 @@ def details_view(letter: DeadLetter, history: list[Attempt]) -> DeadLetterDetail
     )
 
 
+def _order_id(letter: DeadLetter | LetterSummary) -> str | None:
+    return letter.key if may_be_about_order(letter.event_type) else None
+
+
 def _is_json(body: bytes) -> bool:
     try:
         msgspec.json.decode(body)
@@ -145,7 +155,8 @@ def view(letter: LetterSummary) -> DeadLetterView:
     return DeadLetterView(
         id=letter.id,
         state=letter.state,
-        order_id=letter.key,
+        order_id=_order_id(letter),
+        key=letter.key,
         event_type=letter.event_type,
         error=None if letter.error is None else shape(letter.error),
         group=letter.error_group,

@@ -177,6 +177,14 @@ IdempotencyKey = Annotated[
         examples=['"8e03978e-40d5-43e8-bc93-6894a57f9324"'],
     ),
 ]
+IfMatch = Annotated[
+    str,
+    Meta(
+        description="The `ETag` of what the client has seen: if it was changed meanwhile, the request is "
+        "refused.",
+        examples=['"1767605400000"'],
+    ),
+]
 Preference = Annotated[
     str,
     Meta(

@@ -90,10 +90,14 @@ def read_key(values: list[bytes]) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
-def fingerprint(operation: bytes, parameters: Any, query: Any, body: Any) -> str:
+def fingerprint(
+    operation: bytes, parameters: Any, query: Any, body: Any, condition: Any = None
+) -> str:
     """Return the same text for requests of an operation that mean the same: spaces, the sequence of the
     fields, and defaults that are given do not matter."""
     asked = body if not parameters and query is None else (parameters, query, body)
+    if condition is not None:
+        asked = (asked, condition)
     return blake2b(operation + _encode(asked), digest_size=16).hexdigest()
 
 

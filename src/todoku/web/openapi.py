@@ -9,8 +9,8 @@ import msgspec
 from msgspec.inspect import EnumType
 
 import todoku
-from todoku.web import idempotency, problems, waiting
-from todoku.web.fields import IdempotencyKey, Preference, to_portable
+from todoku.web import conditions, idempotency, problems, waiting
+from todoku.web.fields import IdempotencyKey, IfMatch, Preference, to_portable
 from todoku.web.operations import Api, Operation, SuccessResponse
 from todoku.web.parameter_types import parameter_types, value_types
 from todoku.web.problems import ProblemDetails, ProblemType
@@ -93,6 +93,7 @@ def problems_of(operation: Operation) -> tuple[ProblemType, ...]:
         *ALWAYS,
         *(WITH_BODY if operation.body else ()),
         *(WITH_KEY if _takes_key(operation) else ()),
+        *((problems.INVALID_IF_MATCH,) if operation.conditional else ()),
         *operation.problems,
     )
     return tuple(sorted(dict.fromkeys(kinds), key=lambda kind: kind.status))
@@ -149,6 +150,9 @@ def _header_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
     if operation.waits:
         schema = msgspec.json.schema(Preference)
         yield _parameter(waiting.HEADER, "header", schema, required=False)
+    if operation.conditional:
+        schema = msgspec.json.schema(IfMatch)
+        yield _parameter(conditions.HEADER, "header", schema, required=False)
 
 
 def _takes_key(operation: Operation) -> bool:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from todoku.web import idempotency, waiting
+from todoku.web import conditions, idempotency, waiting
 from todoku.web.body import BODY_RECEIVED, decode_body, read_body
 from todoku.web.call import ANONYMOUS, Call, header_values, read_context
 from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType, ordered
@@ -16,6 +16,7 @@ from todoku.web.query import decode_query
 
 KEY_HEADER: Final = idempotency.HEADER.lower().encode()
 PREFER_HEADER: Final = waiting.HEADER.lower().encode()
+IF_MATCH_HEADER: Final = conditions.HEADER.lower().encode()
 
 Refusals = Mapping[type[Exception], ProblemType]
 """The problem types of a domain's exceptions."""
@@ -50,7 +51,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     `path` has parameters in braces. `path_parameters` gives their types for the documents; they are
     not enforced, because an id that cannot exist is answered with 404. `problems` are those that do
     not follow from the query and body. With `waits`, a client may say with `Prefer: wait=N` that the
-    response is to come when what it asked for has ended: see `Call.wait`.
+    response is to come when what it asked for has ended: see `Call.wait`. A `conditional` one takes the
+    header If-Match: see `Call.if_match`.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     responses: Sequence[SuccessResponse]
     problems: Sequence[ProblemType] = ()
     waits: bool = False
+    conditional: bool = False
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +171,10 @@ def _serve_operation(
         wait = None
         if operation.waits and PREFER_HEADER in headers:
             wait = waiting.read_wait(header_values(scope, PREFER_HEADER), scope)
-        call = Call(scope["path_params"], query, body, principal, context, wait)
+        if_match = None
+        if operation.conditional and IF_MATCH_HEADER in headers:
+            if_match = conditions.read_if_match(header_values(scope, IF_MATCH_HEADER))
+        call = Call(scope["path_params"], query, body, principal, context, wait, if_match)
         if not (takes_key and KEY_HEADER in headers):
             return await handle(call)
         values = header_values(scope, KEY_HEADER)
@@ -176,7 +182,9 @@ def _serve_operation(
             idempotency.RequestKey(
                 context.actor or idempotency.NO_ONE,
                 idempotency.read_key(values),
-                idempotency.fingerprint(name, call.path, query if has_query else None, body),
+                idempotency.fingerprint(
+                    name, call.path, query if has_query else None, body, if_match
+                ),
                 decided,
             )
         )

@@ -50,6 +50,13 @@ INVALID_IDEMPOTENCY_KEY = ProblemType(
     "printable ASCII. Nothing was changed.",
     'Send one key of at most 255 characters, in quotation marks: `Idempotency-Key: "8e03978e-40d5-…"`.',
 )
+INVALID_IF_MATCH = ProblemType(
+    "invalid-if-match",
+    400,
+    "The header If-Match is invalid",
+    "The header If-Match is neither `*` nor a list of entity tags. Nothing was changed.",
+    "Send the `ETag` of the last response as it is, with its quotation marks.",
+)
 INVALID_PARAMETER = ProblemType(
     "invalid-parameter",
     400,

@@ -1,7 +1,7 @@
 """Define stock and reservations as pure functions: values in, values out.
 
-`stock` has the entities, `products` the decisions on commands, `reservations` those on events,
-`cancellations` those on cancellations.
+`stock` has the entities, `products` the decisions on commands, `publication` how the catalogue is published,
+`reservations` the decisions on events, `cancellations` those on cancellations.
 """
 
 from todoku.inventory.domain.cancellations import (
@@ -10,13 +10,23 @@ from todoku.inventory.domain.cancellations import (
     replay_release,
 )
 from todoku.inventory.domain.products import (
+    ArchiveProduct,
+    ProductChanged,
     Restock,
     SetProduct,
     StockNotSettable,
     TooMuchStock,
     UnknownProduct,
+    archive_product,
     restock,
     set_product,
+)
+from todoku.inventory.domain.publication import (
+    PAGE,
+    PublishCatalogue,
+    publish_catalogue,
+    publish_page,
+    replay_product,
 )
 from todoku.inventory.domain.request import STOCK_REQUESTS, StockRequest
 from todoku.inventory.domain.reservations import (
@@ -36,6 +46,7 @@ from todoku.inventory.domain.stock import (
     LedgerReason,
     Line,
     Product,
+    Publication,
     Reservation,
     ReservationChange,
     ReservationState,
@@ -44,14 +55,19 @@ from todoku.inventory.domain.stock import (
 )
 
 __all__ = [
+    "PAGE",
     "RESERVATION",
     "STOCK_REQUESTS",
+    "ArchiveProduct",
     "ContradictoryEvent",
     "InvalidCancellation",
     "LedgerEntry",
     "LedgerReason",
     "Line",
     "Product",
+    "ProductChanged",
+    "Publication",
+    "PublishCatalogue",
     "Reservation",
     "ReservationChange",
     "ReservationState",
@@ -65,9 +81,13 @@ __all__ = [
     "TooMuchStock",
     "UnknownProduct",
     "UnknownReservation",
+    "archive_product",
     "deduct_stock",
+    "publish_catalogue",
+    "publish_page",
     "release_cancelled",
     "release_stock",
+    "replay_product",
     "replay_refusal",
     "replay_release",
     "replay_reservation",

@@ -1,10 +1,12 @@
-"""Decide on commands about products: create, change and restock them."""
+"""Decide on commands about products: create, change, archive and restock them."""
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from todoku.contracts import MAX_SAFE_INTEGER, Event
+from todoku.inventory.domain.publication import changed_event, next_version
 from todoku.inventory.domain.stock import LedgerEntry, LedgerReason, Product, Stock, StockError
 
 
@@ -20,14 +22,33 @@ class TooMuchStock(StockError):
     """The number of pieces would exceed what JSON keeps exact."""
 
 
+class ProductChanged(StockError):
+    """The product is not the one that the caller has seen: it was changed meanwhile, or does not exist."""
+
+
 class SetProduct(msgspec.Struct, frozen=True, kw_only=True):
-    """Create a product with its opening stock, or change the name and price of an existing one."""
+    """Create a product with its opening stock, or change the name and price of an existing one.
+
+    It must have one of the entity tags `if_match`, if there are any; `*` stands for every tag.
+    """
 
     product_id: str
     name: str
     price: int
     currency: str | None = None
     stock_quantity: int | None = None
+    if_match: tuple[str, ...] | None = None
+
+
+class ArchiveProduct(msgspec.Struct, frozen=True, kw_only=True):
+    """Archive a product, which is sold no longer then; or, with `archived` false, sell it again.
+
+    `if_match` is as that of `SetProduct`.
+    """
+
+    product_id: str
+    archived: bool = True
+    if_match: tuple[str, ...] | None = None
 
 
 class Restock(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,31 +62,36 @@ class Restock(msgspec.Struct, frozen=True, kw_only=True):
 def set_product(stock: Stock, command: SetProduct, now: datetime) -> tuple[Stock, list[Event]]:
     """Create a product, or change its name and price."""
     product = stock.products.get(command.product_id)
+    _require_match(product, command)
     if product is None:
-        return _created(command, now), []
+        return _created(command, now)
     if command.stock_quantity not in (None, product.on_hand):
         raise StockNotSettable(
             f"Product {product.id!r} exists and has {product.on_hand} pieces: leave out "
             f"stockQuantity, and add stock with POST /products/{product.id}/restock."
         )
-    changed = msgspec.structs.replace(
-        product,
-        name=command.name,
-        price=command.price,
-        currency=command.currency or product.currency,
-        updated_at=now,
-    )
-    return Stock(products={product.id: changed}), []
+    currency = command.currency or product.currency
+    return _changed(product, now, name=command.name, price=command.price, currency=currency)
+
+
+def archive_product(
+    stock: Stock, command: ArchiveProduct, now: datetime
+) -> tuple[Stock, list[Event]]:
+    """Archive a product, or take it back. Nothing changes if that was done before."""
+    product = stock.products.get(command.product_id)
+    if product is None:
+        raise _unknown(command.product_id)
+    _require_match(product, command)
+    if product.archived is command.archived:
+        return stock, []
+    return _changed(product, now, archived=command.archived)
 
 
 def restock(stock: Stock, command: Restock, now: datetime) -> tuple[Stock, list[Event]]:
     """Add stock to a product, with an entry in the ledger."""
     product = stock.products.get(command.product_id)
     if product is None:
-        raise UnknownProduct(
-            f"There is no product {command.product_id!r}: create it with "
-            f"PUT /products/{command.product_id}."
-        )
+        raise _unknown(command.product_id)
     if product.on_hand + command.quantity > MAX_SAFE_INTEGER:
         raise TooMuchStock(
             f"Product {product.id!r} has {product.on_hand} pieces; adding {command.quantity} would "
@@ -83,7 +109,7 @@ def restock(stock: Stock, command: Restock, now: datetime) -> tuple[Stock, list[
     ), []
 
 
-def _created(command: SetProduct, now: datetime) -> Stock:
+def _created(command: SetProduct, now: datetime) -> tuple[Stock, list[Event]]:
     product = Product(
         id=command.product_id,
         name=command.name,
@@ -93,8 +119,40 @@ def _created(command: SetProduct, now: datetime) -> Stock:
         reserved=0,
         created_at=now,
         updated_at=now,
+        version=next_version(None, now),
+        changed_at=now,
     )
     opening = LedgerEntry(
         product_id=product.id, quantity=product.on_hand, reason=LedgerReason.OPENING, at=now
     )
-    return Stock(products={product.id: product}, entries=(opening,))
+    return Stock(products={product.id: product}, entries=(opening,)), [
+        changed_event(product, product.on_hand)
+    ]
+
+
+def _changed(product: Product, now: datetime, **values: Any) -> tuple[Stock, list[Event]]:
+    """Return a product with these values as its next version, and the event that tells of it."""
+    changed = msgspec.structs.replace(
+        product, **values, version=next_version(product, now), changed_at=now, updated_at=now
+    )
+    return Stock(products={product.id: changed}), [changed_event(changed)]
+
+
+def _require_match(product: Product | None, command: SetProduct | ArchiveProduct) -> None:
+    """Raise `ProductChanged` unless the product has one of the entity tags of the command."""
+    if command.if_match is None:
+        return
+    if product is None:
+        raise ProductChanged(f"There is no product {command.product_id!r}, so nothing can match.")
+    if product.etag not in command.if_match and "*" not in command.if_match:
+        changed_at = product.changed_at or product.created_at
+        raise ProductChanged(
+            f"Product {product.id!r} was changed at {changed_at:%F %T} UTC, and its ETag is "
+            f"{product.etag} now: get it again, and decide on what it is now."
+        )
+
+
+def _unknown(product_id: str) -> UnknownProduct:
+    return UnknownProduct(
+        f"There is no product {product_id!r}: create it with PUT /products/{product_id}."
+    )

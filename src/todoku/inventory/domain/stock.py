@@ -116,7 +116,9 @@ class LedgerReason(StrEnum):
 class Product(msgspec.Struct, frozen=True, kw_only=True):
     """A product: `on_hand` pieces in stock, `reserved` of them for orders.
 
-    `price` is in minor units of `currency` (ISO 4217); times are UTC.
+    `price` is in minor units of `currency` (ISO 4217); times are UTC. `version` grows with every change of
+    what the catalogue says; the last one was at `changed_at`, None if that is unknown. `updated_at` is when
+    anything changed, the stock too.
     """
 
     id: str
@@ -127,6 +129,14 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     reserved: int
     created_at: datetime
     updated_at: datetime
+    version: int = 1
+    changed_at: datetime | None = None
+    archived: bool = False
+
+    @property
+    def etag(self) -> str:
+        """Return the entity tag (RFC 9110) of what the catalogue says: stock movements do not change it."""
+        return f'"{self.version}"'
 
     @property
     def available(self) -> int:
@@ -197,13 +207,23 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     note: str | None = None
 
 
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """How far all products are published: those up to the id `after`; the next ones are published at
+    `due_at` (UTC), or None if all are."""
+
+    after: str = ""
+    due_at: datetime | None = None
+
+
 class Stock(msgspec.Struct, frozen=True, kw_only=True):
     """The state that one decision reads and returns: the products it touches, the reservation of the
-    order if there is one, and the ledger entries that the decision adds."""
+    order if there is one, the ledger entries that the decision adds, and the publication of the catalogue
+    if it is about that."""
 
     products: Mapping[str, Product]
     reservation: Reservation | None = None
     entries: tuple[LedgerEntry, ...] = ()
+    publication: Publication | None = None
 
     @property
     def updated_at(self) -> datetime | None:
