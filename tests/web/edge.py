@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import uvicorn
-from sqlalchemy import MetaData
+from sqlalchemy import Connection, MetaData
 from starlette.types import ASGIApp
 
 from todoku.broker.memory import MemoryBroker
 from todoku.database import Database
-from todoku.engine import IdempotencyKey, Process, Service, SteadyClock, Topology
+from todoku.engine import Commits, IdempotencyKey, Process, Service, SteadyClock, Topology
 from todoku.engine.testing import running as running_process
 from todoku.events import NO_CONTEXT, Context
 from todoku.web import Api, Backend, BoundedHttpProtocol, application
@@ -37,6 +37,7 @@ class RecordingProcess:
         self.contexts: list[Context] = []
         self.keys: list[IdempotencyKey | None] = []
         self.fail_with: Exception | None = None
+        self.commits = Commits()
         self._respond = respond
 
     async def execute(
@@ -52,6 +53,9 @@ class RecordingProcess:
 
     def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
         return None
+
+    async def transact(self, change: Callable[[Connection], Any]) -> Any:
+        raise NotImplementedError
 
     def resend_all(self) -> None:
         """Do nothing: there are no pending deliveries."""

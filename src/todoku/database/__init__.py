@@ -26,7 +26,15 @@ from todoku.database.migrations import (
     schema_differences,
 )
 from todoku.database.prepared import Many, Query
-from todoku.database.statements import among, insert_ignoring_duplicates, upsert
+from todoku.database.statements import (
+    among,
+    among_pairs,
+    bound_idle_time,
+    has_several_writers,
+    insert_ignoring_duplicates,
+    pairs,
+    upsert,
+)
 
 __all__ = [
     "ConstraintViolated",
@@ -42,13 +50,17 @@ __all__ = [
     "SchemaMismatch",
     "Timestamp",
     "among",
+    "among_pairs",
     "back_up",
+    "bound_idle_time",
     "current_revision",
     "file_of",
+    "has_several_writers",
     "head_revision",
     "insert_ignoring_duplicates",
     "is_postgresql",
     "migrate",
+    "pairs",
     "require_current",
     "require_tables",
     "schema_differences",

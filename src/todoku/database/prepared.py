@@ -19,6 +19,7 @@ from sqlalchemy import (
     Dialect,
     Insert,
     Select,
+    TextClause,
     Update,
 )
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -130,7 +131,7 @@ class Many:
     `to_microseconds`, an enumeration by its value.
     """
 
-    def __init__(self, statement: Insert | Update | Delete) -> None:
+    def __init__(self, statement: Insert | Update | Delete | TextClause) -> None:
         self._statement = statement
         self._compiled: dict[type[Dialect], tuple[str, Callable[[Any], Any]]] = {}
 

@@ -13,11 +13,13 @@ from sqlalchemy import (
     ARRAY,
     Column,
     ColumnElement,
+    Connection,
     Dialect,
     Table,
     Text,
     TypeDecorator,
     bindparam,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.compiler import compiles
@@ -84,6 +86,58 @@ def _among_in_sqlite(element: among, compiler: SQLCompiler, **options: Any) -> s
 def _among_in_postgresql(element: among, compiler: SQLCompiler, **options: Any) -> str:
     column, given = _parts(element, compiler, **options)
     return f"{column} = ANY ({given})"
+
+
+class among_pairs(ColumnElement[bool]):
+    """Test that two text columns are one of the pairs of a list, bound as a single parameter: JSON, as
+    `pairs` returns it."""
+
+    inherit_cache = False
+
+    def __init__(self, first: Column[str], second: Column[str], name: str) -> None:
+        self.columns = tuple_(first, second)
+        self.list = bindparam(name, type_=Text())
+
+
+def pairs(values: Sequence[tuple[str, str]]) -> str:
+    """Return the parameter of `among_pairs`."""
+    return msgspec.json.encode(values).decode()
+
+
+@compiles(among_pairs, "sqlite")
+def _among_pairs_in_sqlite(element: among_pairs, compiler: SQLCompiler, **options: Any) -> str:
+    columns = compiler.process(element.columns, **options)
+    given = compiler.process(element.list, **options)
+    return (
+        f"{columns} IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')"
+        f" FROM json_each({given}))"
+    )
+
+
+@compiles(among_pairs, "postgresql")
+def _among_pairs_in_postgresql(
+    element: among_pairs, compiler: SQLCompiler, **options: Any
+) -> str:
+    columns = compiler.process(element.columns, **options)
+    given = compiler.process(element.list, **options)
+    return (
+        f"{columns} IN (SELECT value ->> 0, value ->> 1"
+        f" FROM jsonb_array_elements(CAST({given} AS jsonb)))"
+    )
+
+
+def has_several_writers(connection: Connection) -> bool:
+    """Return whether other processes may write to the database at the same time."""
+    dialect = connection.dialect
+    return dialect.name == "postgresql" or getattr(dialect, "several_writers", False)
+
+
+def bound_idle_time(connection: Connection, seconds: int) -> None:
+    """Let the server end this transaction if this process does nothing with it for so long. Does nothing
+    on SQLite."""
+    if connection.dialect.name == "postgresql":
+        timeout = f"SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'"
+        connection.exec_driver_sql(timeout)
 
 
 def _parts(element: among, compiler: SQLCompiler, **options: Any) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from todoku.engine.agenda import Agenda, context_column
 from todoku.engine.cache import StateCache
 from todoku.engine.clock import Clock, Correction, SteadyClock
+from todoku.engine.commits import Commits
 from todoku.engine.config import EngineConfig, RetryPolicy
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.decisions import Decide
@@ -39,6 +40,7 @@ __all__ = [
     "AnswerUnavailable",
     "BySagaVersion",
     "Clock",
+    "Commits",
     "Correction",
     "DeadLetterEvent",
     "DeadLetters",

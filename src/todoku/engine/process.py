@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
+from sqlalchemy import Connection
 
 from todoku.broker.port import Broker, BrokerError, BrokerUnavailable, MessageTooLarge
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.agenda import DueTimes, earlier
 from todoku.engine.clock import Clock
 from todoku.engine.commands import Commands
+from todoku.engine.commits import Commits
 from todoku.engine.config import EngineConfig
 from todoku.engine.consumer import Consumer
 from todoku.engine.dead_letters import ParkUnpublishable
@@ -37,6 +39,8 @@ from todoku.engine.writer import Writer
 from todoku.events import NO_CONTEXT, Context, read_envelope
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 DRAIN_SECONDS_MAX = 2.0
 
@@ -105,6 +109,7 @@ class Process:
             event_bytes_max=lambda: broker.max_message_bytes,
         )
         self.endings = Endings(service, broker, shared=not database.exclusive)
+        self.commits = Commits()
         self.writer = Writer(
             service,
             database,
@@ -249,6 +254,17 @@ class Process:
         """
         return self.endings.wait_for(key)
 
+    async def transact(self, change: Callable[[Connection], T]) -> T:
+        """Run a function in a transaction of its own, between two batches; return its result. It touches
+        nothing that decisions read."""
+
+        def run() -> T:
+            with self._database.transaction() as connection:
+                return change(connection)
+
+        result: T = await self._run_write(run)
+        return result
+
     def resend_all(self) -> None:
         """Publish every pending delivery of this process again, on an operator's request."""
         log.warning("resending_all_pending_events")
@@ -274,6 +290,7 @@ class Process:
             failpoint=self._failpoint,
         )
         self.endings.tell(actions.ended)
+        self.commits.tell()
         self.consumer.refill(
             sum(isinstance(message, (IncomingEvent, UndecodableMessage)) for message in batch)
         )
@@ -295,6 +312,8 @@ class Process:
             if not self._database.exclusive:
                 await self._adopt()
                 self._look_again()
+                for change in self.service.upkeep:
+                    await self.transact(change)
                 if self.consumer.caught_up:
                     await self._run_write(self.writer.save_timeline)
             await self._prune()

@@ -79,6 +79,8 @@ class Service(Generic[S]):
     on. `saga` is set where commands start sagas. `not_in_stream` names what commands change without an
     event, such as "products": a database that is lost lacks it when it was recovered from the stream.
     `endings` are those of them that end an entity: callers may wait for one.
+    `upkeep` runs from time to time, each in a transaction of its own, where several processes share the
+    database: what they leave for one of them to do.
     `answers` tells by type how the states that commands lead to are kept for repeated requests, where
     that is not the whole state as JSON.
     """
@@ -99,6 +101,7 @@ class Service(Generic[S]):
     saga: SagaStart | None = None
     not_in_stream: str = ""
     endings: Collection[type[Event]] = ()
+    upkeep: Sequence[Callable[[Connection], object]] = ()
     answers: Mapping[type, AnswerFormat] = field(default_factory=dict)
 
     @property

@@ -1,5 +1,6 @@
 """The engine's own tables, in every service's database."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -300,13 +301,18 @@ COPIED = 0
 RECOVERING = 1
 
 
+EPOCH = "database epoch"
+"""The name under which a number is saved that changes when the database may lack what it had before. Who
+copies what is in the database tells by it that the copy has to start over."""
+
+
 MARK_COPY = f"INSERT OR IGNORE INTO stream_positions VALUES ('{RECOVERY}', {COPIED})"
 """Saves in a copy of a SQLite database that it is one: when it is used, it has to be recovered."""
 
 
 class StreamPositions:
     """The last sequence of each stream epoch that this database has handled, the timeline of the
-    database under which it was complete, and whether it has to be recovered."""
+    database under which it was complete, its own epoch, and whether it has to be recovered."""
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(
@@ -316,6 +322,7 @@ class StreamPositions:
             Column("sequence", Integer64, nullable=False),
         )
         self._reach = Many(upsert(self.table, ["incarnation"], ["sequence"], growing="sequence"))
+        self._set = Many(upsert(self.table, ["incarnation"], ["sequence"]))
         self._reached = Query(
             select(self.table.c.sequence).where(
                 self.table.c.incarnation == bindparam("incarnation")
@@ -334,7 +341,7 @@ class StreamPositions:
 
     def is_new(self, connection: Connection) -> bool:
         """Return whether this database has never handled a message of any stream."""
-        epochs = self.table.c.incarnation.not_in([TIMELINE, RECOVERY])
+        epochs = self.table.c.incarnation.not_in([TIMELINE, RECOVERY, EPOCH])
         count = select(func.count()).select_from(self.table).where(epochs)
         return connection.scalar(count) == 0
 
@@ -343,9 +350,15 @@ class StreamPositions:
         found: int | None = self._reached.scalar(connection, incarnation=RECOVERY)
         return found
 
-    def begin_recovery(self, connection: Connection) -> None:
-        """Save that a recovery has begun. A crash during it begins it again."""
+    def epoch(self, connection: Connection) -> int:
+        """Return the epoch of this database; 0 if it was never restored."""
+        return self._reached.scalar(connection, incarnation=EPOCH) or 0
+
+    def begin_recovery(self, connection: Connection, epoch: int) -> None:
+        """Save that a recovery has begun, and the epoch that begins with it. A crash during it begins it
+        again."""
         self.advance(connection, RECOVERY, RECOVERING)
+        self._set(connection, [{"incarnation": EPOCH, "sequence": epoch}])
 
     def end_recovery(self, connection: Connection, stream_epoch: str, sequence: int) -> None:
         """Save that this database is complete up to that sequence."""
@@ -364,6 +377,12 @@ class StreamPositions:
             for epoch, shared in stream.earlier_epochs.items()
         )
         return max(self.get(connection, stream.stream_epoch), *before, 0)
+
+
+def new_epoch(owner: str, count: int) -> int:
+    """Return a number that no other process has chosen, nor this one before, in practice: no process ever
+    has the `owner` of another one."""
+    return int.from_bytes(hashlib.sha256(f"{owner} {count}".encode()).digest()[:7], "big")
 
 
 class EngineTables:

@@ -35,7 +35,7 @@ from todoku.engine.messages import (
 )
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
-from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery
+from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery, new_epoch
 from todoku.events import encode
 
 log = structlog.get_logger(__name__)
@@ -85,6 +85,7 @@ class Writer:
         self._retry_at: datetime | None = None
         self._failed_attempts = FailedAttempts()
         self._stream_position = ("", 0)
+        self._recoveries = 0
         self._held_keys: frozenset[str] = frozenset()
         self._cache = StateCache(CACHED_STATES_MAX)
 
@@ -130,9 +131,11 @@ class Writer:
         self._stream_position = stream_epoch, reached
 
     def begin_recovery(self) -> None:
-        """Save that a recovery has begun."""
+        """Save that a recovery has begun, and with it a new epoch of the database."""
+        self._recoveries += 1
+        epoch = new_epoch(self._owner, self._recoveries)
         with self._transaction() as connection:
-            self._tables.positions.begin_recovery(connection)
+            self._tables.positions.begin_recovery(connection, epoch)
 
     def end_recovery(self, stream_epoch: str, sequence: int) -> None:
         """Save that the database is complete up to that sequence."""

@@ -11,10 +11,13 @@ from uuid_utils import uuid7
 from todoku.contracts import CancelledItem, OrderedItem, Personal
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
 from todoku.orders.domain import Order, UnknownOrder
+from todoku.orders.feed_cursor import FeedRestarted
+from todoku.orders.feed_http import feed_operations
 from todoku.orders.list_query import OrderQuery
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
 from todoku.orders.placing import InvalidDeadline, InvalidOrder, PlaceOrder
 from todoku.orders.problems import (
+    FEED_RESTARTED,
     INVALID_CANCELLATION,
     INVALID_DEADLINE,
     INVALID_ORDER,
@@ -104,6 +107,7 @@ def orders_api(backend: Backend) -> Api:
             UnknownOrder: UNKNOWN_ORDER,
             TooLateToCancel: TOO_LATE_TO_CANCEL,
             InvalidCancellation: INVALID_CANCELLATION,
+            FeedRestarted: FEED_RESTARTED,
         },
         operations=[
             Operation(
@@ -190,6 +194,7 @@ def orders_api(backend: Backend) -> Api:
                 ],
                 problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
             ),
+            *feed_operations(backend),
         ],
     )
 

@@ -31,6 +31,14 @@ TOO_LATE_TO_CANCEL = ProblemType(
     "The order has ended, or a cancellation of it was refused because the carrier had been called.",
     "Look at `status` and `cancellation` in GET /orders/{orderId}. What is shipped can only be returned.",
 )
+FEED_RESTARTED = ProblemType(
+    "feed-restarted",
+    410,
+    "The feed has started over",
+    "The cursor is from before the orders database was restored. What you have read may not have happened in "
+    "the restored database.",
+    "Discard your copy, and read the feed from its beginning: GET /changes without `after`.",
+)
 INVALID_ORDER = ProblemType(
     "invalid-order",
     422,

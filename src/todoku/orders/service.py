@@ -71,7 +71,7 @@ from todoku.orders.recovery import (
     republish_order,
 )
 from todoku.orders.settings import OrdersSettings
-from todoku.orders.store import OrdersStore, orders
+from todoku.orders.store import OrdersStore, feed, orders
 from todoku.settings import Settings
 
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
@@ -182,4 +182,5 @@ def orders_service(settings: Settings) -> Service[Order | ParkedMessage | None]:
         saga=SAGA,
         endings=(OrderCompletedEvent, OrderCancelledEvent),
         answers=ANSWERS,
+        upkeep=(feed.sequence,),
     )

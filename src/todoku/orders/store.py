@@ -26,13 +26,16 @@ from todoku.database import (
     Query,
     Timestamp,
     among,
+    among_pairs,
     insert_ignoring_duplicates,
+    pairs,
     table,
     to_microseconds,
 )
 from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
 from todoku.orders.changes import Change
 from todoku.orders.domain import ORDER, Order, OrderStatus
+from todoku.orders.feed import EventKey, Feed
 from todoku.orders.holds import Hold, held_since, next_expiry
 from todoku.orders.parked_messages import ParkedMessages
 from todoku.orders.parking import ParkedMessage
@@ -119,11 +122,14 @@ order_events = table(
     Column("status", Text, nullable=False),
     Column("data", Text, nullable=False),
     Column("cause", Text),
+    # Set by programs that add the event to the feed themselves; for others, a trigger does.
+    Column("in_feed", Integer64),
     CheckConstraint("sequence >= 1", name="sequence_positive"),
     clustered=True,
 )
 
 parked_messages = ParkedMessages(metadata)
+feed = Feed(metadata)
 
 _load_orders = Query(
     select(orders).where(among(orders.c.id, "ids")).order_by(orders.c.id).with_for_update()
@@ -176,6 +182,14 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     data: msgspec.Raw
     cause: str | None
+
+
+_ENTRY = tuple(order_events.c[name] for name in HistoryEntry.__struct_fields__)
+_load_events = Query(
+    select(order_events.c.order_id, *_ENTRY).where(
+        among_pairs(order_events.c.order_id, order_events.c.event_id, "keys")
+    )
+)
 
 
 class OrdersUnitOfWork:
@@ -281,6 +295,7 @@ class OrdersStore:
                 for sequence, status, envelope in unit_of_work.recorded
             ],
         )
+        feed.add(connection, [(e.subject, e.id) for _, _, e in unit_of_work.recorded], now)
 
 
 def find_order(connection: Connection, order_id: str) -> Order | None:
@@ -305,14 +320,23 @@ def find_parked(
 def history(connection: Connection, order_id: str) -> list[HistoryEntry]:
     """What was said about an order, in the sequence in which this service learnt of it."""
     found = connection.execute(
-        select(order_events)
+        select(*_ENTRY)
         .where(order_events.c.order_id == order_id)
         .order_by(order_events.c.sequence)
     ).mappings()
-    return [
-        HistoryEntry(**{**row, "data": msgspec.Raw(row["data"].encode())})
-        for row in ({k: v for k, v in row.items() if k != "order_id"} for row in found)
-    ]
+    return [_history_entry(row) for row in found]
+
+
+def history_entries(
+    connection: Connection, keys: Sequence[EventKey]
+) -> dict[EventKey, HistoryEntry]:
+    """Return these events of histories, by their keys."""
+    rows = (row._asdict() for row in _load_events(connection, keys=pairs(keys)))
+    return {(row.pop("order_id"), row["event_id"]): _history_entry(row) for row in rows}
+
+
+def _history_entry(row: Mapping[str, Any]) -> HistoryEntry:
+    return HistoryEntry(**{**row, "data": msgspec.Raw(row["data"].encode())})
 
 
 def _read_orders(connection: Connection, ids: set[str]) -> dict[str, tuple[Order, int]]:
@@ -425,4 +449,5 @@ def _event_row(sequence: int, status: str, envelope: Envelope, now: datetime) ->
         "status": status,
         "data": bytes(envelope.data).decode(),
         "cause": envelope.causationid,
+        "in_feed": 1,
     }

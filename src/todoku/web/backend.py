@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection
 
 from todoku.database import Database
-from todoku.engine import Clock, EventTooLarge, IdempotencyKey, ProcessFailed, SharedTimeout
+from todoku.engine import Clock, Commits, EventTooLarge, IdempotencyKey, ProcessFailed, SharedTimeout
 from todoku.events import NO_CONTEXT, Context
 from todoku.web.idempotency import HEADER, next_key
 from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
@@ -23,6 +23,7 @@ class Engine(Protocol):
 
     database_available: bool
     clock: Clock
+    commits: Commits
 
     @property
     def ready(self) -> bool:
@@ -35,6 +36,9 @@ class Engine(Protocol):
 
     def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
         """Return a future that is done once an entity has ended; None if too many callers wait."""
+
+    async def transact(self, change: Callable[[Connection], R]) -> R:
+        """Run a function in a transaction of its own; return its result."""
 
     def resend_all(self) -> None:
         """Publish every pending delivery again."""

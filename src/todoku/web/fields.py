@@ -24,6 +24,7 @@ UUID_PATTERN: Final = (
     r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}\Z"
 )
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,200}\Z"
+FEED_CURSOR_PATTERN: Final = r"^[0-9a-f]{1,14}\.[0-9]{1,18}\.[0-9a-f]{8}\.[0-9a-f]{8}\Z"
 GROUP_PATTERN: Final = r"^[0-9a-f]{12}\Z"
 TEXT_PATTERN: Final = r"^[^\x00]*\Z"
 IDEMPOTENCY_KEY_PATTERN: Final = (
@@ -35,6 +36,7 @@ ALLOWED: Final = {
     CURRENCY_PATTERN: "three capital letters, as in ISO 4217: JPY, EUR",
     UUID_PATTERN: "a UUID: 8-4-4-4-12 hexadecimal digits",
     CURSOR_PATTERN: "a cursor from nextCursor or from the Link header",
+    FEED_CURSOR_PATTERN: "a cursor of the feed: `next` of the page before",
     GROUP_PATTERN: "a group from GET /dead-letters/groups: 12 hexadecimal digits",
     TEXT_PATTERN: "a text without the character NUL",
     IDEMPOTENCY_KEY_PATTERN: "1 to 255 printable ASCII characters between quotation marks; these may be"
@@ -188,7 +190,7 @@ IfMatch = Annotated[
 Preference = Annotated[
     str,
     Meta(
-        description="`wait=N`: respond when what is asked for has ended, or after N seconds (at most 60).",
+        description="`wait=N`: respond when what is asked for has happened, or after N seconds (at most 60).",
         examples=["wait=10"],
     ),
 ]

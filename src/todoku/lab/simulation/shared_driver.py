@@ -26,6 +26,7 @@ class RowLockDialect(SQLiteDialect_pysqlite):
     """SQLite with PostgreSQL's row locks."""
 
     statement_compiler = _RowLockCompiler
+    several_writers = True
     supports_statement_cache = True
 
 

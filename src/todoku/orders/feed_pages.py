@@ -1,0 +1,88 @@
+"""Read pages of the feed: the events behind a cursor, as they are shown."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from sqlalchemy import Connection
+
+from todoku.orders.domain import OrderStatus
+from todoku.orders.feed import Entry
+from todoku.orders.feed_cursor import FeedCursor, FeedRestarted, cursor_behind, start_of
+from todoku.orders.store import HistoryEntry, OrdersStore, feed, history_entries
+
+
+class FeedEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """An event about an order, as in the order's history; `position` is its number in the feed."""
+
+    position: int
+    order_id: str
+    sequence: int
+    id: str
+    type: str
+    source: str
+    actor: str | None
+    cause: str | None
+    time: datetime
+    recorded_at: datetime
+    status: OrderStatus
+    data: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+
+
+class FeedPage(msgspec.Struct, frozen=True):
+    """Events behind a cursor, each with its entry, and the cursor behind the last of them. `complete` is
+    False if more are committed, and not in the feed yet."""
+
+    events: Sequence[tuple[Entry, HistoryEntry]]
+    next: FeedCursor
+    complete: bool
+
+
+def read_page(connection: Connection, after: FeedCursor | None, limit: int) -> FeedPage:
+    """Return up to `limit` events behind a cursor, from the first one on without a cursor. Raises
+    `FeedRestarted` if the cursor is from before the database was restored."""
+    epoch = OrdersStore.tables.positions.epoch(connection)
+    if after is None or (after.position == 0 and after.epoch == epoch):
+        entries, behind = feed.read(connection, 0, limit), start_of(epoch)
+    else:
+        behind = after
+        last, *entries = feed.read(connection, after.position - 1, limit + 1) or [None]
+        if last is None or cursor_behind(epoch, last) != after:
+            raise FeedRestarted(
+                f"The orders database was restored since the cursor {after} was given out: "
+                "discard your copy, and start over without a cursor."
+            )
+    if entries:
+        behind = cursor_behind(epoch, entries[-1])
+    complete = len(entries) == limit or feed.oldest_arrival(connection) is None
+    found = history_entries(connection, [(entry.order_id, entry.event_id) for entry in entries])
+    return FeedPage(
+        [(entry, found[entry.order_id, entry.event_id]) for entry in entries], behind, complete
+    )
+
+
+def read_head(connection: Connection) -> FeedCursor:
+    """Return the cursor behind the last event of the feed."""
+    epoch = OrdersStore.tables.positions.epoch(connection)
+    entries = feed.read(connection, max(0, feed.head(connection) - 1), 1)
+    return cursor_behind(epoch, entries[0]) if entries else start_of(epoch)
+
+
+def feed_event_view(entry: Entry, event: HistoryEntry) -> FeedEventView:
+    """Return an event of the feed as it is shown."""
+    return FeedEventView(
+        position=entry.position,
+        order_id=entry.order_id,
+        sequence=event.sequence,
+        id=event.event_id,
+        type=event.type,
+        source=event.source,
+        actor=event.actor,
+        cause=event.cause,
+        time=event.said_at,
+        recorded_at=event.recorded_at,
+        status=OrderStatus(event.status),
+        data=event.data,
+    )

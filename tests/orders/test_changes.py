@@ -1,0 +1,155 @@
+"""`GET /changes`: every event of every order, once, in one order, for whoever keeps a copy."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from todoku.inventory.http import inventory_api
+from todoku.inventory.service import inventory_service
+from todoku.orders.feed_cursor import FeedCursor, parse_cursor
+from todoku.orders.http import orders_api
+from todoku.orders.service import orders_service
+from todoku.settings import Settings
+from web.edge import client, empty_database, running_together
+
+pytestmark = pytest.mark.anyio
+
+ORDER: Final = {"userId": "u", "items": [{"productId": "ghost", "quantity": 1, "price": 1}]}
+"""An order of a product that inventory does not know: it ends as soon as inventory runs."""
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    services = [
+        (orders_service(Settings()), orders_api),
+        (inventory_service(Settings()), inventory_api),
+    ]
+    async with running_together(services) as apps, client(apps[0]) as http:
+        yield http
+
+
+async def place(http: httpx.AsyncClient, count: int) -> list[str]:
+    """Place orders, wait until they have ended, and return their ids."""
+    replies = await asyncio.gather(
+        *(http.post("/orders", json=ORDER, headers={"Prefer": "wait=30"}) for _ in range(count))
+    )
+    assert {reply.json()["status"] for reply in replies} == {"CANCELLED_NO_STOCK"}
+    return [reply.json()["id"] for reply in replies]
+
+
+async def changes(http: httpx.AsyncClient, **query: Any) -> dict[str, Any]:
+    reply = await http.get("/changes", params=query)
+    assert reply.status_code == 200, reply.text
+    page: dict[str, Any] = reply.json()
+    return page
+
+
+async def every_change(http: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    while (page := await changes(http, **query))["items"]:
+        items += page["items"]
+        query["after"] = page["next"]
+    return items
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+async def test_pages_have_every_event_of_every_history_once(
+    http: httpx.AsyncClient, limit: int
+) -> None:
+    ids = await place(http, 5)
+    items = await every_change(http, limit=limit)
+    assert [item["position"] for item in items] == list(range(1, len(items) + 1))
+    for order_id in ids:
+        history = (await http.get(f"/orders/{order_id}/events")).json()["items"]
+        of_order = [item for item in items if item["orderId"] == order_id]
+        assert [
+            {k: v for k, v in item.items() if k not in {"position", "orderId"}}
+            for item in of_order
+        ] == history
+    assert {item["orderId"] for item in items} == set(ids)
+
+
+async def test_an_event_comes_after_the_one_that_led_to_it(http: httpx.AsyncClient) -> None:
+    await place(http, 5)
+    seen = set()
+    for item in await every_change(http):
+        assert item["cause"] is None or item["cause"] in seen, item["type"]
+        seen.add(item["id"])
+
+
+async def test_the_order_of_events_stays_when_more_are_recorded(http: httpx.AsyncClient) -> None:
+    await place(http, 3)
+    before = await every_change(http)
+    await place(http, 3)
+    after = await every_change(http)
+    assert after[: len(before)] == before
+    assert len(after) > len(before)
+
+
+async def test_an_empty_page_leads_on_to_what_is_recorded_later(http: httpx.AsyncClient) -> None:
+    page = await changes(http)
+    assert page["items"] == []
+    assert (await changes(http, after=page["next"])) == page
+    [order_id] = await place(http, 1)
+    later = await changes(http, after=page["next"])
+    assert later["items"][0]["type"] == "OrderCreatedEvent"
+    assert later["items"][0]["orderId"] == order_id
+
+
+async def test_waiting_request_is_answered_when_something_happens(http: httpx.AsyncClient) -> None:
+    after = (await changes(http))["next"]
+    waiting = asyncio.create_task(
+        http.get("/changes", params={"after": after}, headers={"Prefer": "wait=30"})
+    )
+    await place(http, 1)
+    reply = await asyncio.wait_for(waiting, 20)
+    assert reply.headers["preference-applied"] == "wait=30"
+    assert reply.json()["items"][0]["type"] == "OrderCreatedEvent"
+
+
+async def test_waiting_request_is_answered_after_its_time(http: httpx.AsyncClient) -> None:
+    reply = await http.get("/changes", headers={"Prefer": "wait=1"})
+    assert reply.status_code == 200
+    assert reply.json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    "after", ["x", "0.0.0.0", "0.1.00000000.00000000", "a.b.c.d", "", "%00", "1" * 300]
+)
+async def test_what_is_no_cursor_is_refused(http: httpx.AsyncClient, after: str) -> None:
+    await place(http, 1)
+    reply = await http.get("/changes", params={"after": after})
+    assert reply.status_code == 400
+    assert reply.json()["type"] == "/problems/invalid-parameter"
+    assert reply.json()["errors"][0]["parameter"] == "after"
+
+
+@pytest.mark.parametrize("change", ["epoch", "event", "position", "end"])
+async def test_cursor_of_another_history_is_gone(http: httpx.AsyncClient, change: str) -> None:
+    """Such as one from before the database was restored, whether that was noticed or not."""
+    await place(http, 2)
+    cursor = parse_cursor((await changes(http, limit=2))["next"])
+    assert cursor is not None
+    other = {
+        "epoch": FeedCursor(cursor.epoch + 1, cursor.position, cursor.event),
+        "event": FeedCursor(cursor.epoch, cursor.position, "00000000"),
+        "position": FeedCursor(cursor.epoch, cursor.position + 1, cursor.event),
+        "end": FeedCursor(cursor.epoch, 10_000, cursor.event),
+    }[change]
+    reply = await http.get("/changes", params={"after": str(other)})
+    assert reply.status_code == 410
+    assert reply.json()["type"] == "/problems/feed-restarted"
+
+
+async def test_each_recovery_begins_an_epoch() -> None:
+    store = orders_service(Settings()).store
+    positions = store.tables.positions
+    with empty_database(store.metadata) as database, database.transaction() as connection:
+        assert positions.epoch(connection) == 0
+        positions.begin_recovery(connection, 7)
+        positions.begin_recovery(connection, 5)
+        assert positions.epoch(connection) == 5
+        assert positions.is_new(connection)
