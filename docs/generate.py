@@ -196,6 +196,22 @@ seconds, at most 60. It is 201 either way, shows the order as it is by then, and
 `Preference-Applied: wait=N`. At most 1,000 requests wait in a process; further ones are answered at once,
 without that header. All are answered when the service stops.
 
+## A copy of all orders
+
+`GET /changes` is one feed of every event of every order ([decision 35](decisions/0035-feeds.md)). Each page
+says with `next` where to go on, so a copy is kept by one loop:
+
+```text
+after = what was stored with the copy, or nothing
+loop:
+  page = GET /changes?limit=1000&after=…   with Prefer: wait=30
+  410: discard the copy, after = nothing
+  apply page.items and store page.next, in one transaction
+```
+
+`position` counts the events without a gap, and an event comes behind the one that led to it. At most 100
+requests wait for events in a process; further ones are answered at once.
+
 ## Behind a proxy
 
 Services speak HTTP/1.1. An idle connection stays open for 75 s (`keep_alive_seconds`): longer than the

@@ -66,8 +66,7 @@ async def test_pages_have_every_event_of_every_history_once(
         history = (await http.get(f"/orders/{order_id}/events")).json()["items"]
         of_order = [item for item in items if item["orderId"] == order_id]
         assert [
-            {k: v for k, v in item.items() if k not in {"position", "orderId"}}
-            for item in of_order
+            {k: v for k, v in item.items() if k not in {"position", "orderId"}} for item in of_order
         ] == history
     assert {item["orderId"] for item in items} == set(ids)
 

@@ -115,9 +115,7 @@ def _among_pairs_in_sqlite(element: among_pairs, compiler: SQLCompiler, **option
 
 
 @compiles(among_pairs, "postgresql")
-def _among_pairs_in_postgresql(
-    element: among_pairs, compiler: SQLCompiler, **options: Any
-) -> str:
+def _among_pairs_in_postgresql(element: among_pairs, compiler: SQLCompiler, **options: Any) -> str:
     columns = compiler.process(element.columns, **options)
     given = compiler.process(element.list, **options)
     return (

@@ -13,6 +13,7 @@ orders = ServiceDescriptor(
     examples="todoku.contracts.examples:EXAMPLES",
     narration="todoku.orders.narration:NARRATION",
     colour="cyan",
+    collectors="todoku.orders.feed_metrics:COLLECTORS",
     audit="todoku.orders.audit:orders_audit",
     simulation="todoku.orders.simulation:SimulatedOrders",
 )

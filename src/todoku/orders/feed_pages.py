@@ -48,8 +48,8 @@ def read_page(connection: Connection, after: FeedCursor | None, limit: int) -> F
         entries, behind = feed.read(connection, 0, limit), start_of(epoch)
     else:
         behind = after
-        last, *entries = feed.read(connection, after.position - 1, limit + 1) or [None]
-        if last is None or cursor_behind(epoch, last) != after:
+        entries = feed.read(connection, after.position - 1, limit + 1)
+        if not entries or cursor_behind(epoch, entries.pop(0)) != after:
             raise FeedRestarted(
                 f"The orders database was restored since the cursor {after} was given out: "
                 "discard your copy, and start over without a cursor."

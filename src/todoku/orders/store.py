@@ -320,11 +320,9 @@ def find_parked(
 def history(connection: Connection, order_id: str) -> list[HistoryEntry]:
     """What was said about an order, in the sequence in which this service learnt of it."""
     found = connection.execute(
-        select(*_ENTRY)
-        .where(order_events.c.order_id == order_id)
-        .order_by(order_events.c.sequence)
+        select(*_ENTRY).where(order_events.c.order_id == order_id).order_by(order_events.c.sequence)
     ).mappings()
-    return [_history_entry(row) for row in found]
+    return [_history_entry(dict(row)) for row in found]
 
 
 def history_entries(

@@ -7,7 +7,14 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection
 
 from todoku.database import Database
-from todoku.engine import Clock, Commits, EventTooLarge, IdempotencyKey, ProcessFailed, SharedTimeout
+from todoku.engine import (
+    Clock,
+    Commits,
+    EventTooLarge,
+    IdempotencyKey,
+    ProcessFailed,
+    SharedTimeout,
+)
 from todoku.events import NO_CONTEXT, Context
 from todoku.web.idempotency import HEADER, next_key
 from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
