@@ -191,7 +191,7 @@ Preference = Annotated[
     str,
     Meta(
         description="`wait=N`: respond when what is asked for has happened, or after N seconds (at most 60).",
-        examples=["wait=10"],
+        examples=["wait=1"],
     ),
 ]
 
