@@ -590,6 +590,18 @@ ROWS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "orders",
         {"order_id": "o", "line": 1, "product_id": "p", "quantity": 1, "price": 1},
     ),
+    "catalogue": (
+        "orders",
+        {
+            "product_id": "p",
+            "version": 1,
+            "name": "n",
+            "price": 1,
+            "currency": "JPY",
+            "archived": 0,
+            "changed_at": NOW,
+        },
+    ),
     "order_events": (
         "orders",
         {
@@ -712,11 +724,14 @@ CLOSED: Final = {"state": "RETRIED", "closed_at": NOW}
 
 CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("orders", "status_known", {"status": "LOST"}),
-    ("orders", "total_amount_exact", {"total_amount": 0}),
+    ("orders", "total_amount_exact", {"total_amount": -1}),
     ("orders", "total_amount_exact", {"total_amount": MAX_SAFE_INTEGER + 1}),
     ("orders", "completed_tracked", {"status": "COMPLETED"}),
     ("order_items", "quantity_positive", {"quantity": 0}),
-    ("order_items", "price_positive", {"price": 0}),
+    ("order_items", "price_not_negative", {"price": -1}),
+    ("catalogue", "price_exact", {"price": -1}),
+    ("catalogue", "price_exact", {"price": MAX_SAFE_INTEGER + 1}),
+    ("catalogue", "archived_or_not", {"archived": 2}),
     ("order_events", "sequence_positive", {"sequence": 0}),
     ("products", "price_exact", {"price": -1}),
     ("products", "price_exact", {"price": MAX_SAFE_INTEGER + 1}),
@@ -757,6 +772,7 @@ CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
 KEYS: Final[list[tuple[str, dict[str, Any]]]] = [
     ("orders", {"user_id": "other"}),
     ("order_items", {"product_id": "other"}),
+    ("catalogue", {"version": 2}),
     ("order_events", {"sequence": 2}),
     ("products", {"name": "other"}),
     ("catalogue_publications", {"after": "p"}),

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from prove import checks
 from prove.scenario import Asked, Outside, Scenario
-from todoku.contracts import CancelledItem, OrderedItem
+from todoku.contracts import CancelledItem, OrderedItem, ProductChangedEvent
 from todoku.engine import Service
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
@@ -43,7 +43,7 @@ def shop(
     return Scenario(
         services=tuple(
             plant(service if deadlines else _without_deadlines(service))
-            for service in system.build(settings, effects={})
+            for service in map(_without_catalogue, system.build(settings, effects={}))
         ),
         plans=[_plan(quantity, cancellations, lines) for quantity in quantities],
         outside=Outside(
@@ -65,6 +65,17 @@ def shop(
 def _without_deadlines(service: Service) -> Service:
     """Return the service with the agendas alone without which nothing would go on."""
     return replace(service, agendas=[each for each in service.agendas if each.starts_effects])
+
+
+def _without_catalogue(service: Service) -> Service:
+    """Return the service without its copy of the catalogue: an order is decided on once, when it is placed,
+    so nothing that is explored here follows from prices."""
+    handlers = {
+        event: handler
+        for event, handler in service.event_handlers.items()
+        if event is not ProductChangedEvent
+    }
+    return replace(service, event_handlers=handlers)
 
 
 def _plan(quantity: int, cancellations: int, lines: int) -> tuple[str, tuple[Asked, ...]]:

@@ -25,6 +25,7 @@ from todoku.contracts import (
     OrderCreatedEvent,
     OrderedItem,
     ParkingEvent,
+    ProductChangedEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -159,6 +160,14 @@ def failed(n: int) -> Message:
     )
 
 
+def told(n: int) -> Message:
+    return incoming(
+        ProductChangedEvent(
+            product_id=product(n), version=n, name="n", price=1, currency="JPY", changed_at=NOW
+        )
+    )
+
+
 def set_up(n: int) -> Message:
     return asked(SetProduct(product_id=product(n), name="n", price=1, stock_quantity=1_000))
 
@@ -257,6 +266,7 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "closed at inventory": (ORDERS, [place], parking(InventoryMessageClosedEvent)),
     "parked at shipping": (ORDERS, [place], parking(ShippingMessageParkedEvent)),
     "closed at shipping": (ORDERS, [place], parking(ShippingMessageClosedEvent)),
+    "told of a product": (ORDERS, [], told),
     "created, in stock": (INVENTORY, [set_up], created),
     "created, unknown": (INVENTORY, [], created),
     "deducting": (INVENTORY, [set_up, created], completed),

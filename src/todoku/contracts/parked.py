@@ -10,6 +10,10 @@ from todoku.events import is_canonical_uuid
 
 E = TypeVar("E", bound=ParkingEvent)
 
+_NOT_ABOUT_ORDERS = frozenset(
+    name for name, event in EVENTS.items() if not issubclass(event, OrderEvent)
+)
+
 
 class Letter(Protocol):
     """What these events tell of a dead letter."""
@@ -43,4 +47,4 @@ def parking_event(kind: type[E], letter: Letter) -> E | None:
 
 def may_be_about_order(event_type: str | None) -> bool:
     """Return whether a message of this type may be about an order. A type that is not built in may be."""
-    return issubclass(EVENTS.get(event_type or "", OrderEvent), OrderEvent)
+    return event_type not in _NOT_ABOUT_ORDERS

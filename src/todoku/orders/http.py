@@ -10,6 +10,7 @@ from uuid_utils import uuid7
 
 from todoku.contracts import CancelledItem, OrderedItem, Personal
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
+from todoku.orders.catalogue_http import catalogue_operations
 from todoku.orders.domain import Order, UnknownOrder
 from todoku.orders.feed_cursor import FeedRestarted
 from todoku.orders.feed_http import feed_operations
@@ -195,6 +196,7 @@ def orders_api(backend: Backend) -> Api:
                 problems=[UNKNOWN_ORDER, DATABASE_UNAVAILABLE],
             ),
             *feed_operations(backend),
+            *catalogue_operations(backend),
         ],
     )
 

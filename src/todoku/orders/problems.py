@@ -10,6 +10,14 @@ UNKNOWN_ORDER = ProblemType(
     "Use the `id` from the response to POST /orders. If the response was not 201, the order may not "
     "exist: place it again.",
 )
+NOT_IN_CATALOGUE = ProblemType(
+    "not-in-catalogue",
+    404,
+    "Not in the catalogue",
+    "The copy of the catalogue at this service has no such product.",
+    "See GET /products/{productId} of inventory. If it has the product, the event is still on its way; "
+    "if this service has lost its database, publish the catalogue again: `todoku product publish`.",
+)
 INVALID_DEADLINE = ProblemType(
     "invalid-deadline",
     422,

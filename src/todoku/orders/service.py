@@ -20,6 +20,7 @@ from todoku.contracts import (
     OrderCancelledEvent,
     OrderCompletedEvent,
     OrderCreatedEvent,
+    ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -38,6 +39,7 @@ from todoku.orders.cancellation import (
     refuse_cancellation,
     replay_request,
 )
+from todoku.orders.catalogue import CatalogueEntry, note_product
 from todoku.orders.deadlines import when_late
 from todoku.orders.domain import (
     Order,
@@ -85,6 +87,7 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     HoldConfirmedEvent: confirm_hold,
     HoldRefusedEvent: refuse_hold,
     StockReleasedEvent: end_cancelled,
+    ProductChangedEvent: note_product,
     InventoryMessageParkedEvent: note_parked,
     InventoryMessageClosedEvent: note_resolved,
     ShippingMessageParkedEvent: note_parked,
@@ -163,12 +166,16 @@ def hold_expiries(settings: Settings) -> Agenda[Order]:
     )
 
 
-def _republish(state: Order | ParkedMessage | None) -> Sequence[tuple[Event, datetime]]:
-    assert not isinstance(state, ParkedMessage), "only orders are republished"
+State = Order | ParkedMessage | CatalogueEntry | None
+"""What the decisions of this service read and return."""
+
+
+def _republish(state: State) -> Sequence[tuple[Event, datetime]]:
+    assert state is None or isinstance(state, Order), "only orders are republished"
     return republish_order(state)
 
 
-def orders_service(settings: Settings) -> Service[Order | ParkedMessage | None]:
+def orders_service(settings: Settings) -> Service[State]:
     """Build the service that takes orders."""
     return Service(
         name=OrderCreatedEvent.publisher,

@@ -19,7 +19,13 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.contracts import Envelope, OrderedItem, ParkingEvent
+from todoku.contracts import (
+    Envelope,
+    OrderedItem,
+    ParkingEvent,
+    ProductEvent,
+    may_be_about_order,
+)
 from todoku.database import (
     Integer64,
     Many,
@@ -33,6 +39,9 @@ from todoku.database import (
     to_microseconds,
 )
 from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
+from todoku.orders.catalogue import CatalogueEntry
+from todoku.orders.catalogue_table import KIND as CATALOGUE
+from todoku.orders.catalogue_table import Catalogue
 from todoku.orders.changes import Change
 from todoku.orders.domain import ORDER, Order, OrderStatus
 from todoku.orders.feed import EventKey, Feed
@@ -68,7 +77,7 @@ orders = table(
     Column("held_since", Timestamp),
     Column("hold_expires_at", Timestamp),
     CheckConstraint(ORDER.check("status"), name="status_known"),
-    CheckConstraint("total_amount BETWEEN 1 AND 9007199254740991", name="total_amount_exact"),
+    CheckConstraint("total_amount BETWEEN 0 AND 9007199254740991", name="total_amount_exact"),
     CheckConstraint(
         "status <> 'COMPLETED' OR tracking_number IS NOT NULL", name="completed_tracked"
     ),
@@ -104,7 +113,7 @@ order_items = table(
     Column("quantity", Integer64, nullable=False),
     Column("price", Integer64, nullable=False),
     CheckConstraint("quantity >= 1", name="quantity_positive"),
-    CheckConstraint("price >= 1", name="price_positive"),
+    CheckConstraint("price >= 0", name="price_not_negative"),
     clustered=True,
 )
 
@@ -130,6 +139,7 @@ order_events = table(
 
 parked_messages = ParkedMessages(metadata)
 feed = Feed(metadata)
+catalogue = Catalogue(metadata)
 
 _load_orders = Query(
     select(orders).where(among(orders.c.id, "ids")).order_by(orders.c.id).with_for_update()
@@ -200,7 +210,10 @@ class OrdersUnitOfWork:
         found: dict[str, Order],
         event_counts: dict[str, int],
         parked: Mapping[tuple[str, str], ParkedMessage] | None = None,
+        products: Mapping[str, CatalogueEntry] | None = None,
     ) -> None:
+        self.products_before = products or {}
+        self.products = dict(self.products_before)
         self.before = found
         self.after = dict(found)
         self.parked_before = parked or {}
@@ -208,28 +221,33 @@ class OrdersUnitOfWork:
         self.event_counts = event_counts
         self.recorded: list[tuple[int, str, Envelope]] = []
 
-    def view(self, subject: Any) -> Order | ParkedMessage | None:
+    def view(self, subject: Any) -> Order | ParkedMessage | CatalogueEntry | None:
+        if isinstance(subject, ProductEvent):
+            return self.products.get(subject.product_id)
         if isinstance(subject, ParkingEvent):
             return self.parked.get((subject.publisher, subject.letter_id))
         return self.after.get(_order_id(subject))
 
-    def put(self, subject: Any, state: Order | ParkedMessage | None) -> None:
+    def put(self, subject: Any, state: Order | ParkedMessage | CatalogueEntry | None) -> None:
         if state is None:
             return  # Something about an order that is lost for good.
         if isinstance(state, ParkedMessage):
             self.parked[state.service, state.letter_id] = state
+        elif isinstance(state, CatalogueEntry):
+            self.products[state.product_id] = state
         else:
             self.after[state.id] = state
 
     def record(self, envelope: Envelope) -> None:
         order_id = envelope.subject
-        if order_id not in self.after:
-            return  # Of a parked message about an order that never was; there is no history to add to.
+        if order_id not in self.after or not may_be_about_order(envelope.type):
+            return  # About a product, or a parked message about an order that never was.
         sequence = self.event_counts.get(order_id, 0) + 1
         self.event_counts[order_id] = sequence
         self.recorded.append((sequence, self.after[order_id].status.value, envelope))
 
     def fill_cache(self, cache: StateCache) -> None:
+        cache.put(CATALOGUE, self.products)
         cache.put(
             "orders",
             {
@@ -249,7 +267,8 @@ class OrdersStore:
     def load(
         self, connection: Connection, subjects: Sequence[Any], cache: StateCache
     ) -> OrdersUnitOfWork:
-        ids = {_order_id(subject) for subject in subjects}
+        changing = {each.product_id for each in subjects if isinstance(each, ProductEvent)}
+        ids = {_order_id(subject) for subject in subjects if not isinstance(subject, ProductEvent)}
         found = cache.get("orders", ids)
         found |= _read_orders(connection, ids - found.keys())
         parked = parked_messages.load(
@@ -259,6 +278,7 @@ class OrdersStore:
             {order_id: order for order_id, (order, _) in found.items()},
             {order_id: event_count for order_id, (_, event_count) in found.items()},
             parked,
+            catalogue.load(connection, cache, wanted=(), changing=changing),
         )
 
     def save(self, connection: Connection, unit_of_work: OrdersUnitOfWork, now: datetime) -> None:
@@ -268,6 +288,14 @@ class OrdersStore:
                 message
                 for key, message in unit_of_work.parked.items()
                 if message is not unit_of_work.parked_before.get(key)
+            ],
+        )
+        catalogue.save(
+            connection,
+            [
+                entry
+                for key, entry in sorted(unit_of_work.products.items())
+                if entry is not unit_of_work.products_before.get(key)
             ],
         )
         changed = [

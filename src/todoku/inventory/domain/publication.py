@@ -80,7 +80,7 @@ def replay_product(
 ) -> tuple[Stock, list[Event]]:
     """Restore a product, or a change of it, that the database has lost from its event."""
     product = stock.products.get(event.product_id)
-    if product is not None and product.version >= event.version:
+    if product is not None and product.version > event.version:
         return stock, []
     opening = 0 if event.opening_stock is UNSET else event.opening_stock
     if product is None:
@@ -100,7 +100,8 @@ def replay_product(
         archived=event.archived,
         updated_at=max(product.updated_at, time),
     )
-    return Stock(products={product.id: restored}), []
+    # Of two changes with the same version, subscribers know the one that was published.
+    return (stock if restored == product else Stock(products={product.id: restored})), []
 
 
 def _lost(event: ProductChangedEvent, on_hand: int, time: datetime) -> Product:
