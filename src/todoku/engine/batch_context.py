@@ -91,6 +91,8 @@ class BatchContext:
         self.due: Sequence[Due] = ()
         self.failed_due: list[Due] = []
         self.published: list[tuple[Envelope, Event]] = []
+        self.withdrawn: list[str] = []
+        self.returned: list[DeadLetter] = []
         self.contexts: dict[Agenda, dict[str, Context]] = {}
         self.earliest_due: dict[Agenda, datetime] = {}
         self.handled_ids: list[str] = []
@@ -319,7 +321,8 @@ class BatchContext:
         except Exception:
             log.exception("dead_letter_event_failed", letter_id=letter.id)
         else:
-            if sealed:
+            # One about a parked event of its own kind might be parked as well, and so on without end.
+            if sealed and type(sealed[1]).subject != letter.subject:
                 self.published.append(sealed)
 
     def decide(

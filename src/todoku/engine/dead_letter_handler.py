@@ -163,14 +163,15 @@ class DeadLetterHandler:
         letter = parked(delivery, read_envelope(command.body), error, "", self._context.now)
         log.error("event_unpublishable", letter_id=letter.id, key=letter.key, error=shape(error))
         self._changed[letter.id] = letter
+        self._context.withdrawn.append(letter.id)
         self._add_attempt(pending, letter)
         self._context.publish_letter(self._context.service.parked_event, letter)
         self._answer(pending, letter)
 
     def _publish_again(self, pending: PendingCommand, letter: DeadLetter) -> None:
-        """Return the event to the outbox; if the broker still does not take it, it is parked again."""
-        envelope, event = self._registry.decode(letter.body, arrived_on=letter.subject)
-        self._context.published.append((envelope, event))
+        """Return the event to the outbox as it is, also one that only a newer version can decode; if the
+        broker still does not take it, it is parked again."""
+        self._context.returned.append(letter)
         self._resolve_retried(pending, letter)
 
     def _park_loss(self, pending: PendingCommand, command: ParkLoss) -> None:

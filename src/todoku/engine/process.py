@@ -34,7 +34,7 @@ from todoku.engine.post_commit import PostCommitActions, ReceiptMessage, run_pos
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
-from todoku.engine.tables import STREAM, OutboxRow
+from todoku.engine.tables import OutboxRow
 from todoku.engine.writer import Writer
 from todoku.events import NO_CONTEXT, Context, read_envelope
 
@@ -133,7 +133,6 @@ class Process:
             stored=self.mailbox.put_stored,
             failpoint=failpoint,
         )
-        self._subscribers = (*topology.readers_of(service.name), STREAM)
         self.recovery = Recovery(
             service,
             broker,
@@ -450,7 +449,7 @@ class Process:
             self.mailbox.put_receipt(Receipt(message.reader, message.ids))
 
     async def _park_unpublishable(self, row: OutboxRow, error: MessageTooLarge) -> None:
-        """Make a dead letter of an event that the broker does not take, then drop its deliveries."""
+        """Make a dead letter of an event that the broker does not take."""
         envelope = read_envelope(row.body)
         command = ParkUnpublishable(
             letter_id=envelope.id,
@@ -462,8 +461,6 @@ class Process:
         result = await self.commands.execute_own(command)
         if isinstance(result, Exception):
             raise BrokerUnavailable(f"an event that is too large could not be parked: {result}")
-        for subscriber in self._subscribers:
-            self.mailbox.put_receipt(Receipt(subscriber, (envelope.id,)))
 
     def _look_again(self) -> None:
         """Let the writer look for due rows, of other processes too: those may be gone."""

@@ -139,6 +139,11 @@ class Topology:
         """Return the services that subscribe to an event and therefore confirm its delivery."""
         return self._readers.get(event, ())
 
+    def readers_on(self, subject: str) -> tuple[str, ...]:
+        """Return the services that subscribe to an event on this subject."""
+        names = (readers for event, readers in self._readers.items() if event.subject == subject)
+        return next(names, ())
+
     def subjects_of(self, publisher: str) -> frozenset[str]:
         """Return the subjects of the events of `publisher` that any service subscribes to."""
         return frozenset(event.subject for event in self._readers if event.publisher == publisher)

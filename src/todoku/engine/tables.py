@@ -127,6 +127,7 @@ class Outbox:
         columns = self.table.c
         # An event that is published again while it is pending has one row.
         self._insert = Many(insert_ignoring_duplicates(self.table))
+        self._withdraw = Many(delete(self.table).where(columns.event_id == bindparam("withdrawn")))
         self._mark_delivered = Many(
             delete(self.table).where(
                 columns.event_id == bindparam("delivered_event"),
@@ -196,6 +197,10 @@ class Outbox:
         ]
         self._insert(connection, pending)
         return rows
+
+    def withdraw(self, connection: Connection, event_ids: Iterable[str]) -> None:
+        """Delete the rows of these events, for all subscribers."""
+        self._withdraw(connection, [{"withdrawn": event_id} for event_id in event_ids])
 
     def mark_delivered(self, connection: Connection, receipts: Iterable[tuple[str, str]]) -> None:
         """Delete the rows of these (event id, subscriber); those that are not pending are ignored."""

@@ -258,7 +258,7 @@ class Writer:
             batch.actions.next_due = self._due_rows.next_due(connection, now, self._correction())
             self._failpoint("before-commit")
         self._failpoint("after-commit")
-        self._position += len(batch.published)
+        self._position += len(batch.published) + len(batch.returned)
         self._retry_at = batch.retry_at if batch.letter_commands else self._retry_at
         self._held_keys = batch.held_keys
         if unit_of_work is not None:
@@ -370,6 +370,7 @@ class Writer:
             agenda.keep_contexts(connection, contexts)
         self._tables.inbox.add(connection, batch.handled_ids, batch.now)
         self._tables.idempotency_keys.add(connection, batch.kept_answers(self._formats), batch.now)
+        self._tables.outbox.withdraw(connection, batch.withdrawn)
         self._enqueue(connection, batch)
         self._tables.outbox.mark_delivered(
             connection,
@@ -400,6 +401,15 @@ class Writer:
                 self._topology.readers(type(event)) or (STREAM,),
             )
             for envelope, event in batch.published
+        ]
+        pending += [
+            PendingDelivery(
+                letter.id,
+                letter.subject,
+                letter.body,
+                self._topology.readers_on(letter.subject) or (STREAM,),
+            )
+            for letter in batch.returned
         ]
         endings = self._service.endings
         batch.actions.ended = [

@@ -13,6 +13,7 @@ from todoku.contracts import (
     read_envelope,
 )
 from todoku.database import ConstraintViolated
+from todoku.engine.dead_letter_handler import UNPUBLISHABLE
 from todoku.events import UndecodableEvent
 from todoku.lab.simulation.wiring import Wire
 
@@ -132,3 +133,16 @@ def odd_uuid_ends_process() -> Wire:
             raise ValueError("not the usual notation of a UUID")
 
     return ended_by(check)
+
+
+@mutant
+def unpublishable_dropped() -> Wire:
+    """An event that the broker does not take is dropped instead of parked."""
+
+    class Letters(Wrapped):
+        def replace(self, connection: Any, letters: Any, attempts: Any) -> None:
+            kept = [each for each in letters if each.error_class != UNPUBLISHABLE]
+            ids = {each.id for each in kept}
+            self.inner.replace(connection, kept, [a for a in attempts if a.letter_id in ids])
+
+    return planting.tables("dead_letters", Letters)

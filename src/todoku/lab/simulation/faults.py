@@ -62,6 +62,7 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
         "purge": (0.0, 60.0),
         "roll-back": (0.0, 0.0, 30.0),
         "delete-durable": (0.0, 60.0),
+        "small-messages": (0.0, 0.0, 30.0),
     },
     "crash": {"kill": (0.0, 10.0, 30.0), "stop": (0.0, 40.0), "scale-down": (0.0, 60.0)},
     "disk": {"database-away": (0.0, 30.0)},
@@ -71,7 +72,7 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
 """By family and kind: the mean seconds between two, of which a run draws one; 0 means never."""
 
 LOSSES: Final = frozenset(
-    {"wipe", "purge", "roll-back", "small-stream", "delete-durable", "poison"}
+    {"wipe", "purge", "roll-back", "small-stream", "small-messages", "delete-durable", "poison"}
 )
 """What the broker must not lose, and nobody may forge, in a run that restores databases: a restored
 database is rebuilt from what the broker has."""

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from todoku.database import DatabaseUnavailable
-from todoku.engine import IdempotencyKey, MailboxFull, ProcessFailed, RequestInProgress
+from todoku.engine import (
+    EventTooLarge,
+    IdempotencyKey,
+    MailboxFull,
+    ProcessFailed,
+    RequestInProgress,
+)
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import START
@@ -22,6 +28,16 @@ PATIENCE_SECONDS = 5.0
 """How long a client waits for a reply before it retries."""
 
 EFFECT_SECONDS_MAX = 30.0
+
+NO_REPLY = (
+    TimeoutError,
+    MailboxFull,
+    ProcessFailed,
+    RequestInProgress,
+    EventTooLarge,
+    DatabaseUnavailable,
+)
+"""What a client retries: nothing was executed, or nobody knows."""
 
 
 class ServiceWorld:
@@ -74,7 +90,7 @@ class ServiceWorld:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 nodes = [node for node in self.nodes if not node.retired]
                 return await self._choice.choice(nodes).execute(command, key)
-        except (TimeoutError, MailboxFull, ProcessFailed, RequestInProgress, DatabaseUnavailable):
+        except NO_REPLY:
             return None
 
     async def execute_until_answered(self, command: Any) -> Any:

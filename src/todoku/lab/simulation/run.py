@@ -18,6 +18,7 @@ from todoku.lab.simulation.disturbances import Disturbances
 from todoku.lab.simulation.faults import Faults, Occurrence
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import Stuck, VirtualClock, VirtualLoop, run
+from todoku.lab.simulation.message_limit import MessageLimit
 from todoku.lab.simulation.network import FaultInjector
 from todoku.lab.simulation.node import CLOCK_JUMP_SECONDS_MAX, SIMULATION_CONFIG, Crashed, Node
 from todoku.lab.simulation.part import ServiceWorld, unreliable
@@ -118,6 +119,7 @@ class _Run:
         self._restores = Restores(
             self._nodes, self._broker, self._parts, self._worlds, self._faults, self.checker
         )
+        self._message_limit = MessageLimit(self._broker, self._worlds, self._faults, self.checker)
         self._settled_after_seconds: float | None = None
 
     async def go(self) -> None:
@@ -128,6 +130,7 @@ class _Run:
         clients = [
             self._begin(client) for part in self._parts.values() for client in part.clients()
         ]
+        operator = self._begin(self._message_limit.operate())
         injecting = self._start_faults()
         with suppress(TimeoutError):
             await asyncio.wait_for(self.checker.violated.wait(), self.plan.chaos_seconds)
@@ -136,7 +139,7 @@ class _Run:
         self._heal()
         await self._settle(clients)
         self._check()
-        for task in (*machines, *clients):
+        for task in (*machines, *clients, operator):
             task.cancel()
         self._restores.cancel()
         for node in self._nodes.values():
@@ -283,7 +286,11 @@ class _Run:
 
     def _start_faults(self) -> list[asyncio.Task[None]]:
         """Start the faults, and the actions of the services, that have a schedule."""
-        actions = {**self._disturbances.actions(), **self._restores.actions()}
+        actions = {
+            **self._disturbances.actions(),
+            **self._restores.actions(),
+            **self._message_limit.actions(),
+        }
         for part in self._parts.values():
             for kind, each in part.scheduled().items():
                 self._faults.add_kind(kind, each.family, each.mean_seconds)
@@ -305,6 +312,7 @@ class _Run:
         self._faults.heal()
         self.trace.note("world", "heal")
         self._disturbances.heal()
+        self._message_limit.heal()
 
     async def _settle(self, clients: Sequence[asyncio.Task[None]]) -> None:
         """Wait until the system is quiescent, within the limit of the plan."""
@@ -335,7 +343,7 @@ class _Run:
         waiting = self.checker.not_quiescent()
         if unanswered := sum(not client.done() for client in clients):
             waiting.append(f"{unanswered} clients have got no reply")
-        waiting += self._restores.unfinished()
+        waiting += self._restores.unfinished() + self._message_limit.unfinished()
         return waiting or self.checker.unhandled(
             self._disturbances.lasting_poison(), self._subjects_read()
         )
