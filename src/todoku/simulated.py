@@ -65,6 +65,9 @@ class World(Protocol):
     def rows_of(self, service: str, statement: str) -> Sequence[tuple[Any, ...]]:
         """Return what is committed in the database of another service: for checks only."""
 
+    def is_stored(self, event_id: str) -> bool:
+        """Return whether the broker has stored this event."""
+
     async def execute(self, command: Any, key: Any = None) -> Any:
         """Send a command to the service, with an `IdempotencyKey` or without; return its result, None if
         there is no reply."""

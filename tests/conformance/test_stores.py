@@ -325,7 +325,7 @@ class TestInventory:
             key = self.product(connection)
             renamed = SetProduct(product_id=key, name="Monitor", price=9, currency="EUR")
             apply(self.store, connection, set_product, renamed, LATER)
-            more = Restock(product_id=key, quantity=5, note="Delivery 4711")
+            more = Restock(product_id=key, quantity=5, adjustment_id=key, note="Delivery 4711")
             apply(self.store, connection, restock, more, LATER)
         with databases["inventory"].read() as connection:
             product = find_product(connection, key)
@@ -744,8 +744,12 @@ CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("reservations", "cancelled_of_quantity", {"cancelled": 99}),
     ("reservations", "cancelled_of_quantity", {"cancelled": -1}),
     ("stock_ledger", "reason_known", {"reason": "THEFT", "quantity": 1, "order_id": None}),
-    ("stock_ledger", "only_shipments_take", {"quantity": 1}),
-    ("stock_ledger", "only_shipments_take", {"reason": "RESTOCK", "order_id": None}),
+    ("stock_ledger", "only_shipments_and_corrections_take", {"quantity": 1}),
+    (
+        "stock_ledger",
+        "only_shipments_and_corrections_take",
+        {"reason": "RESTOCK", "order_id": None},
+    ),
     ("stock_ledger", "shipments_have_orders", {"order_id": None}),
     ("stock_ledger", "shipments_have_orders", {"reason": "RESTOCK", "quantity": 1}),
     ("shipments", "status_known", {"status": "LOST"}),
@@ -992,17 +996,23 @@ class TestReplicas:
         product = SetProduct(product_id="p", name="n", price=1, stock_quantity=0)
         one.step([PendingCommand(product, lambda _: None)], NOW, 0)
         keys = [IdempotencyKey(key_id("alice", str(n)), "restock") for n in range(20)]
-        command = Restock(product_id="p", quantity=1)
-        batch = [PendingCommand(command, lambda _: None, key=key) for key in keys]
         together = threading.Barrier(2, timeout=60)
         answers: list[object] = []
 
-        def restock_all(replica: Writer) -> None:
+        def restock_all(replica: Writer, name: str) -> None:
+            batch = [
+                PendingCommand(
+                    Restock(product_id="p", quantity=1, adjustment_id=f"{name} {n}"),
+                    lambda _: None,
+                    key=key,
+                )
+                for n, key in enumerate(keys)
+            ]
             together.wait()
             answers.extend(result for _, result in replica.step(batch, NOW, 0).answers)
 
         threads = [
-            threading.Thread(target=restock_all, args=(replica,)) for replica in (one, other)
+            threading.Thread(target=restock_all, args=pair) for pair in ((one, "a"), (other, "b"))
         ]
         for thread in threads:
             thread.start()

@@ -31,6 +31,7 @@ from todoku.contracts import (
     ShippedItem,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    StockAdjustedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -162,6 +163,15 @@ FULL: Final[tuple[Event, ...]] = (
     HoldReleasedEvent(**HELD, outcome="EXPIRED", with_order=True, released_by="alice"),
     HoldConfirmedEvent(**HELD),
     HoldRefusedEvent(**HELD, refusal="The carrier was already called."),
+    StockAdjustedEvent(
+        product_id=PRODUCT_ID,
+        adjustment_id=CHANGE_ID,
+        quantity=-2,
+        kind="CORRECTION",
+        code="DAMAGE",
+        reason="落下",
+        by="alice",
+    ),
     *(
         event(
             order_id=ORDER_ID,
@@ -196,6 +206,7 @@ MINIMAL: Final[tuple[Event, ...]] = (
     HoldReleasedEvent(order_id=ORDER_ID, hold_id="", holder="", reason="", outcome=""),
     HoldConfirmedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
     HoldRefusedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
+    StockAdjustedEvent(product_id="prod001", adjustment_id="", quantity=0, kind=""),
     *(
         event(order_id=ORDER_ID, letter_id="", message_type="", error="", parked_at=TIME)
         for event in PARKING

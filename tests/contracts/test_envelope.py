@@ -95,6 +95,8 @@ MODULES: Final = (
     "todoku.orders.parking",
     "todoku.orders.placing",
     "todoku.contracts.changes",
+    "todoku.contracts.stock",
+    "todoku.inventory.domain.adjustments",
     "todoku.inventory.domain.cancellations",
     "todoku.inventory.domain.products",
     "todoku.inventory.domain.reservations",
@@ -154,6 +156,11 @@ class TestPersonalData:
             "Reservation",
             "Shipment",
             "Parcel",
+            "LedgerEntry",
+            "StockAdjustedEvent",
+            "Adjustment",
+            "Restock",
+            "CorrectStock",
         }
 
     def test_every_event_on_the_wire_is_checked(self) -> None:

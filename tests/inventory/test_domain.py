@@ -23,11 +23,13 @@ from todoku.contracts import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShippedItem,
+    StockAdjustedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
 from todoku.inventory.domain import (
     ContradictoryEvent,
+    CorrectStock,
     LedgerEntry,
     LedgerReason,
     Line,
@@ -37,10 +39,12 @@ from todoku.inventory.domain import (
     Restock,
     SetProduct,
     Stock,
+    StockInUse,
     StockNotSettable,
     TooMuchStock,
     UnknownProduct,
     UnknownReservation,
+    correct_stock,
     deduct_stock,
     release_cancelled,
     release_stock,
@@ -355,7 +359,9 @@ class TestProducts:
             set_product(stock(product(on_hand=10)), command, NOW)
 
     def test_restock_adds_pieces_and_a_ledger_entry(self) -> None:
-        command = Restock(product_id="prod001", quantity=5, note="Delivery 4711")
+        command = Restock(
+            product_id="prod001", quantity=5, adjustment_id="a1", note="Delivery 4711"
+        )
         after, events = restock(stock(product(on_hand=10, reserved=4)), command, LATER)
         assert (after.products["prod001"].on_hand, after.products["prod001"].reserved) == (15, 4)
         assert after.entries == (
@@ -365,20 +371,33 @@ class TestProducts:
                 reason=LedgerReason.RESTOCK,
                 at=LATER,
                 note="Delivery 4711",
+                adjustment_id="a1",
+                code="DELIVERY",
             ),
         )
-        assert events == []
+        assert events == [
+            StockAdjustedEvent(
+                product_id="prod001",
+                adjustment_id="a1",
+                quantity=5,
+                kind="RESTOCK",
+                code="DELIVERY",
+                reason="Delivery 4711",
+            )
+        ]
 
     def test_unknown_product_cannot_be_restocked(self) -> None:
         with pytest.raises(UnknownProduct, match="PUT /products/ghost"):
-            restock(stock(), Restock(product_id="ghost", quantity=1), NOW)
+            restock(stock(), Restock(product_id="ghost", quantity=1, adjustment_id="a1"), NOW)
 
     def test_stock_may_reach_the_largest_exact_integer(self) -> None:
         before = stock(product(on_hand=MAX_SAFE_INTEGER - 1))
-        after, _ = restock(before, Restock(product_id="prod001", quantity=1), NOW)
+        after, _ = restock(
+            before, Restock(product_id="prod001", quantity=1, adjustment_id="a1"), NOW
+        )
         assert after.products["prod001"].on_hand == MAX_SAFE_INTEGER
         with pytest.raises(TooMuchStock):
-            restock(before, Restock(product_id="prod001", quantity=2), NOW)
+            restock(before, Restock(product_id="prod001", quantity=2, adjustment_id="a1"), NOW)
 
     @pytest.mark.parametrize(("on_hand", "reserved"), [(-1, 0), (0, -1), (0, 1)])
     def test_negative_or_oversold_stock_is_an_error(self, on_hand: int, reserved: int) -> None:
@@ -390,7 +409,7 @@ PRODUCTS: Final = ("a", "b", "c")
 
 
 class Warehouse(RuleBasedStateMachine):
-    """Check that I2 holds after each step: order, ship, release, repeat, restock."""
+    """Check that I2 holds after each step: order, ship, release, repeat, adjust."""
 
     orders = Bundle("orders")
 
@@ -417,7 +436,25 @@ class Warehouse(RuleBasedStateMachine):
     @rule(key=st.sampled_from(PRODUCTS), quantity=st.integers(1, 5))
     def add_pieces(self, key: str, quantity: int) -> None:
         if key in self.unit_of_work.products:
-            self.decide(restock, Restock(product_id=key, quantity=quantity))
+            self.numbers += 1
+            command = Restock(
+                product_id=key, quantity=quantity, adjustment_id=f"adjustment{self.numbers}"
+            )
+            for _ in range(2):  # Sent again, it is not entered again.
+                self.decide(restock, command)
+
+    @rule(key=st.sampled_from(PRODUCTS), quantity=st.integers(-3, 1))
+    def correct(self, key: str, quantity: int) -> None:
+        if key in self.unit_of_work.products:
+            self.numbers += 1
+            command = CorrectStock(
+                product_id=key, quantity=quantity, adjustment_id=f"adjustment{self.numbers}"
+            )
+            if self.unit_of_work.products[key].available + quantity < 0:
+                with pytest.raises(StockInUse):
+                    self.decide(correct_stock, command)
+            else:
+                self.decide(correct_stock, command)
 
     @rule(
         target=orders,

@@ -114,7 +114,7 @@ def _product(stock: int) -> Asked:
 
 
 def _restock(number: int) -> Restock:
-    return Restock(product_id=PRODUCT, quantity=1, note=f"restock {number}")
+    return Restock(product_id=PRODUCT, quantity=1, adjustment_id=f"restock {number}")
 
 
 def _record(effect: Any, answer: Any) -> RecordAnswer:

@@ -9,7 +9,7 @@ from todoku.lab.simulation import SimulationPlan, explain, simulate
 from todoku.lab.simulation.faults import KINDS
 
 SEEDS_A_TEST = 50
-EVERY_KIND = {*KINDS, "restock", "impossible-command"}
+EVERY_KIND = {*KINDS, "restock", "correction", "impossible-command"}
 FIRST_SEEDS = range(1, 401, SEEDS_A_TEST)
 
 

@@ -1,13 +1,14 @@
 """What a restored database lacks and the stream does not have is named, and nothing is decided before it
 is entered again."""
 
+import msgspec
 import pytest
 from sqlalchemy import text
 from uuid_utils import uuid7
 
 from engine.virtual import run, until
 from system.restoring import SERVICES, System
-from todoku.contracts import OrderedItem
+from todoku.contracts import OrderedItem, StockAdjustedEvent
 from todoku.engine.dead_letters import DiscardDeadLetter, RetryDeadLetters
 from todoku.engine.tables import MARK_COPY
 from todoku.inventory.domain import Restock
@@ -19,8 +20,15 @@ FEW, MANY = 9, 100
 async def restock(system: System, quantity: int = MANY) -> None:
     for n in range(3):
         await system.processes["inventory"].execute(
-            Restock(product_id=f"prod{n}", quantity=quantity)
+            Restock(product_id=f"prod{n}", quantity=quantity, adjustment_id=str(uuid7()))
         )
+
+
+def forget_restocks(system: System) -> None:
+    """Take the restocks out of the stream, as if a version had made them that did not publish them."""
+    for sequence, message in list(system.broker.messages.items()):
+        if message.subject == StockAdjustedEvent.subject:
+            system.broker.messages[sequence] = msgspec.structs.replace(message, subject="none")
 
 
 async def retry_all(system: System, name: str = "inventory") -> None:
@@ -31,7 +39,7 @@ async def held(system: System, name: str = "inventory") -> None:
     await until(lambda: system.processes[name].recovery.waits_for > 0, every_seconds=1)
 
 
-async def with_lost_restock() -> System:
+async def with_lost_restock(*, in_stream: bool = False) -> System:
     """Return a system whose inventory was restored to before a restock that 20 orders needed."""
     system = System()
     await system.start()
@@ -43,9 +51,25 @@ async def with_lost_restock() -> System:
     await system.order(20)
     assert (await system.settled()).orders.get("CANCELLED_NO_STOCK", 0) == 0
     await system.stop()
+    if not in_stream:
+        forget_restocks(system)
     system.restore("inventory", backup)
     await system.start()
     return system
+
+
+def test_restock_comes_back_from_the_stream_and_is_entered_once() -> None:
+    async def scenario() -> None:
+        system = await with_lost_restock(in_stream=True)
+        process = system.processes["inventory"]
+        await until(lambda: process.consumer.caught_up, every_seconds=1)
+        assert (await system.settled()).findings == ()
+        assert system.letters("inventory") == []
+        entered = "SELECT reason, sum(quantity) FROM stock_ledger WHERE reason = 'RESTOCK'"
+        assert system.rows("inventory", entered) == [("RESTOCK", 3 * MANY)]
+        await system.stop()
+
+    run(scenario())
 
 
 def test_inventory_restored_to_before_a_restock_decides_nothing_until_it_is_entered_again() -> None:

@@ -173,7 +173,7 @@ def set_up(n: int) -> Message:
 
 
 def restock(n: int) -> Message:
-    return asked(Restock(product_id=product(n), quantity=1))
+    return asked(Restock(product_id=product(n), quantity=1, adjustment_id=f"a{n}"))
 
 
 def archive(n: int) -> Message:

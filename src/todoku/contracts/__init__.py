@@ -43,6 +43,7 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
+from todoku.contracts.stock import StockAdjustedEvent
 from todoku.contracts.wire import EVENTS, decode
 from todoku.events import (
     CONTENT_TYPE,
@@ -95,6 +96,7 @@ __all__ = [
     "ShippedItem",
     "ShippingMessageClosedEvent",
     "ShippingMessageParkedEvent",
+    "StockAdjustedEvent",
     "StockReleasedEvent",
     "StockReservationFailedEvent",
     "StockReservedEvent",

@@ -37,11 +37,13 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
+from todoku.contracts.stock import StockAdjustedEvent
 from todoku.events import Event, fact_id
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
 LETTER_ID: Final = fact_id(ORDER_ID, "OrderCreatedEvent")
+ADJUSTMENT_ID: Final = "0198c2f1-5b3c-7a44-8e21-9c0d3b7f6a15"
 CHANGE_ID: Final = "0198c2f1-2a07-7d10-8f3b-5d1b6a9c0e42"
 HOLD_ID: Final = "0198c2f1-31c4-7e95-a8d2-7b0c4f6e1d23"
 SAID_AT: Final = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
@@ -164,6 +166,15 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             price=5000,
             currency="JPY",
             changed_at=SAID_AT,
+        ),
+        StockAdjustedEvent(
+            product_id="prod001",
+            adjustment_id=ADJUSTMENT_ID,
+            quantity=-2,
+            kind="CORRECTION",
+            code="DAMAGE",
+            reason="Fell down.",
+            by="alice",
         ),
         *(
             event(

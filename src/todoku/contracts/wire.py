@@ -31,6 +31,7 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
+from todoku.contracts.stock import StockAdjustedEvent
 from todoku.events import Event, EventRegistry
 
 EVENTS: Final[dict[str, type[Event]]] = {
@@ -53,6 +54,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         OrderCompletedEvent,
         OrderCancelledEvent,
         ProductChangedEvent,
+        StockAdjustedEvent,
         InventoryMessageParkedEvent,
         InventoryMessageClosedEvent,
         ShippingMessageParkedEvent,

@@ -1,40 +1,41 @@
 """HTTP operations of the inventory service."""
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from todoku.inventory.domain import (
     ArchiveProduct,
-    Product,
     ProductChanged,
     PublishCatalogue,
-    Restock,
     SetProduct,
     Stock,
     StockNotSettable,
-    TooMuchStock,
     UnknownProduct,
 )
 from todoku.inventory.problems import (
     PRODUCT_CHANGED,
     STOCK_NOT_SETTABLE,
-    TOO_MUCH_STOCK,
     UNKNOWN_PRODUCT,
 )
+from todoku.inventory.stock_http import STOCK_REFUSALS, stock_operations
 from todoku.inventory.store import count_products, find_product, list_products
-from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
+from todoku.inventory.views import (
+    ETAG,
+    ProductView,
+    product_id_of,
+    product_reply,
+    unknown_product,
+    view_of,
+)
+from todoku.web import Api, Backend, Body, Call, Operation, Reply, SuccessResponse
 from todoku.web.fields import (
     ALLOWED,
     PRODUCT_ID_PATTERN,
     Currency,
     Name,
-    Note,
     Price,
     ProductId,
-    Quantity,
     StockQuantity,
     is_product_id,
 )
@@ -51,30 +52,6 @@ class ProductChange(Body, frozen=True, kw_only=True):
     price: Price
     currency: Currency | None = None
     stock_quantity: StockQuantity | None = None
-
-
-class NewStock(Body, frozen=True, kw_only=True):
-    """Pieces to add to the stock."""
-
-    quantity: Quantity
-    reason: Note | None = None
-
-
-class ProductView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A product and its stock: `stockQuantity` pieces are on hand, `reservedQuantity` of them are
-    reserved for orders, and `availableQuantity` can still be ordered. `version` grows whenever the name, the
-    price or the currency is set, or the product is archived, which is `archived` then and sold no longer."""
-
-    id: str
-    name: str
-    price: int
-    currency: str
-    stock_quantity: int
-    reserved_quantity: int
-    available_quantity: int
-    updated_at: datetime
-    version: int
-    archived: bool
 
 
 class ProductPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -104,8 +81,8 @@ def inventory_api(backend: Backend) -> Api:
         refusals={
             UnknownProduct: UNKNOWN_PRODUCT,
             StockNotSettable: STOCK_NOT_SETTABLE,
-            TooMuchStock: TOO_MUCH_STOCK,
             ProductChanged: PRODUCT_CHANGED,
+            **STOCK_REFUSALS,
         },
         operations=[
             Operation(
@@ -179,24 +156,7 @@ def inventory_api(backend: Backend) -> Api:
                 ],
                 problems=[OVERLOADED, OUTCOME_UNKNOWN, DATABASE_UNAVAILABLE],
             ),
-            Operation(
-                id="restockProduct",
-                method="POST",
-                path="/products/{productId}/restock",
-                path_parameters=product_id,
-                summary="Add stock of a product",
-                handle=routes.restock,
-                body=NewStock,
-                examples={"a delivery": {"quantity": 10, "reason": "Delivery 4711"}},
-                responses=[
-                    SuccessResponse(
-                        status=200,
-                        description="The product with its new stock.",
-                        content=ProductView,
-                    )
-                ],
-                problems=[UNKNOWN_PRODUCT, TOO_MUCH_STOCK],
-            ),
+            *stock_operations(backend),
         ],
     )
 
@@ -247,15 +207,15 @@ class ProductRoutes:
             query,
             products,
             key=lambda product: product.id,
-            view=_view,
+            view=view_of,
         )
 
     async def show(self, call: Call) -> Reply:
-        product_id = _product_id(call)
+        product_id = product_id_of(call)
         product = await self._backend.read(find_product, product_id)
         if product is None:
-            raise _unknown_product(product_id)
-        return _reply(product)
+            raise unknown_product(product_id)
+        return product_reply(product)
 
     async def set(self, call: Call) -> Reply:
         product_id = call.path["productId"]
@@ -277,7 +237,11 @@ class ProductRoutes:
         )
         product = stock.products[product_id]
         # Only a new product has a ledger entry: its initial stock.
-        return _reply(product, 201, {"Location": address}) if stock.entries else _reply(product)
+        return (
+            product_reply(product, 201, {"Location": address})
+            if stock.entries
+            else product_reply(product)
+        )
 
     async def archive(self, call: Call) -> Reply:
         return await self._archive(call, archived=True)
@@ -286,13 +250,13 @@ class ProductRoutes:
         return await self._archive(call, archived=False)
 
     async def _archive(self, call: Call, *, archived: bool) -> Reply:
-        product_id = _product_id(call)
+        product_id = product_id_of(call)
         stock: Stock = await self._backend.execute(
             ArchiveProduct(product_id=product_id, archived=archived, if_match=call.if_match),
             context=call.context,
             find_out=f"See `archived` in GET /products/{product_id}; the request can safely be repeated.",
         )
-        return _reply(stock.products[product_id])
+        return product_reply(stock.products[product_id])
 
     async def publish(self, call: Call) -> Reply:
         await self._backend.execute(
@@ -300,55 +264,11 @@ class ProductRoutes:
         )
         return Reply(202, Publishing(await self._backend.read(count_products)))
 
-    async def restock(self, call: Call) -> Reply:
-        product_id = _product_id(call)
-        delivery: NewStock = call.body
-        stock: Stock = await self._backend.execute(
-            Restock(product_id=product_id, quantity=delivery.quantity, note=delivery.reason),
-            context=call.context,
-            find_out=f"Compare stockQuantity in GET /products/{product_id} before you repeat the request.",
-        )
-        return _reply(stock.products[product_id])
-
-
-def _reply(product: Product, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply(status, _view(product), {"ETag": product.etag, **(headers or {})})
-
-
-def _product_id(call: Call) -> str:
-    """Return the product's id from the path. Raises `Problem` if it cannot be an id."""
-    product_id = call.path["productId"]
-    if not is_product_id(product_id):
-        raise _unknown_product(product_id)
-    return product_id
-
-
-def _unknown_product(product_id: str) -> Problem:
-    return Problem(UNKNOWN_PRODUCT, f"No product has the id {product_id!r}: see GET /products.")
-
-
-def _view(product: Product) -> ProductView:
-    return ProductView(
-        id=product.id,
-        name=product.name,
-        price=product.price,
-        currency=product.currency,
-        stock_quantity=product.on_hand,
-        reserved_quantity=product.reserved,
-        available_quantity=product.available,
-        updated_at=product.updated_at,
-        version=product.version,
-        archived=product.archived,
-    )
-
-
-ETAG: Final = {"ETag": "The version of the product; stock movements do not change it."}
-
 
 ABOUT = """\
 Reserves stock for orders, and deducts or releases it.
 
-Stock changes only through a ledger: initial stock, restocking and shipping. Prices are in
+Stock changes only through a ledger: initial stock, restocking, corrections and shipping. Prices are in
 minor units of an ISO 4217 currency, times are UTC. Every error is an RFC 9457 problem whose `type`
 is the address of a page about it. Unknown parameters and fields are refused."""
 

@@ -17,6 +17,14 @@ STOCK_NOT_SETTABLE = ProblemType(
     "changes only through the ledger.",
     "Omit `stockQuantity`; add stock with POST /products/{productId}/restock.",
 )
+STOCK_IN_USE = ProblemType(
+    "stock-in-use",
+    409,
+    "The pieces are reserved",
+    "The correction would leave fewer pieces on hand than are reserved for orders. Nothing was changed.",
+    "Take out fewer pieces, or cancel orders first: GET /products/{productId}/reservations lists those that "
+    "hold the product.",
+)
 TOO_MUCH_STOCK = ProblemType(
     "too-much-stock",
     409,

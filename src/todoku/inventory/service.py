@@ -12,6 +12,7 @@ from todoku.contracts import (
     ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
+    StockAdjustedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -21,15 +22,18 @@ from todoku.engine import BySagaVersion, Decide, Service, by_saga_version
 from todoku.inventory.domain import (
     STOCK_REQUESTS,
     ArchiveProduct,
+    CorrectStock,
     PublishCatalogue,
     Restock,
     SetProduct,
     Stock,
     archive_product,
+    correct_stock,
     deduct_stock,
     publish_catalogue,
     release_cancelled,
     release_stock,
+    replay_adjustment,
     replay_product,
     replay_refusal,
     replay_release,
@@ -47,6 +51,7 @@ COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Stock]]] = {
     ArchiveProduct: archive_product,
     PublishCatalogue: publish_catalogue,
     Restock: restock,
+    CorrectStock: correct_stock,
 }
 
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide[Stock] | BySagaVersion[Stock]]] = {
@@ -63,6 +68,7 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Stock]]] = {
     ShipmentCompletedEvent: deduct_stock,
     ShipmentFailedEvent: release_stock,
     StockReleasedEvent: replay_release,
+    StockAdjustedEvent: replay_adjustment,
 }
 
 
@@ -71,6 +77,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     StockReservationFailedEvent,
     StockReleasedEvent,
     ProductChangedEvent,
+    StockAdjustedEvent,
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
 )
@@ -82,7 +89,7 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         name=StockReservedEvent.publisher,
         store=InventoryStore(),
         command_handlers=COMMAND_HANDLERS,
-        deduplicated_commands={Restock},
+        deduplicated_commands={Restock, CorrectStock},
         agendas=[publications.agenda()],
         event_handlers=EVENT_HANDLERS,
         parked_event=partial(parking_event, InventoryMessageParkedEvent),
@@ -90,5 +97,5 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,
-        not_in_stream="restocks, and products that were not changed since the stream begins",
+        not_in_stream="products that were not changed since the stream begins",
     )

@@ -21,13 +21,20 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.contracts import Envelope, PlacedHold, ProductEvent, StockReservedEvent
+from todoku.contracts import (
+    Envelope,
+    PlacedHold,
+    ProductEvent,
+    StockAdjustedEvent,
+    StockReservedEvent,
+)
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import EngineTables, RepublishEvents, StateCache
 from todoku.inventory.domain import (
     RESERVATION,
     STOCK_REQUESTS,
     ArchiveProduct,
+    CorrectStock,
     LedgerEntry,
     Line,
     Product,
@@ -102,8 +109,16 @@ stock_ledger = table(
     Column("quantity", Integer64, nullable=False),
     Column("note", Text),
     Column("entered_at", Timestamp, nullable=False),
-    CheckConstraint("reason IN ('OPENING', 'RESTOCK', 'SHIPMENT')", name="reason_known"),
-    CheckConstraint("(reason = 'SHIPMENT') = (quantity < 0)", name="only_shipments_take"),
+    Column("adjustment_id", Text),
+    Column("code", Text),
+    Column("adjusted_by", Text),
+    CheckConstraint(
+        "reason IN ('OPENING', 'RESTOCK', 'CORRECTION', 'SHIPMENT')", name="reason_known"
+    ),
+    CheckConstraint(
+        "reason = 'CORRECTION' OR (reason = 'SHIPMENT') = (quantity < 0)",
+        name="only_shipments_and_corrections_take",
+    ),
     CheckConstraint("(reason = 'SHIPMENT') = (order_id IS NOT NULL)", name="shipments_have_orders"),
     Index(
         "one_deduction_an_order_and_product",
@@ -113,6 +128,14 @@ stock_ledger = table(
         unique=True,
         sqlite_where=text("order_id IS NOT NULL"),
         postgresql_where=text("order_id IS NOT NULL"),
+    ),
+    # Not of all entries: each shipped line would pay for it.
+    Index(
+        "one_entry_an_adjustment",
+        "adjustment_id",
+        unique=True,
+        sqlite_where=text("adjustment_id IS NOT NULL"),
+        postgresql_where=text("adjustment_id IS NOT NULL"),
     ),
 )
 
@@ -126,6 +149,9 @@ _load_reservations = Query(
     .where(among(reservations.c.order_id, "ids"))
     .order_by(reservations.c.order_id, reservations.c.product_id)
     .with_for_update()
+)
+_load_adjusted = Query(
+    select(stock_ledger.c.adjustment_id).where(among(stock_ledger.c.adjustment_id, "ids"))
 )
 _insert_products = Many(insert(products))
 
@@ -161,6 +187,9 @@ _decode_holds = msgspec.json.Decoder(tuple[PlacedHold, ...]).decode
 _NAMING_PRODUCTS: tuple[type[Any], ...] = (*STOCK_REQUESTS.values(), StockReservedEvent)
 """The events that name the products of an order."""
 
+_ADJUSTMENTS: tuple[type[Any], ...] = (Restock, CorrectStock, StockAdjustedEvent)
+"""What changes the stock of a product once, by the id of the adjustment."""
+
 
 class InventoryUnitOfWork:
     """The products and reservations that a batch touches, the ledger entries that it adds, and how far
@@ -172,6 +201,7 @@ class InventoryUnitOfWork:
         reserved: dict[str, Reservation],
         publication: Publication | None = None,
         page: Sequence[str] = (),
+        adjusted: frozenset[str] = frozenset(),
     ) -> None:
         self.publication_before = publication
         self.publication = publication
@@ -181,6 +211,7 @@ class InventoryUnitOfWork:
         self.reservations_before = reserved
         self.reservations = dict(reserved)
         self.entries: list[LedgerEntry] = []
+        self.adjusted = adjusted
 
     def view(self, subject: Any) -> Stock:
         if publications.concern(subject):
@@ -195,6 +226,7 @@ class InventoryUnitOfWork:
         return Stock(
             products={key: self.products[key] for key in sorted(ids) if key in self.products},
             reservation=reservation,
+            adjusted=self.adjusted,
         )
 
     def put(self, subject: Any, state: Stock) -> None:
@@ -203,6 +235,8 @@ class InventoryUnitOfWork:
             self.reservations[state.reservation.order_id] = state.reservation
         self.entries += state.entries
         self.publication = state.publication or self.publication
+        if added := {entry.adjustment_id for entry in state.entries if entry.adjustment_id}:
+            self.adjusted |= added
 
     def record(self, envelope: Envelope) -> None:
         """The ledger and the reservations are this service's history."""
@@ -240,7 +274,8 @@ class InventoryStore:
             product_ids.update(page)
         found = cache.get("products", product_ids)
         found |= _read_products(connection, product_ids - found.keys())
-        return InventoryUnitOfWork(found, reserved, publication, page)
+        adjusted = _read_adjusted(connection, subjects)
+        return InventoryUnitOfWork(found, reserved, publication, page, adjusted)
 
     def save(
         self, connection: Connection, unit_of_work: InventoryUnitOfWork, now: datetime
@@ -285,7 +320,7 @@ def _product_ids(subject: Any) -> set[str]:
     match subject:
         case event if isinstance(event, _NAMING_PRODUCTS):
             return {item.product_id for item in subject.items}
-        case SetProduct() | Restock() | ArchiveProduct() | ProductEvent():
+        case SetProduct() | ArchiveProduct() | Restock() | CorrectStock() | ProductEvent():
             return {subject.product_id}
         case _:
             return set()
@@ -312,6 +347,14 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
         )
         for order_id, lines in rows.items()
     }
+
+
+def _read_adjusted(connection: Connection, subjects: Sequence[Any]) -> frozenset[str]:
+    """Return which of the adjustments that these subjects are about the ledger has."""
+    ids = {each.adjustment_id for each in subjects if isinstance(each, _ADJUSTMENTS)}
+    if not ids:
+        return frozenset()
+    return frozenset(row.adjustment_id for row in _load_adjusted(connection, ids=sorted(ids)))
 
 
 def _read_products(connection: Connection, ids: set[str]) -> dict[str, Product]:
@@ -428,4 +471,7 @@ def _ledger_row(entry: LedgerEntry) -> dict[str, Any]:
         "quantity": entry.quantity,
         "note": entry.note,
         "entered_at": to_microseconds(entry.at),
+        "adjustment_id": entry.adjustment_id,
+        "code": entry.code,
+        "adjusted_by": entry.by,
     }

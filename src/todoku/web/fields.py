@@ -25,6 +25,7 @@ UUID_PATTERN: Final = (
 )
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,200}\Z"
 FEED_CURSOR_PATTERN: Final = r"^[0-9a-f]{1,14}\.[0-9]{1,18}\.[0-9a-f]{8}\.[0-9a-f]{8}\Z"
+CODE_PATTERN: Final = r"^[A-Z][A-Z0-9_]{0,31}\Z"
 GROUP_PATTERN: Final = r"^[0-9a-f]{12}\Z"
 TEXT_PATTERN: Final = r"^[^\x00]*\Z"
 IDEMPOTENCY_KEY_PATTERN: Final = (
@@ -37,6 +38,7 @@ ALLOWED: Final = {
     UUID_PATTERN: "a UUID: 8-4-4-4-12 hexadecimal digits",
     CURSOR_PATTERN: "a cursor from nextCursor or from the Link header",
     FEED_CURSOR_PATTERN: "a cursor of the feed: `next` of the page before",
+    CODE_PATTERN: "1 to 32 capital letters, digits or '_', beginning with a letter",
     GROUP_PATTERN: "a group from GET /dead-letters/groups: 12 hexadecimal digits",
     TEXT_PATTERN: "a text without the character NUL",
     IDEMPOTENCY_KEY_PATTERN: "1 to 255 printable ASCII characters between quotation marks; these may be"
@@ -118,7 +120,7 @@ Note = Annotated[
     Meta(
         pattern=TEXT_PATTERN,
         max_length=200,
-        description="Why stock is added, for the ledger.",
+        description="Why the stock changes, for the ledger.",
         examples=["Delivery 4711"],
     ),
 ]

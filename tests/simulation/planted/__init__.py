@@ -6,6 +6,7 @@ from simulation.planted import (  # noqa: I001
     poison,
     once,
     compensation,
+    adjustments,
     cancellation,
     waiting,
     keys,
@@ -14,6 +15,7 @@ from simulation.planted import (  # noqa: I001
 )
 
 __all__ = [
+    "adjustments",
     "cancellation",
     "commits",
     "compensation",

@@ -1,9 +1,19 @@
 """Define stock and reservations as pure functions: values in, values out.
 
-`stock` has the entities, `products` the decisions on commands, `publication` how the catalogue is published,
-`reservations` the decisions on events, `cancellations` those on cancellations.
+`stock` has the entities, `products` and `adjustments` the decisions on commands, `publication` how the
+catalogue is published, `reservations` the decisions on events, `cancellations` those on cancellations.
 """
 
+from todoku.inventory.domain.adjustments import (
+    CODES,
+    CorrectStock,
+    Restock,
+    StockInUse,
+    TooMuchStock,
+    correct_stock,
+    replay_adjustment,
+    restock,
+)
 from todoku.inventory.domain.cancellations import (
     InvalidCancellation,
     release_cancelled,
@@ -12,13 +22,10 @@ from todoku.inventory.domain.cancellations import (
 from todoku.inventory.domain.products import (
     ArchiveProduct,
     ProductChanged,
-    Restock,
     SetProduct,
     StockNotSettable,
-    TooMuchStock,
     UnknownProduct,
     archive_product,
-    restock,
     set_product,
 )
 from todoku.inventory.domain.publication import (
@@ -55,11 +62,13 @@ from todoku.inventory.domain.stock import (
 )
 
 __all__ = [
+    "CODES",
     "PAGE",
     "RESERVATION",
     "STOCK_REQUESTS",
     "ArchiveProduct",
     "ContradictoryEvent",
+    "CorrectStock",
     "InvalidCancellation",
     "LedgerEntry",
     "LedgerReason",
@@ -75,6 +84,7 @@ __all__ = [
     "SetProduct",
     "Stock",
     "StockError",
+    "StockInUse",
     "StockLost",
     "StockNotSettable",
     "StockRequest",
@@ -82,11 +92,13 @@ __all__ = [
     "UnknownProduct",
     "UnknownReservation",
     "archive_product",
+    "correct_stock",
     "deduct_stock",
     "publish_catalogue",
     "publish_page",
     "release_cancelled",
     "release_stock",
+    "replay_adjustment",
     "replay_product",
     "replay_refusal",
     "replay_release",

@@ -1,11 +1,11 @@
-"""Decide on commands about products: create, change, archive and restock them."""
+"""Decide on commands about products: create, change and archive them."""
 
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from todoku.contracts import MAX_SAFE_INTEGER, Event
+from todoku.contracts import Event
 from todoku.inventory.domain.publication import changed_event, next_version
 from todoku.inventory.domain.stock import LedgerEntry, LedgerReason, Product, Stock, StockError
 
@@ -16,10 +16,6 @@ class UnknownProduct(StockError):
 
 class StockNotSettable(StockError):
     """The stock of an existing product changes only through the ledger."""
-
-
-class TooMuchStock(StockError):
-    """The number of pieces would exceed what JSON keeps exact."""
 
 
 class ProductChanged(StockError):
@@ -51,14 +47,6 @@ class ArchiveProduct(msgspec.Struct, frozen=True, kw_only=True):
     if_match: tuple[str, ...] | None = None
 
 
-class Restock(msgspec.Struct, frozen=True, kw_only=True):
-    """Add `quantity` pieces to the stock of a product."""
-
-    product_id: str
-    quantity: int
-    note: str | None = None
-
-
 def set_product(stock: Stock, command: SetProduct, now: datetime) -> tuple[Stock, list[Event]]:
     """Create a product, or change its name and price."""
     product = stock.products.get(command.product_id)
@@ -80,33 +68,11 @@ def archive_product(
     """Archive a product, or take it back. Nothing changes if that was done before."""
     product = stock.products.get(command.product_id)
     if product is None:
-        raise _unknown(command.product_id)
+        raise unknown_product(command.product_id)
     _require_match(product, command)
     if product.archived is command.archived:
         return stock, []
     return _changed(product, now, archived=command.archived)
-
-
-def restock(stock: Stock, command: Restock, now: datetime) -> tuple[Stock, list[Event]]:
-    """Add stock to a product, with an entry in the ledger."""
-    product = stock.products.get(command.product_id)
-    if product is None:
-        raise _unknown(command.product_id)
-    if product.on_hand + command.quantity > MAX_SAFE_INTEGER:
-        raise TooMuchStock(
-            f"Product {product.id!r} has {product.on_hand} pieces; adding {command.quantity} would "
-            f"exceed {MAX_SAFE_INTEGER}, the largest number that JSON keeps exact: add fewer."
-        )
-    entry = LedgerEntry(
-        product_id=product.id,
-        quantity=command.quantity,
-        reason=LedgerReason.RESTOCK,
-        at=now,
-        note=command.note,
-    )
-    return Stock(
-        products={product.id: product.moved(now, on_hand=command.quantity)}, entries=(entry,)
-    ), []
 
 
 def _created(command: SetProduct, now: datetime) -> tuple[Stock, list[Event]]:
@@ -152,7 +118,8 @@ def _require_match(product: Product | None, command: SetProduct | ArchiveProduct
         )
 
 
-def _unknown(product_id: str) -> UnknownProduct:
+def unknown_product(product_id: str) -> UnknownProduct:
+    """Return the error that no product has this id."""
     return UnknownProduct(
         f"There is no product {product_id!r}: create it with PUT /products/{product_id}."
     )

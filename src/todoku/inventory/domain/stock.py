@@ -110,6 +110,7 @@ class LedgerReason(StrEnum):
 
     OPENING = "OPENING"
     RESTOCK = "RESTOCK"
+    CORRECTION = "CORRECTION"
     SHIPMENT = "SHIPMENT"
 
 
@@ -197,7 +198,10 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of the stock on hand, by `quantity` pieces, positive or negative."""
+    """A change of the stock on hand, by `quantity` pieces, positive or negative.
+
+    That of staff has an `adjustment_id`, the `code` of its reason, and `by` whom it was made.
+    """
 
     product_id: str
     quantity: int
@@ -205,6 +209,9 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     order_id: str | None = None
     note: str | None = None
+    adjustment_id: str | None = None
+    code: str | None = None
+    by: Annotated[str | None, Personal] = None
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,12 +225,16 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
 class Stock(msgspec.Struct, frozen=True, kw_only=True):
     """The state that one decision reads and returns: the products it touches, the reservation of the
     order if there is one, the ledger entries that the decision adds, and the publication of the catalogue
-    if it is about that."""
+    if it is about that.
+
+    `adjusted` are the ids of those adjustments, among the ones that the batch is about, that the ledger has.
+    """
 
     products: Mapping[str, Product]
     reservation: Reservation | None = None
     entries: tuple[LedgerEntry, ...] = ()
     publication: Publication | None = None
+    adjusted: frozenset[str] = frozenset()
 
     @property
     def updated_at(self) -> datetime | None:

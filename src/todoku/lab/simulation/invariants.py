@@ -132,6 +132,10 @@ class InvariantChecker:
             if event_id not in self._consumed[service]:
                 self.fail("R2", f"{service} receipted {event_id} before it was committed")
 
+    def is_stored(self, event_id: str) -> bool:
+        """Return whether the broker has confirmed that it stored this event."""
+        return event_id in self._stored
+
     # At the end.
 
     def not_quiescent(self) -> list[str]:

@@ -83,6 +83,9 @@ class ServiceWorld:
     def rows_of(self, service: str, statement: str) -> Sequence[tuple[Any, ...]]:
         return self._checker.rows(service, statement)
 
+    def is_stored(self, event_id: str) -> bool:
+        return self._checker.is_stored(event_id)
+
     async def execute(self, command: Any, key: IdempotencyKey | None = None) -> Any:
         if not self.nodes:
             return None

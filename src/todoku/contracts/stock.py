@@ -1,0 +1,30 @@
+"""Define the events that the inventory service publishes about the stock of one product."""
+
+from typing import Annotated, ClassVar
+
+from todoku.contracts.product_event import ProductEvent
+from todoku.events import Personal
+
+
+class StockAdjustedEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"):
+    """The stock on hand changed by `quantity` pieces, positive or negative, and not by an order.
+
+    `kind` is `RESTOCK` or `CORRECTION`; later versions may add others. `code` is the reason as a code, such
+    as `DELIVERY`, `COUNT` or `DAMAGE`: an open set. `reason` is the reason in words, and `by` is who adjusted
+    it; both are None if they are unknown.
+    """
+
+    subject: ClassVar[str] = "inventory.stock_adjusted"
+    publisher: ClassVar[str] = "inventory"
+
+    adjustment_id: str
+    quantity: int
+    kind: str
+    code: str = ""
+    reason: str | None = None
+    by: Annotated[str | None, Personal] = None
+
+    @property
+    def fact(self) -> str:
+        """Return the name of the fact: a product is adjusted many times."""
+        return f"{type(self).__name__} {self.adjustment_id}"
