@@ -23,6 +23,19 @@ def test_product_is_created_changed_and_restocked(todoku: Caller) -> None:
     assert ["available", "10"] in rows
 
 
+def test_stock_is_corrected_and_its_ledger_says_why(todoku: Caller) -> None:
+    todoku.ok("product", "set", "shelf", "--name", "棚", "--price", "1", "--stock", "5")
+    words = ("product", "correct", "shelf", "-2", "--code", "DAMAGE", "--reason", "破損")
+    assert todoku.ok(*words, "--json").object["stockQuantity"] == 3
+    assert todoku("product", "correct", "shelf", "-4").code == ExitCode.REFUSED
+
+    newest, opening = todoku.ok("product", "ledger", "shelf", "--json").lines
+    assert (newest["quantity"], newest["code"], newest["reason"]) == (-2, "DAMAGE", "破損")
+    assert opening["kind"] == "OPENING"
+    assert "DAMAGE: 破損" in todoku.ok("product", "ledger", "shelf").out
+    assert todoku.ok("product", "reservations", "shelf").out == ""
+
+
 def test_new_product_needs_name_and_price(todoku: Caller) -> None:
     result = todoku("product", "set", "nowhere", "--price", "5")
 

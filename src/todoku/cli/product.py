@@ -1,4 +1,5 @@
-"""`todoku product`: list, show, create, change, archive, publish and restock products."""
+"""`todoku product`: list, show, create, change, archive and publish products; their stock is in
+`product_stock`."""
 
 import shlex
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
+from todoku.cli import product_stock
 from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
@@ -29,7 +31,8 @@ from todoku.cli.output import (
 from todoku.cli.responses import Product, Publishing
 
 product = App(
-    name="product", help="List, show, create, change, archive, publish and restock products."
+    name="product",
+    help="List, show, create, change, archive and publish products; adjust their stock.",
 )
 
 ProductId = Annotated[str, Parameter(name="ID")]
@@ -214,45 +217,6 @@ def publish(
     note(f"publishing {counted(publishing.products, 'product')}")
 
 
-@product.command
-def restock(
-    product_id: ProductId,
-    quantity: Annotated[int, Parameter(name="QUANTITY")],
-    /,
-    *,
-    reason: str | None = None,
-    json: Json = False,
-    url: Url = None,
-    addresses: Addresses = None,
-) -> None:
-    """Add stock to a product.
-
-    For example:
-
-        todoku product restock prod001 10 --reason 'Delivery 4711'
-
-    Parameters
-    ----------
-    product_id
-        The product's id.
-    quantity
-        The number of units to add.
-    reason
-        The reason, for the stock ledger.
-    """
-    inventory = client("inventory", url, settings_from(addresses).settings)
-    answer = inventory.send(
-        "POST",
-        f"{_path(product_id)}/restock",
-        msgspec.json.encode(_given({"quantity": quantity, "reason": reason})),
-        find_out=f"Compare the stock with `todoku product show {shlex.quote(product_id)}` before"
-        " you repeat it.",
-    )
-    _print(inventory, answer, json=json)
-    if not json:
-        suggest(f"todoku order place --user alice {shlex.quote(product_id)}", "order it")
-
-
 def _path(product_id: str) -> str:
     return f"/products/{segment(product_id)}"
 
@@ -307,3 +271,6 @@ def _print(inventory: ServiceClient, answer: bytes, *, json: bool) -> None:
         "archived": "yes" if found.archived else None,
     }
     console().print(grid((name, value) for name, value in rows.items() if value is not None))
+
+
+product_stock.register(product, _print)

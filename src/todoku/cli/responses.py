@@ -95,6 +95,27 @@ class Product(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     archived: bool = False
 
 
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A change of the stock on hand. An adjustment has a `code`; a shipment has its order."""
+
+    quantity: int
+    kind: str
+    at: datetime
+    order_id: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    by: str | None = None
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The pieces of a product that an order holds."""
+
+    order_id: str
+    quantity: int
+    state: str
+    since: datetime
+
+
 class Publishing(msgspec.Struct, frozen=True):
     """How many products are being published."""
 

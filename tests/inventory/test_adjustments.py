@@ -1,0 +1,170 @@
+"""The stock for its staff: restocks, corrections, the ledger, and what holds a product."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from inventory.test_http import assert_problem
+from todoku.contracts import StockAdjustedEvent
+from todoku.inventory import stock_lists
+from todoku.inventory.domain import (
+    LedgerReason,
+    Product,
+    Stock,
+    StockLost,
+    replay_adjustment,
+)
+from todoku.inventory.http import inventory_api
+from todoku.inventory.service import inventory_service
+from todoku.settings import Settings
+from web.edge import client, running
+
+pytestmark = pytest.mark.anyio
+
+NOW: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
+KEYBOARD: Final = {"name": "Super Keyboard", "price": 5000, "stockQuantity": 10}
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of inventory, which has ten pieces of `prod001`."""
+    service = inventory_service(Settings())
+    async with running(service, inventory_api) as app, client(app) as http:
+        await http.put("/products/prod001", json=KEYBOARD)
+        yield http
+
+
+async def correct(http: httpx.AsyncClient, quantity: int, **body: Any) -> httpx.Response:
+    return await http.post("/products/prod001/correct", json={"quantity": quantity, **body})
+
+
+async def ledger(http: httpx.AsyncClient, **query: Any) -> Any:
+    return (await http.get("/products/prod001/ledger", params=query)).json()
+
+
+async def test_correction_takes_pieces_out_and_says_why(http: httpx.AsyncClient) -> None:
+    reply = await correct(http, -3, code="DAMAGE", reason="Fell down.")
+    assert (reply.status_code, reply.json()["stockQuantity"]) == (200, 7)
+    first, opening = (await ledger(http))["items"]
+    assert (first["quantity"], first["kind"], first["code"]) == (-3, "CORRECTION", "DAMAGE")
+    assert (first["reason"], first["by"], first["orderId"]) == ("Fell down.", None, None)
+    assert (opening["quantity"], opening["kind"], opening["code"]) == (10, "OPENING", None)
+
+
+async def test_count_that_found_nothing_wrong_is_entered(http: httpx.AsyncClient) -> None:
+    assert (await correct(http, 0)).json()["stockQuantity"] == 10
+    newest, _ = (await ledger(http))["items"]
+    assert (newest["quantity"], newest["code"]) == (0, "COUNT")
+
+
+async def test_restock_keeps_its_code(http: httpx.AsyncClient) -> None:
+    delivery = {"quantity": 5, "code": "RETURN_OF_GOODS", "reason": "Parcel 7"}
+    await http.post("/products/prod001/restock", json=delivery)
+    assert (await ledger(http, limit=1))["items"][0]["code"] == "RETURN_OF_GOODS"
+
+
+async def test_more_than_there_is_cannot_be_taken_out(http: httpx.AsyncClient) -> None:
+    problem = assert_problem(await correct(http, -11), 409, "stock-in-use")
+    assert "at most 10" in problem["detail"]
+    assert_problem(await correct(http, 2**53 - 1), 409, "too-much-stock")
+    assert len((await ledger(http))["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"quantity": "1"}, {"quantity": 1, "code": "broken"}, {"quantity": 1, "by": "mallory"}],
+)
+async def test_invalid_correction_is_refused(http: httpx.AsyncClient, body: Any) -> None:
+    reply = await http.post("/products/prod001/correct", json=body)
+    assert_problem(reply, 422, "invalid-body")
+
+
+async def test_correction_that_is_repeated_with_its_key_is_made_once(
+    http: httpx.AsyncClient,
+) -> None:
+    for _ in range(2):
+        reply = await http.post(
+            "/products/prod001/correct", json={"quantity": -1}, headers={"Idempotency-Key": "one"}
+        )
+        assert reply.json()["stockQuantity"] == 9
+
+
+@pytest.mark.parametrize("name", ["correct", "ledger", "reservations"])
+async def test_unknown_product_has_no_stock(http: httpx.AsyncClient, name: str) -> None:
+    method = "POST" if name == "correct" else "GET"
+    body = {"quantity": 1} if name == "correct" else None
+    reply = await http.request(method, f"/products/ghost/{name}", json=body)
+    assert_problem(reply, 404, "unknown-product")
+
+
+async def test_ledger_is_listed_page_by_page(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if most of the rows that are read for a page are of other products."""
+    monkeypatch.setattr(stock_lists, "ROWS_MAX", 3)
+    await http.put("/products/other", json=KEYBOARD)
+    for quantity in range(1, 6):
+        await correct(http, quantity)
+        await http.post("/products/other/correct", json={"quantity": 1})
+    found, cursor = [], None
+    while True:
+        page = await ledger(http, limit=2, **({"cursor": cursor} if cursor else {}))
+        found += [entry["quantity"] for entry in page["items"]]
+        cursor = page["nextCursor"]
+        if cursor is None:
+            break
+    assert found == [5, 4, 3, 2, 1, 10]
+
+
+async def test_cursor_of_another_list_is_refused(http: httpx.AsyncClient) -> None:
+    await correct(http, 1)
+    cursor = (await ledger(http, limit=1))["nextCursor"]
+    reply = await http.get("/products/prod001/reservations", params={"cursor": cursor})
+    assert_problem(reply, 400, "invalid-parameter")
+
+
+async def test_no_order_holds_a_new_product(http: httpx.AsyncClient) -> None:
+    reply = await http.get("/products/prod001/reservations")
+    assert reply.json() == {"items": [], "nextCursor": None}
+
+
+class TestReplay:
+    def adjusted(self, quantity: int) -> StockAdjustedEvent:
+        return StockAdjustedEvent(
+            product_id="prod001", adjustment_id="a1", quantity=quantity, kind="CORRECTION"
+        )
+
+    def stock(self, reserved: int = 0, adjusted: frozenset[str] = frozenset()) -> Stock:
+        product = Product(
+            id="prod001",
+            name="Super Keyboard",
+            price=5000,
+            currency="JPY",
+            on_hand=10,
+            reserved=reserved,
+            created_at=NOW,
+            updated_at=NOW,
+        )
+        return Stock(products={"prod001": product}, adjusted=adjusted)
+
+    def test_lost_adjustment_is_entered(self) -> None:
+        after, events = replay_adjustment(self.stock(), self.adjusted(-4), NOW)
+        assert after.products["prod001"].on_hand == 6
+        (entry,) = after.entries
+        assert (entry.reason, entry.adjustment_id) == (LedgerReason.CORRECTION, "a1")
+        assert events == []
+
+    def test_known_adjustment_is_not_entered_again(self) -> None:
+        before = self.stock(adjusted=frozenset({"a1"}))
+        assert replay_adjustment(before, self.adjusted(-4), NOW) == (before, [])
+
+    def test_correction_that_comes_before_a_release_waits_for_it(self) -> None:
+        with pytest.raises(StockLost, match="8 of them reserved"):
+            replay_adjustment(self.stock(reserved=8), self.adjusted(-4), NOW)
+
+    def test_adjustment_of_a_lost_product_waits_for_it(self) -> None:
+        with pytest.raises(StockLost, match="create it again"):
+            replay_adjustment(Stock(products={}), self.adjusted(1), NOW)
