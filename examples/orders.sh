@@ -125,6 +125,18 @@ request POST "$ORDERS/orders" '{"userId": "bob", "items": [{"productId": "mouse"
 expect 'another order with that key' "$STATUS" 422
 ID=$FIRST
 
+step 'Staff correct the stock, and the ledger says who changed it and why'
+request POST "$INVENTORY/products/mouse/correct" '{"quantity": -1, "code": "DAMAGE", "reason": "Fell down."}'
+expect 'correct the stock' "$STATUS" 200
+request GET "$INVENTORY/products/mouse/ledger?limit=50"
+expect 'the damage is in the ledger' "$(printf '%s' "$BODY" | python3 -c '
+import json, sys
+print([each["quantity"] for each in json.load(sys.stdin)["items"] if each["code"] == "DAMAGE"][0])')" -1
+request POST "$INVENTORY/products/mouse/correct" '{"quantity": -1000000}'
+expect 'more than there is' "$STATUS" 409
+request GET "$INVENTORY/products/mouse/reservations"
+expect 'the orders that hold it' "$STATUS" 200
+
 step 'What was shipped cannot be cancelled any more'
 tries=0
 while request GET "$ORDERS/orders/$ID" && case $(get status) in PENDING | AWAITING_SHIPMENT) true ;; *) false ;; esac; do
