@@ -49,16 +49,20 @@ class SimulatedAdjustments:
             self._world.fail("I2", f"an adjustment was entered twice: {sorted(entered)}")
 
     def check_end(self) -> None:
-        """Check I2: every confirmed adjustment is in the ledger."""
-        for lost in sorted(self._confirmed - set(self._entered())):
+        """Check I2: every confirmed adjustment is in the ledger, and every entered one was published."""
+        entered = set(self._entered())
+        for lost in sorted(self._confirmed - entered):
             self._world.fail("I2", f"{self._sent[lost]} was confirmed and is not in the ledger")
+        for adjustment_id in sorted(entered & self._sent.keys()):
+            if not self._is_stored(adjustment_id):
+                problem = f"{self._sent[adjustment_id]} was entered and never published"
+                self._world.fail("I2", problem)
 
     async def enter_again(self) -> None:
         """Enter the adjustments again that are lost and not in the stream: the others come back."""
         for adjustment_id in sorted(self._committed & self._sent.keys()):
             command = self._sent[adjustment_id]
-            fact = f"{StockAdjustedEvent.__name__} {adjustment_id}"
-            if self._world.is_stored(fact_id(command.product_id, fact)):
+            if self._is_stored(adjustment_id):
                 continue
             while adjustment_id not in self._entered():
                 try:
@@ -122,6 +126,11 @@ class SimulatedAdjustments:
             if answer is not None:
                 return answer
             await asyncio.sleep(1)
+
+    def _is_stored(self, adjustment_id: str) -> bool:
+        """Return whether the stream has the event of an adjustment."""
+        fact = f"{StockAdjustedEvent.__name__} {adjustment_id}"
+        return self._world.is_stored(fact_id(self._sent[adjustment_id].product_id, fact))
 
     def _entered(self) -> list[str]:
         return [adjustment_id for (adjustment_id,) in self._world.rows(_ENTERED)]
