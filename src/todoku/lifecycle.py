@@ -38,7 +38,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     the causes that lead here, `publishes` the events that announce it. `implies` must hold once no
     event is pending. `failure` marks an end that is not the purpose of the entity. A status with
     `returns_to`, one of those before it, is a detour: the causes `returns_on` lead back there.
-    `begins` says that an entity may also begin here, although there are statuses before it.
+    `begins` says that an entity may also begin here, although there are statuses before it. `waits_for`
+    is a word for what has to happen next.
     """
 
     meaning: str
@@ -50,6 +51,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     returns_to: str | None = None
     returns_on: tuple[Cause, ...] = ()
     begins: bool = False
+    waits_for: str = "events"
 
 
 class Status(StrEnum):

@@ -34,6 +34,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.contracts.order_event import OrderEvent as EventAboutAnOrder
 from todoku.orders.domain import OrderStatus
 
 START = datetime(2026, 11, 22, 3, 4, 5, 678_000, tzinfo=UTC)
@@ -190,12 +191,15 @@ def test_control_characters_in_event_are_replaced() -> None:
     assert "[bold]" in lines[1]
 
 
-def test_every_event_has_a_step_except_those_of_a_cancellation_or_a_hold() -> None:
-    """Both are requested and decided at any time; only the release that ends a cancellation has its place."""
+def test_every_event_has_a_step_except_those_that_occur_at_any_time() -> None:
+    """Cancellations and holds are requested and decided at any time; only the release that ends a
+    cancellation has its place. An attempt to book a parcel fails as often as it is made."""
     at_any_time = {"CancellationRequestedEvent", "CancellationConfirmedEvent"}
-    at_any_time.add("CancellationRefusedEvent")
+    at_any_time |= {"CancellationRefusedEvent", "BookingAttemptFailedEvent"}
     about_the_saga = {
-        name for name, event in EVENTS.items() if not issubclass(event, (ParkingEvent, HoldEvent))
+        name
+        for name, event in EVENTS.items()
+        if issubclass(event, EventAboutAnOrder) and not issubclass(event, ParkingEvent | HoldEvent)
     }
     assert set(STEPS) == about_the_saga - at_any_time
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     CancellationRequestedEvent,
@@ -111,6 +112,13 @@ FULL: Final[tuple[Event, ...]] = (
         reason="The simulated carrier had no room for this parcel.",
         items=(ShippedItem(product_id="prod001", quantity=2),),
     ),
+    BookingAttemptFailedEvent(
+        order_id=ORDER_ID,
+        shipment_id=SHIPMENT_ID,
+        attempts=3,
+        error="TimeoutError: 応答がありません",
+        next_attempt_at=TIME,
+    ),
     OrderCompletedEvent(
         order_id=ORDER_ID,
         user_id="user123",
@@ -191,6 +199,9 @@ MINIMAL: Final[tuple[Event, ...]] = (
     ShipmentInitiatedEvent(order_id=ORDER_ID, shipment_id=""),
     ShipmentCompletedEvent(order_id=ORDER_ID, shipment_id="", tracking_number="", items=()),
     ShipmentFailedEvent(order_id=ORDER_ID, shipment_id="", reason="", items=()),
+    BookingAttemptFailedEvent(
+        order_id=ORDER_ID, shipment_id="", attempts=0, error="", next_attempt_at=TIME
+    ),
     OrderCompletedEvent(order_id=ORDER_ID, user_id="", items=(), total_amount=0),
     OrderCancelledEvent(
         order_id=ORDER_ID, user_id="", status="", reason="", items=(), total_amount=0

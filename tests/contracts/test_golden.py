@@ -66,6 +66,7 @@ def test_every_event_has_the_subject_and_the_publisher_that_others_rely_on() -> 
         "StockReservedEvent": ("inventory.reserved", "inventory"),
         "StockReservationFailedEvent": ("inventory.reservation_failed", "inventory"),
         "ShipmentInitiatedEvent": ("shipping.initiated", "shipping"),
+        "BookingAttemptFailedEvent": ("shipping.booking_attempt_failed", "shipping"),
         "ShipmentCompletedEvent": ("shipping.completed", "shipping"),
         "ShipmentFailedEvent": ("shipping.failed", "shipping"),
         "CancellationRequestedEvent": ("orders.cancellation_requested", "orders"),

@@ -85,6 +85,7 @@ def test_document_of_a_service_has_only_its_own_operations() -> None:
     assert set(described["components"]["messages"]) == {
         "StockReservedEvent",
         "ShipmentInitiatedEvent",
+        "BookingAttemptFailedEvent",
         "ShipmentCompletedEvent",
         "ShipmentFailedEvent",
         "CancellationRequestedEvent",

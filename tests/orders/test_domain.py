@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from todoku.contracts import (
     MAX_SAFE_INTEGER,
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     CancelledItem,
@@ -152,6 +153,7 @@ class TestPlacing:
             status=OrderStatus.PENDING,
             created_at=NOW,
             updated_at=NOW,
+            status_since=NOW,
         )
         assert events == [
             OrderCreatedEvent(
@@ -332,8 +334,8 @@ class TestEndingEvents:
 class TestEvents:
     def test_matrix_covers_every_status_and_every_event(self) -> None:
         assert set(MATRIX) == set(OrderStatus)
-        # A hold does not move its order.
-        others = (ParkingEvent, HoldEvent)
+        # A hold does not move its order, and a failed attempt explains it only.
+        others = (ParkingEvent, HoldEvent, BookingAttemptFailedEvent)
         followed = {kind for kind in orders.event_handlers if not issubclass(kind, others)}
         assert {type(event) for event in EVENTS} == followed
 
@@ -413,7 +415,7 @@ class TestAnyOrderOfArrival:
             assert ended is None or order == ended
         assert order.status is ending
         expected = order_that_is(ending)
-        assert msgspec.structs.replace(order, updated_at=NOW) == expected
+        assert msgspec.structs.replace(order, updated_at=NOW, status_since=NOW) == expected
 
 
 PARKED: Final = InventoryMessageParkedEvent(

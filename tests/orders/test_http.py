@@ -34,6 +34,14 @@ pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ITEM = {"productId": "prod001", "quantity": 2, "price": 5000}
 LINE = {"productId": "prod001", "ordered": 2, "reserved": 0, "shipped": 0, "cancelled": 0}
+WAITING = {
+    "service": None,
+    "letterId": None,
+    "attempts": None,
+    "lastError": None,
+    "nextAttemptAt": None,
+    "reportedAt": None,
+}
 ORDER = {"userId": "user123", "items": [ITEM], "shippingAddress": "Tokyo"}
 
 
@@ -97,6 +105,7 @@ async def test_accepted_order_returns_201_with_location_and_order(
         "deadline": None,
         "lines": [LINE],
         "changes": [],
+        "waitingFor": {**WAITING, "what": "stock", "since": "2026-01-02T03:04:05Z"},
     }
     assert process.commands == [
         PlaceOrder(
@@ -322,6 +331,7 @@ async def test_order_is_cancelling_until_shipping_has_decided(real: httpx.AsyncC
             "refusal": None,
         },
         "changes": order["changes"],
+        "waitingFor": {**WAITING, "what": "cancellation", "since": order["updatedAt"]},
     }
     (change,) = order["changes"]
     assert (change["items"], change["whole"]) == ([{"productId": "prod001", "quantity": 2}], True)

@@ -2,11 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from prove import checks
 from prove.scenario import Asked, Outside, Scenario
-from todoku.contracts import CancelledItem, OrderedItem, ProductChangedEvent
+from todoku.contracts import (
+    BookingAttemptFailedEvent,
+    CancelledItem,
+    OrderedItem,
+    ProductChangedEvent,
+)
 from todoku.engine import Service
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
@@ -35,6 +41,8 @@ def shop(
 ) -> Scenario:
     """Return a scenario: an order of each of these `quantities`, with `stock` pieces at first.
 
+    That an attempt to book a parcel has failed is left out: it explains an order, and decides nothing.
+
     A client asks up to `cancellations` times, each in its own words, to cancel an order, and up to `lines`
     times to cancel one piece of it. `restocks` times a piece may arrive.
     """
@@ -42,7 +50,7 @@ def shop(
     settings = system.settings(carrier_delay_seconds=Span(1, 1))
     return Scenario(
         services=tuple(
-            plant(service if deadlines else _without_deadlines(service))
+            plant(_without_reports(service if deadlines else _without_deadlines(service)))
             for service in map(_without_catalogue, system.build(settings, effects={}))
         ),
         plans=[_plan(quantity, cancellations, lines) for quantity in quantities],
@@ -76,6 +84,20 @@ def _without_catalogue(service: Service) -> Service:
         if event is not ProductChangedEvent
     }
     return replace(service, event_handlers=handlers)
+
+
+def _without_reports(service: Service) -> Service:
+    """Return the service without the events that only explain why an order waits."""
+
+    def decide(original: Any, state: Any, command: Any, now: Any) -> Any:
+        after, events = original(state, command, now)
+        return after, [e for e in events if not isinstance(e, BookingAttemptFailedEvent)]
+
+    handlers = {
+        kind: partial(decide, original) if kind is RecordAnswer else original
+        for kind, original in service.command_handlers.items()
+    }
+    return replace(service, command_handlers=handlers)
 
 
 def _plan(quantity: int, cancellations: int, lines: int) -> tuple[str, tuple[Asked, ...]]:

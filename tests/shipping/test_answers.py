@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     StockReservedEvent,
@@ -186,6 +187,7 @@ ANYTHING: Final = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=4,
 )
+OUTCOMES: Final = (ShipmentCompletedEvent, ShipmentFailedEvent, BookingAttemptFailedEvent)
 TEXTS: Final = st.text(st.characters(exclude_categories=()), max_size=600)  # surrogates and NUL too
 ANSWERS: Final = st.one_of(
     ANYTHING, *(st.builds(kind, TEXTS | ANYTHING) for kind in (Accepted, Rejected, Unknown))
@@ -204,7 +206,7 @@ def test_whatever_is_returned_leads_to_a_state_and_an_event_that_can_be_stored(
     for text in (after.tracking_number, after.reason):
         assert text is None or _storable(text)
     for event in events:
-        assert isinstance(event, ShipmentCompletedEvent | ShipmentFailedEvent)
+        assert isinstance(event, OUTCOMES)
         body = encode(seal(event, NOW))
         assert decode(body)[1] == event
         assert len(body) < 10_000

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     Event,
     ReservedItem,
     ShipmentCompletedEvent,
@@ -242,13 +243,22 @@ class TestAnswers:
     def test_unknown_outcome_is_retried_after_a_pause(self) -> None:
         before = shipment_that_is(ShipmentStatus.BOOKING)
         after, events = record(before, UNKNOWN)
-        assert events == []
         assert after == msgspec.structs.replace(
             before,
             reason="no answer in time",
             due_at=LATER + timedelta(seconds=2),
             updated_at=LATER,
+            failure_published_at=LATER,
         )
+        assert events == [
+            BookingAttemptFailedEvent(
+                order_id=ORDER_ID,
+                shipment_id=SHIPMENT_ID,
+                attempts=1,
+                error="no answer in time",
+                next_attempt_at=LATER + timedelta(seconds=2),
+            )
+        ]
 
     def test_accepted_parcel_clears_the_reason_of_earlier_retries(self) -> None:
         waiting, _ = record(shipment_that_is(ShipmentStatus.BOOKING), UNKNOWN)
@@ -286,6 +296,6 @@ def test_shipment_never_moves_back_and_publishes_at_most_one_ending(
         due, _ = when_due(shipment, now)
         after, events = record(due, answer)
         assert ranks[shipment.status] <= ranks[due.status] <= ranks[after.status]
-        endings += events
+        endings += [event for event in events if not isinstance(event, BookingAttemptFailedEvent)]
         shipment = after
     assert len(endings) == (shipment.due_at is None)

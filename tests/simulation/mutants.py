@@ -46,6 +46,7 @@ KNOWN_SEEDS = {
     "cancelled-line-reserved-when-the-order-arrives": 47,
     "cancelled-line-subtracted-twice": 59,
     "forgotten-call-believed": 122,
+    "every-failed-attempt-published": 20,
     "deadline-never-fires": 10,
     "deadline-forgotten": 10,
 }

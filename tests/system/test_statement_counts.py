@@ -10,6 +10,7 @@ from sqlalchemy import update
 from engine.statements import listening
 from todoku.broker import Delivery
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     CancellationRequestedEvent,
@@ -142,6 +143,14 @@ def initiated(n: int) -> Message:
     return incoming(ShipmentInitiatedEvent(order_id=order_id(n), shipment_id="s"))
 
 
+def booking_failed(n: int) -> Message:
+    return incoming(
+        BookingAttemptFailedEvent(
+            order_id=order_id(n), shipment_id="s", attempts=1, error="e", next_attempt_at=NOW
+        )
+    )
+
+
 def shipped(n: int) -> tuple[ShippedItem, ...]:
     return tuple(ShippedItem(product_id=product(n + k), quantity=1) for k in range(3))
 
@@ -250,6 +259,7 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "reserved": (ORDERS, [place], reserved),
     "refused": (ORDERS, [place], refused),
     "initiated": (ORDERS, [place], initiated),
+    "booking has failed": (ORDERS, [place], booking_failed),
     "completed": (ORDERS, [place], completed),
     "failed": (ORDERS, [place], failed),
     "cancelling": (ORDERS, [place], cancel),

@@ -30,6 +30,7 @@ from todoku.cli.output import (
     write_object,
 )
 from todoku.cli.responses import Change, Order, Product, Total
+from todoku.cli.waiting import waiting_text
 from todoku.orders.domain import OrderStatus
 
 order = App(name="order", help="Place, list, show, watch and cancel orders.")
@@ -382,6 +383,7 @@ def _print(found: Order) -> None:
     rows = {
         "id": found.id,
         "status": found.status,
+        "waits for": found.waiting_for and waiting_text(found.waiting_for),
         "reason": found.reason,
         "user": found.user_id,
         "address": found.shipping_address,

@@ -40,6 +40,20 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     cancelled: int
 
 
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What an open order waits for: a word, and since when. Of a parcel that is not booked, how many attempts
+    have failed, as of `reported_at`; of a parked message, its dead letter."""
+
+    what: str
+    since: datetime
+    service: str | None = None
+    letter_id: str | None = None
+    attempts: int | None = None
+    last_error: str | None = None
+    next_attempt_at: datetime | None = None
+    reported_at: datetime | None = None
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An order. `total_amount` and prices are in minor units of `currency`."""
 
@@ -59,6 +73,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     deadline: datetime | None = None
     lines: tuple[Line, ...] = ()
     changes: tuple[Change, ...] = ()
+    waiting_for: Waiting | None = None
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

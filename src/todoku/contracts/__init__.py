@@ -34,6 +34,7 @@ from todoku.contracts.parked import may_be_about_order, parking_event
 from todoku.contracts.parking import ParkingEvent
 from todoku.contracts.product_event import ProductEvent
 from todoku.contracts.shipping import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     ShipmentCompletedEvent,
@@ -62,6 +63,7 @@ __all__ = [
     "CONTENT_TYPE",
     "EVENTS",
     "MAX_SAFE_INTEGER",
+    "BookingAttemptFailedEvent",
     "CancellationConfirmedEvent",
     "CancellationRefusedEvent",
     "CancellationRequestedEvent",

@@ -28,6 +28,7 @@ from todoku.contracts.orders import (
     OrderedItem,
 )
 from todoku.contracts.shipping import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     ShipmentCompletedEvent,
@@ -96,6 +97,13 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
         ),
         ShipmentInitiatedEvent(
             order_id=ORDER_ID, shipment_id=SHIPMENT_ID, shipping_address=ADDRESS
+        ),
+        BookingAttemptFailedEvent(
+            order_id=ORDER_ID,
+            shipment_id=SHIPMENT_ID,
+            attempts=3,
+            error="TimeoutError: the carrier has not answered within 9 seconds",
+            next_attempt_at=SAID_AT + timedelta(seconds=8),
         ),
         ShipmentCompletedEvent(
             order_id=ORDER_ID,

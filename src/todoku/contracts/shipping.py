@@ -1,5 +1,6 @@
 """Define the events that the shipping service publishes."""
 
+from datetime import datetime
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -25,6 +26,27 @@ class ShipmentInitiatedEvent(OrderEvent, frozen=True, kw_only=True, rename="came
 
     shipment_id: str
     shipping_address: Annotated[str, Personal] = ""
+
+
+class BookingAttemptFailedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
+    """An attempt to book the parcel with the carrier failed: its outcome is unknown, so it is repeated.
+
+    At most one a minute is published for each order. `attempts` counts all of them so far; `error` is at
+    most 500 characters, without secrets; the carrier is called again at `next_attempt_at`.
+    """
+
+    subject: ClassVar[str] = "shipping.booking_attempt_failed"
+    publisher: ClassVar[str] = "shipping"
+
+    shipment_id: str
+    attempts: int
+    error: str
+    next_attempt_at: Annotated[datetime, msgspec.Meta(tz=True)]
+
+    @property
+    def fact(self) -> str:
+        """Return the name of the fact: an order may have several of them."""
+        return f"{type(self).__name__} {self.attempts}"
 
 
 class ShipmentCompletedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):

@@ -23,6 +23,7 @@ from todoku.contracts.orders import (
     OrderCreatedEvent,
 )
 from todoku.contracts.shipping import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     ShipmentCompletedEvent,
@@ -41,6 +42,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         StockReservedEvent,
         StockReservationFailedEvent,
         ShipmentInitiatedEvent,
+        BookingAttemptFailedEvent,
         ShipmentCompletedEvent,
         ShipmentFailedEvent,
         CancellationRequestedEvent,

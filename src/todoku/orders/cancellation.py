@@ -43,6 +43,7 @@ from todoku.orders.domain import (
     advance,
     cancelled_event,
     contradiction,
+    in_status,
     known,
 )
 
@@ -228,9 +229,7 @@ def _cancelling(order: Order, change: Change, now: datetime) -> Order:
         return msgspec.structs.replace(order, updated_at=now, changes=(*order.changes, change))
     status = ORDER.next_status(order.status, CANCEL)
     assert status is OrderStatus.CANCELLING, order
-    return msgspec.structs.replace(
-        order, status=status, updated_at=now, due_at=None, changes=(*order.changes, change)
-    )
+    return in_status(order, status, now, due_at=None, changes=(*order.changes, change))
 
 
 def _with_request(order: Order, event: ChangeEvent, now: datetime) -> Order:

@@ -42,6 +42,7 @@ from todoku.contracts import (
     StockReservedEvent,
 )
 from todoku.lifecycle import Lifecycle, Stage, Status
+from todoku.orders.booking_failures import BookingFailure
 from todoku.orders.changes import Change, ChangeState, cancelled_lines, without
 from todoku.orders.holds import Hold, closed_by_ending, placed_holds
 
@@ -63,7 +64,7 @@ class OrderStatus(Status):
 
     PENDING = (
         "PENDING",
-        Stage(meaning="The order is accepted.", publishes=(OrderCreatedEvent,)),
+        Stage(meaning="The order is accepted.", publishes=(OrderCreatedEvent,), waits_for="stock"),
     )
     AWAITING_SHIPMENT = (
         "AWAITING_SHIPMENT",
@@ -72,6 +73,7 @@ class OrderStatus(Status):
             after=("PENDING",),
             on=(StockReservedEvent, ShipmentInitiatedEvent),
             implies={"reservation": ("RESERVED", "SHIPPED", "RELEASED")},
+            waits_for="carrier",
         ),
     )
     COMPLETED = (
@@ -104,6 +106,7 @@ class OrderStatus(Status):
             publishes=(CancellationRequestedEvent,),
             returns_to="AWAITING_SHIPMENT",
             returns_on=(CancellationRefusedEvent,),
+            waits_for="cancellation",
         ),
     )
     CANCELLED = (
@@ -142,6 +145,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     `saga_version` is the version of the saga in which it was accepted. `changes` and `holds` are in
     the sequence in which they were requested, and only grow. At its `deadline` its cancellation is
     requested; it is also `due_at` as long as that may happen. An order from before version 0.2 has none.
+
+    `status_since` is when it got its status; None for one that got it before this was kept.
+    `booking_failure` tells why its parcel is not booked yet, if shipping has published that.
     """
 
     id: str
@@ -161,6 +167,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     deadline: datetime | None = None
     due_at: datetime | None = None
     holds: tuple[Hold, ...] = ()
+    status_since: datetime | None = None
+    booking_failure: BookingFailure | None = None
 
     @property
     def cancellation(self) -> Change | None:
@@ -282,7 +290,14 @@ def advance(order: Order, event: Event, now: datetime, **changes: Any) -> Order:
         changes["due_at"] = None
         if order.holds:
             changes["holds"] = closed_by_ending(order.holds, now)
-    return msgspec.structs.replace(order, status=status, updated_at=now, **changes)
+    return in_status(order, status, now, **changes)
+
+
+def in_status(order: Order, status: OrderStatus, now: datetime, **changes: Any) -> Order:
+    """Return the order in another status from now on, with these changes."""
+    return msgspec.structs.replace(
+        order, status=status, status_since=now, updated_at=now, **changes
+    )
 
 
 def _cancelled(order: Order) -> bool:

@@ -66,6 +66,7 @@ def place_order(
         holds=holds_with_order(
             command.order_id, command.holds, now, holders=holders, by=command.by
         ),
+        status_since=now,
     )
     requests = [hold_requested(placed.id, hold) for hold in placed.holds]
     return placed, [created_event(placed), *requests]

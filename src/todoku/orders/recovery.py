@@ -24,6 +24,7 @@ from todoku.orders.domain import (
     completed_event,
     contradiction,
     created_event,
+    in_status,
 )
 from todoku.orders.holding import republish_holds
 from todoku.orders.holds import closed_by_ending, replayed_holds
@@ -49,6 +50,7 @@ def replay_order(
         deadline=deadline,
         due_at=deadline,
         holds=replayed_holds(holds_of(event), time),
+        status_since=time,
     ), []
 
 
@@ -86,7 +88,7 @@ def _end_again(order: Order, ending: OrderStatus, event: Event, time: datetime) 
     if ending not in ORDER.reachable(order.status):
         raise contradiction(order, event)
     holds = closed_by_ending(order.holds, time)
-    return msgspec.structs.replace(order, status=ending, updated_at=time, due_at=None, holds=holds)
+    return in_status(order, ending, time, due_at=None, holds=holds)
 
 
 def _from_ending(event: OrderCompletedEvent | OrderCancelledEvent, time: datetime) -> Order:

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     CancellationRequestedEvent,
@@ -74,12 +75,14 @@ from todoku.orders.recovery import (
 )
 from todoku.orders.settings import OrdersSettings
 from todoku.orders.store import OrdersStore, feed, orders
+from todoku.orders.waiting import note_booking_failure
 from todoku.settings import Settings
 
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     StockReservedEvent: confirm_reservation,
     StockReservationFailedEvent: cancel_for_lack_of_stock,
     ShipmentInitiatedEvent: note_shipment,
+    BookingAttemptFailedEvent: note_booking_failure,
     ShipmentCompletedEvent: complete,
     ShipmentFailedEvent: fail,
     CancellationConfirmedEvent: confirm_cancellation,

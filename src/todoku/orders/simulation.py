@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from todoku.contracts import OrderCreatedEvent, OrderedItem
+from todoku.contracts import BookingAttemptFailedEvent, OrderCreatedEvent, OrderedItem
 from todoku.engine import IdempotencyKey, IdempotencyKeyReused, key_id
 from todoku.lifecycle import name_of
 from todoku.orders.domain import ORDER, Order, OrderStatus
@@ -31,6 +31,11 @@ _TOTAL = "SELECT total_amount FROM orders WHERE id = ?"
 _TWICE = "SELECT user_id, count(*) FROM orders GROUP BY user_id HAVING count(*) > 1"
 _EVENT_IDS = "SELECT event_id FROM order_events"
 _HISTORY = "SELECT order_id, type FROM order_events"
+_UNEXPLAINED = f"""
+SELECT DISTINCT id FROM orders JOIN order_events ON order_id = id
+WHERE type = '{BookingAttemptFailedEvent.__name__}' AND booking_failure IS NULL
+AND NOT ({ORDER.check("order_events.status", terminal=True)})
+"""
 _SHARED_PLACES = """
 SELECT order_id, group_concat(type, ' and ') FROM order_events
 GROUP BY order_id, sequence HAVING count(*) > 1
@@ -111,6 +116,8 @@ class SimulatedOrders(SimulatedService):
             self.world.fail("I1", problem, order_id)
         for order_id, types in self.world.rows(_SHARED_PLACES):
             self.world.fail("R5", f"{types} have one place in the history of {order_id}", order_id)
+        for (order_id,) in self.world.rows(_UNEXPLAINED):
+            self.world.fail("R5", f"{order_id} does not tell that its carrier failed", order_id)
         self._cancellations.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):

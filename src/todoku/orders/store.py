@@ -39,6 +39,7 @@ from todoku.database import (
     to_microseconds,
 )
 from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
+from todoku.orders.booking_failures import BookingFailure
 from todoku.orders.catalogue import CatalogueEntry
 from todoku.orders.catalogue_table import KIND as CATALOGUE
 from todoku.orders.catalogue_table import Catalogue
@@ -76,6 +77,8 @@ orders = table(
     Column("holds", Text),
     Column("held_since", Timestamp),
     Column("hold_expires_at", Timestamp),
+    Column("status_since", Timestamp),
+    Column("booking_failure", Text),
     CheckConstraint(ORDER.check("status"), name="status_known"),
     CheckConstraint("total_amount BETWEEN 0 AND 9007199254740991", name="total_amount_exact"),
     CheckConstraint(
@@ -166,17 +169,22 @@ def _update(*columns: str) -> Many:
 CHANGING = ("reason", "shipment_id", "tracking_number", "event_count", "updated_at")
 _update_orders = _update(*CHANGING)
 # Apart, because an index on the status makes it cost twice as much.
-_update_with_status = _update("status", *CHANGING)
+_update_with_status = _update("status", "status_since", *CHANGING)
 # So does the index on the due time, which is written twice: when the order is placed, and when it ends.
-_update_with_due_time = _update("status", "due_at", *CHANGING)
-_update_with_changes = _update("status", "due_at", "changes", *CHANGING)
+_update_with_due_time = _update("status", "status_since", "due_at", *CHANGING)
+# Few orders have these.
+_update_with_changes = _update(
+    "status", "status_since", "due_at", "changes", "booking_failure", *CHANGING
+)
 _update_with_holds = _update(
-    "status", "due_at", "changes", "holds", "held_since", "hold_expires_at", *CHANGING
+    *("status", "status_since", "due_at", "changes", "booking_failure"),
+    *("holds", "held_since", "hold_expires_at", *CHANGING),
 )
 
 _encode = msgspec.json.Encoder().encode
 decode_changes = msgspec.json.Decoder(tuple[Change, ...]).decode
 decode_holds = msgspec.json.Decoder(tuple[Hold, ...]).decode
+_decode_failure = msgspec.json.Decoder(BookingFailure).decode
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -404,6 +412,10 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             deadline=row.deadline,
             due_at=row.due_at,
             holds=() if row.holds is None else decode_holds(row.holds),
+            status_since=row.status_since,
+            booking_failure=(
+                None if row.booking_failure is None else _decode_failure(row.booking_failure)
+            ),
         )
         for row in rows
     ]
@@ -437,6 +449,8 @@ def _order_row(order: Order, unit_of_work: OrdersUnitOfWork) -> dict[str, Any]:
         "holds": _encode(order.holds).decode() if order.holds else None,
         "held_since": to_microseconds(held_since(order.holds)) if order.holds else None,
         "hold_expires_at": to_microseconds(next_expiry(order.holds)) if order.holds else None,
+        "status_since": to_microseconds(order.status_since),
+        "booking_failure": order.booking_failure and _encode(order.booking_failure).decode(),
     }
 
 
@@ -444,7 +458,7 @@ def _update_for(before: Order, after: Order) -> Many:
     """Return the statement that writes what differs."""
     if after.holds is not before.holds:
         return _update_with_holds
-    if after.changes is not before.changes:
+    if after.changes is not before.changes or after.booking_failure is not before.booking_failure:
         return _update_with_changes
     if after.due_at != before.due_at:
         return _update_with_due_time

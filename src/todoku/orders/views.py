@@ -13,6 +13,7 @@ from todoku.orders.changes import Change, ChangeState
 from todoku.orders.domain import Order, OrderStatus
 from todoku.orders.parking import ParkedMessage
 from todoku.orders.store import HistoryEntry, find_order, find_parked
+from todoku.orders.waiting import WaitingView, waiting_view
 
 V = TypeVar("V", bound=msgspec.Struct)
 
@@ -66,7 +67,8 @@ class ParkedView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An order. `totalAmount` and prices are in minor units of `currency`."""
+    """An order. `totalAmount` and prices are in minor units of `currency`; `waitingFor` is null once it
+    has ended."""
 
     id: str
     user_id: Annotated[str, Personal]
@@ -85,6 +87,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     deadline: datetime | None
     lines: list[LineView]
     changes: list[ChangeView]
+    waiting_for: WaitingView | None
 
 
 class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -137,6 +140,7 @@ def view_of(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
         deadline=order.deadline,
         lines=_lines(order),
         changes=[_as(change, ChangeView) for change in order.changes],
+        waiting_for=waiting_view(order, parked),
     )
 
 

@@ -39,12 +39,17 @@ def _checked(answer: object) -> Answer:
         case Unknown(reason):
             if not _is_text(reason):
                 return _unfit("Unknown", "reason", reason)
-            return Unknown(storable(reason, REASON_CHARACTERS_MAX))
+            return Unknown(_without_secrets(reason))
         case _:
             kind = storable(type(answer).__name__, REASON_CHARACTERS_MAX)
             return Unknown(
                 f"the carrier returned an object of type {kind}; expected Accepted, Rejected or Unknown"
             )
+
+
+def _without_secrets(reason: str) -> str:
+    """Return a reason that may quote what an HTTP client raised; it is shown with the order."""
+    return storable(redact(storable(reason, REASON_CHARACTERS_MAX)), REASON_CHARACTERS_MAX)
 
 
 def _is_text(value: object) -> bool:

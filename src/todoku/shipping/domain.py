@@ -22,6 +22,7 @@ import msgspec
 from msgspec import UNSET
 
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRequestedEvent,
     CancelledItem,
@@ -43,6 +44,9 @@ CLAIM_SECONDS = 20
 
 BACKOFF_SECONDS_MAX = 300
 """The longest pause between two calls whose outcome is unknown."""
+
+PUBLISHED_EVERY: Final = timedelta(seconds=60)
+"""How often a failed attempt of one shipment is published at most."""
 
 
 class ShipmentError(Exception):
@@ -160,7 +164,8 @@ class ShipmentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     """A parcel for an order. `due_at` (UTC) is when the carrier is called next; None if it never is again,
     not yet, or not while it is held. `attempts` counts the calls, and one that a restored
-    database may have forgotten. `changes` and `holds` are those that were decided on."""
+    database may have forgotten. `changes` and `holds` are those that were decided on.
+    `failure_published_at` is when a failed attempt was published last."""
 
     id: str
     order_id: str
@@ -175,6 +180,7 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     changes: tuple[ShipmentChange, ...] = ()
     holds: tuple[ShipmentHold, ...] = ()
+    failure_published_at: datetime | None = None
 
     @property
     def held(self) -> bool:
@@ -342,7 +348,7 @@ def record_answer(
         case Rejected(reason):
             return fail(shipment, reason, now)
         case Unknown(reason):
-            return _retry_later(shipment, reason, now), []
+            return _retry_later(shipment, reason, now)
 
 
 def complete(
@@ -396,8 +402,25 @@ def failed_event(shipment: Shipment) -> ShipmentFailedEvent:
     )
 
 
-def _retry_later(shipment: Shipment, reason: str, now: datetime) -> Shipment:
-    pause = min(2**shipment.attempts, BACKOFF_SECONDS_MAX)
-    return msgspec.structs.replace(
-        shipment, reason=reason, due_at=now + timedelta(seconds=pause), updated_at=now
+def pause_after(attempts: int) -> timedelta:
+    """Return how long to wait before the next call, after so many whose outcome is unknown."""
+    return timedelta(seconds=min(2**attempts, BACKOFF_SECONDS_MAX))
+
+
+def _retry_later(shipment: Shipment, reason: str, now: datetime) -> tuple[Shipment, list[Event]]:
+    next_attempt_at = now + pause_after(shipment.attempts)
+    failed = msgspec.structs.replace(
+        shipment, reason=reason, due_at=next_attempt_at, updated_at=now
     )
+    published_at = shipment.failure_published_at
+    # The clock may have been set back since.
+    if published_at is not None and abs(now - published_at) < PUBLISHED_EVERY:
+        return failed, []
+    event = BookingAttemptFailedEvent(
+        order_id=shipment.order_id,
+        shipment_id=shipment.id,
+        attempts=shipment.attempts,
+        error=reason,
+        next_attempt_at=next_attempt_at,
+    )
+    return msgspec.structs.replace(failed, failure_published_at=now), [event]

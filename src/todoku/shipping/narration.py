@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     CancellationRequestedEvent,
@@ -21,6 +22,11 @@ from todoku.narration import Detail, Narration, item_list, parked_details, resol
 
 def _initiated(event: ShipmentInitiatedEvent) -> Iterable[Detail]:
     yield Detail(f"shipment {event.shipment_id}")
+
+
+def _attempt_failed(event: BookingAttemptFailedEvent) -> Iterable[Detail]:
+    yield Detail(f"attempt {event.attempts:,} has failed: {event.error}")
+    yield Detail(f"the next one is due at {event.next_attempt_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def _completed(event: ShipmentCompletedEvent) -> Iterable[Detail]:
@@ -54,6 +60,7 @@ def _hold_refused(event: HoldRefusedEvent) -> Iterable[Detail]:
 NARRATION = Narration(
     details={
         ShipmentInitiatedEvent: _initiated,
+        BookingAttemptFailedEvent: _attempt_failed,
         ShipmentCompletedEvent: _completed,
         ShipmentFailedEvent: _failed,
         CancellationConfirmedEvent: _confirmed,
@@ -66,6 +73,7 @@ NARRATION = Narration(
     awaited={
         StockReservedEvent: "shipping to create a shipment",
         ShipmentInitiatedEvent: "the carrier",
+        BookingAttemptFailedEvent: "the carrier",
         CancellationRequestedEvent: "shipping to confirm or refuse the cancellation",
         CancellationRefusedEvent: "the carrier",
         HoldRequestedEvent: "shipping to confirm or refuse the hold",

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     Event,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -23,6 +24,7 @@ from todoku.shipping.domain import (
     fail,
     failed_event,
     initiated_event,
+    pause_after,
 )
 from todoku.shipping.holds import hold_answer
 
@@ -43,6 +45,24 @@ def replay_initiated(
     ):
         return shipment, []
     return msgspec.structs.replace(shipment, attempts=1), []
+
+
+def replay_failed_attempt(
+    shipment: Shipment | None, event: BookingAttemptFailedEvent, time: datetime
+) -> tuple[Shipment, list[Event]]:
+    """Restore from its own event that calls to the carrier had no outcome, and how many.
+
+    The status stays: the call is claimed again when the shipment is due, with the same key.
+    """
+    shipment = shipment or expected_shipment(event.order_id, time)
+    if shipment.status.terminal or shipment.attempts > event.attempts:
+        return shipment, []  # The backup had it, or what came after it.
+    return msgspec.structs.replace(
+        shipment,
+        attempts=event.attempts,
+        reason=event.error,
+        failure_published_at=event.next_attempt_at - pause_after(event.attempts),
+    ), []
 
 
 def replay_completed(

@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from todoku.contracts import (
+    BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
     CancellationRequestedEvent,
@@ -44,6 +45,7 @@ from todoku.shipping.holding import decide_hold, release_hold, replay_hold_answe
 from todoku.shipping.recovery import (
     replay_completed,
     replay_failed,
+    replay_failed_attempt,
     replay_initiated,
     republish_shipment,
 )
@@ -54,6 +56,7 @@ COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Shipment | None]]] = {RecordAn
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Shipment | None]]] = {
     ShipmentInitiatedEvent: replay_initiated,
+    BookingAttemptFailedEvent: replay_failed_attempt,
     ShipmentCompletedEvent: replay_completed,
     ShipmentFailedEvent: replay_failed,
     CancellationConfirmedEvent: replay_confirmation,
@@ -65,6 +68,7 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Shipment | None]]] = {
 
 PUBLISHES: Final[Sequence[type[Event]]] = (
     ShipmentInitiatedEvent,
+    BookingAttemptFailedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     CancellationConfirmedEvent,

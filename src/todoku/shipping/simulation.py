@@ -3,19 +3,29 @@
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from itertools import pairwise
 from typing import Final, cast
 
-from todoku.contracts import ShipmentCompletedEvent, ShipmentFailedEvent
+import msgspec
+
+from todoku.contracts import (
+    BookingAttemptFailedEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
+)
 from todoku.settings import Span
 from todoku.shipping.carriers import SimulatedCarrier, booking_effects
 from todoku.shipping.domain import (
     PAST_PIVOT,
+    PUBLISHED_EVERY,
     SHIPMENT,
     Accepted,
     Answer,
     Parcel,
     ShipmentStatus,
     Unknown,
+    pause_after,
 )
 from todoku.shipping.store import decode_holds
 from todoku.simulated import Effects, SimulatedService, World
@@ -39,6 +49,11 @@ GARBLED: Final[tuple[object, ...]] = (
 
 _SHIPMENTS = "SELECT id, order_id, status FROM shipments ORDER BY id"
 _UNFINISHED = "SELECT status, holds FROM shipments"
+_PUBLISHED_A_FAILURE = "SELECT order_id FROM shipments WHERE failure_published_at IS NOT NULL"
+_FAILURES = f"""
+SELECT data FROM order_events WHERE type = '{BookingAttemptFailedEvent.__name__}' ORDER BY order_id
+"""
+_ORDERS = "SELECT id FROM orders"
 _STATUS = "SELECT status FROM shipments WHERE order_id = ?"
 
 
@@ -104,6 +119,26 @@ class SimulatedShipping(SimulatedService):
                 ended = "completed" if order_id in completed else "not completed"
                 problem = f"the shipment of {order_id} is {ended} with {booked[order_id]} bookings"
                 self.world.fail("I4", problem, order_id)
+        self._check_failed_attempts()
+
+    def _check_failed_attempts(self) -> None:
+        """Check R5: failed attempts reach the order, and of two that follow one another the later one was
+        decided a minute after the other, by the clock of its process."""
+        found: dict[str, list[tuple[int, datetime]]] = {}
+        for (data,) in self.world.rows_of("orders", _FAILURES):
+            event = msgspec.json.decode(data, type=BookingAttemptFailedEvent)
+            decided_at = event.next_attempt_at - pause_after(event.attempts)
+            found.setdefault(event.order_id, []).append((event.attempts, decided_at))
+        for order_id, failures in found.items():
+            for (_, before), (attempts, after) in pairwise(sorted(failures)):
+                if abs(after - before) < PUBLISHED_EVERY:
+                    problem = f"failed attempt {attempts} was published within a minute of the last"
+                    self.world.fail("R5", problem, order_id)
+        accepted = {order_id for (order_id,) in self.world.rows_of("orders", _ORDERS)}
+        for (order_id,) in self.world.rows(_PUBLISHED_A_FAILURE):
+            if order_id in accepted - found.keys():
+                problem = "orders never learned that the carrier had not answered"
+                self.world.fail("R5", problem, order_id)
 
 
 def _held(holds: str | None) -> bool:

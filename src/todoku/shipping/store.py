@@ -49,6 +49,7 @@ shipments = table(
     context_column(),
     Column("changes", Text),
     Column("holds", Text),
+    Column("failure_published_at", Timestamp),
     UniqueConstraint("order_id", "number"),
     CheckConstraint(SHIPMENT.check("status"), name="status_known"),
     CheckConstraint(
@@ -105,7 +106,10 @@ def _update(*columns: str) -> Many:
 
 CHANGING = ("status", "attempts", "due_at", "tracking_number", "reason", "updated_at")
 _update_shipments = _update(*CHANGING)
-_update_changed_shipments = _update("changes", "holds", "shipping_address", "created_at", *CHANGING)
+_update_failing_shipments = _update("failure_published_at", *CHANGING)
+_update_changed_shipments = _update(
+    *("changes", "holds", "shipping_address", "created_at", "failure_published_at"), *CHANGING
+)
 
 _encode = msgspec.json.Encoder().encode
 _decode_changes = msgspec.json.Decoder(tuple[ShipmentChange, ...]).decode
@@ -163,17 +167,21 @@ class ShippingStore:
         old = [shipment for shipment in touched if shipment.order_id in unit_of_work.before]
         _insert_shipments(connection, [_shipment_row(shipment) for shipment in new])
         changed: list[Shipment] = []
+        failing: list[Shipment] = []
         plain: list[Shipment] = []
         for shipment in old:
             before = unit_of_work.before[shipment.order_id]
             # Of one that was expected, the parcel and the address were unknown.
             was_expected = before.status is ShipmentStatus.EXPECTED
-            differs = shipment.changes or shipment.holds or was_expected
-            (changed if differs else plain).append(shipment)
+            if shipment.changes or shipment.holds or was_expected:
+                changed.append(shipment)
+            else:
+                (failing if shipment.failure_published_at else plain).append(shipment)
         repacked = [s for s in changed if s.items != unit_of_work.before[s.order_id].items]
         _delete_items(connection, [{"key": shipment.id} for shipment in repacked])
         _insert_items(connection, [row for s in (*new, *repacked) for row in _item_rows(s)])
         _update_shipments(connection, [_update_row(shipment) for shipment in plain])
+        _update_failing_shipments(connection, [_update_row(shipment) for shipment in failing])
         _update_changed_shipments(connection, [_update_row(shipment) for shipment in changed])
 
 
@@ -224,6 +232,7 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Shipment]:
             reason=row.reason,
             changes=() if row.changes is None else _decode_changes(row.changes),
             holds=() if row.holds is None else decode_holds(row.holds),
+            failure_published_at=row.failure_published_at,
         )
         for row in rows
     ]
@@ -249,6 +258,7 @@ def _shipment_row(shipment: Shipment) -> dict[str, Any]:
         "updated_at": to_microseconds(shipment.updated_at),
         "changes": _encode(shipment.changes).decode() if shipment.changes else None,
         "holds": _encode(shipment.holds).decode() if shipment.holds else None,
+        "failure_published_at": to_microseconds(shipment.failure_published_at),
     }
 
 

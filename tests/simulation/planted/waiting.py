@@ -7,6 +7,7 @@ import msgspec
 
 from simulation import planting
 from simulation.planting import Wrapped, mutant
+from todoku.contracts import BookingAttemptFailedEvent
 from todoku.lab.simulation.wiring import Parts, Wire
 from todoku.orders import placing
 from todoku.shipping import domain as parcels
@@ -74,6 +75,39 @@ def deadline_forgotten() -> Wire:
         return msgspec.structs.replace(order, due_at=None), events
 
     return planting.commands("orders", placing.PlaceOrder, decide)
+
+
+@mutant
+def every_failed_attempt_published() -> Wire:
+    """Each failed attempt to book a parcel is published, not one a minute."""
+
+    def decide(original: Any, shipment: Any, command: Any, now: Any) -> Any:
+        known = shipment and msgspec.structs.replace(shipment, failure_published_at=None)
+        return original(known, command, now)
+
+    return planting.commands("shipping", parcels.RecordAnswer, decide)
+
+
+@mutant
+def failed_attempt_not_published() -> Wire:
+    """That an attempt to book a parcel has failed is noted as published, and is not."""
+
+    def decide(original: Any, shipment: Any, command: Any, now: Any) -> Any:
+        after, events = original(shipment, command, now)
+        return after, [e for e in events if not isinstance(e, BookingAttemptFailedEvent)]
+
+    return planting.commands("shipping", parcels.RecordAnswer, decide)
+
+
+@mutant
+def failed_attempt_not_kept() -> Wire:
+    """An order does not keep why its parcel is not booked yet."""
+
+    def decide(original: Any, order: Any, event: Any, now: Any) -> Any:
+        _, events = original(order, event, now)
+        return order, events
+
+    return planting.events("orders", BookingAttemptFailedEvent, decide)
 
 
 @mutant
