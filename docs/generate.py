@@ -212,6 +212,22 @@ loop:
 `position` counts the events without a gap, and an event comes behind the one that led to it. At most 100
 requests wait for events in a process; further ones are answered at once.
 
+## Streams
+
+`GET /orders/stream` and `GET /orders/{orderId}/stream` are server-sent events, for browsers and whoever wants
+to see at once what happens:
+
+```js
+const stream = new EventSource("/orders/stream?userId=user123");
+stream.onmessage = ({ data }) => console.log(JSON.parse(data).type);
+```
+
+A client that was interrupted sends the `id` of its last event as `Last-Event-ID`, as an EventSource does by
+itself: to any process, and nothing is missed or repeated. A comment comes every 15 s while nothing happens,
+and in a stream with filters an `id` without `data` from time to time. A process has 500 streams at most;
+further ones get 503. What waits for a slow client is at most 64 KiB: it is sent to at its own pace, and
+disconnected if it reads nothing for 30 s. When the service stops, all streams end.
+
 ## Behind a proxy
 
 Services speak HTTP/1.1. An idle connection stays open for 75 s (`keep_alive_seconds`): longer than the

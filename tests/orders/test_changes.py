@@ -2,21 +2,28 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
 import pytest
+from sqlalchemy import Connection, insert
 
 from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory_service
-from todoku.orders.feed_cursor import FeedCursor, parse_cursor
+from todoku.orders import following
+from todoku.orders.feed_cursor import FeedCursor, parse_cursor, start_of
+from todoku.orders.following import FeedFollower
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders_service
+from todoku.orders.store import feed, order_events
 from todoku.settings import Settings
-from web.edge import client, empty_database, running_together
+from todoku.web import Backend
+from web.edge import RecordingProcess, client, empty_database, run_inline, running_together
 
 pytestmark = pytest.mark.anyio
 
+NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 ORDER: Final = {"userId": "u", "items": [{"productId": "ghost", "quantity": 1, "price": 1}]}
 """An order of a product that inventory does not know: it ends as soon as inventory runs."""
 
@@ -152,3 +159,31 @@ async def test_each_recovery_begins_an_epoch() -> None:
         positions.begin_recovery(connection, 5)
         assert positions.epoch(connection) == 5
         assert positions.is_new(connection)
+
+
+def record(connection: Connection) -> None:
+    """Record an event as a batch does."""
+    row = {"order_id": "order", "event_id": "event", "sequence": 1, "data": "{}"}
+    row |= {"type": "t", "source": "s", "said_at": NOW, "recorded_at": NOW, "status": "PENDING"}
+    connection.execute(insert(order_events).values(row))
+    feed.add(connection, [("order", "event")], NOW)
+
+
+async def test_events_of_other_processes_are_found_without_a_commit_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
+    store = orders_service(Settings()).store
+    process = RecordingProcess(lambda _: None)
+    with empty_database(store.metadata) as database:
+        database.exclusive = False
+        backend = Backend(process=process, database=database, run_read=run_inline)
+        follower = FeedFollower(backend)
+        after = start_of(0)
+        waiting = asyncio.create_task(follower.wait_for(after, 10, 30, asyncio.Event()))
+        await asyncio.sleep(0)
+        with database.transaction() as connection:
+            record(connection)
+        page = await asyncio.wait_for(waiting, 20)
+    assert [entry.event_id for entry, _ in page.events] == ["event"]
+    assert follower.waiting == 0

@@ -14,10 +14,13 @@ from todoku.web import (
     Call,
     EventStream,
     Operation,
+    Problem,
     ServerSentEvent,
     SuccessResponse,
     application,
+    event_streams,
 )
+from todoku.web.event_streams import StreamSlots, read_last_event_id
 from todoku.web.health import Health
 from web.edge import RecordingProcess, client, listening, run_inline
 
@@ -78,7 +81,59 @@ async def test_stream_sends_each_event_and_ends() -> None:
     async with client(streaming_app(two)) as http:
         reply = await http.get("/stream")
     assert reply.headers["content-type"].startswith("text/event-stream")
-    assert reply.text == 'id: 1\nevent: said\ndata: {"text":"a\\nb"}\n\ndata: 2\n\n'
+    assert reply.text == 'retry: 1000\n\nid: 1\nevent: said\ndata: {"text":"a\\nb"}\n\ndata: 2\n\n'
+
+
+async def test_head_of_a_stream_has_no_body_and_ends() -> None:
+    async def endless() -> Events:
+        await asyncio.Event().wait()
+        yield ServerSentEvent(data=1)
+
+    async with listening(streaming_app(endless)) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"HEAD /stream HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        reply = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert b"content-type: text/event-stream" in reply
+    assert reply.endswith(b"\r\n\r\n")
+
+
+async def test_quiet_stream_sends_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_streams, "KEEP_ALIVE_SECONDS", 0.01)
+
+    async def quiet() -> Events:
+        yield ServerSentEvent(id="7")
+        await asyncio.Event().wait()
+
+    async with stream_of(streaming_app(quiet)) as reader:
+        await asyncio.wait_for(reader.readuntil(b"id: 7\n\n"), 10)
+        for _ in range(3):
+            await asyncio.wait_for(reader.readuntil(b": keep-alive\n\n"), 10)
+
+
+async def test_streams_beyond_the_limit_are_refused_until_one_ends() -> None:
+    slots = StreamSlots(1)
+    slots.require_free()
+    with slots:
+        with pytest.raises(Problem) as refused:
+            slots.require_free()
+        assert refused.value.kind.status == 503
+        assert refused.value.headers["Retry-After"] == "5"
+    slots.require_free()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([], None), ([b""], None), ([b" "], None), ([b" 1.2 "], "1.2"), ([b"\xff"], "\xff")],
+)
+async def test_last_event_id_is_read(values: list[bytes], expected: str | None) -> None:
+    assert read_last_event_id(values) == expected
+
+
+async def test_several_last_event_ids_are_refused() -> None:
+    with pytest.raises(Problem, match="once"):
+        read_last_event_id([b"1", b"2"])
 
 
 async def test_failing_stream_closes_connection_without_second_response() -> None:
@@ -100,7 +155,9 @@ async def test_stream_that_fails_before_its_first_event_is_incomplete() -> None:
         yield ServerSentEvent(data=1)
 
     async with stream_of(streaming_app(failing)) as reader:
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        rest = await asyncio.wait_for(reader.read(), 10)
+    assert b"data" not in rest
+    assert not rest.endswith(b"0\r\n\r\n")
 
 
 async def test_disconnected_client_ends_the_stream() -> None:

@@ -13,6 +13,7 @@ committed into the feed, in the order of these ids. A transaction that hangs del
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -162,12 +163,7 @@ class Feed:
 
     def read(self, connection: Connection, after: int, limit: int) -> list[Entry]:
         """Return up to `limit` entries at the positions behind this one."""
-        found: list[Entry] = []
-        for entry in self._entries(connection, after):
-            found.append(entry)
-            if len(found) == limit:
-                break
-        return found
+        return list(islice(self._entries(connection, after), limit))
 
     def _entries(self, connection: Connection, after: int) -> Iterator[Entry]:
         while rows := self._rows(connection, after=after):

@@ -82,7 +82,7 @@ class FeedRoutes:
 
     async def changes(self, call: Call) -> Reply:
         query: ChangesQuery = call.query
-        after = None if query.after is UNSET else _cursor(query.after)
+        after = None if query.after is UNSET else read_cursor("after", query.after)
         if call.wait is None or self._follower.waiting >= WAITING_MAX:
             page, headers = await self._follower.read(after, query.limit), {}
         else:
@@ -93,10 +93,13 @@ class FeedRoutes:
         return Reply(200, Changes(views, str(page.next)), headers)
 
 
-def _cursor(text: str) -> FeedCursor:
+def read_cursor(parameter: str, text: str) -> FeedCursor:
+    """Return the cursor that a text names. Raises `Problem` if it names none."""
     cursor = parse_cursor(text)
     if cursor is None:
-        raise invalid_parameter("after", "Not a cursor of the feed: use `next` of the page before.")
+        raise invalid_parameter(
+            parameter, "Not a cursor of the feed: use `next` of the page before."
+        )
     return cursor
 
 

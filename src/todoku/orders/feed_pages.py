@@ -1,17 +1,25 @@
 """Read pages of the feed: the events behind a cursor, as they are shown."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from todoku.database import Query, among
 from todoku.orders.domain import OrderStatus
 from todoku.orders.feed import Entry
 from todoku.orders.feed_cursor import FeedCursor, FeedRestarted, cursor_behind, start_of
-from todoku.orders.store import HistoryEntry, OrdersStore, feed, history_entries
+from todoku.orders.store import (
+    HistoryEntry,
+    OrdersStore,
+    feed,
+    history_entries,
+    order_items,
+    orders,
+)
 
 
 class FeedEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -68,6 +76,32 @@ def read_head(connection: Connection) -> FeedCursor:
     epoch = OrdersStore.tables.positions.epoch(connection)
     entries = feed.read(connection, max(0, feed.head(connection) - 1), 1)
     return cursor_behind(epoch, entries[0]) if entries else start_of(epoch)
+
+
+class OrderFacts(msgspec.Struct, frozen=True):
+    """What never changes in an order, and its events are chosen by."""
+
+    user_id: str
+    product_ids: frozenset[str]
+
+
+def order_facts(connection: Connection, order_ids: Collection[str]) -> dict[str, OrderFacts]:
+    """Return the facts about these orders."""
+    products: dict[str, list[str]] = {order_id: [] for order_id in order_ids}
+    for row in _load_products(connection, ids=list(order_ids)):
+        products[row.order_id].append(row.product_id)
+    return {
+        row.id: OrderFacts(row.user_id, frozenset(products[row.id]))
+        for row in _load_users(connection, ids=list(order_ids))
+    }
+
+
+_load_users = Query(select(orders.c.id, orders.c.user_id).where(among(orders.c.id, "ids")))
+_load_products = Query(
+    select(order_items.c.order_id, order_items.c.product_id).where(
+        among(order_items.c.order_id, "ids")
+    )
+)
 
 
 def feed_event_view(entry: Entry, event: HistoryEntry) -> FeedEventView:

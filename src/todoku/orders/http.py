@@ -16,6 +16,7 @@ from todoku.orders.feed_cursor import FeedRestarted
 from todoku.orders.feed_http import feed_operations
 from todoku.orders.list_query import OrderQuery
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
+from todoku.orders.order_streams import stream_operations
 from todoku.orders.placing import InvalidDeadline, InvalidOrder, PlaceOrder
 from todoku.orders.problems import (
     FEED_RESTARTED,
@@ -171,6 +172,7 @@ def orders_api(backend: Backend) -> Api:
                 ],
                 problems=[DATABASE_UNAVAILABLE],
             ),
+            *stream_operations(backend),
             Operation(
                 id="getOrder",
                 method="GET",

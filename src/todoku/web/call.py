@@ -27,7 +27,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     `principal` is the user that a middleware authenticated (Starlette's `AuthenticationMiddleware`
     puts it into `scope["user"]`), or `ANONYMOUS`. `context` goes with commands. `wait` is set if the
     operation `waits` and the client prefers that. `if_match` has the entity tags of the header If-Match, if
-    the operation is `conditional` and the client sends one.
+    the operation is `conditional` and the client sends one, `last_event_id` what a client has seen of a
+    stream before it was interrupted.
     """
 
     path: Mapping[str, str]
@@ -37,6 +38,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     context: Context = NO_CONTEXT
     wait: Wait | None = None
     if_match: tuple[str, ...] | None = None
+    last_event_id: str | None = None
 
     def uuid(self, name: str, unknown: Callable[[str], Problem]) -> str:
         """Return a path parameter as a canonical UUID. Raises `unknown(value)` if it is not one."""

@@ -189,6 +189,13 @@ IfMatch = Annotated[
         examples=['"1767605400000"'],
     ),
 ]
+LastEventId = Annotated[
+    str,
+    Meta(
+        description="The `id` of the last event that was received, as an EventSource sends it when it "
+        "connects again: the stream goes on behind it.",
+    ),
+]
 Preference = Annotated[
     str,
     Meta(

@@ -9,8 +9,8 @@ import msgspec
 from msgspec.inspect import EnumType
 
 import todoku
-from todoku.web import conditions, idempotency, problems, waiting
-from todoku.web.fields import IdempotencyKey, IfMatch, Preference, to_portable
+from todoku.web import conditions, event_streams, idempotency, problems, waiting
+from todoku.web.fields import IdempotencyKey, IfMatch, LastEventId, Preference, to_portable
 from todoku.web.operations import Api, Operation, SuccessResponse
 from todoku.web.parameter_types import parameter_types, value_types
 from todoku.web.problems import ProblemDetails, ProblemType
@@ -94,6 +94,7 @@ def problems_of(operation: Operation) -> tuple[ProblemType, ...]:
         *(WITH_BODY if operation.body else ()),
         *(WITH_KEY if _takes_key(operation) else ()),
         *((problems.INVALID_IF_MATCH,) if operation.conditional else ()),
+        *((problems.TOO_MANY_STREAMS,) if operation.streams else ()),
         *operation.problems,
     )
     return tuple(sorted(dict.fromkeys(kinds), key=lambda kind: kind.status))
@@ -150,6 +151,9 @@ def _header_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
     if operation.waits:
         schema = msgspec.json.schema(Preference)
         yield _parameter(waiting.HEADER, "header", schema, required=False)
+    if operation.streams:
+        schema = msgspec.json.schema(LastEventId)
+        yield _parameter(event_streams.HEADER, "header", schema, required=False)
     if operation.conditional:
         schema = msgspec.json.schema(IfMatch)
         yield _parameter(conditions.HEADER, "header", schema, required=False)
@@ -178,8 +182,14 @@ def _success_response(response: SuccessResponse) -> dict[str, Any]:
             name: {"description": description, "schema": {"type": "string"}}
             for name, description in response.headers.items()
         },
-        "content": {response.media_type: {"schema": _reference(response.content)}},
+        **_content(response),
     }
+
+
+def _content(response: SuccessResponse) -> dict[str, Any]:
+    if response.content is None:
+        return {}
+    return {"content": {response.media_type: {"schema": _reference(response.content)}}}
 
 
 def _problem_responses(kinds: Iterable[ProblemType]) -> dict[str, Any]:
@@ -216,7 +226,7 @@ def _problem_example(kind: ProblemType) -> dict[str, Any]:
 def _all_types(api: Api) -> set[type[Any]]:
     types: set[type[Any]] = {ProblemDetails}
     for operation in api.operations:
-        types |= {response.content for response in operation.responses}
+        types |= {response.content for response in operation.responses if response.content}
         types |= {operation.body} if operation.body else set()
         types |= set(_enumerations(operation.query))
     return types

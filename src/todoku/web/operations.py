@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from todoku.web import conditions, idempotency, waiting
+from todoku.web import conditions, event_streams, idempotency, waiting
 from todoku.web.body import BODY_RECEIVED, decode_body, read_body
 from todoku.web.call import ANONYMOUS, Call, header_values, read_context
 from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType, ordered
@@ -17,6 +17,7 @@ from todoku.web.query import decode_query
 KEY_HEADER: Final = idempotency.HEADER.lower().encode()
 PREFER_HEADER: Final = waiting.HEADER.lower().encode()
 IF_MATCH_HEADER: Final = conditions.HEADER.lower().encode()
+LAST_EVENT_HEADER: Final = event_streams.HEADER.lower().encode()
 
 Refusals = Mapping[type[Exception], ProblemType]
 """The problem types of a domain's exceptions."""
@@ -36,11 +37,12 @@ class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SuccessResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """A successful response of an operation; `headers` maps names to descriptions."""
+    """A successful response of an operation; `headers` maps names to descriptions. `content` is None if it
+    has no body."""
 
     status: int
     description: str
-    content: type[Any]
+    content: type[Any] | None
     headers: Mapping[str, str] = {}
     media_type: str = "application/json"
 
@@ -52,7 +54,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     not enforced, because an id that cannot exist is answered with 404. `problems` are those that do
     not follow from the query and body. With `waits`, a client may say with `Prefer: wait=N` that the
     response is to come when what it asked for has ended: see `Call.wait`. A `conditional` one takes the
-    header If-Match: see `Call.if_match`.
+    header If-Match: see `Call.if_match`. One that `streams` answers with an `EventStream`, and takes the
+    header Last-Event-ID.
     """
 
     id: str
@@ -69,6 +72,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     problems: Sequence[ProblemType] = ()
     waits: bool = False
     conditional: bool = False
+    streams: bool = False
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +178,10 @@ def _serve_operation(
         if_match = None
         if operation.conditional and IF_MATCH_HEADER in headers:
             if_match = conditions.read_if_match(header_values(scope, IF_MATCH_HEADER))
-        call = Call(scope["path_params"], query, body, principal, context, wait, if_match)
+        seen = None
+        if operation.streams:
+            seen = event_streams.read_last_event_id(header_values(scope, LAST_EVENT_HEADER))
+        call = Call(scope["path_params"], query, body, principal, context, wait, if_match, seen)
         if not (takes_key and KEY_HEADER in headers):
             return await handle(call)
         values = header_values(scope, KEY_HEADER)

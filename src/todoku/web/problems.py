@@ -199,6 +199,14 @@ OVERLOADED = ProblemType(
     "Too many requests are waiting. Nothing was changed.",
     "Send the request again after the number of seconds in the Retry-After header.",
 )
+TOO_MANY_STREAMS = ProblemType(
+    "too-many-streams",
+    503,
+    "Too many streams are open",
+    "This process has as many open streams of events as it may have.",
+    "Connect again after the number of seconds in the Retry-After header, perhaps to another process; or "
+    "read the events page by page.",
+)
 DATABASE_UNAVAILABLE = ProblemType(
     "database-unavailable",
     503,
