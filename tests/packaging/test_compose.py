@@ -14,6 +14,7 @@ import yaml
 
 from todoku.broker.embedded import find_server, is_ready
 from todoku.settings import Settings
+from todoku.system import system
 
 BOUND_SECONDS = 20.0
 ROOT = Path(__file__).parents[2]
@@ -33,19 +34,53 @@ def test_compose_file_follows_specification(compose: Any) -> None:
 
 def test_mounted_files_exist_and_volumes_are_declared(compose: Any) -> None:
     for service in compose["services"].values():
-        for volume in service["volumes"]:
+        for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
             assert (ROOT / source).exists() if source[0] == "." else source in compose["volumes"]
 
 
 def test_ports_are_bound_to_loopback(compose: Any) -> None:
     for service in compose["services"].values():
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
 
 
-def test_postgresql_needs_its_profile(compose: Any) -> None:
-    with_profile = {name for name, it in compose["services"].items() if "profiles" in it}
-    assert with_profile == {"postgres"}
+def test_without_a_profile_only_the_broker_starts(compose: Any) -> None:
+    assert [name for name, it in compose["services"].items() if "profiles" not in it] == ["nats"]
+
+
+def test_every_service_of_the_system_runs_small_and_at_scale(compose: Any) -> None:
+    """With its own command, health check and, at scale, its own database and three replicas."""
+    for descriptor in system:
+        name = descriptor.name
+        small, scaled = compose["services"][name], compose["services"][f"{name}-scaled"]
+        assert (small["profiles"], scaled["profiles"], scaled["scale"]) == (["small"], ["scale"], 3)
+        assert scaled["environment"][f"TODOKU_{name.upper()}_DATABASE_URL"].endswith(f"/{name}")
+        for service in small, scaled:
+            assert service["command"] == ["run", name]
+            assert f'("127.0.0.1", {descriptor.default_port})' in service["healthcheck"]["test"][-1]
+
+
+def test_settings_of_the_services_exist(compose: Any) -> None:
+    variables = {setting.variable for setting in system.declared.values()}
+    for service in compose["services"].values():
+        if service["image"].endswith("todoku}"):
+            assert {v for v in service["environment"] if v.startswith("TODOKU_")} <= variables
+
+
+def test_containers_of_services_write_nothing_but_their_volume(compose: Any) -> None:
+    for service in compose["services"].values():
+        if service["image"].endswith("todoku}"):
+            assert service["read_only"]
+            assert service["cap_drop"] == ["ALL"]
+
+
+def test_nats_server_of_a_cluster_accepts_its_settings() -> None:
+    subprocess.run(
+        [find_server().path, "-t", "-c", ROOT / "deploy" / "nats-cluster.conf"],
+        check=True,
+        capture_output=True,
+        env={"NATS_NAME": "nats-1"},
+    )
 
 
 def test_nats_server_accepts_its_settings() -> None:

@@ -1,0 +1,36 @@
+# The image of all services: `docker build -t todoku .`, then `docker run todoku run orders`.
+#
+# BASE is any image with Python 3.11 and its venv module; pin it by digest (docs/how-to/containers.md).
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+WORKDIR /build
+RUN python3 -m venv /build/tools && python3 -m venv --without-pip /opt/todoku
+COPY requirements/image.lock requirements/image-build.lock requirements/
+RUN tools/bin/pip install --no-cache-dir --require-hashes --requirement requirements/image-build.lock \
+ && tools/bin/pip --python /opt/todoku/bin/python install --no-cache-dir --no-compile --only-binary :all: \
+      --require-hashes --requirement requirements/image.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN tools/bin/python -m hatchling build -t wheel \
+ && tools/bin/pip --python /opt/todoku/bin/python install --no-compile --no-deps --no-index dist/*.whl \
+ && mkdir -m 0700 /build/data
+# Compile what is used, by importing it: a read-only container cannot do it later, and all would be 15 MB more.
+RUN /opt/todoku/bin/python -c 'import importlib, pkgutil, todoku; \
+[importlib.import_module(m.name) for m in pkgutil.walk_packages(todoku.__path__, "todoku.")]; \
+import alembic.operations, alembic.runtime.migration, psycopg, uvloop'
+
+FROM ${BASE}
+COPY --from=build /opt/todoku /opt/todoku
+# Databases and backups are readable by their owner only: a volume that is mounted here starts that way.
+COPY --from=build --chown=10001:10001 /build/data /data
+ENV PATH=/opt/todoku/bin:${PATH} \
+    PYTHONDONTWRITEBYTECODE=1 \
+    TODOKU_DATA_DIR=/data \
+    TODOKU_HOST=0.0.0.0 \
+    TODOKU_LOG_FORMAT=json
+USER 10001:10001
+WORKDIR /data
+EXPOSE 8080 8081 8082
+ENTRYPOINT ["todoku"]
+CMD ["--help"]
