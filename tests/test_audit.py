@@ -197,6 +197,14 @@ class TestInOrder:
         assert system.audit(NOW + timedelta(minutes=10), overdue_minutes=10).clean
         assert not system.audit(NOW + timedelta(minutes=10), overdue_minutes=10).settled
 
+    def test_open_order_is_overdue_after_its_deadline(self, system: System) -> None:
+        system.place_undelivered(NEW)
+        system.plant("orders", update(orders).where(orders.c.id == NEW).values(deadline=LATER))
+        assert system.audit(LATER, overdue_minutes=60).clean
+        (finding,) = system.audit(LATER + timedelta(seconds=1), overdue_minutes=60).findings
+        assert (finding.invariant, finding.subject) == ("I3", NEW)
+        assert finding.problem.startswith("in PENDING after its deadline, 20")
+
     @pytest.mark.parametrize("name", systems.system.names)
     def test_order_with_a_parked_message_is_no_finding(self, system: System, name: str) -> None:
         system.place_undelivered(NEW)

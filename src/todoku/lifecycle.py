@@ -15,6 +15,7 @@ are decided as in the statuses that it interrupts, which are those before it.
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from typing import Final, Generic, Self, TypeVar
@@ -23,6 +24,18 @@ import msgspec
 
 OVERDUE_SECONDS: Final = 300.0
 """How long an entity may take to its end before it counts as overdue, unless something else is said."""
+
+
+def overdue_from(
+    begun_at: datetime,
+    deadline: datetime | None,
+    after: timedelta = timedelta(seconds=OVERDUE_SECONDS),
+) -> datetime:
+    """Return from when on an entity that has not ended is overdue: `after` it began, or at its deadline if
+    that comes first."""
+    overdue_at = begun_at + after
+    return overdue_at if deadline is None else min(overdue_at, deadline)
+
 
 Cause = type | str
 """What leads to a status: a type of event or answer, or a word for what is no message."""

@@ -122,9 +122,12 @@ class TestRestoring:
         assert isinstance(event, OrderCreatedEvent)
         assert replay_order(None, event, NOW) == (order, [])
 
-    def test_order_from_before_has_no_deadline(self) -> None:
-        order, _ = place_order(None, command(None), NOW)
-        _, (event,) = place_order(None, command(None), NOW)
+    def test_order_from_before_is_due_and_gets_a_deadline(self) -> None:
+        order, (event,) = place_order(None, command(None), NOW)
         assert isinstance(event, OrderCreatedEvent)
         assert event.deadline is UNSET
-        assert replay_order(None, event, NOW) == (order, [])
+        replayed, _ = replay_order(None, event, NOW)
+        assert replayed == msgspec.structs.replace(order, due_at=NOW)
+        after, events = when_late(replayed, LATE, deadline_after=timedelta(days=7))
+        assert (after.deadline, after.due_at) == (LATE + timedelta(days=7),) * 2
+        assert (after.status, events) == (OrderStatus.PENDING, [])

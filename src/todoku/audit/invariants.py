@@ -16,7 +16,7 @@ from todoku.audit.part import (
     Wait,
     not_received,
 )
-from todoku.lifecycle import Status
+from todoku.lifecycle import Status, overdue_from
 
 ORDER_ENTITY: Final = "order"
 """The entity of the service that accepts orders."""
@@ -88,7 +88,7 @@ def findings_about(
         yield from _wrong_endings(seen, status, order.saga_version)
         return
     yield from _contradictions(seen, status)
-    if not excused and order.accepted_at < now - overdue_after:
+    if not excused and overdue_from(order.accepted_at, order.deadline, overdue_after) < now:
         yield from _overdue(seen, order, connections, now, overdue_after)
 
 
@@ -225,6 +225,8 @@ def _overdue(
     problem = f"in {order.status} for over {seconds:g} s"
     if order.changed_at >= now - overdue_after:
         problem = f"in {order.status}, accepted over {seconds:g} s ago"
+    if order.accepted_at >= now - overdue_after:
+        problem = f"in {order.status} after its deadline, {order.deadline:%Y-%m-%d %H:%M:%S} UTC"
     wait = _wait(seen, str(order.status), connections)
     for asks in wait.asks if isinstance(wait.asks, tuple) else (wait.asks,):
         yield Finding("I3", seen.order_id, problem, wait.advice, asks)

@@ -61,12 +61,14 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class KnownOrder(Known, frozen=True, kw_only=True, gc=False):
     """What the service that accepts orders knows about one of them; times are UTC.
 
-    `saga_version` is the version of the saga in which the order was accepted.
+    `saga_version` is the version of the saga in which the order was accepted. At its `deadline` it should
+    have ended.
     """
 
     accepted_at: datetime
     changed_at: datetime
     saga_version: int = 1
+    deadline: datetime | None = None
 
 
 class Wait(msgspec.Struct, frozen=True):

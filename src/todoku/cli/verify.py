@@ -58,7 +58,7 @@ def verify(
     grace_seconds
         How long a finding must last to count.
     overdue_seconds
-        The age at which an order that has not ended is a finding.
+        The age at which an order that has not ended is a finding; at its deadline it is one, too.
     repair
         Ask the running services to resend events that a consumer seems to have missed, then check
         again. Changes no data.

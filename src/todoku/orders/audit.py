@@ -51,6 +51,7 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             orders.c.updated_at,
             orders.c.saga_version,
             orders.c.changes,
+            orders.c.deadline,
         )
     ):
         items = pieces.get(row.id, ())
@@ -64,6 +65,7 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             accepted_at=row.created_at,
             changed_at=row.updated_at,
             saga_version=row.saga_version,
+            deadline=row.deadline,
         )
 
 

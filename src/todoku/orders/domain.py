@@ -144,7 +144,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     `saga_version` is the version of the saga in which it was accepted. `changes` and `holds` are in
     the sequence in which they were requested, and only grow. At its `deadline` its cancellation is
-    requested; it is also `due_at` as long as that may happen. An order from before version 0.2 has none.
+    requested; it is also `due_at` as long as that may happen. An order from before
+    version 0.2 has none until a process of a later version has started.
 
     `status_since` is when it got its status; None for one that got it before this was kept.
     `booking_failure` tells why its parcel is not booked yet, if shipping has published that.

@@ -48,7 +48,7 @@ def replay_order(
         created_at=time,
         updated_at=time,
         deadline=deadline,
-        due_at=deadline,
+        due_at=deadline or time,  # One from before deadlines gets its own when it is due.
         holds=replayed_holds(holds_of(event), time),
         status_since=time,
     ), []

@@ -141,10 +141,11 @@ def command_handlers(settings: Settings) -> Mapping[type[Any], Decide]:
 
 def deadlines(settings: Settings) -> Agenda[Order]:
     """Return the agenda of orders that are cancelled if they are still open at their deadline."""
+    deadline_after = timedelta(seconds=settings.own(OrdersSettings).order_deadline_seconds)
     return Agenda(
         due_at=orders.c.due_at,
         key=orders.c.id,
-        decide=when_late,
+        decide=partial(when_late, deadline_after=deadline_after),
         due_at_of=lambda state: state.due_at if isinstance(state, Order) else None,
         key_of=attrgetter("id"),
         grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,

@@ -174,10 +174,10 @@ _update_with_status = _update("status", "status_since", *CHANGING)
 _update_with_due_time = _update("status", "status_since", "due_at", *CHANGING)
 # Few orders have these.
 _update_with_changes = _update(
-    "status", "status_since", "due_at", "changes", "booking_failure", *CHANGING
+    "status", "status_since", "deadline", "due_at", "changes", "booking_failure", *CHANGING
 )
 _update_with_holds = _update(
-    *("status", "status_since", "due_at", "changes", "booking_failure"),
+    *("status", "status_since", "deadline", "due_at", "changes", "booking_failure"),
     *("holds", "held_since", "hold_expires_at", *CHANGING),
 )
 
@@ -458,7 +458,11 @@ def _update_for(before: Order, after: Order) -> Many:
     """Return the statement that writes what differs."""
     if after.holds is not before.holds:
         return _update_with_holds
-    if after.changes is not before.changes or after.booking_failure is not before.booking_failure:
+    if (
+        after.changes is not before.changes
+        or after.booking_failure is not before.booking_failure
+        or after.deadline is not before.deadline
+    ):
         return _update_with_changes
     if after.due_at != before.due_at:
         return _update_with_due_time
