@@ -1,4 +1,4 @@
-"""`todoku order`: place, list, show, watch and cancel orders."""
+"""`todoku order`: place, list, show, watch, hold and cancel orders."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from todoku.cli.flags import Addresses, settings_from
 from todoku.cli.formatting import age, day_and_time, item_list, money, printable
 from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
+from todoku.cli.order_holds import described, hold, release
 from todoku.cli.output import (
     KEY,
     NUMBER,
@@ -33,7 +34,9 @@ from todoku.cli.responses import Change, Order, Product, Total
 from todoku.cli.waiting import waiting_text
 from todoku.orders.domain import OrderStatus
 
-order = App(name="order", help="Place, list, show, watch and cancel orders.")
+order = App(name="order", help="Place, list, show, watch, hold and cancel orders.")
+order.command(hold)
+order.command(release)
 
 Timeout = Annotated[
     float | None,
@@ -168,6 +171,7 @@ def list_orders(
     created_from: str | None = None,
     created_to: str | None = None,
     parked: Flag = False,
+    held: Flag = False,
     overdue: Flag = False,
     sort: Literal["createdAt", "-createdAt"] = "-createdAt",
     count: Flag = False,
@@ -201,6 +205,8 @@ def list_orders(
         Only orders created before this time.
     parked
         Only orders that a dead letter is about.
+    held
+        Only orders that are held.
     overdue
         Only orders that should have ended.
     sort
@@ -216,6 +222,7 @@ def list_orders(
         "createdFrom": created_from,
         "createdTo": created_to,
         "parked": "true" if parked else None,
+        "held": "true" if held else None,
         "overdue": "true" if overdue else None,
     }
     if count:
@@ -394,6 +401,7 @@ def _print(found: Order) -> None:
         "shipment": found.shipment_id,
         "tracking": found.tracking_number,
         "cancellation": "; ".join(map(_cancellation, found.changes)),
+        "hold": "; ".join(f"{each.id} {described(each)}" for each in found.holds),
         "parked": "; ".join(
             f"{parked.event_type} at {parked.service} ({parked.error}):"
             f" todoku dead show {parked.letter_id} --service {parked.service}"

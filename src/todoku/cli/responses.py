@@ -33,6 +33,21 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     refusal: str | None = None
 
 
+class OrderHold(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A hold of an order: who holds it and why, and what became of it."""
+
+    id: str
+    holder: str
+    reason: str
+    state: str
+    requested_at: datetime
+    expires_at: datetime | None
+    decided_at: datetime | None
+    refusal: str | None
+    released_at: datetime | None
+    released_by: str | None
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How many pieces of a product of the order were cancelled."""
 
@@ -74,6 +89,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lines: tuple[Line, ...] = ()
     changes: tuple[Change, ...] = ()
     waiting_for: Waiting | None = None
+    holds: tuple[OrderHold, ...] = ()
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
