@@ -124,6 +124,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     updated_at: datetime
     version: int | None = None
     archived: bool = False
+    low_stock_threshold: int | None = None
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
