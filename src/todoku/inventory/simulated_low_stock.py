@@ -55,7 +55,7 @@ class SimulatedLowStock:
 
     def _tell(self) -> set[str]:
         """Return the products of which events tell that are new."""
-        rows = {event_id: body for event_id, body in self._world.rows(_TOLD)}
+        rows = dict(self._world.rows(_TOLD))
         new = rows.keys() - self._told
         self._told |= new
         return {msgspec.json.decode(rows[event_id], type=_Told).subject for event_id in new}
