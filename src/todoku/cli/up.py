@@ -120,7 +120,7 @@ async def _keep_up(
     supervisor = Supervisor(
         # Stopped from the last stage to the first: the services before their broker.
         [[_broker(settings, server)] if server else [], _services(settings, console)],
-        grace_seconds=settings.shutdown_grace_seconds,
+        grace_seconds=settings.drain_seconds + settings.shutdown_grace_seconds,
         say=console.say,
         show=console.show,
     )
