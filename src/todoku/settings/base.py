@@ -147,7 +147,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0.0
     shutdown_grace_seconds: Annotated[
         Seconds,
-        Meta(description="How long a process may take to stop cleanly, after it has drained, in seconds."),
+        Meta(
+            description="How long a process may take to stop cleanly, after it has drained, in seconds."
+        ),
     ] = 10.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],

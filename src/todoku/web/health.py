@@ -40,7 +40,9 @@ def health_operations(backend: Backend) -> list[Operation]:
 
     async def ready(call: Call) -> Reply:
         if backend.draining:
-            raise Problem(NOT_READY, "The service is about to stop: send requests to another process.")
+            raise Problem(
+                NOT_READY, "The service is about to stop: send requests to another process."
+            )
         if not (backend.process.database_available and backend.database.accepts_writes):
             raise Problem(NOT_READY, "The database accepts no writes at present: see the log.")
         if not backend.process.ready:
