@@ -41,6 +41,7 @@ from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.engine.stamps import stamped
 from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
+from todoku.lifecycle import UnknownStatus
 
 ENVELOPE_BYTES_MAX = 1_024
 """How much an envelope adds to the data of its event at most, the context aside."""
@@ -202,10 +203,10 @@ class BatchContext:
 
     def handle_command(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
         """Execute a command, or answer with the error."""
-        if pending.id in self.processed_ids:
-            self.actions.answers.append((pending, unit_of_work.view(pending.command)))
-            return
         try:
+            if pending.id in self.processed_ids:
+                self.actions.answers.append((pending, unit_of_work.view(pending.command)))
+                return
             decide = self.service.command_handlers[type(pending.command)]
             decided = self.decide(unit_of_work, decide, pending.command, pending.context)
             _require_publishable(decided.published, pending.event_bytes_max)
@@ -296,6 +297,11 @@ class BatchContext:
                 cause=agenda.cause_of(state),
             )
             agenda.require_pause(decided.state, self.now)
+        except UnknownStatus as error:
+            log.warning(
+                "due_row_of_newer_version", agenda=agenda.name, key=due.key, error=str(error)
+            )
+            self.failed_due.append(due)
         except Exception:
             log.exception("due_decision_failed", agenda=agenda.name, key=due.key)
             self.failed_due.append(due)

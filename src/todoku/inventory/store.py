@@ -225,6 +225,7 @@ class InventoryUnitOfWork:
         reservation = self.reservations.get(_order_id(subject) or "")
         ids = _product_ids(subject)
         if reservation is not None:
+            reservation.state.require_known(f"the reservation of order {reservation.order_id}")
             ids |= {line.product_id for line in reservation.lines}
         return Stock(
             products={key: self.products[key] for key in sorted(ids) if key in self.products},
@@ -341,7 +342,7 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
         order_id: Reservation(
             order_id=order_id,
             lines=tuple(Line(row.product_id, row.quantity, row.cancelled) for row in lines),
-            state=ReservationState(lines[0].state),
+            state=ReservationState.stored(lines[0].state),
             created_at=lines[0].created_at,
             updated_at=lines[0].updated_at,
             shipping_address=lines[0].shipping_address,

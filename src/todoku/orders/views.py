@@ -189,6 +189,6 @@ def event_view(entry: HistoryEntry) -> OrderEventView:
         cause=entry.cause,
         time=entry.said_at,
         recorded_at=entry.recorded_at,
-        status=OrderStatus(entry.status),
+        status=OrderStatus.stored(entry.status),
         data=entry.data,
     )

@@ -214,6 +214,14 @@ DATABASE_UNAVAILABLE = ProblemType(
     "The service cannot reach its database, or the database is locked or full.",
     "Send the request again later. The service's log and /readyz have details.",
 )
+NEWER_VERSION = ProblemType(
+    "newer-version",
+    503,
+    "A newer version is needed",
+    "A newer version of the service has brought this into a status that the process that answered does not "
+    "know: the service is being updated. Nothing was changed.",
+    "Send the request again; another process may answer it, and this one when it is updated.",
+)
 OUTCOME_UNKNOWN = ProblemType(
     "outcome-unknown",
     503,
@@ -262,6 +270,7 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     NOT_IMPLEMENTED,
     OVERLOADED,
     DATABASE_UNAVAILABLE,
+    NEWER_VERSION,
     OUTCOME_UNKNOWN,
     NOT_READY,
     HTTP_VERSION_NOT_SUPPORTED,
