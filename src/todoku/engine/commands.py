@@ -77,7 +77,7 @@ class Commands:
         finally:
             self._unanswered.pop(answered, None)
         if key is not None and isinstance(result, KeptAnswer):
-            return await self._answer_again(result, key)
+            return await self.answer_again(result, key)
         return result
 
     async def execute_own(self, command: object) -> object:
@@ -93,7 +93,7 @@ class Commands:
             if not answered.done():
                 answered.set_exception(error)
 
-    async def _answer_again(self, kept: KeptAnswer, key: IdempotencyKey) -> Any:
+    async def answer_again(self, kept: KeptAnswer, key: IdempotencyKey) -> Any:
         """Return or raise the result that a key has got before."""
 
         def rebuild() -> object:

@@ -22,7 +22,7 @@ from todoku.engine.dead_letters import ParkUnpublishable
 from todoku.engine.effects import Effects
 from todoku.engine.endings import Endings
 from todoku.engine.failpoints import Failpoint, no_failpoint
-from todoku.engine.idempotency import IdempotencyKey
+from todoku.engine.idempotency import IdempotencyKey, KeptAnswer
 from todoku.engine.mailbox import Mailbox, MailboxFull
 from todoku.engine.messages import (
     IncomingEvent,
@@ -30,6 +30,7 @@ from todoku.engine.messages import (
     Receipt,
     UndecodableMessage,
 )
+from todoku.engine.pauses import PAUSE_COMMANDS, Pause, Resume
 from todoku.engine.post_commit import PostCommitActions, ReceiptMessage, run_post_commit
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
@@ -241,9 +242,23 @@ class Process:
         """
         if self._stopping:
             raise MailboxFull("This process is stopping: try again later.")
+        if isinstance(command, PAUSE_COMMANDS):
+            return await self._execute_pause(command, key)
         if self.relay.unsent >= self.config.backlog_max:
             raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
         return await self.commands.execute(command, context, key)
+
+    async def _execute_pause(self, command: Pause | Resume, key: IdempotencyKey | None) -> Any:
+        """Execute a command about a pause, between two batches. When this returns, what is paused starts
+        nothing more in this process."""
+        now = self.clock.now()
+        result = await self._run_write(self.writer.execute_pause, command, key, now)
+        self._look_again()
+        if key is not None and isinstance(result, KeptAnswer):
+            return await self.commands.answer_again(result, key)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
         """Return a future that is done once the entity `key` has ended; None if too many callers wait.

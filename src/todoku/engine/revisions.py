@@ -27,6 +27,8 @@ def create_engine_tables() -> None:
         create_first_tables()
     if "idempotency_keys" not in existing:
         create_idempotency_keys()
+    if "pauses" not in existing:
+        create_pauses()
 
 
 def create_first_tables() -> None:
@@ -136,4 +138,45 @@ def create_idempotency_keys() -> None:
         sa.Column("used_at", Timestamp, nullable=False),
         sa.CheckConstraint("refused IN (0, 1)", name="refused_or_not"),
         sqlite_strict=True,
+    )
+
+
+def create_pauses() -> None:
+    """Create the tables of pauses, and of the timers that were set during one."""
+    op.create_table(
+        "pauses",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("target", sa.Text, nullable=False),
+        sa.Column("paused_at", Timestamp, nullable=False),
+        sa.Column("paused_by", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("resumed_at", Timestamp),
+        sa.Column("resumed_by", sa.Text),
+        sa.Column("rate", Integer64),
+        sa.Column("next_at", Timestamp),
+        sa.Column("through_at", Timestamp),
+        sa.CheckConstraint(
+            "(resumed_at IS NULL) = (resumed_by IS NULL)", name="resumed_by_somebody"
+        ),
+        sa.CheckConstraint("rate IS NULL OR resumed_at IS NOT NULL", name="rate_of_resume"),
+        sa.CheckConstraint("rate IS NULL OR rate BETWEEN 1 AND 1000", name="rate_in_range"),
+        sa.CheckConstraint(
+            "through_at IS NULL OR resumed_at IS NOT NULL", name="through_after_resume"
+        ),
+        sqlite_strict=True,
+    )
+    op.create_index(
+        "pauses_open",
+        "pauses",
+        ["paused_at"],
+        sqlite_where=sa.text("through_at IS NULL"),
+        postgresql_where=sa.text("through_at IS NULL"),
+    )
+    op.create_table(
+        "paused_timers",
+        sa.Column("agenda", sa.Text, primary_key=True),
+        sa.Column("timer", sa.Text, primary_key=True),
+        sa.Column("set_at", Timestamp, nullable=False),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
     )

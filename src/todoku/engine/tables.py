@@ -35,6 +35,7 @@ from todoku.database import (
 )
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.idempotency import IdempotencyKeys
+from todoku.engine.pause_tables import PausedTimers, Pauses
 
 STREAM = "the stream"
 """The subscriber of events that no service subscribes to: pending until the broker has stored them. No
@@ -400,3 +401,5 @@ class EngineTables:
         self.positions = StreamPositions(metadata)
         self.dead_letters = DeadLetters(metadata)
         self.idempotency_keys = IdempotencyKeys(metadata)
+        self.pauses = Pauses(metadata)
+        self.paused_timers = PausedTimers(metadata)
