@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp
 from uuid_utils import uuid7
 
-from todoku import logs
+from todoku import logs, start_paused
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
 from todoku.database import Database, migrate, require_tables
@@ -72,6 +72,8 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
             require_tables(database, service.store.metadata)
             process = _process(service, settings, services, database, run_write, run_read)
             backend = Backend(process=process, database=database, run_read=run_read)
+            if (pause := start_paused.from_environment()) is not None:
+                await run_write(process.writer.execute_pause, pause, None, process.clock.now())
             stop_process = asyncio.Event()
             running = asyncio.create_task(process.run(stop_process))
             try:

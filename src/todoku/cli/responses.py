@@ -211,6 +211,18 @@ class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True, rename="camel"):
     replaced_by: str | None
 
 
+class PauseDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A pause of a service or of one thing that it does; `rate` is that of the resume."""
+
+    id: str
+    state: str
+    target: str
+    paused_at: datetime
+    paused_by: str
+    reason: str
+    rate: int | None
+
+
 class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The number of scheduled retries, and the time of the last one."""
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+import msgspec
 import structlog
 from sqlalchemy import Connection
 
@@ -112,6 +113,8 @@ class PauseHandler:
         if before is None:
             raise UnknownPause(f"There is no pause {command.pause_id!r}.")
         pause = resumed(before, command, now)
+        if not any(covers(pause, agenda) for agenda in self._agendas):
+            pause = msgspec.structs.replace(pause, through_at=pause.resumed_at)
         self._push_timers(connection, before, now)
         self._pauses.replace(connection, [pause])
         return pause

@@ -4,11 +4,16 @@ A released revision is never edited. `todoku.engine.tables` declares the tables 
 a test compares the two.
 """
 
+from datetime import UTC, datetime
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.schema import SchemaItem
 
 from todoku.database import Integer64, Timestamp
+from todoku.engine.copies import BY, REASON, pause_id
+from todoku.engine.pauses import SERVICE
+from todoku.engine.tables import COPIED, RECOVERY
 
 
 def create_table(name: str, *items: SchemaItem) -> None:
@@ -180,3 +185,19 @@ def create_pauses() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
+    _pause_copy()
+
+
+def _pause_copy() -> None:
+    """Pause a copy that an earlier version made, as this version makes them."""
+    now = datetime.now(UTC)
+    connection = op.get_bind()
+    copied = "SELECT 1 FROM stream_positions WHERE incarnation = :name AND sequence = :copied"
+    if connection.scalar(sa.text(copied), {"name": RECOVERY, "copied": COPIED}):
+        pauses = sa.table(
+            "pauses",
+            *(sa.column(name) for name in ("id", "target", "paused_by", "reason")),
+            sa.column("paused_at", Timestamp),
+        )
+        values = {"id": pause_id(now), "target": SERVICE, "paused_by": BY, "reason": REASON}
+        connection.execute(sa.insert(pauses).values(paused_at=now, **values))

@@ -2,6 +2,5 @@
 
 from todoku.engine.revisions import create_pauses
 
-
 def upgrade() -> None:
     create_pauses()
