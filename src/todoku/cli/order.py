@@ -30,6 +30,7 @@ from todoku.cli.output import (
     write_lines,
     write_object,
 )
+from todoku.cli.pausing import described, paused_now
 from todoku.cli.responses import Change, Order, Product, Total
 from todoku.cli.waiting import waiting_text
 from todoku.orders.domain import OrderStatus
@@ -52,6 +53,7 @@ Statuses = Annotated[
     tuple[OrderStatus, ...], Parameter(name_transform=str, negative="", show_default=False)
 ]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+ENDED = frozenset(status.value for status in OrderStatus if status.terminal)
 
 
 @order.command
@@ -152,13 +154,17 @@ def show(
     order_id
         The id that `todoku order place` printed.
     """
-    orders = client("orders", url, settings_from(addresses).settings)
+    settings = settings_from(addresses).settings
+    orders = client("orders", url, settings)
     answer = orders.get(f"/orders/{segment(order_id)}")
     if json:
         write_object(answer)
         return
     found = orders.read(answer, Order)
     _print(found)
+    if url is None and found.status not in ENDED:
+        for pause in paused_now(settings):
+            note(described(pause))
     _suggest_after(found.status, found.id)
 
 

@@ -21,6 +21,7 @@ SYSTEM: Final = "system"
 SERVICE: Final = "service"
 UNKNOWN_TARGET: Final = "unknown-pause-target"
 PAUSES_MAX: Final = 10_000
+LOOK_SECONDS_MAX: Final = 2.0
 
 What = Annotated[str, Parameter(name="WHAT")]
 By = Annotated[
@@ -81,11 +82,12 @@ def find(service: ServiceClient, state: str | None = None) -> list[Found]:
 
 
 def paused_now(settings: Settings) -> list[Found]:
-    """Return what is paused at the services that answer."""
+    """Return what is paused at the services that answer at once."""
     found: list[Found] = []
     for name in SYSTEM_HERE.names:
+        service = ServiceClient(name, settings.http_url(name), timeout_seconds=LOOK_SECONDS_MAX)
         with suppress(CommandFailed):
-            found += find(client(name, None, settings), "PAUSED")
+            found += find(service, "PAUSED")
     return found
 
 
