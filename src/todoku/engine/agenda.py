@@ -105,7 +105,7 @@ class Agenda(Generic[S]):
         self._grace = timedelta(seconds=grace_seconds)
         self.look_every = None if look_seconds is None else timedelta(seconds=look_seconds)
         self.name = str(due_at)
-        self._due_at, self._key = due_at, key
+        self.due_column, self.key_column = due_at, key
         context = due_at.table.c.get(CONTEXT_COLUMN)
         rows = (
             select(key, null().label(CONTEXT_COLUMN) if context is None else context)
@@ -181,7 +181,7 @@ class Agenda(Generic[S]):
     def push(self, connection: Connection, timers: Table, since: datetime, until: datetime) -> None:
         """Add the time from `since` to `until` to all due times; to those of the `timers`, which were set in
         between, the rest of it."""
-        push_timers(connection, self.name, self._due_at, self._key, timers, since, until)
+        push_timers(connection, self.name, self.due_column, self.key_column, timers, since, until)
 
     def _to_due(self, found: Iterable[Any]) -> list[Due]:
         return [Due(key, self, _read_context(kept)) for key, kept in found]

@@ -13,6 +13,7 @@ from todoku.engine.idempotency import (
 )
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand
+from todoku.engine.pauses import PAUSE_COMMANDS
 from todoku.engine.relay import Run
 from todoku.engine.service import Service
 from todoku.events import Context
@@ -59,7 +60,9 @@ class Commands:
             else:
                 answered.set_result(result)
 
-        self._mailbox.put_command(
+        about_pause = isinstance(command, PAUSE_COMMANDS)
+        put = self._mailbox.put_pause if about_pause else self._mailbox.put_command
+        put(
             PendingCommand(
                 command,
                 answer,
@@ -77,7 +80,7 @@ class Commands:
         finally:
             self._unanswered.pop(answered, None)
         if key is not None and isinstance(result, KeptAnswer):
-            return await self.answer_again(result, key)
+            return await self._answer_again(result, key)
         return result
 
     async def execute_own(self, command: object) -> object:
@@ -93,7 +96,7 @@ class Commands:
             if not answered.done():
                 answered.set_exception(error)
 
-    async def answer_again(self, kept: KeptAnswer, key: IdempotencyKey) -> Any:
+    async def _answer_again(self, kept: KeptAnswer, key: IdempotencyKey) -> Any:
         """Return or raise the result that a key has got before."""
 
         def rebuild() -> object:

@@ -22,15 +22,15 @@ from todoku.engine.dead_letters import ParkUnpublishable
 from todoku.engine.effects import Effects
 from todoku.engine.endings import Endings
 from todoku.engine.failpoints import Failpoint, no_failpoint
-from todoku.engine.idempotency import IdempotencyKey, KeptAnswer
+from todoku.engine.idempotency import IdempotencyKey
 from todoku.engine.mailbox import Mailbox, MailboxFull
 from todoku.engine.messages import (
     IncomingEvent,
     Message,
+    PendingCommand,
     Receipt,
     UndecodableMessage,
 )
-from todoku.engine.pauses import PAUSE_COMMANDS, Pause, Resume
 from todoku.engine.post_commit import PostCommitActions, ReceiptMessage, run_post_commit
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
@@ -242,23 +242,9 @@ class Process:
         """
         if self._stopping:
             raise MailboxFull("This process is stopping: try again later.")
-        if isinstance(command, PAUSE_COMMANDS):
-            return await self._execute_pause(command, key)
         if self.relay.unsent >= self.config.backlog_max:
             raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
         return await self.commands.execute(command, context, key)
-
-    async def _execute_pause(self, command: Pause | Resume, key: IdempotencyKey | None) -> Any:
-        """Execute a command about a pause, between two batches. When this returns, what is paused starts
-        nothing more in this process."""
-        now = self.clock.now()
-        result = await self._run_write(self.writer.execute_pause, command, key, now)
-        self._look_again()
-        if key is not None and isinstance(result, KeptAnswer):
-            return await self.commands.answer_again(result, key)
-        if isinstance(result, Exception):
-            raise result
-        return result
 
     def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
         """Return a future that is done once the entity `key` has ended; None if too many callers wait.
@@ -289,6 +275,8 @@ class Process:
     async def write_step(self) -> None:
         """Wait for messages or due rows, commit a batch of them, and run its post-commit actions."""
         await self._wait_for_work()
+        for pending in self.mailbox.take_pauses():
+            await self._execute_pause(pending)
         batch = self.mailbox.take(self.config.batch_max)
         actions = await self._commit(batch)
         self._next_due, self._retry_at = actions.next_due, actions.retry_at
@@ -425,6 +413,18 @@ class Process:
         if self._stopping or not self.consumer.caught_up:
             return 0
         return self.config.effects_max - len(self.effects)
+
+    async def _execute_pause(self, pending: PendingCommand) -> None:
+        """Execute a command about a pause by itself. Once it is answered, what is paused starts nothing
+        more in this process. Without an answer of the database, the caller repeats it with its key."""
+        now = self.clock.now()
+        try:
+            result = await self._run_write(
+                self.writer.execute_pause, pending.command, pending.key, now
+            )
+        except DatabaseUnavailable as error:
+            result = error
+        pending.answer(result)
 
     async def _commit(self, batch: Sequence[Message]) -> PostCommitActions:
         """Commit the batch; retry for as long as the database is unavailable."""

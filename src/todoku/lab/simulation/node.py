@@ -71,6 +71,7 @@ class Node:
         config: EngineConfig,
         random: Random,
         wire: Wire,
+        watch: Wire,
     ) -> None:
         self.name = name
         self.service = service
@@ -88,6 +89,7 @@ class Node:
         self._config = config
         self._random = random
         self._wire = wire
+        self._watch = watch
         self._execute: Execute = execute
         self._session: SimulatedSession | None = None
         self._disconnected = False
@@ -187,7 +189,7 @@ class Node:
             async with turn:
                 return await self._write(function, *arguments)
 
-        parts = self._wire(self._parts(session))
+        parts = self._watch(self._wire(self._parts(session)))
         if isinstance(self.database, SharedDatabase):
             parts = watch_due_rows(parts, self.database, self._checker.fail)
         self._execute = parts.execute

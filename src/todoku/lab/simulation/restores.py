@@ -25,6 +25,7 @@ from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import VirtualClock
 from todoku.lab.simulation.node import Node
 from todoku.lab.simulation.part import ServiceWorld
+from todoku.lab.simulation.pauses import PauseChecker
 from todoku.simulated import Action, SimulatedService
 
 RECENT = 12
@@ -82,7 +83,9 @@ class Restores:
         worlds: Mapping[str, ServiceWorld],
         faults: Faults,
         checker: InvariantChecker,
+        pause_checkers: Mapping[str, PauseChecker],
     ) -> None:
+        self._pause_checkers = pause_checkers
         self._all = tuple(nodes.values())
         self._nodes = {
             name: node
@@ -182,6 +185,7 @@ class Restores:
             mark_copy(node.database.bare(), VirtualClock().now())
         published = self._published(name)
         self._checker.restored(name, image.consumed, {each.id for each in published})
+        self._pause_checkers[name].restored()
         self._parts[name].restored({(each.subject, each.type) for each in published})
         if operator := self._operators.get(name):
             operator.cancel()
