@@ -74,12 +74,13 @@ class Pausing:
         return {"pause": self._pause}
 
     async def resume_all(self) -> None:
-        """Resume everything, as an operator does in the end."""
-        for service in self._services:
-            while paused := self._worlds[service.name].rows(_PAUSED):
-                for (pause_id,) in paused:
+        """Resume everything, as an operator does in the end; also what is paused late, by a command that has
+        waited."""
+        while True:
+            for service in self._services:
+                for (pause_id,) in self._worlds[service.name].rows(_PAUSED):
                     await self._resume(service.name, pause_id, None)
-                await asyncio.sleep(OPERATOR_SECONDS)
+            await asyncio.sleep(OPERATOR_SECONDS)
 
     def unfinished(self) -> list[str]:
         """Return what is paused, or still has a backlog."""
