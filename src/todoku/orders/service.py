@@ -169,6 +169,7 @@ def hold_expiries(settings: Settings) -> Agenda[Order]:
         key_of=attrgetter("id"),
         grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,
         look_seconds=LOOK_SECONDS,
+        instants=True,  # Its holder was told.
     )
 
 

@@ -2,5 +2,6 @@
 
 from todoku.engine.revisions import create_pauses
 
+
 def upgrade() -> None:
     create_pauses()

@@ -23,8 +23,11 @@ from todoku.lab.simulation.part import ServiceWorld
 from todoku.lab.simulation.wiring import Parts
 from todoku.simulated import Action
 
-PAUSE_SECONDS_MAX: Final = 20.0
-RATES: Final = (None, None, 1, 2, 50)
+PAUSE_SECONDS_MAX: Final = 30.0
+RATES: Final = (None, 1, 1, 2, 50)
+EFFECTS_WEIGHT: Final = 3
+"""How much more often a service is paused that calls others."""
+
 OPERATOR_SECONDS: Final = 1.0
 
 SHARED_SECONDS: Final = 30.0
@@ -68,6 +71,13 @@ class Pausing:
         self._services = services
         self._worlds = worlds
         self._ids = Random(f"{seed} ids of pauses")
+        self._places = [
+            (service, target)
+            for service in services
+            for target in targets(service.agendas)
+            for _ in range(EFFECTS_WEIGHT if service.effects else 1)
+        ]
+        self._dice = Random(f"{seed} rates of resumes")
 
     def actions(self) -> Mapping[str, Action]:
         """Return what injects a pause."""
@@ -79,7 +89,7 @@ class Pausing:
         while True:
             for service in self._services:
                 for (pause_id,) in self._worlds[service.name].rows(_PAUSED):
-                    await self._resume(service.name, pause_id, None)
+                    await self._resume(service.name, pause_id, self._dice.choice(RATES))
             await asyncio.sleep(OPERATOR_SECONDS)
 
     def unfinished(self) -> list[str]:
@@ -91,10 +101,9 @@ class Pausing:
         ]
 
     async def _pause(self, dice: Random) -> None:
-        service = dice.choice(self._services)
+        service, target = dice.choice(self._places)
         world = self._worlds[service.name]
         pause_id = world.new_id(self._ids)
-        target = dice.choice(targets(service.agendas))
         world.note("pause", f"{service.name}: {target}")
         await world.execute(Pause(id=pause_id, target=target, by="chance", reason="a simulation"))
         await asyncio.sleep(dice.uniform(0, PAUSE_SECONDS_MAX))
