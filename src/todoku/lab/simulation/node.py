@@ -14,12 +14,13 @@ from todoku.engine import (
     Process,
     RetryPolicy,
     Service,
+    SteadyClock,
     Topology,
 )
 from todoku.lab.simulation.database import SharedDatabase, SimulatedDatabase
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
-from todoku.lab.simulation.loop import VirtualClock
+from todoku.lab.simulation.loop import START
 from todoku.lab.simulation.network import SimulatedSession
 from todoku.lab.simulation.replicas import watch_due_rows
 from todoku.lab.simulation.stepped import SteppedThread
@@ -54,7 +55,7 @@ class Node:
     may be shared with other machines.
 
     `owner` is the name of the current process in the outbox, `clock_offset` how far its clock is ahead,
-    and `able_since` since when it can write, None while it cannot. One that is `retired` runs no further
+    `clock_was_set` whether that has changed while a process ran, and `able_since` since when it can write, None while it cannot. One that is `retired` runs no further
     process.
     """
 
@@ -78,6 +79,7 @@ class Node:
         self.database = database
         self.owner = ""
         self.clock_offset = 0.0
+        self.clock_was_set = False
         self.able_since: float | None = None
         self.retired = False
         self.process: Process | None = None
@@ -147,6 +149,11 @@ class Node:
         if self._session is not None:
             self._session.restore()
 
+    def set_clock(self, offset_seconds: float) -> None:
+        """Set the wall clock of the machine, while a process may be running."""
+        self._trace.note(self.name, "clock", f"is set to {offset_seconds:+.0f} s")
+        self.clock_offset, self.clock_was_set = offset_seconds, True
+
     async def _run(self) -> None:
         """Run one process, from its start to its end."""
         name = self.service.name
@@ -199,12 +206,15 @@ class Node:
             parts.broker,
             self._topology,
             owner=self.owner,
-            clock=VirtualClock(offset),
+            clock=SteadyClock(self._wall, asyncio.get_running_loop().time),
             run_write=write,
             run_read=_at_once,
             config=parts.config,
             failpoint=parts.failpoint,
         )
+
+    def _wall(self) -> float:
+        return START.timestamp() + asyncio.get_running_loop().time() + self.clock_offset
 
     def _parts(self, session: SimulatedSession) -> Parts:
         return Parts(

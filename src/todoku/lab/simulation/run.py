@@ -334,7 +334,7 @@ class _Run:
         """Wait until the system is quiescent, within the limit of the plan."""
         healed = self._now()
         limit = self.plan.settle_seconds
-        if self._faults.counts["clock-jump"]:
+        if self._faults.counts["clock-jump"] + self._faults.counts["set-clock"]:
             limit += 2 * CLOCK_JUMP_SECONDS_MAX
         while not self.checker.violated.is_set():
             await asyncio.sleep(1)
