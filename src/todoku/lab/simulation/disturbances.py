@@ -20,6 +20,7 @@ PARTITION_SECONDS_MAX = 15.0
 OUTAGE_SECONDS_MAX = 10.0
 WIPED_SHARE = 0.3
 NEAR_SECONDS = 5.0
+HOURS_OFF = 8
 
 
 class Disturbances:
@@ -157,7 +158,8 @@ class Disturbances:
         """Set a wall clock to another time, or to the right one, as a time service or an operator does."""
         far = dice.uniform(-CLOCK_JUMP_SECONDS_MAX, CLOCK_JUMP_SECONDS_MAX)
         near = dice.uniform(-NEAR_SECONDS, NEAR_SECONDS)
-        self._any_node(dice).set_clock(dice.choice((far, near, 0.0)))
+        hours = dice.choice((-1, 1)) * HOURS_OFF * 3600.0
+        self._any_node(dice).set_clock(dice.choice((far, near, hours, 0.0, 0.0)))
 
     async def _poison_stream(self, dice: Random) -> None:
         if not self._broker.running or not self._events:
