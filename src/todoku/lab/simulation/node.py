@@ -55,8 +55,8 @@ class Node:
     may be shared with other machines.
 
     `owner` is the name of the current process in the outbox, `clock_offset` how far its clock is ahead,
-    `clock_was_set` whether that has changed while a process ran, and `able_since` since when it can write, None while it cannot. One that is `retired` runs no further
-    process.
+    `clock_was_set` whether that has changed while a process ran, and `able_since` since when it can write,
+    None while it cannot. One that is `retired` runs no further process.
     """
 
     def __init__(
