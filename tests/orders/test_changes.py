@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import httpx
@@ -13,6 +13,7 @@ from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory_service
 from todoku.orders import following
 from todoku.orders.feed_cursor import FeedCursor, parse_cursor, start_of
+from todoku.orders.feed_pages import read_page, read_since
 from todoku.orders.following import FeedFollower
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders_service
@@ -161,12 +162,12 @@ async def test_each_recovery_begins_an_epoch() -> None:
         assert positions.is_new(connection)
 
 
-def record(connection: Connection) -> None:
+def record(connection: Connection, event: str = "event", now: datetime = NOW) -> None:
     """Record an event as a batch does."""
-    row = {"order_id": "order", "event_id": "event", "sequence": 1, "data": "{}"}
-    row |= {"type": "t", "source": "s", "said_at": NOW, "recorded_at": NOW, "status": "PENDING"}
+    row = {"order_id": "order", "event_id": event, "sequence": 1, "data": "{}"}
+    row |= {"type": "t", "source": "s", "said_at": now, "recorded_at": now, "status": "PENDING"}
     connection.execute(insert(order_events).values(row))
-    feed.add(connection, [("order", "event")], NOW)
+    feed.add(connection, [("order", event)], now)
 
 
 async def test_events_of_other_processes_are_found_without_a_commit_here(
@@ -187,3 +188,27 @@ async def test_events_of_other_processes_are_found_without_a_commit_here(
         page = await asyncio.wait_for(waiting, 20)
     assert [entry.event_id for entry, _ in page.events] == ["event"]
     assert follower.waiting == 0
+
+
+async def test_feed_can_be_read_from_its_present_end(http: httpx.AsyncClient) -> None:
+    await place(http, 1)
+    page = await changes(http, start="end")
+    assert page["items"] == []
+    assert len((await changes(http))["items"]) == 3
+    [order_id] = await place(http, 1)
+    later = await changes(http, after=page["next"])
+    assert {item["orderId"] for item in later["items"]} == {order_id}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 100])
+async def test_feed_can_be_read_from_a_time_on(count: int) -> None:
+    """With a margin, for clocks that were set back."""
+    store = orders_service(Settings()).store
+    with empty_database(store.metadata) as database, database.transaction() as connection:
+        for n in range(count):
+            record(connection, str(n), NOW + timedelta(hours=n))
+        for hours in range(count + 2):
+            cursor = read_since(connection, NOW + timedelta(hours=hours, minutes=5))
+            assert cursor.position == min(hours, count)
+            page = read_page(connection, cursor, 1)
+            assert len(page.events) == (hours < count)

@@ -18,6 +18,7 @@ COMMANDS = {
     "order": "Place, list, show and watch orders.",
     "product": "List, show, create, change and restock products.",
     "shipment": "List and show shipments.",
+    "events": "Export and follow the events of all orders.",
     "dead": "Handle dead letters: messages that a service could not process.",
     "pause": "Pause the system, a service, or one thing that it does.",
     "resume": "Let what is paused go on.",

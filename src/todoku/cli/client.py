@@ -69,10 +69,13 @@ class ServiceClient:
         """The service's address without a trailing slash and without a password."""
         return f"{self._base.scheme}://{self._place}{self._base.path.rstrip('/')}"
 
-    def get(self, path: str, query: Mapping[str, object] | None = None) -> bytes:
-        """Return the body at a path; parameters that are None are left out, and
-        those with several values repeated."""
-        return self.request("GET", path + _query_string(query or {})).body
+    def get(
+        self, path: str, query: Mapping[str, object] | None = None, *, wait_seconds: int = 0
+    ) -> bytes:
+        """Return the body at a path; parameters that are None are left out, and those with several values
+        repeated. With `wait_seconds`, the service may take so long until there is something."""
+        prefer = f"wait={wait_seconds}" if wait_seconds else None
+        return self.request("GET", path + _query_string(query or {}), prefer=prefer).body
 
     def list(self, path: str, query: Mapping[str, object], *, items_max: int) -> Iterator[bytes]:
         """Yield the first `items_max` items of a list, requesting page by page."""
@@ -121,10 +124,11 @@ class ServiceClient:
         find_out: str = "",
         key: str | None = None,
         if_match: str | None = None,
+        prefer: str | None = None,
     ) -> Response:
         """Send one request, and return its response. With `key` it is executed once, however often it
         is sent."""
-        headers = {"Idempotency-Key": key and f'"{key}"', "If-Match": if_match}
+        headers = {"Idempotency-Key": key and f'"{key}"', "If-Match": if_match, "Prefer": prefer}
         connection = self._connected()
         try:
             answer = self._exchange(connection, method, path, body, headers)

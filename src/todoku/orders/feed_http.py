@@ -1,12 +1,13 @@
 """HTTP operation of the feed: every event of every order, page by page."""
 
-from typing import Annotated, Final
+from datetime import datetime
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from todoku.orders.feed_cursor import FeedCursor, parse_cursor
-from todoku.orders.feed_pages import FeedEventView, feed_event_view
+from todoku.orders.feed_pages import FeedEventView, feed_event_view, read_head, read_since
 from todoku.orders.following import WAITING_MAX, FeedFollower
 from todoku.orders.problems import FEED_RESTARTED
 from todoku.web import Backend, Call, Operation, Reply, SuccessResponse
@@ -24,6 +25,21 @@ After = Annotated[
         "beginning.",
     ),
 ]
+Start = Annotated[
+    Literal["beginning", "end"],
+    Meta(
+        description="Where to begin without `after`: `end` leaves out all that was recorded before."
+    ),
+]
+Since = Annotated[
+    datetime,
+    Meta(
+        tz=True,
+        description="Begin, without `after`, before everything that was recorded at this time or later; some "
+        "minutes earlier, for clocks that were set back.",
+        examples=["2030-01-02T03:04:05Z"],
+    ),
+]
 Limit = Annotated[
     int, Meta(ge=1, le=LIMIT_MAX, description="The maximum number of events.", examples=[1000])
 ]
@@ -35,6 +51,8 @@ class ChangesQuery(
     """Where to go on, and how far."""
 
     after: After | UnsetType = UNSET
+    start: Start = "beginning"
+    since: Since | UnsetType = UNSET
     limit: Limit = 100
 
 
@@ -48,7 +66,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 def feed_operations(backend: Backend) -> list[Operation]:
     """Return the operations of the feed."""
-    routes = FeedRoutes(FeedFollower(backend))
+    routes = FeedRoutes(backend)
     return [
         Operation(
             id="getChanges",
@@ -77,12 +95,13 @@ def feed_operations(backend: Backend) -> list[Operation]:
 class FeedRoutes:
     """Handlers of the feed's operations."""
 
-    def __init__(self, follower: FeedFollower) -> None:
-        self._follower = follower
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._follower = FeedFollower(backend)
 
     async def changes(self, call: Call) -> Reply:
         query: ChangesQuery = call.query
-        after = None if query.after is UNSET else read_cursor("after", query.after)
+        after = await self._beginning(query)
         if call.wait is None or self._follower.waiting >= WAITING_MAX:
             page, headers = await self._follower.read(after, query.limit), {}
         else:
@@ -91,6 +110,13 @@ class FeedRoutes:
             headers = wait.applied
         views = [feed_event_view(entry, event) for entry, event in page.events]
         return Reply(200, Changes(views, str(page.next)), headers)
+
+    async def _beginning(self, query: ChangesQuery) -> FeedCursor | None:
+        if query.after is not UNSET:
+            return read_cursor("after", query.after)
+        if query.since is not UNSET:
+            return await self._backend.read(read_since, query.since)
+        return await self._backend.read(read_head) if query.start == "end" else None
 
 
 def read_cursor(parameter: str, text: str) -> FeedCursor:

@@ -1,8 +1,8 @@
 """Read pages of the feed: the events behind a cursor, as they are shown."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,8 @@ from todoku.orders.store import (
     order_items,
     orders,
 )
+
+CLOCK_MARGIN: Final = timedelta(minutes=5)
 
 
 class FeedEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -76,6 +78,28 @@ def read_head(connection: Connection) -> FeedCursor:
     epoch = OrdersStore.tables.positions.epoch(connection)
     entries = feed.read(connection, max(0, feed.head(connection) - 1), 1)
     return cursor_behind(epoch, entries[0]) if entries else start_of(epoch)
+
+
+def read_since(connection: Connection, since: datetime) -> FeedCursor:
+    """Return a cursor before everything that was recorded at this time or later, also if a clock was set
+    back by `CLOCK_MARGIN` meanwhile."""
+    epoch = OrdersStore.tables.positions.epoch(connection)
+    before, end = 0, feed.head(connection)
+    while before < end:
+        middle = (before + end + 1) // 2
+        if _recorded_at(connection, middle) < since - CLOCK_MARGIN:
+            before = middle
+        else:
+            end = middle - 1
+    if before == 0:
+        return start_of(epoch)
+    return cursor_behind(epoch, *feed.read(connection, before - 1, 1))
+
+
+def _recorded_at(connection: Connection, position: int) -> datetime:
+    [entry] = feed.read(connection, position - 1, 1)
+    [event] = history_entries(connection, [(entry.order_id, entry.event_id)]).values()
+    return event.recorded_at
 
 
 class OrderFacts(msgspec.Struct, frozen=True):
