@@ -209,8 +209,8 @@ loop:
   apply page.items and store page.next, in one transaction
 ```
 
-`examples/copy_orders.py` is such a loop; `todoku events export` writes the events to a file. `position` counts
-the events without a gap, and an event comes behind the one that led to it. At most 100
+`examples/copy_orders.py` is such a loop; `todoku events export` writes the events to a file. `position`
+counts the events without a gap, and an event comes behind the one that led to it. At most 100
 requests wait for events in a process; further ones are answered at once.
 
 ## Streams

@@ -63,7 +63,9 @@ def apply(copy: sqlite3.Connection, position: int, page: dict) -> None:
         for event in page["items"]:
             position += 1
             assert event["position"] == position, "an event is missing"
-            of_order = {name: event["data"].get(name) for name in ("userId", "totalAmount", "currency")}
+            of_order = {
+                name: event["data"].get(name) for name in ("userId", "totalAmount", "currency")
+            }
             copy.execute(APPLY, of_order | {k: event[k] for k in ("orderId", "status", "sequence")})
         copy.execute("INSERT OR REPLACE INTO place VALUES (1, ?, ?)", (position, page["next"]))
 

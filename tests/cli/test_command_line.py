@@ -19,7 +19,7 @@ from todoku.database.lock import FileLock
 from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
-GROUPS = {"dead", "order", "product", "shipment"}
+GROUPS = {"dead", "order", "product", "shipment", "events"}
 WITHOUT_SETTINGS = {"chaos", "simulate"}
 HEAVY = ("starlette", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 

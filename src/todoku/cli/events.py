@@ -88,10 +88,11 @@ def export(
 ) -> None:
     """Print the events of all orders up to now, one JSON object per line.
 
-    The events are those of the orders' histories, in the order of the feed: each
-    event once, behind those that led to it. The last line on stderr is the cursor
-    to go on with. With --output, a file FILE.cursor remembers it, and the same
-    command goes on where it stopped, also if it was killed.
+    That is what other commands print with --json. The events are those of the
+    orders' histories, in the order of the feed: each event once, behind those that
+    led to it. The last line on stderr is the cursor to go on with. With --output, a
+    file FILE.cursor remembers it, and the same command goes on where it stopped,
+    also if it was killed.
 
     For example:
 
