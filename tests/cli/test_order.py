@@ -44,14 +44,14 @@ def test_order_is_placed_with_prices_from_inventory(todoku: Caller) -> None:
 
 def test_order_is_placed_from_file_and_stdin(todoku: Caller) -> None:
     order = json.dumps(
-        {"userId": "bob", "items": [{"productId": "plenty", "quantity": 1, "price": 7}]}
+        {"userId": "bob", "items": [{"productId": "plenty", "quantity": 1, "price": 5}]}
     )
     (todoku.folder / "order.json").write_text(order)
 
     from_file = todoku.ok("order", "place", "--from", "order.json", "--json").object
     from_stdin = todoku.ok("order", "place", "--from", "-", "--json", stdin=order).object
 
-    assert from_file["totalAmount"] == from_stdin["totalAmount"] == 7
+    assert from_file["totalAmount"] == from_stdin["totalAmount"] == 5
     assert from_file["id"] != from_stdin["id"]
 
 
@@ -79,7 +79,7 @@ def test_incomplete_order_is_a_usage_error(words: tuple[str, ...], todoku: Calle
     [
         (("--user", "alice", "plenty:0@5"), "#/items/0/quantity: Must be at least 1."),
         (("--user", "a" * 200, "plenty@5"), "#/userId: Must have at most 128 characters."),
-        (("--user", "alice", "plenty@5", "plenty@6"), "has two prices in this order"),
+        (("--user", "alice", "unknown@5", "unknown@6"), "has two prices in this order"),
     ],
 )
 def test_rejected_order_shows_location_of_error(
@@ -90,6 +90,14 @@ def test_rejected_order_shows_location_of_error(
     assert result.code == ExitCode.REFUSED
     assert where in result.err
     assert "/problems/invalid-" in result.err
+
+
+def test_another_price_than_that_of_the_catalogue_is_refused_with_both(todoku: Caller) -> None:
+    result = todoku("order", "place", "--user", "alice", "plenty@6")
+
+    assert result.code == ExitCode.REFUSED
+    assert "#/items/0/price: The price is 5 JPY, not 6." in result.err
+    assert "/problems/price-changed" in result.err
 
 
 def test_unknown_product_without_price_is_explained(todoku: Caller) -> None:

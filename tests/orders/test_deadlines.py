@@ -21,7 +21,7 @@ from todoku.contracts import (
 from todoku.orders.cancellation import CancelOrder, cancel_order
 from todoku.orders.deadlines import when_late
 from todoku.orders.domain import Order, OrderStatus
-from todoku.orders.placing import InvalidDeadline, PlaceOrder, place_order
+from todoku.orders.placing import InvalidDeadline, Placement, PlaceOrder, place_order
 from todoku.orders.recovery import replay_order
 from todoku.orders.service import command_handlers, orders_service
 from todoku.settings import Settings
@@ -67,7 +67,7 @@ class TestPlacing:
 
     def test_order_without_a_deadline_gets_that_of_the_settings(self) -> None:
         place = command_handlers(Settings())[PlaceOrder]
-        order, _ = place(None, command(None), NOW)
+        order, _ = place(Placement(None, {}), command(None), NOW)
         assert order.deadline == order.due_at == NOW + timedelta(days=7)
 
     @pytest.mark.parametrize(

@@ -106,14 +106,12 @@ async def test_accepted_order_returns_201_with_location_and_order(
         "lines": [LINE],
         "changes": [],
         "waitingFor": {**WAITING, "what": "stock", "since": "2026-01-02T03:04:05Z"},
-        "holds": [],
     }
     assert process.commands == [
         PlaceOrder(
             order_id=order["id"],
             user_id="user123",
             items=(OrderedItem(product_id="prod001", quantity=2, price=5000),),
-            currency="JPY",
             shipping_address="Tokyo",
         )
     ]
@@ -172,7 +170,6 @@ INVALID_BODIES: dict[str, tuple[Any, str]] = {
     "a boolean quantity": (with_item(quantity=True), "#/items/0/quantity"),
     "a quantity as text": (with_item(quantity="1"), "#/items/0/quantity"),
     "quantity null": (with_item(quantity=None), "#/items/0/quantity"),
-    "price zero": (with_item(price=0), "#/items/0/price"),
     "a negative price": (with_item(price=-5), "#/items/0/price"),
     "a fractional price": (with_item(price=0.5), "#/items/0/price"),
     "a huge price": (with_item(price=2**63), "#/items/0/price"),
@@ -180,7 +177,7 @@ INVALID_BODIES: dict[str, tuple[Any, str]] = {
     "a product id with a space": (with_item(productId="a b"), "#/items/0/productId"),
     "a product id with a newline at its end": (with_item(productId="a\n"), "#/items/0/productId"),
     "too long a product id": (with_item(productId="p" * 65), "#/items/0/productId"),
-    "the second item": ({**ORDER, "items": [ITEM, {**ITEM, "price": 0}]}, "#/items/1/price"),
+    "the second item": ({**ORDER, "items": [ITEM, {**ITEM, "price": -1}]}, "#/items/1/price"),
     "too long an address": ({**ORDER, "shippingAddress": "a" * 1001}, "#/shippingAddress"),
     "an address with NUL": ({**ORDER, "shippingAddress": "\0"}, "#/shippingAddress"),
     "a currency in small letters": ({**ORDER, "currency": "jpy"}, "#/currency"),

@@ -135,10 +135,14 @@ async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, in
             await execute(
                 SetProduct(product_id=f"prod{n}", name="n", price=1, stock_quantity=10**6)
             )
+        await until(lambda: settled(processes, databases, PRODUCTS))
+        for counter in (tally.published, tally.publishes, tally.receipts, tally.delivered):
+            counter.clear()
         before = {name: each.counts.batches for name, each in processes.items()}
         synced_before = Counter(synced)
         await asyncio.gather(*(processes["orders"].execute(order(n)) for n in range(ORDERS)))
-        await until(lambda: settled(processes, databases))
+        deliveries = PRODUCTS + ORDERS * DELIVERIES_AN_ORDER
+        await until(lambda: settled(processes, databases, deliveries))
         tally.commits = {
             name: each.counts.batches - before[name] for name, each in processes.items()
         }
@@ -147,14 +151,14 @@ async def place_a_hundred_orders(url: str, folder: Path, synced: Mapping[str, in
     return tally
 
 
-def settled(processes: dict[str, Process], databases: dict[str, Database]) -> bool:
-    """Whether every event has been read, and receipted by all who react to it."""
+def settled(processes: dict[str, Process], databases: dict[str, Database], deliveries: int) -> bool:
+    """Whether every event has been read, so many times, and receipted by all who react to it."""
     pending = 0
     for name, each in processes.items():
         with databases[name].read() as connection:
             pending += each.service.store.tables.outbox.backlog(connection)
     done = sum(each.counts.acknowledged for each in processes.values())
-    return pending == 0 and done >= ORDERS * DELIVERIES_AN_ORDER
+    return pending == 0 and done >= deliveries
 
 
 @pytest.fixture(scope="module")

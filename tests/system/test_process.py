@@ -329,6 +329,7 @@ class TestReceipts:
             await until(lambda: not any(town.pending(name) for name in town.services))
             await until(lambda: "orders.completed" in town.subjects())
             assert town.subjects() == [
+                "inventory.product_changed",
                 "orders.created",
                 "inventory.reserved",
                 "shipping.initiated",

@@ -129,7 +129,7 @@ async def test_repeated_order_is_placed_once_and_answered_as_the_first(
     shop: httpx.AsyncClient,
 ) -> None:
     first = await shop.post("/orders", json=ORDER, headers=key('"1"'))
-    again = await shop.post("/orders", json={**ORDER, "currency": "JPY"}, headers=key("1"))
+    again = await shop.post("/orders", json={**ORDER, "shippingAddress": ""}, headers=key("1"))
     assert first.status_code == again.status_code == 201
     assert again.content == first.content
     assert again.headers["location"] == first.headers["location"]

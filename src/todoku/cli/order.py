@@ -1,5 +1,6 @@
-"""`todoku order`: place, list, show, watch, hold and cancel orders."""
+"""`todoku order`: place, list, show, watch and cancel orders."""
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -15,7 +16,6 @@ from todoku.cli.flags import Addresses, settings_from
 from todoku.cli.formatting import age, day_and_time, item_list, money, printable
 from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
-from todoku.cli.order_holds import described, hold, release
 from todoku.cli.output import (
     KEY,
     NUMBER,
@@ -30,15 +30,16 @@ from todoku.cli.output import (
     write_lines,
     write_object,
 )
-from todoku.cli.pausing import described as described_pause
-from todoku.cli.pausing import paused_now
 from todoku.cli.responses import Change, Order, Product, Total
 from todoku.cli.waiting import waiting_text
 from todoku.orders.domain import OrderStatus
 
-order = App(name="order", help="Place, list, show, watch, hold and cancel orders.")
-order.command(hold)
-order.command(release)
+ARRIVAL_SECONDS = 2.0
+"""How long a price that inventory has may take to arrive at orders."""
+
+ARRIVAL_PAUSE_SECONDS = 0.2
+
+order = App(name="order", help="Place, list, show, watch and cancel orders.")
 
 Timeout = Annotated[
     float | None,
@@ -54,7 +55,6 @@ Statuses = Annotated[
     tuple[OrderStatus, ...], Parameter(name_transform=str, negative="", show_default=False)
 ]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-ENDED = frozenset(status.value for status in OrderStatus if status.terminal)
 
 
 @order.command
@@ -110,18 +110,20 @@ def place(
     orders = client("orders", url, settings)
     _require_one_form(items, user, (address, currency, deadline), source)
     if source is not None:
-        body = written_order(source)
+        body, looked_up = written_order(source), False
     else:
         inventory = client("inventory", inventory_url, settings)
+        typed = [parse_item(item) for item in items]
+        looked_up = any(item.price is None for item in typed)
         body = typed_order(
             user or "",
-            [parse_item(item) for item in items],
+            typed,
             address=address,
             currency=currency,
             deadline=deadline,
             look_up=lambda product_id: _look_up(inventory, product_id),
         )
-    answer = orders.send("POST", "/orders", body, find_out=FIND_OUT)
+    answer = _send_order(orders, body, looked_up=looked_up)
     placed = orders.read(answer, Order)
     if watch:
         note(f"order {placed.id} placed")
@@ -155,17 +157,13 @@ def show(
     order_id
         The id that `todoku order place` printed.
     """
-    settings = settings_from(addresses).settings
-    orders = client("orders", url, settings)
+    orders = client("orders", url, settings_from(addresses).settings)
     answer = orders.get(f"/orders/{segment(order_id)}")
     if json:
         write_object(answer)
         return
     found = orders.read(answer, Order)
     _print(found)
-    if url is None and found.status not in ENDED:
-        for pause in paused_now(settings):
-            note(described_pause(pause))
     _suggest_after(found.status, found.id)
 
 
@@ -178,7 +176,6 @@ def list_orders(
     created_from: str | None = None,
     created_to: str | None = None,
     parked: Flag = False,
-    held: Flag = False,
     overdue: Flag = False,
     sort: Literal["createdAt", "-createdAt"] = "-createdAt",
     count: Flag = False,
@@ -212,8 +209,6 @@ def list_orders(
         Only orders created before this time.
     parked
         Only orders that a dead letter is about.
-    held
-        Only orders that are held.
     overdue
         Only orders that should have ended.
     sort
@@ -229,7 +224,6 @@ def list_orders(
         "createdFrom": created_from,
         "createdTo": created_to,
         "parked": "true" if parked else None,
-        "held": "true" if held else None,
         "overdue": "true" if overdue else None,
     }
     if count:
@@ -378,6 +372,23 @@ def _require_one_form(
         )
 
 
+def _send_order(orders: ServiceClient, body: bytes, *, looked_up: bool) -> bytes:
+    """Place an order. Raises `CommandFailed`.
+
+    Prices that were `looked_up` at inventory may not have arrived at orders yet: then it is sent again for a
+    while.
+    """
+    ends = time.monotonic() + ARRIVAL_SECONDS
+    while True:
+        try:
+            return orders.send("POST", "/orders", body, find_out=FIND_OUT)
+        except CommandFailed as failure:
+            late = looked_up and failure.problem == "price-changed"
+            if not late or time.monotonic() > ends:
+                raise
+        time.sleep(ARRIVAL_PAUSE_SECONDS)
+
+
 def _look_up(inventory: ServiceClient, product_id: str) -> Product:
     """Return a product. Raises `CommandFailed`."""
     try:
@@ -408,7 +419,6 @@ def _print(found: Order) -> None:
         "shipment": found.shipment_id,
         "tracking": found.tracking_number,
         "cancellation": "; ".join(map(_cancellation, found.changes)),
-        "hold": "; ".join(f"{each.id} {described(each)}" for each in found.holds),
         "parked": "; ".join(
             f"{parked.event_type} at {parked.service} ({parked.error}):"
             f" todoku dead show {parked.letter_id} --service {parked.service}"

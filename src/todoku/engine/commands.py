@@ -13,7 +13,6 @@ from todoku.engine.idempotency import (
 )
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand
-from todoku.engine.pauses import PAUSE_COMMANDS
 from todoku.engine.relay import Run
 from todoku.engine.service import Service
 from todoku.events import Context
@@ -60,9 +59,7 @@ class Commands:
             else:
                 answered.set_result(result)
 
-        about_pause = isinstance(command, PAUSE_COMMANDS)
-        put = self._mailbox.put_pause if about_pause else self._mailbox.put_command
-        put(
+        self._mailbox.put_command(
             PendingCommand(
                 command,
                 answer,

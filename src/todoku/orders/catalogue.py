@@ -79,4 +79,4 @@ def _replaced(
 
 def _is_recent(replaced: ReplacedPrice, now: datetime) -> bool:
     # The clock may have been set back since: no longer than that either.
-    return replaced.at - GRACE < now < replaced.at + GRACE
+    return abs(now - replaced.at) < GRACE

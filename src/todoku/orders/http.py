@@ -8,41 +8,24 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from todoku.contracts import CancelledItem, OrderedItem, Personal
+from todoku.contracts import CancelledItem, Personal
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
 from todoku.orders.catalogue_http import catalogue_operations
 from todoku.orders.domain import Order, UnknownOrder
 from todoku.orders.feed_cursor import FeedRestarted
 from todoku.orders.feed_http import feed_operations
-from todoku.orders.holding import (
-    InvalidHold,
-    TooLateToHold,
-    TooManyHolds,
-    UnknownHold,
-    UnknownHolder,
-)
-from todoku.orders.holds_http import (
-    HOLD_PROBLEMS,
-    RequestedHolds,
-    hold_operations,
-    unknown_order,
-    wanted_holds,
-)
 from todoku.orders.list_query import OrderQuery
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
 from todoku.orders.order_streams import stream_operations
 from todoku.orders.placing import InvalidDeadline, InvalidOrder, PlaceOrder
+from todoku.orders.pricing import PriceChanged
+from todoku.orders.pricing_http import PRICE_REFUSALS, NewItem, price_changed, wanted_item
 from todoku.orders.problems import (
     FEED_RESTARTED,
     INVALID_CANCELLATION,
     INVALID_DEADLINE,
-    INVALID_HOLD,
     INVALID_ORDER,
     TOO_LATE_TO_CANCEL,
-    TOO_LATE_TO_HOLD,
-    TOO_MANY_HOLDS,
-    UNKNOWN_HOLD,
-    UNKNOWN_HOLDER,
     UNKNOWN_ORDER,
 )
 from todoku.orders.store import (
@@ -50,13 +33,12 @@ from todoku.orders.store import (
     history,
 )
 from todoku.orders.views import OrderEventView, OrderView, event_view, find_view, view_of, views_of
-from todoku.web import Api, Backend, Body, Call, Operation, Reply, SuccessResponse
+from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import (
     ITEMS_MAX,
     Address,
     Currency,
     Deadline,
-    Price,
     ProductId,
     Quantity,
     Reason,
@@ -68,23 +50,15 @@ from todoku.web.paging import from_cursor, next_page, page_response
 from todoku.web.problems import DATABASE_UNAVAILABLE
 
 
-class NewItem(Body, frozen=True, kw_only=True, gc=False):
-    """A quantity of one product, with the price of each."""
-
-    product_id: ProductId
-    quantity: Quantity
-    price: Price
-
-
 class NewOrder(Body, frozen=True, kw_only=True):
-    """A new order. Lines with the same product are added up."""
+    """A new order. Lines with the same product are added up. Without a `currency`, it is that of the
+    products, and JPY if the catalogue has none of them."""
 
     user_id: Annotated[UserId, Personal]
     items: Annotated[tuple[NewItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
     shipping_address: Annotated[Address, Personal] = ""
-    currency: Currency = "JPY"
+    currency: Currency | None = None
     deadline: Deadline | None = None
-    holds: RequestedHolds = ()
 
 
 class CancelledPieces(Body, frozen=True, kw_only=True, gc=False):
@@ -125,16 +99,12 @@ def orders_api(backend: Backend) -> Api:
         description=ABOUT,
         refusals={
             InvalidOrder: INVALID_ORDER,
+            **PRICE_REFUSALS,
             InvalidDeadline: INVALID_DEADLINE,
             UnknownOrder: UNKNOWN_ORDER,
             TooLateToCancel: TOO_LATE_TO_CANCEL,
             InvalidCancellation: INVALID_CANCELLATION,
             FeedRestarted: FEED_RESTARTED,
-            UnknownHold: UNKNOWN_HOLD,
-            UnknownHolder: UNKNOWN_HOLDER,
-            InvalidHold: INVALID_HOLD,
-            TooManyHolds: TOO_MANY_HOLDS,
-            TooLateToHold: TOO_LATE_TO_HOLD,
         },
         operations=[
             Operation(
@@ -157,7 +127,7 @@ def orders_api(backend: Backend) -> Api:
                         },
                     )
                 ],
-                problems=[INVALID_ORDER, INVALID_DEADLINE, *HOLD_PROBLEMS],
+                problems=[*PRICE_REFUSALS.values(), INVALID_ORDER, INVALID_DEADLINE],
                 waits=True,
             ),
             Operation(
@@ -182,7 +152,6 @@ def orders_api(backend: Backend) -> Api:
                 ],
                 problems=[UNKNOWN_ORDER, TOO_LATE_TO_CANCEL, INVALID_CANCELLATION],
             ),
-            *hold_operations(backend),
             Operation(
                 id="listOrders",
                 method="GET",
@@ -238,25 +207,22 @@ class OrderRoutes:
     async def place(self, call: Call) -> Reply:
         new: NewOrder = call.body
         order_id = str(uuid7())
-        order: Order = await self._backend.execute(
-            PlaceOrder(
-                order_id=order_id,
-                user_id=new.user_id,
-                items=tuple(
-                    OrderedItem(
-                        product_id=item.product_id, quantity=item.quantity, price=item.price
-                    )
-                    for item in new.items
-                ),
-                currency=new.currency,
-                shipping_address=new.shipping_address,
-                deadline=new.deadline,
-                holds=wanted_holds(new.holds),
-                by=call.context.actor if new.holds else None,
-            ),
-            context=call.context,
-            find_out=f"GET /orders/{order_id} returns the order if it was accepted.",
+        command = PlaceOrder(
+            order_id=order_id,
+            user_id=new.user_id,
+            items=tuple(map(wanted_item, new.items)),
+            currency=new.currency,
+            shipping_address=new.shipping_address,
+            deadline=new.deadline,
         )
+        try:
+            order: Order = await self._backend.execute(
+                command,
+                context=call.context,
+                find_out=f"GET /orders/{order_id} returns the order if it was accepted.",
+            )
+        except PriceChanged as refusal:
+            raise price_changed(new.items, refusal) from None
         # A repeated request gets the order that the first one placed.
         headers = {"Location": f"/orders/{order.id}"}
         if call.wait is None or not await self._backend.wait_until_ended(
@@ -267,7 +233,7 @@ class OrderRoutes:
         return Reply(201, view, headers | call.wait.applied)
 
     async def cancel(self, call: Call) -> Reply:
-        order_id = call.uuid("orderId", unknown_order)
+        order_id = call.uuid("orderId", _unknown_order)
         wish: Cancellation = call.body
         order: Order = await self._backend.execute(
             CancelOrder(
@@ -286,17 +252,17 @@ class OrderRoutes:
         return Reply(202, (await self._backend.read(views_of, [order]))[0])
 
     async def show(self, call: Call) -> Reply:
-        order_id = call.uuid("orderId", unknown_order)
+        order_id = call.uuid("orderId", _unknown_order)
         view = await self._backend.read(find_view, order_id)
         if view is None:
-            raise unknown_order(order_id)
+            raise _unknown_order(order_id)
         return Reply(200, view)
 
     async def history(self, call: Call) -> Reply:
-        order_id = call.uuid("orderId", unknown_order)
+        order_id = call.uuid("orderId", _unknown_order)
         entries = await self._backend.read(history, order_id)
         if not entries:  # an order and the first entry of its history are committed together
-            raise unknown_order(order_id)
+            raise _unknown_order(order_id)
         return Reply(200, OrderHistory([event_view(entry) for entry in entries]))
 
     async def list(self, call: Call) -> Reply:
@@ -305,6 +271,13 @@ class OrderRoutes:
         wanted = query.filter(self._backend.process.clock.now())
         page = await self._backend.read(_page, query, wanted, part)
         return Reply(200, *page)
+
+
+def _unknown_order(order_id: str) -> Problem:
+    return Problem(
+        UNKNOWN_ORDER,
+        f"No order has the id {order_id!r}: use the id from the response to POST /orders.",
+    )
 
 
 def _page(
@@ -326,10 +299,11 @@ paginated: follow `nextCursor`, or the Link header."""
 ABOUT_PLACING = """\
 The response is sent once the order is stored on disk; stock and shipment follow asynchronously. An
 order with not enough stock or an unknown product is accepted, and becomes `CANCELLED_NO_STOCK` with
-a reason. Lines with the same product must have one price and are added up. An order that is still open
-at its `deadline` is cancelled, if that is still possible then; without one, the deadline follows from the
-setting `order_deadline_seconds`. Its `holds` are never too late: the carrier is not called before all of
-them are released or have expired."""
+a reason. A `price` is what the customer saw: if that of the catalogue is another one, and did not replace
+it less than 10 s ago, the order is refused. Left out, it is that of the catalogue. (The settings `prices` and
+`unknown_products` change that.) Lines with the same product must have one price and are added up. An order
+that is still open at its `deadline` is cancelled, if that is still possible then; without one, the deadline
+follows from the setting `order_deadline_seconds`."""
 
 ABOUT_LISTING = """\
 An order is in the list if it matches all filters. The sequence is that of the ids, which begin with the

@@ -1,18 +1,24 @@
 """Decide on a new order: pure functions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
 
 from todoku.contracts import MAX_SAFE_INTEGER, Event, OrderedItem, Personal
+from todoku.orders.catalogue import CatalogueEntry
 from todoku.orders.domain import Order, OrderError, OrderStatus, created_event
 from todoku.orders.holding import NewHold, holds_with_order
 from todoku.orders.holds import hold_requested
+from todoku.orders.pricing import PricePolicy, UnpricedItem, price_items
 
 DEADLINE_AFTER_MAX: Final = timedelta(days=3_650)
 """How far ahead a deadline may be."""
+
+
+NO_CATALOGUE: Final[Mapping[str, CatalogueEntry]] = {}
+CATALOGUE_PRICES: Final = PricePolicy()
 
 
 class InvalidOrder(OrderError):
@@ -25,16 +31,45 @@ class InvalidDeadline(OrderError):
 
 class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Place an order. The edge generates `order_id`, a UUIDv7, so that a repeated command is one order; `by`
-    is who asks for its holds."""
+    is who asks for its holds. Without a `currency`, it is that of the products."""
 
     order_id: str
     user_id: Annotated[str, Personal]
-    items: tuple[OrderedItem, ...]
-    currency: str
+    items: tuple[OrderedItem | UnpricedItem, ...]
+    currency: str | None = None
     shipping_address: Annotated[str, Personal] = ""
     deadline: datetime | None = None
     holds: tuple[NewHold, ...] = ()
     by: Annotated[str | None, Personal] = None
+
+
+class Placement(msgspec.Struct, frozen=True, gc=False):
+    """What a new order is decided with: the order, if it was placed before, and what the catalogue says about
+    its products (and perhaps others)."""
+
+    order: Order | None
+    catalogue: Mapping[str, CatalogueEntry]
+
+
+def place(
+    placement: Placement,
+    command: PlaceOrder,
+    now: datetime,
+    *,
+    deadline_after: timedelta | None,
+    holders: Collection[str],
+    policy: PricePolicy,
+) -> tuple[Order, list[Event]]:
+    """Accept an order for the prices of the catalogue, as `place_order` does."""
+    return place_order(
+        placement.order,
+        command,
+        now,
+        deadline_after=deadline_after,
+        holders=holders,
+        catalogue=placement.catalogue,
+        policy=policy,
+    )
 
 
 def place_order(
@@ -44,19 +79,22 @@ def place_order(
     *,
     deadline_after: timedelta | None = None,
     holders: Collection[str] = (),
+    catalogue: Mapping[str, CatalogueEntry] = NO_CATALOGUE,
+    policy: PricePolicy = CATALOGUE_PRICES,
 ) -> tuple[Order, list[Event]]:
-    """Accept an order, with its own deadline or one that is `deadline_after` now. Placing an existing order
-    again changes nothing."""
+    """Accept an order, with its own deadline or one that is `deadline_after` now, for the prices that the
+    `policy` says. Placing an existing order again changes nothing."""
     if order is not None:
         return order, []
     deadline = _deadline(command, now, deadline_after)
-    items = merge_lines(command.items)
+    priced, currency = price_items(command.items, command.currency, catalogue, now, policy)
+    items = merge_lines(priced)
     placed = Order(
         id=command.order_id,
         user_id=command.user_id,
         items=items,
         total_amount=total_amount(items),
-        currency=command.currency,
+        currency=currency,
         shipping_address=command.shipping_address,
         status=OrderStatus.PENDING,
         created_at=now,
@@ -85,16 +123,16 @@ def _deadline(
     return command.deadline.astimezone(UTC)
 
 
-def merge_lines(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
+def merge_lines(items: Sequence[OrderedItem]) -> tuple[OrderedItem, ...]:
     """Merge the lines of the same product, in the sequence in which the products first appear."""
     if not items:
         raise InvalidOrder("An order needs at least one item.")
     prices: dict[str, int] = {}
     quantities: dict[str, int] = {}
     for item in items:
-        if item.quantity < 1 or item.price < 1:
+        if item.quantity < 1 or item.price < 0:
             raise InvalidOrder(
-                f"Product {item.product_id!r}: the quantity and the price must be at least 1."
+                f"Product {item.product_id!r}: the quantity must be at least 1, and the price at least 0."
             )
         if prices.setdefault(item.product_id, item.price) != item.price:
             raise InvalidOrder(

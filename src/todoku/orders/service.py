@@ -66,7 +66,8 @@ from todoku.orders.holding import (
 )
 from todoku.orders.kept_answers import ANSWERS
 from todoku.orders.parking import ParkedMessage, note_parked, note_resolved
-from todoku.orders.placing import PlaceOrder, place_order
+from todoku.orders.placing import Placement, PlaceOrder, place
+from todoku.orders.pricing import PricePolicy
 from todoku.orders.recovery import (
     replay_cancelled_order,
     replay_completed_order,
@@ -117,7 +118,11 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
 )
 
 
-SAGA: Final = SagaStart(version=1, version_of=saga_version_of, with_version=with_saga_version)
+def _saga_version_of(state: object) -> int | None:
+    return saga_version_of(state.order if isinstance(state, Placement) else state)
+
+
+SAGA: Final = SagaStart(version=1, version_of=_saga_version_of, with_version=with_saga_version)
 """Raise the version when a step is added: orders accepted from then on take it, older ones do not."""
 
 
@@ -126,13 +131,21 @@ LOOK_SECONDS: Final = 30.0
 finds its own by itself."""
 
 
+def price_policy(settings: Settings) -> PricePolicy:
+    """Return which prices are valid, and whether unknown products are accepted."""
+    own = settings.own(OrdersSettings)
+    return PricePolicy(prices=own.prices, unknown_products=own.unknown_products)
+
+
 def command_handlers(settings: Settings) -> Mapping[type[Any], Decide]:
     """Return which function handles which command."""
     own = settings.own(OrdersSettings)
     deadline_after = timedelta(seconds=own.order_deadline_seconds)
     holders = frozenset(filter(None, map(str.strip, own.holders.split(","))))
     return {
-        PlaceOrder: partial(place_order, deadline_after=deadline_after, holders=holders),
+        PlaceOrder: partial(
+            place, deadline_after=deadline_after, holders=holders, policy=price_policy(settings)
+        ),
         CancelOrder: cancel_order,
         HoldOrder: partial(hold_order, holders=holders),
         ReleaseHold: release_hold,
@@ -150,8 +163,6 @@ def deadlines(settings: Settings) -> Agenda[Order]:
         key_of=attrgetter("id"),
         grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,
         look_seconds=LOOK_SECONDS,
-        # The customer was told: a pause does not move them.
-        instants=True,
     )
 
 
@@ -169,11 +180,10 @@ def hold_expiries(settings: Settings) -> Agenda[Order]:
         key_of=attrgetter("id"),
         grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,
         look_seconds=LOOK_SECONDS,
-        instants=True,  # Its holder was told.
     )
 
 
-State = Order | ParkedMessage | CatalogueEntry | None
+State = Order | Placement | ParkedMessage | CatalogueEntry | None
 """What the decisions of this service read and return."""
 
 

@@ -5,13 +5,29 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from todoku.orders.pricing import Prices, UnknownProducts
 from todoku.settings import Seconds
 
 DAY_SECONDS = 86_400
 
 
 class OrdersSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """When an order is late, and who may hold it."""
+    """What an order costs, when it is late, and who may hold it."""
+
+    prices: Annotated[
+        Prices,
+        Meta(
+            description="Which prices are valid: those of the `catalogue`, so that an order with another one "
+            "is refused, or those of the `request`, whatever they are."
+        ),
+    ] = "catalogue"
+    unknown_products: Annotated[
+        UnknownProducts,
+        Meta(
+            description="Whether to `accept` or to `refuse` an order with a product that is not in the "
+            "catalogue. An accepted one ends as `CANCELLED_NO_STOCK`."
+        ),
+    ] = "accept"
 
     order_deadline_seconds: Annotated[
         float,

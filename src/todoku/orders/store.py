@@ -49,6 +49,7 @@ from todoku.orders.feed import EventKey, Feed
 from todoku.orders.holds import Hold, held_since, next_expiry
 from todoku.orders.parked_messages import ParkedMessages
 from todoku.orders.parking import ParkedMessage
+from todoku.orders.placing import Placement, PlaceOrder
 
 CACHED_LINES_MAX = 20
 """States with more lines are not cached, which bounds the memory of the cache."""
@@ -229,15 +230,14 @@ class OrdersUnitOfWork:
         self.event_counts = event_counts
         self.recorded: list[tuple[int, str, Envelope]] = []
 
-    def view(self, subject: Any) -> Order | ParkedMessage | CatalogueEntry | None:
+    def view(self, subject: Any) -> Order | Placement | ParkedMessage | CatalogueEntry | None:
+        if isinstance(subject, PlaceOrder):
+            return Placement(self.after.get(subject.order_id), self.products)
         if isinstance(subject, ProductEvent):
             return self.products.get(subject.product_id)
         if isinstance(subject, ParkingEvent):
             return self.parked.get((subject.publisher, subject.letter_id))
-        order = self.after.get(_order_id(subject))
-        if order is not None:
-            order.status.require_known(f"order {order.id}")
-        return order
+        return self.after.get(_order_id(subject))
 
     def put(self, subject: Any, state: Order | ParkedMessage | CatalogueEntry | None) -> None:
         if state is None:
@@ -279,6 +279,12 @@ class OrdersStore:
         self, connection: Connection, subjects: Sequence[Any], cache: StateCache
     ) -> OrdersUnitOfWork:
         changing = {each.product_id for each in subjects if isinstance(each, ProductEvent)}
+        wanted = {
+            item.product_id
+            for each in subjects
+            if isinstance(each, PlaceOrder)
+            for item in each.items
+        }
         ids = {_order_id(subject) for subject in subjects if not isinstance(subject, ProductEvent)}
         found = cache.get("orders", ids)
         found |= _read_orders(connection, ids - found.keys())
@@ -289,7 +295,7 @@ class OrdersStore:
             {order_id: order for order_id, (order, _) in found.items()},
             {order_id: event_count for order_id, (_, event_count) in found.items()},
             parked,
-            catalogue.load(connection, cache, wanted=(), changing=changing),
+            catalogue.load(connection, cache, wanted=wanted, changing=changing),
         )
 
     def save(self, connection: Connection, unit_of_work: OrdersUnitOfWork, now: datetime) -> None:
@@ -346,7 +352,7 @@ def find_order(connection: Connection, order_id: str) -> Order | None:
 def has_ended(connection: Connection, order_id: str) -> bool:
     """Return whether the order has ended."""
     status = connection.scalar(select(orders.c.status).where(orders.c.id == order_id))
-    return status is not None and OrderStatus.stored(status).terminal
+    return status is not None and OrderStatus(status).terminal
 
 
 def find_parked(
@@ -404,7 +410,7 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             total_amount=row.total_amount,
             currency=row.currency,
             shipping_address=row.shipping_address,
-            status=OrderStatus.stored(row.status),
+            status=OrderStatus(row.status),
             created_at=row.created_at,
             updated_at=row.updated_at,
             reason=row.reason,

@@ -11,7 +11,6 @@ from sqlalchemy import Connection
 from todoku.contracts import CancelledItem, OrderedItem, Personal
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.domain import Order, OrderStatus
-from todoku.orders.holds_http import HoldView, hold_view
 from todoku.orders.parking import ParkedMessage
 from todoku.orders.store import HistoryEntry, find_order, find_parked
 from todoku.orders.waiting import WaitingView, waiting_view
@@ -89,7 +88,6 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lines: list[LineView]
     changes: list[ChangeView]
     waiting_for: WaitingView | None
-    holds: list[HoldView]
 
 
 class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -143,7 +141,6 @@ def view_of(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
         lines=_lines(order),
         changes=[_as(change, ChangeView) for change in order.changes],
         waiting_for=waiting_view(order, parked),
-        holds=[hold_view(hold) for hold in order.holds],
     )
 
 
@@ -189,6 +186,6 @@ def event_view(entry: HistoryEntry) -> OrderEventView:
         cause=entry.cause,
         time=entry.said_at,
         recorded_at=entry.recorded_at,
-        status=OrderStatus.stored(entry.status),
+        status=OrderStatus(entry.status),
         data=entry.data,
     )

@@ -37,8 +37,16 @@ class ClientDisconnected(Exception):
     """The client disconnected before its request was complete."""
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Base of JSON request bodies. Unknown fields are refused."""
+class Body(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """Base of JSON request bodies. Unknown fields are refused. Defaults are left out when it is encoded, so
+    that a field of a newer version does not change the fingerprint of a request that was sent before."""
 
 
 async def read_body(

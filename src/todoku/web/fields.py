@@ -86,9 +86,9 @@ StockQuantity = Annotated[
 Price = Annotated[
     int,
     Meta(
-        ge=1,
+        ge=0,
         le=MAX_SAFE_INTEGER,
-        description="The price of one piece in minor units of the currency (yen, cents).",
+        description="The price of one piece in minor units of the currency (yen, cents); 0 for a sample.",
         examples=[5000],
     ),
 ]
@@ -129,24 +129,6 @@ Deadline = Annotated[
     Meta(
         tz=True,
         description="When the order is cancelled unless it was shipped: a time with an offset.",
-        examples=["2030-01-02T03:04:05Z"],
-    ),
-]
-Holder = Annotated[
-    str,
-    Meta(
-        pattern=TEXT_PATTERN,
-        min_length=1,
-        max_length=128,
-        description="Who holds the order: a team or a system.",
-        examples=["fraud-review"],
-    ),
-]
-Expiry = Annotated[
-    datetime,
-    Meta(
-        tz=True,
-        description="When it ends by itself: a time with an offset.",
         examples=["2030-01-02T03:04:05Z"],
     ),
 ]

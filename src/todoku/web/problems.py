@@ -5,7 +5,7 @@ reference in the documentation are generated from it. Those of one service are i
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -79,13 +79,6 @@ UNKNOWN_DEAD_LETTER = ProblemType(
     "This service has no dead letter with this id.",
     "See GET /dead-letters. Each service has its own dead letters.",
 )
-UNKNOWN_PAUSE = ProblemType(
-    "unknown-pause",
-    404,
-    "Unknown pause",
-    "This service has no pause with this id.",
-    "See GET /pauses. Each service has its own pauses.",
-)
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
     405,
@@ -114,13 +107,6 @@ REDELIVERY_FAILED = ProblemType(
     "The redelivery failed",
     "The message failed again, as `detail` says. The attempt is recorded, and the message stays parked.",
     "Fix the cause and retry, edit the message, or discard it.",
-)
-NOT_PAUSED = ProblemType(
-    "not-paused",
-    409,
-    "The pause has ended",
-    "This pause was resumed before, as `detail` says. Nothing was changed.",
-    "See GET /pauses?state=PAUSED for what is paused. To pause again, send a new POST /pauses.",
 )
 REQUEST_IN_PROGRESS = ProblemType(
     "request-in-progress",
@@ -184,13 +170,6 @@ INVALID_EDIT = ProblemType(
     "envelope. Nothing was changed.",
     "Correct what `detail` names; /asyncapi.json describes every event.",
 )
-UNKNOWN_PAUSE_TARGET = ProblemType(
-    "unknown-pause-target",
-    422,
-    "This cannot be paused here",
-    "This service has nothing of this name that can be paused. Nothing was changed.",
-    "Use one of the targets that `detail` names; `service` pauses all of them.",
-)
 HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large",
     431,
@@ -235,14 +214,6 @@ DATABASE_UNAVAILABLE = ProblemType(
     "The service cannot reach its database, or the database is locked or full.",
     "Send the request again later. The service's log and /readyz have details.",
 )
-NEWER_VERSION = ProblemType(
-    "newer-version",
-    503,
-    "A newer version is needed",
-    "A newer version of the service has brought this into a status that the process that answered does not "
-    "know: the service is being updated. Nothing was changed.",
-    "Send the request again; another process may answer it, and this one when it is updated.",
-)
 OUTCOME_UNKNOWN = ProblemType(
     "outcome-unknown",
     503,
@@ -274,12 +245,10 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     INVALID_PARAMETER,
     UNKNOWN_ADDRESS,
     UNKNOWN_DEAD_LETTER,
-    UNKNOWN_PAUSE,
     METHOD_NOT_ALLOWED,
     REQUEST_TOO_SLOW,
     DEAD_LETTER_RESOLVED,
     REDELIVERY_FAILED,
-    NOT_PAUSED,
     REQUEST_IN_PROGRESS,
     ANSWER_UNAVAILABLE,
     BODY_TOO_LARGE,
@@ -288,13 +257,11 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     INVALID_BODY,
     IDEMPOTENCY_KEY_REUSED,
     INVALID_EDIT,
-    UNKNOWN_PAUSE_TARGET,
     HEADERS_TOO_LARGE,
     INTERNAL_ERROR,
     NOT_IMPLEMENTED,
     OVERLOADED,
     DATABASE_UNAVAILABLE,
-    NEWER_VERSION,
     OUTCOME_UNKNOWN,
     NOT_READY,
     HTTP_VERSION_NOT_SUPPORTED,
@@ -322,7 +289,8 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
 
 
 class Problem(Exception):
-    """A request failed; `detail` says why, and what to do."""
+    """A request failed; `detail` says why, and what to do. `members` are extension members of the problem
+    document (RFC 9457, section 3.2)."""
 
     def __init__(
         self,
@@ -331,22 +299,25 @@ class Problem(Exception):
         *,
         errors: Sequence[InputError] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         self.kind = kind
         self.detail = detail
         self.errors = tuple(errors)
         self.headers = headers or {}
+        self.members = members or {}
         super().__init__(detail)
 
-    def details(self) -> ProblemDetails:
+    def details(self) -> ProblemDetails | Mapping[str, Any]:
         """Return the problem document."""
-        return ProblemDetails(
+        details = ProblemDetails(
             type=self.kind.address,
             title=self.kind.title,
             status=self.kind.status,
             detail=self.detail,
             errors=self.errors,
         )
+        return {**msgspec.to_builtins(details), **self.members} if self.members else details
 
 
 def ordered(kinds: Iterable[ProblemType]) -> Sequence[ProblemType]:

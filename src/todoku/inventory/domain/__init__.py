@@ -19,7 +19,6 @@ from todoku.inventory.domain.cancellations import (
     release_cancelled,
     replay_release,
 )
-from todoku.inventory.domain.low_stock import SetLowStockThreshold, set_low_stock_threshold
 from todoku.inventory.domain.products import (
     ArchiveProduct,
     ProductChanged,
@@ -82,7 +81,6 @@ __all__ = [
     "ReservationChange",
     "ReservationState",
     "Restock",
-    "SetLowStockThreshold",
     "SetProduct",
     "Stock",
     "StockError",
@@ -108,6 +106,5 @@ __all__ = [
     "republish_reservation",
     "reserve_stock",
     "restock",
-    "set_low_stock_threshold",
     "set_product",
 ]

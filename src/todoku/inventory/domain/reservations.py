@@ -17,7 +17,6 @@ from todoku.contracts import (
     StockReservedEvent,
     holds_of,
 )
-from todoku.inventory.domain.low_stock import fallen_low
 from todoku.inventory.domain.releases import republish_releases
 from todoku.inventory.domain.request import StockRequest
 from todoku.inventory.domain.stock import (
@@ -78,8 +77,7 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
     reserved = Stock(
         products=moved(stock.products, lines, now, reserved=+1), reservation=reservation
     )
-    low = fallen_low(stock.products, reserved.products, event.order_id)
-    return reserved, [_reserved_event(reservation, event.shipping_address), *low]
+    return reserved, [_reserved_event(reservation, event.shipping_address)]
 
 
 def replay_reservation(
