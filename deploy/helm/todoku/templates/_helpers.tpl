@@ -1,0 +1,120 @@
+{{- define "todoku.name" -}}
+{{- printf "%s-%s" .release .service | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "todoku.selector" -}}
+app.kubernetes.io/name: todoku
+app.kubernetes.io/instance: {{ .release }}
+app.kubernetes.io/component: {{ .service }}
+{{- end -}}
+
+{{- define "todoku.labels" -}}
+{{ include "todoku.selector" (dict "release" .root.Release.Name "service" .service) }}
+app.kubernetes.io/part-of: todoku
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end -}}
+
+{{- define "todoku.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The container of a service, or of its migration: dict "root" "service" "command". */}}
+{{- define "todoku.container" -}}
+{{- $values := .root.Values -}}
+{{- $service := index $values.services .service -}}
+name: {{ .service }}
+image: {{ include "todoku.image" .root | quote }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+args: {{ toJson .args }}
+env:
+  - name: TODOKU_DATA_DIR
+    value: /data/todoku # A folder of its own: Kubernetes makes /data writable by everybody.
+  - name: TODOKU_{{ .service | upper }}_PORT
+    value: {{ $service.port | quote }}
+  {{- if $values.nats.existingSecret.name }}
+  - name: TODOKU_NATS_URL_FILE
+    value: /run/secrets/todoku/nats
+  {{- else }}
+  - name: TODOKU_NATS_URL
+    value: {{ $values.nats.url | quote }}
+  {{- end }}
+  - name: TODOKU_STREAM_REPLICAS
+    value: {{ $values.nats.streamReplicas | quote }}
+  - name: TODOKU_DRAIN_SECONDS
+    value: {{ $values.drainSeconds | quote }}
+  - name: TODOKU_SHUTDOWN_GRACE_SECONDS
+    value: {{ $values.shutdownGraceSeconds | quote }}
+  - name: TODOKU_{{ .service | upper }}_DATABASE_URL_FILE
+    value: /run/secrets/todoku/database
+  {{- range $name, $value := merge (deepCopy $service.settings) $values.settings }}
+  - name: {{ $name }}
+    value: {{ $value | quote }}
+  {{- end }}
+resources: {{ toJson $values.resources }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: ["ALL"]
+volumeMounts:
+  - name: secrets
+    mountPath: /run/secrets/todoku
+    readOnly: true
+  - name: data
+    mountPath: /data
+{{- end -}}
+
+{{/* What the pods of a service and of its migration share: dict "root" "service". */}}
+{{- define "todoku.pod" -}}
+{{- $values := .root.Values -}}
+{{- $service := index $values.services .service -}}
+automountServiceAccountToken: false
+enableServiceLinks: false # Their variables begin with TODOKU_, too.
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile:
+    type: RuntimeDefault
+{{- with $values.imagePullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+{{- with $values.affinity }}
+affinity: {{ toJson . }}
+{{- end }}
+volumes:
+  - name: data
+    emptyDir:
+      medium: Memory
+      sizeLimit: 16Mi
+  - name: secrets
+    projected:
+      sources:
+        - secret:
+            name: {{ $service.database.existingSecret }}
+            items:
+              - key: {{ $service.database.key }}
+                path: database
+        {{- if $values.nats.existingSecret.name }}
+        - secret:
+            name: {{ $values.nats.existingSecret.name }}
+            items:
+              - key: {{ $values.nats.existingSecret.key }}
+                path: nats
+        {{- end }}
+{{- end -}}

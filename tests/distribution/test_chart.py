@@ -1,0 +1,129 @@
+"""The Helm chart, and the manifests that are rendered from it, are valid and fit the system."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import kubernetes_validate
+import pytest
+import yaml
+
+from todoku.system import system
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy" / "helm" / "todoku"
+RENDERED = ROOT / "deploy" / "kubernetes" / "todoku.yaml"
+VERSIONS = ["1.35", "1.36", "1.37"]
+"""The versions of Kubernetes that are maintained."""
+
+MANIFESTS: list[Any] = list(yaml.safe_load_all(RENDERED.read_text()))
+
+helm = pytest.mark.skipif(shutil.which("helm") is None, reason="install helm to render the chart")
+
+
+@pytest.fixture(scope="module")
+def values() -> Any:
+    return yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+def containers() -> Iterator[tuple[Any, Any]]:
+    """Yield each container with the pod that it is in."""
+    for manifest in MANIFESTS:
+        if manifest["kind"] == "Deployment":
+            pod = manifest["spec"]["template"]["spec"]
+            for container in pod["containers"]:
+                yield container, pod
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_manifests_are_valid(version: str) -> None:
+    for manifest in MANIFESTS:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_values_fit_their_schema(values: Any) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert [str(e) for e in jsonschema_rs.validator_for(schema).iter_errors(values)] == []
+    values["image"]["digets"] = "sha256:0"
+    assert not jsonschema_rs.validator_for(schema).is_valid(values)
+
+
+def test_chart_has_the_version_of_the_package() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{chart["version"]}"' in project
+    assert chart["appVersion"] == chart["version"]
+
+
+def test_every_service_of_the_system_is_deployed_at_its_port(values: Any) -> None:
+    ports = {service.name: service.default_port for service in system}
+    assert {name: it["port"] for name, it in values["services"].items()} == ports
+    assert {container["name"] for container, _ in containers()} == set(ports)
+
+
+def test_settings_exist() -> None:
+    variables = {setting.variable for setting in system.declared.values()}
+    for container, _ in containers():
+        named = {variable["name"].removesuffix("_FILE") for variable in container["env"]}
+        assert named <= variables
+
+
+def test_containers_have_no_rights() -> None:
+    """What the Pod Security Standard `restricted` asks for, and no folder to write but one."""
+    for container, pod in containers():
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod["automountServiceAccountToken"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_variables_of_kubernetes_do_not_meet_those_of_todoku() -> None:
+    """It would set TODOKU_ORDERS_PORT=tcp://… for a Service of that name."""
+    assert not any(pod["enableServiceLinks"] for _, pod in containers())
+
+
+def test_pods_are_given_time_to_drain_and_stop(values: Any) -> None:
+    for _, pod in containers():
+        needed = values["drainSeconds"] + values["shutdownGraceSeconds"]
+        assert pod["terminationGracePeriodSeconds"] > needed
+
+
+@helm
+def test_manifests_are_rendered_from_the_chart() -> None:
+    assert RENDERED.read_text() == render(VERSIONS[-1])
+
+
+@helm
+@pytest.mark.parametrize("version", VERSIONS)
+def test_everything_that_can_be_enabled_is_valid(version: str) -> None:
+    enabled = ["migrationJob.enabled=true", "nats.existingSecret.name=nats"]
+    enabled += [f"services.{service.name}.autoscaling.enabled=true" for service in system]
+    for manifest in yaml.safe_load_all(render(version, *enabled)):
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@helm
+def test_old_cluster_gets_the_versions_that_it_knows() -> None:
+    manifests = yaml.safe_load_all(render("1.20", "services.orders.autoscaling.enabled=true"))
+    versions = {manifest["kind"]: manifest["apiVersion"] for manifest in manifests}
+    assert versions["PodDisruptionBudget"] == "policy/v1beta1"
+    assert versions["HorizontalPodAutoscaler"] == "autoscaling/v2beta2"
+
+
+@helm
+def test_helm_finds_no_fault() -> None:
+    subprocess.run(["helm", "lint", "--strict", CHART], check=True, capture_output=True)
+
+
+def render(version: str, *values: str) -> str:
+    sets = [word for value in values for word in ("--set", value)]
+    command = ["helm", "template", "todoku", str(CHART), "--kube-version", version, *sets]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
