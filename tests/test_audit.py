@@ -200,8 +200,8 @@ class TestInOrder:
     def test_open_order_is_overdue_after_its_deadline(self, system: System) -> None:
         system.place_undelivered(NEW)
         system.plant("orders", update(orders).where(orders.c.id == NEW).values(deadline=LATER))
-        assert system.audit(LATER, overdue_minutes=60).clean
-        (finding,) = system.audit(LATER + timedelta(seconds=1), overdue_minutes=60).findings
+        assert system.audit(LATER, overdue_minutes=90).clean
+        (finding,) = system.audit(LATER + timedelta(seconds=1), overdue_minutes=90).findings
         assert (finding.invariant, finding.subject) == ("I3", NEW)
         assert finding.problem.startswith("in PENDING after its deadline, 20")
 

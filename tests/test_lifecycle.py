@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from todoku.contracts import (
@@ -14,8 +15,8 @@ from todoku.contracts import (
 from todoku.database import Database, migrate
 from todoku.descriptor import resolve
 from todoku.inventory.domain import RESERVATION
-from todoku.lifecycle import InvalidLifecycle, Lifecycle, Stage, Status
-from todoku.orders.domain import ORDER
+from todoku.lifecycle import InvalidLifecycle, Lifecycle, Stage, Status, UnknownStatus
+from todoku.orders.domain import ORDER, OrderStatus
 from todoku.shipping.domain import SHIPMENT
 from todoku.system import system
 
@@ -269,3 +270,16 @@ def test_every_status_implied_elsewhere_exists_there() -> None:
 def test_every_ending_of_an_order_implies_what_the_others_have() -> None:
     for status in ORDER.terminal:
         assert status.stage.implies.keys() == {"reservation", "shipment"}
+
+
+def test_status_of_a_newer_version_is_read_and_nothing_is_decided_on_it() -> None:
+    known = OrderStatus.stored("COMPLETED")
+    assert known is OrderStatus.COMPLETED
+    known.require_known("order 1")
+    newer = OrderStatus.stored("RETURNED")
+    assert (newer, newer.value, newer.terminal) == ("RETURNED", "RETURNED", False)
+    assert msgspec.json.encode(newer) == b'"RETURNED"'
+    with pytest.raises(UnknownStatus, match="order 1 has the status 'RETURNED'"):
+        newer.require_known("order 1")
+    with pytest.raises(ValueError, match="RETURNED"):
+        OrderStatus("RETURNED")

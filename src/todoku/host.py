@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp
 from uuid_utils import uuid7
 
-from todoku import logs
+from todoku import logs, start_paused
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
 from todoku.database import Database, migrate, require_tables
@@ -72,6 +72,8 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
             require_tables(database, service.store.metadata)
             process = _process(service, settings, services, database, run_write, run_read)
             backend = Backend(process=process, database=database, run_read=run_read)
+            if (pause := start_paused.from_environment()) is not None:
+                await run_write(process.writer.execute_pause, pause, None, process.clock.now())
             stop_process = asyncio.Event()
             running = asyncio.create_task(process.run(stop_process))
             try:
@@ -82,7 +84,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
                 app = _application(
                     descriptor.build_api(backend), backend, settings, collectors, events
                 )
-                await _serve_http(name, settings, app, running, stop)
+                await _serve_http(name, settings, app, backend, running, stop)
             except ProcessFailed:
                 pass  # `running` raises why.
             finally:
@@ -162,9 +164,14 @@ def _application(
 
 
 async def _serve_http(
-    name: str, settings: Settings, app: ASGIApp, running: asyncio.Task[None], stop: asyncio.Event
+    name: str,
+    settings: Settings,
+    app: ASGIApp,
+    backend: Backend,
+    running: asyncio.Task[None],
+    stop: asyncio.Event,
 ) -> None:
-    """Answer HTTP until `stop` is set or the process has failed."""
+    """Answer HTTP until `stop` is set and the service is drained, or the process has failed."""
     server = _Server(
         uvicorn.Config(
             app,
@@ -186,6 +193,14 @@ async def _serve_http(
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((serving, running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set() and settings.drain_seconds:
+            backend.draining = True
+            server.close_connections_after_answers()
+            await asyncio.wait(
+                (serving, running),
+                timeout=settings.drain_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
     finally:
         server.should_exit = True
         await serving
@@ -214,7 +229,11 @@ def _collect_less_garbage() -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever runs it."""
+    """A server that leaves signals to whoever runs it, and can be drained."""
+
+    def close_connections_after_answers(self) -> None:
+        """Answer with `Connection: close` from now on (within a second: uvicorn looks once a second)."""
+        self.config.encoded_headers.append((b"connection", b"close"))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -67,6 +67,15 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     waits_for: str = "events"
 
 
+class UnknownStatus(Exception):
+    """A row has a status that this version does not know, because a newer version has written it. Nothing is
+    decided on it here."""
+
+
+UNKNOWN: Final = Stage(meaning="A newer version has written it.")
+"""The row of a status that this version does not know."""
+
+
 class Status(StrEnum):
     """A status with its row of the lifecycle: `NAME = "NAME", Stage(…)`."""
 
@@ -79,6 +88,25 @@ class Status(StrEnum):
         member.stage = stage
         return member
 
+    @classmethod
+    def stored(cls, value: str) -> Self:
+        """Return the status of a row, also one that only a newer version knows: so that reading it fails
+        nowhere, and deciding on it does (`require_known`)."""
+        if value in cls._value2member_map_:
+            return cls(value)
+        status = str.__new__(cls, value)
+        status._name_ = status._value_ = value
+        status.stage = UNKNOWN
+        return status
+
+    def require_known(self, of: str) -> None:
+        """Raise `UnknownStatus` for the status of `of` if this version does not know it."""
+        if self.stage is UNKNOWN:
+            raise UnknownStatus(
+                f"{of} has the status {self.value!r}, which this version does not know: a newer version has "
+                "written it. Update this process; until then it decides nothing about it."
+            )
+
     @property
     def value(self) -> str:
         """Return the value. Every row that is stored reads it, and that of `Enum` takes more than
@@ -87,8 +115,9 @@ class Status(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Return whether the entity has ended: no status comes after this one."""
-        return self.value not in _left(type(self))
+        """Return whether the entity has ended: no status comes after this one. Of one that this version does
+        not know, it cannot be told."""
+        return self.value not in _left(type(self)) and self.stage is not UNKNOWN
 
 
 @cache

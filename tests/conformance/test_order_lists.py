@@ -17,6 +17,7 @@ from todoku.database import Database, migrate
 from todoku.engine.dead_letters import DeadLetter
 from todoku.orders import listing
 from todoku.orders.domain import Order, OrderStatus
+from todoku.orders.holding import NewHold, holds_with_order
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
 from todoku.orders.parking import ParkedMessage
 from todoku.orders.placing import PlaceOrder, place_order
@@ -73,8 +74,14 @@ def _order(number: int, random: Random) -> Order:
     accepted = arrived + timedelta(seconds=random.choice([0, 0, 0.2, 20, -2]))
     order, _ = place_order(None, command, accepted)
     deadline = accepted + timedelta(seconds=random.choice([10, 10_000]))
+    # Of one that has ended, an older version has left the hold open.
+    hold = NewHold(holder="fraud-review", reason="?")
     return msgspec.structs.replace(
-        order, status=random.choice(STATUSES), tracking_number="T1", deadline=deadline
+        order,
+        status=random.choice(STATUSES),
+        tracking_number="T1",
+        deadline=deadline,
+        holds=holds_with_order(order.id, [hold][: number % 5 == 0], accepted),
     )
 
 
@@ -135,6 +142,7 @@ def _matches(order: Order, parked: set[str], wanted: OrderFilter) -> bool:
         and (wanted.created_from is None or order.created_at >= wanted.created_from)
         and (wanted.created_to is None or order.created_at < wanted.created_to)
         and (not wanted.parked or order.id in parked)
+        and (not wanted.held or (bool(order.holds) and not order.status.terminal))
         and (
             overdue_at is None
             or (
@@ -164,6 +172,7 @@ FILTERS: Final[dict[str, dict[str, Any]]] = {
     "from": {"created_from": BEGIN + timedelta(seconds=100)},
     "to": {"created_to": BEGIN + timedelta(seconds=300)},
     "parked": {"parked": True},
+    "held": {"held": True},
     "overdue": {"overdue_at": NOW},
     "nobody": {"user_id": "nobody"},
 }

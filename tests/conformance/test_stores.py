@@ -946,6 +946,15 @@ class TestReplicas:
         assert other.adopt(NOW + timedelta(seconds=15.1), lease_seconds=15) == 2
         assert owned(replicated[0]) == {"b": 2}
 
+    def test_lease_of_a_replica_whose_clock_was_hours_ahead_expires(
+        self, replicated: tuple[Database, Database]
+    ) -> None:
+        one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
+        one.adopt(NOW + timedelta(hours=8), lease_seconds=15)
+        one.step([incoming(refusable())], NOW, 0)
+        assert other.adopt(NOW, lease_seconds=15) == 1
+        assert owned(replicated[0]) == {"b": 1}
+
     def test_renewed_lease_does_not_expire(self, replicated: tuple[Database, Database]) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
         for seconds in range(0, 60, 10):

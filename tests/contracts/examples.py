@@ -33,6 +33,7 @@ from todoku.contracts import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
     StockAdjustedEvent,
+    StockLowEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -180,6 +181,7 @@ FULL: Final[tuple[Event, ...]] = (
         reason="落下",
         by="alice",
     ),
+    StockLowEvent(product_id=PRODUCT_ID, cause_id=ORDER_ID, threshold=5, available_quantity=4),
     *(
         event(
             order_id=ORDER_ID,
@@ -218,6 +220,7 @@ MINIMAL: Final[tuple[Event, ...]] = (
     HoldConfirmedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
     HoldRefusedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
     StockAdjustedEvent(product_id="prod001", adjustment_id="", quantity=0, kind=""),
+    StockLowEvent(product_id="prod001", cause_id="", threshold=0, available_quantity=0),
     *(
         event(order_id=ORDER_ID, letter_id="", message_type="", error="", parked_at=TIME)
         for event in PARKING

@@ -97,6 +97,7 @@ MODULES: Final = (
     "todoku.contracts.changes",
     "todoku.contracts.stock",
     "todoku.inventory.domain.adjustments",
+    "todoku.inventory.domain.low_stock",
     "todoku.inventory.domain.cancellations",
     "todoku.inventory.domain.products",
     "todoku.inventory.domain.reservations",

@@ -31,6 +31,13 @@ def take(stack: Stack, destination: Path) -> Path:
     return Path(msgspec.json.decode(told.stdout)["folder"])
 
 
+def resume(stack: Stack) -> None:
+    """Let a system go on that runs on copies, and therefore starts paused."""
+    subprocess.run(
+        [sys.executable, "-m", "todoku", "resume"], env=to_environment(stack.settings), check=True
+    )
+
+
 def test_a_backup_alone_is_a_whole_system(
     tmp_path: Path, make_stack: Callable[..., Stack], prove: Prove
 ) -> None:
@@ -54,6 +61,7 @@ def test_a_backup_alone_is_a_whole_system(
             shutil.copy(folder / f"{service}.db", data_dir)
         restored = make_stack(data_dir)
         restored.start()
+        resume(restored)
         # Orders that were accepted while the backup was being taken may be in it.
         before = OrderLoad(restored)
         before.accepted = accepted

@@ -8,14 +8,23 @@ import httpx
 import pytest
 
 from inventory.test_http import assert_problem
-from todoku.contracts import StockAdjustedEvent
+from todoku.contracts import (
+    OrderCreatedEvent,
+    OrderedItem,
+    StockAdjustedEvent,
+    StockLowEvent,
+    StockReservedEvent,
+)
 from todoku.inventory import stock_lists
 from todoku.inventory.domain import (
+    CorrectStock,
     LedgerReason,
     Product,
     Stock,
     StockLost,
+    correct_stock,
     replay_adjustment,
+    reserve_stock,
 )
 from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory_service
@@ -168,3 +177,56 @@ class TestReplay:
     def test_adjustment_of_a_lost_product_waits_for_it(self) -> None:
         with pytest.raises(StockLost, match="create it again"):
             replay_adjustment(Stock(products={}), self.adjusted(1), NOW)
+
+
+class TestLowStock:
+    def product(self, on_hand: int, threshold: int | None = 3) -> Product:
+        return Product(
+            id="prod001",
+            name="Super Keyboard",
+            price=5000,
+            currency="JPY",
+            on_hand=on_hand,
+            reserved=0,
+            created_at=NOW,
+            updated_at=NOW,
+            low_stock_threshold=threshold,
+        )
+
+    def corrected(self, product: Product, quantity: int) -> tuple[Product, list[int]]:
+        """Correct the stock; return the product, and the available pieces that were told of as few."""
+        command = CorrectStock(product_id="prod001", quantity=quantity, adjustment_id="a1")
+        after, events = correct_stock(Stock(products={"prod001": product}), command, NOW)
+        low = [each.available_quantity for each in events if isinstance(each, StockLowEvent)]
+        return after.products["prod001"], low
+
+    def test_low_stock_is_told_once_until_it_rises_above_the_threshold(self) -> None:
+        product, told = self.product(5), []
+        for quantity in (-1, -1, -1, +1, +1, -2):
+            product, low = self.corrected(product, quantity)
+            told.append(low)
+        assert told == [[], [3], [], [], [], [2]]
+
+    def test_product_without_threshold_is_never_low(self) -> None:
+        assert self.corrected(self.product(5, threshold=None), -5)[1] == []
+
+    def test_order_that_takes_the_last_pieces_makes_a_product_low(self) -> None:
+        event = OrderCreatedEvent(
+            order_id="order",
+            user_id="user",
+            items=(OrderedItem(product_id="prod001", quantity=2, price=1),),
+            total_amount=2,
+        )
+        _, events = reserve_stock(Stock(products={"prod001": self.product(5)}), event, NOW)
+        assert [type(each) for each in events] == [StockReservedEvent, StockLowEvent]
+        assert events[1].fact == "StockLowEvent order"
+
+
+async def test_threshold_is_set_and_shown(http: httpx.AsyncClient) -> None:
+    path = "/products/prod001/low-stock-threshold"
+    assert (await http.put(path, json={"threshold": 4})).json()["lowStockThreshold"] == 4
+    assert (await http.get("/products/prod001")).json()["lowStockThreshold"] == 4
+    assert (await http.put(path, json={"threshold": None})).json()["lowStockThreshold"] is None
+    assert_problem(await http.put(path, json={"threshold": -1}), 422, "invalid-body")
+    ghost = await http.put("/products/ghost/low-stock-threshold", json={"threshold": 1})
+    assert_problem(ghost, 404, "unknown-product")

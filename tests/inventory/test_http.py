@@ -53,6 +53,7 @@ async def test_new_product_is_created_with_initial_stock(http: httpx.AsyncClient
         "updatedAt": product["updatedAt"],
         "version": product["version"],
         "archived": False,
+        "lowStockThreshold": None,
     }
     assert reply.headers["etag"] == f'"{product["version"]}"'
     assert (await http.get("/products/prod001")).json() == product

@@ -106,6 +106,7 @@ async def test_accepted_order_returns_201_with_location_and_order(
         "lines": [LINE],
         "changes": [],
         "waitingFor": {**WAITING, "what": "stock", "since": "2026-01-02T03:04:05Z"},
+        "holds": [],
     }
     assert process.commands == [
         PlaceOrder(

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -53,7 +54,8 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
 
     Creates a folder under the destination, named by the time, with the copies, a
     manifest and SHA256SUMS. The folder appears once it is complete and synced to
-    disk. docs/how-to/backup-and-restore.md describes how to restore a backup,
+    disk. A system that is started on the copies is paused until `todoku resume`, so
+    that nothing is sent twice. docs/how-to/backup-and-restore.md describes how to restore a backup,
     and what is lost by that.
 
     For example:
@@ -92,12 +94,12 @@ def _file(service: str, settings: Settings) -> Path:
 
 def _make(destination: Path, sources: dict[str, Path]) -> Backup:
     from todoku.database import DatabaseError, back_up
-    from todoku.engine.tables import MARK_COPY
+    from todoku.engine.copies import mark_copy
 
     try:
         with _complete_or_absent(destination) as (folder, final):
             copies = {file: folder / f"{name}.db" for name, file in sources.items()}
-            back_up(copies, mark=MARK_COPY)
+            back_up(copies, mark=partial(mark_copy, now=datetime.now(UTC)))
             manifest = _manifest(folder, sources)
             (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
             (folder / SUMS).write_text(

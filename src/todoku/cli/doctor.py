@@ -27,10 +27,10 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
     """Diagnose problems and suggest fixes.
 
     Checks versions, the data folder and its disk, the clocks, the ports, the
-    broker and the databases, whether Todoku runs or not, and what the running
-    services contribute, such as the carrier. Changes nothing. If `todoku up`
-    runs on the data folder, its settings are used. Exits with 1 if something is
-    wrong, but not for warnings.
+    broker, the databases and what is paused, whether Todoku runs or not, and
+    what the running services contribute, such as the carrier. Changes nothing.
+    If `todoku up` runs on the data folder, its settings are used. Exits with 1
+    if something is wrong, but not for warnings.
 
     For example:
 
@@ -67,7 +67,7 @@ def _settings(loaded: Loaded, up: RunningUp | None) -> Iterator[CheckResult]:
 def examine(settings: Settings) -> Iterator[CheckResult]:
     """Run every check, each after those that it depends on."""
     # Imported here: the checks take a noticeable time to import.
-    from todoku.cli.checks import databases, machine, network, services
+    from todoku.cli.checks import databases, machine, network, pauses, services
 
     running = network.find_services(settings)
     yield from machine.versions(settings)
@@ -77,6 +77,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     yield from network.ports(settings, running)
     yield from network.broker(settings, running=bool(running))
     yield from databases.databases(settings, running)
+    yield from pauses.pauses(settings)
     yield from services.services(settings, running)
 
 

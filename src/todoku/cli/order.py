@@ -1,4 +1,4 @@
-"""`todoku order`: place, list, show, watch and cancel orders."""
+"""`todoku order`: place, list, show, watch, hold and cancel orders."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from todoku.cli.flags import Addresses, settings_from
 from todoku.cli.formatting import age, day_and_time, item_list, money, printable
 from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
+from todoku.cli.order_holds import described, hold, release
 from todoku.cli.output import (
     KEY,
     NUMBER,
@@ -30,6 +31,8 @@ from todoku.cli.output import (
     write_lines,
     write_object,
 )
+from todoku.cli.pausing import described as described_pause
+from todoku.cli.pausing import paused_now
 from todoku.cli.responses import Change, Order, Product, Total
 from todoku.cli.waiting import waiting_text
 from todoku.orders.domain import OrderStatus
@@ -39,7 +42,9 @@ ARRIVAL_SECONDS = 2.0
 
 ARRIVAL_PAUSE_SECONDS = 0.2
 
-order = App(name="order", help="Place, list, show, watch and cancel orders.")
+order = App(name="order", help="Place, list, show, watch, hold and cancel orders.")
+order.command(hold)
+order.command(release)
 
 Timeout = Annotated[
     float | None,
@@ -55,6 +60,7 @@ Statuses = Annotated[
     tuple[OrderStatus, ...], Parameter(name_transform=str, negative="", show_default=False)
 ]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+ENDED = frozenset(status.value for status in OrderStatus if status.terminal)
 
 
 @order.command
@@ -157,13 +163,17 @@ def show(
     order_id
         The id that `todoku order place` printed.
     """
-    orders = client("orders", url, settings_from(addresses).settings)
+    settings = settings_from(addresses).settings
+    orders = client("orders", url, settings)
     answer = orders.get(f"/orders/{segment(order_id)}")
     if json:
         write_object(answer)
         return
     found = orders.read(answer, Order)
     _print(found)
+    if url is None and found.status not in ENDED:
+        for pause in paused_now(settings):
+            note(described_pause(pause))
     _suggest_after(found.status, found.id)
 
 
@@ -176,6 +186,7 @@ def list_orders(
     created_from: str | None = None,
     created_to: str | None = None,
     parked: Flag = False,
+    held: Flag = False,
     overdue: Flag = False,
     sort: Literal["createdAt", "-createdAt"] = "-createdAt",
     count: Flag = False,
@@ -209,6 +220,8 @@ def list_orders(
         Only orders created before this time.
     parked
         Only orders that a dead letter is about.
+    held
+        Only orders that are held.
     overdue
         Only orders that should have ended.
     sort
@@ -224,6 +237,7 @@ def list_orders(
         "createdFrom": created_from,
         "createdTo": created_to,
         "parked": "true" if parked else None,
+        "held": "true" if held else None,
         "overdue": "true" if overdue else None,
     }
     if count:
@@ -419,6 +433,7 @@ def _print(found: Order) -> None:
         "shipment": found.shipment_id,
         "tracking": found.tracking_number,
         "cancellation": "; ".join(map(_cancellation, found.changes)),
+        "hold": "; ".join(f"{each.id} {described(each)}" for each in found.holds),
         "parked": "; ".join(
             f"{parked.event_type} at {parked.service} ({parked.error}):"
             f" todoku dead show {parked.letter_id} --service {parked.service}"

@@ -269,6 +269,7 @@ def _print(inventory: ServiceClient, answer: bytes, *, json: bool) -> None:
         "changed": day_and_time(found.updated_at),
         "version": None if found.version is None else str(found.version),
         "archived": "yes" if found.archived else None,
+        "low at": None if found.low_stock_threshold is None else f"{found.low_stock_threshold:,}",
     }
     console().print(grid((name, value) for name, value in rows.items() if value is not None))
 

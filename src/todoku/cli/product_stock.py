@@ -1,4 +1,4 @@
-"""`todoku product restock|correct|ledger|reservations`: the stock of a product, for its staff."""
+"""`todoku product restock|correct|threshold|ledger|reservations`: the stock of a product, for its staff."""
 
 import shlex
 from collections.abc import Callable
@@ -108,6 +108,41 @@ def register(product: App, print_product: Print) -> None:
             suggest(
                 f"todoku product ledger {shlex.quote(product_id)}", "see what changed its stock"
             )
+
+    @product.command
+    def threshold(
+        product_id: ProductId,
+        pieces: Annotated[int | None, Parameter(name="PIECES")] = None,
+        /,
+        *,
+        json: Json = False,
+        url: Url = None,
+        addresses: Addresses = None,
+    ) -> None:
+        """Set at how many available units a product is low.
+
+        A StockLowEvent is published when as few are available. Without PIECES, the
+        product is never low.
+
+        For example:
+
+            todoku product threshold prod001 5
+
+        Parameters
+        ----------
+        product_id
+            The product's id.
+        pieces
+            The number of units.
+        """
+        inventory = client("inventory", url, settings_from(addresses).settings)
+        answer = inventory.send(
+            "PUT",
+            f"{_path(product_id)}/low-stock-threshold",
+            msgspec.json.encode({"threshold": pieces}),
+            find_out="It is safe to repeat it.",
+        )
+        print_product(inventory, answer, json=json)
 
     @product.command
     def ledger(

@@ -33,6 +33,21 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     refusal: str | None = None
 
 
+class OrderHold(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A hold of an order: who holds it and why, and what became of it."""
+
+    id: str
+    holder: str
+    reason: str
+    state: str
+    requested_at: datetime
+    expires_at: datetime | None
+    decided_at: datetime | None
+    refusal: str | None
+    released_at: datetime | None
+    released_by: str | None
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How many pieces of a product of the order were cancelled."""
 
@@ -74,6 +89,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lines: tuple[Line, ...] = ()
     changes: tuple[Change, ...] = ()
     waiting_for: Waiting | None = None
+    holds: tuple[OrderHold, ...] = ()
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -108,6 +124,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     updated_at: datetime
     version: int | None = None
     archived: bool = False
+    low_stock_threshold: int | None = None
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -192,6 +209,18 @@ class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True, rename="camel"):
     reason: str | None
     replaces: str | None
     replaced_by: str | None
+
+
+class PauseDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A pause of a service or of one thing that it does; `rate` is that of the resume."""
+
+    id: str
+    state: str
+    target: str
+    paused_at: datetime
+    paused_by: str
+    reason: str
+    rate: int | None
 
 
 class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -6,14 +6,18 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 import msgspec
+from cyclopts import Parameter
 
+from todoku import start_paused
 from todoku.broker import embedded
 from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
+from todoku.cli.pausing import described, paused_now, who
 from todoku.cli.readiness import is_ready, unresponsive
 from todoku.cli.signals import on_stop_signals
 from todoku.local import running
@@ -35,7 +39,11 @@ PROGRESS_SECONDS = 10.0
 """How often to print what is not ready yet."""
 
 
-def up(*, flags: Flags = None) -> int:
+def up(
+    *,
+    paused: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    flags: Flags = None,
+) -> int:
     """Start the broker and all services on this machine, and run them until Ctrl-C.
 
     With --nats-url, that broker is used and none is started. A process that fails
@@ -48,10 +56,18 @@ def up(*, flags: Flags = None) -> int:
         todoku up
         todoku up --data-dir ~/todoku --carrier-success-rate 0.5
         todoku up --nats-url nats://broker.example:4222
+        todoku up --data-dir /tmp/rehearsal --paused
+
+    Parameters
+    ----------
+    paused
+        Start with every service paused, until `todoku resume`: orders are taken, and
+        nothing is sent to other systems.
     """
     started = time.monotonic()
     loaded = settings_from(flags, on_this_machine=True)
     settings = loaded.settings
+    start = start_paused.to_environment(who(None)) if paused else {}
     with data_folder(settings.data_dir, load_system(settings).names):
         server = None if settings.nats_url else _find_server(settings)
         require_free(list(_ports(settings)))
@@ -59,7 +75,7 @@ def up(*, flags: Flags = None) -> int:
             _require_suitable_broker(settings)
         running.publish(settings.data_dir, _described(loaded))
         try:
-            return asyncio.run(_keep_up(settings, server, started))
+            return asyncio.run(_keep_up(settings, server, started, start))
         finally:
             running.withdraw(settings.data_dir)
 
@@ -114,13 +130,16 @@ def _ports(settings: Settings) -> Iterator[Port]:
 
 
 async def _keep_up(
-    settings: Settings, server: embedded.ServerProgram | None, started: float
+    settings: Settings,
+    server: embedded.ServerProgram | None,
+    started: float,
+    start: Mapping[str, str],
 ) -> int:
     console = Console(settings, out=sys.stdout, err=sys.stderr)
     supervisor = Supervisor(
         # Stopped from the last stage to the first: the services before their broker.
-        [[_broker(settings, server)] if server else [], _services(settings, console)],
-        grace_seconds=settings.shutdown_grace_seconds,
+        [[_broker(settings, server)] if server else [], _services(settings, console, start)],
+        grace_seconds=settings.drain_seconds + settings.shutdown_grace_seconds,
         say=console.say,
         show=console.show,
     )
@@ -154,8 +173,8 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
     )
 
 
-def _services(settings: Settings, console: Console) -> list[Program]:
-    environment = _environment(settings, console)
+def _services(settings: Settings, console: Console, start: Mapping[str, str]) -> list[Program]:
+    environment = {**_environment(settings, console), **start}
     return [_service(name, settings, environment) for name in load_system(settings).names]
 
 
@@ -193,6 +212,13 @@ async def _announce_ready(
         console.say(f"waiting for {', '.join(supervisor.not_ready)}")
     console.say(f"todoku is ready in {time.monotonic() - started:.1f} s; press Ctrl-C to stop\n")
     console.say(_directory(settings, server))
+    paused = await asyncio.to_thread(paused_now, settings)
+    for found in paused:
+        console.say(described(found))
+    if paused:
+        console.say(
+            "nothing else leaves this system before `todoku resume`; `todoku pauses` lists it"
+        )
 
 
 async def _announce_stop(

@@ -44,7 +44,7 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
-from todoku.contracts.stock import StockAdjustedEvent
+from todoku.contracts.stock import StockAdjustedEvent, StockLowEvent
 from todoku.contracts.wire import EVENTS, decode
 from todoku.events import (
     CONTENT_TYPE,
@@ -99,6 +99,7 @@ __all__ = [
     "ShippingMessageClosedEvent",
     "ShippingMessageParkedEvent",
     "StockAdjustedEvent",
+    "StockLowEvent",
     "StockReleasedEvent",
     "StockReservationFailedEvent",
     "StockReservedEvent",

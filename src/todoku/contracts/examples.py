@@ -38,7 +38,7 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
-from todoku.contracts.stock import StockAdjustedEvent
+from todoku.contracts.stock import StockAdjustedEvent, StockLowEvent
 from todoku.events import Event, fact_id
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
@@ -184,6 +184,7 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             reason="Fell down.",
             by="alice",
         ),
+        StockLowEvent(product_id="prod001", cause_id=ORDER_ID, threshold=5, available_quantity=4),
         *(
             event(
                 order_id=ORDER_ID,

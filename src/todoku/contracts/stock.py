@@ -28,3 +28,23 @@ class StockAdjustedEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"
     def fact(self) -> str:
         """Return the name of the fact: a product is adjusted many times."""
         return f"{type(self).__name__} {self.adjustment_id}"
+
+
+class StockLowEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"):
+    """The available pieces of a product have fallen to its `threshold` or below.
+
+    It is published once until more are available again. `cause_id` is the id of the order, the adjustment
+    or the setting that made it fall.
+    """
+
+    subject: ClassVar[str] = "inventory.stock_low"
+    publisher: ClassVar[str] = "inventory"
+
+    cause_id: str
+    threshold: int
+    available_quantity: int
+
+    @property
+    def fact(self) -> str:
+        """Return the name of the fact: a product may be low many times, each because of something else."""
+        return f"{type(self).__name__} {self.cause_id}"

@@ -32,7 +32,7 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
-from todoku.contracts.stock import StockAdjustedEvent
+from todoku.contracts.stock import StockAdjustedEvent, StockLowEvent
 from todoku.events import Event, EventRegistry
 
 EVENTS: Final[dict[str, type[Event]]] = {
@@ -57,6 +57,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         OrderCancelledEvent,
         ProductChangedEvent,
         StockAdjustedEvent,
+        StockLowEvent,
         InventoryMessageParkedEvent,
         InventoryMessageClosedEvent,
         ShippingMessageParkedEvent,

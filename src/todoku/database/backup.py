@@ -2,21 +2,24 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from todoku.database import sqlite
 from todoku.database.errors import DatabaseBroken, DatabaseUnavailable, DatabaseUnsuitable
 
+Mark = Callable[[sqlite3.Connection], None]
+"""Changes a copy, so that it is known to be one."""
+
 ATTEMPTS_MAX = 1_000
 PAUSE_SECONDS = 0.002
 
 
-def back_up(sources: Mapping[Path, Path], *, mark: str | None = None) -> None:
+def back_up(sources: Mapping[Path, Path], *, mark: Mark | None = None) -> None:
     """Copy each database to its target, as all of them were at one instant, and check the copies.
 
-    The statement `mark` is executed in each copy, so that it is known to be one when it is used.
+    `mark` is called with a connection to each copy, so that it is known to be one when it is used.
     An event that is published and not yet consumed at that instant is in its publisher's outbox, so
     the copies are a complete system by themselves. Writers are not blocked. A copy is a single
     file, without a log beside it, and it is on the disk when this returns.
@@ -66,13 +69,13 @@ def _versions(watchers: Sequence[sqlite3.Connection]) -> list[int]:
     return [watcher.execute("PRAGMA data_version").fetchone()[0] for watcher in watchers]
 
 
-def _copy(snapshot: sqlite3.Connection, target: Path, mark: str | None) -> None:
+def _copy(snapshot: sqlite3.Connection, target: Path, mark: Mark | None) -> None:
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:
         snapshot.backup(copy)
         # Otherwise reading it would create a log and an index beside it.
         copy.execute("PRAGMA journal_mode = delete")
         if mark is not None:
-            copy.execute(mark)
+            mark(copy)
         (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise DatabaseBroken(f"{target}: {verdict}")

@@ -20,6 +20,16 @@ from todoku.engine.keyed_store import KeyedStore
 from todoku.engine.mailbox import MailboxFull
 from todoku.engine.messages import Due, EventTooLarge, RepublishEvents
 from todoku.engine.metrics import EngineMetrics
+from todoku.engine.pause_tables import Pauses
+from todoku.engine.pauses import (
+    NotPaused,
+    Pause,
+    PauseRecord,
+    PauseState,
+    Resume,
+    UnknownPause,
+    UnknownPauseTarget,
+)
 from todoku.engine.post_commit import PostCommitActions, ReceiptMessage
 from todoku.engine.process import Process, ProcessFailed
 from todoku.engine.saga import BySagaVersion, SagaStart, by_saga_version
@@ -54,13 +64,19 @@ __all__ = [
     "IdempotencyKeyReused",
     "KeyedStore",
     "MailboxFull",
+    "NotPaused",
     "Outbox",
+    "Pause",
+    "PauseRecord",
+    "PauseState",
+    "Pauses",
     "PostCommitActions",
     "Process",
     "ProcessFailed",
     "ReceiptMessage",
     "RepublishEvents",
     "RequestInProgress",
+    "Resume",
     "RetryPolicy",
     "SagaStart",
     "Service",
@@ -70,6 +86,8 @@ __all__ = [
     "Store",
     "Topology",
     "UnitOfWork",
+    "UnknownPause",
+    "UnknownPauseTarget",
     "by_saga_version",
     "context_column",
     "failpoint_from_environment",

@@ -5,14 +5,28 @@ from datetime import datetime, timedelta
 from typing import Any, Generic
 
 import msgspec
-from sqlalchemy import Column, Connection, Text, and_, bindparam, func, null, or_, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.elements import BindParameter
 from typing_extensions import TypeVar
 
 from todoku.database import Many, Query, Timestamp
 from todoku.engine.clock import Correction
-from todoku.engine.due_window import DueWindow, due_window
+from todoku.engine.due_window import DueWindow, closed_window, due_window
 from todoku.engine.messages import Due
+from todoku.engine.pauses import LOOK_SECONDS, OPEN, Allowance, Gate, PauseRecord, covers
+from todoku.engine.still_timers import push_timers
 from todoku.events import NO_CONTEXT, Context
 
 DUE_MAX = 200
@@ -54,7 +68,9 @@ class Agenda(Generic[S]):
     what has come too late because nothing ran arrives in this time. Where rows fall due long after they
     are written, `look_seconds` spares most batches the search: rows of other processes are looked for this
     often, and those of this process when they are due. `cause_of` returns the id of the event that led to
-    what is decided, as the state tells it.
+    what is decided, as the state tells it. An agenda with a `target` can be paused by that name, such as
+    "carrier"; every agenda is paused with its service. After a pause, its due times are later by as long as
+    they stood still; if they are `instants` that somebody was told, they stay as they are.
 
     If the table has a `context_column()`, the context in which a row became due is kept in it, and its
     decision, events and effects have that context, also after a restart.
@@ -73,7 +89,11 @@ class Agenda(Generic[S]):
         grace_seconds: float = 0.0,
         look_seconds: float | None = None,
         cause_of: Callable[[S], str | None] = no_cause,
+        target: str | None = None,
+        instants: bool = False,
     ) -> None:
+        self.target = target
+        self.instants = instants
         self.decide = decide
         self.cause_of = cause_of
         self.due_at_of = due_at_of
@@ -85,6 +105,7 @@ class Agenda(Generic[S]):
         self._grace = timedelta(seconds=grace_seconds)
         self.look_every = None if look_seconds is None else timedelta(seconds=look_seconds)
         self.name = str(due_at)
+        self.due_column, self.key_column = due_at, key
         context = due_at.table.c.get(CONTEXT_COLUMN)
         rows = (
             select(key, null().label(CONTEXT_COLUMN) if context is None else context)
@@ -157,6 +178,11 @@ class Agenda(Generic[S]):
             )
         )
 
+    def push(self, connection: Connection, timers: Table, since: datetime, until: datetime) -> None:
+        """Add the time from `since` to `until` to all due times; to those of the `timers`, which were set in
+        between, the rest of it."""
+        push_timers(connection, self.name, self.due_column, self.key_column, timers, since, until)
+
     def _to_due(self, found: Iterable[Any]) -> list[Due]:
         return [Due(key, self, _read_context(kept)) for key, kept in found]
 
@@ -221,6 +247,7 @@ class DueRows:
         self._beyond: dict[Agenda, bool] = {}
         self._started_at: datetime | None = None
         self._looks: dict[Agenda, _Look] = {}
+        self._gate = OPEN
 
     def windows(
         self, now: datetime, correction: Correction | None = None
@@ -228,14 +255,24 @@ class DueRows:
         """Return which due times of each agenda have come."""
         return {agenda: self._window(agenda, now, correction) for agenda in self._agendas}
 
+    def set_gate(self, gate: Gate, now: datetime) -> None:
+        """Take no rows of agendas that are paused. The grace of one that no longer is begins now."""
+        if self._gate.paused.keys() - gate.paused.keys():
+            self._started_at = now
+        if self._gate is not gate:
+            self._looks.clear()
+        self._gate = gate
+
     def find(
         self,
         connection: Connection,
         now: datetime,
         effect_slots: int,
         correction: Correction | None = None,
+        allowance: Allowance | None = None,
     ) -> list[Due]:
-        """Return what is due: at most `effect_slots` rows of agendas that start effects."""
+        """Return what is due: at most `effect_slots` rows of agendas that start effects, and no more than
+        the allowance of those that are limited."""
         if not self._agendas:
             return []
         if self._started_at is None or now < self._started_at:  # The clock may be set back.
@@ -245,15 +282,26 @@ class DueRows:
             self._postponed = {key: at for key, at in self._postponed.items() if now < at <= latest}
         found: list[Due] = []
         for agenda in self._agendas:
-            if self._need_not_look(agenda, now):
+            if agenda in self._gate.paused or self._need_not_look(agenda, now):
                 continue
             limit = min(effect_slots, self._due_max) if agenda.starts_effects else self._due_max
+            limits = self._gate.limited.get(agenda, ())
+            if limits:
+                limit = allowance.limit(limits, limit) if allowance is not None else 0
             rows = self._find(agenda, connection, self._window(agenda, now, correction), limit)
             self._all_found[agenda] = len(rows) < limit
             found += rows
+            if allowance is not None:
+                allowance.take(limits, len(rows), all_found=self._all_found[agenda])
             if agenda.starts_effects:
                 effect_slots -= len(rows)
         return found
+
+    def is_looked_at(self, pause: PauseRecord, now: datetime) -> bool:
+        """Return whether all that a pause covers was looked at, and is not in its period of grace."""
+        return all(
+            self._window(agenda, now).is_open for agenda in self._agendas if covers(pause, agenda)
+        )
 
     def postpone(self, due: Due, now: datetime) -> None:
         """Leave out a row for a while, because its decision has failed."""
@@ -271,6 +319,8 @@ class DueRows:
         """Return when to look for due rows next."""
         times: dict[bool, datetime | None] = {True: None, False: None}
         for agenda in self._agendas:
+            if agenda in self._gate.paused:
+                continue
             if self._need_not_look(agenda, now):
                 due_at = self._next_look(agenda)
             else:
@@ -278,6 +328,10 @@ class DueRows:
                 due_at = self._next_due_at(agenda, connection, window)
                 if agenda.look_every is not None:
                     due_at = earlier(due_at, now + agenda.look_every)
+            if agenda in self._gate.limited:  # Also to find that nothing is left.
+                window = self._window(agenda, now, correction)
+                soon = now + timedelta(seconds=LOOK_SECONDS)
+                due_at = soon if window.is_open else window.opens_at
             times[agenda.starts_effects] = earlier(times[agenda.starts_effects], due_at)
         return DueTimes(effects_at=times[True], others_at=times[False])
 
@@ -297,6 +351,8 @@ class DueRows:
     def _window(
         self, agenda: Agenda, now: datetime, correction: Correction | None = None
     ) -> DueWindow:
+        if agenda in self._gate.paused:
+            return closed_window(now)
         return agenda.window_since(self._started_at, now, correction)
 
     def _find(

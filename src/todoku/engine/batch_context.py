@@ -37,10 +37,12 @@ from todoku.engine.messages import (
     StoredEvents,
     UndecodableMessage,
 )
+from todoku.engine.pauses import OPEN, Gate
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.engine.stamps import stamped
 from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
+from todoku.lifecycle import UnknownStatus
 
 ENVELOPE_BYTES_MAX = 1_024
 """How much an envelope adds to the data of its event at most, the context aside."""
@@ -63,7 +65,7 @@ class BatchContext:
     `effect_slots` is how many effects may start for rows that are due at once; `due_windows` tell which
     are, by agenda.
     `earlier_attempts` are those of messages that are retried.
-    Nothing is decided on the `held_keys`.
+    Nothing is decided on the `held_keys`. The `gate` tells what is paused.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class BatchContext:
         earlier_attempts: FailedAttempts,
         due_windows: Mapping[Agenda, DueWindow],
         held_keys: frozenset[str] = frozenset(),
+        gate: Gate = OPEN,
     ) -> None:
         self.held_keys = held_keys
+        self.gate = gate
         self.service = service
         self.now = now
         self.effect_slots = effect_slots
@@ -95,6 +99,7 @@ class BatchContext:
         self.returned: list[DeadLetter] = []
         self.contexts: dict[Agenda, dict[str, Context]] = {}
         self.earliest_due: dict[Agenda, datetime] = {}
+        self.still_timers: dict[str, set[str]] = {}
         self.handled_ids: list[str] = []
         self.failures = Failures(
             now, retry_policy, earlier_attempts, self.actions, self.handled_ids
@@ -202,10 +207,10 @@ class BatchContext:
 
     def handle_command(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
         """Execute a command, or answer with the error."""
-        if pending.id in self.processed_ids:
-            self.actions.answers.append((pending, unit_of_work.view(pending.command)))
-            return
         try:
+            if pending.id in self.processed_ids:
+                self.actions.answers.append((pending, unit_of_work.view(pending.command)))
+                return
             decide = self.service.command_handlers[type(pending.command)]
             decided = self.decide(unit_of_work, decide, pending.command, pending.context)
             _require_publishable(decided.published, pending.event_bytes_max)
@@ -296,6 +301,11 @@ class BatchContext:
                 cause=agenda.cause_of(state),
             )
             agenda.require_pause(decided.state, self.now)
+        except UnknownStatus as error:
+            log.warning(
+                "due_row_of_newer_version", agenda=agenda.name, key=due.key, error=str(error)
+            )
+            self.failed_due.append(due)
         except Exception:
             log.exception("due_decision_failed", agenda=agenda.name, key=due.key)
             self.failed_due.append(due)
@@ -371,16 +381,31 @@ class BatchContext:
         incoming: Envelope | None = None,
     ) -> None:
         """Keep what was decided. If this raises, the whole batch is to be rejected."""
+        if not self.gate.is_open:
+            self._keep_while_paused(unit_of_work.view(subject), decided)
         unit_of_work.put(subject, decided.state)
         if incoming is not None:
             unit_of_work.record(incoming)
         for envelope, _ in decided.published:
             unit_of_work.record(envelope)
         self.published += decided.published
-        self.actions.effects += decided.effects
+        if not self.gate.no_effects:
+            self.actions.effects += decided.effects
         for agenda in self.service.agendas:
             if (due_at := agenda.due_at_of(decided.state)) is not None:
                 self._note_due(agenda, due_at, subject, decided)
+
+    def _keep_while_paused(self, before: object, decided: Decided) -> None:
+        """Note which timers are set while they stand still, and which effects do not start."""
+        for agenda in self.gate.paused:
+            due_at = agenda.due_at_of(decided.state)
+            was_due_at = None if before is None else agenda.due_at_of(before)
+            if due_at is not None and due_at != was_due_at and not agenda.instants:
+                key = agenda.key_of(decided.state)
+                self.still_timers.setdefault(agenda.name, set()).add(key)
+        if self.gate.no_effects and decided.effects:
+            # As after a crash before it: the row that repeats the effect falls due after the pause.
+            log.warning("effects_not_started_while_paused", count=len(decided.effects))
 
     def _note_due(
         self, agenda: Agenda, due_at: datetime, subject: object, decided: Decided
@@ -399,6 +424,8 @@ class BatchContext:
         """Return whether the state is due already and may be decided on in this transaction."""
         if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
             return False
+        if agenda in self.gate.limited:
+            return False  # It has its turn among the others that are due.
         due_at = agenda.due_at_of(state)
         return due_at is not None and self.due_windows[agenda].has_come(due_at)
 

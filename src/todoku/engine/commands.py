@@ -13,6 +13,7 @@ from todoku.engine.idempotency import (
 )
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand
+from todoku.engine.pauses import PAUSE_COMMANDS
 from todoku.engine.relay import Run
 from todoku.engine.service import Service
 from todoku.events import Context
@@ -59,7 +60,9 @@ class Commands:
             else:
                 answered.set_result(result)
 
-        self._mailbox.put_command(
+        about_pause = isinstance(command, PAUSE_COMMANDS)
+        put = self._mailbox.put_pause if about_pause else self._mailbox.put_command
+        put(
             PendingCommand(
                 command,
                 answer,

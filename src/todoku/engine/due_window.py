@@ -66,3 +66,9 @@ def due_window(
     if correction.after < correction.before:
         horizon = min(horizon, correction.before)
     return DueWindow(now, horizon, uncorrected, last)
+
+
+def closed_window(now: datetime) -> DueWindow:
+    """Return that no time has come, whatever it is."""
+    never = datetime.max.replace(tzinfo=now.tzinfo)
+    return DueWindow(now, None, now, now, opens_at=never)

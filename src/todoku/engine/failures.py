@@ -20,6 +20,7 @@ from todoku.engine.dead_letters import (
 from todoku.engine.messages import IncomingEvent, UndecodableMessage
 from todoku.engine.post_commit import PostCommitActions
 from todoku.events import Envelope
+from todoku.lifecycle import UnknownStatus
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,19 @@ class Failures:
 
     def add(self, message: IncomingEvent, error: Exception) -> None:
         """Retry the message later or park it; one that cannot be replayed is parked at once, and the
-        recovery retries it when it has replayed all others."""
+        recovery retries it when it has replayed all others.
+
+        One about what only a newer version knows is never parked: it waits for that version.
+        """
+        if isinstance(error, UnknownStatus):
+            log.warning(
+                "message_waits_for_newer_version",
+                subject=message.delivery.subject,
+                event_id=message.envelope.id,
+                error=str(error),
+            )
+            self.nack(message.delivery)
+            return
         described, attempts_max = describe(error), self._retry_policy.failing_attempts_max
         if message.replayed:
             described = f"{REPLAY_FAILED}: {described}"

@@ -25,6 +25,9 @@ LINGER_SECONDS = 0.005
 """How long the writer waits after a large batch, so that more messages share the fixed cost of the next
 one (a commit, a batch to the broker)."""
 
+PAUSES_MAX = 100
+"""How many commands about pauses wait at most."""
+
 
 class MailboxFull(Exception):
     """The service has too many pending commands: try again later."""
@@ -44,12 +47,14 @@ class Mailbox:
         self._commands: deque[Message] = deque()
         self._messages: deque[Message] = deque()
         self._receipts: deque[Message] = deque()
+        self._pauses: deque[PendingCommand] = deque()
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
         self._last_batch_large = False
 
     def __len__(self) -> int:
-        return len(self._commands) + len(self._messages) + len(self._receipts)
+        waiting = len(self._commands) + len(self._messages) + len(self._receipts)
+        return waiting + len(self._pauses)
 
     def put_command(self, command: PendingCommand) -> None:
         """Add a command, or raise `MailboxFull`."""
@@ -59,6 +64,19 @@ class Mailbox:
             )
         self._commands.append(command)
         self._arrived.set()
+
+    def put_pause(self, command: PendingCommand) -> None:
+        """Add a command about a pause, which is in no batch, or raise `MailboxFull`."""
+        if len(self._pauses) >= PAUSES_MAX:
+            raise MailboxFull(f"{PAUSES_MAX} pauses are pending already: try again later.")
+        self._pauses.append(command)
+        self._arrived.set()
+
+    def take_pauses(self) -> list[PendingCommand]:
+        """Remove and return the commands about pauses, the oldest first."""
+        taken = list(self._pauses)
+        self._pauses.clear()
+        return taken
 
     def put_effect_result(self, command: PendingCommand) -> None:
         """Add the result of an effect: bounded by the running effects, never rejected."""
@@ -98,7 +116,7 @@ class Mailbox:
             await asyncio.sleep(LINGER_SECONDS)
 
     async def _wait_for_any(self, until: datetime | None, now: datetime) -> None:
-        if self._commands or self._messages:
+        if self._commands or self._messages or self._pauses:
             return
         timeout = None if until is None else max(0.0, (until - now).total_seconds())
         with suppress(TimeoutError):

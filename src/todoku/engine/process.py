@@ -27,6 +27,7 @@ from todoku.engine.mailbox import Mailbox, MailboxFull
 from todoku.engine.messages import (
     IncomingEvent,
     Message,
+    PendingCommand,
     Receipt,
     UndecodableMessage,
 )
@@ -274,6 +275,8 @@ class Process:
     async def write_step(self) -> None:
         """Wait for messages or due rows, commit a batch of them, and run its post-commit actions."""
         await self._wait_for_work()
+        for pending in self.mailbox.take_pauses():
+            await self._execute_pause(pending)
         batch = self.mailbox.take(self.config.batch_max)
         actions = await self._commit(batch)
         self._next_due, self._retry_at = actions.next_due, actions.retry_at
@@ -410,6 +413,18 @@ class Process:
         if self._stopping or not self.consumer.caught_up:
             return 0
         return self.config.effects_max - len(self.effects)
+
+    async def _execute_pause(self, pending: PendingCommand) -> None:
+        """Execute a command about a pause by itself. Once it is answered, what is paused starts nothing
+        more in this process. Without an answer of the database, the caller repeats it with its key."""
+        now = self.clock.now()
+        try:
+            result = await self._run_write(
+                self.writer.execute_pause, pending.command, pending.key, now
+            )
+        except DatabaseUnavailable as error:
+            result = error
+        pending.answer(result)
 
     async def _commit(self, batch: Sequence[Message]) -> PostCommitActions:
         """Commit the batch; retry for as long as the database is unavailable."""

@@ -4,11 +4,16 @@ A released revision is never edited. `todoku.engine.tables` declares the tables 
 a test compares the two.
 """
 
+from datetime import UTC, datetime
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.schema import SchemaItem
 
 from todoku.database import Integer64, Timestamp
+from todoku.engine.copies import BY, REASON, pause_id
+from todoku.engine.pauses import SERVICE
+from todoku.engine.tables import COPIED, RECOVERY
 
 
 def create_table(name: str, *items: SchemaItem) -> None:
@@ -27,6 +32,8 @@ def create_engine_tables() -> None:
         create_first_tables()
     if "idempotency_keys" not in existing:
         create_idempotency_keys()
+    if "pauses" not in existing:
+        create_pauses()
 
 
 def create_first_tables() -> None:
@@ -137,3 +144,60 @@ def create_idempotency_keys() -> None:
         sa.CheckConstraint("refused IN (0, 1)", name="refused_or_not"),
         sqlite_strict=True,
     )
+
+
+def create_pauses() -> None:
+    """Create the tables of pauses, and of the timers that were set during one."""
+    op.create_table(
+        "pauses",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("target", sa.Text, nullable=False),
+        sa.Column("paused_at", Timestamp, nullable=False),
+        sa.Column("paused_by", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("resumed_at", Timestamp),
+        sa.Column("resumed_by", sa.Text),
+        sa.Column("rate", Integer64),
+        sa.Column("next_at", Timestamp),
+        sa.Column("through_at", Timestamp),
+        sa.CheckConstraint(
+            "(resumed_at IS NULL) = (resumed_by IS NULL)", name="resumed_by_somebody"
+        ),
+        sa.CheckConstraint("rate IS NULL OR resumed_at IS NOT NULL", name="rate_of_resume"),
+        sa.CheckConstraint("rate IS NULL OR rate BETWEEN 1 AND 1000", name="rate_in_range"),
+        sa.CheckConstraint(
+            "through_at IS NULL OR resumed_at IS NOT NULL", name="through_after_resume"
+        ),
+        sqlite_strict=True,
+    )
+    op.create_index(
+        "pauses_open",
+        "pauses",
+        ["paused_at"],
+        sqlite_where=sa.text("through_at IS NULL"),
+        postgresql_where=sa.text("through_at IS NULL"),
+    )
+    op.create_table(
+        "paused_timers",
+        sa.Column("agenda", sa.Text, primary_key=True),
+        sa.Column("timer", sa.Text, primary_key=True),
+        sa.Column("set_at", Timestamp, nullable=False),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
+    _pause_copy()
+
+
+def _pause_copy() -> None:
+    """Pause a copy that an earlier version made, as this version makes them."""
+    now = datetime.now(UTC)
+    connection = op.get_bind()
+    copied = "SELECT 1 FROM stream_positions WHERE incarnation = :name AND sequence = :copied"
+    if connection.scalar(sa.text(copied), {"name": RECOVERY, "copied": COPIED}):
+        pauses = sa.table(
+            "pauses",
+            *(sa.column(name) for name in ("id", "target", "paused_by", "reason")),
+            sa.column("paused_at", Timestamp),
+        )
+        values = {"id": pause_id(now), "target": SERVICE, "paused_by": BY, "reason": REASON}
+        connection.execute(sa.insert(pauses).values(paused_at=now, **values))

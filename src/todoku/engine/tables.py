@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -35,6 +36,7 @@ from todoku.database import (
 )
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.idempotency import IdempotencyKeys
+from todoku.engine.pause_tables import PausedTimers, Pauses
 
 STREAM = "the stream"
 """The subscriber of events that no service subscribes to: pending until the broker has stored them. No
@@ -282,16 +284,20 @@ class Leases:
             Column("expires_at", Timestamp, nullable=False),
         )
         self._renew = upsert(self.table, ["owner"], ["expires_at"])
-        self._prune = delete(self.table).where(self.table.c.expires_at < bindparam("now"))
+        expires_at = self.table.c.expires_at
+        self._prune = delete(self.table).where(
+            or_(expires_at < bindparam("now"), expires_at > bindparam("latest"))
+        )
         self._alive = select(self.table.c.owner).order_by(self.table.c.owner)
 
     def renew(
         self, connection: Connection, owner: str, now: datetime, lease_seconds: float
     ) -> list[str]:
-        """Extend our own lease and delete expired ones; return the owners that are alive."""
-        expires_at = now + timedelta(seconds=lease_seconds)
-        connection.execute(self._renew, {"owner": owner, "expires_at": expires_at})
-        connection.execute(self._prune, {"now": now})
+        """Extend our own lease and delete expired ones; return the owners that are alive. One that
+        expires later than twice as long from now counts as expired: a clock that was ahead wrote it."""
+        duration = timedelta(seconds=lease_seconds)
+        connection.execute(self._renew, {"owner": owner, "expires_at": now + duration})
+        connection.execute(self._prune, {"now": now, "latest": now + 2 * duration})
         return list(connection.scalars(self._alive))
 
 
@@ -400,3 +406,5 @@ class EngineTables:
         self.positions = StreamPositions(metadata)
         self.dead_letters = DeadLetters(metadata)
         self.idempotency_keys = IdempotencyKeys(metadata)
+        self.pauses = Pauses(metadata)
+        self.paused_timers = PausedTimers(metadata)

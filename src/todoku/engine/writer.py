@@ -5,6 +5,8 @@ One of three functions runs the transaction, each from top to bottom:
 - `_commit_batch` for a batch of messages, and what is due with it;
 - `_commit_due` for a single due row, after a batch that the database rejected;
 - `_commit_rejected` for a single message that the database rejects.
+
+Commands about pauses have a transaction of their own, `execute_pause`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +19,7 @@ from sqlalchemy import Connection
 
 from todoku.broker.port import Delivery, Progress
 from todoku.database import ConstraintViolated, Database, DatabaseError
-from todoku.engine.agenda import DUE_MAX, DueRows
+from todoku.engine.agenda import DUE_MAX, DueRows, DueTimes, earlier
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.cache import StateCache
 from todoku.engine.clock import Correction
@@ -26,6 +28,7 @@ from todoku.engine.dead_letter_handler import DeadLetterHandler
 from todoku.engine.dead_letters import RetryDeadLetter, describe
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.failures import FailedAttempts
+from todoku.engine.idempotency import IdempotencyKey, IdempotencyKeyReused, kept_answer
 from todoku.engine.messages import (
     Due,
     IncomingEvent,
@@ -33,6 +36,8 @@ from todoku.engine.messages import (
     PendingCommand,
     UndecodableMessage,
 )
+from todoku.engine.pause_handler import PauseHandler
+from todoku.engine.pauses import Pause, PauseError, Resume
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
 from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery, new_epoch
@@ -82,6 +87,7 @@ class Writer:
         self._position_certain = True
         self._timeline_saved = False
         self._due_rows = DueRows(service.agendas, due_max, shared=not database.exclusive)
+        self._pauses = PauseHandler(service, self._due_rows, shared=not database.exclusive)
         self._retry_at: datetime | None = None
         self._failed_attempts = FailedAttempts()
         self._stream_position = ("", 0)
@@ -167,6 +173,7 @@ class Writer:
         message is alone, so that no message affects its neighbours. Raises `DatabaseUnavailable` if
         nothing was committed; the same batch may be given again.
         """
+        self._pauses.refresh(self._database, now)
         messages = [*batch, *self._find_retries(now)]
         try:
             actions = self._commit_batch(messages, now, effect_slots, due=due)
@@ -181,7 +188,43 @@ class Writer:
         actions.retry_at = self._retry_at
         return actions
 
-    # Three transactions.
+    def execute_pause(
+        self, command: Pause | Resume, key: IdempotencyKey | None, now: datetime
+    ) -> object:
+        """Commit a command about a pause by itself, since it may change every row that has a due time.
+
+        Return the result, a `KeptAnswer` if the key was used before, or an error. From the next batch on,
+        this process knows of it, also after a commit whose result is unknown.
+        """
+        self._pauses.forget()
+        try:
+            return self._commit_pause(command, key, now)
+        except ConstraintViolated:
+            # Another process has executed a request with this key, or id, at the same time.
+            return self._commit_pause(command, key, now)
+
+    # Three transactions, and one for pauses.
+
+    def _commit_pause(
+        self, command: Pause | Resume, key: IdempotencyKey | None, now: datetime
+    ) -> object:
+        keys = self._tables.idempotency_keys
+        with self._transaction() as connection, _rejecting_values():
+            if key is not None and (kept := keys.find(connection, [key.id]).get(key.id)):
+                if kept.fingerprint == key.fingerprint:
+                    return kept
+                return IdempotencyKeyReused("This key was sent before, with another request.")
+            result: object
+            try:
+                result = self._pauses.execute(connection, command, now)
+            except PauseError as error:
+                result = error
+            if key is not None and key.keeps(result):
+                keys.add(connection, [(key.id, kept_answer(key, result, self._formats))], now)
+            self._failpoint("before-commit")
+        self._failpoint("after-commit")
+        self._cache.clear()  # It holds due times that may have changed.
+        return result
 
     def _commit_batch(
         self, messages: Sequence[Message], now: datetime, effect_slots: int, *, due: bool
@@ -191,7 +234,7 @@ class Writer:
         def decide(connection: Connection, batch: BatchContext) -> UnitOfWork | None:
             self._deduplicate(connection, batch, messages)
             if due:
-                batch.due = self._due_rows.find(connection, now, effect_slots, self._correction())
+                batch.due = self._take_due(connection, now, effect_slots)
                 batch.effect_slots -= sum(row.agenda.starts_effects for row in batch.due)
             letters = self._open_letters(connection, batch)
             unit_of_work = self._load(connection, batch, letters)
@@ -247,6 +290,7 @@ class Writer:
             self._failed_attempts,
             self._due_rows.windows(now, self._correction()),
             self._held_keys,
+            self._pauses.gate,
         )
         with self._transaction() as connection:
             self._cache.validate(self._database.version(connection))
@@ -255,7 +299,7 @@ class Writer:
             for due in batch.failed_due:
                 self._due_rows.postpone(due, now)
             self._due_rows.note_due(batch.earliest_due)
-            batch.actions.next_due = self._due_rows.next_due(connection, now, self._correction())
+            batch.actions.next_due = self._next_due(connection, now)
             self._failpoint("before-commit")
         self._failpoint("after-commit")
         self._position += len(batch.published) + len(batch.returned)
@@ -368,6 +412,7 @@ class Writer:
         self._publish_parked(connection, batch)
         for agenda, contexts in batch.contexts.items():
             agenda.keep_contexts(connection, contexts)
+        self._tables.paused_timers.note(connection, batch.still_timers, batch.now)
         self._tables.inbox.add(connection, batch.handled_ids, batch.now)
         self._tables.idempotency_keys.add(connection, batch.kept_answers(self._formats), batch.now)
         self._tables.outbox.withdraw(connection, batch.withdrawn)
@@ -448,7 +493,23 @@ class Writer:
 
     def _find_due(self, now: datetime, effect_slots: int) -> list[Due]:
         with self._database.transaction() as connection:
-            return self._due_rows.find(connection, now, effect_slots, self._correction())
+            return self._take_due(connection, now, effect_slots)
+
+    def _take_due(self, connection: Connection, now: datetime, effect_slots: int) -> list[Due]:
+        """Return the due rows, no more than the rates of resumes allow."""
+        allowance = self._pauses.allowance(connection, now)
+        due = self._due_rows.find(connection, now, effect_slots, self._correction(), allowance)
+        if allowance is not None:
+            self._pauses.save(connection, allowance, now)
+        return due
+
+    def _next_due(self, connection: Connection, now: datetime) -> DueTimes:
+        """Return when to look for due rows next, or for the end of a pause."""
+        times = self._due_rows.next_due(connection, now, self._correction())
+        look_at = self._pauses.look_again_at(now)
+        if look_at is None:
+            return times
+        return DueTimes(times.effects_at, earlier(times.others_at, look_at))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from todoku.contracts import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     StockAdjustedEvent,
+    StockLowEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -25,6 +26,7 @@ from todoku.inventory.domain import (
     CorrectStock,
     PublishCatalogue,
     Restock,
+    SetLowStockThreshold,
     SetProduct,
     Stock,
     archive_product,
@@ -41,6 +43,7 @@ from todoku.inventory.domain import (
     republish_reservation,
     reserve_stock,
     restock,
+    set_low_stock_threshold,
     set_product,
 )
 from todoku.inventory.store import InventoryStore, publications
@@ -52,6 +55,7 @@ COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Stock]]] = {
     PublishCatalogue: publish_catalogue,
     Restock: restock,
     CorrectStock: correct_stock,
+    SetLowStockThreshold: set_low_stock_threshold,
 }
 
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide[Stock] | BySagaVersion[Stock]]] = {
@@ -78,6 +82,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     StockReleasedEvent,
     ProductChangedEvent,
     StockAdjustedEvent,
+    StockLowEvent,
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
 )
@@ -97,5 +102,5 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,
-        not_in_stream="products that were not changed since the stream begins",
+        not_in_stream="products that were not changed since the stream begins, and thresholds of low stock",
     )

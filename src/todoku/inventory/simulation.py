@@ -13,6 +13,7 @@ from todoku.inventory.domain import (
     StockNotSettable,
 )
 from todoku.inventory.simulated_adjustments import SimulatedAdjustments
+from todoku.inventory.simulated_low_stock import SimulatedLowStock
 from todoku.simulated import Scheduled, SimulatedService, World
 
 PRODUCTS: Final = ("prod0", "prod1", "prod2")
@@ -50,6 +51,7 @@ class SimulatedInventory(SimulatedService):
         self._reservations: Mapping[str, tuple[ReservationState, Rows]] = {}
         self._opening: dict[str, SetProduct] = {}
         self._adjustments = SimulatedAdjustments(world, PRODUCTS)
+        self._low_stock = SimulatedLowStock(world)
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._set_products(), self._adjustments.restock_too_early()]
@@ -69,6 +71,7 @@ class SimulatedInventory(SimulatedService):
 
     def restored(self, published: Collection[tuple[str, str]]) -> None:
         self._adjustments.restored()
+        self._low_stock.restored()
         self._ledger = self.world.rows(_LEDGER)
         self._reservations = self._read_reservations()
 
@@ -89,6 +92,7 @@ class SimulatedInventory(SimulatedService):
             )
             self.world.fail("I2", problem)
         self._adjustments.check_commit()
+        self._low_stock.check_commit()
         self._check_ledger()
         self._check_reservations()
 
@@ -132,6 +136,7 @@ class SimulatedInventory(SimulatedService):
             self._opening[product_id] = command
             with suppress(StockNotSettable):  # A retry, and sold or restocked meanwhile.
                 await self.world.execute_until_answered(command)
+            await self._low_stock.set_threshold(product_id)
 
     async def _send_impossible_command(self, _: Random) -> None:
         """Send a command that the tables refuse: it must not affect any other."""

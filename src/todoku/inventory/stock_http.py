@@ -13,6 +13,7 @@ from todoku.inventory.domain import (
     CODES,
     CorrectStock,
     Restock,
+    SetLowStockThreshold,
     Stock,
     StockInUse,
     TooMuchStock,
@@ -29,7 +30,7 @@ from todoku.inventory.stock_lists import (
 from todoku.inventory.store import find_product
 from todoku.inventory.views import ETAG, ProductView, product_id_of, product_reply, unknown_product
 from todoku.web import Backend, Body, Call, Operation, Reply, SuccessResponse
-from todoku.web.fields import CODE_PATTERN, Note, ProductId, Quantity
+from todoku.web.fields import CODE_PATTERN, Note, ProductId, Quantity, StockQuantity
 from todoku.web.operations import Refusals
 from todoku.web.paging import PageQuery, from_cursor, next_page, page_response
 from todoku.web.problems import DATABASE_UNAVAILABLE
@@ -70,6 +71,12 @@ class Correction(Body, frozen=True, kw_only=True):
     quantity: Difference
     code: Code = "COUNT"
     reason: Note | None = None
+
+
+class Threshold(Body, frozen=True, kw_only=True):
+    """At how many available pieces a product is low; null for never."""
+
+    threshold: StockQuantity | None
 
 
 class LedgerPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -131,6 +138,19 @@ def stock_operations(backend: Backend) -> Sequence[Operation]:
             problems=[UNKNOWN_PRODUCT, TOO_MUCH_STOCK, STOCK_IN_USE],
         ),
         Operation(
+            id="setLowStockThreshold",
+            method="PUT",
+            path="/products/{productId}/low-stock-threshold",
+            path_parameters=product_id,
+            summary="Set at how many available pieces a product is low",
+            description=ABOUT_LOW_STOCK,
+            handle=routes.set_threshold,
+            body=Threshold,
+            examples={"five pieces": {"threshold": 5}},
+            responses=[adjusted],
+            problems=[UNKNOWN_PRODUCT],
+        ),
+        Operation(
             id="listLedger",
             method="GET",
             path="/products/{productId}/ledger",
@@ -186,6 +206,18 @@ class StockRoutes:
         )
         return product_reply(stock.products[product_id])
 
+    async def set_threshold(self, call: Call) -> Reply:
+        product_id = product_id_of(call)
+        wanted: Threshold = call.body
+        stock: Stock = await self._backend.execute(
+            SetLowStockThreshold(
+                product_id=product_id, change_id=str(uuid7()), threshold=wanted.threshold
+            ),
+            context=call.context,
+            find_out=f"See GET /products/{product_id}; the request can safely be repeated.",
+        )
+        return product_reply(stock.products[product_id])
+
     async def ledger(self, call: Call) -> Reply:
         after = from_cursor(call.query, _is_number)
         part = Part(call.query.limit, None if after is None else int(after))
@@ -232,6 +264,10 @@ ABOUT_CORRECTING = """\
 A correction says by how many pieces the stock differs from what there is, so that it is right whatever is
 reserved or shipped meanwhile. Pieces that are reserved for orders cannot be taken out: cancel orders first.
 Each request is one more correction: send an `Idempotency-Key`, and repeat it with the same key only."""
+
+ABOUT_LOW_STOCK = """\
+When as many pieces as that are available, or fewer, a `StockLowEvent` is published: once, until more are
+available again. If so few are available already, it is published now."""
 
 ABOUT_LISTS = """\
 The work for a page is bounded: if the product is seldom sold, a page has fewer than `limit` items, perhaps

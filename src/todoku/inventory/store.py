@@ -43,6 +43,7 @@ from todoku.inventory.domain import (
     ReservationChange,
     ReservationState,
     Restock,
+    SetLowStockThreshold,
     SetProduct,
     Stock,
 )
@@ -70,6 +71,7 @@ products = table(
     Column("version", Integer64, nullable=False, server_default="1"),
     Column("changed_at", Timestamp),
     Column("archived", Integer64, nullable=False, server_default="0"),
+    Column("low_stock_threshold", Integer64),
     CheckConstraint("price BETWEEN 0 AND 9007199254740991", name="price_exact"),
     CheckConstraint("archived IN (0, 1)", name="archived_or_not"),
     CheckConstraint("stock_quantity BETWEEN 0 AND 9007199254740991", name="stock_exact"),
@@ -170,6 +172,7 @@ _update_stock = _update(*MOVING)
 _update_products = _update(
     "name", "price", "currency", "version", "changed_at", "archived", *MOVING
 )
+_update_thresholds = _update("low_stock_threshold", "updated_at")
 _insert_reservations = Many(insert(reservations))
 _end_reservations = Many(
     update(reservations)
@@ -222,6 +225,7 @@ class InventoryUnitOfWork:
         reservation = self.reservations.get(_order_id(subject) or "")
         ids = _product_ids(subject)
         if reservation is not None:
+            reservation.state.require_known(f"the reservation of order {reservation.order_id}")
             ids |= {line.product_id for line in reservation.lines}
         return Stock(
             products={key: self.products[key] for key in sorted(ids) if key in self.products},
@@ -320,7 +324,9 @@ def _product_ids(subject: Any) -> set[str]:
     match subject:
         case event if isinstance(event, _NAMING_PRODUCTS):
             return {item.product_id for item in subject.items}
-        case SetProduct() | ArchiveProduct() | Restock() | CorrectStock() | ProductEvent():
+        case SetProduct() | ArchiveProduct() | SetLowStockThreshold():
+            return {subject.product_id}
+        case Restock() | CorrectStock() | ProductEvent():
             return {subject.product_id}
         case _:
             return set()
@@ -336,7 +342,7 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
         order_id: Reservation(
             order_id=order_id,
             lines=tuple(Line(row.product_id, row.quantity, row.cancelled) for row in lines),
-            state=ReservationState(lines[0].state),
+            state=ReservationState.stored(lines[0].state),
             created_at=lines[0].created_at,
             updated_at=lines[0].updated_at,
             shipping_address=lines[0].shipping_address,
@@ -367,16 +373,21 @@ def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) ->
     new: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
+    thresholds: list[dict[str, Any]] = []
     for key, product in sorted(unit_of_work.products.items()):
         before = unit_of_work.products_before.get(key)
         if before is None:
             new.append(_product_row(product))
         elif product is not before:
             rows = moved if product.version == before.version else changed
-            rows.append({"key": key, **_product_row(product)})
+            row = {"key": key, **_product_row(product)}
+            rows.append(row)
+            if product.low_stock_threshold != before.low_stock_threshold:
+                thresholds.append(row)
     _insert_products(connection, new)
     _update_stock(connection, moved)
     _update_products(connection, changed)
+    _update_thresholds(connection, thresholds)
 
 
 def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
@@ -412,6 +423,7 @@ def _product(row: Any) -> Product:
         version=row.version,
         changed_at=row.changed_at,
         archived=bool(row.archived),
+        low_stock_threshold=row.low_stock_threshold,
     )
 
 
@@ -428,6 +440,7 @@ def _product_row(product: Product) -> dict[str, Any]:
         "version": product.version,
         "changed_at": to_microseconds(product.changed_at),
         "archived": int(product.archived),
+        "low_stock_threshold": product.low_stock_threshold,
     }
 
 

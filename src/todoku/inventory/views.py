@@ -17,7 +17,8 @@ ETAG: Final = {"ETag": "The version of the product; stock movements do not chang
 class ProductView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A product and its stock: `stockQuantity` pieces are on hand, `reservedQuantity` of them are
     reserved for orders, and `availableQuantity` can still be ordered. `version` grows whenever the name, the
-    price or the currency is set, or the product is archived, which is `archived` then and sold no longer."""
+    price or the currency is set, or the product is archived, which is `archived` then and sold no longer.
+    With `lowStockThreshold` available pieces or fewer, a `StockLowEvent` is published; null for never."""
 
     id: str
     name: str
@@ -29,6 +30,7 @@ class ProductView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     updated_at: datetime
     version: int
     archived: bool
+    low_stock_threshold: int | None
 
 
 def product_reply(
@@ -64,4 +66,5 @@ def view_of(product: Product) -> ProductView:
         updated_at=product.updated_at,
         version=product.version,
         archived=product.archived,
+        low_stock_threshold=product.low_stock_threshold,
     )

@@ -141,6 +141,6 @@ def feed_event_view(entry: Entry, event: HistoryEntry) -> FeedEventView:
         cause=event.cause,
         time=event.said_at,
         recorded_at=event.recorded_at,
-        status=OrderStatus(event.status),
+        status=OrderStatus.stored(event.status),
         data=event.data,
     )

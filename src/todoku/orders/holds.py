@@ -81,16 +81,6 @@ def next_expiry(holds: Iterable[Hold]) -> datetime | None:
     return min((at for at in expiries if at is not None), default=None)
 
 
-def held_by(holds: Iterable[Hold]) -> str | None:
-    """Return in words who holds an order, and since when; None if nobody does."""
-    holding = open_holds(holds)
-    since = held_since(holding)
-    if since is None:
-        return None
-    holders = ", ".join(dict.fromkeys(hold.holder for hold in holding))
-    return f"held by {holders} since {since:%Y-%m-%d %H:%M:%S} UTC"
-
-
 def find_hold(holds: Iterable[Hold], hold_id: str) -> Hold | None:
     """Return the hold with this id, if there is one."""
     return next((hold for hold in holds if hold.id == hold_id), None)

@@ -14,6 +14,20 @@ from todoku.orders.catalogue_http import catalogue_operations
 from todoku.orders.domain import Order, UnknownOrder
 from todoku.orders.feed_cursor import FeedRestarted
 from todoku.orders.feed_http import feed_operations
+from todoku.orders.holding import (
+    InvalidHold,
+    TooLateToHold,
+    TooManyHolds,
+    UnknownHold,
+    UnknownHolder,
+)
+from todoku.orders.holds_http import (
+    HOLD_PROBLEMS,
+    RequestedHolds,
+    hold_operations,
+    unknown_order,
+    wanted_holds,
+)
 from todoku.orders.list_query import OrderQuery
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
 from todoku.orders.order_streams import stream_operations
@@ -24,8 +38,13 @@ from todoku.orders.problems import (
     FEED_RESTARTED,
     INVALID_CANCELLATION,
     INVALID_DEADLINE,
+    INVALID_HOLD,
     INVALID_ORDER,
     TOO_LATE_TO_CANCEL,
+    TOO_LATE_TO_HOLD,
+    TOO_MANY_HOLDS,
+    UNKNOWN_HOLD,
+    UNKNOWN_HOLDER,
     UNKNOWN_ORDER,
 )
 from todoku.orders.store import (
@@ -33,7 +52,7 @@ from todoku.orders.store import (
     history,
 )
 from todoku.orders.views import OrderEventView, OrderView, event_view, find_view, view_of, views_of
-from todoku.web import Api, Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
+from todoku.web import Api, Backend, Body, Call, Operation, Reply, SuccessResponse
 from todoku.web.fields import (
     ITEMS_MAX,
     Address,
@@ -59,6 +78,7 @@ class NewOrder(Body, frozen=True, kw_only=True):
     shipping_address: Annotated[Address, Personal] = ""
     currency: Currency | None = None
     deadline: Deadline | None = None
+    holds: RequestedHolds = ()
 
 
 class CancelledPieces(Body, frozen=True, kw_only=True, gc=False):
@@ -105,6 +125,11 @@ def orders_api(backend: Backend) -> Api:
             TooLateToCancel: TOO_LATE_TO_CANCEL,
             InvalidCancellation: INVALID_CANCELLATION,
             FeedRestarted: FEED_RESTARTED,
+            UnknownHold: UNKNOWN_HOLD,
+            UnknownHolder: UNKNOWN_HOLDER,
+            InvalidHold: INVALID_HOLD,
+            TooManyHolds: TOO_MANY_HOLDS,
+            TooLateToHold: TOO_LATE_TO_HOLD,
         },
         operations=[
             Operation(
@@ -127,7 +152,12 @@ def orders_api(backend: Backend) -> Api:
                         },
                     )
                 ],
-                problems=[*PRICE_REFUSALS.values(), INVALID_ORDER, INVALID_DEADLINE],
+                problems=[
+                    *PRICE_REFUSALS.values(),
+                    INVALID_ORDER,
+                    INVALID_DEADLINE,
+                    *HOLD_PROBLEMS,
+                ],
                 waits=True,
             ),
             Operation(
@@ -152,6 +182,7 @@ def orders_api(backend: Backend) -> Api:
                 ],
                 problems=[UNKNOWN_ORDER, TOO_LATE_TO_CANCEL, INVALID_CANCELLATION],
             ),
+            *hold_operations(backend),
             Operation(
                 id="listOrders",
                 method="GET",
@@ -214,6 +245,8 @@ class OrderRoutes:
             currency=new.currency,
             shipping_address=new.shipping_address,
             deadline=new.deadline,
+            holds=wanted_holds(new.holds),
+            by=call.context.actor if new.holds else None,
         )
         try:
             order: Order = await self._backend.execute(
@@ -233,7 +266,7 @@ class OrderRoutes:
         return Reply(201, view, headers | call.wait.applied)
 
     async def cancel(self, call: Call) -> Reply:
-        order_id = call.uuid("orderId", _unknown_order)
+        order_id = call.uuid("orderId", unknown_order)
         wish: Cancellation = call.body
         order: Order = await self._backend.execute(
             CancelOrder(
@@ -252,17 +285,17 @@ class OrderRoutes:
         return Reply(202, (await self._backend.read(views_of, [order]))[0])
 
     async def show(self, call: Call) -> Reply:
-        order_id = call.uuid("orderId", _unknown_order)
+        order_id = call.uuid("orderId", unknown_order)
         view = await self._backend.read(find_view, order_id)
         if view is None:
-            raise _unknown_order(order_id)
+            raise unknown_order(order_id)
         return Reply(200, view)
 
     async def history(self, call: Call) -> Reply:
-        order_id = call.uuid("orderId", _unknown_order)
+        order_id = call.uuid("orderId", unknown_order)
         entries = await self._backend.read(history, order_id)
         if not entries:  # an order and the first entry of its history are committed together
-            raise _unknown_order(order_id)
+            raise unknown_order(order_id)
         return Reply(200, OrderHistory([event_view(entry) for entry in entries]))
 
     async def list(self, call: Call) -> Reply:
@@ -271,13 +304,6 @@ class OrderRoutes:
         wanted = query.filter(self._backend.process.clock.now())
         page = await self._backend.read(_page, query, wanted, part)
         return Reply(200, *page)
-
-
-def _unknown_order(order_id: str) -> Problem:
-    return Problem(
-        UNKNOWN_ORDER,
-        f"No order has the id {order_id!r}: use the id from the response to POST /orders.",
-    )
 
 
 def _page(
@@ -303,7 +329,8 @@ a reason. A `price` is what the customer saw: if that of the catalogue is anothe
 it less than 10 s ago, the order is refused. Left out, it is that of the catalogue. (The settings `prices` and
 `unknown_products` change that.) Lines with the same product must have one price and are added up. An order
 that is still open at its `deadline` is cancelled, if that is still possible then; without one, the deadline
-follows from the setting `order_deadline_seconds`."""
+follows from the setting `order_deadline_seconds`. Its `holds` are never too late: the carrier
+is not called before all of them are released or have expired."""
 
 ABOUT_LISTING = """\
 An order is in the list if it matches all filters. The sequence is that of the ids, which begin with the

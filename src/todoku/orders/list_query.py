@@ -37,6 +37,7 @@ Parked = Annotated[
     Literal["true"],
     Meta(description="Only orders that a dead letter of any service is about."),
 ]
+Held = Annotated[Literal["true"], Meta(description="Only orders with a hold that is open.")]
 Overdue = Annotated[
     Literal["true"],
     Meta(
@@ -65,6 +66,7 @@ class OrderQuery(PageQuery, frozen=True, kw_only=True):
     created_from: CreatedFrom | UnsetType = UNSET
     created_to: CreatedTo | UnsetType = UNSET
     parked: Parked | UnsetType = UNSET
+    held: Held | UnsetType = UNSET
     overdue: Overdue | UnsetType = UNSET
     sort: Sort = "-createdAt"
     count: Count | UnsetType = UNSET
@@ -78,5 +80,6 @@ class OrderQuery(PageQuery, frozen=True, kw_only=True):
             created_from=self.created_from or None,
             created_to=self.created_to or None,
             parked=self.parked is not UNSET,
+            held=self.held is not UNSET,
             overdue_at=None if self.overdue is UNSET else now,
         )

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    and_,
     exists,
     func,
     literal_column,
@@ -64,6 +65,7 @@ class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
     created_from: datetime | None = None
     created_to: datetime | None = None
     parked: bool = False
+    held: bool = False
     overdue_at: datetime | None = None
 
 
@@ -197,6 +199,8 @@ def _sources(wanted: OrderFilter) -> list[Source]:
     found: list[Source] = []
     if wanted.parked:
         found.append(Source("parked", _parked_branches(), overlap=True))
+    if wanted.held:
+        found.append(Source("held", [(id_, _held())]))
     if wanted.user_id is not None:
         found.append(Source("user", [(id_, [orders.c.user_id == wanted.user_id])]))
     if wanted.statuses or wanted.overdue_at is not None:
@@ -219,6 +223,12 @@ def _parked_branches() -> list[tuple[Any, list[ColumnElement[bool]]]]:
         (messages.order_id, [is_open]),
         (letters.order_id, [is_parked, letters.order_id.is_not(None)]),
     ]
+
+
+def _held() -> list[ColumnElement[bool]]:
+    """Return the conditions of held orders. A process of version 0.2.0 ends an order and leaves its holds."""
+    ended = [status.value for status in ORDER.statuses if status.terminal]
+    return [orders.c.held_since.is_not(None), orders.c.status.not_in(ended)]
 
 
 def _count(connection: Connection, ids: Select[Any]) -> int:
@@ -247,6 +257,8 @@ def _conditions(wanted: OrderFilter) -> Mapping[str, ColumnElement[bool]]:
     if wanted.parked:
         branches = _parked_branches()
         found["parked"] = or_(*(exists().where(c == orders.c.id, *w) for c, w in branches))
+    if wanted.held:
+        found["held"] = and_(*_held())
     if wanted.created_from is not None:
         found["created from"] = orders.c.created_at >= wanted.created_from
     if wanted.created_to is not None:

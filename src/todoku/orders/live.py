@@ -43,7 +43,7 @@ class LiveEvent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def status(self) -> OrderStatus:
         """Return the status of the order after the event."""
-        return OrderStatus(self.event.status)
+        return OrderStatus.stored(self.event.status)
 
 
 class LiveFeed:

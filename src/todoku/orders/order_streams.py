@@ -191,7 +191,7 @@ def _restarted(error: FeedRestarted) -> ServerSentEvent:
 
 
 def _has_ended(entry: HistoryEntry) -> bool:
-    return OrderStatus(entry.status).terminal
+    return OrderStatus.stored(entry.status).terminal
 
 
 def _sequence(entries: list[HistoryEntry], last_event_id: str | None) -> int:

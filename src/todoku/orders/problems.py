@@ -82,6 +82,41 @@ FEED_RESTARTED = ProblemType(
     "the restored database.",
     "Discard your copy, and read the feed from its beginning: GET /changes without `after`.",
 )
+UNKNOWN_HOLD = ProblemType(
+    "unknown-hold",
+    404,
+    "Unknown hold",
+    "The order has no hold with this id.",
+    "Use the `id` from the response to POST /orders/{orderId}/holds, or from GET /orders/{orderId}/holds.",
+)
+UNKNOWN_HOLDER = ProblemType(
+    "unknown-holder",
+    422,
+    "Unknown holder",
+    "The `holder` of a hold is none of those that may hold orders: the setting `holders` names them.",
+    "Correct `holder`, or add it to the setting. `detail` names those that may hold orders.",
+)
+INVALID_HOLD = ProblemType(
+    "invalid-hold",
+    422,
+    "The hold is invalid",
+    "The `expiresAt` of a hold had passed when it was to be accepted, or is more than ten years ahead.",
+    "Send a later or an earlier `expiresAt`, or none. Compare your clock with the `time` in GET /readyz.",
+)
+TOO_MANY_HOLDS = ProblemType(
+    "too-many-holds",
+    409,
+    "The order has too many holds",
+    "An order may have at most 50 holds, those that no longer hold it included.",
+    "Look at GET /orders/{orderId}/holds. Let one hold stay open instead of releasing and requesting it.",
+)
+TOO_LATE_TO_HOLD = ProblemType(
+    "too-late-to-hold",
+    409,
+    "The order cannot be held any more",
+    "The order has ended, or something of it was refused because the carrier had been called.",
+    "Look at `status` and `holds` in GET /orders/{orderId}. What is shipped can only be returned.",
+)
 INVALID_ORDER = ProblemType(
     "invalid-order",
     422,

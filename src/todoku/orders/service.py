@@ -163,6 +163,8 @@ def deadlines(settings: Settings) -> Agenda[Order]:
         key_of=attrgetter("id"),
         grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,
         look_seconds=LOOK_SECONDS,
+        # The customer was told: a pause does not move them.
+        instants=True,
     )
 
 
@@ -180,6 +182,7 @@ def hold_expiries(settings: Settings) -> Agenda[Order]:
         key_of=attrgetter("id"),
         grace_seconds=settings.own(OrdersSettings).order_deadline_grace_seconds,
         look_seconds=LOOK_SECONDS,
+        instants=True,  # Its holder was told.
     )
 
 

@@ -237,7 +237,10 @@ class OrdersUnitOfWork:
             return self.products.get(subject.product_id)
         if isinstance(subject, ParkingEvent):
             return self.parked.get((subject.publisher, subject.letter_id))
-        return self.after.get(_order_id(subject))
+        order = self.after.get(_order_id(subject))
+        if order is not None:
+            order.status.require_known(f"order {order.id}")
+        return order
 
     def put(self, subject: Any, state: Order | ParkedMessage | CatalogueEntry | None) -> None:
         if state is None:
@@ -352,7 +355,7 @@ def find_order(connection: Connection, order_id: str) -> Order | None:
 def has_ended(connection: Connection, order_id: str) -> bool:
     """Return whether the order has ended."""
     status = connection.scalar(select(orders.c.status).where(orders.c.id == order_id))
-    return status is not None and OrderStatus(status).terminal
+    return status is not None and OrderStatus.stored(status).terminal
 
 
 def find_parked(
@@ -410,7 +413,7 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             total_amount=row.total_amount,
             currency=row.currency,
             shipping_address=row.shipping_address,
-            status=OrderStatus(row.status),
+            status=OrderStatus.stored(row.status),
             created_at=row.created_at,
             updated_at=row.updated_at,
             reason=row.reason,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from todoku.contracts import CancelledItem, OrderedItem, Personal
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.domain import Order, OrderStatus
+from todoku.orders.holds_http import HoldView, hold_view
 from todoku.orders.parking import ParkedMessage
 from todoku.orders.store import HistoryEntry, find_order, find_parked
 from todoku.orders.waiting import WaitingView, waiting_view
@@ -88,6 +89,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lines: list[LineView]
     changes: list[ChangeView]
     waiting_for: WaitingView | None
+    holds: list[HoldView]
 
 
 class OrderEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -141,6 +143,7 @@ def view_of(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
         lines=_lines(order),
         changes=[_as(change, ChangeView) for change in order.changes],
         waiting_for=waiting_view(order, parked),
+        holds=[hold_view(hold) for hold in order.holds],
     )
 
 
@@ -186,6 +189,6 @@ def event_view(entry: HistoryEntry) -> OrderEventView:
         cause=entry.cause,
         time=entry.said_at,
         recorded_at=entry.recorded_at,
-        status=OrderStatus(entry.status),
+        status=OrderStatus.stored(entry.status),
         data=entry.data,
     )

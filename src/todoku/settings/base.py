@@ -138,9 +138,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Put X-Forwarded-Prefix before links; only behind a proxy that sets it."),
     ] = False
 
+    drain_seconds: Annotated[
+        Seconds,
+        Meta(
+            description="How long a service that is told to stop still answers: not ready, and closing "
+            "each connection after its answer, in seconds. Behind a balancer, longer than it takes to notice."
+        ),
+    ] = 0.0
     shutdown_grace_seconds: Annotated[
         Seconds,
-        Meta(description="How long a process may take to stop cleanly, in seconds."),
+        Meta(
+            description="How long a process may take to stop cleanly, after it has drained, in seconds."
+        ),
     ] = 10.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],

@@ -91,6 +91,7 @@ def bookings(pickup_seconds_max: float = 0.0) -> Agenda[Shipment]:
         starts_effects=True,
         longest_pause_seconds=max(pickup_seconds_max, CLAIM_SECONDS, BACKOFF_SECONDS_MAX),
         cause_of=_initiated_id,
+        target="carrier",
     )
 
 

@@ -124,7 +124,10 @@ class ShippingUnitOfWork:
         self.after = dict(found)
 
     def view(self, subject: Any) -> Shipment | None:
-        return self.after.get(_order_id(subject))
+        shipment = self.after.get(_order_id(subject))
+        if shipment is not None:
+            shipment.status.require_known(f"the shipment of order {shipment.order_id}")
+        return shipment
 
     def put(self, subject: Any, state: Shipment | None) -> None:
         assert state is not None, "every decision returns a shipment"
@@ -223,7 +226,7 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Shipment]:
             order_id=row.order_id,
             items=tuple(items[row.id]),
             shipping_address=row.shipping_address,
-            status=ShipmentStatus(row.status),
+            status=ShipmentStatus.stored(row.status),
             attempts=row.attempts,
             due_at=row.due_at,
             created_at=row.created_at,

@@ -21,6 +21,7 @@ from todoku.web.metrics import Metrics
 from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware, TrailingSlashMiddleware
 from todoku.web.operations import Api, Endpoint, ExactRoute, Handler, Limits, Operation, routes
 from todoku.web.pages import page_routes
+from todoku.web.pauses import PAUSE_REFUSALS, pause_operations
 from todoku.web.prefix import ForwardedPrefixMiddleware
 from todoku.web.resend import resend_operations
 
@@ -44,7 +45,7 @@ def application(
     api = replace(
         api,
         operations=[*api.operations, *shared_operations(backend)],
-        refusals={**api.refusals, **DEAD_LETTER_REFUSALS},
+        refusals={**api.refusals, **DEAD_LETTER_REFUSALS, **PAUSE_REFUSALS},
     )
     metrics = Metrics(collectors)
     documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}
@@ -73,6 +74,7 @@ def shared_operations(backend: Backend) -> list[Operation]:
     return [
         *dead_letter_operations(backend),
         *resend_operations(backend),
+        *pause_operations(backend),
         *health_operations(backend),
     ]
 

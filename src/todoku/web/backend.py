@@ -52,7 +52,8 @@ class Engine(Protocol):
 
 
 class Backend:
-    """Engine and database of a service. `run_read` runs a function outside the event loop."""
+    """Engine and database of a service. `run_read` runs a function outside the event loop. While it is
+    `draining`, a service about to stop answers but is not ready."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Backend:
         self.process = process
         self.database = database
         self.run_read = run_read
+        self.draining = False
         self.response_timeout_seconds = response_timeout_seconds
         self._time_limit = SharedTimeout(response_timeout_seconds)
 

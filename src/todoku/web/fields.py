@@ -132,6 +132,24 @@ Deadline = Annotated[
         examples=["2030-01-02T03:04:05Z"],
     ),
 ]
+Holder = Annotated[
+    str,
+    Meta(
+        pattern=TEXT_PATTERN,
+        min_length=1,
+        max_length=128,
+        description="Who holds the order: a team or a system.",
+        examples=["fraud-review"],
+    ),
+]
+Expiry = Annotated[
+    datetime,
+    Meta(
+        tz=True,
+        description="When it ends by itself: a time with an offset.",
+        examples=["2030-01-02T03:04:05Z"],
+    ),
+]
 GroupId = Annotated[
     str,
     Meta(

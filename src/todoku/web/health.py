@@ -39,6 +39,10 @@ def health_operations(backend: Backend) -> list[Operation]:
         return Reply(200, Health())
 
     async def ready(call: Call) -> Reply:
+        if backend.draining:
+            raise Problem(
+                NOT_READY, "The service is about to stop: send requests to another process."
+            )
         if not (backend.process.database_available and backend.database.accepts_writes):
             raise Problem(NOT_READY, "The database accepts no writes at present: see the log.")
         if not backend.process.ready:

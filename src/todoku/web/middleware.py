@@ -16,6 +16,7 @@ from todoku.engine import (
     MailboxFull,
     RequestInProgress,
 )
+from todoku.lifecycle import UnknownStatus
 from todoku.web.body import ClientDisconnected
 from todoku.web.metrics import Metrics
 from todoku.web.operations import Refusals, method_not_allowed
@@ -26,6 +27,7 @@ from todoku.web.problems import (
     IDEMPOTENCY_KEY_REUSED,
     INTERNAL_ERROR,
     MALFORMED_REQUEST,
+    NEWER_VERSION,
     OVERLOADED,
     REQUEST_IN_PROGRESS,
     UNKNOWN_ADDRESS,
@@ -127,6 +129,8 @@ def _to_problem(error: Exception, refusals: Refusals) -> Problem:
             return Problem(OVERLOADED, str(error), headers={"Retry-After": "1"})
         case RequestInProgress():
             return Problem(REQUEST_IN_PROGRESS, str(error), headers={"Retry-After": "1"})
+        case UnknownStatus():
+            return Problem(NEWER_VERSION, str(error), headers={"Retry-After": "1"})
         case IdempotencyKeyReused():
             return Problem(IDEMPOTENCY_KEY_REUSED, str(error))
         case AnswerUnavailable():

@@ -23,6 +23,7 @@ WITH_BODY: Final = (
     problems.UNSUPPORTED_MEDIA_TYPE,
     problems.INVALID_BODY,
     problems.OVERLOADED,
+    problems.NEWER_VERSION,
     problems.OUTCOME_UNKNOWN,
 )
 WITH_KEY: Final = (

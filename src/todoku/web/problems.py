@@ -79,6 +79,13 @@ UNKNOWN_DEAD_LETTER = ProblemType(
     "This service has no dead letter with this id.",
     "See GET /dead-letters. Each service has its own dead letters.",
 )
+UNKNOWN_PAUSE = ProblemType(
+    "unknown-pause",
+    404,
+    "Unknown pause",
+    "This service has no pause with this id.",
+    "See GET /pauses. Each service has its own pauses.",
+)
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
     405,
@@ -107,6 +114,13 @@ REDELIVERY_FAILED = ProblemType(
     "The redelivery failed",
     "The message failed again, as `detail` says. The attempt is recorded, and the message stays parked.",
     "Fix the cause and retry, edit the message, or discard it.",
+)
+NOT_PAUSED = ProblemType(
+    "not-paused",
+    409,
+    "The pause has ended",
+    "This pause was resumed before, as `detail` says. Nothing was changed.",
+    "See GET /pauses?state=PAUSED for what is paused. To pause again, send a new POST /pauses.",
 )
 REQUEST_IN_PROGRESS = ProblemType(
     "request-in-progress",
@@ -170,6 +184,13 @@ INVALID_EDIT = ProblemType(
     "envelope. Nothing was changed.",
     "Correct what `detail` names; /asyncapi.json describes every event.",
 )
+UNKNOWN_PAUSE_TARGET = ProblemType(
+    "unknown-pause-target",
+    422,
+    "This cannot be paused here",
+    "This service has nothing of this name that can be paused. Nothing was changed.",
+    "Use one of the targets that `detail` names; `service` pauses all of them.",
+)
 HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large",
     431,
@@ -214,6 +235,14 @@ DATABASE_UNAVAILABLE = ProblemType(
     "The service cannot reach its database, or the database is locked or full.",
     "Send the request again later. The service's log and /readyz have details.",
 )
+NEWER_VERSION = ProblemType(
+    "newer-version",
+    503,
+    "A newer version is needed",
+    "A newer version of the service has brought this into a status that the process that answered does not "
+    "know: the service is being updated. Nothing was changed.",
+    "Send the request again; another process may answer it, and this one when it is updated.",
+)
 OUTCOME_UNKNOWN = ProblemType(
     "outcome-unknown",
     503,
@@ -245,10 +274,12 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     INVALID_PARAMETER,
     UNKNOWN_ADDRESS,
     UNKNOWN_DEAD_LETTER,
+    UNKNOWN_PAUSE,
     METHOD_NOT_ALLOWED,
     REQUEST_TOO_SLOW,
     DEAD_LETTER_RESOLVED,
     REDELIVERY_FAILED,
+    NOT_PAUSED,
     REQUEST_IN_PROGRESS,
     ANSWER_UNAVAILABLE,
     BODY_TOO_LARGE,
@@ -257,11 +288,13 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     INVALID_BODY,
     IDEMPOTENCY_KEY_REUSED,
     INVALID_EDIT,
+    UNKNOWN_PAUSE_TARGET,
     HEADERS_TOO_LARGE,
     INTERNAL_ERROR,
     NOT_IMPLEMENTED,
     OVERLOADED,
     DATABASE_UNAVAILABLE,
+    NEWER_VERSION,
     OUTCOME_UNKNOWN,
     NOT_READY,
     HTTP_VERSION_NOT_SUPPORTED,

@@ -6,7 +6,7 @@ import msgspec
 
 from simulation import planting
 from simulation.planting import mutant
-from todoku.contracts import StockAdjustedEvent
+from todoku.contracts import OrderCreatedEvent, StockAdjustedEvent, StockLowEvent
 from todoku.inventory import domain as stock
 from todoku.lab.simulation.wiring import Wire
 
@@ -58,3 +58,14 @@ def reserved_pieces_corrected_away() -> Wire:
         return original(changed, command, now)
 
     return planting.commands("inventory", stock.CorrectStock, decide)
+
+
+@mutant
+def low_stock_not_told() -> Wire:
+    """Of a product that an order has made low, nobody is told."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        after, events = original(state, event, now)
+        return after, [each for each in events if not isinstance(each, StockLowEvent)]
+
+    return planting.events("inventory", OrderCreatedEvent, decide)

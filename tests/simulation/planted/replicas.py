@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from simulation import planting
 from simulation.planting import Wrapped, mutant_of_pairs, mutant_of_replicas
@@ -97,6 +98,25 @@ def lease_too_short() -> Wire:
     class Leases(Wrapped):
         def renew(self, connection: Any, owner: str, now: Any, lease_seconds: float) -> Any:
             return self.inner.renew(connection, owner, now, lease_seconds / 5)
+
+    return planting.tables("leases", Leases)
+
+
+@mutant_of_pairs
+def lease_of_a_wrong_clock_kept() -> Wire:
+    """A process whose clock was hours ahead, and which has ended, counts as alive for hours."""
+
+    class Leases(Wrapped):
+        def renew(self, connection: Any, owner: str, now: Any, lease_seconds: float) -> Any:
+            leases = self.inner.table
+            latest = now + timedelta(seconds=2 * lease_seconds)
+            ahead = connection.execute(
+                select(leases).where(leases.c.expires_at > latest, leases.c.owner != owner)
+            ).all()
+            alive = self.inner.renew(connection, owner, now, lease_seconds)
+            for row in ahead:
+                connection.execute(insert(leases), row._asdict())
+            return [*alive, *(row.owner for row in ahead)]
 
     return planting.tables("leases", Leases)
 

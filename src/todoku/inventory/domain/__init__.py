@@ -19,6 +19,7 @@ from todoku.inventory.domain.cancellations import (
     release_cancelled,
     replay_release,
 )
+from todoku.inventory.domain.low_stock import SetLowStockThreshold, set_low_stock_threshold
 from todoku.inventory.domain.products import (
     ArchiveProduct,
     ProductChanged,
@@ -81,6 +82,7 @@ __all__ = [
     "ReservationChange",
     "ReservationState",
     "Restock",
+    "SetLowStockThreshold",
     "SetProduct",
     "Stock",
     "StockError",
@@ -106,5 +108,6 @@ __all__ = [
     "republish_reservation",
     "reserve_stock",
     "restock",
+    "set_low_stock_threshold",
     "set_product",
 ]

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import msgspec
 
 from todoku.contracts import MAX_SAFE_INTEGER, Event, Personal, StockAdjustedEvent
+from todoku.inventory.domain.low_stock import fallen_low
 from todoku.inventory.domain.products import unknown_product
 from todoku.inventory.domain.reservations import StockLost
 from todoku.inventory.domain.stock import LedgerEntry, LedgerReason, Product, Stock, StockError
@@ -118,7 +119,9 @@ def _adjusted(
         code=command.code,
         by=command.by,
     )
-    return _entered(product, entry), [
+    after = _entered(product, entry)
+    low = fallen_low(stock.products, after.products, command.adjustment_id)
+    return after, [
         StockAdjustedEvent(
             product_id=product.id,
             adjustment_id=command.adjustment_id,
@@ -127,7 +130,8 @@ def _adjusted(
             code=command.code,
             reason=command.note,
             by=command.by,
-        )
+        ),
+        *low,
     ]
 
 

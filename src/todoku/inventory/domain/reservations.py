@@ -17,6 +17,7 @@ from todoku.contracts import (
     StockReservedEvent,
     holds_of,
 )
+from todoku.inventory.domain.low_stock import fallen_low
 from todoku.inventory.domain.releases import republish_releases
 from todoku.inventory.domain.request import StockRequest
 from todoku.inventory.domain.stock import (
@@ -77,7 +78,8 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
     reserved = Stock(
         products=moved(stock.products, lines, now, reserved=+1), reservation=reservation
     )
-    return reserved, [_reserved_event(reservation, event.shipping_address)]
+    low = fallen_low(stock.products, reserved.products, event.order_id)
+    return reserved, [_reserved_event(reservation, event.shipping_address), *low]
 
 
 def replay_reservation(

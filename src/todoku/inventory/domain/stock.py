@@ -119,7 +119,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
 
     `price` is in minor units of `currency` (ISO 4217); times are UTC. `version` grows with every change of
     what the catalogue says; the last one was at `changed_at`, None if that is unknown. `updated_at` is when
-    anything changed, the stock too.
+    anything changed, the stock too. With `low_stock_threshold` available pieces or fewer it is low.
     """
 
     id: str
@@ -133,6 +133,13 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
     changed_at: datetime | None = None
     archived: bool = False
+    low_stock_threshold: int | None = None
+
+    @property
+    def low(self) -> bool:
+        """Return whether so few pieces are available that staff want to know."""
+        threshold = self.low_stock_threshold
+        return threshold is not None and self.available <= threshold
 
     @property
     def etag(self) -> str:

@@ -11,7 +11,7 @@ from todoku.engine import Topology
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import VirtualClock
-from todoku.lab.simulation.node import Node
+from todoku.lab.simulation.node import CLOCK_JUMP_SECONDS_MAX, Node
 from todoku.lab.simulation.poison import Poison, make_outbox_row, make_poison
 from todoku.lab.simulation.trace import Trace
 from todoku.simulated import Action
@@ -19,6 +19,8 @@ from todoku.simulated import Action
 PARTITION_SECONDS_MAX = 15.0
 OUTAGE_SECONDS_MAX = 10.0
 WIPED_SHARE = 0.3
+NEAR_SECONDS = 5.0
+HOURS_OFF = 8
 
 
 class Disturbances:
@@ -58,6 +60,7 @@ class Disturbances:
             "roll-back": self._roll_back,
             "delete-durable": self._delete_durable,
             "database-away": self._take_database_away,
+            "set-clock": self._set_clock,
             "poison": self._poison_stream,
         }
 
@@ -150,6 +153,13 @@ class Disturbances:
         database.away = True
         await asyncio.sleep(dice.uniform(0, OUTAGE_SECONDS_MAX))
         database.away = False
+
+    async def _set_clock(self, dice: Random) -> None:
+        """Set a wall clock to another time, or to the right one, as a time service or an operator does."""
+        far = dice.uniform(-CLOCK_JUMP_SECONDS_MAX, CLOCK_JUMP_SECONDS_MAX)
+        near = dice.uniform(-NEAR_SECONDS, NEAR_SECONDS)
+        hours = dice.choice((-1, 1)) * HOURS_OFF * 3600.0
+        self._any_node(dice).set_clock(dice.choice((far, near, hours, 0.0, 0.0)))
 
     async def _poison_stream(self, dice: Random) -> None:
         if not self._broker.running or not self._events:

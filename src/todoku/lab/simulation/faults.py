@@ -66,6 +66,8 @@ INTERVALS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     },
     "crash": {"kill": (0.0, 10.0, 30.0), "stop": (0.0, 40.0), "scale-down": (0.0, 60.0)},
     "disk": {"database-away": (0.0, 30.0)},
+    "pause": {"pause": (0.0, 0.0, 15.0)},
+    "clock": {"set-clock": (0.0, 0.0, 20.0)},
     "restore": {"restore": (0.0, 0.0, 15.0)},
     "poison": {"poison": (0.0, 2.0, 15.0)},
 }

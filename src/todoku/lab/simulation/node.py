@@ -14,12 +14,13 @@ from todoku.engine import (
     Process,
     RetryPolicy,
     Service,
+    SteadyClock,
     Topology,
 )
 from todoku.lab.simulation.database import SharedDatabase, SimulatedDatabase
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
-from todoku.lab.simulation.loop import VirtualClock
+from todoku.lab.simulation.loop import START
 from todoku.lab.simulation.network import SimulatedSession
 from todoku.lab.simulation.replicas import watch_due_rows
 from todoku.lab.simulation.stepped import SteppedThread
@@ -54,8 +55,8 @@ class Node:
     may be shared with other machines.
 
     `owner` is the name of the current process in the outbox, `clock_offset` how far its clock is ahead,
-    and `able_since` since when it can write, None while it cannot. One that is `retired` runs no further
-    process.
+    `clock_was_set` whether that has changed while a process ran, and `able_since` since when it can write,
+    None while it cannot. One that is `retired` runs no further process.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Node:
         config: EngineConfig,
         random: Random,
         wire: Wire,
+        watch: Wire,
     ) -> None:
         self.name = name
         self.service = service
         self.database = database
         self.owner = ""
         self.clock_offset = 0.0
+        self.clock_was_set = False
         self.able_since: float | None = None
         self.retired = False
         self.process: Process | None = None
@@ -88,6 +91,7 @@ class Node:
         self._config = config
         self._random = random
         self._wire = wire
+        self._watch = watch
         self._execute: Execute = execute
         self._session: SimulatedSession | None = None
         self._disconnected = False
@@ -145,6 +149,11 @@ class Node:
         if self._session is not None:
             self._session.restore()
 
+    def set_clock(self, offset_seconds: float) -> None:
+        """Set the wall clock of the machine, while a process may be running."""
+        self._trace.note(self.name, "clock", f"is set to {offset_seconds:+.0f} s")
+        self.clock_offset, self.clock_was_set = offset_seconds, True
+
     async def _run(self) -> None:
         """Run one process, from its start to its end."""
         name = self.service.name
@@ -187,7 +196,7 @@ class Node:
             async with turn:
                 return await self._write(function, *arguments)
 
-        parts = self._wire(self._parts(session))
+        parts = self._watch(self._wire(self._parts(session)))
         if isinstance(self.database, SharedDatabase):
             parts = watch_due_rows(parts, self.database, self._checker.fail)
         self._execute = parts.execute
@@ -197,12 +206,15 @@ class Node:
             parts.broker,
             self._topology,
             owner=self.owner,
-            clock=VirtualClock(offset),
+            clock=SteadyClock(self._wall, asyncio.get_running_loop().time),
             run_write=write,
             run_read=_at_once,
             config=parts.config,
             failpoint=parts.failpoint,
         )
+
+    def _wall(self) -> float:
+        return START.timestamp() + asyncio.get_running_loop().time() + self.clock_offset
 
     def _parts(self, session: SimulatedSession) -> Parts:
         return Parts(

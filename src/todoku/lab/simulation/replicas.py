@@ -134,7 +134,7 @@ class ReplicaChecker:
                 self._fail("R6", f"{node.owner} lives, and its lease has expired")
 
     def _clocks_agree(self) -> bool:
-        return all(node.clock_offset == 0 for node in self._nodes)
+        return all(node.clock_offset == 0 and not node.clock_was_set for node in self._nodes)
 
 
 def _now() -> int:

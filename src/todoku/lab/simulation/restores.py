@@ -16,13 +16,16 @@ import msgspec
 
 from todoku.broker.memory import MemoryBroker
 from todoku.database import ConstraintViolated, sqlite
+from todoku.engine.copies import mark_copy
 from todoku.engine.dead_letters import HOLDING, DeadLetterError, RetryDeadLetter
-from todoku.engine.tables import MARK_COPY
+from todoku.engine.pauses import PauseError, Resume
 from todoku.lab.simulation.database import SimulatedDatabase
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
+from todoku.lab.simulation.loop import VirtualClock
 from todoku.lab.simulation.node import Node
 from todoku.lab.simulation.part import ServiceWorld
+from todoku.lab.simulation.pauses import PauseChecker
 from todoku.simulated import Action, SimulatedService
 
 RECENT = 12
@@ -45,6 +48,7 @@ _HOLDING = " OR ".join(f"error LIKE '{name}:%'" for name in HOLDING)
 _LETTERS = (
     f"SELECT id FROM dead_letters WHERE state = 'PARKED' AND ({_HOLDING}) ORDER BY parked_at, id"
 )
+_PAUSES = "SELECT id FROM pauses WHERE resumed_at IS NULL ORDER BY id"
 _POSITIONS = "SELECT incarnation, sequence FROM stream_positions"
 
 
@@ -79,7 +83,9 @@ class Restores:
         worlds: Mapping[str, ServiceWorld],
         faults: Faults,
         checker: InvariantChecker,
+        pause_checkers: Mapping[str, PauseChecker],
     ) -> None:
+        self._pause_checkers = pause_checkers
         self._all = tuple(nodes.values())
         self._nodes = {
             name: node
@@ -176,9 +182,10 @@ class Restores:
         self._forget_after(name, image)
         replace(node.database, image.pages)
         if copy:
-            node.database.bare().execute(MARK_COPY)
+            mark_copy(node.database.bare(), VirtualClock().now())
         published = self._published(name)
         self._checker.restored(name, image.consumed, {each.id for each in published})
+        self._pause_checkers[name].restored()
         self._parts[name].restored({(each.subject, each.type) for each in published})
         if operator := self._operators.get(name):
             operator.cancel()
@@ -218,14 +225,23 @@ class Restores:
     # The operator.
 
     async def _operate(self, name: str) -> None:
-        """Enter again what is not in the stream, and retry dead letters until the service has recovered."""
+        """Enter again what is not in the stream, and retry dead letters until the service has recovered. A
+        copy is paused: resume it."""
         await self._parts[name].enter_again()
+        await self._resume(name)
         while not self._has_recovered(name):
             for (letter_id,) in self._checker.rows(name, _LETTERS):
                 with suppress(DeadLetterError, ConstraintViolated):
                     await self._worlds[name].execute(
                         RetryDeadLetter(letter_id=letter_id, by="operator")
                     )
+            await asyncio.sleep(OPERATOR_SECONDS)
+
+    async def _resume(self, name: str) -> None:
+        while paused := self._checker.rows(name, _PAUSES):
+            for (pause_id,) in paused:
+                with suppress(PauseError):
+                    await self._worlds[name].execute(Resume(pause_id=pause_id, by="operator"))
             await asyncio.sleep(OPERATOR_SECONDS)
 
     def _ended(self, operator: asyncio.Task[None]) -> None:

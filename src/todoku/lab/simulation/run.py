@@ -22,6 +22,7 @@ from todoku.lab.simulation.message_limit import MessageLimit
 from todoku.lab.simulation.network import FaultInjector
 from todoku.lab.simulation.node import CLOCK_JUMP_SECONDS_MAX, SIMULATION_CONFIG, Crashed, Node
 from todoku.lab.simulation.part import ServiceWorld, unreliable
+from todoku.lab.simulation.pauses import PauseChecker, Pausing
 from todoku.lab.simulation.plan import SimulationPlan, SimulationResult
 from todoku.lab.simulation.replicas import QUIET_SECONDS, ReplicaChecker
 from todoku.lab.simulation.restores import Restores
@@ -102,6 +103,10 @@ class _Run:
         )
         self._topology = Topology(self._services)
         self._config = self._draw_config()
+        self._pause_checkers = {
+            service.name: PauseChecker(service, self._databases[service.name], self.checker.fail)
+            for service in self._services
+        }
         self._nodes = self._build_nodes()
         self._replica_checkers = self._check_replicas()
         for database in self._databases.values():
@@ -117,9 +122,16 @@ class _Run:
             self.trace,
         )
         self._restores = Restores(
-            self._nodes, self._broker, self._parts, self._worlds, self._faults, self.checker
+            self._nodes,
+            self._broker,
+            self._parts,
+            self._worlds,
+            self._faults,
+            self.checker,
+            self._pause_checkers,
         )
         self._message_limit = MessageLimit(self._broker, self._worlds, self._faults, self.checker)
+        self._pausing = Pausing(self._services, self._worlds, plan.seed)
         self._settled_after_seconds: float | None = None
 
     async def go(self) -> None:
@@ -139,7 +151,7 @@ class _Run:
         self._heal()
         await self._settle(clients)
         self._check()
-        for task in (*machines, *clients, operator):
+        for task in (*machines, *clients, operator, self._resuming):
             task.cancel()
         self._restores.cancel()
         for node in self._nodes.values():
@@ -230,6 +242,7 @@ class _Run:
             self._config_of(service.name),
             Random(f"{self.plan.seed} restarts of {name}"),
             self._wire,
+            self._pause_checkers[service.name].watch,
         )
 
     def _check_replicas(self) -> dict[str, ReplicaChecker]:
@@ -246,6 +259,7 @@ class _Run:
 
     def _committed(self, service: str) -> None:
         self.checker.committed(service)
+        self._pause_checkers[service].check_commit()
         if service in self._replica_checkers:
             self._replica_checkers[service].check_commit()
 
@@ -290,6 +304,7 @@ class _Run:
             **self._disturbances.actions(),
             **self._restores.actions(),
             **self._message_limit.actions(),
+            **self._pausing.actions(),
         }
         for part in self._parts.values():
             for kind, each in part.scheduled().items():
@@ -313,12 +328,13 @@ class _Run:
         self.trace.note("world", "heal")
         self._disturbances.heal()
         self._message_limit.heal()
+        self._resuming = self._begin(self._pausing.resume_all())
 
     async def _settle(self, clients: Sequence[asyncio.Task[None]]) -> None:
         """Wait until the system is quiescent, within the limit of the plan."""
         healed = self._now()
         limit = self.plan.settle_seconds
-        if self._faults.counts["clock-jump"]:
+        if self._faults.counts["clock-jump"] + self._faults.counts["set-clock"]:
             limit += 2 * CLOCK_JUMP_SECONDS_MAX
         while not self.checker.violated.is_set():
             await asyncio.sleep(1)
@@ -344,6 +360,8 @@ class _Run:
         if unanswered := sum(not client.done() for client in clients):
             waiting.append(f"{unanswered} clients have got no reply")
         waiting += self._restores.unfinished() + self._message_limit.unfinished()
+        waiting += self._restores.unfinished()
+        waiting += self._pausing.unfinished()
         return waiting or self.checker.unhandled(
             self._disturbances.lasting_poison(), self._subjects_read()
         )

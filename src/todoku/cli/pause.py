@@ -1,0 +1,76 @@
+"""`todoku pause`: pause the system, a service, or one thing that a service does."""
+
+import msgspec
+
+from todoku.cli.client import ServiceClient
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+from todoku.cli.flags import Addresses
+from todoku.cli.formatting import printable
+from todoku.cli.options import JsonLines
+from todoku.cli.output import note, suggest, write_lines
+from todoku.cli.pausing import (
+    UNKNOWN_TARGET,
+    By,
+    What,
+    at_each,
+    name_of,
+    outcome_of,
+    places_of,
+    who,
+)
+
+
+def pause(
+    what: What = "system",
+    /,
+    *,
+    reason: str,
+    by: By = None,
+    json: JsonLines = False,
+    addresses: Addresses = None,
+) -> ExitCode:
+    """Pause the system, a service, or one thing that a service does, such as the carrier.
+
+    What is paused takes orders and messages, but starts nothing of its own accord:
+    no call to another system, and nothing that is due. Timers stand still. A pause
+    is stored, and ends with `todoku resume` only. Services that do not answer are
+    not paused; they are named, and the exit code tells of it.
+
+    For example:
+
+        todoku pause carrier --reason "The warehouse is closed."
+        todoku pause shipping --reason "A new carrier is set up."
+        todoku pause --reason "Moving to another machine."
+
+    Parameters
+    ----------
+    what
+        The `system`, a service, or what a service does: `carrier`.
+    reason
+        Why it is paused.
+    """
+    body = {"reason": reason, "by": who(by)}
+
+    def post(service: ServiceClient, target: str) -> bytes:
+        answer = service.send(
+            "POST",
+            "/pauses",
+            msgspec.json.encode(body | {"target": target}),
+            find_out="Check with `todoku pauses`.",
+        )
+        note(f"{printable(name_of(service, target))} is paused")
+        return answer
+
+    answers, failures = at_each(places_of(what, addresses), post)
+    if failures and not answers and all(each.problem == UNKNOWN_TARGET for each in failures):
+        raise CommandFailed(
+            f"nothing is called {printable(what)!r}: give `system`, a service, or what a service does.\n"
+            f"{failures[-1]}",
+            exit_code=ExitCode.USAGE,
+        )
+    if json:
+        write_lines(answers)
+    if answers:
+        suggest(f"todoku resume {printable(what)}", "let it go on")
+    return outcome_of(failures)

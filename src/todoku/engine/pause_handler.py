@@ -1,0 +1,159 @@
+"""Executes commands about pauses, and knows what is paused."""
+
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from todoku.database import Database
+from todoku.engine.agenda import DueRows
+from todoku.engine.pauses import (
+    OPEN,
+    SERVICE,
+    Allowance,
+    Gate,
+    Pause,
+    PauseRecord,
+    PauseState,
+    Resume,
+    UnknownPause,
+    UnknownPauseTarget,
+    covers,
+    gate,
+    paused,
+    resumed,
+    still_until,
+    targets,
+)
+from todoku.engine.service import Service
+
+log = structlog.get_logger(__name__)
+
+READ_EVERY = timedelta(seconds=1)
+"""How often the pauses are read where another process may have changed them: within this time, and that
+of a batch, every replica knows of a pause."""
+
+
+class PauseHandler:
+    """The pauses of a service: what this process knows of them, and what it does about them."""
+
+    def __init__(self, service: Service, due_rows: DueRows, *, shared: bool) -> None:
+        self.gate: Gate = OPEN
+        self._agendas = service.agendas
+        self._targets = targets(service.agendas)
+        self._name = service.name
+        self._pauses = service.store.tables.pauses
+        self._timers = service.store.tables.paused_timers
+        self._due_rows = due_rows
+        self._shared = shared
+        self._read_at: datetime | None = None
+
+    def forget(self) -> None:
+        """Read the pauses before the next batch."""
+        self._read_at = None
+
+    def refresh(self, database: Database, now: datetime) -> None:
+        """Read the pauses if they may have changed."""
+        if self._read_at is not None and not self._may_have_changed(self._read_at, now):
+            return
+        with database.read() as connection:
+            found = self._pauses.open(connection)
+        self._tell(found)
+        if found != list(self.gate.open_pauses):
+            self.gate = gate(found, self._agendas)
+            self._due_rows.set_gate(self.gate, now)
+        self._read_at = now
+
+    def _may_have_changed(self, read_at: datetime, now: datetime) -> bool:
+        return self._shared and not read_at <= now < read_at + READ_EVERY
+
+    def look_again_at(self, now: datetime) -> datetime | None:
+        """Return when to look whether another process has ended a pause."""
+        return now + READ_EVERY if self._shared and not self.gate.is_open else None
+
+    def execute(
+        self, connection: Connection, command: Pause | Resume, now: datetime
+    ) -> PauseRecord:
+        """Execute a command. Raises `PauseError`."""
+        if isinstance(command, Pause):
+            return self._pause(connection, command, now)
+        return self._resume(connection, command, now)
+
+    def allowance(self, connection: Connection, now: datetime) -> Allowance | None:
+        """Return how much the rates of resumes allow now, None if there are none."""
+        if not self.gate.limited:
+            return None
+        ids = {pause.id for pauses in self.gate.limited.values() for pause in pauses}
+        return Allowance(self._pauses.lock(connection, ids), now)
+
+    def save(self, connection: Connection, allowance: Allowance, now: datetime) -> None:
+        """Save what was taken of an allowance; a resume whose backlog is through ends."""
+        changed = allowance.changed(lambda pause: self._due_rows.is_looked_at(pause, now))
+        self._pauses.replace(connection, changed)
+        if any(pause.state is PauseState.RESUMED for pause in changed):
+            self.forget()
+
+    def _pause(self, connection: Connection, command: Pause, now: datetime) -> PauseRecord:
+        if command.target not in self._targets:
+            raise UnknownPauseTarget(
+                f"The {self._name} service has no target {command.target!r}: it has "
+                f"{', '.join(self._targets)}."
+            )
+        before = self._pauses.get(connection, command.id)
+        if before is not None:
+            return before
+        pause = paused(command, now)
+        self._pauses.add(connection, pause)
+        return pause
+
+    def _resume(self, connection: Connection, command: Resume, now: datetime) -> PauseRecord:
+        self._pauses.lock(connection, [command.pause_id])
+        before = self._pauses.get(connection, command.pause_id)
+        if before is None:
+            raise UnknownPause(f"There is no pause {command.pause_id!r}.")
+        pause = resumed(before, command, now)
+        if not any(covers(pause, agenda) for agenda in self._agendas):
+            pause = msgspec.structs.replace(pause, through_at=pause.resumed_at)
+        self._push_timers(connection, before, now)
+        self._pauses.replace(connection, [pause])
+        return pause
+
+    def _push_timers(self, connection: Connection, ended: PauseRecord, now: datetime) -> None:
+        """Let the timers that a pause has stopped go on, unless another pause stops them too."""
+        active = [
+            pause
+            for pause in self._pauses.open(connection)
+            if pause.state is PauseState.PAUSED and pause.id != ended.id
+        ]
+        for agenda in self._agendas:
+            if agenda.instants or not covers(ended, agenda):
+                continue
+            others = [pause for pause in active if covers(pause, agenda)]
+            still = still_until(ended, others, now)
+            if still is not None:
+                agenda.push(connection, self._timers.table, *still)
+            if not others:
+                self._timers.forget(connection, agenda.name)
+
+    def _tell(self, found: list[PauseRecord]) -> None:
+        """Log what has been paused and resumed since it was last read."""
+        known = {pause.id: pause.state for pause in self.gate.open_pauses}
+        for pause in found:
+            if known.pop(pause.id, None) is pause.state:
+                continue
+            if pause.state is PauseState.PAUSED:
+                name = self._name if pause.target == SERVICE else pause.target
+                log.warning(
+                    "paused",
+                    target=pause.target,
+                    by=pause.paused_by,
+                    reason=pause.reason,
+                    since=f"{pause.paused_at:%F %T} UTC",
+                    advice=f"`todoku resume {name}` lets it go on",
+                )
+            else:
+                log.info("resuming", target=pause.target, by=pause.resumed_by, rate=pause.rate)
+        for pause in self.gate.open_pauses:
+            if pause.id in known:
+                log.info("resumed", target=pause.target, pause_id=pause.id)

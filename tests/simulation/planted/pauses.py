@@ -1,0 +1,60 @@
+"""Bugs: what is paused starts all the same, or its timers run on."""
+
+from typing import Any
+
+import msgspec
+
+from simulation import planting
+from simulation.planting import Wrapped, mutant
+from todoku.engine.pauses import SERVICE
+from todoku.lab.simulation.wiring import Wire
+
+
+@mutant
+def pause_forgotten_at_restart() -> Wire:
+    """What is paused starts again with the next process."""
+
+    class Pauses(Wrapped):
+        def __init__(self, *inner: Any) -> None:
+            super().__init__(*inner)
+            self.own: set[str] = set()
+
+        def add(self, connection: Any, pause: Any) -> None:
+            self.own.add(pause.id)
+            self.inner.add(connection, pause)
+
+        def open(self, connection: Any) -> Any:
+            found = self.inner.open(connection)
+            return [each for each in found if each.id in self.own or each.resumed_at is not None]
+
+    return planting.tables("pauses", Pauses)
+
+
+@mutant
+def pause_of_the_carrier_ignored() -> Wire:
+    """Only pauses of the whole service stop anything."""
+
+    class Pauses(Wrapped):
+        def open(self, connection: Any) -> Any:
+            found = self.inner.open(connection)
+            return [each for each in found if each.target == SERVICE or each.resumed_at is not None]
+
+    return planting.tables("pauses", Pauses)
+
+
+@mutant
+def timers_run_on_while_paused() -> Wire:
+    """What is left of a timer goes by during a pause."""
+    return planting.agenda("shipping", push=lambda original, *arguments: None)
+
+
+@mutant
+def rate_of_a_resume_ignored() -> Wire:
+    """When a resume has started something last is forgotten, so that each look may start more."""
+
+    class Pauses(Wrapped):
+        def lock(self, *arguments: Any) -> Any:
+            found = self.inner.lock(*arguments)
+            return [msgspec.structs.replace(pause, next_at=None) for pause in found]
+
+    return planting.tables("pauses", Pauses)
