@@ -48,25 +48,30 @@ class PauseHandler:
         self._due_rows = due_rows
         self._shared = shared
         self._read_at: datetime | None = None
+        self._changed = False
 
     def forget(self) -> None:
         """Read the pauses before the next batch."""
-        self._read_at = None
+        self._changed = True
 
     def refresh(self, database: Database, now: datetime) -> None:
-        """Read the pauses if they may have changed."""
-        if self._read_at is not None and not self._may_have_changed(self._read_at, now):
-            return
-        with database.read() as connection:
-            found = self._pauses.open(connection)
+        """Read the pauses if they may have changed since they were read."""
+        if self._changed or (self._shared and not self._is_new(now)):
+            with database.read() as connection:
+                self.read(connection, now)
+
+    def read(self, connection: Connection, now: datetime) -> None:
+        """Read the pauses."""
+        found = self._pauses.open(connection)
         self._tell(found)
         if found != list(self.gate.open_pauses):
             self.gate = gate(found, self._agendas)
             self._due_rows.set_gate(self.gate, now)
-        self._read_at = now
+        self._read_at, self._changed = now, False
 
-    def _may_have_changed(self, read_at: datetime, now: datetime) -> bool:
-        return self._shared and not read_at <= now < read_at + READ_EVERY
+    def _is_new(self, now: datetime) -> bool:
+        read_at = self._read_at
+        return read_at is not None and read_at <= now < read_at + READ_EVERY
 
     def look_again_at(self, now: datetime) -> datetime | None:
         """Return when to look whether another process has ended a pause."""

@@ -107,7 +107,7 @@ class Writer:
             return self._tables.positions.begin(connection, stream)
 
     def adopt(self, now: datetime, lease_seconds: float) -> int:
-        """Adopt the outbox rows of dead processes; return the new last position."""
+        """Adopt the outbox rows of dead processes, and read what is paused; return the new last position."""
         with self._transaction() as connection:
             alive = None
             if not self._database.exclusive:
@@ -115,6 +115,7 @@ class Writer:
             position = self._tables.outbox.adopt(connection, self._owner, self._position, alive)
             retry_at = self._tables.dead_letters.next_retry_at(connection)
             self._held_keys = self._tables.dead_letters.held_keys(connection)
+            self._pauses.read(connection, now)
         self._position = position
         self._retry_at = retry_at
         return position
