@@ -70,7 +70,7 @@ class Query:
         except ValueError as error:
             raise_translated(dialect, error)
         found = execute_on_driver(connection, compiled.sql, bound)
-        return [self._make(row) for row in compiled.convert(found)]
+        return list(map(self._make, compiled.convert(found)))
 
     def scalar(self, connection: Connection, **parameters: Any) -> Any:
         """Return the first value of the first row, None if there is none."""
@@ -143,7 +143,7 @@ class Many:
         if compiled is None:
             compiled = self._compile(connection, rows[0])
         sql, arrange = compiled
-        execute_on_driver(connection, sql, [arrange(row) for row in rows], many=True)
+        execute_on_driver(connection, sql, list(map(arrange, rows)), many=True)
 
     def _compile(
         self, connection: Connection, row: Mapping[str, Any]

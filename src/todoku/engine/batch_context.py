@@ -89,6 +89,7 @@ class BatchContext:
         self.commands: list[PendingCommand] = []
         self.letter_commands: list[PendingCommand] = []
         self.new_events: list[IncomingEvent] = []
+        self.handled: list[IncomingEvent] = []
         self.undecodable: list[UndecodableMessage] = []
         self.receipts: list[Receipt] = []
         self.stored: list[tuple[int, int]] = []
@@ -111,35 +112,52 @@ class BatchContext:
         self.duplicates: list[tuple[str, Delivery]] = []
         self.retry_at: datetime | None = None
 
-    def deduplicate(
-        self,
-        messages: Sequence[Message],
-        processed_ids: set[str],
-        used_keys: Mapping[str, KeptAnswer],
-    ) -> None:
-        """Sort the messages by what must be done with them; acknowledge what was processed before."""
-        self.processed_ids, self.used_keys = processed_ids, used_keys
+    def sort(self, messages: Sequence[Message]) -> None:
+        """Sort the messages by their kind."""
         for message in messages:
             match message:
                 case IncomingEvent():
-                    if not self._is_repeat(message):
-                        self.new_events.append(message)
-                case UndecodableMessage():
-                    if not self._is_repeat(message):
-                        self.undecodable.append(message)
+                    self.new_events.append(message)
                 case PendingCommand():
-                    self._add_command(message)
+                    self.commands.append(message)
                 case Receipt():
                     self.receipts.append(message)
+                case UndecodableMessage():
+                    self.undecodable.append(message)
                 case StoredEvents():
                     self.stored.append((message.after, message.up_to))
+
+    def ids(self) -> set[str]:
+        """Return the ids by which the inbox knows these messages, if it does."""
+        ids = {message.envelope.id for message in self.new_events}
+        ids |= {command.id for command in self.commands if command.id is not None}
+        envelopes = [message.envelope for message in self.undecodable]
+        return ids.union(envelope.id for envelope in envelopes if envelope is not None)
+
+    def keys(self) -> set[str]:
+        """Return the idempotency keys of the commands."""
+        return {command.key.id for command in self.commands if command.key is not None}
+
+    def deduplicate(self, processed_ids: set[str], used_keys: Mapping[str, KeptAnswer]) -> None:
+        """Acknowledge what was processed before, answer what was executed before; keep the others."""
+        self.processed_ids, self.used_keys = processed_ids, used_keys
+        self.new_events = [
+            m for m in self.new_events if not self._is_repeat(m.envelope, m.delivery)
+        ]
+        self.undecodable = [
+            m for m in self.undecodable if not self._is_repeat(m.envelope, m.delivery)
+        ]
+        commands, self.commands = self.commands, []
+        for pending in commands:
+            self._add_command(pending)
 
     def _add_command(self, pending: PendingCommand) -> None:
         if pending.key is not None and self._is_answered(pending, pending.key):
             return
-        if isinstance(pending.command, DEAD_LETTER_COMMANDS):
+        kind = type(pending.command)
+        if kind in DEAD_LETTER_COMMANDS:
             self.letter_commands.append(pending)
-        elif isinstance(pending.command, RepublishEvents) and self.service.republish is None:
+        elif kind is RepublishEvents and self.service.republish is None:
             self.actions.answers.append((pending, ()))
         else:
             self.commands.append(pending)
@@ -168,20 +186,20 @@ class BatchContext:
             if (key := pending.key) is not None and key.id in self.new_keys and key.keeps(result)
         ]
 
-    def _is_repeat(self, message: IncomingEvent | UndecodableMessage) -> bool:
+    def _is_repeat(self, envelope: Envelope | None, delivery: Delivery) -> bool:
         """Return whether the event was delivered before. A processed one is confirmed again, because the
         first receipt may be lost. A duplicate within the batch shares the result of the first."""
-        envelope = message.envelope
         if envelope is None:
             return False
-        if envelope.id in self.processed_ids:
-            self.actions.acks.append(message.delivery)
+        event_id = envelope.id
+        if event_id in self.processed_ids:
+            self.actions.acks.append(delivery)
             self.actions.add_receipt(envelope)
             return True
-        if envelope.id in self.seen_ids:
-            self.duplicates.append((envelope.id, message.delivery))
+        if event_id in self.seen_ids:
+            self.duplicates.append((event_id, delivery))
             return True
-        self.seen_ids.add(envelope.id)
+        self.seen_ids.add(event_id)
         return False
 
     def resolve_duplicates(self) -> None:
@@ -196,12 +214,13 @@ class BatchContext:
     def handle_all(self, unit_of_work: UnitOfWork) -> None:
         """Decide on the commands, the new events and the due rows."""
         for pending in self.commands:
-            if isinstance(pending.command, RepublishEvents):
+            if type(pending.command) is RepublishEvents:
                 self.republish(unit_of_work, pending)
             else:
                 self.handle_command(unit_of_work, pending)
         for message in self.new_events:
             self.handle_event(unit_of_work, message)
+        self._acknowledge_handled()
         for due in self.due:
             self.handle_due(unit_of_work, due)
 
@@ -247,7 +266,7 @@ class BatchContext:
         if decide is None:
             # This version of the saga does not need it here. Or an older version of this service created
             # the durable, with more handlers.
-            self._acknowledge(message)
+            self.handled.append(message)
             return
         try:
             if self.held_keys and not message.replayed:
@@ -264,14 +283,14 @@ class BatchContext:
             self.failures.add(message, error)
         else:
             self.keep(unit_of_work, message.event, decided, incoming=envelope)
-            self._acknowledge(message)
+            self.handled.append(message)
 
     def handler_of(self, event: Event, envelope: Envelope, *, replayed: bool) -> Decide | None:
         """Return the handler of an event; for a replayed one, with the time at which it occurred."""
-        if replayed:
-            replay = self.service.replay_handlers[type(event)]
-            return lambda state, event, _: replay(state, event, envelope.time)
-        return self.service.handler(type(event), envelope.sagaversion)
+        if not replayed:
+            return self.service.handler(type(event), envelope.sagaversion)
+        replay = self.service.replay_handlers[type(event)]
+        return lambda state, event, _: replay(state, event, envelope.time)
 
     def require_not_held(self, envelope: Envelope) -> None:
         """Raise `KeyHeld` if nothing may be decided on the key of this event."""
@@ -353,23 +372,25 @@ class BatchContext:
         before = unit_of_work.view(subject)
         state, outputs = decide(before, subject, self.now)
         if (saga := self.service.saga) is not None:
-            began_in = context.saga_version if isinstance(subject, Event) else saga.version
+            # What follows from an event belongs to its saga; a command begins one.
+            began_in = saga.version if cause is None else context.saga_version
             state, context = saga.begin(before, state, context, began_in)
         cause = cause or context.cause
-        led_to = [(output, context.caused_by(cause)) for output in outputs]
+        led_to = [(outputs, cause)]
         for agenda in self.service.agendas:
             if self._due_at_once(agenda, state):
-                because = context.caused_by(agenda.cause_of(state) or cause)
+                because = agenda.cause_of(state) or cause
                 state, more = agenda.decide(state, self.now)
-                led_to += [(output, because) for output in more]
+                led_to.append((more, because))
         state, at = stamped(before, state, occurred_at, self.now)
         published: list[tuple[Envelope, Event]] = []
         effects: list[PendingEffect] = []
-        for output, because in led_to:
-            if isinstance(output, Event):
-                published.append((seal(output, at, because), output))
-            else:
-                effects.append(PendingEffect(output, because))
+        for results, because in led_to:
+            for result in results:
+                if isinstance(result, Event):
+                    published.append((seal(result, at, context, because), result))
+                else:
+                    effects.append(PendingEffect(result, context.caused_by(because)))
         return Decided(state, published, effects, context.caused_by(None))
 
     def keep(
@@ -429,11 +450,14 @@ class BatchContext:
         due_at = agenda.due_at_of(state)
         return due_at is not None and self.due_windows[agenda].has_come(due_at)
 
-    def _acknowledge(self, message: IncomingEvent) -> None:
-        self.actions.acks.append(message.delivery)
-        if message.envelope.source != self.service.name:
-            self.handled_ids.append(message.envelope.id)
-            self.actions.add_receipt(message.envelope)
+    def _acknowledge_handled(self) -> None:
+        """Acknowledge the handled events, and confirm those of other services."""
+        self.actions.acks += [message.delivery for message in self.handled]
+        for message in self.handled:
+            envelope = message.envelope
+            if envelope.source != self.service.name:
+                self.handled_ids.append(envelope.id)
+                self.actions.add_receipt(envelope)
 
 
 def _require_publishable(

@@ -171,13 +171,15 @@ class RetryDeadLetters(msgspec.Struct, frozen=True, kw_only=True):
     by: str | None = None
 
 
-DEAD_LETTER_COMMANDS = (
-    RetryDeadLetter,
-    EditDeadLetter,
-    DiscardDeadLetter,
-    RetryDeadLetters,
-    ParkUnpublishable,
-    ParkLoss,
+DEAD_LETTER_COMMANDS: frozenset[type] = frozenset(
+    {
+        RetryDeadLetter,
+        EditDeadLetter,
+        DiscardDeadLetter,
+        RetryDeadLetters,
+        ParkUnpublishable,
+        ParkLoss,
+    }
 )
 """The commands about dead letters that every service knows."""
 

@@ -31,11 +31,9 @@ class DueWindow(msgspec.Struct, frozen=True):
 
     def has_come(self, due_at: datetime) -> bool:
         """Return whether a due time has come."""
-        if not self.is_open:
+        if due_at > self.now and (self.horizon is None or due_at <= self.horizon):
             return False
-        if self.held_after < due_at <= self.held_until:
-            return False
-        return due_at <= self.now or self.is_beyond(due_at)
+        return self.is_open and not self.held_after < due_at <= self.held_until
 
     def is_beyond(self, due_at: datetime) -> bool:
         """Return whether no pause that began now leads to this time: the clock was ahead then."""

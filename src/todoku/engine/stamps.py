@@ -22,7 +22,7 @@ def stamped(
 
     A state that consists of several defines `updated_at`, and `restamped(at)`, which returns its copy.
     """
-    stamp_before = earliest = _stamp_of(before)
+    stamp_before = earliest = getattr(before, "updated_at", None)
     if occurred_at is not None and (occurred_at <= now or occurred_at <= now + AHEAD_MAX):
         earliest = occurred_at if earliest is None else max(earliest, occurred_at)
     if earliest is None:
@@ -30,14 +30,16 @@ def stamped(
     at = earliest if earliest > now else now
     if after is before:
         return after, at
-    stamp = _stamp_of(after)
+    stamp = getattr(after, "updated_at", None)
     if stamp is None or stamp >= earliest or stamp == stamp_before:
         return after, at
-    if hasattr(after, "restamped"):
-        return after.restamped(earliest), at
-    return msgspec.structs.replace(after, updated_at=earliest), at
+    return _restamped(after, earliest), at
 
 
-def _stamp_of(state: object) -> datetime | None:
-    """Return when a state changed last, None if it does not say."""
-    return getattr(state, "updated_at", None) if isinstance(state, msgspec.Struct) else None
+def _restamped(state: Any, at: datetime) -> Any:
+    """Return the state as changed at this time, if it is of a kind that can be copied."""
+    if hasattr(state, "restamped"):
+        return state.restamped(at)
+    if isinstance(state, msgspec.Struct):
+        return msgspec.structs.replace(state, updated_at=at)
+    return state

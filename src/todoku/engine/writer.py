@@ -31,10 +31,8 @@ from todoku.engine.failures import FailedAttempts
 from todoku.engine.idempotency import IdempotencyKey, IdempotencyKeyReused, kept_answer
 from todoku.engine.messages import (
     Due,
-    IncomingEvent,
     Message,
     PendingCommand,
-    UndecodableMessage,
 )
 from todoku.engine.pause_handler import PauseHandler
 from todoku.engine.pauses import Pause, PauseError, Resume
@@ -363,18 +361,11 @@ class Writer:
     def _deduplicate(
         self, connection: Connection, batch: BatchContext, messages: Sequence[Message]
     ) -> None:
-        """Find out which messages the inbox holds and which keys were used, and sort the others."""
-        envelopes = (
-            m.envelope for m in messages if isinstance(m, (IncomingEvent, UndecodableMessage))
-        )
-        ids = {envelope.id for envelope in envelopes if envelope is not None}
-        commands = [m for m in messages if isinstance(m, PendingCommand)]
-        ids |= {command.id for command in commands if command.id is not None}
-        keys = {command.key.id for command in commands if command.key is not None}
+        """Sort the messages; find out which of them the inbox holds and which keys were used."""
+        batch.sort(messages)
         batch.deduplicate(
-            messages,
-            self._tables.inbox.find_processed(connection, ids),
-            self._tables.idempotency_keys.find(connection, keys),
+            self._tables.inbox.find_processed(connection, batch.ids()),
+            self._tables.idempotency_keys.find(connection, batch.keys()),
         )
 
     def _open_letters(self, connection: Connection, batch: BatchContext) -> DeadLetterHandler:
@@ -390,9 +381,9 @@ class Writer:
     ) -> UnitOfWork | None:
         """Load what the decisions need, None if there is nothing to decide on."""
         subjects = [
-            *(pending.command for pending in batch.commands),
-            *(message.event for message in batch.new_events),
-            *(redelivery.event for redelivery in letters.redeliveries),
+            *[pending.command for pending in batch.commands],
+            *[message.event for message in batch.new_events],
+            *[redelivery.event for redelivery in letters.redeliveries],
             *batch.due,
         ]
         if not subjects:

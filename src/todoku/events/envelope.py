@@ -67,13 +67,21 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     @property
     def context(self) -> Context:
         """Return the context in which the event was decided."""
-        if self.actor is self.traceparent is self.tracestate is None and self.sagaversion == 1:
+        if (
+            self.traceparent is None
+            and self.actor is None
+            and self.tracestate is None
+            and self.sagaversion == 1
+        ):
             return NO_CONTEXT
         return Context(self.actor, self.traceparent, self.tracestate, self.sagaversion)
 
 
-def seal(event: Event, now: datetime, context: Context = NO_CONTEXT) -> Envelope:
-    """Return the envelope of an event that was decided `now` (UTC)."""
+def seal(
+    event: Event, now: datetime, context: Context = NO_CONTEXT, cause: str | None = None
+) -> Envelope:
+    """Return the envelope of an event that was decided `now` (UTC); `cause` is the id of the event that
+    led to it, if that is not the context's."""
     key = event.key
     return Envelope(
         specversion="1.0",
@@ -87,7 +95,7 @@ def seal(event: Event, now: datetime, context: Context = NO_CONTEXT) -> Envelope
         traceparent=context.traceparent,
         tracestate=context.tracestate,
         sagaversion=context.saga_version,
-        causationid=context.cause,
+        causationid=cause or context.cause,
         data=msgspec.Raw(_encode(event)),
     )
 

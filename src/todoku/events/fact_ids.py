@@ -21,21 +21,21 @@ def fact_id(key: str, name: str, n: int = 1) -> str:
     in an index. The rest is a SHA-1 of what it names, as in a UUIDv5.
     """
     entity, first = _entity(key)
-    # Not `hexdigest`, which takes twice as long.
-    digest = hashlib.sha1(entity + f"{name}\0{n}".encode(), usedforsecurity=False).digest().hex()
-    variant = _VARIANTS[digest[4]]
-    return f"{first}-8{digest[1:4]}-{variant}{digest[5:8]}-{digest[8:20]}"
+    fact = entity.copy()
+    fact.update(f"{name}\0{n}".encode())
+    digest = fact.hexdigest()
+    return f"{first}-8{digest[1:4]}-{_VARIANTS[digest[4]]}{digest[5:8]}-{digest[8:20]}"
 
 
 @lru_cache(maxsize=2048)  # Several facts about one entity, shortly after one another.
-def _entity(key: str) -> tuple[bytes, str]:
-    """Return the bytes that stand for an entity in the hash, and how all of its ids begin."""
+def _entity(key: str) -> tuple["hashlib._Hash", str]:
+    """Return the hash that all facts about an entity continue, and how all of its ids begin."""
     octets = _uuid_bytes(key)
-    if octets is not None:
-        return octets, key[:13].lower()
-    # Longer than a UUID's 16 bytes, so that no text has the same facts as a UUID.
-    digest = hashlib.sha256(key.encode(errors="surrogatepass")).digest()
-    return digest, f"{digest[:4].hex()}-{digest[4:6].hex()}"
+    if octets is None:
+        # Longer than a UUID's 16 bytes, so that no text has the same facts as a UUID.
+        octets = hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+    first = octets[:6].hex()
+    return hashlib.sha1(octets, usedforsecurity=False), f"{first[:8]}-{first[8:]}"
 
 
 def _uuid_bytes(text: str) -> bytes | None:

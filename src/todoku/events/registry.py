@@ -1,6 +1,6 @@
 """The event types that a system knows, and how their messages are decoded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -23,6 +23,15 @@ class FalseOrigin(UndecodableEvent):
     its id can be trusted, so it is neither confirmed nor taken for the event that has this id."""
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """A known event type: where its messages come from, and how their data is decoded."""
+
+    type: type[Event]
+    subject: str
+    publisher: str
+    decode: Callable[[msgspec.Raw], Event]
+
+
 class EventRegistry:
     """Decodes the messages of these event types, up to this version of the saga.
 
@@ -31,21 +40,20 @@ class EventRegistry:
 
     def __init__(self, events: Iterable[type[Event]], *, saga_version: int = 1) -> None:
         self.saga_version = saga_version
-        self._types: dict[str, type[Event]] = {}
-        for event in events:
-            if self._types.setdefault(event.__name__, event) is not event:
+        self._known: dict[str, _Known] = {}
+        for event in dict.fromkeys(events):
+            if event.__name__ in self._known:
                 raise ValueError(
                     f"Two event types are called {event.__name__}: rename one of them."
                 )
-        self._decode = {
-            name: msgspec.json.Decoder(event).decode for name, event in self._types.items()
-        }
+            decode = msgspec.json.Decoder(event).decode
+            self._known[event.__name__] = _Known(event, event.subject, event.publisher, decode)
 
     def __iter__(self) -> Iterator[type[Event]]:
-        return iter(self._types.values())
+        return (known.type for known in self._known.values())
 
     def __contains__(self, event: object) -> bool:
-        return event in self._types.values()
+        return any(known.type is event for known in self._known.values())
 
     def decode(self, body: bytes, *, arrived_on: str | None = None) -> tuple[Envelope, Event]:
         """Return the envelope and the event of a message, written by this or another version.
@@ -55,17 +63,16 @@ class EventRegistry:
         type and the id must agree. Raises `UndecodableEvent`, or of it `UnknownEventType`.
         """
         envelope = decode_envelope(body)
-        known = self._types.get(envelope.type)
-        if arrived_on is None or known is None or known.publisher != envelope.source:
-            require_valid_attributes(envelope)
-        else:  # Type and source are those of this event, and its id is checked below.
+        known = self._known.get(envelope.type)
+        if (
+            known is not None
+            and arrived_on == known.subject
+            and envelope.source == known.publisher
+            and envelope.specversion == "1.0"
+        ):  # Type and source are those of this event, and its id is checked below.
             require_key(envelope.subject)
-        if envelope.specversion != "1.0":
-            raise UndecodableEvent(f"CloudEvents {envelope.specversion!r} instead of '1.0'")
-        if arrived_on is not None and (
-            known is None or known.publisher != envelope.source or known.subject != arrived_on
-        ):
-            _check_origin(known, envelope, arrived_on)
+        else:
+            _check_attributes(envelope, known, arrived_on)
         if known is None:
             raise UnknownEventType(f"this version does not know events of type {envelope.type!r}")
         if envelope.sagaversion > self.saga_version:
@@ -74,14 +81,15 @@ class EventRegistry:
                 f"not version {envelope.sagaversion}: update this service"
             )
         try:
-            event = self._decode[envelope.type](envelope.data)
+            event = known.decode(envelope.data)
         except NOT_JSON as error:
             raise UndecodableEvent(f"invalid {envelope.type} payload: {error}") from error
-        if event.key != envelope.subject:
+        key = event.key
+        if key != envelope.subject:
             raise UndecodableEvent(
-                f"the envelope is about {envelope.subject!r}, its data about {event.key!r}"
+                f"the envelope is about {envelope.subject!r}, its data about {key!r}"
             )
-        if arrived_on is not None and envelope.id != fact_id(envelope.subject, event.fact):
+        if arrived_on is not None and envelope.id != fact_id(key, event.fact):
             raise FalseOrigin(
                 f"the id {envelope.id!r} is not that of this {envelope.type}: another event's id "
                 "would hide that event"
@@ -89,7 +97,17 @@ class EventRegistry:
         return envelope, event
 
 
-def _check_origin(known: type[Event] | None, envelope: Envelope, arrived_on: str) -> None:
+def _check_attributes(envelope: Envelope, known: _Known | None, arrived_on: str | None) -> None:
+    """Raise `UndecodableEvent` for attributes that an event cannot have, `FalseOrigin` for those that
+    this one does not have."""
+    if arrived_on is None or known is None or known.publisher != envelope.source:
+        require_valid_attributes(envelope)
+    else:
+        require_key(envelope.subject)
+    if envelope.specversion != "1.0":
+        raise UndecodableEvent(f"CloudEvents {envelope.specversion!r} instead of '1.0'")
+    if arrived_on is None:
+        return
     if known is None:
         # A newer version's: at least it comes from the service whose subject it came on.
         if not arrived_on.startswith(f"{envelope.source}."):
