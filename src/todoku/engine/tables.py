@@ -273,6 +273,11 @@ class Outbox:
         return connection.scalar(select(func.count()).select_from(self.table)) or 0
 
 
+LEASE_AHEAD_MAX = timedelta(minutes=5)
+"""How much later than our own a lease may expire. It covers the time for which our transaction may have
+waited since we read the clock, and clocks that differ."""
+
+
 class Leases:
     """The processes of this service that are alive. Needed only where a database has several writers."""
 
@@ -293,11 +298,11 @@ class Leases:
     def renew(
         self, connection: Connection, owner: str, now: datetime, lease_seconds: float
     ) -> list[str]:
-        """Extend our own lease and delete expired ones; return the owners that are alive. One that
-        expires later than twice as long from now counts as expired: a clock that was ahead wrote it."""
+        """Extend our own lease and delete expired ones; return the owners that are alive. One that lasts
+        much longer than ours counts as expired: a clock that was ahead wrote it."""
         duration = timedelta(seconds=lease_seconds)
         connection.execute(self._renew, {"owner": owner, "expires_at": now + duration})
-        connection.execute(self._prune, {"now": now, "latest": now + 2 * duration})
+        connection.execute(self._prune, {"now": now, "latest": now + duration + LEASE_AHEAD_MAX})
         return list(connection.scalars(self._alive))
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import insert, select
 
 from simulation import planting
 from simulation.planting import Wrapped, mutant_of_pairs, mutant_of_replicas
+from todoku.engine.tables import LEASE_AHEAD_MAX
 from todoku.lab.simulation.shared_driver import SharedConnection
 from todoku.lab.simulation.wiring import Wire
 
@@ -109,7 +110,7 @@ def lease_of_a_wrong_clock_kept() -> Wire:
     class Leases(Wrapped):
         def renew(self, connection: Any, owner: str, now: Any, lease_seconds: float) -> Any:
             leases = self.inner.table
-            latest = now + timedelta(seconds=2 * lease_seconds)
+            latest = now + timedelta(seconds=lease_seconds) + LEASE_AHEAD_MAX
             ahead = connection.execute(
                 select(leases).where(leases.c.expires_at > latest, leases.c.owner != owner)
             ).all()
