@@ -81,3 +81,15 @@ def test_draining_service_is_not_ready_answers_and_closes_connections(orders: Or
         assert ask(old, "POST", "/orders", ORDER) == (201, "close")
         assert ask(new, "POST", "/orders", ORDER) == (201, "close")
     assert orders.process.poll() is None
+
+
+def test_draining_service_ends_its_streams(orders: Orders) -> None:
+    with orders.connection() as client:
+        client.request("GET", "/orders/stream")
+        stream = client.getresponse()
+        assert stream.status == 200
+
+        orders.process.send_signal(signal.SIGTERM)
+
+        assert stream.read().startswith(b"retry:")
+    assert orders.process.poll() is None

@@ -318,9 +318,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     # Time
 
+    def end_stream(self) -> None:
+        """Let a stream end; its client connects again."""
+        self._shutdown.set()
+
     def shutdown(self) -> None:
         """Let streams end, and close the connection after the response."""
-        self._shutdown.set()
+        self.end_stream()
         super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
