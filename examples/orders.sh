@@ -1,13 +1,14 @@
 #!/bin/sh
-# Walks through what can happen to an order: cancellation, lines, deadline, idempotent requests.
+# Walks through what can happen to an order: cancellation, lines, deadline, idempotent requests, a pause.
 #
 #   make run ARGS="--carrier-delay-seconds 5 --carrier-success-rate 1 --order-deadline-grace-seconds 0"
 #   sh examples/orders.sh
 #
-# ORDERS and INVENTORY are the addresses of the services. Needs curl and python3.
+# ORDERS, INVENTORY and SHIPPING are the addresses of the services. Needs curl and python3.
 set -eu
 ORDERS=${ORDERS:-http://127.0.0.1:8080}
 INVENTORY=${INVENTORY:-http://127.0.0.1:8081}
+SHIPPING=${SHIPPING:-http://127.0.0.1:8082}
 STATUS= BODY= TRIES_MAX=600
 
 step() { printf '\n# %s\n' "$1"; }
@@ -136,6 +137,23 @@ request POST "$INVENTORY/products/mouse/correct" '{"quantity": -1000000}'
 expect 'more than there is' "$STATUS" 409
 request GET "$INVENTORY/products/mouse/reservations"
 expect 'the orders that hold it' "$STATUS" 200
+
+step 'While the carrier is paused, orders are taken and no parcel is booked'
+request POST "$SHIPPING/pauses" '{"target": "carrier", "reason": "The warehouse is closed.", "by": "alice"}'
+expect 'pause the carrier' "$STATUS" 201
+PAUSE=$(get id)
+SHIPPED=$ID
+place
+request GET "$SHIPPING/pauses?state=PAUSED"
+expect 'who paused it' "$(get items.0.pausedBy)" alice
+request POST "$SHIPPING/pauses/$PAUSE/resume" '{"by": "bob", "rate": 1001}'
+expect 'resume at too high a rate' "$STATUS" 422
+request POST "$SHIPPING/pauses/$PAUSE/resume" '{"by": "bob", "rate": 50}'
+expect 'resume it' "$STATUS" 200
+request POST "$SHIPPING/pauses/$PAUSE/resume" '{"by": "bob"}'
+expect 'resume it again' "$STATUS" 409
+ends COMPLETED
+ID=$SHIPPED
 
 step 'What was shipped cannot be cancelled any more'
 tries=0

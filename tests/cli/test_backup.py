@@ -80,6 +80,18 @@ def test_copies_say_that_they_are_copies_and_the_databases_do_not(
             connection.close()
 
 
+def test_copies_are_paused_and_the_databases_are_not(data: Path, tmp_path: Path) -> None:
+    backup(tmp_path / "there", flags={"data_dir": data})
+
+    copies = made_in(tmp_path / "there")
+    for service in system.names:
+        for folder, pauses in ((data, []), (copies, [("service", "todoku backup", None)])):
+            connection = sqlite3.connect(folder / f"{service}.db")
+            found = connection.execute("SELECT target, paused_by, resumed_at FROM pauses")
+            assert found.fetchall() == pauses
+            connection.close()
+
+
 def test_folder_of_backup_is_printed(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,8 @@ def test_walk_through_an_order_ends_as_expected(
 ) -> None:
     with up(tmp_path, free_ports(PORT_COUNT), *FLAGS) as running:
         running.output.until("todoku is ready in ")
-        addresses = {"ORDERS": running.url("orders"), "INVENTORY": running.url("inventory")}
+        names = ("orders", "inventory", "shipping")
+        addresses = {name.upper(): running.url(name) for name in names}
         walked = subprocess.run(
             ["sh", str(ROOT / "examples" / "orders.sh")],
             env={**os.environ, **addresses},

@@ -1,0 +1,160 @@
+"""Pauses and still timers are kept alike in SQLite and in PostgreSQL."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import insert, select, text
+
+from todoku.database import Database, DatabaseError, migrate
+from todoku.engine import Pause, PauseRecord, PauseState, Resume, Topology
+from todoku.engine.copies import BY
+from todoku.engine.tables import MARK_COPY
+from todoku.engine.writer import Writer
+from todoku.settings import Settings
+from todoku.shipping.service import shipping_service
+from todoku.shipping.store import shipments
+
+shipping = shipping_service(Settings())
+
+NOW: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+PAUSES: Final = shipping.store.tables.pauses
+TIMERS: Final = shipping.store.tables.paused_timers
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url"], ids=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated database of shipping."""
+    with Database.open(request.getfixturevalue(request.param)) as database:
+        migrate(database, "todoku.shipping")
+        yield database
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def writer(database: Database, owner: str = "one") -> Writer:
+    return Writer(shipping, database, Topology([shipping]), owner=owner)
+
+
+def pause(n: int = 1) -> Pause:
+    return Pause(id=f"pause {n}", target="carrier", by="alice", reason="closed")
+
+
+def add_shipments(database: Database, **due: float) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "id": f"shipment {order}",
+            "order_id": order,
+            "number": 1,
+            "status": "INITIATED",
+            "attempts": 0,
+            "due_at": at(seconds),
+            "shipping_address": "",
+            "created_at": NOW,
+            "updated_at": NOW,
+        }
+        for order, seconds in due.items()
+    ]
+    with database.transaction() as connection:
+        connection.execute(insert(shipments), rows)
+
+
+def due_in(database: Database) -> dict[str, float]:
+    with database.read() as connection:
+        found = connection.execute(select(shipments.c.order_id, shipments.c.due_at))
+        return {order: (due_at - NOW).total_seconds() for order, due_at in found}
+
+
+def test_resume_pushes_each_timer_by_as_long_as_it_stood_still(database: Database) -> None:
+    one = writer(database)
+    add_shipments(database, before=10.5, meanwhile=40)
+    one.execute_pause(pause(), None, at(0))
+    with database.transaction() as connection:
+        TIMERS.note(connection, {"shipments.due_at": {"meanwhile"}}, at(30))
+    resumed = one.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(100))
+    assert isinstance(resumed, PauseRecord)
+    assert due_in(database) == {"before": 110.5, "meanwhile": 110.0}
+    with database.read() as connection:
+        assert connection.execute(select(TIMERS.table)).all() == []
+        assert PAUSES.get(connection, "pause 1") == resumed
+
+
+def test_pauses_are_listed_by_state_the_latest_first(database: Database) -> None:
+    one = writer(database)
+    for n in range(4):
+        one.execute_pause(pause(n), None, at(n))
+    one.execute_pause(Resume(pause_id="pause 0", by="bob"), None, at(10))
+    one.execute_pause(Resume(pause_id="pause 2", by="bob", rate=5), None, at(10))
+    with database.read() as connection:
+        listed = {
+            state: [each.id for each in PAUSES.page(connection, state=state, limit=9)]
+            for state in (None, *PauseState)
+        }
+        page = PAUSES.page(connection, before=(at(2), "pause 2"), limit=1)
+    assert listed == {
+        None: ["pause 3", "pause 2", "pause 1", "pause 0"],
+        PauseState.PAUSED: ["pause 3", "pause 1"],
+        PauseState.RESUMING: ["pause 2"],
+        PauseState.RESUMED: ["pause 0"],
+    }
+    assert [each.id for each in page] == ["pause 1"]
+
+
+def test_rate_is_shared_by_all_processes(database: Database) -> None:
+    """Each process takes what the others have left of the rate."""
+    one, other = writer(database, "one"), writer(database, "other")
+    add_shipments(database, **{f"order{n}": -1 for n in range(9)})
+    one.execute_pause(pause(), None, at(0))
+    one.execute_pause(Resume(pause_id="pause 1", by="bob", rate=2), None, at(1))
+    for each in (one, other):
+        each.adopt(at(1), 10)
+    started = [
+        (seconds, len(each.step([], at(seconds), 100).effects))
+        for seconds in (1, 1.5, 1.6, 2)
+        for each in (one, other)
+    ]
+    assert sum(count for _, count in started) == 3
+    assert [sum(c for s, c in started if s == at) for at in (1, 1.5, 1.6, 2)] == [1, 1, 0, 1]
+
+
+def test_other_process_takes_nothing_a_second_after_a_pause(database: Database) -> None:
+    one, other = writer(database, "one"), writer(database, "other")
+    database.exclusive = False
+    shared = writer(database, "shared")
+    shared.step([], at(0), 100)
+    add_shipments(database, order=-1)
+    one.execute_pause(pause(), None, at(0.5))
+    assert shared.step([], at(1), 100).effects == []
+    other.adopt(at(1), 10)
+    assert other.step([], at(1), 100).effects == []
+
+
+def test_pause_without_who_resumed_it_is_refused_by_the_table(database: Database) -> None:
+    with pytest.raises(DatabaseError), database.transaction() as connection:
+        connection.execute(
+            insert(PAUSES.table).values(
+                id="x",
+                target="service",
+                paused_at=NOW,
+                paused_by="alice",
+                reason="why",
+                resumed_at=NOW,
+            )
+        )
+
+
+def test_copy_of_an_earlier_version_is_paused_when_it_is_migrated(database: Database) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("DROP TABLE pauses"))
+        connection.execute(text("DROP TABLE paused_timers"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
+        if database.dialect_name == "sqlite":
+            connection.execute(text(MARK_COPY))
+    migrate(database, "todoku.shipping")
+    with database.read() as connection:
+        found = PAUSES.open(connection)
+    copied = database.dialect_name == "sqlite"
+    assert [(each.target, each.paused_by) for each in found] == [("service", BY)] * copied
