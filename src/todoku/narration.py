@@ -5,6 +5,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from todoku.currencies import DECIMALS
+
 Colour = Literal["red", "green", "yellow", "blue", "magenta", "cyan", "white"]
 
 
@@ -49,17 +51,6 @@ def resolved_details(event: Parked) -> Iterable[Detail]:
 
 
 ITEMS_NAMED_MAX = 8
-
-DECIMALS = {
-    currency: places
-    for places, currencies in {
-        0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
-        3: "BHD IQD JOD KWD LYD OMR TND",
-        4: "CLF UYW",
-    }.items()
-    for currency in currencies.split()
-}
-"""Decimal places of the currencies that do not have two. Source: ISO 4217, list one."""
 
 
 class Line(Protocol):

@@ -36,6 +36,17 @@ def test_stock_is_corrected_and_its_ledger_says_why(todoku: Caller) -> None:
     assert todoku.ok("product", "reservations", "shelf").out == ""
 
 
+def test_product_id_may_be_any_text(todoku: Caller) -> None:
+    product_id = "../キーボード 1/2?#%2F&:@"
+    todoku.ok("product", "set", product_id, "--name", "n", "--price", "5", "--stock", "3")
+    assert todoku.ok("product", "show", product_id, "--json").object["id"] == product_id
+    archived = todoku.ok("product", "archive", product_id, "--json").object
+    assert archived["archived"] is True
+    assert (
+        todoku.ok("product", "archive", product_id, "--undo", "--json").object["archived"] is False
+    )
+
+
 def test_new_product_needs_name_and_price(todoku: Caller) -> None:
     result = todoku("product", "set", "nowhere", "--price", "5")
 
@@ -47,8 +58,9 @@ def test_new_product_needs_name_and_price(todoku: Caller) -> None:
     ("words", "code"),
     [
         (("set", "prod001", "--stock", "5"), ExitCode.REFUSED),
-        (("set", "a b", "--name", "x", "--price", "5"), ExitCode.REFUSED),
-        (("set", "../up", "--name", "x", "--price", "5"), ExitCode.USAGE),
+        (("set", "a ", "--name", "x", "--price", "5"), ExitCode.REFUSED),
+        (("set", "x", "--name", "x", "--price", "5", "--currency", "ZZZ"), ExitCode.REFUSED),
+        (("set", "..", "--name", "x", "--price", "5"), ExitCode.USAGE),
         (("show", ""), ExitCode.USAGE),
         (("restock", "prod001", "0"), ExitCode.REFUSED),
         (("restock", "prod001", "many"), ExitCode.USAGE),

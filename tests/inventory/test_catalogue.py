@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -31,7 +32,7 @@ from todoku.inventory.domain import (
 from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory_service
 from todoku.settings import Settings
-from web.edge import client, running
+from web.edge import client, listening, running
 
 NOW: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER: Final = NOW + timedelta(seconds=7)
@@ -322,3 +323,66 @@ class TestHttp:
         await http.put("/products/p", json=KEYBOARD)
         reply = await http.post("/catalogue/publish")
         assert (reply.status_code, reply.json()) == (202, {"products": 1})
+
+
+IDS: Final = (
+    "a/b",
+    "x/archive",
+    "../a",
+    "a b",
+    "キーボード 1/2",
+    "%2F",
+    "a?b#c&d=e",
+    "届" * 255,
+    "+",
+    "\\",
+)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("product_id", IDS)
+async def test_product_id_is_any_text_percent_encoded_in_addresses(
+    http: httpx.AsyncClient, product_id: str
+) -> None:
+    address = f"/products/{quote(product_id, safe='')}"
+    created = await http.put(address, json=KEYBOARD)
+    assert (created.status_code, created.headers["location"]) == (201, address)
+    assert created.json()["id"] == product_id
+    for path in (address, f"{address}/"):
+        assert (await http.get(path)).json()["id"] == product_id
+    assert (await http.post(f"{address}/restock", json={"quantity": 1})).status_code == 200
+    assert (await http.post(f"{address}/archive")).json()["archived"] is True
+    page = (await http.get("/products", params={"limit": 1})).json()
+    assert [each["id"] for each in page["items"]] == [product_id]
+
+
+@pytest.mark.anyio
+async def test_pages_go_on_behind_the_longest_id(http: httpx.AsyncClient) -> None:
+    ids = ["届" * 254 + last for last in "あいう"]
+    for product_id in ids:
+        await http.put(f"/products/{quote(product_id, safe='')}", json=KEYBOARD)
+    first = (await http.get("/products", params={"limit": 2})).json()
+    rest = (await http.get("/products", params={"cursor": first["nextCursor"]})).json()
+    assert [each["id"] for each in (*first["items"], *rest["items"])] == ids
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "path", ["/products/", "/products/%2E", "/products/a%00b", "/products/a%2Fb/no"]
+)
+async def test_address_of_no_product_is_unknown(http: httpx.AsyncClient, path: str) -> None:
+    assert (await http.get(path)).status_code in (200, 404)
+    assert (await http.put(path, json=KEYBOARD)).status_code in (400, 404, 405)
+
+
+@pytest.mark.anyio
+async def test_encoded_slash_survives_the_server() -> None:
+    async with (
+        running(inventory, inventory_api) as app,
+        listening(app) as (host, port),
+        httpx.AsyncClient(base_url=f"http://{host}:{port}") as http,
+    ):
+        created = await http.put("/products/x%2farchive", json=KEYBOARD)
+        assert (created.status_code, created.json()["id"]) == (201, "x/archive")
+        assert (await http.get("/products/x%2Farchive")).json()["id"] == "x/archive"
+        assert (await http.get("/products/x/archive")).status_code == 405

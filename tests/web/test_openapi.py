@@ -101,15 +101,27 @@ def test_pattern_means_the_same_in_re2_and_where_it_is_checked(pattern: str) -> 
         (".a", True),
         ("..a", True),
         ("", False),
-        ("x" * 64, True),
-        ("x" * 65, False),
+        ("x" * 255, True),
+        ("x" * 256, False),
+        ("届" * 255, True),
         ("a\n", False),
-        ("a/b", False),
+        ("a/b", True),
+        ("../a", True),
+        ("a b", True),
+        (" a", False),
+        ("a ", False),
+        ("a%2Fb?c#d&e", True),
+        ("キーボード 1/2", True),
+        ("a\x7fb", False),
+        ("\x85", False),
+        ("\xa0a", False),
     ],
 )
-def test_product_ids_are_all_but_the_names_of_folders(text: str, valid: bool) -> None:
+def test_product_ids_are_all_printable_texts_but_the_names_of_folders(
+    text: str, valid: bool
+) -> None:
     assert is_product_id(text) is valid
-    assert valid is (bool(re2.search(to_portable(PRODUCT_ID_PATTERN), text)) and len(text) <= 64)
+    assert valid is (bool(re2.search(to_portable(PRODUCT_ID_PATTERN), text)) and len(text) <= 255)
 
 
 @every_service
@@ -127,3 +139,8 @@ def test_every_schema_has_a_type(service: str) -> None:
     known = {"type", "$ref", "const", "anyOf", "oneOf", "allOf"}
     for schema in schemas(document(service)):
         assert not schema or known & schema.keys(), schema
+
+
+@pytest.mark.parametrize("text", ["a\u3000b", "a\u200bb", "a\u2028b", "\ufdd0"])
+def test_product_id_is_one_that_the_key_of_an_event_can_be(text: str) -> None:
+    assert not is_product_id(text)

@@ -244,9 +244,9 @@ def client(service: str, url: str | None, settings: Settings) -> ServiceClient:
 
 def segment(name: str) -> str:
     """Quote an id as one segment of a path. Raises `CommandFailed` for an invalid id."""
-    if not name or "/" in name:
+    if name in ("", ".", ".."):
         raise CommandFailed(
-            f"{printable(name)!r} is not a valid id: it must not be empty or contain slashes.",
+            f"{printable(name)!r} is not a valid id: it must not be empty, '.' or '..'.",
             exit_code=ExitCode.USAGE,
         )
     return quote(name, safe="")

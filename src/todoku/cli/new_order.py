@@ -16,7 +16,9 @@ from todoku.cli.responses import Product
 
 STDIN = "-"
 
-ITEM = re.compile(r"(?P<product>[^:@\s]+)(:(?P<quantity>[0-9]{1,19}))?(@(?P<price>[0-9]{1,19}))?")
+ITEM = re.compile(
+    r"(?P<product>[^:@\s](?:[^:@]*[^:@\s])?)(:(?P<quantity>[0-9]{1,19}))?(@(?P<price>[0-9]{1,19}))?"
+)
 ITEM_FORMAT = (
     "use PRODUCT:QUANTITY@PRICE, as in prod001:2@5000; the default quantity is 1, the default"
     " price the inventory's"

@@ -12,6 +12,7 @@ from todoku.inventory.domain import (
     Stock,
     StockNotSettable,
     UnknownProduct,
+    address_of,
 )
 from todoku.inventory.problems import (
     PRODUCT_CHANGED,
@@ -222,7 +223,7 @@ class ProductRoutes:
         if not is_product_id(product_id):
             raise invalid_parameter("productId", f"Must be {ALLOWED[PRODUCT_ID_PATTERN]}.")
         change: ProductChange = call.body
-        address = f"/products/{product_id}"
+        address = address_of(product_id)
         stock: Stock = await self._backend.execute(
             SetProduct(
                 product_id=product_id,
@@ -254,7 +255,7 @@ class ProductRoutes:
         stock: Stock = await self._backend.execute(
             ArchiveProduct(product_id=product_id, archived=archived, if_match=call.if_match),
             context=call.context,
-            find_out=f"See `archived` in GET /products/{product_id}; the request can safely be repeated.",
+            find_out=f"See `archived` in GET {address_of(product_id)}; the request can safely be repeated.",
         )
         return product_reply(stock.products[product_id])
 

@@ -17,6 +17,7 @@ from todoku.inventory.domain import (
     Stock,
     StockInUse,
     TooMuchStock,
+    address_of,
 )
 from todoku.inventory.problems import STOCK_IN_USE, TOO_MUCH_STOCK, UNKNOWN_PRODUCT
 from todoku.inventory.stock_lists import (
@@ -202,7 +203,7 @@ class StockRoutes:
                 by=call.context.actor,
             ),
             context=call.context,
-            find_out=f"See GET /products/{product_id}/ledger before you repeat the request.",
+            find_out=f"See GET {address_of(product_id)}/ledger before you repeat the request.",
         )
         return product_reply(stock.products[product_id])
 
@@ -214,7 +215,7 @@ class StockRoutes:
                 product_id=product_id, change_id=str(uuid7()), threshold=wanted.threshold
             ),
             context=call.context,
-            find_out=f"See GET /products/{product_id}; the request can safely be repeated.",
+            find_out=f"See GET {address_of(product_id)}; the request can safely be repeated.",
         )
         return product_reply(stock.products[product_id])
 
@@ -239,7 +240,7 @@ class StockRoutes:
         found = await self._backend.read(_found, find, product_id, part)
         if found is None:
             raise unknown_product(product_id)
-        path = f"/products/{product_id}/{name}"
+        path = f"{address_of(product_id)}/{name}"
         cursor, headers = next_page(path, call.query, found.next_key)
         return Reply(200, page(list(found.items), cursor), headers)
 

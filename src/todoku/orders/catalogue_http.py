@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from functools import partial
+from urllib.parse import quote
 
 import msgspec
 
@@ -84,7 +85,8 @@ async def _show(backend: Backend, call: Call) -> Reply:
     if entry is None:
         raise Problem(
             NOT_IN_CATALOGUE,
-            f"This service knows no product {product_id!r}: see GET /products/{product_id} of inventory.",
+            f"This service knows no product {product_id!r}: see GET "
+            f"/products/{quote(product_id, safe='')} of inventory.",
         )
     return Reply(200, _view(entry))
 

@@ -12,18 +12,24 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from todoku.contracts import MAX_SAFE_INTEGER
+from todoku.currencies import CURRENCIES
 from todoku.events import is_canonical_uuid
 
 ITEMS_MAX: Final = 1_000
 PAGE_MAX: Final = 200
-PRODUCT_ID_LENGTH_MAX: Final = 64
+PRODUCT_ID_LENGTH_MAX: Final = 255
+CURSOR_LENGTH_MAX: Final = 1_400
+"""Enough for the longest product id in UTF-8, and for what is added to it."""
 
-PRODUCT_ID_PATTERN: Final = r"^(?:\.{0,2}[A-Za-z0-9_-]|\.\.\.)[A-Za-z0-9._-]*\Z"
-CURRENCY_PATTERN: Final = r"^[A-Z]{3}\Z"
+PRODUCT_ID_PATTERN: Final = (
+    r"^(?:\.{0,2}[^\x00-\x20\x7f-\xa0.]|\.\.\.)"
+    r"(?:[^\x00-\x1f\x7f-\xa0]*[^\x00-\x20\x7f-\xa0])?\Z"
+)
+CURRENCY_PATTERN: Final = rf"^(?:{'|'.join(CURRENCIES)})\Z"
 UUID_PATTERN: Final = (
     r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}\Z"
 )
-CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,200}\Z"
+CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]+\Z"
 FEED_CURSOR_PATTERN: Final = r"^[0-9a-f]{1,14}\.[0-9]{1,18}\.[0-9a-f]{8}\.[0-9a-f]{8}\Z"
 CODE_PATTERN: Final = r"^[A-Z][A-Z0-9_]{0,31}\Z"
 GROUP_PATTERN: Final = r"^[0-9a-f]{12}\Z"
@@ -33,8 +39,8 @@ IDEMPOTENCY_KEY_PATTERN: Final = (
 )
 
 ALLOWED: Final = {
-    PRODUCT_ID_PATTERN: "1 to 64 letters, digits, '.', '_' or '-', but not '.' or '..'",
-    CURRENCY_PATTERN: "three capital letters, as in ISO 4217: JPY, EUR",
+    PRODUCT_ID_PATTERN: "1 to 255 printable characters, without a space at either end, but not '.' or '..'",
+    CURRENCY_PATTERN: "the code of a currency of ISO 4217, in capital letters: JPY, EUR",
     UUID_PATTERN: "a UUID: 8-4-4-4-12 hexadecimal digits",
     CURSOR_PATTERN: "a cursor from nextCursor or from the Link header",
     FEED_CURSOR_PATTERN: "a cursor of the feed: `next` of the page before",
@@ -67,7 +73,8 @@ ProductId = Annotated[
     Meta(
         pattern=PRODUCT_ID_PATTERN,
         max_length=PRODUCT_ID_LENGTH_MAX,
-        description="The id of a product.",
+        description="The id of a product: any printable text. In an address, each character that is not a "
+        "letter of ASCII, a digit or one of `-._~` is percent-encoded, `/` as `%2F`.",
         examples=["prod001"],
     ),
 ]
@@ -186,6 +193,7 @@ Cursor = Annotated[
     str,
     Meta(
         pattern=CURSOR_PATTERN,
+        max_length=CURSOR_LENGTH_MAX,
         description="Where the page begins: `nextCursor` of the page before.",
     ),
 ]
@@ -226,8 +234,12 @@ _is_product_id = re.compile(PRODUCT_ID_PATTERN).match
 
 
 def is_product_id(text: str) -> bool:
-    """Return whether this is a valid product id."""
-    return len(text) <= PRODUCT_ID_LENGTH_MAX and _is_product_id(text) is not None
+    """Return whether this is a valid product id: one that can be the key of an event."""
+    return (
+        len(text) <= PRODUCT_ID_LENGTH_MAX
+        and _is_product_id(text) is not None
+        and text.isprintable()
+    )
 
 
 def canonical_uuid(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
+from urllib.parse import unquote
 
 import msgspec
 from starlette.responses import Response
@@ -115,13 +116,30 @@ class Endpoint:
 
 
 class ExactRoute(Route):
-    """A route that does not ignore a newline at the end of a path, as Starlette's pattern does."""
+    """A route that does not ignore a newline at the end of a path, as Starlette's pattern does, and for
+    which an encoded slash is part of a segment: in `/products/a%2Fb` the id is `a/b`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if b"%" in scope.get("raw_path", b"") and ":" not in self.path:
+            return self._match_encoded(scope)
         # A path parameter at the end takes the newline as its own.
         if scope["path"].endswith("\n") and not self.path.endswith("}"):
             return Match.NONE, {}
         return super().matches(scope)
+
+    def _match_encoded(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match the segments of the path as they were sent, each decoded by itself."""
+        given = scope["raw_path"].decode("latin-1").rstrip("/").split("/")
+        expected = self.path.split("/")
+        if len(given) != len(expected):
+            return Match.NONE, {}
+        parameters: dict[str, str] = {}
+        for name, segment in zip(expected, map(unquote, given), strict=True):
+            if name.startswith("{") and segment:
+                parameters[name[1:-1]] = segment
+            elif name != segment:
+                return Match.NONE, {}
+        return Match.FULL, {"endpoint": self.endpoint, "path_params": parameters}
 
 
 def method_not_allowed(allowed: str) -> Problem:

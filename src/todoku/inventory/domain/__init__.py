@@ -60,6 +60,7 @@ from todoku.inventory.domain.stock import (
     ReservationState,
     Stock,
     StockError,
+    address_of,
 )
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "TooMuchStock",
     "UnknownProduct",
     "UnknownReservation",
+    "address_of",
     "archive_product",
     "correct_stock",
     "deduct_stock",

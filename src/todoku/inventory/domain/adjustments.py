@@ -13,7 +13,14 @@ from todoku.contracts import MAX_SAFE_INTEGER, Event, Personal, StockAdjustedEve
 from todoku.inventory.domain.low_stock import fallen_low
 from todoku.inventory.domain.products import unknown_product
 from todoku.inventory.domain.reservations import StockLost
-from todoku.inventory.domain.stock import LedgerEntry, LedgerReason, Product, Stock, StockError
+from todoku.inventory.domain.stock import (
+    LedgerEntry,
+    LedgerReason,
+    Product,
+    Stock,
+    StockError,
+    address_of,
+)
 
 DELIVERY: Final = "DELIVERY"
 COUNT: Final = "COUNT"
@@ -153,5 +160,5 @@ def _require_unused(product: Product, quantity: int) -> None:
         raise StockInUse(
             f"Product {product.id!r} has {product.on_hand} pieces, and {product.reserved} of them are "
             f"reserved for orders: at most {product.available} can be taken out. See GET "
-            f"/products/{product.id}/reservations, and cancel orders first if pieces are missing."
+            f"{address_of(product.id)}/reservations, and cancel orders first if pieces are missing."
         )

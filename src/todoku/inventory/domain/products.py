@@ -7,7 +7,14 @@ import msgspec
 
 from todoku.contracts import Event
 from todoku.inventory.domain.publication import changed_event, next_version
-from todoku.inventory.domain.stock import LedgerEntry, LedgerReason, Product, Stock, StockError
+from todoku.inventory.domain.stock import (
+    LedgerEntry,
+    LedgerReason,
+    Product,
+    Stock,
+    StockError,
+    address_of,
+)
 
 
 class UnknownProduct(StockError):
@@ -56,7 +63,7 @@ def set_product(stock: Stock, command: SetProduct, now: datetime) -> tuple[Stock
     if command.stock_quantity not in (None, product.on_hand):
         raise StockNotSettable(
             f"Product {product.id!r} exists and has {product.on_hand} pieces: leave out "
-            f"stockQuantity, and add stock with POST /products/{product.id}/restock."
+            f"stockQuantity, and add stock with POST {address_of(product.id)}/restock."
         )
     currency = command.currency or product.currency
     return _changed(product, now, name=command.name, price=command.price, currency=currency)
@@ -121,5 +128,5 @@ def _require_match(product: Product | None, command: SetProduct | ArchiveProduct
 def unknown_product(product_id: str) -> UnknownProduct:
     """Return the error that no product has this id."""
     return UnknownProduct(
-        f"There is no product {product_id!r}: create it with PUT /products/{product_id}."
+        f"There is no product {product_id!r}: create it with PUT {address_of(product_id)}."
     )

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -161,6 +162,11 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
         )
         assert 0 <= product.reserved <= product.on_hand, product
         return product
+
+
+def address_of(product_id: str) -> str:
+    """Return the path of a product, with its id percent-encoded."""
+    return f"/products/{quote(product_id, safe='')}"
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
