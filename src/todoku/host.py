@@ -232,8 +232,12 @@ class _Server(uvicorn.Server):
     """A server that leaves signals to whoever runs it, and can be drained."""
 
     def close_connections_after_answers(self) -> None:
-        """Answer with `Connection: close` from now on (within a second: uvicorn looks once a second)."""
+        """Answer with `Connection: close` from now on (within a second: uvicorn looks once a second), and end
+        the streams."""
         self.config.encoded_headers.append((b"connection", b"close"))
+        for connection in self.server_state.connections:
+            assert isinstance(connection, BoundedHttpProtocol)
+            connection.end_stream()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
