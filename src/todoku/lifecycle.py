@@ -23,7 +23,7 @@ from typing import Final, Generic, Self, TypeVar
 import msgspec
 
 OVERDUE_SECONDS: Final = 300.0
-"""How long an entity may take to its end before it counts as overdue, unless something else is said."""
+"""How long an entity may take to its end before it counts as overdue, where no other limit is given."""
 
 
 def overdue_from(
@@ -116,7 +116,7 @@ class Status(StrEnum):
     @property
     def terminal(self) -> bool:
         """Return whether the entity has ended: no status comes after this one. Of one that this version does
-        not know, it cannot be told."""
+        not know, it is unknown."""
         return self.value not in _left(type(self)) and self.stage is not UNKNOWN
 
 

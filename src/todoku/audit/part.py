@@ -108,7 +108,7 @@ class AuditPart(msgspec.Struct, frozen=True, kw_only=True):
         lifecycle of the order does not name. None stands for "there is none".
     since_saga_version: the version of the saga that added this service as a step: orders accepted in an
         earlier one must have nothing here.
-    wait: says why an order that is overdue waits here; None if an earlier service knows better.
+    wait: returns why an order that is overdue waits here; None if it waits for an earlier service.
     """
 
     entity: str

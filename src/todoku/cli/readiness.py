@@ -17,7 +17,7 @@ async def is_ready(host: str, port: int) -> bool:
 
 
 async def unresponsive(host: str, port: int) -> str | None:
-    """Return that a service does not react at all, as a stopped process; None if it does somehow."""
+    """Return that a service does not answer at all, as a stopped process; None if it does somehow."""
     try:
         await _first_line("/livez", host, port, RESPONSE_SECONDS_MAX)
     except TimeoutError:

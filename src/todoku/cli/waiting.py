@@ -1,4 +1,4 @@
-"""Tell in words what an order waits for."""
+"""Describe what an order waits for."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""Define the errors of a database by how the caller must react.
+"""Define the errors of a database by how the caller must handle them.
 
 DatabaseError            a bug in this program: wrong SQL, use after close
 ├── ConstraintViolated   one row does not fit: the same statement fails again, others do not

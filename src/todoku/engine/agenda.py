@@ -140,7 +140,7 @@ class Agenda(Generic[S]):
     def window_since(
         self, started_at: datetime | None, now: datetime, correction: Correction | None = None
     ) -> DueWindow:
-        """Return which due times have come, where due rows are looked for since `started_at`; None says
+        """Return which due times have come, where due rows are looked for since `started_at`; None means
         that this has not begun."""
         window = self.window(now, correction)
         if not self._grace:
@@ -166,7 +166,7 @@ class Agenda(Generic[S]):
         return self._to_due(self._find(connection, now=now, count=count))
 
     def find_corrected(self, connection: Connection, window: DueWindow, count: int) -> list[Due]:
-        """Return up to `count` rows whose time has come, as `find` does, by what `window` says."""
+        """Return up to `count` rows whose time has come, as `find` does, by `window`."""
         return self._to_due(
             self._find_corrected(
                 connection,

@@ -204,9 +204,9 @@ class BatchContext:
 
     def resolve_duplicates(self) -> None:
         """Acknowledge the duplicates of handled messages; the others must be redelivered."""
-        settled = set(self.handled_ids)
+        handled = set(self.handled_ids)
         for event_id, delivery in self.duplicates:
-            if event_id in settled:
+            if event_id in handled:
                 self.actions.acks.append(delivery)
             else:
                 self.failures.nack(delivery)

@@ -280,11 +280,11 @@ def edited(
     """
     if letter.event_type is None or letter.key is None:
         raise InvalidEdit(
-            "Of this message not even the envelope can be read, so nothing says which event "
+            "Of this message not even the envelope can be read, so it is unknown which event "
             "another would replace. Its publisher sends the real one again: discard this."
         )
     envelope, event = registry.decode(encode(_corrected(letter, command, service, now)))
-    # `decode` ignores unknown fields; an operator who misspelt one must learn of it.
+    # `decode` ignores unknown fields; an operator who misspelt one needs an error.
     if unknown := _fields(command.data) - _fields(msgspec.json.encode(event)):
         raise InvalidEdit(f"{letter.event_type} has no field {', '.join(sorted(unknown))}.")
     successor = DeadLetter(

@@ -9,7 +9,7 @@ done it starts no effects.
 
 The service's durable consumer is left as it is meanwhile: what it has acknowledged is the evidence that
 the database lacks something, also if it is restored once more during the recovery. A crash during the
-recovery begins it again, because the database says that it has begun.
+recovery begins it again, because it is saved in the database that it has begun.
 """
 
 import asyncio
@@ -85,7 +85,7 @@ class Recovery:
             await self._broker.begin_epoch(progress.stream_epoch)
             progress = await self._broker.progress([name])
             reached = await self._run(self._reached, progress)
-        if await self._run(self._says_incomplete):
+        if await self._run(self._is_marked_incomplete):
             return True
         subjects = [event.subject for event in self._service.event_handlers]
         following = await self._broker.first_after(reached, subjects)
@@ -188,7 +188,7 @@ class Recovery:
         with self._database.read() as connection:
             return self._positions.is_new(connection)
 
-    def _says_incomplete(self) -> bool:
+    def _is_marked_incomplete(self) -> bool:
         with self._database.read() as connection:
             recovery = self._positions.recovery(connection)
             if recovery is not None:

@@ -201,7 +201,7 @@ class Relay:
             self._waiting.popleft()
 
     def _tell_stored(self, rows: Sequence[OutboxRow]) -> None:
-        """Tell the writer that events to which no service subscribes are stored. If the process ends
+        """Pass to the writer which events without a subscriber are stored. If the process ends
         before that is committed, they are published once more."""
         subscribed = self._subscribed
         if subscribed is not None and any(row.subject not in subscribed for row in rows):

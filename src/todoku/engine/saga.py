@@ -15,7 +15,7 @@ S = TypeVar("S", default=Any)
 class BySagaVersion(Generic[S]):
     """An event handler for each version of the saga: `BySagaVersion({1: reserve_stock, 2: None})`.
 
-    A key is the first version in which its handler is used. None says that the event needs no decision
+    A key is the first version in which its handler is used. None means that the event needs no decision
     here in that version; so it is before the first key.
     """
 

@@ -264,7 +264,7 @@ def _conditions(wanted: OrderFilter) -> Mapping[str, ColumnElement[bool]]:
     if wanted.created_to is not None:
         found["created to"] = orders.c.created_at < wanted.created_to
     if wanted.overdue_at is not None:
-        # As `todoku.lifecycle.overdue_from` says it.
+        # As in `todoku.lifecycle.overdue_from`.
         late = wanted.overdue_at - timedelta(seconds=OVERDUE_SECONDS)
         found["overdue"] = or_(orders.c.created_at < late, orders.c.deadline < wanted.overdue_at)
     return found

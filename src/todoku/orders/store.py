@@ -189,7 +189,7 @@ _decode_failure = msgspec.json.Decoder(BookingFailure).decode
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of an order's history: what was said, by whom and when, and where the order stood then."""
+    """An event of an order's history: what was published, by whom, when, and the order's status then."""
 
     sequence: int
     event_id: str
@@ -366,7 +366,7 @@ def find_parked(
 
 
 def history(connection: Connection, order_id: str) -> list[HistoryEntry]:
-    """What was said about an order, in the sequence in which this service learnt of it."""
+    """Return the events about an order, in the sequence in which this service consumed or published them."""
     found = connection.execute(
         select(*_ENTRY).where(order_events.c.order_id == order_id).order_by(order_events.c.sequence)
     ).mappings()

@@ -53,7 +53,7 @@ def _without_secrets(reason: str) -> str:
 
 
 def _is_text(value: object) -> bool:
-    """A text of blanks says nothing: neither a tracking number nor a reason."""
+    """A text of blanks is no information: neither a tracking number nor a reason."""
     return isinstance(value, str) and bool(str.strip(value))
 
 

@@ -72,8 +72,8 @@ def _checksum(key: str, query: PageQuery) -> str:
     It finds mistakes; whoever makes up a cursor gets no more than by other filters.
     """
     filters = {k: v for k, v in msgspec.to_builtins(query).items() if k not in query.not_in_cursor}
-    said = msgspec.json.encode([type(query).__name__, key, sorted(filters.items())])
-    return hashlib.sha256(said).hexdigest()[:12]
+    encoded = msgspec.json.encode([type(query).__name__, key, sorted(filters.items())])
+    return hashlib.sha256(encoded).hexdigest()[:12]
 
 
 def page_reply(

@@ -48,7 +48,9 @@ class Durable:
             for sequence, attempt in image.attempts.items()
         }
         self._again: deque[int] = deque(self._unacknowledged)
-        self._due: list[tuple[float, int]] = []  # A heap; settled ones stay until they come up.
+        self._due: list[
+            tuple[float, int]
+        ] = []  # A heap; acknowledged ones stay until they come up.
         self._timer: asyncio.TimerHandle | None = None
         self._turn = 0
 

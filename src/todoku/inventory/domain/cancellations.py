@@ -32,7 +32,7 @@ class InvalidCancellation(StockError):
 def release_cancelled(
     stock: Stock, event: CancellationConfirmedEvent, now: datetime
 ) -> tuple[Stock, list[Event]]:
-    """Release what is reserved for cancelled pieces; if nothing is yet, see to it that nothing will be.
+    """Release what is reserved for cancelled pieces; if nothing is yet, ensure that nothing will be.
 
     A refusal stays, and is the answer: orders has it, or will have it.
     """

@@ -109,7 +109,7 @@ class Restores:
         return {"restore": self._restore} if self._images else {}
 
     def unfinished(self) -> list[str]:
-        """Return which services the operator still attends to, or have not consumed what is in the stream:
+        """Return which services the operator still works on, or have not consumed what is in the stream:
         the outbox of a restored publisher does not tell that any more."""
         recovering = [
             f"{name} recovers" for name, task in self._operators.items() if not task.done()

@@ -268,7 +268,7 @@ class _Run:
         return dice.choice((4, 12)) if dice else None
 
     def _draw_config(self) -> EngineConfig:
-        """Draw how long the inbox remembers: a short time shows whether natural keys hold, a long one
+        """Draw how long the inbox keeps its entries: a short time shows whether natural keys hold, a long one
         whether a duplicate gets a receipt."""
         dice = Random(f"{self.plan.seed} tuning")
         seconds = dice.choice((15.0, 90.0, 86_400.0))

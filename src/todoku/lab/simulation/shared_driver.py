@@ -1,4 +1,4 @@
-"""Connects SQLAlchemy to a `SharedStorage`: a dialect that says FOR UPDATE, and a driver that obeys."""
+"""Connects SQLAlchemy to a `SharedStorage`: a dialect that writes FOR UPDATE, and a driver that locks."""
 
 import functools
 from collections import deque

@@ -276,7 +276,7 @@ def _key_columns(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
 
 
 def add_row_triggers(connection: sqlite3.Connection) -> None:
-    """Add the triggers by which `SharedStorage` learns which rows a statement changes."""
+    """Add the triggers by which `SharedStorage` notes which rows a statement changes."""
     for table, columns in key_columns(connection).items():
         for change in ("UPDATE", "DELETE"):
             connection.execute(
