@@ -1,4 +1,4 @@
-"""Simulate customers who place and cancel orders, and check what becomes of them."""
+"""Simulate customers who place and cancel orders and staff who hold them, and check what becomes of them."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -13,8 +13,10 @@ from todoku.contracts import BookingAttemptFailedEvent, OrderCreatedEvent, Order
 from todoku.engine import IdempotencyKey, IdempotencyKeyReused, key_id
 from todoku.lifecycle import name_of
 from todoku.orders.domain import ORDER, Order, OrderStatus
+from todoku.orders.holding import InvalidHold
 from todoku.orders.placing import InvalidDeadline, PlaceOrder
 from todoku.orders.simulated_cancellations import GRACE_SECONDS, Cancellations
+from todoku.orders.simulated_holds import Holds
 from todoku.simulated import SimulatedService, World
 
 PRODUCTS: Final = ("prod0", "prod1", "prod2")
@@ -43,7 +45,7 @@ GROUP BY order_id, sequence HAVING count(*) > 1
 
 
 class SimulatedOrders(SimulatedService):
-    """Places orders and cancels some; checks I1, I3, I4 and the histories of orders."""
+    """Places orders, cancels and holds some; checks I1, I3, I4 and the histories of orders."""
 
     @property
     def restorable(self) -> bool:
@@ -54,6 +56,7 @@ class SimulatedOrders(SimulatedService):
         self._accepted: dict[str, Order] = {}
         self._statuses: dict[str, OrderStatus] = {}
         self._cancellations = Cancellations(world)
+        self._holds = Holds(world)
         self._answers: dict[str, Order] = {}
         self._to_come_back: dict[str, Order] = {}
         self._restores = 0
@@ -77,6 +80,7 @@ class SimulatedOrders(SimulatedService):
                 self._to_come_back[order_id] = order
         self._statuses = rows
         self._cancellations.restored(published)
+        self._holds.restored(published)
 
     def check_commit(self) -> None:
         """Check I1 and I4: accepted orders exist; a status only moves forward, and never from an end."""
@@ -96,6 +100,7 @@ class SimulatedOrders(SimulatedService):
                 self.world.fail("I4", problem, order_id)
             self._statuses[order_id] = now
         self._cancellations.check_commit()
+        self._holds.check_commit()
 
     def open_work(self) -> Iterable[str]:
         return [
@@ -119,6 +124,7 @@ class SimulatedOrders(SimulatedService):
         for (order_id,) in self.world.rows(_UNEXPLAINED):
             self.world.fail("R5", f"{order_id} does not tell that its carrier failed", order_id)
         self._cancellations.check_end()
+        self._holds.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):
             histories[order_id].add(name)
@@ -141,12 +147,14 @@ class SimulatedOrders(SimulatedService):
             return
         command = self._draw_order(number, random)
         deadline = self._cancellations.draw_deadline(number)
-        command = msgspec.structs.replace(command, deadline=deadline)
+        holds = self._holds.draw_with_order(number)
+        command = msgspec.structs.replace(command, deadline=deadline, holds=holds)
         self.world.note("order", f"{command.order_id} by {command.user_id}")
         times = 2 if random.random() < REPEATED_SHARE else 1
         keyed = random.random() < KEYED_SHARE
         place = self._place_with_key if keyed else self._place_without_key
-        with suppress(InvalidDeadline):  # It took so long that the deadline has passed.
+        # It took so long that the deadline or a hold has passed.
+        with suppress(InvalidDeadline, InvalidHold):
             await place(number, command, random, times)
 
     async def _place_without_key(
@@ -157,7 +165,7 @@ class SimulatedOrders(SimulatedService):
         for order in await asyncio.gather(*replies):
             if restores == self._restores:
                 self._check_reply(order)
-        await self._cancellations.ask(number, order)
+        await self._ask(number, order)
 
     async def _place_with_key(
         self, number: int, command: PlaceOrder, random: Random, times: int
@@ -172,13 +180,21 @@ class SimulatedOrders(SimulatedService):
             if restores == self._restores:
                 self._check_reply(order)
                 self._check_same(order, key)
-        await self._cancellations.ask(number, answers[0])
+        await self._ask(number, answers[0])
         await asyncio.sleep(random.uniform(0, LATER_SECONDS_MAX))
         again = await self._repeat(command, key, random)
         if not self._restores:
             self._check_same(again, key)
         if random.random() < REUSED_SHARE:
             await self._reuse(command, random)
+
+    async def _ask(self, number: int, order: Order) -> None:
+        """Cancel the order or hold it, perhaps both at once."""
+        if self._holds.happen:
+            cancellation = self._cancellations.ask(number, order)
+            await asyncio.gather(cancellation, self._holds.ask(number, order))
+        else:
+            await self._cancellations.ask(number, order)
 
     async def _repeat(self, command: PlaceOrder, key: IdempotencyKey, random: Random) -> Order:
         """Send a request until it is answered."""

@@ -54,6 +54,7 @@ _FAILURES = f"""
 SELECT data FROM order_events WHERE type = '{BookingAttemptFailedEvent.__name__}' ORDER BY order_id
 """
 _ORDERS = "SELECT id FROM orders"
+_HOLDS = "SELECT holds FROM shipments WHERE order_id = ?"
 _STATUS = "SELECT status FROM shipments WHERE order_id = ?"
 
 
@@ -186,6 +187,8 @@ class UnreliableCarrier:
     def _check_claim(self, order_id: str) -> None:
         """Check I4: the claim to call the carrier is committed before the call."""
         statuses = {ShipmentStatus(status) for (status,) in self._world.rows(_STATUS, order_id)}
+        if any(_held(holds) for (holds,) in self._world.rows(_HOLDS, order_id)):
+            self._world.fail("I4", "the carrier was called although the order is held", order_id)
         if not statuses & set(PAST_PIVOT):
             problem = "the carrier was called before the call was claimed"
             self._world.fail("I4", problem, order_id)
