@@ -148,8 +148,9 @@ def effects(service: str, effect: type[Any], call: Callable[..., Any]) -> Wire:
     return partial(_handler, "effects", service, effect, call)
 
 
-def agenda(service: str, **changes: Callable[..., Any]) -> Wire:
-    """Replace functions of the agendas of a service: `changed(original, *arguments)`."""
+def agenda(service: str, *, due: str | None = None, **changes: Callable[..., Any]) -> Wire:
+    """Replace functions of the agendas of a service, or of the one with the due time `due`:
+    `changed(original, *arguments)`."""
 
     def wire(parts: Parts) -> Parts:
         if parts.service.name != service:
@@ -157,7 +158,7 @@ def agenda(service: str, **changes: Callable[..., Any]) -> Wire:
         agendas = []
         for planned in parts.service.agendas:
             agenda = copy.copy(planned)
-            for name, to in changes.items():
+            for name, to in changes.items() if due in (None, planned.name) else ():
                 setattr(agenda, name, partial(to, getattr(agenda, name)))
             agendas.append(agenda)
         return _with(parts, agendas=agendas)

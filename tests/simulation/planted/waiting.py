@@ -51,7 +51,7 @@ def deadline_never_fires() -> Wire:
     def decide(original: Any, order: Any, now: Any) -> Any:
         return msgspec.structs.replace(order, due_at=None), []
 
-    return planting.agenda("orders", decide=decide)
+    return planting.agenda("orders", due="orders.due_at", decide=decide)
 
 
 @mutant
