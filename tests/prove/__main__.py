@@ -17,6 +17,15 @@ STANDARD: Final[Mapping[str, Mapping[str, Any]]] = {
         "deadlines": False,
         "republishes": True,
     },
+    "1 order, held and cancelled": {"quantities": [1], "holds": 1, "deadlines": False},
+    "1 order, placed held, held again": {
+        "quantities": [1],
+        "cancellations": 0,
+        "holds": 1,
+        "held": True,
+        "deadlines": False,
+        "republishes": True,
+    },
     "2 orders, 1 piece": {},
     "2 orders, 1 piece, then 1 more": {"restocks": 1, "deadlines": False},
     "2 orders, 2 pieces": {"stock": 2, "deadlines": False},
@@ -55,6 +64,8 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--stock", type=int, metavar="N", help="pieces at first")
     parser.add_argument("--cancellations", type=int, metavar="N", help="requests an order at most")
     parser.add_argument("--lines", type=int, metavar="N", help="pieces of an order cancelled")
+    parser.add_argument("--holds", type=int, metavar="N", help="holds of an order at most")
+    parser.add_argument("--held", action="store_true", help="orders are placed with a hold")
     parser.add_argument("--restocks", type=int, metavar="N", help="pieces that may arrive")
     parser.add_argument(
         "--no-deadlines", dest="deadlines", action="store_false", help="no deadline passes"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+from prove import holds
 from prove.decisions import NOW
 from prove.scenario import Seen
 from todoku.audit import AuditPart, Known, KnownOrder
@@ -62,6 +63,7 @@ def check_step(before: Seen, after: Seen) -> Iterator[str]:
             yield f"I4: a change was {state} and is {now.get(change_id)} now"
         elif change_id not in now:
             yield "I4: a change is lost"
+    yield from holds.check_step(before, after)
     if after.written[: len(before.written)] != before.written:
         yield "I2: entries of the ledger were changed or lost"
 
@@ -79,6 +81,7 @@ def check(seen: Seen) -> Iterator[str]:
     yield from _facts(seen)
     yield from _requests(seen)
     yield from _bookings(seen)
+    yield from holds.check(seen)
     yield from _ledger(seen)
     if seen.silent:
         yield from _ending(seen)
@@ -146,6 +149,9 @@ def _ending(seen: Seen) -> Iterator[str]:
         if any(entity(name, state) for name, state in seen.states.items()):
             yield "I1: other services know an order that orders does not have"
         return
+    yield from holds.undecided(order)
+    if not order.status.terminal and order.held:
+        return  # Until a client releases its holds.
     if not order.status.terminal:
         yield f"I3: the order is {order.status}, and nothing will end it"
         return
@@ -228,6 +234,7 @@ def outcome(seen: Seen) -> tuple[object, object]:
         tuple(map(str, seen.outside.values())),
         f"{'a' if cancellation else 'no'} cancellation",
         tuple(lines),
+        holds.given(order),
     )
     ended = (*map(str, statuses.values()), cancellation and str(cancellation.state))
     return given, (*ended, _pieces(order.wanted), measure(seen))

@@ -1,6 +1,6 @@
-"""The built-in services as a scenario: orders of one product, cancelled at any moment, and a carrier."""
+"""The built-in services as a scenario: orders of one product, cancelled or held at any time; a carrier."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -12,10 +12,12 @@ from todoku.contracts import (
     CancelledItem,
     OrderedItem,
     ProductChangedEvent,
+    fact_id,
 )
 from todoku.engine import Service
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
+from todoku.orders.holding import HoldOrder, NewHold, ReleaseHold
 from todoku.orders.placing import PlaceOrder
 from todoku.settings import Span
 from todoku.shipping.domain import Accepted, RecordAnswer, Rejected, Unknown
@@ -23,6 +25,7 @@ from todoku.system import system
 
 PRODUCT: Final = "keyboard"
 PRICE: Final = 100
+HOLD: Final = NewHold(holder="fraud-review", reason="?")
 
 Plant = Callable[[Service], Service]
 """Replaces something in a service: it plants a bug."""
@@ -34,6 +37,8 @@ def shop(
     stock: int = 1,
     cancellations: int = 1,
     lines: int = 0,
+    holds: int = 0,
+    held: bool = False,
     restocks: int = 0,
     republishes: bool = False,
     deadlines: bool = True,
@@ -44,7 +49,8 @@ def shop(
     That an attempt to book a parcel has failed is left out: it explains an order, and decides nothing.
 
     A client asks up to `cancellations` times, each in its own words, to cancel an order, and up to `lines`
-    times to cancel one piece of it. `restocks` times a piece may arrive.
+    times to cancel one piece of it. Up to `holds` times an order is held; it is placed with a hold if it is
+    `held`. Each hold may be released. `restocks` times a piece may arrive.
     """
     # A delay, so that between the opening of a shipment and the call to the carrier anything may happen.
     settings = system.settings(carrier_delay_seconds=Span(1, 1))
@@ -53,7 +59,7 @@ def shop(
             plant(_without_reports(service if deadlines else _without_deadlines(service)))
             for service in map(_without_catalogue, system.build(settings, effects={}))
         ),
-        plans=[_plan(quantity, cancellations, lines) for quantity in quantities],
+        plans=[_plan(quantity, cancellations, lines, holds, held) for quantity in quantities],
         outside=Outside(
             answers=(Accepted("TRACK"), Rejected("refused")),
             unknown=Unknown("no answer"),
@@ -100,7 +106,9 @@ def _without_reports(service: Service) -> Service:
     return replace(service, command_handlers=handlers)
 
 
-def _plan(quantity: int, cancellations: int, lines: int) -> tuple[str, tuple[Asked, ...]]:
+def _plan(
+    quantity: int, cancellations: int, lines: int, holds: int, held: bool
+) -> tuple[str, tuple[Asked, ...]]:
     """Return the key and the commands of an order; those of the same quantity are the same."""
     key = f"019afc35-4aa8-7d91-a9a9-{quantity:012}"
     place = PlaceOrder(
@@ -109,6 +117,7 @@ def _plan(quantity: int, cancellations: int, lines: int) -> tuple[str, tuple[Ask
         items=(OrderedItem(product_id=PRODUCT, quantity=quantity, price=PRICE),),
         currency="JPY",
         shipping_address="Tokyo",
+        holds=(HOLD,) * held,
     )
     cancels = [
         CancelOrder(order_id=key, change_id=f"change{n}", reason="changed mind", by="user")
@@ -127,7 +136,19 @@ def _plan(quantity: int, cancellations: int, lines: int) -> tuple[str, tuple[Ask
         Asked("place the order", "orders", place),
         *(Asked("cancel the order", "orders", cancel) for cancel in cancels),
         *(Asked("cancel a piece", "orders", cancel) for cancel in pieces),
+        *_holds(key, holds, held),
     )
+
+
+def _holds(key: str, holds: int, held: bool) -> Iterator[Asked]:
+    """Yield what clients ask about holds; a hold of the request that placed the order is only released."""
+    made = [f"hold{n}" for n in range(holds)]
+    for hold_id in made:
+        command = HoldOrder(order_id=key, hold_id=hold_id, hold=HOLD)
+        yield Asked(f"hold the order ({hold_id})", "orders", command)
+    for hold_id in (*made, *([fact_id(key, "Hold 1")] if held else ())):
+        release = ReleaseHold(order_id=key, hold_id=hold_id)
+        yield Asked(f"release {hold_id}", "orders", release)
 
 
 def _product(stock: int) -> Asked:

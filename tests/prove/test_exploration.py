@@ -44,6 +44,16 @@ def test_no_order_of_arrival_of_a_cancelled_piece_breaks_an_invariant() -> None:
     assert result.closed
 
 
+@pytest.mark.parametrize("placed_held", [False, True])
+def test_no_order_of_arrival_of_a_hold_breaks_an_invariant(placed_held: bool) -> None:
+    """It is released, or not, at any moment; with the order it is never too late."""
+    holds = {"held": True} if placed_held else {"holds": 1}
+    result = explore(shop([1], cancellations=0, deadlines=False, **holds))
+
+    assert result.violation is None
+    assert result.closed
+
+
 def test_two_orders_of_one_piece_that_nobody_cancels_break_no_invariant() -> None:
     result = explore(shop([1, 1], cancellations=0, deadlines=False))
 
@@ -90,6 +100,26 @@ def test_interchangeable_orders_behave_like_each_other() -> None:
 )
 def test_exploration_finds_planted_bug(name: str, stock: int, problem: str) -> None:
     require_found(mutant(name), stock, problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("hold-never-published", "I3: a hold was never answered, and is released"),
+        ("hold-refusal-never-published", "I3: a hold was never answered, and is released"),
+        ("hold-confirmed-and-forgotten", "I4: the order is held, and its shipment is BOOKING"),
+        ("held-behind-the-pivot", "I4: the order is held, and its shipment is BOOKING"),
+        ("release-that-overtakes-is-forgotten", "I3: the order is AWAITING_SHIPMENT, and"),
+        ("released-shipment-stays-held", "I3: the order is AWAITING_SHIPMENT, and"),
+    ],
+)
+def test_exploration_finds_planted_bug_of_a_hold(name: str, problem: str) -> None:
+    require_found(mutant(name), 1, problem, cancellations=0, holds=1, deadlines=False)
+
+
+def test_hold_that_comes_too_late_although_it_was_placed_with_its_order_is_found() -> None:
+    problem = "I4: a hold that came with its order was too late"
+    require_found(mutant("holds-of-a-new-order-dropped"), 1, problem, held=True)
 
 
 def released_twice(original: Any, stock: Any, event: Any, now: Any) -> Any:
@@ -153,9 +183,9 @@ def test_row_that_stays_due_for_ever_is_found() -> None:
     require_found(plant(bug), 1, "I3: from here, the entity never comes to rest by itself")
 
 
-def require_found(bug: Plant, stock: int, problem: str) -> Result:
+def require_found(bug: Plant, stock: int, problem: str, **options: Any) -> Result:
     """Find the bug with one order, on a short path that ends with the broken step."""
-    result = explore(shop([1], stock=stock, plant=bug), STATES_MAX)
+    result = explore(shop([1], stock=stock, plant=bug, **options), STATES_MAX)
 
     assert result.violation is not None
     assert result.violation.problem.startswith(problem)

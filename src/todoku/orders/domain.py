@@ -172,6 +172,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     booking_failure: BookingFailure | None = None
 
     @property
+    def held(self) -> bool:
+        """Return whether a hold is open."""
+        return any(hold.is_open for hold in self.holds)
+
+    @property
     def cancellation(self) -> Change | None:
         """Return the cancellation of the whole order; None if nobody asked for it."""
         return next((change for change in reversed(self.changes) if change.whole), None)

@@ -136,14 +136,3 @@ def hold_never_expires() -> Wire:
         find_corrected=nothing,
         due_range=no_range,
     )
-
-
-@mutant
-def answer_lost_in_a_restore() -> Wire:
-    """A restored shipping service does not know what it has confirmed, and decides anew."""
-
-    def decide(original: Any, shipment: Any, event: Any, time: Any) -> Any:
-        after, _ = original(shipment, event, time)
-        return msgspec.structs.replace(after, holds=shipment.holds if shipment else ()), []
-
-    return planting.replays("shipping", HoldConfirmedEvent, decide)
