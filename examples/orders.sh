@@ -1,5 +1,5 @@
 #!/bin/sh
-# Walks through what can happen to an order: cancellation, lines, deadline, idempotent requests, a pause.
+# Walks through what can happen to an order: cancellation, lines, deadline, idempotent requests, holds, a pause.
 #
 #   make run ARGS="--carrier-delay-seconds 5 --carrier-success-rate 1 --order-deadline-grace-seconds 0"
 #   sh examples/orders.sh
@@ -125,6 +125,32 @@ expect 'it is the same order' "$(get id)" "$FIRST"
 request POST "$ORDERS/orders" '{"userId": "bob", "items": [{"productId": "mouse", "quantity": 3, "price": 5000}]}' "$KEY"
 expect 'another order with that key' "$STATUS" 422
 ID=$FIRST
+
+step 'A held order is not shipped; it goes on when its holds are released'
+KEPT=$ID
+place ', "holds": [{"holder": "fraud-review", "reason": "A new card."}]'
+request POST "$ORDERS/orders/$ID/holds" '{"holder": "address-check", "reason": "No house number."}'
+expect 'hold it once more' "$STATUS" 202
+tries=0
+until request GET "$ORDERS/orders/$ID" && [ "$(get holds.1.state)" != requested ] &&
+  [ "$(get waitingFor.what)" = release ]; do
+  tries=$((tries + 1))
+  [ "$tries" -lt "$TRIES_MAX" ] || { printf 'FAILED: no answer\n%s\n' "$BODY" >&2; exit 1; }
+  sleep 0.1
+done
+expect 'holds.0.state' "$(get holds.0.state)" confirmed
+expect 'holds.1.state' "$(get holds.1.state)" confirmed
+FRAUD=$(get holds.0.id) ADDRESS=$(get holds.1.id)
+request GET "$ORDERS/orders?held=true"
+expect 'the held order is' "$(get items.0.id)" "$ID"
+for HOLD in "$FRAUD" "$ADDRESS" "$ADDRESS"; do
+  request POST "$ORDERS/orders/$ID/holds/$HOLD/release"
+  expect 'release a hold' "$(get state)" released
+done
+ends COMPLETED
+request POST "$ORDERS/orders/$ID/holds" '{"holder": "fraud-review", "reason": "Too late."}'
+expect 'hold what has ended' "$STATUS" 409
+ID=$KEPT
 
 step 'Staff correct the stock, and the ledger says who changed it and why'
 request POST "$INVENTORY/products/mouse/correct" '{"quantity": -1, "code": "DAMAGE", "reason": "Fell down."}'

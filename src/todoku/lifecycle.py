@@ -30,9 +30,13 @@ def overdue_from(
     begun_at: datetime,
     deadline: datetime | None,
     after: timedelta = timedelta(seconds=OVERDUE_SECONDS),
-) -> datetime:
+    *,
+    held: bool = False,
+) -> datetime | None:
     """Return from when on an entity that has not ended is overdue: `after` it began, or at its deadline if
-    that comes first."""
+    that comes first. One that is `held` is overdue at its deadline only; without one never, which is None."""
+    if held:
+        return deadline
     overdue_at = begun_at + after
     return overdue_at if deadline is None else min(overdue_at, deadline)
 

@@ -148,7 +148,7 @@ def _matches(order: Order, parked: set[str], wanted: OrderFilter) -> bool:
             or (
                 not order.status.terminal
                 and (
-                    order.created_at < overdue_at - timedelta(seconds=300)
+                    (order.created_at < overdue_at - timedelta(seconds=300) and not order.holds)
                     or (order.deadline is not None and order.deadline < overdue_at)
                 )
             )

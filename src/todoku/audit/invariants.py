@@ -88,7 +88,8 @@ def findings_about(
         yield from _wrong_endings(seen, status, order.saga_version)
         return
     yield from _contradictions(seen, status)
-    if not excused and overdue_from(order.accepted_at, order.deadline, overdue_after) < now:
+    overdue_at = overdue_from(order.accepted_at, order.deadline, overdue_after, held=order.held)
+    if not excused and overdue_at is not None and overdue_at < now:
         yield from _overdue(seen, order, connections, now, overdue_after)
 
 

@@ -62,13 +62,14 @@ class KnownOrder(Known, frozen=True, kw_only=True, gc=False):
     """What the service that accepts orders knows about one of them; times are UTC.
 
     `saga_version` is the version of the saga in which the order was accepted. At its `deadline` it should
-    have ended.
+    have ended. While it is `held` it waits for a person, for as long as it takes.
     """
 
     accepted_at: datetime
     changed_at: datetime
     saga_version: int = 1
     deadline: datetime | None = None
+    held: bool = False
 
 
 class Wait(msgspec.Struct, frozen=True):

@@ -52,6 +52,7 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             orders.c.saga_version,
             orders.c.changes,
             orders.c.deadline,
+            orders.c.held_since,
         )
     ):
         items = pieces.get(row.id, ())
@@ -66,6 +67,7 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             changed_at=row.updated_at,
             saga_version=row.saga_version,
             deadline=row.deadline,
+            held=row.held_since is not None,
         )
 
 

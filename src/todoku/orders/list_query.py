@@ -42,7 +42,7 @@ Overdue = Annotated[
     Literal["true"],
     Meta(
         description="Only orders that have not ended although they were accepted over "
-        f"{OVERDUE_SECONDS:g} seconds ago, or their deadline has passed."
+        f"{OVERDUE_SECONDS:g} seconds ago and are not held, or their deadline has passed."
     ),
 ]
 Sort = Annotated[

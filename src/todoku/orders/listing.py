@@ -266,7 +266,8 @@ def _conditions(wanted: OrderFilter) -> Mapping[str, ColumnElement[bool]]:
     if wanted.overdue_at is not None:
         # As in `todoku.lifecycle.overdue_from`.
         late = wanted.overdue_at - timedelta(seconds=OVERDUE_SECONDS)
-        found["overdue"] = or_(orders.c.created_at < late, orders.c.deadline < wanted.overdue_at)
+        is_late = and_(orders.c.created_at < late, orders.c.held_since.is_(None))
+        found["overdue"] = or_(is_late, orders.c.deadline < wanted.overdue_at)
     return found
 
 
