@@ -32,7 +32,7 @@ from todoku.contracts import (
 )
 from todoku.database import Database
 from todoku.descriptor import resolve
-from todoku.engine import Service, Topology
+from todoku.engine import Pause, Service, Topology
 from todoku.engine.messages import IncomingEvent, PendingCommand, Receipt, StoredEvents
 from todoku.engine.writer import PostCommitActions, Writer
 from todoku.inventory.domain import SetProduct
@@ -689,6 +689,19 @@ class TestCarrier:
         assert found.startswith(
             "Its carrier was not called yet; the call is due at 2030-01-01 00:00:00"
         )
+
+    @pytest.mark.parametrize(("paused", "overdue"), [("shipping", False), ("orders", True)])
+    def test_parcel_that_waits_for_the_end_of_a_pause_is_not_overdue(
+        self, system: System, advice: Callable[..., str], paused: str, overdue: bool
+    ) -> None:
+        advice()
+        pause = Pause(id="1", by="alice", reason="closed")
+        system.writers[paused].execute_pause(pause, None, NOW)
+        report = system.audit()
+        assert [(each.service, each.by, each.reason) for each in report.paused] == [
+            (paused, "alice", "closed")
+        ]
+        assert report.clean is not overdue
 
     def test_carrier_without_an_answer_is_shown_with_its_calls_and_its_last_answer(
         self, advice: Callable[..., str]

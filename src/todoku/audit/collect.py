@@ -8,7 +8,7 @@ from sqlalchemy import Connection, MetaData, func, select
 
 from todoku.audit.invariants import ORDER_ENTITY, OrderSeen, findings_about
 from todoku.audit.part import AuditPart, Finding, Known
-from todoku.audit.report import Awaited, ParkedLetters, Report
+from todoku.audit.report import Awaited, ParkedLetters, Paused, Report
 from todoku.engine import EngineTables
 from todoku.engine.dead_letters import DeadLetterState
 
@@ -33,6 +33,8 @@ def audit(
     present = {name: part for name, part in parts.items() if part is not None}
     dead_letters = tuple(_dead_letters(connections))
     parked_orders = {order_id for parked in dead_letters for order_id in parked.orders}
+    paused = tuple(_paused(connections))
+    stopped = {each.service for each in paused}
     statuses: Counter[str] = Counter()
     findings: list[Finding] = []
     held = _held_recoveries(connections)
@@ -42,7 +44,7 @@ def audit(
     for seen in _orders_seen(present, connections, held):
         if seen.order is not None:
             statuses[seen.order[1].value] += 1
-        excused = seen.order_id in parked_orders
+        excused = seen.order_id in parked_orders or seen.is_open_at(stopped)
         findings += findings_about(seen, connections, now, overdue_after, excused=excused)
     return Report(
         findings=tuple(sorted(findings)),
@@ -50,6 +52,7 @@ def audit(
         awaited=tuple(_pending_deliveries(connections)),
         dead_letters=dead_letters,
         open_orders=_open_orders(present, statuses),
+        paused=paused,
     )
 
 
@@ -80,6 +83,12 @@ def _dead_letters(connections: Mapping[str, Connection]) -> Iterator[ParkedLette
     for name, connection in connections.items():
         if about := connection.scalars(parked).all():
             yield ParkedLetters(name, len(about), tuple(sorted(set(about) - {None})))
+
+
+def _paused(connections: Mapping[str, Connection]) -> Iterator[Paused]:
+    for name, connection in connections.items():
+        for each in _tables.pauses.open(connection):
+            yield Paused(name, each.target, each.state, each.paused_at, each.paused_by, each.reason)
 
 
 def _held_recoveries(connections: Mapping[str, Connection]) -> dict[str, Finding]:

@@ -60,6 +60,11 @@ class OrderSeen:
                 return known, self.statuses[name]
         return None
 
+    def is_open_at(self, services: Collection[str]) -> bool:
+        """Return whether one of these services has not ended what it does for the order."""
+        statuses = [self.status(name) for name, _, _ in self.others if name in services]
+        return any(status is not None and not status.terminal for status in statuses)
+
     def status(self, name: str) -> Any:
         """Return the status of a service's entity; None if there is none."""
         return self.statuses.get(name)
@@ -73,7 +78,8 @@ def findings_about(
     *,
     excused: bool,
 ) -> Iterator[Finding]:
-    """Yield what is broken about an order. `excused` is one that waits for a dead letter."""
+    """Yield what is broken about an order. `excused` is one that waits for a dead letter or
+    for the end of a pause."""
     found = seen.order
     if found is None:
         if seen.unknown_is_wrong:

@@ -27,14 +27,27 @@ class ParkedLetters(msgspec.Struct, frozen=True):
     orders: tuple[str, ...]
 
 
+class Paused(msgspec.Struct, frozen=True):
+    """What is paused at a service, or goes on slowly after a pause: since when (UTC), by whom and why."""
+
+    service: str
+    target: str
+    state: str
+    since: datetime
+    by: str
+    reason: str
+
+
 class Report(msgspec.Struct, frozen=True):
-    """The result of an audit. `orders` counts them by status; `open_orders` have not ended."""
+    """The result of an audit. `orders` counts them by status; `open_orders` have not ended. An order
+    that waits at a service where something is `paused` is not overdue."""
 
     findings: tuple[Finding, ...]
     orders: dict[str, int]
     awaited: tuple[Awaited, ...]
     dead_letters: tuple[ParkedLetters, ...]
     open_orders: int = 0
+    paused: tuple[Paused, ...] = ()
 
     @property
     def backlog(self) -> dict[str, int]:

@@ -14,7 +14,7 @@ from todoku.cli.client import client
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.cli.formatting import age, counted, printable
+from todoku.cli.formatting import age, counted, day_and_time, printable
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import note, write_object
 from todoku.cli.responses import Resent
@@ -186,6 +186,12 @@ def _as_text(report: "Report") -> Iterator[str]:
             f"about {printable(orders_named(parked.orders))}"
         )
         yield f"    Handle them: `todoku dead list --service {parked.service}`."
+    for pause in report.paused:
+        yield (
+            f"{pause.service} is {pause.state} ({printable(pause.target)}) since {day_and_time(pause.since)} by"
+            f" {printable(pause.by)}: {printable(pause.reason)}"
+        )
+        yield f"    Orders that wait there are not overdue meanwhile: see `todoku pauses`."
     for finding in report.findings:
         yield f"{finding.invariant}  {printable(finding.subject)}: {printable(finding.problem)}"
         yield f"    {printable(finding.advice)}"

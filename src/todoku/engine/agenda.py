@@ -178,10 +178,19 @@ class Agenda(Generic[S]):
             )
         )
 
-    def push(self, connection: Connection, timers: Table, since: datetime, until: datetime) -> None:
+    def push(
+        self,
+        connection: Connection,
+        timers: Table,
+        since: datetime,
+        until: datetime,
+        *,
+        shared: bool = True,
+    ) -> None:
         """Add the time from `since` to `until` to all due times; to those of the `timers`, which were set in
-        between, the rest of it."""
-        push_timers(connection, self.name, self.due_column, self.key_column, timers, since, until)
+        between, the rest of it. The rows are locked first if the database is `shared`."""
+        due_at, key = self.due_column, self.key_column
+        push_timers(connection, self.name, due_at, key, timers, since, until, shared=shared)
 
     def _to_due(self, found: Iterable[Any]) -> list[Due]:
         return [Due(key, self, _read_context(kept)) for key, kept in found]

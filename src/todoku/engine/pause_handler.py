@@ -137,7 +137,7 @@ class PauseHandler:
             others = [pause for pause in active if covers(pause, agenda)]
             still = still_until(ended, others, now)
             if still is not None:
-                agenda.push(connection, self._timers.table, *still)
+                agenda.push(connection, self._timers.table, *still, shared=self._shared)
             if not others:
                 self._timers.forget(connection, agenda.name)
 

@@ -16,14 +16,18 @@ def push_timers(
     timers: Table,
     since: datetime,
     until: datetime,
+    *,
+    shared: bool,
 ) -> None:
     """Add the time from `since` to `until` to the due times of an agenda; to those of the `timers`, which
     were set in between, the rest of it.
 
-    The rows are locked in key order first, as batches do, so that no two transactions wait for each other.
+    Where others may write, the rows are locked in key order first, as batches do, so that no two
+    transactions wait for each other.
     """
     present = due_at.is_not(None)
-    connection.execute(select(key).where(present).order_by(key).with_for_update()).all()
+    if shared:
+        connection.execute(select(key).where(present).order_by(key).with_for_update()).all()
     set_at = (
         select(type_coerce(timers.c.set_at, Integer64))
         .where(timers.c.agenda == agenda, timers.c.timer == key)

@@ -45,7 +45,7 @@ def pause_of_the_carrier_ignored() -> Wire:
 @mutant
 def timers_run_on_while_paused() -> Wire:
     """What is left of a timer goes by during a pause."""
-    return planting.agenda("shipping", push=lambda original, *arguments: None)
+    return planting.agenda("shipping", push=lambda original, *arguments, **options: None)
 
 
 @mutant
