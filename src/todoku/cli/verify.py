@@ -188,10 +188,10 @@ def _as_text(report: "Report") -> Iterator[str]:
         yield f"    Handle them: `todoku dead list --service {parked.service}`."
     for pause in report.paused:
         yield (
-            f"{pause.service} is {pause.state} ({printable(pause.target)}) since {day_and_time(pause.since)} by"
-            f" {printable(pause.by)}: {printable(pause.reason)}"
+            f"{pause.service} is {pause.state} ({printable(pause.target)}) since"
+            f" {day_and_time(pause.since)} by {printable(pause.by)}: {printable(pause.reason)}"
         )
-        yield f"    Orders that wait there are not overdue meanwhile: see `todoku pauses`."
+        yield "    Orders that wait there are not overdue meanwhile: see `todoku pauses`."
     for finding in report.findings:
         yield f"{finding.invariant}  {printable(finding.subject)}: {printable(finding.problem)}"
         yield f"    {printable(finding.advice)}"
