@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from sqlalchemy import func, select
 
 from todoku.cli.exit_codes import ExitCode
 from todoku.database.lock import FileLock
 from todoku.lab.bench.fill import fill
 from todoku.lab.bench.reads import READS
-from todoku.lab.databases import audit_all, violations
+from todoku.lab.databases import audit_all, read_all, violations
+from todoku.orders.store import feed, order_events, orders
 from todoku.system import system
 
 
@@ -108,6 +111,36 @@ def test_filled_folder_breaks_no_invariant(tmp_path: Path) -> None:
 
     assert told == [500, 700]
     assert violations(audit_all(system.settings(data_dir=tmp_path), overdue_seconds=1)) == ()
+
+
+def test_folder_of_copies_breaks_no_invariant(tmp_path: Path) -> None:
+    """Each copy has ids, times and places in the feed of its own."""
+    fill(tmp_path, 700, 30, originals=100)
+
+    settings = system.settings(data_dir=tmp_path)
+    assert violations(audit_all(settings, overdue_seconds=1)) == ()
+    with read_all(settings) as connections:
+        found = connections["orders"]
+        assert found.scalar(select(func.count()).select_from(orders)) == 700
+        now = datetime.now(UTC)
+        days = [(now - at).days for at in found.scalars(select(orders.c.created_at))]
+        assert len(set(days)) == 7, "the batch of 100 and its copies lie on days of their own"
+        events = found.scalar(select(func.count()).select_from(order_events))
+        assert found.scalar(select(func.max(feed.table.c.position))) == events
+        lengths = found.scalars(select(func.length(feed.table.c.events))).all()
+        assert sum(lengths) == 72 * (events or 0) + len(lengths)
+
+
+def test_open_orders_stay_open(tmp_path: Path) -> None:
+    fill(tmp_path, 40, 30, open_share=0.25, originals=20)
+
+    settings = system.settings(data_dir=tmp_path)
+    report = audit_all(settings, overdue_seconds=1)
+    assert {(f.invariant, f.problem) for f in report.findings} == {
+        ("I3", "in PENDING for over 1 s")
+    }
+    assert len(report.findings) == 10
+    assert report.awaited == ()
 
 
 @pytest.mark.parametrize("cold", [(), ("--cold",)])

@@ -41,6 +41,7 @@ CANDIDATES_MAX: Final = 500
 """How many candidates are looked at for a page."""
 
 CANDIDATES_AT_ONCE: Final = 250
+"""Of a filter with so few candidates, the others are not compared with it."""
 
 LINES_MAX: Final = 5_000
 """How many lines of orders are read to find a product."""
@@ -134,9 +135,8 @@ def find_orders(connection: Connection, wanted: OrderFilter, part: Part) -> Orde
     source = _source(connection, wanted, part)
     part = source.bounded(connection, wanted, part)
     others = _other_conditions(wanted, source)
-    at_once = max(part.limit + 1, CANDIDATES_AT_ONCE) if others else part.limit + 1
     found: list[Any] = []
-    for _ in range(0, CANDIDATES_MAX, at_once):
+    for at_once in _portions(part.limit) if others else (part.limit + 1,):
         reading = msgspec.structs.replace(part, limit=at_once)
         ids = connection.scalars(source.ids(wanted, reading)).all()
         checking = msgspec.structs.replace(part, limit=part.limit + 1 - len(found))
@@ -148,6 +148,13 @@ def find_orders(connection: Connection, wanted: OrderFilter, part: Part) -> Orde
             return OrdersFound(with_items(connection, found), part.until)
         part = msgspec.structs.replace(part, after=ids[-1])
     return OrdersFound(with_items(connection, found), part.after)
+
+
+def _portions(limit: int) -> Sequence[int]:
+    """Return how many candidates are looked at, one portion after the other: first twice as many as a page
+    has, which suffices where most of them match."""
+    first = min(2 * limit + 2, CANDIDATES_MAX)
+    return (first, CANDIDATES_MAX - first) if first < CANDIDATES_MAX else (first,)
 
 
 def count_orders(connection: Connection, wanted: OrderFilter) -> int | str:

@@ -3,30 +3,34 @@
     python -m todoku.lab.bench.fill DATA_DIR ORDERS [DAYS]
     todoku bench --data-dir DATA_DIR
 
-The writers of the services decide and commit everything, so that the databases are as in use; only
-the broker is left out. A million orders take about ten minutes and 3 GB.
+The writers of the services decide and commit the first orders, so that the databases are as in use; only
+the broker is left out. The others are copies of these, at other times. A million orders take about
+three minutes of CPU and 3.4 GB.
 """
 
 import asyncio
 import sys
 from argparse import ArgumentParser
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import UUID
 
+import msgspec
 import structlog
 from uuid_utils import uuid7
 
 from todoku.broker.port import Delivery
-from todoku.contracts import OrderedItem, decode
+from todoku.contracts import OrderedItem, decode, read_envelope
 from todoku.database import Database, DatabaseError, migrate
 from todoku.engine import PostCommitActions, Service, Topology
 from todoku.engine.messages import IncomingEvent, Message, PendingCommand, Receipt, StoredEvents
 from todoku.engine.writer import Writer
 from todoku.inventory.domain import SetProduct
+from todoku.lab.bench.copies import add_up_stock, beginning_of, copy_orders
 from todoku.lab.bench.orders import STOCK
 from todoku.orders.placing import PlaceOrder
 from todoku.settings import Settings, Span
@@ -36,6 +40,8 @@ BATCH = 500
 PRODUCTS = 100
 USERS = 10_000
 FORGOTTEN_AT_ONCE = 50_000
+ORIGINALS = 5_000
+PATIENCE = timedelta(days=3_000)
 DAYS_MAX = 10_000
 
 
@@ -55,6 +61,16 @@ class BrokerlessSystem:
     def execute(self, name: str, commands: Sequence[Any], now: datetime) -> None:
         """Execute commands at a service, and process every event that follows from them."""
         self._step(name, [_pending(command) for command in commands], now)
+
+    def leave_open(self, commands: Iterable[Any], now: datetime) -> None:
+        """Place orders of which no other service learns."""
+        batch = [_pending(command) for command in commands]
+        if not batch:
+            return
+        actions = self._writers["orders"].step(batch, now, BATCH)
+        ids = tuple(read_envelope(row.body).id for row in actions.published)
+        receipts = [Receipt(reader, ids) for reader in system.names]
+        self._writers["orders"].step(receipts, now, 0)
 
     def forget(self, before: datetime) -> None:
         """Prune the inboxes, as running services do."""
@@ -104,26 +120,84 @@ def _consumed_by(service: Service, actions: PostCommitActions) -> list[Message]:
 
 
 def fill(
-    folder: Path, orders: int, days: float, *, on_progress: Callable[[int], None] = lambda _: None
+    folder: Path,
+    orders: int,
+    days: float,
+    *,
+    open_share: float = 0.0,
+    originals: int = ORIGINALS,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Place that many orders, spread over the last `days`, and process each to its end.
+    """Place that many orders, spread over the last `days`, and process each to its end; an `open_share`, from
+    0 to 1, is left open. Of many, all but `originals` are copies.
 
     `on_progress` is called with the number of orders so far.
     """
     settings = system.settings(
         data_dir=folder, carrier_delay_seconds=Span(0, 0), carrier_success_rate=0.98
     )
-    random, end = Random(orders), datetime.now(UTC)
-    begin = end - timedelta(days=days)
+    copies = max(0, orders // originals - 1)
+    filling = Filling(settings, orders, days, open_share, on_progress)
+    first = originals if copies else orders
     with ExitStack() as stack:
         running = BrokerlessSystem(settings, stack)
-        running.execute("inventory", [_product(n) for n in range(PRODUCTS)], begin)
-        for done in range(0, orders, BATCH):
-            now = begin + (end - begin) * done / orders
-            count = min(BATCH, orders - done)
-            running.execute("orders", [_order(random, now) for _ in range(count)], now)
-            on_progress(done + count)
-        running.forget(end - timedelta(seconds=settings.inbox_retention_seconds))
+        running.execute("inventory", [_product(n) for n in range(PRODUCTS)], filling.begin)
+        filling.place(running, range(first))
+    if copies:
+        filling.copy(copies, first)
+    with ExitStack() as stack:
+        running = BrokerlessSystem(settings, stack)
+        filling.place(running, range(first * (copies + 1), orders))
+        running.forget(filling.forgotten)
+
+
+class Filling:
+    """The orders of a folder that is filled, in the sequence of their times."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        orders: int,
+        days: float,
+        open_share: float,
+        on_progress: Callable[[int], None],
+    ) -> None:
+        self._settings = settings
+        self._orders = orders
+        self._open_share = open_share
+        self._on_progress = on_progress
+        self._random = Random(orders)
+        self._end = datetime.now(UTC)
+        self._beginnings: dict[str, None] = {}
+        self.begin = self._end - timedelta(days=days)
+        self.forgotten = self._end - timedelta(seconds=settings.inbox_retention_seconds)
+
+    def place(self, running: BrokerlessSystem, numbers: range) -> None:
+        """Place the orders with these numbers."""
+        for done in numbers[::BATCH]:
+            count = min(BATCH, numbers.stop - done)
+            now = self._time_of(done)
+            left_open = round(count * self._open_share)
+            orders = [_order(self._random, now) for _ in range(count)]
+            running.execute("orders", orders[left_open:], now)
+            running.leave_open(map(_patient, orders[:left_open]), now)
+            self._beginnings.update((beginning_of(order.order_id), None) for order in orders)
+            self._on_progress(done + count)
+
+    def copy(self, copies: int, originals: int) -> None:
+        """Copy the orders that were placed so often, each time later."""
+        shifts = [self._time_of(originals * n) - self.begin for n in range(1, copies + 1)]
+        for service in system.build(self._settings):
+            file = self._settings.data_dir / f"{service.name}.db"
+            # The last order of a copy is as old as the first one of the next.
+            known = {shift: self.begin + shift + shifts[0] >= self.forgotten for shift in shifts}
+            copied = copy_orders(file, service.store.metadata, list(self._beginnings), known)
+            for n, _ in enumerate(copied, start=1):
+                self._on_progress(originals * n)
+        add_up_stock(self._settings.data_dir / "inventory.db")
+
+    def _time_of(self, number: int) -> datetime:
+        return self.begin + (self._end - self.begin) * number / self._orders
 
 
 def _product(n: int) -> SetProduct:
@@ -143,6 +217,13 @@ def _order(random: Random, now: datetime) -> PlaceOrder:
     )
 
 
+def _patient(order: PlaceOrder) -> PlaceOrder:
+    """Return an order that is not cancelled because it is late."""
+    placed_at = UUID(order.order_id).int >> 80
+    deadline = datetime.fromtimestamp(placed_at / 1_000, UTC) + PATIENCE
+    return msgspec.structs.replace(order, deadline=deadline)
+
+
 def main() -> None:
     """Run the command line."""
     parser = ArgumentParser(
@@ -151,6 +232,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a new folder, or an empty one")
     parser.add_argument("orders", type=_at_least_one, help="how many")
     parser.add_argument("days", type=_days, nargs="?", default=30.0, help="over how many days")
+    parser.add_argument(
+        "--open-share", type=_share, default=0.0, help="which share of them has not ended, 0 to 1"
+    )
     given = parser.parse_args()
     if given.folder.exists() and (not given.folder.is_dir() or any(given.folder.iterdir())):
         parser.error(f"{given.folder} is not empty: name a new folder")
@@ -160,6 +244,7 @@ def main() -> None:
             given.folder,
             given.orders,
             given.days,
+            open_share=given.open_share,
             on_progress=lambda done: print(f"\r{done:,} orders", end="", file=sys.stderr),
         )
     except DatabaseError as error:
@@ -172,6 +257,13 @@ def _at_least_one(text: str) -> int:
     if count < 1:
         raise ValueError(text)
     return count
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:  # So is what is not a number.
+        raise ValueError(text)
+    return share
 
 
 def _days(text: str) -> float:
