@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Column, MetaData, Text
 
 from engine.statements import listening
@@ -16,6 +17,7 @@ from todoku.database import Database, Timestamp, table
 from todoku.engine import (
     Agenda,
     EngineConfig,
+    EngineMetrics,
     IdempotencyKey,
     IdempotencyKeyReused,
     KeyedStore,
@@ -475,6 +477,21 @@ def test_service_that_is_not_paused_reads_no_pauses() -> None:
                 for n in range(5):
                     await process.execute(AddTask(task_id=f"{n}", call_after=0))
             assert not any("pause" in each for each in statements)
+
+    run(scenario())
+
+
+def test_metric_counts_what_is_paused() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with running(world.process()) as process:
+            registry = CollectorRegistry()
+            registry.register(EngineMetrics(process))
+            assert registry.get_sample_value("todoku_pauses") == 0
+            await process.execute(pause())
+            await until(lambda: registry.get_sample_value("todoku_pauses") == 1)
+            await process.execute(resume())
+            await until(lambda: registry.get_sample_value("todoku_pauses") == 0)
 
     run(scenario())
 

@@ -67,6 +67,11 @@ class EngineMetrics(Collector):
             value=self._process.recovery.waits_for,
         )
         yield GaugeMetricFamily(
+            "todoku_pauses",
+            "Pauses of the service and of what it does, as far as this process knows.",
+            value=self._process.writer.pause_count,
+        )
+        yield GaugeMetricFamily(
             "todoku_broker_connected", "1 while the broker answers.", value=self._process.connected
         )
         yield GaugeMetricFamily(

@@ -50,6 +50,11 @@ class PauseHandler:
         self._read_at: datetime | None = None
         self._changed = False
 
+    @property
+    def count(self) -> int:
+        """Return how many pauses are known that nobody has resumed."""
+        return sum(pause.state is PauseState.PAUSED for pause in self.gate.open_pauses)
+
     def forget(self) -> None:
         """Read the pauses before the next batch."""
         self._changed = True

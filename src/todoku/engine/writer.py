@@ -98,6 +98,11 @@ class Writer:
         """Return the position of the last event that this process has committed."""
         return self._position
 
+    @property
+    def pause_count(self) -> int:
+        """Return how many pauses this process knows of."""
+        return self._pauses.count
+
     def begin(self, stream: Progress) -> int:
         """Return the last handled sequence of the stream; of a service that handled nothing yet, its last
         one is saved as it."""
