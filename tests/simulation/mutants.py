@@ -37,7 +37,7 @@ KNOWN_SEEDS = {
     "one-lost-message-overlooked": 31,
     "interrupted-recovery-forgotten": 18,
     "earlier-epochs-forgotten": 38,
-    "lease-of-a-wrong-clock-kept": 9,
+    "lease-of-a-wrong-clock-kept": 34,
     "restored-copy-believed": 18,
     "recovery-not-awaited": 31,
     "missing-stock-not-awaited": 104,

@@ -21,6 +21,7 @@ OUTAGE_SECONDS_MAX = 10.0
 WIPED_SHARE = 0.3
 NEAR_SECONDS = 5.0
 HOURS_OFF = 8
+KILLED_SHARE = 0.5
 
 
 class Disturbances:
@@ -159,7 +160,11 @@ class Disturbances:
         far = dice.uniform(-CLOCK_JUMP_SECONDS_MAX, CLOCK_JUMP_SECONDS_MAX)
         near = dice.uniform(-NEAR_SECONDS, NEAR_SECONDS)
         hours = dice.choice((-1, 1)) * HOURS_OFF * 3600.0
-        self._any_node(dice).set_clock(dice.choice((far, near, hours, 0.0, 0.0)))
+        node = self._any_node(dice)
+        node.set_clock(dice.choice((far, near, hours, hours, 0.0)))
+        if dice.random() < KILLED_SHARE:
+            await asyncio.sleep(dice.uniform(0, OUTAGE_SECONDS_MAX))
+            node.crash("killed after its clock was set")
 
     async def _poison_stream(self, dice: Random) -> None:
         if not self._broker.running or not self._events:

@@ -42,6 +42,10 @@ REPLICAS = (1, 2, 2, 3)
 LEASE_SECONDS = 30.0
 """Longer than by default, so that a run takes less time: leases are renewed less often."""
 
+RESTORED_SECONDS = 120.0
+"""How much longer it takes if a database was restored last: the stream is read again, and what was lost
+waits for its pickup again."""
+
 ID_LENGTH = 36
 """The length of an order's id."""
 
@@ -336,6 +340,8 @@ class _Run:
         limit = self.plan.settle_seconds
         if self._faults.counts["clock-jump"] + self._faults.counts["set-clock"]:
             limit += 2 * CLOCK_JUMP_SECONDS_MAX
+        if self._faults.counts["restore"]:
+            limit += RESTORED_SECONDS
         while not self.checker.violated.is_set():
             await asyncio.sleep(1)
             waiting = self._not_quiescent(clients)
