@@ -42,6 +42,7 @@ def chaos(
     settle_seconds: float = 120.0,
     cancelled_share: Share = 0.33,
     line_share: Share = 0.1,
+    held_share: Share = 0.2,
     fault: tuple[str, ...] = (),
     data_dir: Annotated[Path | None, Parameter(show_default=False)] = None,
     json: Json = False,
@@ -73,6 +74,8 @@ def chaos(
         Which share of the orders is cancelled, each at a random moment.
     line_share
         Of which share of the orders one piece is cancelled.
+    held_share
+        Which share of the orders is held for a while, each at a random moment.
     fault
         Only these faults, such as 'service killed'; all of them by default.
     data_dir
@@ -106,6 +109,7 @@ def chaos(
         settle_seconds=settle_seconds,
         cancelled_share=cancelled_share,
         line_share=line_share,
+        held_share=held_share,
         faults=fault or tuple(FAULTS),
     )
     outcome = _run(plan, data, log)
@@ -160,6 +164,7 @@ def _show(outcome: "ChaosReport") -> None:
         out.print(line)
     out.print(f"seed {outcome.seed}; {verdict.accepted:,} orders accepted; now {ended}")
     out.print(f"{outcome.cancelled:,} cancellations accepted, {outcome.too_late:,} too late")
+    out.print(f"{outcome.held:,} orders held, {outcome.too_late_to_hold:,} too late")
     out.print(
         f"{outcome.repeated:,} of them were sent again with their keys; of {outcome.unknown:,} more the"
         " outcome is unknown"

@@ -11,7 +11,7 @@ from todoku.audit import Report
 from todoku.database import Database
 from todoku.orders.changes import ChangeState
 from todoku.orders.domain import OrderStatus
-from todoku.orders.store import decode_changes, metadata, orders
+from todoku.orders.store import decode_changes, decode_holds, metadata, orders
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -62,6 +62,19 @@ def unanswered_changes(settings: Settings) -> set[str]:
             row.id
             for row in found
             if any(each.state is ChangeState.REQUESTED for each in decode_changes(row.changes))
+        }
+
+
+def unanswered_holds(settings: Settings) -> set[str]:
+    """Return the orders with a hold that is neither confirmed nor refused, or is open."""
+    with read_all(settings) as connections:
+        found = connections["orders"].execute(
+            select(orders.c.id, orders.c.holds).where(orders.c.holds.is_not(None))
+        )
+        return {
+            row.id
+            for row in found
+            if any(each.is_open or each.decided_at is None for each in decode_holds(row.holds))
         }
 
 

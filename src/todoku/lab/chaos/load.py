@@ -11,6 +11,7 @@ from enum import Enum, auto
 
 from uuid_utils import uuid7
 
+from todoku.lab.chaos.holders import Holders
 from todoku.lab.chaos.wishes import Wishes
 from todoku.lab.http import AsyncHttpClient, Response, encode_request
 from todoku.lab.stack import POLL_SECONDS, Stack
@@ -54,7 +55,8 @@ class OrderLoad:
     `unreached` requests that could not be sent. `wrong` holds every other response. A request whose
     outcome is unknown is sent again with its idempotency key until it is answered (`repeated` counts
     these orders); without `repeats`, and after a refusal, the next order is a new one. `cancelled_share`
-    of the orders are cancelled at a random moment, and one piece of `line_share` of them.
+    of the orders are cancelled at a random moment, and one piece of `line_share` of them; `held_share` are
+    held for a while.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class OrderLoad:
         repeats: bool = True,
         cancelled_share: float = 0.0,
         line_share: float = 0.0,
+        held_share: float = 0.0,
     ) -> None:
         self.accepted: set[str] = set()
         self.refused = 0
@@ -85,6 +88,7 @@ class OrderLoad:
         self.wishes = Wishes(
             self._address, cancelled=cancelled_share, by_line=line_share, seed=seed
         )
+        self.holders = Holders(self._address, share=held_share, seed=seed)
         self._disconnected = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._place_orders()))
@@ -130,7 +134,7 @@ class OrderLoad:
 
     async def _place_orders(self) -> None:
         await asyncio.gather(*(self._run_customer() for _ in range(self._customers)))
-        await self.wishes.answered()
+        await asyncio.gather(self.wishes.answered(), self.holders.answered())
 
     async def _run_customer(self) -> None:
         client = AsyncHttpClient(*self._address)
@@ -179,6 +183,7 @@ class OrderLoad:
             order = json.loads(response.body)
             self.accepted.add(order["id"])
             self.wishes.draw(order)
+            self.holders.draw(order)
             return Outcome.ACCEPTED
         if any(problem in response.body for problem in UNKNOWN_PROBLEMS):
             return Outcome.UNKNOWN

@@ -20,7 +20,7 @@ PAUSE_SECONDS_MAX = 2.0
 class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What to do: inject faults for that many seconds, in a sequence that the seed decides, under a
     load of orders; then the system must be quiescent within `settle_seconds`. Of these shares of the
-    orders, all or a piece is cancelled at a random moment."""
+    orders, all or a piece is cancelled at a random moment, or they are held for a while."""
 
     seed: int
     seconds: float
@@ -28,6 +28,7 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     settle_seconds: float
     cancelled_share: float = 0.0
     line_share: float = 0.0
+    held_share: float = 0.0
     faults: tuple[str, ...] = tuple(FAULTS)
 
 
@@ -46,6 +47,8 @@ class ChaosReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     repeated: int
     cancelled: int
     too_late: int
+    held: int
+    too_late_to_hold: int
     verdict: Verdict
 
 
@@ -67,6 +70,7 @@ def run_chaos(stack: Stack, plan: ChaosPlan, *, report: Callable[[str], None]) -
         seed=plan.seed,
         cancelled_share=plan.cancelled_share,
         line_share=plan.line_share,
+        held_share=plan.held_share,
     ) as load:
         while time.monotonic() < ends:
             load.go_on_for(dice.uniform(0.0, PAUSE_SECONDS_MAX))
@@ -85,6 +89,8 @@ def run_chaos(stack: Stack, plan: ChaosPlan, *, report: Callable[[str], None]) -
         repeated=load.repeated,
         cancelled=len(load.wishes.accepted),
         too_late=load.wishes.too_late,
+        held=len(load.holders.accepted),
+        too_late_to_hold=load.holders.too_late,
         verdict=judge(stack.settings, load, within_seconds=plan.settle_seconds, before=before),
     )
 

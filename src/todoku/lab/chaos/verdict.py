@@ -6,15 +6,21 @@ import msgspec
 
 from todoku.audit import Finding
 from todoku.lab.chaos.load import OrderLoad
-from todoku.lab.databases import audit_all, order_ids, unanswered_changes, until_quiescent
+from todoku.lab.databases import (
+    audit_all,
+    order_ids,
+    unanswered_changes,
+    unanswered_holds,
+    until_quiescent,
+)
 from todoku.settings import Settings
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether the invariants hold. `lost` are orders that were accepted and do not exist; `phantoms`
     counts orders beyond those that were accepted or whose outcome is unknown. `unanswered` are orders
-    whose cancellation was accepted and never decided. `settled_seconds` is
-    how long it took until the system was quiescent, None if it was not in time."""
+    whose cancellation was accepted and never decided, `held` those whose hold was, or is still open.
+    `settled_seconds` is how long it took until the system was quiescent, None if it was not in time."""
 
     accepted: int
     orders: dict[str, int]
@@ -26,6 +32,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     backlog: dict[str, int]
     settled_seconds: float | None
     unanswered: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
     @property
     def kept(self) -> bool:
@@ -41,6 +48,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             *(f"HTTP a request was answered with {answer}" for answer in self.wrong),
             *(f"{each.invariant} {each.subject}: {each.problem}" for each in self.findings),
             *(f"I3 the cancellation of {each} was never answered" for each in self.unanswered),
+            *(f"I3 a hold of {each} was never answered, or is open" for each in self.held),
             *(f"I3 {count} messages parked at {name}" for name, count in self.parked.items()),
             *(
                 [f"I3 not quiescent in time: {self.orders}, receipts awaited: {self.backlog}"]
@@ -69,10 +77,11 @@ def judge(
         orders=report.orders,
         lost=tuple(sorted(load.accepted - existing)),
         phantoms=max(0, len(existing - load.accepted - set(before)) - load.unknown),
-        wrong=(*load.wrong, *load.wishes.wrong),
+        wrong=(*load.wrong, *load.wishes.wrong, *load.holders.wrong),
         findings=report.findings,
         parked=report.parked,
         backlog=report.backlog,
         settled_seconds=round(waited_seconds, 1) if report.settled else None,
         unanswered=tuple(sorted(load.wishes.accepted & unanswered_changes(settings))),
+        held=tuple(sorted(load.holders.accepted & unanswered_holds(settings))),
     )
