@@ -210,8 +210,9 @@ loop:
 ```
 
 `examples/copy_orders.py` is such a loop; `todoku events export` writes the events to a file. `position`
-counts the events without a gap, and an event comes behind the one that led to it. At most 100
-requests wait for events in a process; further ones are answered at once.
+counts the events without a gap. An event stands behind all that the service knew when it recorded it; two
+events of other services may have overtaken each other on their way. At most 100 requests wait for events in a
+process; further ones are answered at once.
 
 ## Streams
 

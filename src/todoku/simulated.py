@@ -15,9 +15,11 @@ from collections.abc import (
 )
 from datetime import datetime
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
+
+R = TypeVar("R")
 
 Action = Callable[[Random], Coroutine[Any, Any, None]]
 """Something that happens at times; the generator decides its sizes."""
@@ -74,6 +76,13 @@ class World(Protocol):
 
     async def execute_until_answered(self, command: Any) -> Any:
         """Send a command, and retry until there is a reply; return the result."""
+
+    async def read(self, query: Callable[[Any, Any], R]) -> tuple[bool, R | None]:
+        """Run a query on the database of a process: `query(service, connection)`. Return whether one was
+        there to answer, and its result."""
+
+    async def keep_up(self) -> None:
+        """Let a process do the service's `upkeep` now."""
 
     def happen(self, kind: str, label: str) -> Random | None:
         """Record an occurrence; return a generator for its sizes, None if the plan leaves it out."""

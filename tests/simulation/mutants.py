@@ -39,6 +39,8 @@ KNOWN_SEEDS = {
     "earlier-epochs-forgotten": 38,
     "lease-of-a-wrong-clock-kept": 34,
     "restored-copy-believed": 18,
+    "epoch-goes-on-after-a-restore": 18,
+    "feed-goes-on-above-open-transactions": 22,
     "recovery-not-awaited": 31,
     "missing-stock-not-awaited": 104,
     "cancelled-shipment-still-due": 9,

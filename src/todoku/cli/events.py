@@ -89,10 +89,9 @@ def export(
     """Print the events of all orders up to now, one JSON object per line.
 
     That is what other commands print with --json. The events are those of the
-    orders' histories, in the order of the feed: each event once, behind those that
-    led to it. The last line on stderr is the cursor to go on with. With --output, a
-    file FILE.cursor remembers it, and the same command goes on where it stopped,
-    also if it was killed.
+    orders' histories, in the order in which they were recorded. The last line on
+    stderr is the cursor to go on with. With --output, a file FILE.cursor remembers
+    it, and the same command goes on where it stopped, also if it was killed.
 
     For example:
 

@@ -1,4 +1,7 @@
-"""The feed: every event of every history, in an order that never changes, and causes before effects.
+"""The feed: every event of every history, in an order that never changes.
+
+An event stands behind all that was known when it was recorded, so behind the causes of each decision. Two
+events of other services may overtake each other on their way here, and then do so in the feed.
 
 A row of the feed holds the events that one batch recorded, as ids: 72 bytes an event. Its position is the
 number of its last event, so that all events are numbered 1, 2, 3, … without a gap.

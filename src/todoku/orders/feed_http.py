@@ -130,9 +130,9 @@ def read_cursor(parameter: str, text: str) -> FeedCursor:
 
 
 ABOUT_CHANGES = """\
-Every event of every order's history, each once, in an order that never changes, and behind the events that
-led to it. `position` counts them, 1, 2, 3, … without a gap: who has the positions up to N has everything up
-to N. So a copy of all orders is kept by reading on from `next` again and again. Store `next` together with
-what was read. With `Prefer: wait=N` the response comes once there are events, after N seconds at the latest.
-After the orders database was restored, an `after` from before is answered with 410: discard the copy, and
-start over without `after`."""
+Every event of every order's history, once, in the order in which they were recorded, which never changes:
+an event stands behind all that was known then. `position` counts them, 1, 2, 3, … without a gap: who has
+the positions up to N has everything up to N. So a copy of all orders is kept by reading on from `next`
+again and again. Store `next` together with what was read. With `Prefer: wait=N` the response comes once
+there are events, after N seconds at the latest. After the orders database was restored, an `after` from
+before is answered with 410: discard the copy, and start over without `after`."""

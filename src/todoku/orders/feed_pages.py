@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from todoku.database import Query, among
 from todoku.orders.domain import OrderStatus
-from todoku.orders.feed import Entry
+from todoku.orders.feed import Entry, Feed
 from todoku.orders.feed_cursor import FeedCursor, FeedRestarted, cursor_behind, start_of
 from todoku.orders.store import (
     HistoryEntry,
@@ -50,7 +50,9 @@ class FeedPage(msgspec.Struct, frozen=True):
     complete: bool
 
 
-def read_page(connection: Connection, after: FeedCursor | None, limit: int) -> FeedPage:
+def read_page(
+    connection: Connection, after: FeedCursor | None, limit: int, feed: Feed = feed
+) -> FeedPage:
     """Return up to `limit` events behind a cursor, from the first one on without a cursor. Raises
     `FeedRestarted` if the cursor is from before the database was restored."""
     epoch = OrdersStore.tables.positions.epoch(connection)

@@ -16,8 +16,9 @@ from todoku.orders.domain import ORDER, Order, OrderStatus
 from todoku.orders.holding import InvalidHold
 from todoku.orders.placing import InvalidDeadline, PlaceOrder
 from todoku.orders.simulated_cancellations import GRACE_SECONDS, Cancellations
+from todoku.orders.simulated_copy import Copier
 from todoku.orders.simulated_holds import Holds
-from todoku.simulated import SimulatedService, World
+from todoku.simulated import Scheduled, SimulatedService, World
 
 PRODUCTS: Final = ("prod0", "prod1", "prod2")
 UNKNOWN_PRODUCT: Final = "prod3"
@@ -56,6 +57,7 @@ class SimulatedOrders(SimulatedService):
         self._accepted: dict[str, Order] = {}
         self._statuses: dict[str, OrderStatus] = {}
         self._cancellations = Cancellations(world)
+        self._copier = Copier(world)
         self._holds = Holds(world)
         self._answers: dict[str, Order] = {}
         self._to_come_back: dict[str, Order] = {}
@@ -66,6 +68,9 @@ class SimulatedOrders(SimulatedService):
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._place_order(number) for number in range(1, self.world.orders + 1)]
+
+    def scheduled(self) -> Mapping[str, Scheduled]:
+        return self._copier.scheduled()
 
     def published_elsewhere(self) -> Iterable[str]:
         return [event_id for (event_id,) in self.world.rows(_EVENT_IDS)]
@@ -80,6 +85,7 @@ class SimulatedOrders(SimulatedService):
                 self._to_come_back[order_id] = order
         self._statuses = rows
         self._cancellations.restored(published)
+        self._copier.restored()
         self._holds.restored(published)
 
     def check_commit(self) -> None:
@@ -124,6 +130,7 @@ class SimulatedOrders(SimulatedService):
         for (order_id,) in self.world.rows(_UNEXPLAINED):
             self.world.fail("R5", f"{order_id} does not tell that its carrier failed", order_id)
         self._cancellations.check_end()
+        self._copier.check_end()
         self._holds.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):

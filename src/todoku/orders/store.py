@@ -277,6 +277,7 @@ class OrdersStore:
 
     metadata = metadata
     tables = EngineTables(metadata)
+    feed = feed
 
     def load(
         self, connection: Connection, subjects: Sequence[Any], cache: StateCache

@@ -14,6 +14,7 @@ from simulation.planted import (  # noqa: I001
     keys,
     recovery,
     replicas,
+    feed,
 )
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "commits",
     "compensation",
     "deliveries",
+    "feed",
     "holds",
     "keys",
     "once",

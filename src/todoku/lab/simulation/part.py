@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from todoku.database import DatabaseUnavailable
+from todoku.database import DatabaseError, DatabaseUnavailable
 from todoku.engine import (
     EventTooLarge,
     IdempotencyKey,
@@ -23,6 +24,8 @@ from todoku.simulated import Effects
 if TYPE_CHECKING:
     from todoku.lab.simulation.node import Node
     from todoku.lab.simulation.plan import SimulationPlan
+
+R = TypeVar("R")
 
 PATIENCE_SECONDS = 5.0
 """How long a client waits for a reply before it retries."""
@@ -66,6 +69,7 @@ class ServiceWorld:
         self._trace = trace
         self._now = now
         self._choice = self.random(f"replica of {service}")
+        self._reader = self.random(f"reader of {service}")
 
     def random(self, name: str) -> Random:
         return Random(f"{self._seed} {name}")
@@ -102,6 +106,24 @@ class ServiceWorld:
             if reply is not None:
                 return reply
             await asyncio.sleep(1)
+
+    async def read(self, query: Callable[[Any, Any], R]) -> tuple[bool, R | None]:
+        node = self._reader.choice(self.nodes)
+        if node.process is None:
+            return False, None
+        try:
+            with node.database.read() as connection:
+                return True, query(node.process.service, connection)
+        except DatabaseUnavailable:
+            return False, None
+
+    async def keep_up(self) -> None:
+        process = self._reader.choice(self.nodes).process
+        if process is None:
+            return
+        with suppress(DatabaseError):
+            for change in process.service.upkeep:
+                await process.transact(change)
 
     def inject(self, fault: str) -> Random | None:
         return self._faults.strike(fault, self._service)

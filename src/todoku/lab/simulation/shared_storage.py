@@ -11,6 +11,7 @@ meets a row that another transaction has locked waits for the end of that one, a
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 from sqlalchemy import MetaData
@@ -25,6 +26,7 @@ EngineTables(_engine_metadata)
 ENGINE_TABLES = frozenset(_engine_metadata.tables) - {"dead_letters"}
 """The tables that the engine writes without deciding on what it has read: their keys are enough."""
 
+_INSERT = re.compile(r"INSERT INTO (\w+) \(([^)]*)\) VALUES \(")
 _LEASES = re.compile(r"^(INSERT INTO|DELETE FROM) leases\b")
 
 Rows = list[tuple[Any, ...]]
@@ -61,6 +63,8 @@ class SharedStorage:
         self._connection = sqlite.connect_copy(template, cached_statements=256)
         self._connection.execute("PRAGMA foreign_keys = 1")
         self._keys = key_columns(self._connection)
+        self._identities = _identity_columns(self._connection)
+        self._drawn = {table: count(1) for table in self._identities}
         self._shown: Transaction | None = None
         self._repeating = False
         self._meets: Row | None = None
@@ -137,6 +141,7 @@ class SharedStorage:
             self._repeating = False
 
     def _write(self, transaction: Transaction, sql: str, parameters: Sequence[Any]) -> Result:
+        sql, parameters = self._with_identity(sql, parameters)
         while True:
             self._show(transaction)
             try:
@@ -146,6 +151,16 @@ class SharedStorage:
             else:
                 transaction.writes.append((sql, parameters))
                 return result
+
+    def _with_identity(self, sql: str, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+        """Return a statement with the number that PostgreSQL would draw for the row that it inserts: from a
+        sequence, so that numbers are not committed in their order, and a rollback leaves a gap."""
+        match = _INSERT.match(sql)
+        column = self._identities.get(match[1]) if match else None
+        if match is None or column is None or column in match[2].split(", "):
+            return sql, parameters
+        named = f"INSERT INTO {match[1]} ({column}, {match[2]}) VALUES (?, {sql[match.end() :]}"
+        return named, (next(self._drawn[match[1]]), *parameters)
 
     def _change(self, sql: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
         self._meets = None
@@ -254,6 +269,18 @@ def json_key(row: str, columns: Sequence[str]) -> str:
 def key_columns(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
     """Return the columns of each table's primary key, or else of its first unique index."""
     return {table: _key_columns(connection, table) for table in _tables(connection)}
+
+
+def _identity_columns(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the column of each table that numbers its rows: a primary key that is an integer."""
+    found = {}
+    for table in _tables(connection):
+        primary = connection.execute(
+            f"SELECT name, type FROM pragma_table_info('{table}') WHERE pk"
+        ).fetchall()
+        if [kind for _, kind in primary] == ["INTEGER"]:
+            found[table] = primary[0][0]
+    return found
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
