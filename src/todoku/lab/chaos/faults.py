@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 
+import msgspec
+
 from todoku.database.lock import FileLock
 from todoku.lab.chaos import jetstream
 from todoku.lab.stack import Stack
@@ -15,6 +17,9 @@ from todoku.lab.stack import Stack
 FROZEN_SECONDS = (0.2, 6.0)
 LOCKED_SECONDS = (0.2, 8.0)
 """Shortest and longest duration; the longest exceed every timeout for a lock."""
+
+PAUSED_SECONDS = (1.0, 10.0)
+RESUMED_PER_SECOND = 200
 
 FLIPPED_BYTES = 64
 
@@ -89,6 +94,18 @@ def lock_database(stack: Stack, dice: Random) -> None:
         time.sleep(dice.uniform(*LOCKED_SECONDS))
 
 
+def pause_carrier(stack: Stack, dice: Random) -> None:
+    """Pause the carrier for some seconds, kill shipping meanwhile, and resume at a rate."""
+    shipping = stack.client.service("shipping")
+    pause = {"target": "carrier", "reason": "chaos", "by": "chaos"}
+    answer = shipping.request("POST", "/pauses", pause, allowed=(201,))
+    pause_id = msgspec.json.decode(answer.body)["id"]
+    _kill(stack, "shipping")
+    time.sleep(dice.uniform(*PAUSED_SECONDS))
+    end = {"by": "chaos", "rate": RESUMED_PER_SECOND}
+    shipping.request("POST", f"/pauses/{pause_id}/resume", end)
+
+
 FAULTS: Mapping[str, Fault] = {
     "service killed": kill_service,
     "broker killed": kill_broker,
@@ -102,6 +119,7 @@ FAULTS: Mapping[str, Fault] = {
     "stream purged": purge_stream,
     "durable deleted": delete_durable,
     "database locked": lock_database,
+    "carrier paused": pause_carrier,
 }
 """Every fault by name."""
 
