@@ -275,11 +275,11 @@ def test_every_ending_of_an_order_implies_what_the_others_have() -> None:
 def test_status_of_a_newer_version_is_read_and_nothing_is_decided_on_it() -> None:
     known = OrderStatus.stored("COMPLETED")
     assert known is OrderStatus.COMPLETED
-    known.require_known("order 1")
+    known.require_known("order", "1")
     newer = OrderStatus.stored("RETURNED")
     assert (newer, newer.value, newer.terminal) == ("RETURNED", "RETURNED", False)
     assert msgspec.json.encode(newer) == b'"RETURNED"'
     with pytest.raises(UnknownStatus, match="order 1 has the status 'RETURNED'"):
-        newer.require_known("order 1")
+        newer.require_known("order", "1")
     with pytest.raises(ValueError, match="RETURNED"):
         OrderStatus("RETURNED")

@@ -103,12 +103,12 @@ class Status(StrEnum):
         status.stage = UNKNOWN
         return status
 
-    def require_known(self, of: str) -> None:
-        """Raise `UnknownStatus` for the status of `of` if this version does not know it."""
+    def require_known(self, entity: str, key: str) -> None:
+        """Raise `UnknownStatus` for the status of this entity if this version does not know it."""
         if self.stage is UNKNOWN:
             raise UnknownStatus(
-                f"{of} has the status {self.value!r}, which this version does not know: a newer version has "
-                "written it. Update this process; until then it decides nothing about it."
+                f"{entity} {key} has the status {self.value!r}, which this version does not know: a newer "
+                "version has written it. Update this process; until then it decides nothing about it."
             )
 
     @property

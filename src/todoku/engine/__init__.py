@@ -1,6 +1,7 @@
 """The engine: inbox, outbox, dead letters, agendas and effects for a service's pure decisions."""
 
 from todoku.engine.agenda import Agenda, context_column
+from todoku.engine.by_type import ByType
 from todoku.engine.cache import StateCache
 from todoku.engine.clock import Clock, Correction, SteadyClock
 from todoku.engine.commits import Commits
@@ -49,6 +50,7 @@ __all__ = [
     "AnswerFormat",
     "AnswerUnavailable",
     "BySagaVersion",
+    "ByType",
     "Clock",
     "Commits",
     "Correction",

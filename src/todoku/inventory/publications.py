@@ -28,6 +28,7 @@ class Publications:
             Column("after", Text, nullable=False),
             Column("due_at", Timestamp),
         )
+        self._agenda_name = str(self.table.c.due_at)
         self._load = Query(select(self.table).with_for_update())
         self._save = Many(upsert(self.table, ["id"], ["after", "due_at"]))
         self._page = Query(
@@ -39,9 +40,9 @@ class Publications:
 
     def concern(self, subject: Any) -> bool:
         """Return whether a subject is about the publication of all products."""
-        if isinstance(subject, Due):
-            return subject.agenda.name == str(self.table.c.due_at)
-        return isinstance(subject, PublishCatalogue)
+        if type(subject) is Due:
+            return subject.agenda.name == self._agenda_name
+        return type(subject) is PublishCatalogue
 
     def load(self, connection: Connection) -> tuple[Publication | None, Sequence[str]]:
         """Load and lock the publication; return it, and the ids of the products that are next."""

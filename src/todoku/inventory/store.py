@@ -1,6 +1,6 @@
 """The tables of the inventory service."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ from todoku.contracts import (
     StockReservedEvent,
 )
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
-from todoku.engine import EngineTables, RepublishEvents, StateCache
+from todoku.engine import ByType, EngineTables, RepublishEvents, StateCache
 from todoku.inventory.domain import (
     RESERVATION,
     STOCK_REQUESTS,
@@ -190,7 +190,7 @@ _decode_holds = msgspec.json.Decoder(tuple[PlacedHold, ...]).decode
 _NAMING_PRODUCTS: tuple[type[Any], ...] = (*STOCK_REQUESTS.values(), StockReservedEvent)
 """The events that name the products of an order."""
 
-_ADJUSTMENTS: tuple[type[Any], ...] = (Restock, CorrectStock, StockAdjustedEvent)
+_ADJUSTMENTS: frozenset[type[Any]] = frozenset({Restock, CorrectStock, StockAdjustedEvent})
 """What changes the stock of a product once, by the id of the adjustment."""
 
 
@@ -225,7 +225,7 @@ class InventoryUnitOfWork:
         reservation = self.reservations.get(_order_id(subject) or "")
         ids = _product_ids(subject)
         if reservation is not None:
-            reservation.state.require_known(f"the reservation of order {reservation.order_id}")
+            reservation.state.require_known("the reservation of order", reservation.order_id)
             ids |= {line.product_id for line in reservation.lines}
         return Stock(
             products={key: self.products[key] for key in sorted(ids) if key in self.products},
@@ -313,7 +313,7 @@ def count_products(connection: Connection) -> int:
 
 def _order_id(subject: Any) -> str | None:
     """Return the order that a subject is about; commands about a product are about none."""
-    if isinstance(subject, RepublishEvents):
+    if type(subject) is RepublishEvents:
         return subject.key
     order_id: str | None = getattr(subject, "order_id", None)
     return order_id
@@ -321,15 +321,29 @@ def _order_id(subject: Any) -> str | None:
 
 def _product_ids(subject: Any) -> set[str]:
     """Return the products that a subject names itself; others are found through the order's reservation."""
-    match subject:
-        case event if isinstance(event, _NAMING_PRODUCTS):
-            return {item.product_id for item in subject.items}
-        case SetProduct() | ArchiveProduct() | SetLowStockThreshold():
-            return {subject.product_id}
-        case Restock() | CorrectStock() | ProductEvent():
-            return {subject.product_id}
-        case _:
-            return set()
+    return _PRODUCT_IDS[type(subject)](subject)
+
+
+def _ids_of_items(subject: Any) -> set[str]:
+    return {item.product_id for item in subject.items}
+
+
+def _own_id(subject: Any) -> set[str]:
+    return {subject.product_id}
+
+
+def _no_ids(_: Any) -> set[str]:
+    return set()
+
+
+_ABOUT_PRODUCT = (
+    *(SetProduct, ArchiveProduct, SetLowStockThreshold, Restock, CorrectStock),
+    ProductEvent,
+)
+_PRODUCT_IDS: ByType[Callable[[Any], set[str]]] = ByType()
+_PRODUCT_IDS[object] = _no_ids
+_PRODUCT_IDS.update(dict.fromkeys(_NAMING_PRODUCTS, _ids_of_items))
+_PRODUCT_IDS.update(dict.fromkeys(_ABOUT_PRODUCT, _own_id))
 
 
 def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str, Reservation]:
@@ -357,7 +371,7 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
 
 def _read_adjusted(connection: Connection, subjects: Sequence[Any]) -> frozenset[str]:
     """Return which of the adjustments that these subjects are about the ledger has."""
-    ids = {each.adjustment_id for each in subjects if isinstance(each, _ADJUSTMENTS)}
+    ids = {each.adjustment_id for each in subjects if type(each) in _ADJUSTMENTS}
     if not ids:
         return frozenset()
     return frozenset(row.adjustment_id for row in _load_adjusted(connection, ids=sorted(ids)))
@@ -379,11 +393,12 @@ def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) ->
         if before is None:
             new.append(_product_row(product))
         elif product is not before:
-            rows = moved if product.version == before.version else changed
-            row = {"key": key, **_product_row(product)}
-            rows.append(row)
+            if product.version == before.version:
+                moved.append(_moved_row(product))
+            else:
+                changed.append({"key": key, **_product_row(product)})
             if product.low_stock_threshold != before.low_stock_threshold:
-                thresholds.append(row)
+                thresholds.append({"key": key, **_product_row(product)})
     _insert_products(connection, new)
     _update_stock(connection, moved)
     _update_products(connection, changed)
@@ -391,18 +406,15 @@ def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) ->
 
 
 def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
-    changed = [
-        reservation
-        for key, reservation in unit_of_work.reservations.items()
-        if reservation is not unit_of_work.reservations_before.get(key)
-    ]
-    new = [held for held in changed if held.order_id not in unit_of_work.reservations_before]
-    known = [held for held in changed if held.order_id in unit_of_work.reservations_before]
+    new: list[Reservation] = []
     ended: list[Reservation] = []
     rewritten: list[Reservation] = []
-    for held in known:
-        before = unit_of_work.reservations_before[held.order_id]
-        (rewritten if held.changes or held.lines is not before.lines else ended).append(held)
+    for order_id, held in unit_of_work.reservations.items():
+        before = unit_of_work.reservations_before.get(order_id)
+        if before is None:
+            new.append(held)
+        elif held is not before:
+            (rewritten if held.changes or held.lines is not before.lines else ended).append(held)
     _delete_reservations(connection, [{"key": held.order_id} for held in rewritten])
     _insert_reservations(
         connection, [row for held in (*new, *rewritten) for row in _reservation_rows(held)]
@@ -425,6 +437,15 @@ def _product(row: Any) -> Product:
         archived=bool(row.archived),
         low_stock_threshold=row.low_stock_threshold,
     )
+
+
+def _moved_row(product: Product) -> dict[str, Any]:
+    return {
+        "key": product.id,
+        "stock_quantity": product.on_hand,
+        "reserved_quantity": product.reserved,
+        "updated_at": to_microseconds(product.updated_at),
+    }
 
 
 def _product_row(product: Product) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The tables of the orders service."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -38,7 +38,7 @@ from todoku.database import (
     table,
     to_microseconds,
 )
-from todoku.engine import Due, EngineTables, RepublishEvents, StateCache
+from todoku.engine import ByType, EngineTables, StateCache
 from todoku.orders.booking_failures import BookingFailure
 from todoku.orders.catalogue import CatalogueEntry
 from todoku.orders.catalogue_table import KIND as CATALOGUE
@@ -231,34 +231,36 @@ class OrdersUnitOfWork:
         self.recorded: list[tuple[int, str, Envelope]] = []
 
     def view(self, subject: Any) -> Order | Placement | ParkedMessage | CatalogueEntry | None:
-        if isinstance(subject, PlaceOrder):
-            return Placement(self.after.get(subject.order_id), self.products)
-        if isinstance(subject, ProductEvent):
+        about = _ABOUT[type(subject)]
+        if about is CatalogueEntry:
             return self.products.get(subject.product_id)
-        if isinstance(subject, ParkingEvent):
+        if about is ParkedMessage:
             return self.parked.get((subject.publisher, subject.letter_id))
         order = self.after.get(_order_id(subject))
+        if about is Placement:
+            return Placement(order, self.products)
         if order is not None:
-            order.status.require_known(f"order {order.id}")
+            order.status.require_known("order", order.id)
         return order
 
     def put(self, subject: Any, state: Order | ParkedMessage | CatalogueEntry | None) -> None:
-        if state is None:
-            return  # Something about an order that is lost for good.
-        if isinstance(state, ParkedMessage):
-            self.parked[state.service, state.letter_id] = state
-        elif isinstance(state, CatalogueEntry):
-            self.products[state.product_id] = state
-        else:
-            self.after[state.id] = state
+        match state:
+            case Order():
+                self.after[state.id] = state
+            case ParkedMessage():
+                self.parked[state.service, state.letter_id] = state
+            case CatalogueEntry():
+                self.products[state.product_id] = state
+            case None:
+                pass  # Something about an order that is lost for good.
 
     def record(self, envelope: Envelope) -> None:
         order_id = envelope.subject
-        if order_id not in self.after or not may_be_about_order(envelope.type):
+        order = self.after.get(order_id)
+        if order is None or not may_be_about_order(envelope.type):
             return  # About a product, or a parked message about an order that never was.
-        sequence = self.event_counts.get(order_id, 0) + 1
-        self.event_counts[order_id] = sequence
-        self.recorded.append((sequence, self.after[order_id].status.value, envelope))
+        sequence = self.event_counts[order_id] = self.event_counts.get(order_id, 0) + 1
+        self.recorded.append((sequence, order.status.value, envelope))
 
     def fill_cache(self, cache: StateCache) -> None:
         cache.put(CATALOGUE, self.products)
@@ -282,24 +284,23 @@ class OrdersStore:
     def load(
         self, connection: Connection, subjects: Sequence[Any], cache: StateCache
     ) -> OrdersUnitOfWork:
-        changing = {each.product_id for each in subjects if isinstance(each, ProductEvent)}
-        wanted = {
-            item.product_id
-            for each in subjects
-            if isinstance(each, PlaceOrder)
-            for item in each.items
-        }
-        ids = {_order_id(subject) for subject in subjects if not isinstance(subject, ProductEvent)}
+        by_state: dict[type, list[Any]] = {state: [] for state in _ABOUT.values()}
+        for subject in subjects:
+            by_state[_ABOUT[type(subject)]].append(subject)
+        placements, parked = by_state[Placement], by_state[ParkedMessage]
+        ids = {_order_id(subject) for subject in (*by_state[Order], *placements, *parked)}
         found = cache.get("orders", ids)
         found |= _read_orders(connection, ids - found.keys())
-        parked = parked_messages.load(
-            connection, {s.order_id for s in subjects if isinstance(s, ParkingEvent)}
-        )
         return OrdersUnitOfWork(
             {order_id: order for order_id, (order, _) in found.items()},
             {order_id: event_count for order_id, (_, event_count) in found.items()},
-            parked,
-            catalogue.load(connection, cache, wanted=wanted, changing=changing),
+            parked_messages.load(connection, {event.order_id for event in parked}),
+            catalogue.load(
+                connection,
+                cache,
+                wanted={item.product_id for order in placements for item in order.items},
+                changing={event.product_id for event in by_state[CatalogueEntry]},
+            ),
         )
 
     def save(self, connection: Connection, unit_of_work: OrdersUnitOfWork, now: datetime) -> None:
@@ -319,22 +320,21 @@ class OrdersStore:
                 if entry is not unit_of_work.products_before.get(key)
             ],
         )
-        changed = [
-            order
-            for order_id, order in unit_of_work.after.items()
-            if order is not unit_of_work.before.get(order_id)
-        ]
-        new = [order for order in changed if order.id not in unit_of_work.before]
-        _insert_orders(connection, [_order_row(order, unit_of_work) for order in new])
-        _insert_items(connection, [row for order in new for row in _item_rows(order)])
-        touched = {envelope.subject for _, _, envelope in unit_of_work.recorded} | {
-            o.id for o in changed
-        }
+        recorded = {envelope.subject for _, _, envelope in unit_of_work.recorded}
+        new: list[Order] = []
         by_update: dict[Many, list[dict[str, Any]]] = {}
-        for key in sorted(touched & unit_of_work.before.keys()):
-            before, after = unit_of_work.before[key], unit_of_work.after[key]
-            rows = by_update.setdefault(_update_for(before, after), [])
-            rows.append({"key": key, **_order_row(after, unit_of_work)})
+        for order_id, order in sorted(unit_of_work.after.items()):
+            event_count = unit_of_work.event_counts.get(order_id, 0)
+            before = unit_of_work.before.get(order_id)
+            if before is None:
+                new.append(order)
+            elif order is not before or order_id in recorded:
+                update_rows, row_of = _update_for(before, order)
+                row = {"key": order_id, **row_of(order, event_count)}
+                by_update.setdefault(update_rows, []).append(row)
+        counts = unit_of_work.event_counts
+        _insert_orders(connection, [_order_row(each, counts.get(each.id, 0)) for each in new])
+        _insert_items(connection, [row for each in new for row in _item_rows(each)])
         for update_rows, rows in by_update.items():
             update_rows(connection, rows)
         _insert_events(
@@ -434,52 +434,78 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
     ]
 
 
+_ABOUT: ByType[type] = ByType(
+    {
+        PlaceOrder: Placement,
+        ProductEvent: CatalogueEntry,
+        ParkingEvent: ParkedMessage,
+        object: Order,
+    }
+)
+"""The state that a decision about a subject reads, by the type of the subject."""
+
+
 def _order_id(subject: Any) -> str:
-    if isinstance(subject, (Due, RepublishEvents)):
-        return subject.key
-    order_id: str = subject.order_id
+    """Return the order that a subject is about: a due row, and a command to republish, has it as its key."""
+    order_id: str = getattr(subject, "order_id", None) or subject.key
     return order_id
 
 
-def _order_row(order: Order, unit_of_work: OrdersUnitOfWork) -> dict[str, Any]:
+def _order_row(order: Order, event_count: int) -> dict[str, Any]:
     return {
         "id": order.id,
         "user_id": order.user_id,
         "total_amount": order.total_amount,
         "currency": order.currency,
         "shipping_address": order.shipping_address,
-        "status": order.status.value,
-        "reason": order.reason,
-        "shipment_id": order.shipment_id,
-        "tracking_number": order.tracking_number,
-        "event_count": unit_of_work.event_counts.get(order.id, 0),
         "created_at": to_microseconds(order.created_at),
-        "updated_at": to_microseconds(order.updated_at),
         "saga_version": order.saga_version,
+        **_changed_row(order, event_count),
+    }
+
+
+def _changed_row(order: Order, event_count: int) -> dict[str, Any]:
+    """Return the columns that change, those of few orders among them."""
+    return {
+        **_progress_row(order, event_count),
         "changes": _encode(order.changes).decode() if order.changes else None,
         "deadline": to_microseconds(order.deadline),
-        "due_at": to_microseconds(order.due_at),
         "holds": _encode(order.holds).decode() if order.holds else None,
         "held_since": to_microseconds(held_since(order.holds)) if order.holds else None,
         "hold_expires_at": to_microseconds(next_expiry(order.holds)) if order.holds else None,
-        "status_since": to_microseconds(order.status_since),
         "booking_failure": order.booking_failure and _encode(order.booking_failure).decode(),
     }
 
 
-def _update_for(before: Order, after: Order) -> Many:
-    """Return the statement that writes what differs."""
+def _progress_row(order: Order, event_count: int) -> dict[str, Any]:
+    """Return the columns that change with the events of every order."""
+    return {
+        "status": order.status.value,
+        "status_since": to_microseconds(order.status_since),
+        "reason": order.reason,
+        "shipment_id": order.shipment_id,
+        "tracking_number": order.tracking_number,
+        "event_count": event_count,
+        "updated_at": to_microseconds(order.updated_at),
+        "due_at": to_microseconds(order.due_at),
+    }
+
+
+def _update_for(before: Order, after: Order) -> tuple[Many, Callable[[Order, int], dict[str, Any]]]:
+    """Return the statement that writes what differs, and what makes its rows."""
     if after.holds is not before.holds:
-        return _update_with_holds
+        return _update_with_holds, _changed_row
     if (
         after.changes is not before.changes
         or after.booking_failure is not before.booking_failure
         or after.deadline is not before.deadline
     ):
-        return _update_with_changes
+        return _update_with_changes, _changed_row
     if after.due_at != before.due_at:
-        return _update_with_due_time
-    return _update_orders if after.status is before.status else _update_with_status
+        return _update_with_due_time, _progress_row
+    if after.status is not before.status:
+        return _update_with_status, _progress_row
+    return _update_orders, _progress_row
 
 
 def _item_rows(order: Order) -> Iterable[dict[str, Any]]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from todoku.contracts import Envelope, ShippedItem
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
-from todoku.engine import Due, EngineTables, RepublishEvents, StateCache, context_column
+from todoku.engine import EngineTables, StateCache, context_column
 from todoku.shipping.domain import SHIPMENT, Shipment, ShipmentChange, ShipmentStatus
 from todoku.shipping.holds import ShipmentHold
 
@@ -126,7 +126,7 @@ class ShippingUnitOfWork:
     def view(self, subject: Any) -> Shipment | None:
         shipment = self.after.get(_order_id(subject))
         if shipment is not None:
-            shipment.status.require_known(f"the shipment of order {shipment.order_id}")
+            shipment.status.require_known("the shipment of order", shipment.order_id)
         return shipment
 
     def put(self, subject: Any, state: Shipment | None) -> None:
@@ -242,7 +242,8 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Shipment]:
 
 
 def _order_id(subject: Any) -> str:
-    order_id: str = subject.key if isinstance(subject, (Due, RepublishEvents)) else subject.order_id
+    """Return the order that a subject is about: a due row, and a command to republish, has it as its key."""
+    order_id: str = getattr(subject, "order_id", None) or subject.key
     return order_id
 
 
