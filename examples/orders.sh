@@ -68,8 +68,10 @@ step 'An order is cancelled before the carrier is called; its stock is available
 request POST "$INVENTORY/products/mouse/restock" '{"quantity": 20}'
 AVAILABLE=$(get availableQuantity)
 place
+expect 'it waits for' "$(get waitingFor.what)" stock
 request POST "$ORDERS/orders/$ID/cancel" '{"reason": "Ordered twice."}'
 expect 'cancel it' "$STATUS" 202
+expect 'it waits for' "$(get waitingFor.what)" cancellation
 expect 'cancellation.state' "$(get cancellation.state)" requested
 REQUESTED_AT=$(get cancellation.requestedAt)
 request POST "$ORDERS/orders/$ID/cancel" '{}'
@@ -77,6 +79,7 @@ expect 'ask again' "$STATUS" 202
 expect 'it is the same request, of' "$(get cancellation.requestedAt)" "$REQUESTED_AT"
 ends CANCELLED
 expect 'cancellation.state' "$(get cancellation.state)" confirmed
+expect 'it waits for' "$(get waitingFor)" None
 request GET "$INVENTORY/products/mouse"
 expect 'availableQuantity' "$(get availableQuantity)" "$AVAILABLE"
 
