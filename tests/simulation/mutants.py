@@ -40,7 +40,7 @@ KNOWN_SEEDS = {
     "lease-of-a-wrong-clock-kept": 34,
     "restored-copy-believed": 18,
     "epoch-goes-on-after-a-restore": 18,
-    "feed-goes-on-above-open-transactions": 22,
+    "feed-goes-on-above-open-transactions": 29,
     "recovery-not-awaited": 31,
     "missing-stock-not-awaited": 104,
     "cancelled-shipment-still-due": 9,

@@ -121,7 +121,7 @@ class Copier:
         sources = {event_id: source for (_, event_id), (source, _) in events.items()}
         for (order_id, event_id), (source, cause) in events.items():
             own = "orders" in (source, sources.get(cause))
-            if own and cause in place and place[cause] > place[event_id]:
+            if own and place.get(cause, -1) > place.get(event_id, len(feed)):
                 self._fail("F1", f"event {event_id} stands before its cause {cause}", order_id)
 
     def _fail(self, invariant: str, problem: str, *orders: str) -> None:
