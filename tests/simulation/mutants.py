@@ -56,6 +56,10 @@ KNOWN_SEEDS = {
     "one-release-closes-all-holds": 2,
     "released-shipment-stays-held": 2,
     "hold-never-expires": 2,
+    "pause-forgotten-at-restart": 38,
+    "pause-of-the-carrier-ignored": 12,
+    "timers-run-on-while-paused": 12,
+    "rate-of-a-resume-ignored": 12,
     "deadline-never-fires": 10,
     "deadline-forgotten": 10,
 }
