@@ -35,7 +35,7 @@ def test_broken_invariant_is_explained_and_repeatable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TODOKU_SYSTEM", "simulation.broken_shop:system")
-    assert simulate(seed=2, replicas=1, json=True) is ExitCode.FAILED
+    assert simulate(seed=2, replicas=1, json=True, shrink_seconds=120) is ExitCode.FAILED
     (explanation,) = json.loads(capsys.readouterr().out)["explanations"]
     only = explanation["again"].split("--only ")[1]
     assert simulate(seed=2, replicas=1, only=only, trace=True) is ExitCode.FAILED
