@@ -196,6 +196,19 @@ expect 'cancel it' "$STATUS" 409
 request POST "$ORDERS/orders/0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e/cancel" '{}'
 expect 'cancel an unknown order' "$STATUS" 404
 
+step 'The feed of all changes, and the stream of one order'
+request GET "$ORDERS/changes?limit=1"
+expect 'the first change' "$(get items.0.position)" 1
+request GET "$ORDERS/changes?limit=1&after=$(get next)"
+expect 'the next one' "$(get items.0.position)" 2
+request GET "$ORDERS/changes?after=0.1.00000000.00000000"
+expect 'a cursor that is none' "$STATUS" 400
+request GET "$ORDERS/orders/$CANCELLED_LINE/stream"
+expect 'the stream of an order that has ended, to its end' "$STATUS" 200
+LAST=$(printf '%s' "$BODY" | sed -n 's/^id: //p' | tail -n 1)
+request GET "$ORDERS/orders/$CANCELLED_LINE/stream" '' "Last-Event-ID: $LAST"
+expect 'connecting again' "$STATUS" 204
+
 step 'The history of the order of which one piece was cancelled'
 request GET "$ORDERS/orders/$CANCELLED_LINE/events"
 printf '%s' "$BODY" | python3 -c '

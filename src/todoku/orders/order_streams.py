@@ -162,22 +162,26 @@ class StreamRoutes:
     async def _events_of(
         self, order_id: str, sequence: int
     ) -> AsyncGenerator[ServerSentEvent, None]:
-        """Yield the events of an order behind that one, until it has ended."""
+        """Yield the events of an order behind that one, until it has ended; what was recorded together with
+        its end, too."""
         try:
             async with self._live.open() as end:
-                for entry in await self._backend.read(history, order_id):
+                entries = await self._backend.read(history, order_id)
+                for entry in entries:
                     if entry.sequence > sequence:
                         yield _event(entry)
                         sequence = entry.sequence
-                        if _has_ended(entry):
-                            return
+                if _has_ended(entries[-1]):
+                    return
                 async for events in self._live.follow(end):
+                    entry = entries[-1]
                     for event in events:
                         if event.order_id == order_id and event.event.sequence > sequence:
-                            yield _event(event.event)
-                            sequence = event.event.sequence
-                            if _has_ended(event.event):
-                                return
+                            entry = event.event
+                            yield _event(entry)
+                            sequence = entry.sequence
+                    if _has_ended(entry):
+                        return
         except FeedRestarted as error:
             yield _restarted(error)
 
@@ -227,5 +231,5 @@ of the database an event `restarted` comes, and a cursor from before is answered
 
 ABOUT_ORDER_STREAM = """\
 Server-sent events: the history of the order so far, or what is behind `Last-Event-ID`, and then what happens
-to it. The stream ends with the event after which the order has ended. A client that connects again then gets
-204, at which an EventSource stops."""
+to it. The stream ends with the events that the order ended with. A client that connects again then gets 204,
+at which an EventSource stops."""
