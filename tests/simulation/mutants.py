@@ -43,6 +43,7 @@ KNOWN_SEEDS = {
     "feed-goes-on-above-open-transactions": 29,
     "recovery-not-awaited": 31,
     "missing-stock-not-awaited": 104,
+    "known-adjustment-entered-again": 122,
     "cancelled-shipment-still-due": 9,
     "cancelled-line-shipped": 16,
     "shipped-as-reserved": 24,

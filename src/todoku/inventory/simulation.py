@@ -5,6 +5,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
+from todoku.contracts import StockAdjustedEvent
 from todoku.database import ConstraintViolated
 from todoku.inventory.domain import (
     RESERVATION,
@@ -44,6 +45,10 @@ class SimulatedInventory(SimulatedService):
     @property
     def restorable(self) -> bool:
         return True
+
+    @property
+    def unpublished_before(self) -> Collection[str]:
+        return (StockAdjustedEvent.subject,)
 
     def __init__(self, world: World) -> None:
         super().__init__(world)

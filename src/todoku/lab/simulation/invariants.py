@@ -132,6 +132,11 @@ class InvariantChecker:
             if event_id not in self._consumed[service]:
                 self.fail("R2", f"{service} receipted {event_id} before it was committed")
 
+    def taken_out(self, body: bytes) -> None:
+        """Note that the stream has this event no longer."""
+        if head := head_of(body):
+            self._stored.discard(head.id)
+
     def is_stored(self, event_id: str) -> bool:
         """Return whether the broker has confirmed that it stored this event."""
         return event_id in self._stored

@@ -40,6 +40,9 @@ NEAREST_SHARE = 0.5
 COPY_SHARE = 0.3
 """How often another image is marked as a copy although the service could tell."""
 
+UNPUBLISHED_SHARE = 0.3
+"""How often a restored service is one that was updated lately: the version before published less."""
+
 SECOND_CRASHES = (0, 0, 1, 2, 3)
 SECOND_CRASH_SECONDS_MAX = 4.0
 OPERATOR_SECONDS = 1.0
@@ -183,6 +186,8 @@ class Restores:
         replace(node.database, image.pages)
         if copy:
             mark_copy(node.database.bare(), VirtualClock().now())
+        if dice.random() < UNPUBLISHED_SHARE:
+            self._take_out(self._parts[name].unpublished_before)
         published = self._published(name)
         self._checker.restored(name, image.consumed, {each.id for each in published})
         self._pause_checkers[name].restored()
@@ -212,13 +217,22 @@ class Restores:
             for sequence, message in self._broker.messages.items()
         )
 
+    def _take_out(self, subjects: Collection[str]) -> None:
+        """Take events out of the stream, as if a version had decided on them that did not publish them."""
+        for sequence, message in list(self._broker.messages.items()):
+            if message.subject in subjects:
+                self._broker.messages[sequence] = msgspec.structs.replace(
+                    message, subject="unpublished"
+                )
+                self._checker.taken_out(message.body)
+
     def _published(self, name: str) -> Sequence[_Published]:
         """Return the events of this service that the stream holds."""
         found = []
         for message in self._broker.messages.values():
             with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 event = msgspec.json.decode(message.body, type=_Published)
-                if event.source == name:
+                if event.source == name and message.subject != "unpublished":
                     found.append(event)
         return found
 
