@@ -33,6 +33,7 @@ from todoku.contracts import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
     StockAdjustedEvent,
+    StockAwaitedEvent,
     StockLowEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
@@ -172,6 +173,16 @@ FULL: Final[tuple[Event, ...]] = (
     HoldReleasedEvent(**HELD, outcome="EXPIRED", with_order=True, released_by="alice"),
     HoldConfirmedEvent(**HELD),
     HoldRefusedEvent(**HELD, refusal="The carrier was already called."),
+    StockAwaitedEvent(
+        order_id=ORDER_ID,
+        items=(ReservedItem(product_id="prod001", quantity=2),),
+        missing=(FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),),
+        queued_at=TIME,
+        shipping_address=ADDRESS,
+        total_amount=10000,
+        currency="EUR",
+        holds=(PLACED,),
+    ),
     StockAdjustedEvent(
         product_id=PRODUCT_ID,
         adjustment_id=CHANGE_ID,
@@ -219,6 +230,7 @@ MINIMAL: Final[tuple[Event, ...]] = (
     HoldReleasedEvent(order_id=ORDER_ID, hold_id="", holder="", reason="", outcome=""),
     HoldConfirmedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
     HoldRefusedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
+    StockAwaitedEvent(order_id=ORDER_ID, items=(), missing=(), queued_at=TIME),
     StockAdjustedEvent(product_id="prod001", adjustment_id="", quantity=0, kind=""),
     StockLowEvent(product_id="prod001", cause_id="", threshold=0, available_quantity=0),
     *(
@@ -228,6 +240,14 @@ MINIMAL: Final[tuple[Event, ...]] = (
 )
 
 GROWN: Final[dict[str, Event]] = {
+    "OrderCreatedEvent.waits": OrderCreatedEvent(
+        order_id=ORDER_ID,
+        user_id="user123",
+        items=(OrderedItem(product_id="prod001", quantity=2, price=5000),),
+        total_amount=10000,
+        on_shortage="wait",
+        created_at=TIME,
+    ),
     "OrderCreatedEvent.deadline": OrderCreatedEvent(
         order_id=ORDER_ID,
         user_id="user123",

@@ -1,6 +1,6 @@
 """Define what a service contributes to the audit: what it knows about each order, and its own checks."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
@@ -109,6 +109,7 @@ class AuditPart(msgspec.Struct, frozen=True, kw_only=True):
         lifecycle of the order does not name. None stands for "there is none".
     since_saga_version: the version of the saga that added this service as a step: orders accepted in an
         earlier one must have nothing here.
+    patient: statuses in which an order may wait until its deadline; it is not overdue before.
     wait: returns why an order that is overdue waits here; None if it waits for an earlier service.
     """
 
@@ -119,6 +120,7 @@ class AuditPart(msgspec.Struct, frozen=True, kw_only=True):
     holds: Mapping[str, str] = {}
     expected: Mapping[str, tuple[str | None, ...]] = {}
     since_saga_version: int = 1
+    patient: Collection[str] = ()
     wait: Callable[[Connection, Known, str], Wait | None] = no_wait
 
 

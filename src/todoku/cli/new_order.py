@@ -66,6 +66,7 @@ def typed_order(
     address: str | None,
     currency: str | None,
     deadline: str | None = None,
+    on_shortage: str | None = None,
     look_up: Callable[[str], Product],
 ) -> bytes:
     """Return the body of an order of these items; `look_up` gets the products without a price.
@@ -98,7 +99,12 @@ def typed_order(
             f"the inventory's prices are in {found}. If yours are too, add --currency {found}.",
             exit_code=ExitCode.USAGE,
         )
-    optional = {"shippingAddress": address, "currency": found, "deadline": deadline}
+    optional = {
+        "shippingAddress": address,
+        "currency": found,
+        "deadline": deadline,
+        "onShortage": on_shortage,
+    }
     return msgspec.json.encode(
         order | {name: value for name, value in optional.items() if value is not None}
     )

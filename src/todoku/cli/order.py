@@ -70,6 +70,7 @@ def place(
     address: str | None = None,
     currency: str | None = None,
     deadline: str | None = None,
+    on_shortage: Literal["cancel", "wait"] | None = None,
     source: Source = None,
     watch: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     timeout: Timeout = None,
@@ -89,6 +90,7 @@ def place(
         todoku order place --user alice prod001:2@5000 prod002:1@3000
         todoku order place --user alice prod001 --address 千代田区1-1 --watch
         todoku order place --user alice prod001 --deadline 2030-01-02T03:04:05Z
+        todoku order place --user alice prod001:50 --on-shortage wait
         todoku order place --from order.json
         jq '.userId = "bob"' order.json | todoku order place --from - --json
 
@@ -105,6 +107,8 @@ def place(
     deadline
         When the order is cancelled if it is still open then, as in 2030-01-02T03:04:05Z; default: from
         the settings of the service.
+    on_shortage
+        What becomes of the order if stock is missing: cancel it, or wait for stock.
     source
         A file with the order as JSON, as in POST /orders; - for stdin.
     watch
@@ -114,7 +118,7 @@ def place(
     """
     settings = settings_from(addresses).settings
     orders = client("orders", url, settings)
-    _require_one_form(items, user, (address, currency, deadline), source)
+    _require_one_form(items, user, (address, currency, deadline, on_shortage), source)
     if source is not None:
         body, looked_up = written_order(source), False
     else:
@@ -127,6 +131,7 @@ def place(
             address=address,
             currency=currency,
             deadline=deadline,
+            on_shortage=on_shortage,
             look_up=lambda product_id: _look_up(inventory, product_id),
         )
     answer = _send_order(orders, body, looked_up=looked_up)

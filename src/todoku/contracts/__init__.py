@@ -1,5 +1,6 @@
 """The events on the wire: the only thing the services share."""
 
+from todoku.contracts.backorders import WAIT, StockAwaitedEvent
 from todoku.contracts.changes import CancelledItem, ChangeEvent
 from todoku.contracts.holds import (
     HoldConfirmedEvent,
@@ -48,8 +49,11 @@ from todoku.contracts.stock import StockAdjustedEvent, StockLowEvent
 from todoku.contracts.wire import EVENTS, decode
 from todoku.events import (
     CONTENT_TYPE,
+    NO_CONTEXT,
+    Context,
     Envelope,
     Event,
+    InContext,
     Personal,
     UndecodableEvent,
     UnknownEventType,
@@ -63,12 +67,15 @@ __all__ = [
     "CONTENT_TYPE",
     "EVENTS",
     "MAX_SAFE_INTEGER",
+    "NO_CONTEXT",
+    "WAIT",
     "BookingAttemptFailedEvent",
     "CancellationConfirmedEvent",
     "CancellationRefusedEvent",
     "CancellationRequestedEvent",
     "CancelledItem",
     "ChangeEvent",
+    "Context",
     "Envelope",
     "Event",
     "FailedItem",
@@ -78,6 +85,7 @@ __all__ = [
     "HoldRefusedEvent",
     "HoldReleasedEvent",
     "HoldRequestedEvent",
+    "InContext",
     "InventoryMessageClosedEvent",
     "InventoryMessageParkedEvent",
     "OrderCancelledEvent",
@@ -99,6 +107,7 @@ __all__ = [
     "ShippingMessageClosedEvent",
     "ShippingMessageParkedEvent",
     "StockAdjustedEvent",
+    "StockAwaitedEvent",
     "StockLowEvent",
     "StockReleasedEvent",
     "StockReservationFailedEvent",

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from todoku.contracts.backorders import StockAwaitedEvent
 from todoku.contracts.changes import CancelledItem
 from todoku.contracts.holds import (
     HoldConfirmedEvent,
@@ -174,6 +175,18 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             price=5000,
             currency="JPY",
             changed_at=SAID_AT,
+        ),
+        StockAwaitedEvent(
+            order_id=ORDER_ID,
+            items=(
+                ReservedItem(product_id="prod001", quantity=2),
+                ReservedItem(product_id="prod002", quantity=1),
+            ),
+            missing=(FailedItem(product_id="prod001", requested_quantity=2, available_quantity=1),),
+            queued_at=SAID_AT,
+            shipping_address=ADDRESS,
+            total_amount=13000,
+            currency="JPY",
         ),
         StockAdjustedEvent(
             product_id="prod001",

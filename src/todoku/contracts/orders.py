@@ -25,6 +25,8 @@ class OrderCreatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
 
     Its cancellation is requested if it is still open at its `deadline` (UTC), which is absent in events
     from before version 0.2. `holds` are those of the request that placed it; absent if there are none.
+    `on_shortage` is `wait` if the order waits for stock that is missing; then it has `created_at` (UTC), by
+    which it queues. Both are absent if it is cancelled instead.
     """
 
     subject: ClassVar[str] = "orders.created"
@@ -37,6 +39,8 @@ class OrderCreatedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     shipping_address: Annotated[str, Personal] = ""
     deadline: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
     holds: tuple[PlacedHold, ...] | UnsetType = UNSET
+    on_shortage: str | UnsetType = UNSET
+    created_at: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
 
 
 class CancellationRequestedEvent(ChangeEvent, frozen=True, kw_only=True, rename="camel"):

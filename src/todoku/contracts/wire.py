@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from todoku.contracts.backorders import StockAwaitedEvent
 from todoku.contracts.holds import (
     HoldConfirmedEvent,
     HoldRefusedEvent,
@@ -56,6 +57,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         OrderCompletedEvent,
         OrderCancelledEvent,
         ProductChangedEvent,
+        StockAwaitedEvent,
         StockAdjustedEvent,
         StockLowEvent,
         InventoryMessageParkedEvent,

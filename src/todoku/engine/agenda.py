@@ -67,8 +67,8 @@ class Agenda(Generic[S]):
     wrong, and is due now. Without it, such a row waits. For `grace_seconds` after a start nothing is due:
     what has come too late because nothing ran arrives in this time. Where rows fall due long after they
     are written, `look_seconds` spares most batches the search: rows of other processes are looked for this
-    often, and those of this process when they are due. `cause_of` returns the id of the event that led to
-    what is decided, as the state tells it. An agenda with a `target` can be paused by that name, such as
+    often, and those of this process when they are due. A batch takes at most `rows_max` rows. `cause_of`
+    returns the id of the event that led to what is decided, as the state tells it. An agenda with a `target` can be paused by that name, such as
     "carrier"; every agenda is paused with its service. After a pause, its due times are later by as long as
     they stood still; if they are `instants` that somebody was told, they stay as they are.
 
@@ -88,6 +88,7 @@ class Agenda(Generic[S]):
         longest_pause_seconds: float | None = None,
         grace_seconds: float = 0.0,
         look_seconds: float | None = None,
+        rows_max: int = DUE_MAX,
         cause_of: Callable[[S], str | None] = no_cause,
         target: str | None = None,
         instants: bool = False,
@@ -99,6 +100,7 @@ class Agenda(Generic[S]):
         self.due_at_of = due_at_of
         self.key_of = key_of
         self.starts_effects = starts_effects
+        self.rows_max = rows_max
         self._longest_pause = (
             None if longest_pause_seconds is None else timedelta(seconds=longest_pause_seconds)
         )
@@ -293,7 +295,9 @@ class DueRows:
         for agenda in self._agendas:
             if agenda in self._gate.paused or self._need_not_look(agenda, now):
                 continue
-            limit = min(effect_slots, self._due_max) if agenda.starts_effects else self._due_max
+            limit = min(self._due_max, agenda.rows_max)
+            if agenda.starts_effects:
+                limit = min(effect_slots, limit)
             limits = self._gate.limited.get(agenda, ())
             if limits:
                 limit = allowance.limit(limits, limit) if allowance is not None else 0

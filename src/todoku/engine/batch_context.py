@@ -41,7 +41,7 @@ from todoku.engine.pauses import OPEN, Gate
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.engine.stamps import stamped
-from todoku.events import NO_CONTEXT, Context, Envelope, Event, encode, seal
+from todoku.events import NO_CONTEXT, Context, Envelope, Event, InContext, encode, seal
 from todoku.lifecycle import UnknownStatus
 
 ENVELOPE_BYTES_MAX = 1_024
@@ -387,7 +387,9 @@ class BatchContext:
         effects: list[PendingEffect] = []
         for results, because in led_to:
             for result in results:
-                if isinstance(result, Event):
+                if isinstance(result, InContext):
+                    published.append((seal(result.event, at, result.context), result.event))
+                elif isinstance(result, Event):
                     published.append((seal(result, at, context, because), result))
                 else:
                     effects.append(PendingEffect(result, context.caused_by(because)))

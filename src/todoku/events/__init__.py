@@ -14,7 +14,7 @@ from todoku.events.envelope import (
     read_envelope,
     seal,
 )
-from todoku.events.event import NO_CONTEXT, Context, Event, Personal
+from todoku.events.event import NO_CONTEXT, Context, Event, InContext, Personal
 from todoku.events.fact_ids import fact_id, is_canonical_uuid
 from todoku.events.registry import EventRegistry, FalseOrigin
 
@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "EventRegistry",
     "FalseOrigin",
+    "InContext",
     "Personal",
     "UndecodableEvent",
     "UnknownEventType",

@@ -54,5 +54,12 @@ class Context(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return NO_CONTEXT if caused == NO_CONTEXT else caused
 
 
+class InContext(msgspec.Struct, frozen=True, gc=False):
+    """An event that a decision publishes in another context than its own: that of the entity it is about."""
+
+    event: Event
+    context: Context
+
+
 NO_CONTEXT: Final = Context()
 """The context of what nobody has asked for."""

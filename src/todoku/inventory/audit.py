@@ -189,6 +189,8 @@ def wait(connection: Connection, known: Known, order_status: str) -> Wait | None
         return Wait(not_received("shipping", "that its stock is reserved"), "inventory")
     if known.status == ReservationState.REFUSED and order_status in ("PENDING", "CANCELLING"):
         return Wait(not_received("orders", "that there is not enough stock"), "inventory")
+    if known.status == ReservationState.WAITING:
+        return Wait("It waits for stock: restock its products, or cancel it.")
     if known.status == ReservationState.EXPECTED:
         return None
     if known.status in (ReservationState.RELEASED, ReservationState.CANCELLED) and cancelling:
@@ -202,5 +204,6 @@ inventory_audit = AuditPart(
     known=known_reservations,
     findings=ledger_findings,
     holds={ReservationState.RESERVED: "stock is still reserved for it"},
+    patient=(ReservationState.WAITING,),
     wait=wait,
 )

@@ -7,6 +7,7 @@ from todoku.contracts import (
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     ReleaseOutcome,
+    StockAwaitedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -35,11 +36,19 @@ def _released(event: StockReleasedEvent) -> Iterable[Detail]:
         yield Detail(f"not reserved, and will not be: {item_list(event.items)}")
 
 
+def _awaited(event: StockAwaitedEvent) -> Iterable[Detail]:
+    for item in event.missing:
+        requested, available = item.requested_quantity, item.available_quantity
+        yield Detail(f"{item.product_id}: {requested:,} requested, {available:,} available")
+    yield Detail("not enough stock: the order waits for it, and nothing is reserved yet")
+
+
 NARRATION = Narration(
     details={
         StockReservedEvent: _reserved,
         StockReservationFailedEvent: _refused,
         StockReleasedEvent: _released,
+        StockAwaitedEvent: _awaited,
         InventoryMessageParkedEvent: parked_details,
         InventoryMessageClosedEvent: resolved_details,
     },

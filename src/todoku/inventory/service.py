@@ -13,6 +13,7 @@ from todoku.contracts import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     StockAdjustedEvent,
+    StockAwaitedEvent,
     StockLowEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
@@ -40,13 +41,14 @@ from todoku.inventory.domain import (
     replay_refusal,
     replay_release,
     replay_reservation,
+    replay_waiting,
     republish_reservation,
     reserve_stock,
     restock,
     set_low_stock_threshold,
     set_product,
 )
-from todoku.inventory.store import InventoryStore, publications
+from todoku.inventory.store import InventoryStore, publications, queues
 from todoku.settings import Settings
 
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Stock]]] = {
@@ -73,6 +75,7 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Stock]]] = {
     ShipmentFailedEvent: release_stock,
     StockReleasedEvent: replay_release,
     StockAdjustedEvent: replay_adjustment,
+    StockAwaitedEvent: replay_waiting,
 }
 
 
@@ -82,6 +85,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     StockReleasedEvent,
     ProductChangedEvent,
     StockAdjustedEvent,
+    StockAwaitedEvent,
     StockLowEvent,
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
@@ -95,7 +99,7 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         store=InventoryStore(),
         command_handlers=COMMAND_HANDLERS,
         deduplicated_commands={Restock, CorrectStock},
-        agendas=[publications.agenda()],
+        agendas=[publications.agenda(), queues.agenda()],
         event_handlers=EVENT_HANDLERS,
         parked_event=partial(parking_event, InventoryMessageParkedEvent),
         resolved_event=partial(parking_event, InventoryMessageClosedEvent),

@@ -1,6 +1,6 @@
 """The tables of the inventory service."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,10 +22,13 @@ from sqlalchemy import (
 )
 
 from todoku.contracts import (
+    NO_CONTEXT,
+    Context,
     Envelope,
     PlacedHold,
     ProductEvent,
     StockAdjustedEvent,
+    StockAwaitedEvent,
     StockReservedEvent,
 )
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
@@ -37,6 +40,7 @@ from todoku.inventory.domain import (
     CorrectStock,
     LedgerEntry,
     Line,
+    Place,
     Product,
     Publication,
     Reservation,
@@ -48,6 +52,7 @@ from todoku.inventory.domain import (
     Stock,
 )
 from todoku.inventory.publications import Publications
+from todoku.inventory.queues import Queues, read_queue, walk_of, write_queue
 
 LOCATION = "main"
 """The one place where stock lies; keys allow for more."""
@@ -72,6 +77,7 @@ products = table(
     Column("changed_at", Timestamp),
     Column("archived", Integer64, nullable=False, server_default="0"),
     Column("low_stock_threshold", Integer64),
+    Column("queue", Text),
     CheckConstraint("price BETWEEN 0 AND 9007199254740991", name="price_exact"),
     CheckConstraint("archived IN (0, 1)", name="archived_or_not"),
     CheckConstraint("stock_quantity BETWEEN 0 AND 9007199254740991", name="stock_exact"),
@@ -93,10 +99,20 @@ reservations = table(
     Column("currency", Text),
     Column("changes", Text),
     Column("cancelled", Integer64, nullable=False, server_default="0"),
+    Column("queued_at", Timestamp),
+    Column("context", Text),
     Column("holds", Text),
     CheckConstraint("quantity >= 1", name="quantity_positive"),
     CheckConstraint("cancelled BETWEEN 0 AND quantity", name="cancelled_of_quantity"),
     CheckConstraint(RESERVATION.check("state"), name="state_known"),
+    Index(
+        "reservations_waiting",
+        "product_id",
+        "queued_at",
+        "order_id",
+        sqlite_where=text("state = 'WAITING'"),
+        postgresql_where=text("state = 'WAITING'"),
+    ),
     clustered=True,
 )
 
@@ -142,6 +158,7 @@ stock_ledger = table(
 )
 
 publications = Publications(metadata, products)
+queues = Queues(metadata, products, reservations)
 
 _load_products = Query(
     select(products).where(among(products.c.id, "ids")).order_by(products.c.id).with_for_update()
@@ -172,6 +189,7 @@ _update_stock = _update(*MOVING)
 _update_products = _update(
     "name", "price", "currency", "version", "changed_at", "archived", *MOVING
 )
+_update_queues = _update("queue")
 _update_thresholds = _update("low_stock_threshold", "updated_at")
 _insert_reservations = Many(insert(reservations))
 _end_reservations = Many(
@@ -187,7 +205,13 @@ _encode = msgspec.json.Encoder().encode
 _decode_changes = msgspec.json.Decoder(tuple[ReservationChange, ...]).decode
 _decode_holds = msgspec.json.Decoder(tuple[PlacedHold, ...]).decode
 
-_NAMING_PRODUCTS: tuple[type[Any], ...] = (*STOCK_REQUESTS.values(), StockReservedEvent)
+_decode_context = msgspec.json.Decoder(Context).decode
+
+_NAMING_PRODUCTS: tuple[type[Any], ...] = (
+    *STOCK_REQUESTS.values(),
+    StockReservedEvent,
+    StockAwaitedEvent,
+)
 """The events that name the products of an order."""
 
 _ADJUSTMENTS: frozenset[type[Any]] = frozenset({Restock, CorrectStock, StockAdjustedEvent})
@@ -205,7 +229,9 @@ class InventoryUnitOfWork:
         publication: Publication | None = None,
         page: Sequence[str] = (),
         adjusted: frozenset[str] = frozenset(),
+        walked: Mapping[str, Sequence[Place]] | None = None,
     ) -> None:
+        self.walked = walked or {}
         self.publication_before = publication
         self.publication = publication
         self.page = page
@@ -222,6 +248,8 @@ class InventoryUnitOfWork:
                 products={key: self.products[key] for key in self.page},
                 publication=self.publication,
             )
+        if queues.concern(subject):
+            return self._walk(subject.key)
         reservation = self.reservations.get(_order_id(subject) or "")
         ids = _product_ids(subject)
         if reservation is not None:
@@ -233,17 +261,31 @@ class InventoryUnitOfWork:
             adjusted=self.adjusted,
         )
 
+    def _walk(self, product_id: str) -> Stock:
+        """Return what a walk of this product's queue decides on."""
+        walk = walk_of(product_id, self.walked[product_id], self.reservations)
+        ids = {line.product_id for held in walk.waiting for line in held.lines} | {product_id}
+        return Stock(products={key: self.products[key] for key in sorted(ids)}, walk=walk)
+
     def put(self, subject: Any, state: Stock) -> None:
         self.products.update(state.products)
         if state.reservation is not None:
             self.reservations[state.reservation.order_id] = state.reservation
+        for served in state.served:
+            self.reservations[served.order_id] = served
         self.entries += state.entries
         self.publication = state.publication or self.publication
         if added := {entry.adjustment_id for entry in state.entries if entry.adjustment_id}:
             self.adjusted |= added
 
     def record(self, envelope: Envelope) -> None:
-        """The ledger and the reservations are this service's history."""
+        """Keep the context of an order that waits, for what is decided later. The ledger and the reservations
+        are this service's history."""
+        if envelope.type == StockAwaitedEvent.__name__:
+            held = self.reservations[envelope.subject]
+            if held.state is ReservationState.WAITING and held.context != envelope.context:
+                waiting = msgspec.structs.replace(held, context=envelope.context)
+                self.reservations[held.order_id] = waiting
 
     def fill_cache(self, cache: StateCache) -> None:
         cache.put("products", self.products)
@@ -267,10 +309,14 @@ class InventoryStore:
         self, connection: Connection, subjects: Sequence[Any], cache: StateCache
     ) -> InventoryUnitOfWork:
         order_ids = {key for subject in subjects if (key := _order_id(subject)) is not None}
+        walked = queues.load(connection, subjects)
+        for places in walked.values():
+            order_ids.update(order_id for _, order_id in places)
         reserved = cache.get("reservations", order_ids)
         reserved |= _read_reservations(connection, order_ids - reserved.keys())
         product_ids = {key for subject in subjects for key in _product_ids(subject)}
         product_ids |= {line.product_id for held in reserved.values() for line in held.lines}
+        product_ids |= walked.keys()
         publication: Publication | None = None
         page: Sequence[str] = ()
         if any(publications.concern(subject) for subject in subjects):
@@ -279,7 +325,7 @@ class InventoryStore:
         found = cache.get("products", product_ids)
         found |= _read_products(connection, product_ids - found.keys())
         adjusted = _read_adjusted(connection, subjects)
-        return InventoryUnitOfWork(found, reserved, publication, page, adjusted)
+        return InventoryUnitOfWork(found, reserved, publication, page, adjusted, walked)
 
     def save(
         self, connection: Connection, unit_of_work: InventoryUnitOfWork, now: datetime
@@ -364,6 +410,8 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
             currency=lines[0].currency,
             changes=() if lines[0].changes is None else _decode_changes(lines[0].changes),
             holds=() if lines[0].holds is None else _decode_holds(lines[0].holds),
+            queued_at=lines[0].queued_at,
+            context=NO_CONTEXT if lines[0].context is None else _decode_context(lines[0].context),
         )
         for order_id, lines in rows.items()
     }
@@ -388,6 +436,7 @@ def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) ->
     moved: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     thresholds: list[dict[str, Any]] = []
+    queued: list[dict[str, Any]] = []
     for key, product in sorted(unit_of_work.products.items()):
         before = unit_of_work.products_before.get(key)
         if before is None:
@@ -397,12 +446,22 @@ def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) ->
                 moved.append(_moved_row(product))
             else:
                 changed.append({"key": key, **_product_row(product)})
+            if product.queue is not before.queue:
+                queued.append({"key": key, "queue": write_queue(product.queue)})
             if product.low_stock_threshold != before.low_stock_threshold:
                 thresholds.append({"key": key, **_product_row(product)})
     _insert_products(connection, new)
     _update_stock(connection, moved)
     _update_products(connection, changed)
     _update_thresholds(connection, thresholds)
+    _update_queues(connection, queued)
+    if queued:
+        queues.save(connection, unit_of_work.products_before, _changed_products(unit_of_work))
+
+
+def _changed_products(unit_of_work: InventoryUnitOfWork) -> Iterable[Product]:
+    before = unit_of_work.products_before
+    return (each for key, each in unit_of_work.products.items() if each is not before.get(key))
 
 
 def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
@@ -436,6 +495,7 @@ def _product(row: Any) -> Product:
         changed_at=row.changed_at,
         archived=bool(row.archived),
         low_stock_threshold=row.low_stock_threshold,
+        queue=read_queue(row.queue),
     )
 
 
@@ -462,6 +522,7 @@ def _product_row(product: Product) -> dict[str, Any]:
         "changed_at": to_microseconds(product.changed_at),
         "archived": int(product.archived),
         "low_stock_threshold": product.low_stock_threshold,
+        "queue": write_queue(product.queue),
     }
 
 
@@ -478,6 +539,9 @@ def _changes(reservation: Reservation) -> str | None:
 
 
 def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
+    context = None
+    if reservation.context is not NO_CONTEXT:
+        context = _encode(reservation.context).decode()
     for line in reservation.lines:
         yield {
             "order_id": reservation.order_id,
@@ -492,6 +556,8 @@ def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
             "currency": reservation.currency,
             "changes": _changes(reservation),
             "cancelled": line.cancelled,
+            "queued_at": to_microseconds(reservation.queued_at),
+            "context": context,
             "holds": _encode(reservation.holds).decode() if reservation.holds else None,
         }
 

@@ -147,6 +147,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     requested; it is also `due_at` as long as that may happen. An order from before
     version 0.2 has none until a process of a later version has started.
 
+    With `on_shortage` it waits for missing stock, since `stock_awaited_at`; None if it is cancelled then.
     `status_since` is when it got its status; None for one that got it before this was kept.
     `booking_failure` tells why its parcel is not booked yet, if shipping has published that.
     """
@@ -169,6 +170,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
     holds: tuple[Hold, ...] = ()
     status_since: datetime | None = None
+    on_shortage: str | None = None
+    stock_awaited_at: datetime | None = None
     booking_failure: BookingFailure | None = None
 
     @property
@@ -278,6 +281,8 @@ def created_event(order: Order) -> OrderCreatedEvent:
         shipping_address=order.shipping_address,
         deadline=UNSET if order.deadline is None else order.deadline,
         holds=placed_holds(order.holds) or UNSET,
+        on_shortage=UNSET if order.on_shortage is None else order.on_shortage,
+        created_at=UNSET if order.on_shortage is None else order.created_at,
     )
 
 

@@ -15,7 +15,16 @@ from todoku.orders.holds import Hold, HoldState
 from todoku.orders.store import find_order
 
 UNCHANGING: Final = frozenset(
-    {"user_id", "items", "total_amount", "currency", "shipping_address", "created_at", "deadline"}
+    {
+        "user_id",
+        "items",
+        "total_amount",
+        "currency",
+        "shipping_address",
+        "created_at",
+        "deadline",
+        "on_shortage",
+    }
 )
 """What an order keeps from its acceptance on: up to 1,000 items, and all that is personal."""
 

@@ -40,6 +40,7 @@ class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
     shipping_address: Annotated[str, Personal] = ""
     deadline: datetime | None = None
     holds: tuple[NewHold, ...] = ()
+    on_shortage: str | None = None
     by: Annotated[str | None, Personal] = None
 
 
@@ -101,6 +102,7 @@ def place_order(
         updated_at=now,
         deadline=deadline,
         due_at=deadline,
+        on_shortage=command.on_shortage,
         holds=holds_with_order(
             command.order_id, command.holds, now, holders=holders, by=command.by
         ),

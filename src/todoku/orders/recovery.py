@@ -49,6 +49,7 @@ def replay_order(
         updated_at=time,
         deadline=deadline,
         due_at=deadline or time,  # One from before deadlines gets its own when it is due.
+        on_shortage=None if event.on_shortage is UNSET else event.on_shortage,
         holds=replayed_holds(holds_of(event), time),
         status_since=time,
     ), []

@@ -27,11 +27,13 @@ from todoku.contracts import (
     ShipmentInitiatedEvent,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    StockAwaitedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
 from todoku.engine import Agenda, Decide, SagaStart, Service
+from todoku.orders.backorders import note_stock_awaited
 from todoku.orders.cancellation import (
     CancelOrder,
     cancel_order,
@@ -82,6 +84,7 @@ from todoku.settings import Settings
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     StockReservedEvent: confirm_reservation,
     StockReservationFailedEvent: cancel_for_lack_of_stock,
+    StockAwaitedEvent: note_stock_awaited,
     ShipmentInitiatedEvent: note_shipment,
     BookingAttemptFailedEvent: note_booking_failure,
     ShipmentCompletedEvent: complete,

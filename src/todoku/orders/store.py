@@ -79,6 +79,8 @@ orders = table(
     Column("held_since", Timestamp),
     Column("hold_expires_at", Timestamp),
     Column("status_since", Timestamp),
+    Column("on_shortage", Text),
+    Column("stock_awaited_at", Timestamp),
     Column("booking_failure", Text),
     CheckConstraint(ORDER.check("status"), name="status_known"),
     CheckConstraint("total_amount BETWEEN 0 AND 9007199254740991", name="total_amount_exact"),
@@ -175,11 +177,12 @@ _update_with_status = _update("status", "status_since", *CHANGING)
 _update_with_due_time = _update("status", "status_since", "due_at", *CHANGING)
 # Few orders have these.
 _update_with_changes = _update(
-    "status", "status_since", "deadline", "due_at", "changes", "booking_failure", *CHANGING
+    *("status", "status_since", "deadline", "due_at", "changes", "booking_failure"),
+    *("stock_awaited_at", *CHANGING),
 )
 _update_with_holds = _update(
     *("status", "status_since", "deadline", "due_at", "changes", "booking_failure"),
-    *("holds", "held_since", "hold_expires_at", *CHANGING),
+    *("holds", "held_since", "hold_expires_at", "stock_awaited_at", *CHANGING),
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -426,6 +429,8 @@ def with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
             due_at=row.due_at,
             holds=() if row.holds is None else decode_holds(row.holds),
             status_since=row.status_since,
+            on_shortage=row.on_shortage,
+            stock_awaited_at=row.stock_awaited_at,
             booking_failure=(
                 None if row.booking_failure is None else _decode_failure(row.booking_failure)
             ),
@@ -473,6 +478,8 @@ def _changed_row(order: Order, event_count: int) -> dict[str, Any]:
         "holds": _encode(order.holds).decode() if order.holds else None,
         "held_since": to_microseconds(held_since(order.holds)) if order.holds else None,
         "hold_expires_at": to_microseconds(next_expiry(order.holds)) if order.holds else None,
+        "on_shortage": order.on_shortage,
+        "stock_awaited_at": to_microseconds(order.stock_awaited_at),
         "booking_failure": order.booking_failure and _encode(order.booking_failure).decode(),
     }
 
@@ -499,6 +506,7 @@ def _update_for(before: Order, after: Order) -> tuple[Many, Callable[[Order, int
         after.changes is not before.changes
         or after.booking_failure is not before.booking_failure
         or after.deadline is not before.deadline
+        or after.stock_awaited_at is not before.stock_awaited_at
     ):
         return _update_with_changes, _changed_row
     if after.due_at != before.due_at:

@@ -86,6 +86,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parked: list[ParkedView]
     cancellation: CancellationView | None
     deadline: datetime | None
+    on_shortage: str
     lines: list[LineView]
     changes: list[ChangeView]
     waiting_for: WaitingView | None
@@ -140,6 +141,7 @@ def view_of(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
         parked=[_parked_view(message) for message in parked],
         cancellation=None if cancellation is None else _as(cancellation, CancellationView),
         deadline=order.deadline,
+        on_shortage=order.on_shortage or "cancel",
         lines=_lines(order),
         changes=[_as(change, ChangeView) for change in order.changes],
         waiting_for=waiting_view(order, parked),

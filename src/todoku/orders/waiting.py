@@ -15,14 +15,17 @@ from todoku.orders.parking import ParkedMessage
 RELEASE: Final = "release"
 """What an order waits for that is held before its carrier is called."""
 
+RESTOCK: Final = "restock"
+"""What an order waits for whose stock is missing."""
+
 MANUAL_ACTION: Final = "manualAction"
 """What an order waits for that a dead letter is about."""
 
 
 class WaitingView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What an open order waits for, `since` when: `stock`, `carrier`, `release` (of the holds that are
-    open), or `cancellation` (that it is decided); `manualAction` if a message about the order is parked,
-    the dead letter `letterId` of `service`. Later versions may add others.
+    """What an open order waits for, `since` when: `stock`, `restock` (stock is missing), `carrier`,
+    `release` (of the holds that are open), or `cancellation` (that it is decided); `manualAction` if a
+    message about the order is parked, the dead letter `letterId` of `service`. Later versions may add others.
 
     While the carrier has neither accepted nor rejected the parcel, `attempts` to book it have failed, the
     last one with `lastError`, and the next one is due at `nextAttemptAt`. That is as of `reportedAt`:
@@ -52,6 +55,8 @@ def waiting_view(order: Order, parked: Sequence[ParkedMessage]) -> WaitingView |
             letter_id=first.letter_id,
         )
     since = order.status_since or order.updated_at
+    if order.status is OrderStatus.PENDING and order.stock_awaited_at is not None:
+        return WaitingView(what=RESTOCK, since=order.stock_awaited_at)
     if order.status is not OrderStatus.AWAITING_SHIPMENT:
         return WaitingView(what=order.status.stage.waits_for, since=since)
     if order.holds and (held := held_since(order.holds)) is not None:

@@ -14,6 +14,7 @@ from todoku.inventory.domain.adjustments import (
     replay_adjustment,
     restock,
 )
+from todoku.inventory.domain.backorders import replay_waiting, serve_queue
 from todoku.inventory.domain.cancellations import (
     InvalidCancellation,
     release_cancelled,
@@ -36,6 +37,7 @@ from todoku.inventory.domain.publication import (
     publish_page,
     replay_product,
 )
+from todoku.inventory.domain.queue import Place, Queue
 from todoku.inventory.domain.request import STOCK_REQUESTS, StockRequest
 from todoku.inventory.domain.reservations import (
     ContradictoryEvent,
@@ -60,8 +62,10 @@ from todoku.inventory.domain.stock import (
     ReservationState,
     Stock,
     StockError,
+    Walk,
     address_of,
 )
+from todoku.inventory.domain.waiting import place_of
 
 __all__ = [
     "CODES",
@@ -75,10 +79,12 @@ __all__ = [
     "LedgerEntry",
     "LedgerReason",
     "Line",
+    "Place",
     "Product",
     "ProductChanged",
     "Publication",
     "PublishCatalogue",
+    "Queue",
     "Reservation",
     "ReservationChange",
     "ReservationState",
@@ -94,10 +100,12 @@ __all__ = [
     "TooMuchStock",
     "UnknownProduct",
     "UnknownReservation",
+    "Walk",
     "address_of",
     "archive_product",
     "correct_stock",
     "deduct_stock",
+    "place_of",
     "publish_catalogue",
     "publish_page",
     "release_cancelled",
@@ -107,9 +115,11 @@ __all__ = [
     "replay_refusal",
     "replay_release",
     "replay_reservation",
+    "replay_waiting",
     "republish_reservation",
     "reserve_stock",
     "restock",
+    "serve_queue",
     "set_low_stock_threshold",
     "set_product",
 ]

@@ -23,6 +23,7 @@ from todoku.inventory.domain.stock import (
     Stock,
     StockError,
 )
+from todoku.inventory.domain.waiting import left_line, wait_in_line
 
 
 class InvalidCancellation(StockError):
@@ -97,6 +98,8 @@ def _released(stock: Stock, event: Cancelled, now: datetime) -> Stock:
             return stock
         case ReservationState.REFUSED:
             return msgspec.structs.replace(stock, reservation=_noted(held, change))
+        case ReservationState.WAITING:
+            return _waits_for_less(stock, held, change)
         case ReservationState.EXPECTED:
             state = ReservationState.CANCELLED if change.whole else held.state
             lines = (*held.lines, *_nothing_of(change.items))
@@ -145,6 +148,16 @@ def _taken_back(stock: Stock, held: Reservation, change: ReservationChange) -> S
         for before, after in zip(held.lines, noted.lines, strict=True)
     )
     return Stock(products=moved(stock.products, less, change.at, reserved=-1), reservation=noted)
+
+
+def _waits_for_less(stock: Stock, held: Reservation, change: ReservationChange) -> Stock:
+    """Return the stock with an order that waits for less than before, or does not wait any more."""
+    left = left_line(stock.products, held.lines, change.at, wake=True)
+    gone = msgspec.structs.replace(stock, products={**stock.products, **left})
+    if change.whole:
+        state = ReservationState.CANCELLED
+        return msgspec.structs.replace(gone, reservation=_noted(held, change, state=state))
+    return wait_in_line(gone, _noted(held, change), change.at)
 
 
 def _noted(held: Reservation, change: ReservationChange, **others: Any) -> Reservation:

@@ -5,6 +5,12 @@ from datetime import datetime
 from todoku.contracts import CancelledItem, Event, ReleaseOutcome, StockReleasedEvent
 from todoku.inventory.domain.stock import Reservation, ReservationChange, ReservationState
 
+NEVER_RESERVED = (
+    ReservationState.CANCELLED,
+    ReservationState.EXPECTED,
+    ReservationState.WAITING,
+)
+
 
 def republish_releases(reservation: Reservation) -> list[tuple[Event, datetime]]:
     """Return the event of each cancellation, with the time of its decision."""
@@ -13,7 +19,7 @@ def republish_releases(reservation: Reservation) -> list[tuple[Event, datetime]]
 
 def released_event(reservation: Reservation, change: ReservationChange) -> StockReleasedEvent:
     """Return the event that tells that nothing is reserved for cancelled pieces any more."""
-    never = reservation.state in (ReservationState.CANCELLED, ReservationState.EXPECTED)
+    never = reservation.state in NEVER_RESERVED
     return StockReleasedEvent(
         order_id=reservation.order_id,
         change_id=change.id,

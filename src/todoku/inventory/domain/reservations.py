@@ -7,12 +7,14 @@ import msgspec
 from msgspec import UNSET
 
 from todoku.contracts import (
+    WAIT,
     Event,
     FailedItem,
     OrderEvent,
     ReservedItem,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
+    StockAwaitedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
     holds_of,
@@ -32,6 +34,7 @@ from todoku.inventory.domain.stock import (
     Stock,
     StockError,
 )
+from todoku.inventory.domain.waiting import left_line, wait_in_line
 
 
 class StockLost(StockError):
@@ -54,8 +57,11 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
         return stock, []
     changes = expected.changes if expected else ()
     lines = without(_merge_lines(event), changes)
-    shortages = _shortages(stock.products, lines)
-    state = ReservationState.REFUSED if shortages else ReservationState.RESERVED
+    shortages = _shortages(stock.products, lines, new=True)
+    state = ReservationState.RESERVED
+    if shortages:
+        waits = event.on_shortage == WAIT and _all_known(stock.products, lines)
+        state = ReservationState.WAITING if waits else ReservationState.REFUSED
     reservation = Reservation(
         order_id=event.order_id,
         lines=lines,
@@ -68,6 +74,10 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
         changes=changes,
         holds=holds_of(event),
     )
+    if state is ReservationState.WAITING:
+        queued_at = now if event.created_at is UNSET else event.created_at
+        waiting = msgspec.structs.replace(reservation, queued_at=queued_at)
+        return wait_in_line(stock, waiting, now), [_awaited_event(waiting, shortages)]
     if shortages:
         refused = msgspec.structs.replace(stock, reservation=reservation)
         return refused, [
@@ -79,7 +89,7 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
         products=moved(stock.products, lines, now, reserved=+1), reservation=reservation
     )
     low = fallen_low(stock.products, reserved.products, event.order_id)
-    return reserved, [_reserved_event(reservation, event.shipping_address), *low]
+    return reserved, [reserved_event(reservation, event.shipping_address), *low]
 
 
 def replay_reservation(
@@ -87,17 +97,21 @@ def replay_reservation(
 ) -> tuple[Stock, list[Event]]:
     """Restore a reservation that the database has lost from its StockReservedEvent."""
     expected = stock.reservation
-    if expected is not None and expected.state is not ReservationState.EXPECTED:
+    waited = expected is not None and expected.state is ReservationState.WAITING
+    if expected is not None and not waited and expected.state is not ReservationState.EXPECTED:
         return stock, []
-    lines = _lines_before(event, expected)
+    lines = expected.lines if expected and waited else _lines_before(event, expected)
     if shortages := _shortages(stock.products, lines):
         raise StockLost(
             f"Order {event.order_id} has reserved stock that is missing from the database: "
             f"{_explain(shortages)}. Create the products again that are missing and restock what arrived "
             "after the backup, then retry."
         )
+    products: Mapping[str, Product] = stock.products
+    if waited:
+        products = {**products, **left_line(products, lines, time, wake=True)}
     return Stock(
-        products=moved(stock.products, lines, time, reserved=+1),
+        products=moved(products, lines, time, reserved=+1),
         reservation=Reservation(
             order_id=event.order_id,
             lines=lines,
@@ -155,8 +169,11 @@ def republish_reservation(stock: Stock) -> list[tuple[Event, datetime]]:
     match reservation.state, reservation.shipping_address:
         case ReservationState.REFUSED, _:
             return [(_refused_event(stock.products, reservation), reservation.created_at)]
+        case ReservationState.WAITING, _:
+            short = _shortages(stock.products, reservation.lines)
+            return [(_awaited_event(reservation, short), reservation.created_at), *releases]
         case ReservationState.RESERVED, str(address):
-            return [(_reserved_event(reservation, address), reservation.created_at), *releases]
+            return [(reserved_event(reservation, address), reservation.created_at), *releases]
         case _:
             return releases
 
@@ -239,7 +256,8 @@ def _merge_lines(event: StockRequest) -> tuple[Line, ...]:
     return tuple(Line(product_id, quantity) for product_id, quantity in quantities.items())
 
 
-def _reserved_event(reservation: Reservation, shipping_address: str) -> StockReservedEvent:
+def reserved_event(reservation: Reservation, shipping_address: str) -> StockReservedEvent:
+    """Return the event that tells that the stock of an order is reserved."""
     return StockReservedEvent(
         order_id=reservation.order_id,
         items=tuple(
@@ -249,6 +267,22 @@ def _reserved_event(reservation: Reservation, shipping_address: str) -> StockRes
         ),
         changes=tuple(change.id for change in reservation.changes) or UNSET,
         shipping_address=shipping_address,
+        total_amount=UNSET if reservation.total_amount is None else reservation.total_amount,
+        currency=UNSET if reservation.currency is None else reservation.currency,
+        holds=reservation.holds or UNSET,
+    )
+
+
+def _awaited_event(reservation: Reservation, missing: tuple[FailedItem, ...]) -> StockAwaitedEvent:
+    return StockAwaitedEvent(
+        order_id=reservation.order_id,
+        items=tuple(
+            ReservedItem(product_id=line.product_id, quantity=line.quantity)
+            for line in reservation.lines
+        ),
+        missing=missing,
+        queued_at=reservation.queued_at or reservation.created_at,
+        shipping_address=reservation.shipping_address or "",
         total_amount=UNSET if reservation.total_amount is None else reservation.total_amount,
         currency=UNSET if reservation.currency is None else reservation.currency,
         holds=reservation.holds or UNSET,
@@ -283,7 +317,22 @@ def _available(products: Mapping[str, Product], product_id: str) -> int:
     return 0 if product is None else product.available
 
 
-def _shortages(products: Mapping[str, Product], lines: Iterable[Line]) -> tuple[FailedItem, ...]:
+def _free(products: Mapping[str, Product], product_id: str) -> int:
+    """Return the number of pieces that a new order may take; 0 for an unknown product."""
+    product = products.get(product_id)
+    return 0 if product is None else product.free
+
+
+def _all_known(products: Mapping[str, Product], lines: Iterable[Line]) -> bool:
+    """Return whether there are such products: only for these can be waited."""
+    return all(line.product_id in products for line in lines)
+
+
+def _shortages(
+    products: Mapping[str, Product], lines: Iterable[Line], *, new: bool = False
+) -> tuple[FailedItem, ...]:
+    """Return of what there is too little; a `new` order comes behind those that wait."""
+    count = _free if new else _available
     return tuple(
         FailedItem(
             product_id=line.product_id,
@@ -291,7 +340,7 @@ def _shortages(products: Mapping[str, Product], lines: Iterable[Line]) -> tuple[
             available_quantity=available,
         )
         for line in lines
-        if line.pieces > (available := _available(products, line.product_id))
+        if line.pieces > (available := count(products, line.product_id))
     )
 
 

@@ -23,15 +23,19 @@ from urllib.parse import quote
 import msgspec
 
 from todoku.contracts import (
+    NO_CONTEXT,
     CancellationConfirmedEvent,
+    Context,
     Personal,
     PlacedHold,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
+    StockAwaitedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.inventory.domain.queue import Place, Queue
 from todoku.lifecycle import Lifecycle, Stage, Status
 
 
@@ -46,7 +50,7 @@ class ReservationState(Status):
         "RESERVED",
         Stage(
             meaning="Every item of the order is reserved, except for what was cancelled.",
-            after=("EXPECTED",),
+            after=("EXPECTED", "WAITING"),
             on=("enough stock",),
             publishes=(StockReservedEvent,),
             begins=True,
@@ -68,6 +72,16 @@ class ReservationState(Status):
         Stage(
             meaning="Pieces of the order were cancelled before it arrived.",
             on=("change",),
+        ),
+    )
+    WAITING = (
+        "WAITING",
+        Stage(
+            meaning="Not enough stock; the order waits for it, and nothing is reserved.",
+            after=("EXPECTED",),
+            on=("stock awaited",),
+            publishes=(StockAwaitedEvent,),
+            begins=True,
         ),
     )
     SHIPPED = (
@@ -93,7 +107,7 @@ class ReservationState(Status):
         "CANCELLED",
         Stage(
             meaning="The order was cancelled before it arrived; nothing is reserved.",
-            after=("EXPECTED",),
+            after=("EXPECTED", "WAITING"),
             begins=True,
             on=("cancelled first",),
             publishes=(StockReleasedEvent,),
@@ -121,6 +135,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     `price` is in minor units of `currency` (ISO 4217); times are UTC. `version` grows with every change of
     what the catalogue says; the last one was at `changed_at`, None if that is unknown. `updated_at` is when
     anything changed, the stock too. With `low_stock_threshold` available pieces or fewer it is low.
+    It has a `queue` while orders wait for it.
     """
 
     id: str
@@ -135,6 +150,14 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: datetime | None = None
     archived: bool = False
     low_stock_threshold: int | None = None
+    queue: Queue | None = None
+
+    @property
+    def free(self) -> int:
+        """Return how many pieces a new order may take: those that nobody before it waits for."""
+        if self.queue is None or self.queue.flows:
+            return self.available
+        return max(0, self.available - self.queue.pieces)
 
     @property
     def low(self) -> bool:
@@ -153,7 +176,8 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
         return self.on_hand - self.reserved
 
     def moved(self, now: datetime, *, on_hand: int = 0, reserved: int = 0) -> "Product":
-        """Return this product with `on_hand` and `reserved` changed by these numbers of pieces."""
+        """Return this product with `on_hand` and `reserved` changed by these numbers of pieces. If more are
+        available then, whoever waits for it may be served."""
         product = msgspec.structs.replace(
             self,
             on_hand=self.on_hand + on_hand,
@@ -161,6 +185,8 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
             updated_at=now,
         )
         assert 0 <= product.reserved <= product.on_hand, product
+        if product.queue is not None and product.available > self.available:
+            return msgspec.structs.replace(product, queue=product.queue.woken(now))
         return product
 
 
@@ -195,7 +221,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """What an order requested, and the state of that request.
 
     The address and the amount (in minor units of `currency`) are kept for republishing; None if unknown.
-    So are the changes, the cancellations that were applied to it, and the holds that came with the order.
+    So are the changes, the cancellations that were applied to it, and the holds that came with the order. One that waits for stock
+    is `queued_at` its place, and keeps the context in which the order was placed.
     """
 
     order_id: str
@@ -208,6 +235,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     changes: tuple[ReservationChange, ...] = ()
     holds: tuple[PlacedHold, ...] = ()
+    queued_at: datetime | None = None
+    context: Context = NO_CONTEXT
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,12 +264,22 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
 
 
+class Walk(msgspec.Struct, frozen=True, kw_only=True):
+    """The next part of the queue of a product: the orders that wait there, in the sequence of their places, up
+    to `end`; None if it is the last part."""
+
+    product_id: str
+    waiting: tuple[Reservation, ...]
+    end: Place | None
+
+
 class Stock(msgspec.Struct, frozen=True, kw_only=True):
     """The state that one decision reads and returns: the products it touches, the reservation of the
     order if there is one, the ledger entries that the decision adds, and the publication of the catalogue
     if it is about that.
 
     `adjusted` are the ids of those adjustments, among the ones that the batch is about, that the ledger has.
+    `walk` is the part of a queue that is walked, and `served` the reservations that follow from it.
     """
 
     products: Mapping[str, Product]
@@ -248,6 +287,8 @@ class Stock(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[LedgerEntry, ...] = ()
     publication: Publication | None = None
     adjusted: frozenset[str] = frozenset()
+    walk: Walk | None = None
+    served: tuple[Reservation, ...] = ()
 
     @property
     def updated_at(self) -> datetime | None:
