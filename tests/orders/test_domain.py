@@ -30,6 +30,7 @@ from todoku.contracts import (
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    StockAwaitedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -333,8 +334,12 @@ class TestEndingEvents:
 class TestEvents:
     def test_matrix_covers_every_status_and_every_event(self) -> None:
         assert set(MATRIX) == set(OrderStatus)
-        # A hold does not move its order, a failed attempt explains it only, and a product is none.
-        others = (ParkingEvent, HoldEvent, BookingAttemptFailedEvent, ProductEvent)
+        # A hold does not move its order; a failed attempt, and that it waits for stock, explain it only,
+        # and a product is none.
+        others = (
+            *(ParkingEvent, HoldEvent, BookingAttemptFailedEvent),
+            *(ProductEvent, StockAwaitedEvent),
+        )
         followed = {kind for kind in orders.event_handlers if not issubclass(kind, others)}
         assert {type(event) for event in EVENTS} == followed
 

@@ -34,6 +34,7 @@ from todoku.contracts import (
     ShippedItem,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    StockAwaitedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
     StockReservedEvent,
@@ -50,7 +51,14 @@ from todoku.engine.messages import (
     UndecodableMessage,
 )
 from todoku.engine.writer import Writer
-from todoku.inventory.domain import ArchiveProduct, PublishCatalogue, Restock, SetProduct
+from todoku.inventory.domain import (
+    ArchiveProduct,
+    CorrectStock,
+    PublishCatalogue,
+    Restock,
+    SetLowStockThreshold,
+    SetProduct,
+)
 from todoku.orders.cancellation import CancelOrder
 from todoku.orders.holding import HoldOrder, NewHold, ReleaseHold
 from todoku.orders.placing import PlaceOrder
@@ -185,6 +193,36 @@ def restock(n: int) -> Message:
     return asked(Restock(product_id=product(n), quantity=1, adjustment_id=f"a{n}"))
 
 
+def correct(n: int) -> Message:
+    return asked(CorrectStock(product_id=product(n), quantity=-1, adjustment_id=f"a{n}"))
+
+
+def threshold(n: int) -> Message:
+    return asked(SetLowStockThreshold(product_id=product(n), change_id=f"c{n}", threshold=5))
+
+
+def set_up_empty(n: int) -> Message:
+    return asked(SetProduct(product_id=product(n), name="n", price=1))
+
+
+def created_to_wait(n: int) -> Message:
+    items = tuple(OrderedItem(product_id=product(n + k), quantity=1, price=1) for k in range(3))
+    return incoming(
+        OrderCreatedEvent(
+            order_id=order_id(n),
+            user_id="user",
+            items=items,
+            total_amount=3,
+            on_shortage="wait",
+            created_at=NOW,
+        )
+    )
+
+
+def awaited(n: int) -> Message:
+    return incoming(StockAwaitedEvent(order_id=order_id(n), items=(), missing=(), queued_at=NOW))
+
+
 def archive(n: int) -> Message:
     return asked(ArchiveProduct(product_id=product(n)))
 
@@ -258,6 +296,7 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "placing again with keys": (ORDERS, [place_with_key], place_with_key),
     "reserved": (ORDERS, [place], reserved),
     "refused": (ORDERS, [place], refused),
+    "awaited": (ORDERS, [place], awaited),
     "initiated": (ORDERS, [place], initiated),
     "booking has failed": (ORDERS, [place], booking_failed),
     "completed": (ORDERS, [place], completed),
@@ -296,6 +335,9 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "created, cancelled before": (INVENTORY, [set_up, confirmed], created),
     "setting up": (INVENTORY, [], set_up),
     "restocking": (INVENTORY, [set_up], restock),
+    "correcting": (INVENTORY, [set_up], correct),
+    "setting a threshold": (INVENTORY, [set_up], threshold),
+    "created, waiting": (INVENTORY, [set_up_empty], created_to_wait),
     "archiving": (INVENTORY, [set_up], archive),
     "publishing": (INVENTORY, [set_up], publish),
     "initiating": (SHIPPING, [], reserved),

@@ -295,13 +295,18 @@ class DueRows:
         for agenda in self._agendas:
             if agenda in self._gate.paused or self._need_not_look(agenda, now):
                 continue
+            window = self._window(agenda, now, correction)
+            if agenda.look_every is not None and window.is_open:
+                due_at = self._next_due_at(agenda, connection, window)
+                if due_at is None or due_at > window.now:
+                    continue  # Most looks find nothing: one statement tells, also when to look next.
             limit = min(self._due_max, agenda.rows_max)
             if agenda.starts_effects:
                 limit = min(effect_slots, limit)
             limits = self._gate.limited.get(agenda, ())
             if limits:
                 limit = allowance.limit(limits, limit) if allowance is not None else 0
-            rows = self._find(agenda, connection, self._window(agenda, now, correction), limit)
+            rows = self._find(agenda, connection, window, limit)
             self._all_found[agenda] = len(rows) < limit
             found += rows
             if allowance is not None:

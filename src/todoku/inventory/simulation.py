@@ -15,6 +15,7 @@ from todoku.inventory.domain import (
 )
 from todoku.inventory.simulated_adjustments import SimulatedAdjustments
 from todoku.inventory.simulated_low_stock import SimulatedLowStock
+from todoku.inventory.simulated_queues import SimulatedQueues
 from todoku.simulated import Scheduled, SimulatedService, World
 
 PRODUCTS: Final = ("prod0", "prod1", "prod2")
@@ -57,6 +58,7 @@ class SimulatedInventory(SimulatedService):
         self._opening: dict[str, SetProduct] = {}
         self._adjustments = SimulatedAdjustments(world, PRODUCTS)
         self._low_stock = SimulatedLowStock(world)
+        self._queues = SimulatedQueues(world)
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._set_products(), self._adjustments.restock_too_early()]
@@ -77,6 +79,7 @@ class SimulatedInventory(SimulatedService):
     def restored(self, published: Collection[tuple[str, str]]) -> None:
         self._adjustments.restored()
         self._low_stock.restored()
+        self._queues.restored()
         self._ledger = self.world.rows(_LEDGER)
         self._reservations = self._read_reservations()
 
@@ -98,8 +101,12 @@ class SimulatedInventory(SimulatedService):
             self.world.fail("I2", problem)
         self._adjustments.check_commit()
         self._low_stock.check_commit()
+        self._queues.check_commit()
         self._check_ledger()
         self._check_reservations()
+
+    def open_work(self) -> Iterable[str]:
+        return self._queues.open_work()
 
     def check_end(self) -> None:
         self._adjustments.check_end()

@@ -8,11 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-<<<<<<< HEAD
-from todoku.contracts import CancelledItem, Personal
-=======
-from todoku.contracts import WAIT, CancelledItem, OrderedItem, Personal
->>>>>>> 718eb12 (Orders may wait for stock, in the queues of their products)
+from todoku.contracts import WAIT, CancelledItem, Personal
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
 from todoku.orders.catalogue_http import catalogue_operations
 from todoku.orders.domain import Order, UnknownOrder
@@ -251,7 +247,6 @@ class OrderRoutes:
     async def place(self, call: Call) -> Reply:
         new: NewOrder = call.body
         order_id = str(uuid7())
-<<<<<<< HEAD
         command = PlaceOrder(
             order_id=order_id,
             user_id=new.user_id,
@@ -259,29 +254,9 @@ class OrderRoutes:
             currency=new.currency,
             shipping_address=new.shipping_address,
             deadline=new.deadline,
+            on_shortage=WAIT if new.on_shortage == WAIT else None,
             holds=wanted_holds(new.holds),
             by=call.context.actor if new.holds else None,
-=======
-        order: Order = await self._backend.execute(
-            PlaceOrder(
-                order_id=order_id,
-                user_id=new.user_id,
-                items=tuple(
-                    OrderedItem(
-                        product_id=item.product_id, quantity=item.quantity, price=item.price
-                    )
-                    for item in new.items
-                ),
-                currency=new.currency,
-                shipping_address=new.shipping_address,
-                deadline=new.deadline,
-                on_shortage=WAIT if new.on_shortage == WAIT else None,
-                holds=wanted_holds(new.holds),
-                by=call.context.actor if new.holds else None,
-            ),
-            context=call.context,
-            find_out=f"GET /orders/{order_id} returns the order if it was accepted.",
->>>>>>> 718eb12 (Orders may wait for stock, in the queues of their products)
         )
         try:
             order: Order = await self._backend.execute(
@@ -360,20 +335,13 @@ paginated: follow `nextCursor`, or the Link header."""
 ABOUT_PLACING = """\
 The response is sent once the order is stored on disk; stock and shipment follow asynchronously. An
 order with not enough stock or an unknown product is accepted, and becomes `CANCELLED_NO_STOCK` with
-<<<<<<< HEAD
 a reason. A `price` is what the customer saw: if that of the catalogue is another one, and did not replace
 it less than 10 s ago, the order is refused. Left out, it is that of the catalogue. (The settings `prices` and
 `unknown_products` change that.) Lines with the same product must have one price and are added up. An order
 that is still open at its `deadline` is cancelled, if that is still possible then; without one, the deadline
-follows from the setting `order_deadline_seconds`. Its `holds` are never too late: the carrier
+follows from the setting `order_deadline_seconds`. With `onShortage` `wait` it waits for missing stock until then,
+in the queues of its products, the oldest order first. Its `holds` are never too late: the carrier
 is not called before all of them are released or have expired."""
-=======
-a reason. Lines with the same product must have one price and are added up. An order that is still open
-at its `deadline` is cancelled, if that is still possible then; without one, the deadline follows from the
-setting `order_deadline_seconds`. With `onShortage` `wait` it waits for missing stock until then, in the queues
-of its products, the oldest order first. Its `holds` are never too late: the carrier is not called before all of
-them are released or have expired."""
->>>>>>> 718eb12 (Orders may wait for stock, in the queues of their products)
 
 ABOUT_LISTING = """\
 An order is in the list if it matches all filters. The sequence is that of the ids, which begin with the

@@ -56,10 +56,11 @@ class Cancellations:
         self._ended_after: dict[str, float] = {}
         self._restored = False
 
-    def draw_deadline(self, number: int) -> datetime | None:
-        """Return the deadline of a new order; None for the usual one, which no run reaches."""
+    def draw_deadline(self, number: int, *, certain: bool) -> datetime | None:
+        """Return the deadline of a new order; None for the usual one, which no run reaches. It is `certain`
+        that one which waits for stock has a near one."""
         random = self._world.random(f"deadline#{number}")
-        if random.random() >= self._deadline_share:
+        if random.random() >= self._deadline_share and not certain:
             return None
         seconds = self._loop_time() + random.uniform(1, DEADLINE_SECONDS_MAX)
         return self._world.start + timedelta(seconds=seconds)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from todoku.contracts import BookingAttemptFailedEvent, OrderCreatedEvent, OrderedItem
+from todoku.contracts import WAIT, BookingAttemptFailedEvent, OrderCreatedEvent, OrderedItem
 from todoku.engine import IdempotencyKey, IdempotencyKeyReused, key_id
 from todoku.lifecycle import name_of
 from todoku.orders.domain import ORDER, Order, OrderStatus
@@ -26,6 +26,7 @@ UNKNOWN_SHARE: Final = 0.1
 REPEATED_SHARE: Final = 0.25
 KEYED_SHARE: Final = 0.4
 REUSED_SHARE: Final = 0.3
+WAIT_SHARES: Final = (0.0, 0.5, 0.8)
 LATER_SECONDS_MAX: Final = 60.0
 """How long after its answer a request is repeated with its key."""
 
@@ -65,6 +66,7 @@ class SimulatedOrders(SimulatedService):
         self._answers: dict[str, Order] = {}
         self._to_come_back: dict[str, Order] = {}
         self._restores = 0
+        self._wait_share = world.random("shortages").choice(WAIT_SHARES)
 
     def settings(self) -> Mapping[str, object]:
         return {"order_deadline_grace_seconds": GRACE_SECONDS}
@@ -156,9 +158,13 @@ class SimulatedOrders(SimulatedService):
         if self.world.happen("order", f"order#{number}") is None:
             return
         command = self._draw_order(number, random)
-        deadline = self._cancellations.draw_deadline(number)
-        holds = self._holds.draw_with_order(number)
-        command = msgspec.structs.replace(command, deadline=deadline, holds=holds)
+        waits = self.world.random(f"shortage#{number}").random() < self._wait_share
+        command = msgspec.structs.replace(
+            command,
+            deadline=self._cancellations.draw_deadline(number, certain=waits),
+            holds=self._holds.draw_with_order(number),
+            on_shortage=WAIT if waits else None,
+        )
         self.world.note("order", f"{command.order_id} by {command.user_id}")
         times = 2 if random.random() < REPEATED_SHARE else 1
         keyed = random.random() < KEYED_SHARE

@@ -7,6 +7,7 @@ from simulation.planted import (  # noqa: I001
     once,
     compensation,
     adjustments,
+    backorders,
     cancellation,
     holds,
     waiting,
@@ -19,6 +20,7 @@ from simulation.planted import (  # noqa: I001
 
 __all__ = [
     "adjustments",
+    "backorders",
     "cancellation",
     "commits",
     "compensation",

@@ -7,7 +7,13 @@
     EXPECTED
     ├─ enough stock ─▶ RESERVED (see above)
     ├─ not enough stock ─▶ REFUSED (see above)
-    └─ cancelled first ─▶ CANCELLED
+    ├─ stock awaited ─▶ WAITING
+    │     ├─ enough stock ─▶ RESERVED (see above)
+    │     └─ cancelled first ─▶ CANCELLED
+    └─ cancelled first ─▶ CANCELLED (see above)
+    WAITING
+    ├─ enough stock ─▶ RESERVED (see above)
+    └─ cancelled first ─▶ CANCELLED (see above)
     CANCELLED
 
 A reservation is all or nothing, of what is not cancelled, and is decided once. Stock on hand changes only
@@ -265,8 +271,8 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Walk(msgspec.Struct, frozen=True, kw_only=True):
-    """The next part of the queue of a product: the orders that wait there, in the sequence of their places, up
-    to `end`; None if it is the last part."""
+    """The next part of the queue of a product: the orders that wait there, in the sequence of their places,
+    up to `end`; None if it is the last part."""
 
     product_id: str
     waiting: tuple[Reservation, ...]

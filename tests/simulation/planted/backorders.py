@@ -1,0 +1,94 @@
+"""Bugs: orders that wait for stock are forgotten, overtaken, or served twice."""
+
+from typing import Any
+
+import msgspec
+
+from simulation import planting
+from simulation.planting import mutant
+from todoku.contracts import OrderCreatedEvent, ShipmentFailedEvent, StockAwaitedEvent
+from todoku.inventory import domain as stock
+from todoku.lab.simulation.wiring import Wire
+
+
+def _asleep(before: stock.Stock, after: stock.Stock) -> stock.Stock:
+    """Return the stock with the queues as they were."""
+    return msgspec.structs.replace(
+        after,
+        products={
+            key: msgspec.structs.replace(product, queue=before.products[key].queue)
+            for key, product in after.products.items()
+        },
+    )
+
+
+@mutant
+def restock_wakes_nobody() -> Wire:
+    """Orders go on waiting although the pieces that they wait for have arrived."""
+
+    def decide(original: Any, state: stock.Stock, command: Any, now: Any) -> Any:
+        after, events = original(state, command, now)
+        return _asleep(state, after), events
+
+    return planting.commands("inventory", stock.Restock, decide)
+
+
+@mutant
+def release_wakes_nobody() -> Wire:
+    """Orders go on waiting although the pieces of a failed shipment are available again."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        after, events = original(state, event, now)
+        return _asleep(state, after), events
+
+    return planting.events("inventory", ShipmentFailedEvent, decide)
+
+
+@mutant
+def new_orders_overtake() -> Wire:
+    """A new order takes pieces that orders before it wait for."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        alone = {
+            key: msgspec.structs.replace(product, queue=None)
+            for key, product in state.products.items()
+        }
+        after, events = original(msgspec.structs.replace(state, products=alone), event, now)
+        if after.reservation and after.reservation.state is stock.ReservationState.RESERVED:
+            return _asleep(state, after), events
+        return original(state, event, now)
+
+    return planting.events("inventory", OrderCreatedEvent, decide)
+
+
+@mutant
+def walk_ends_early() -> Wire:
+    """The walk of a queue ends at the first order that lacks another product."""
+
+    def decide(original: Any, state: stock.Stock, now: Any) -> Any:
+        walk = state.walk
+        if walk is not None and len(walk.waiting) > 1:
+            first = msgspec.structs.replace(walk, waiting=walk.waiting[:1])
+            state = msgspec.structs.replace(state, walk=first)
+        return original(state, now)
+
+    return planting.agenda("inventory", decide=decide)
+
+
+@mutant
+def waiting_not_replayed() -> Wire:
+    """A restored database has forgotten that orders wait, and decides on them anew."""
+    return planting.replays(
+        "inventory", StockAwaitedEvent, lambda original, state, event, time: (state, [])
+    )
+
+
+@mutant
+def wait_is_not_told() -> Wire:
+    """An order waits, and nobody is told: a database that is restored has lost it."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
+        after, events = original(state, event, now)
+        return after, [each for each in events if not isinstance(each, StockAwaitedEvent)]
+
+    return planting.events("inventory", OrderCreatedEvent, decide)
