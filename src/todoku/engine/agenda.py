@@ -68,9 +68,10 @@ class Agenda(Generic[S]):
     what has come too late because nothing ran arrives in this time. Where rows fall due long after they
     are written, `look_seconds` spares most batches the search: rows of other processes are looked for this
     often, and those of this process when they are due. A batch takes at most `rows_max` rows. `cause_of`
-    returns the id of the event that led to what is decided, as the state tells it. An agenda with a `target` can be paused by that name, such as
-    "carrier"; every agenda is paused with its service. After a pause, its due times are later by as long as
-    they stood still; if they are `instants` that somebody was told, they stay as they are.
+    returns the id of the event that led to what is decided, as the state tells it. An agenda with a `target`
+    can be paused by that name, such as "carrier"; every agenda is paused with its service. After a pause, its
+    due times are later by as long as they stood still; if they are `instants` that somebody was told, they
+    stay as they are.
 
     If the table has a `context_column()`, the context in which a row became due is kept in it, and its
     decision, events and effects have that context, also after a restart.

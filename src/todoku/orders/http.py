@@ -339,9 +339,9 @@ a reason. A `price` is what the customer saw: if that of the catalogue is anothe
 it less than 10 s ago, the order is refused. Left out, it is that of the catalogue. (The settings `prices` and
 `unknown_products` change that.) Lines with the same product must have one price and are added up. An order
 that is still open at its `deadline` is cancelled, if that is still possible then; without one, the deadline
-follows from the setting `order_deadline_seconds`. With `onShortage` `wait` it waits for missing stock until then,
-in the queues of its products, the oldest order first. Its `holds` are never too late: the carrier
-is not called before all of them are released or have expired."""
+follows from the setting `order_deadline_seconds`. With `onShortage` `wait` it waits for missing stock until
+then, in the queues of its products, the oldest order first. Its `holds` are never too late: the carrier is
+not called before all of them are released or have expired."""
 
 ABOUT_LISTING = """\
 An order is in the list if it matches all filters. The sequence is that of the ids, which begin with the

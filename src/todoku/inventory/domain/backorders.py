@@ -94,9 +94,9 @@ def _fits(products: dict[str, Product], held: Reservation, walked: str) -> bool:
         product = products[line.product_id]
         if line.pieces > product.available:
             return False
-        if line.pieces and line.product_id != walked:
-            if product.queue is not None and not product.queue.admits(place):
-                return False
+        others = product.queue if line.pieces and line.product_id != walked else None
+        if others is not None and not others.admits(place):
+            return False
     return True
 
 

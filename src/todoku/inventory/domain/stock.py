@@ -227,8 +227,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """What an order requested, and the state of that request.
 
     The address and the amount (in minor units of `currency`) are kept for republishing; None if unknown.
-    So are the changes, the cancellations that were applied to it, and the holds that came with the order. One that waits for stock
-    is `queued_at` its place, and keeps the context in which the order was placed.
+    So are the changes, the cancellations that were applied to it, and the holds that came with the order. One
+    that waits for stock is in its queues since `queued_at`, and keeps the context of the order.
     """
 
     order_id: str
