@@ -27,10 +27,12 @@ from todoku.contracts import (
     StockReleasedEvent,
 )
 from todoku.orders.changes import (
+    BY_DEADLINE,
     Change,
     ChangeState,
     cancelled_items,
     change_of,
+    deadline_change_id,
     requested_event,
 )
 from todoku.orders.domain import (
@@ -238,6 +240,9 @@ def _with_request(order: Order, event: ChangeEvent, now: datetime) -> Order:
     if _find(order, event) is not None:
         return order
     change = change_of(event, now)
+    if change.id == deadline_change_id(order.id):
+        at = now if order.deadline is None else max(now, order.deadline)
+        change = msgspec.structs.replace(change, by=BY_DEADLINE, requested_at=at)
     return _with_change(order, change) if order.status.terminal else _cancelling(order, change, now)
 
 

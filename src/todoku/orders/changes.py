@@ -12,6 +12,7 @@ from todoku.contracts import (
     CancelledItem,
     ChangeEvent,
     Personal,
+    fact_id,
 )
 
 
@@ -72,6 +73,16 @@ def requested_event(order_id: str, change: Change) -> CancellationRequestedEvent
         reason=change.reason or "",
         requested_by=change.by,
     )
+
+
+BY_DEADLINE = "deadline"
+"""Who asks for the cancellation of an order that is late."""
+
+
+def deadline_change_id(order_id: str) -> str:
+    """Return the id of the change that cancels an order at its deadline: there is one at most, so that its id
+    tells where the request is lost."""
+    return fact_id(order_id, "Deadline")
 
 
 def change_of(event: ChangeEvent, time: datetime) -> Change:

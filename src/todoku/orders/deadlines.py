@@ -4,13 +4,15 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from todoku.contracts import Event, fact_id
+from todoku.contracts import Event
 from todoku.orders.cancellation import cancelling
-from todoku.orders.changes import cancelled_items, requested_event
+from todoku.orders.changes import (
+    BY_DEADLINE,
+    cancelled_items,
+    deadline_change_id,
+    requested_event,
+)
 from todoku.orders.domain import Order
-
-BY_DEADLINE = "deadline"
-"""Who asks for the cancellation of an order that is late."""
 
 
 def when_late(
@@ -29,7 +31,7 @@ def when_late(
         return msgspec.structs.replace(order, deadline=deadline, due_at=deadline), []
     late = cancelling(
         order,
-        change_id=fact_id(order.id, "Deadline"),
+        change_id=deadline_change_id(order.id),
         items=cancelled_items(order.left),
         reason=f"Its deadline has passed: {order.deadline:%Y-%m-%d %H:%M:%S} UTC.",
         by=BY_DEADLINE,

@@ -10,8 +10,7 @@ from typing import Final
 
 from todoku.contracts import CancellationRequestedEvent, CancelledItem
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
-from todoku.orders.changes import Change, ChangeState
-from todoku.orders.deadlines import BY_DEADLINE
+from todoku.orders.changes import BY_DEADLINE, Change, ChangeState
 from todoku.orders.domain import BEHIND_PIVOT, Order, OrderStatus, UnknownOrder
 from todoku.orders.store import decode_changes
 from todoku.simulated import World
