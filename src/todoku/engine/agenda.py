@@ -297,10 +297,8 @@ class DueRows:
             if agenda in self._gate.paused or self._need_not_look(agenda, now):
                 continue
             window = self._window(agenda, now, correction)
-            if agenda.look_every is not None and window.is_open:
-                due_at = self._next_due_at(agenda, connection, window)
-                if due_at is None or due_at > window.now:
-                    continue  # Most looks find nothing: one statement tells, also when to look next.
+            if agenda.look_every is not None and self._finds_nothing(agenda, connection, window):
+                continue
             limit = min(self._due_max, agenda.rows_max)
             if agenda.starts_effects:
                 limit = min(effect_slots, limit)
@@ -353,6 +351,18 @@ class DueRows:
                 due_at = soon if window.is_open else window.opens_at
             times[agenda.starts_effects] = earlier(times[agenda.starts_effects], due_at)
         return DueTimes(effects_at=times[True], others_at=times[False])
+
+    def _finds_nothing(self, agenda: Agenda, connection: Connection, window: DueWindow) -> bool:
+        """Return whether no row is due, as most looks find: one statement tells, also when to look next."""
+        if not window.is_open or window.holds or self._postponed or self._beyond.get(agenda):
+            return False
+        due_range = agenda.due_range(connection)
+        first, last = due_range or (None, None)
+        due = first is not None and first <= window.now
+        if due or (last is not None and window.is_beyond(last)):
+            return False
+        self._looks[agenda] = _Look(window.now, first)
+        return True
 
     def _need_not_look(self, agenda: Agenda, now: datetime) -> bool:
         """Return whether no row of this agenda can be due, as far as this process knows."""

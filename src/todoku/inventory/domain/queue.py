@@ -58,17 +58,23 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def without(self, pieces: int) -> "Queue | None":
-        """Return the queue with fewer pieces; None if nobody waits any more."""
+        """Return the queue with fewer pieces; None if nobody waits any more. While a walk is due, it remains:
+        the walk alone ends itself."""
         left = self.pieces - pieces
         assert left >= 0, self
-        return msgspec.structs.replace(self, pieces=left) if left else None
+        if not left and self.due_at is None:
+            return None
+        return msgspec.structs.replace(self, pieces=left)
 
     def walked(self, place: Place | None) -> "Queue":
         """Return the queue whose walk goes on behind this place."""
         return msgspec.structs.replace(self, walked_to=place)
 
-    def ended(self, stop: Place | None, now: datetime) -> "Queue":
-        """Return the queue after a walk that has stopped at this place, or has come to the end."""
+    def ended(self, stop: Place | None, now: datetime) -> "Queue | None":
+        """Return the queue after a walk that has stopped at this place, or has come to the end; None if
+        nobody waits any more."""
+        if not self.pieces:
+            return None
         if self.again:
             return Queue(pieces=self.pieces, due_at=now)
         return Queue(pieces=self.pieces, stopped_at=stop)
