@@ -44,6 +44,8 @@ KNOWN_SEEDS = {
     "recovery-not-awaited": 31,
     "missing-stock-not-awaited": 104,
     "known-adjustment-entered-again": 122,
+    "restock-wakes-nobody": 24,
+    "release-wakes-nobody": 17,
     "cancelled-shipment-still-due": 9,
     "cancelled-line-shipped": 16,
     "shipped-as-reserved": 24,

@@ -94,9 +94,7 @@ def findings_about(
         yield from _wrong_endings(seen, status, order.saga_version)
         return
     yield from _contradictions(seen, status)
-    held = order.held or any(
-        seen.status(name) in part.patient for name, part, _ in seen.others
-    )
+    held = order.held or any(seen.status(name) in part.patient for name, part, _ in seen.others)
     overdue_at = overdue_from(order.accepted_at, order.deadline, overdue_after, held=held)
     if not excused and overdue_at is not None and overdue_at < now:
         yield from _overdue(seen, order, connections, now, overdue_after)

@@ -45,37 +45,6 @@ def release_wakes_nobody() -> Wire:
 
 
 @mutant
-def new_orders_overtake() -> Wire:
-    """A new order takes pieces that orders before it wait for."""
-
-    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
-        alone = {
-            key: msgspec.structs.replace(product, queue=None)
-            for key, product in state.products.items()
-        }
-        after, events = original(msgspec.structs.replace(state, products=alone), event, now)
-        if after.reservation and after.reservation.state is stock.ReservationState.RESERVED:
-            return _asleep(state, after), events
-        return original(state, event, now)
-
-    return planting.events("inventory", OrderCreatedEvent, decide)
-
-
-@mutant
-def walk_ends_early() -> Wire:
-    """The walk of a queue ends at the first order that lacks another product."""
-
-    def decide(original: Any, state: stock.Stock, now: Any) -> Any:
-        walk = state.walk
-        if walk is not None and len(walk.waiting) > 1:
-            first = msgspec.structs.replace(walk, waiting=walk.waiting[:1])
-            state = msgspec.structs.replace(state, walk=first)
-        return original(state, now)
-
-    return planting.agenda("inventory", decide=decide)
-
-
-@mutant
 def waiting_not_replayed() -> Wire:
     """A restored database has forgotten that orders wait, and decides on them anew."""
     return planting.replays(

@@ -47,7 +47,7 @@ def serve_queue(stock: Stock, now: datetime) -> tuple[Stock, list[object]]:
             outputs += _served_events(before, products, served[-1])
     product = products[walk.product_id]
     if product.queue is not None:
-        goes_on = stop is None and walk.end is not None
+        goes_on = stop is None and walk.end is not None and product.queue.pieces > 0
         queue = product.queue.walked(walk.end) if goes_on else product.queue.ended(stop, now)
         products[product.id] = with_queue(product, queue)
     return Stock(products=products, served=tuple(served)), outputs
