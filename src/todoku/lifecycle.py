@@ -86,6 +86,9 @@ class Status(StrEnum):
     _value_: str
     stage: Stage
 
+    __hash__ = str.__hash__
+    """That of `Enum` is a function in Python, called for each look-up of what follows from a status."""
+
     def __new__(cls, value: str, stage: Stage = Stage(meaning="")) -> Self:  # noqa: B008
         member = str.__new__(cls, value)
         member._value_ = value

@@ -255,6 +255,8 @@ def complete(
     )
     if completed is order:
         return order, []
+    if not completed.changes:
+        return completed, [completed_event(completed)]
     # What was shipped, also where the confirmation of a change is still to come.
     shipped = {item.product_id: item.quantity for item in event.items}
     return completed, [completed_event(completed, shipped)]

@@ -238,6 +238,8 @@ def only(lines: tuple[Line, ...], pieces: Mapping[str, int]) -> tuple[Line, ...]
     """Return the lines with all cancelled but these pieces of each product. They stay if these are anything
     else than a part of them."""
     wanted = {line.product_id: line.pieces for line in lines}
+    if pieces == wanted:
+        return lines
     is_part = all(0 < n <= wanted.get(product_id, 0) for product_id, n in pieces.items())
     if not pieces or not is_part or pieces == {key: n for key, n in wanted.items() if n}:
         return lines
@@ -378,6 +380,8 @@ def without(lines: Iterable[Line], changes: Iterable[ReservationChange]) -> tupl
     for change in changes:
         for each in change.items:
             cancelled[each.product_id] = cancelled.get(each.product_id, 0) + each.quantity
+    if not cancelled:
+        return tuple(lines)
     return tuple(
         msgspec.structs.replace(
             line, cancelled=min(line.cancelled + cancelled.get(line.product_id, 0), line.quantity)
