@@ -63,8 +63,8 @@ KNOWN_SEEDS = {
     "pause-of-the-carrier-ignored": 12,
     "timers-run-on-while-paused": 12,
     "rate-of-a-resume-ignored": 12,
-    "deadline-never-fires": 10,
-    "deadline-forgotten": 10,
+    "deadline-never-fires": 16,
+    "deadline-forgotten": 16,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""
 
