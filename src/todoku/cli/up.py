@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from todoku import start_paused
 from todoku.broker import embedded
+from todoku.cli import catalogue_copy
 from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
@@ -34,6 +35,9 @@ from todoku.settings import (
     values_of,
 )
 from todoku.system import load_system
+
+CATALOGUE_PAUSE_SECONDS = 0.1
+"""How often it is looked whether orders has the catalogue."""
 
 PROGRESS_SECONDS = 10.0
 """How often to print what is not ready yet."""
@@ -207,9 +211,9 @@ async def _announce_ready(
     started: float,
 ) -> None:
     """Print the addresses once all is ready; until then, regularly what is not ready."""
-    ready = asyncio.create_task(supervisor.all_ready())
+    ready = asyncio.create_task(_all_ready(settings, supervisor))
     while not (await asyncio.wait([ready], timeout=PROGRESS_SECONDS))[0]:
-        console.say(f"waiting for {', '.join(supervisor.not_ready)}")
+        console.say(f"waiting for {', '.join(supervisor.not_ready) or 'the catalogue at orders'}")
     console.say(f"todoku is ready in {time.monotonic() - started:.1f} s; press Ctrl-C to stop\n")
     console.say(_directory(settings, server))
     paused = await asyncio.to_thread(paused_now, settings)
@@ -219,6 +223,17 @@ async def _announce_ready(
         console.say(
             "nothing else leaves this system before `todoku resume`; `todoku pauses` lists it"
         )
+
+
+async def _all_ready(settings: Settings, supervisor: Supervisor) -> None:
+    """Wait until all processes are ready, and orders has the catalogue that inventory began with."""
+    await supervisor.all_ready()
+    if not set(load_system(settings).names) >= catalogue_copy.SERVICES:
+        return
+    while True:
+        if await asyncio.to_thread(catalogue_copy.has_arrived, settings):
+            return
+        await asyncio.sleep(CATALOGUE_PAUSE_SECONDS)
 
 
 async def _announce_stop(

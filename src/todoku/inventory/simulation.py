@@ -14,6 +14,7 @@ from todoku.inventory.domain import (
     StockNotSettable,
 )
 from todoku.inventory.simulated_adjustments import SimulatedAdjustments
+from todoku.inventory.simulated_catalogue import SimulatedCatalogue
 from todoku.inventory.simulated_low_stock import SimulatedLowStock
 from todoku.inventory.simulated_queues import SimulatedQueues
 from todoku.simulated import Scheduled, SimulatedService, World
@@ -59,6 +60,7 @@ class SimulatedInventory(SimulatedService):
         self._adjustments = SimulatedAdjustments(world, PRODUCTS)
         self._low_stock = SimulatedLowStock(world)
         self._queues = SimulatedQueues(world)
+        self._catalogue = SimulatedCatalogue(world, PRODUCTS)
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._set_products(), self._adjustments.restock_too_early()]
@@ -74,12 +76,14 @@ class SimulatedInventory(SimulatedService):
             "correction": Scheduled(
                 action=self._adjustments.correct, mean_seconds=(0.0, 4.0, 15.0), family="trade"
             ),
+            **self._catalogue.scheduled(),
         }
 
     def restored(self, published: Collection[tuple[str, str]]) -> None:
         self._adjustments.restored()
         self._low_stock.restored()
         self._queues.restored()
+        self._catalogue.restored()
         self._ledger = self.world.rows(_LEDGER)
         self._reservations = self._read_reservations()
 
@@ -102,6 +106,7 @@ class SimulatedInventory(SimulatedService):
         self._adjustments.check_commit()
         self._low_stock.check_commit()
         self._queues.check_commit()
+        self._catalogue.check_commit()
         self._check_ledger()
         self._check_reservations()
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Collection, Coroutine, Iterable, Mapping
-from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
@@ -18,6 +17,13 @@ from todoku.orders.placing import InvalidDeadline, PlaceOrder
 from todoku.orders.simulated_cancellations import GRACE_SECONDS, Cancellations
 from todoku.orders.simulated_copy import Copier
 from todoku.orders.simulated_holds import Holds
+from todoku.orders.simulated_prices import (
+    LOOK_AGAIN_SECONDS,
+    PRICE_REFUSALS,
+    TRIES_MAX,
+    UNSEEN_PRICE,
+    Prices,
+)
 from todoku.simulated import Scheduled, SimulatedService, World
 
 PRODUCTS: Final = ("prod0", "prod1", "prod2")
@@ -30,11 +36,12 @@ WAIT_SHARES: Final = (0.0, 0.5, 0.8)
 LATER_SECONDS_MAX: Final = 60.0
 """How long after its answer a request is repeated with its key."""
 
-TOO_LATE: Final = (InvalidDeadline, InvalidHold)
+REFUSALS: Final = (*PRICE_REFUSALS, InvalidDeadline, InvalidHold)
+"""The last two if the deadline or a hold has passed, by a clock that may be wrong: the customer tries again
+without them."""
 
 _ORDERS = "SELECT id, status, total_amount FROM orders ORDER BY id"
 _TOTAL = "SELECT total_amount FROM orders WHERE id = ?"
-_PLACED = "SELECT 1 FROM orders WHERE user_id = ?"
 _TWICE = "SELECT user_id, count(*) FROM orders GROUP BY user_id HAVING count(*) > 1"
 _EVENT_IDS = "SELECT event_id FROM order_events"
 _HISTORY = "SELECT order_id, type FROM order_events"
@@ -63,13 +70,14 @@ class SimulatedOrders(SimulatedService):
         self._cancellations = Cancellations(world)
         self._copier = Copier(world)
         self._holds = Holds(world)
+        self._prices = Prices(world)
         self._answers: dict[str, Order] = {}
         self._to_come_back: dict[str, Order] = {}
         self._restores = 0
         self._wait_share = world.random("shortages").choice(WAIT_SHARES)
 
     def settings(self) -> Mapping[str, object]:
-        return {"order_deadline_grace_seconds": GRACE_SECONDS}
+        return {"order_deadline_grace_seconds": GRACE_SECONDS, **self._prices.settings()}
 
     def clients(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._place_order(number) for number in range(1, self.world.orders + 1)]
@@ -92,6 +100,7 @@ class SimulatedOrders(SimulatedService):
         self._cancellations.restored(published)
         self._copier.restored()
         self._holds.restored(published)
+        self._prices.restored()
 
     def check_commit(self) -> None:
         """Check I1 and I4: accepted orders exist; a status only moves forward, and never from an end."""
@@ -112,6 +121,7 @@ class SimulatedOrders(SimulatedService):
             self._statuses[order_id] = now
         self._cancellations.check_commit()
         self._holds.check_commit()
+        self._prices.check_commit()
 
     def open_work(self) -> Iterable[str]:
         return [
@@ -137,6 +147,7 @@ class SimulatedOrders(SimulatedService):
         self._cancellations.check_end()
         self._copier.check_end()
         self._holds.check_end()
+        self._prices.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):
             histories[order_id].add(name)
@@ -159,25 +170,28 @@ class SimulatedOrders(SimulatedService):
             return
         command = self._draw_order(number, random)
         waits = self.world.random(f"shortage#{number}").random() < self._wait_share
-        command = msgspec.structs.replace(
-            command,
-            deadline=self._cancellations.draw_deadline(number, certain=waits),
-            holds=self._holds.draw_with_order(number),
-            on_shortage=WAIT if waits else None,
-        )
+        command = msgspec.structs.replace(command, on_shortage=WAIT if waits else None)
         self.world.note("order", f"{command.order_id} by {command.user_id}")
         times = 2 if random.random() < REPEATED_SHARE else 1
         keyed = random.random() < KEYED_SHARE
         place = self._place_with_key if keyed else self._place_without_key
-        with suppress(*TOO_LATE):
-            await place(number, command, random, times)
-        if not self._restores and not self.world.rows(_PLACED, command.user_id):
-            # The deadline or a hold had passed, by a clock that may be wrong.
-            command = msgspec.structs.replace(command, deadline=None, holds=())
-            await self._place_without_key(number, command, random, times)
+        for attempt in range(TRIES_MAX):
+            named = await self._prices.name_prices(command, number, attempt)
+            if attempt == 0 or waits:
+                named = msgspec.structs.replace(
+                    named,
+                    deadline=self._cancellations.draw_deadline(number, certain=waits),
+                    holds=self._holds.draw_with_order(number),
+                )
+            try:
+                await place(number, named, random, times, attempt)
+            except REFUSALS:
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            else:
+                return
 
     async def _place_without_key(
-        self, number: int, command: PlaceOrder, random: Random, times: int
+        self, number: int, command: PlaceOrder, random: Random, times: int, _: int
     ) -> None:
         replies = (self.world.execute_until_answered(command) for _ in range(times))
         restores = self._restores
@@ -187,11 +201,11 @@ class SimulatedOrders(SimulatedService):
         await self._ask(number, order)
 
     async def _place_with_key(
-        self, number: int, command: PlaceOrder, random: Random, times: int
+        self, number: int, command: PlaceOrder, random: Random, times: int, attempt: int
     ) -> None:
         """Place an order as over HTTP, where each attempt has another id; send it again later, and with
-        another order."""
-        key = _key_of(command)
+        another order. With other prices it is another request, which has another key."""
+        key = _key_of(command, attempt)
         attempts = (self._repeat(command, key, random) for _ in range(times))
         restores = self._restores
         answers = await _orders_of(attempts)
@@ -205,7 +219,7 @@ class SimulatedOrders(SimulatedService):
         if not self._restores:
             self._check_same(again, key)
         if random.random() < REUSED_SHARE:
-            await self._reuse(command, random)
+            await self._reuse(command, attempt, random)
 
     async def _ask(self, number: int, order: Order) -> None:
         """Cancel the order or hold it, perhaps both at once."""
@@ -224,11 +238,11 @@ class SimulatedOrders(SimulatedService):
                 return order
             await asyncio.sleep(1)
 
-    async def _reuse(self, command: PlaceOrder, random: Random) -> None:
+    async def _reuse(self, command: PlaceOrder, attempt: int, random: Random) -> None:
         """Send another order with a key that was used."""
         other = msgspec.structs.replace(command, items=(*command.items, *command.items))
         try:
-            order = await self._repeat(other, _key_of(other), random)
+            order = await self._repeat(other, _key_of(other, attempt), random)
         except IdempotencyKeyReused:
             return
         if self._restores:
@@ -244,7 +258,9 @@ class SimulatedOrders(SimulatedService):
             order_id=self.world.new_id(random),
             user_id=f"user{number}",
             items=tuple(
-                OrderedItem(product_id=product_id, quantity=random.randint(1, 3), price=100)
+                OrderedItem(
+                    product_id=product_id, quantity=random.randint(1, 3), price=UNSEEN_PRICE
+                )
                 for product_id in products
             ),
             currency="JPY",
@@ -267,18 +283,19 @@ class SimulatedOrders(SimulatedService):
             self.world.fail("I1", problem, order.id)
 
 
-def _key_of(command: PlaceOrder) -> IdempotencyKey:
-    """Return the key with which a customer places the only order."""
-    return IdempotencyKey(key_id("anonymous", command.user_id), repr(command.items))
-
-
 async def _orders_of(attempts: Iterable[Coroutine[Any, Any, Order]]) -> list[Order]:
-    """Return the order as each attempt got it. Clocks differ: one may be refused as too late where another
+    """Return the order as each attempt got it. Clocks and prices differ: one may be refused where another
     one is accepted; raise that only if all are."""
     replies = await asyncio.gather(*attempts, return_exceptions=True)
     orders = [reply for reply in replies if isinstance(reply, Order)]
     refusals = [reply for reply in replies if isinstance(reply, BaseException)]
     for refusal in refusals:
-        if not orders or not isinstance(refusal, TOO_LATE):
+        if not orders or not isinstance(refusal, REFUSALS):
             raise refusal
     return orders
+
+
+def _key_of(command: PlaceOrder, attempt: int) -> IdempotencyKey:
+    """Return the key with which a customer places the only order, for these prices."""
+    key = key_id("anonymous", command.user_id, attempt + 1)
+    return IdempotencyKey(key, repr(command.items), frozenset(REFUSALS))
