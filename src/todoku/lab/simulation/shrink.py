@@ -17,8 +17,8 @@ def shrink(
     """Return the run with the fewest orders and faults found to break the same invariant.
 
     Searches for at most about `seconds_max` of real time; `rerun` runs a plan. Leaves out all but the orders
-    first, as many bugs need no fault; then whole kinds, then halves, quarters and so on of the rest, finally each occurrence alone (Zeller and
-    Hildebrandt's delta debugging, without its complements).
+    first, as many bugs need no fault; then whole kinds, then halves, quarters and so on of the rest, finally
+    each occurrence alone (Zeller and Hildebrandt's delta debugging, without its complements).
     """
     search = _Search(time.monotonic() + seconds_max, rerun)
     best = search.without(result, _all_but_orders(result)) or result
