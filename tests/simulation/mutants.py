@@ -42,6 +42,7 @@ KNOWN_SEEDS = {
     "restored-copy-believed": 18,
     "epoch-goes-on-after-a-restore": 18,
     "feed-goes-on-above-open-transactions": 29,
+    "due-rows-waited-for": 37,
     "recovery-not-awaited": 31,
     "missing-stock-not-awaited": 104,
     "known-adjustment-entered-again": 122,
