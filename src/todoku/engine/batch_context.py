@@ -378,7 +378,8 @@ class BatchContext:
         cause = cause or context.cause
         led_to = [(outputs, cause)]
         for agenda in self.service.agendas:
-            if self._due_at_once(agenda, state):
+            due_at = agenda.due_at_of(state)
+            if due_at is not None and self._may_decide_at_once(agenda, due_at):
                 because = agenda.cause_of(state) or cause
                 state, more = agenda.decide(state, self.now)
                 led_to.append((more, because))
@@ -387,7 +388,7 @@ class BatchContext:
         effects: list[PendingEffect] = []
         for results, because in led_to:
             for result in results:
-                if isinstance(result, InContext):
+                if type(result) is InContext:
                     published.append((seal(result.event, at, result.context), result.event))
                 elif isinstance(result, Event):
                     published.append((seal(result, at, context, because), result))
@@ -443,14 +444,13 @@ class BatchContext:
             key = agenda.key_of(decided.state)
             self.contexts.setdefault(agenda, {})[key] = decided.context
 
-    def _due_at_once(self, agenda: Agenda, state: object) -> bool:
-        """Return whether the state is due already and may be decided on in this transaction."""
+    def _may_decide_at_once(self, agenda: Agenda, due_at: datetime) -> bool:
+        """Return whether what has this due time is due already, and may be decided on in this transaction."""
         if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
             return False
         if agenda in self.gate.limited:
             return False  # It has its turn among the others that are due.
-        due_at = agenda.due_at_of(state)
-        return due_at is not None and self.due_windows[agenda].has_come(due_at)
+        return self.due_windows[agenda].has_come(due_at)
 
     def _acknowledge_handled(self) -> None:
         """Acknowledge the handled events, and confirm those of other services."""
