@@ -89,6 +89,16 @@ request POST "$ORDERS/orders" \
 ID=$(get id)
 ends CANCELLED_NO_STOCK
 
+step 'An order pays the price of the catalogue; another one is refused with both'
+request POST "$ORDERS/orders" '{"userId": "alice", "items": [{"productId": "mouse", "quantity": 1, "price": 4999}]}'
+expect 'another price' "$STATUS" 409
+expect 'prices.0.requestedPrice' "$(get prices.0.requestedPrice)" 4999
+expect 'prices.0.price' "$(get prices.0.price)" 5000
+request POST "$ORDERS/orders" '{"userId": "alice", "items": [{"productId": "mouse", "quantity": 1}]}'
+expect 'without a price' "$STATUS" 201
+expect 'totalAmount' "$(get totalAmount)" 5000
+request POST "$ORDERS/orders/$(get id)/cancel" '{}'
+
 step 'One piece is cancelled; the order goes on without it'
 place
 request POST "$ORDERS/orders/$ID/cancel" '{"items": [{"productId": "mouse", "quantity": 1}]}'
