@@ -165,6 +165,29 @@ request POST "$ORDERS/orders/$ID/holds" '{"holder": "fraud-review", "reason": "T
 expect 'hold what has ended' "$STATUS" 409
 ID=$KEPT
 
+step 'An order waits for stock that is missing, and is served when it arrives'
+request PUT "$INVENTORY/products/rare-$$" '{"name": "Rare Keyboard", "price": 5000}'
+expect 'a product without stock' "$STATUS" 201
+request POST "$ORDERS/orders" "{\"userId\": \"alice\", \"onShortage\": \"wait\",
+  \"items\": [{\"productId\": \"rare-$$\", \"quantity\": 2, \"price\": 5000}]}"
+expect 'place an order that waits' "$STATUS" 201
+ID=$(get id)
+tries=0
+until request GET "$ORDERS/orders/$ID" && [ "$(get waitingFor.what)" = restock ]; do
+  tries=$((tries + 1))
+  [ "$tries" -lt "$TRIES_MAX" ] || { printf 'FAILED: it does not wait\n%s\n' "$BODY" >&2; exit 1; }
+  sleep 0.1
+done
+expect 'it is not cancelled' "$(get status)" PENDING
+request POST "$INVENTORY/products/rare-$$/restock" '{"quantity": 2}'
+tries=0
+while request GET "$ORDERS/orders/$ID" && [ "$(get status)" = PENDING ]; do
+  tries=$((tries + 1))
+  [ "$tries" -lt "$TRIES_MAX" ] || { printf 'FAILED: it is not served\n%s\n' "$BODY" >&2; exit 1; }
+  sleep 0.1
+done
+ID=$FIRST
+
 step 'Staff correct the stock, and the ledger says who changed it and why'
 request POST "$INVENTORY/products/mouse/correct" '{"quantity": -1, "code": "DAMAGE", "reason": "Fell down."}'
 expect 'correct the stock' "$STATUS" 200

@@ -1,4 +1,4 @@
-"""Bugs: orders that wait for stock are forgotten, overtaken, or served twice."""
+"""Bugs: orders that wait for stock are forgotten."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 
 from simulation import planting
 from simulation.planting import mutant
-from todoku.contracts import OrderCreatedEvent, ShipmentFailedEvent, StockAwaitedEvent
+from todoku.contracts import ShipmentFailedEvent
 from todoku.inventory import domain as stock
 from todoku.lab.simulation.wiring import Wire
 
@@ -42,22 +42,3 @@ def release_wakes_nobody() -> Wire:
         return _asleep(state, after), events
 
     return planting.events("inventory", ShipmentFailedEvent, decide)
-
-
-@mutant
-def waiting_not_replayed() -> Wire:
-    """A restored database has forgotten that orders wait, and decides on them anew."""
-    return planting.replays(
-        "inventory", StockAwaitedEvent, lambda original, state, event, time: (state, [])
-    )
-
-
-@mutant
-def wait_is_not_told() -> Wire:
-    """An order waits, and nobody is told: a database that is restored has lost it."""
-
-    def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
-        after, events = original(state, event, now)
-        return after, [each for each in events if not isinstance(each, StockAwaitedEvent)]
-
-    return planting.events("inventory", OrderCreatedEvent, decide)
