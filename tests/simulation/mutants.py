@@ -55,7 +55,6 @@ KNOWN_SEEDS = {
     "cancelled-line-subtracted-twice": 59,
     "forgotten-call-believed": 122,
     "every-failed-attempt-published": 20,
-    "holds-of-a-new-order-dropped": 105,
     "hold-confirmed-and-forgotten": 2,
     "release-that-overtakes-is-forgotten": 2,
     "one-release-closes-all-holds": 2,

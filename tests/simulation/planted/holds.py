@@ -16,6 +16,7 @@ from todoku.contracts import (
 )
 from todoku.lab.simulation.wiring import Wire
 from todoku.orders.holding import HoldOrder
+from todoku.orders.placing import PlaceOrder
 from todoku.shipping.holding import with_hold
 from todoku.shipping.holds import find_hold
 
@@ -111,12 +112,18 @@ def released_shipment_stays_held() -> Wire:
 
 @mutant
 def holds_of_a_new_order_dropped() -> Wire:
-    """Inventory drops the holds of a new order: the carrier may be called before they arrive."""
+    """Inventory drops the holds of a new order, and no other event tells shipping of them."""
 
     def decide(original: Any, stock: Any, event: Any, now: Any) -> Any:
         return original(stock, msgspec.structs.replace(event, holds=UNSET), now)
 
-    return planting.events("inventory", OrderCreatedEvent, decide)
+    def place(original: Any, order: Any, command: Any, now: Any) -> Any:
+        after, events = original(order, command, now)
+        return after, [e for e in events if not isinstance(e, HoldRequestedEvent)]
+
+    dropped = planting.events("inventory", OrderCreatedEvent, decide)
+    unpublished = planting.commands("orders", PlaceOrder, place)
+    return lambda parts: dropped(unpublished(parts))
 
 
 @mutant
