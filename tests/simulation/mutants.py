@@ -23,7 +23,7 @@ SEEDS_MAX = 300
 """How many runs to try before a mutant counts as not found."""
 
 KNOWN_SEEDS = {
-    "replaced-price-counts-for-ever": 36,
+    "lost-change-never-replayed": 91,
     "carrier-before-commit": 15,
     "suspects-dropped": 39,
     "lost-commit-answer-believed": 10,
