@@ -219,8 +219,8 @@ def status_of(name: str, found: Any) -> Any:
 
 
 def outcome(seen: Seen) -> tuple[object, object]:
-    """Return who got the stock, whether the pivot was passed, what the carrier said and whether anybody asked
-    for a cancellation; and how everything ended, which follows from that."""
+    """Return how much was ordered, who got the stock, whether the pivot was passed, what the carrier said and
+    whether anybody asked for a cancellation; and how everything ended, which follows from that."""
     order: Order | None = seen.states["orders"]
     if order is None:
         return None, None
@@ -229,6 +229,7 @@ def outcome(seen: Seen) -> tuple[object, object]:
     cancellation = order.cancellation
     lines = sorted((change.id, str(change.state)) for change in order.changes if not change.whole)
     given = (
+        sum(item.quantity for item in order.items),
         f"{', '.join(sorted(stock)) or 'no decision about the stock'}",
         f"the pivot {'passed' if statuses['shipping'] in PAST_PIVOT else 'not passed'}",
         tuple(map(str, seen.outside.values())),
