@@ -9,6 +9,7 @@ from uuid_utils import uuid7
 from engine.virtual import run, until
 from system.restoring import SERVICES, System
 from todoku.contracts import OrderedItem, StockAdjustedEvent
+from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.dead_letters import DiscardDeadLetter, RetryDeadLetters
 from todoku.engine.tables import MARK_COPY
 from todoku.inventory.domain import Restock
@@ -95,6 +96,25 @@ def test_inventory_restored_to_before_a_restock_decides_nothing_until_it_is_ente
         assert sum(report.orders.values()) == sum(ended.values()) + len(new)
         assert "CANCELLED_NO_STOCK" not in report.orders
         assert max(system.carrier.calls.values()) == 1
+        await system.stop()
+
+    run(scenario())
+
+
+def test_inventory_that_does_not_wait_for_a_restock_refuses_what_it_had_reserved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The planted bug: nothing holds a recovery."""
+    monkeypatch.setattr(DeadLetters, "holding", lambda *_: [])
+
+    async def scenario() -> None:
+        system = await with_lost_restock()
+        process = system.processes["inventory"]
+        await until(lambda: process.consumer.caught_up, every_seconds=1)
+        ((refused,),) = system.rows(
+            "inventory", "SELECT count(*) FROM reservations WHERE state = 'REFUSED'"
+        )
+        assert refused > 0
         await system.stop()
 
     run(scenario())

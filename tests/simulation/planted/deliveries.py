@@ -194,7 +194,7 @@ def credit_not_renewed() -> Wire:
             self.wanted = True
 
     class Broker(WrappedBroker):
-        async def subscribe(self, *arguments: Any) -> Any:
-            return Subscription(await super().subscribe(*arguments), self.parts)
+        async def subscribe(self, *arguments: Any, **start: Any) -> Any:
+            return Subscription(await super().subscribe(*arguments, **start), self.parts)
 
     return planting.broker(Broker)

@@ -29,7 +29,7 @@ def interrupted_recovery_forgotten() -> Wire:
     database is whole."""
 
     class Positions(Wrapped):
-        def begin_recovery(self, connection: Any) -> None:
+        def begin_recovery(self, connection: Any, *arguments: Any) -> None:
             connection.execute(
                 self.inner.table.delete().where(self.inner.table.c.incarnation == "recovery")
             )
@@ -71,14 +71,3 @@ def recovery_not_awaited() -> Wire:
             return msgspec.structs.replace(progress, consumed={**progress.consumed, **ended})
 
     return planting.broker(Broker)
-
-
-@mutant
-def missing_stock_not_awaited() -> Wire:
-    """What could not be replayed, because a restock is lost, is decided anew."""
-
-    class Letters(Wrapped):
-        def holding(self, *arguments: Any) -> list[str]:
-            return []
-
-    return planting.tables("dead_letters", Letters)
