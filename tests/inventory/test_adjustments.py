@@ -11,6 +11,7 @@ from inventory.test_http import assert_problem
 from todoku.contracts import (
     OrderCreatedEvent,
     OrderedItem,
+    ReservedItem,
     StockAdjustedEvent,
     StockLowEvent,
     StockReservedEvent,
@@ -20,11 +21,14 @@ from todoku.inventory.domain import (
     CorrectStock,
     LedgerReason,
     Product,
+    Restock,
     Stock,
     StockLost,
     correct_stock,
     replay_adjustment,
+    replay_reservation,
     reserve_stock,
+    restock,
 )
 from todoku.inventory.http import inventory_api
 from todoku.inventory.service import inventory_service
@@ -177,6 +181,22 @@ class TestReplay:
     def test_adjustment_of_a_lost_product_waits_for_it(self) -> None:
         with pytest.raises(StockLost, match="create it again"):
             replay_adjustment(Stock(products={}), self.adjusted(1), NOW)
+
+    def test_reservation_whose_pieces_were_taken_out_before_its_replay_waits_for_a_restock(
+        self,
+    ) -> None:
+        """A restored database may lack the reservation when the correction is made."""
+        lost = StockReservedEvent(
+            order_id="order", items=(ReservedItem(product_id="prod001", quantity=3),)
+        )
+        command = CorrectStock(product_id="prod001", adjustment_id="a1", quantity=-3)
+        corrected, _ = correct_stock(self.stock(reserved=6), command, NOW)
+        with pytest.raises(StockLost, match="3 requested, 1 available"):
+            replay_reservation(corrected, lost, NOW)
+        again = Restock(product_id="prod001", adjustment_id="a2", quantity=2)
+        restocked, _ = restock(corrected, again, NOW)
+        after, _ = replay_reservation(restocked, lost, NOW)
+        assert after.products["prod001"].available == 0
 
 
 class TestLowStock:

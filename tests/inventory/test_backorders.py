@@ -255,6 +255,52 @@ def test_order_of_which_pieces_are_cancelled_waits_for_the_others(shop: Shop) ->
     ]
 
 
+def test_order_of_which_pieces_were_cancelled_before_it_arrives_waits_for_the_others(
+    shop: Shop,
+) -> None:
+    shop.cancel(1, whole=False, q=3)
+    shop.order(1, p=1, q=3)
+    assert shop.states(1) == ["WAITING"]
+    shop.restock("p", 1)
+    assert shop.states(1) == ["RESERVED"]
+    assert shop.rows("SELECT reserved_quantity, queue FROM products ORDER BY id") == [
+        (1, None),
+        (0, None),
+    ]
+
+
+def test_order_of_which_pieces_were_cancelled_before_it_arrives_leaves_its_queues_when_cancelled(
+    shop: Shop,
+) -> None:
+    shop.cancel(1, whole=False, q=3)
+    shop.order(1, p=5, q=4)
+    shop.order(2, p=1, q=1)
+    shop.restock("p", 1)
+    shop.restock("q", 1)
+    assert shop.states(1, 2) == ["WAITING", "WAITING"]
+    shop.cancel(1, p=5, q=1)
+    assert shop.states(1, 2) == ["CANCELLED", "RESERVED"]
+    assert shop.rows("SELECT DISTINCT queue FROM products") == [(None,)]
+
+
+def test_order_that_was_cancelled_before_it_arrives_does_not_wait(shop: Shop) -> None:
+    shop.cancel(1, whole=False, q=1)
+    shop.cancel(1, p=2)
+    shop.order(1, p=2, q=1)
+    assert shop.states(1) == ["CANCELLED"]
+    assert shop.rows("SELECT DISTINCT queue FROM products") == [(None,)]
+
+
+def test_pieces_that_are_cancelled_after_the_whole_order_change_nothing_in_the_queues(
+    shop: Shop,
+) -> None:
+    shop.order(1, p=2, q=1)
+    shop.cancel(1, p=2)
+    shop.cancel(1, whole=False, q=1)
+    assert shop.states(1) == ["CANCELLED"]
+    assert shop.rows("SELECT DISTINCT queue FROM products") == [(None,)]
+
+
 def test_long_queue_is_served_in_parts_while_others_go_on(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
