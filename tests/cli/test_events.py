@@ -98,6 +98,14 @@ def test_file_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_text() == "something else"
 
 
+def test_file_in_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        CommandFailed, match="cannot be written: No such file or directory"
+    ) as failure:
+        EventFile(tmp_path / "nowhere" / "events.ndjson")
+    assert failure.value.exit_code is ExitCode.USAGE
+
+
 @pytest.mark.parametrize("mark", ["{", '{"after":"x","bytes":100}', '{"after":"x","bytes":-1}'])
 def test_mark_that_does_not_fit_its_file_is_refused(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "events.ndjson"

@@ -214,7 +214,9 @@ class TestPlacing:
 
     def test_order_that_is_restored_from_its_events_has_the_same_holds(self) -> None:
         expiring = msgspec.structs.replace(FRAUD, expires_at=EXPIRY)
-        order, (created, request) = place_order(None, command(expiring), NOW)
+        order, (created, request) = place_order(
+            None, command(expiring), NOW, deadline_after=timedelta(days=7)
+        )
         restored, _ = replay_order(None, created, NOW)  # type: ignore[arg-type]
         assert hold_expires_at(restored) == EXPIRY
         restored, _ = orders.replay_handlers[HoldRequestedEvent](restored, request, LATER)

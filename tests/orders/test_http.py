@@ -107,6 +107,7 @@ async def test_accepted_order_returns_201_with_location_and_order(
         "changes": [],
         "waitingFor": {**WAITING, "what": "stock", "since": "2026-01-02T03:04:05Z"},
         "holds": [],
+        "onShortage": "cancel",
     }
     assert process.commands == [
         PlaceOrder(
@@ -403,6 +404,7 @@ async def test_cancellation_names_who_asked(
         ({"reason": "r" * 1001}, "#/reason"),
         ({"reason": 5}, "#/reason"),
         ({"why": "r"}, "#/why"),
+        ({"items": []}, "#/items"),
         ([], "#"),
     ],
 )

@@ -31,6 +31,10 @@ CALLS_MAX: Final = 2
 """How many calls about the same effect run at once at most."""
 
 
+ABOUT_ORDERS = ("orders", "shipments")
+"""The tables whose due rows are about one order each."""
+
+
 class Cases:
     """Computes the steps of cases, each once."""
 
@@ -305,7 +309,14 @@ class Cases:
 
     @cached_property
     def agendas(self) -> Sequence[tuple[str, Any]]:
-        return [(service.name, agenda) for service in self.services for agenda in service.agendas]
+        """Return the agendas about orders. Those about products have nothing to do here: no order waits for
+        stock, and the catalogue is no part of a case."""
+        return [
+            (service.name, agenda)
+            for service in self.services
+            for agenda in service.agendas
+            if agenda.key_column.table.name in ABOUT_ORDERS
+        ]
 
     def due(self, case: Case, name: str, agenda: Any) -> bool:
         n = self.index[name]

@@ -120,6 +120,8 @@ def test_parking_ends_where_the_broker_does_not_even_take_that_an_event_is_parke
     async def scenario(town: Town) -> None:
         process = await town.start("inventory")
         await stock_up(process)
+        await until(lambda: process.relay.idle)
+        pending_before = town.pending("inventory")  # The product, for orders, which does not run.
         town.broker.max_message_bytes = 100
         town.publish_events(created())
         await until(lambda: town.count("inventory", "dead_letters") >= 2)
@@ -128,7 +130,7 @@ def test_parking_ends_where_the_broker_does_not_even_take_that_an_event_is_parke
             "inventory.reserved",
             "inventory.message_parked",
         ]
-        assert town.pending("inventory") == 0
+        assert town.pending("inventory") == pending_before
 
     in_town(scenario)
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine import SteadyClock
-from todoku.web import Api, Backend, Call, Operation, Reply, SuccessResponse, application
+from todoku.web import Api, Backend, Call, Operation, Reply, SuccessResponse, application, problems
 from todoku.web.health import Health
 from todoku.web.problems import SHARED_PROBLEM_TYPES, ProblemType, reference
 from web.edge import RecordingProcess, client, run_inline
@@ -256,3 +256,11 @@ async def test_openapi_document_lists_every_response_of_an_operation(
     assert list(operation["responses"]) == ["200", "400", "500"]
     problem = operation["responses"]["400"]["content"]["application/problem+json"]
     assert set(problem["examples"]) == {"malformed-request", "invalid-parameter"}
+
+
+def test_every_problem_type_of_all_services_has_a_page() -> None:
+    declared = [each for each in vars(problems).values() if isinstance(each, ProblemType)]
+    assert set(declared) == set(SHARED_PROBLEM_TYPES)
+    assert [each.status for each in SHARED_PROBLEM_TYPES] == sorted(
+        each.status for each in SHARED_PROBLEM_TYPES
+    )

@@ -32,7 +32,13 @@ class EventFile:
                 "remove it, or write to another file.",
                 exit_code=ExitCode.USAGE,
             )
-        self._file = path.open("ab")
+        try:
+            self._file = path.open("ab")
+        except OSError as error:
+            raise CommandFailed(
+                f"{path} cannot be written: {error.strerror}. Name a file in a folder that exists.",
+                exit_code=ExitCode.USAGE,
+            ) from error
         self._file.truncate(0 if self._mark is None else self._mark.bytes)
 
     @property

@@ -101,7 +101,9 @@ class Cancellation(Body, frozen=True, kw_only=True):
     """What is to be cancelled, and why; without `items`, everything that is left of the order."""
 
     reason: Reason | None = None
-    items: Annotated[tuple[CancelledPieces, ...], Meta(max_length=ITEMS_MAX)] = ()
+    items: (
+        Annotated[tuple[CancelledPieces, ...], Meta(min_length=1, max_length=ITEMS_MAX)] | UnsetType
+    ) = UNSET
 
 
 class OrderPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -284,7 +286,7 @@ class OrderRoutes:
                 change_id=str(uuid7()),
                 items=tuple(
                     CancelledItem(product_id=item.product_id, quantity=item.quantity)
-                    for item in wish.items
+                    for item in (() if wish.items is UNSET else wish.items)
                 ),
                 reason=wish.reason,
                 by=call.context.actor,

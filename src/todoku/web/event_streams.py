@@ -61,7 +61,8 @@ class StreamSlots:
         if self.count >= self.count_max:
             raise Problem(
                 TOO_MANY_STREAMS,
-                f"{self.count} streams are open here, which is the maximum.",
+                f"{self.count} streams are open here, which is the maximum: connect again later, or read "
+                "the events page by page.",
                 headers={"Retry-After": "5"},
             )
 
