@@ -1,6 +1,6 @@
 """The events on the wire: the only thing the services share."""
 
-from todoku.contracts.backorders import WAIT, StockAwaitedEvent
+from todoku.contracts.backorders import WAIT, StockAwaitedEvent, waits_for_stock
 from todoku.contracts.changes import CancelledItem, ChangeEvent
 from todoku.contracts.holds import (
     HoldConfirmedEvent,
@@ -122,4 +122,5 @@ __all__ = [
     "parking_event",
     "read_envelope",
     "seal",
+    "waits_for_stock",
 ]

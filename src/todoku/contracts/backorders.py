@@ -15,6 +15,11 @@ WAIT: Final = "wait"
 """An order with this `on_shortage` waits for stock that is missing."""
 
 
+def waits_for_stock(event: object) -> bool:
+    """Return whether the order waits for stock that is missing, as far as this event passes that on."""
+    return getattr(event, "on_shortage", UNSET) == WAIT
+
+
 class StockAwaitedEvent(OrderEvent, frozen=True, kw_only=True, rename="camel"):
     """The order waits in the queues of its products, at the place of `queued_at` (UTC) and of its id.
 

@@ -16,7 +16,7 @@ payments = table(
     Column("currency", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
-    CheckConstraint("amount BETWEEN 1 AND 9007199254740991", name="amount_exact"),
+    CheckConstraint("amount BETWEEN 0 AND 9007199254740991", name="amount_exact"),
     CheckConstraint(PAYMENT.check("status"), name="status_known"),
 )
 

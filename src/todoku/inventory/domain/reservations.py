@@ -7,7 +7,6 @@ import msgspec
 from msgspec import UNSET
 
 from todoku.contracts import (
-    WAIT,
     Event,
     FailedItem,
     OrderEvent,
@@ -18,6 +17,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
     holds_of,
+    waits_for_stock,
 )
 from todoku.inventory.domain.low_stock import fallen_low
 from todoku.inventory.domain.releases import republish_releases
@@ -60,7 +60,7 @@ def reserve_stock(stock: Stock, event: StockRequest, now: datetime) -> tuple[Sto
     shortages = _shortages(stock.products, lines, new=True)
     state = ReservationState.RESERVED
     if shortages:
-        waits = event.on_shortage == WAIT and _all_known(stock.products, lines)
+        waits = waits_for_stock(event) and _all_known(stock.products, lines)
         state = ReservationState.WAITING if waits else ReservationState.REFUSED
     reservation = Reservation(
         order_id=event.order_id,

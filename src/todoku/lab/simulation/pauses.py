@@ -30,6 +30,9 @@ EFFECTS_WEIGHT: Final = 3
 
 OPERATOR_SECONDS: Final = 1.0
 
+BATCH_SECONDS: Final = 2.0
+"""How much earlier than it is seen a pause may have ended: its batch has slow statements."""
+
 SHARED_SECONDS: Final = 30.0
 """How long another process may not know of a pause: with all injected delays of its batch."""
 
@@ -212,7 +215,7 @@ class PauseChecker:
             if pause.rate is None or pause.through_at is not None or since is None:
                 continue
             self._started[pause.id] += 1
-            allowed = pause.rate * (_now() - since + CATCH_UP_SECONDS) + 1
+            allowed = pause.rate * (_now() - since + BATCH_SECONDS + CATCH_UP_SECONDS) + 1
             if self._started[pause.id] > allowed and self._database.exclusive:
                 count = self._started[pause.id]
                 problem = f"started {count} effects in {_now() - since:.2f} s at {pause.rate}/s"

@@ -15,7 +15,7 @@ def upgrade() -> None:
         sa.Column("currency", sa.Text, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("updated_at", Timestamp, nullable=False),
-        sa.CheckConstraint("amount BETWEEN 1 AND 9007199254740991", name="amount_exact"),
+        sa.CheckConstraint("amount BETWEEN 0 AND 9007199254740991", name="amount_exact"),
         sa.CheckConstraint(
             "status IN ('AUTHORIZED', 'DECLINED', 'CAPTURED', 'RELEASED')", name="status_known"
         ),
