@@ -20,7 +20,7 @@ from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
 GROUPS = {"dead", "order", "product", "shipment", "events"}
-WITHOUT_SETTINGS = {"chaos", "simulate"}
+WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume"}
 HEAVY = ("starlette", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 
 

@@ -24,7 +24,7 @@ def placed(todoku: Caller, *words: str) -> str:
 
 def watched(todoku: Caller, ending: ExitCode) -> CommandResult:
     """Place and watch orders until one ends with this status."""
-    words = ("order", "place", "--user", "alice", "plenty:2@5000", "--watch", "--json")
+    words = ("order", "place", "--user", "alice", "plenty:2@5", "--watch", "--json")
     for result in islice(iter(lambda: todoku(*words), None), TRIES_MAX):
         assert result.code in ENDED, result
         if result.code == ending:
@@ -162,7 +162,7 @@ def test_unknown_order_cannot_be_cancelled(todoku: Caller) -> None:
 
 
 def test_order_without_stock_shows_missing_product(todoku: Caller) -> None:
-    result = todoku("order", "place", "--user", "alice", "prod003:4000000@1", "--watch")
+    result = todoku("order", "place", "--user", "alice", "prod003:4000000@40000", "--watch")
 
     assert result.code == ExitCode.NO_STOCK
     assert "prod003: 4,000,000 requested, 3 available" in result.out
@@ -170,18 +170,18 @@ def test_order_without_stock_shows_missing_product(todoku: Caller) -> None:
 
 
 def test_order_is_shown_with_items(todoku: Caller) -> None:
-    order_id = placed(todoku, "--user", "alice", "plenty:2@1500", "--address", "東京都")
+    order_id = placed(todoku, "--user", "alice", "plenty:1000@5", "--address", "東京都")
 
     result = todoku.ok("order", "show", order_id)
 
     rows = [line.split() for line in result.out.splitlines()]
     assert ["id", order_id] in rows
     assert ["address", "東京都"] in rows
-    assert ["plenty", "2", "1,500", "JPY", "3,000", "JPY"] in rows
+    assert ["plenty", "1,000", "5", "JPY", "5,000", "JPY"] in rows
 
 
 def test_orders_are_listed_by_user_and_status_newest_first(todoku: Caller) -> None:
-    words = ("--user", "太郎", "prod003:9000@1")
+    words = ("--user", "太郎", "prod003:9000@40000")
     ids = [placed(todoku, *words) for _ in range(3)]
     for order_id in ids:
         assert todoku("order", "watch", order_id).code == ExitCode.NO_STOCK
@@ -238,7 +238,7 @@ def test_unknown_order_exits_with_not_found(todoku: Caller) -> None:
 
 
 def test_terminal_gets_next_command_and_colours(todoku: Caller) -> None:
-    words = ("order", "place", "--user", "alice", "prod003:9000@1")
+    words = ("order", "place", "--user", "alice", "prod003:9000@40000")
 
     at_terminal = todoku.at_terminal(*words, "--watch")
     without_colour = todoku.at_terminal(*words, "--watch", NO_COLOR="1")
@@ -300,7 +300,7 @@ def test_unreachable_service_is_reported_by_each_command(
 
 
 def test_orders_are_filtered_sorted_and_counted(todoku: Caller) -> None:
-    first, second = (placed(todoku, "--user", "filters", "prod003:9000@1") for _ in range(2))
+    first, second = (placed(todoku, "--user", "filters", "prod003:9000@40000") for _ in range(2))
     for order_id in (first, second):
         assert todoku("order", "watch", order_id).code == ExitCode.NO_STOCK
     created = todoku.ok("order", "show", second, "--json").object["createdAt"]

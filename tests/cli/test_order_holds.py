@@ -63,7 +63,7 @@ def test_hold_of_an_unknown_order_is_refused(todoku: Caller) -> None:
 
 
 def test_held_orders_are_listed_and_shown(todoku: Caller) -> None:
-    item = {"productId": "plenty", "quantity": 1, "price": 7}
+    item = {"productId": "plenty", "quantity": 1, "price": 5}
     hold = {"holder": "fraud-review", "reason": "New card."}
     order = json.dumps({"userId": "held", "items": [item], "holds": [hold]})
     placed = todoku.ok("order", "place", "--from", "-", "--json", stdin=order).object

@@ -195,7 +195,7 @@ def test_every_event_has_a_step_except_those_that_occur_at_any_time() -> None:
     """Cancellations and holds are requested and decided at any time; only the release that ends a
     cancellation has its place. An attempt to book a parcel fails as often as it is made."""
     at_any_time = {"CancellationRequestedEvent", "CancellationConfirmedEvent"}
-    at_any_time |= {"CancellationRefusedEvent", "BookingAttemptFailedEvent"}
+    at_any_time |= {"CancellationRefusedEvent", "BookingAttemptFailedEvent", "StockAwaitedEvent"}
     about_the_saga = {
         name
         for name, event in EVENTS.items()

@@ -61,6 +61,10 @@ class Store(Protocol[S]):
         """Write what has changed in the unit of work that `load` returned."""
 
 
+def _never(command: object) -> bool:
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Service(Generic[S]):
     """Declare a service: its store and the handlers of its commands, events and due rows.
@@ -79,6 +83,8 @@ class Service(Generic[S]):
     on. `saga` is set where commands start sagas. `not_in_stream` names what commands change without an
     event, such as "products": a database that is lost lacks it when it was recovered from the stream.
     `endings` are those of them that end an entity: callers may wait for one.
+    Commands for which `waits_for_recovery` is true are refused until it is known that the database lacks
+    nothing: what they take may be promised by an event that is still to be replayed.
     `upkeep` runs from time to time, each in a transaction of its own, where several processes share the
     database: what they leave for one of them to do.
     `answers` tells by type how the states that commands lead to are kept for repeated requests, where
@@ -101,6 +107,7 @@ class Service(Generic[S]):
     saga: SagaStart | None = None
     not_in_stream: str = ""
     endings: Collection[type[Event]] = ()
+    waits_for_recovery: Callable[[Any], bool] = _never
     upkeep: Sequence[Callable[[Connection], object]] = ()
     answers: Mapping[type, AnswerFormat] = field(default_factory=dict)
 

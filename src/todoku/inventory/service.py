@@ -47,6 +47,7 @@ from todoku.inventory.domain import (
     restock,
     set_low_stock_threshold,
     set_product,
+    takes_pieces,
 )
 from todoku.inventory.store import InventoryStore, publications, queues
 from todoku.settings import Settings
@@ -106,5 +107,6 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,
+        waits_for_recovery=takes_pieces,
         not_in_stream="products that were not changed since the stream begins, and thresholds of low stock",
     )

@@ -71,6 +71,8 @@ class SimulatedAdjustments:
                 except StockInUse:  # Orders came in another sequence now.
                     self._confirmed.discard(adjustment_id)
                     break
+                except UnknownProduct:
+                    pass  # It is lost, too, and entered again.
                 await asyncio.sleep(1)
 
     async def restock(self, random: Random) -> None:

@@ -13,6 +13,7 @@ from todoku.inventory.domain.adjustments import (
     correct_stock,
     replay_adjustment,
     restock,
+    takes_pieces,
 )
 from todoku.inventory.domain.backorders import replay_waiting, serve_queue
 from todoku.inventory.domain.cancellations import (
@@ -122,4 +123,5 @@ __all__ = [
     "serve_queue",
     "set_low_stock_threshold",
     "set_product",
+    "takes_pieces",
 ]

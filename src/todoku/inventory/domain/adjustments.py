@@ -59,6 +59,12 @@ class CorrectStock(Adjustment, frozen=True, kw_only=True):
     code: str = COUNT
 
 
+def takes_pieces(command: object) -> bool:
+    """Return whether a command takes pieces out of the stock. In a restored database they may be reserved
+    by an event that is still to be replayed."""
+    return isinstance(command, CorrectStock) and command.quantity < 0
+
+
 def restock(stock: Stock, command: Restock, now: datetime) -> tuple[Stock, list[Event]]:
     """Add stock to a product, with an entry in the ledger."""
     return _adjusted(stock, command, LedgerReason.RESTOCK, now)
