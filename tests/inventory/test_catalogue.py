@@ -26,6 +26,7 @@ from todoku.inventory.domain import (
     Stock,
     UnknownProduct,
     archive_product,
+    opening_id,
     replay_product,
     set_product,
 )
@@ -173,8 +174,21 @@ class TestReplay:
     def test_change_that_the_database_has_changes_nothing(self) -> None:
         stock, first = made()
         changed, events = set_product(stock, SetProduct(product_id="p", name="n", price=9), LATER)
+        known = msgspec.structs.replace(changed, adjusted=frozenset({opening_id("p")}))
         for event in (first, told(events)):
-            assert replay_product(changed, event, LATER) == (changed, [])
+            assert replay_product(known, event, LATER) == (known, [])
+
+    def test_opening_stock_comes_back_once_in_any_sequence_of_the_events(self) -> None:
+        """Deliveries may overtake each other, so a later version may create the product anew."""
+        stock, first = made()
+        _, events = set_product(stock, SetProduct(product_id="p", name="n", price=9), LATER)
+        later, _ = replay_product(EMPTY, told(events), LATER)
+        assert (product_of(later).on_hand, later.entries) == (0, ())
+        both, _ = replay_product(later, first, NOW)
+        assert (product_of(both).on_hand, product_of(both).price) == (3, 9)
+        assert [entry.quantity for entry in both.entries] == [3]
+        known = Stock(products=both.products, adjusted=frozenset({opening_id("p")}))
+        assert replay_product(known, first, LATER) == (known, [])
 
 
 class TestPublication:

@@ -46,6 +46,7 @@ from todoku.inventory.domain import (
     UnknownReservation,
     correct_stock,
     deduct_stock,
+    opening_id,
     release_cancelled,
     release_stock,
     republish_reservation,
@@ -331,7 +332,13 @@ class TestProducts:
         assert (made.name, made.price, made.currency) == ("Keyboard", 7, "JPY")
         assert (made.on_hand, made.reserved, made.available) == (5, 0, 5)
         assert after.entries == (
-            LedgerEntry(product_id="prod001", quantity=5, reason=LedgerReason.OPENING, at=NOW),
+            LedgerEntry(
+                product_id="prod001",
+                quantity=5,
+                reason=LedgerReason.OPENING,
+                at=NOW,
+                adjustment_id=opening_id("prod001"),
+            ),
         )
         assert [type(event) for event in events] == [ProductChangedEvent]
 

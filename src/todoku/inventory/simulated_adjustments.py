@@ -21,7 +21,9 @@ KEYED_SHARE: Final = 0.25
 LATE_PRODUCT: Final = "late"
 REFUSALS: Final = (UnknownProduct, StockInUse)
 
-_ENTERED = "SELECT adjustment_id FROM stock_ledger WHERE adjustment_id IS NOT NULL"
+_ENTERED = (
+    "SELECT adjustment_id FROM stock_ledger WHERE adjustment_id IS NOT NULL AND reason <> 'OPENING'"
+)
 
 Adjusts = Restock | CorrectStock
 

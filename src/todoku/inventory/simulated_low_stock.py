@@ -1,11 +1,12 @@
 """Simulate thresholds: check that a product that becomes low is told of."""
 
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from todoku.contracts import StockLowEvent
-from todoku.inventory.domain import SetLowStockThreshold
+from todoku.inventory.domain import SetLowStockThreshold, UnknownProduct
 from todoku.simulated import World
 
 _TOLD = f"SELECT event_id, body FROM outbox WHERE subject = '{StockLowEvent.subject}'"
@@ -33,15 +34,15 @@ class SimulatedLowStock:
         self._restored = True
 
     async def set_threshold(self, product_id: str) -> None:
-        """Set a threshold."""
+        """Set a threshold, unless a restored database has lost the product."""
         random = self._world.random(f"threshold of {product_id}")
-        await self._world.execute_until_answered(
-            SetLowStockThreshold(
-                product_id=product_id,
-                change_id=self._world.new_id(random),
-                threshold=random.randint(0, THRESHOLD_MAX),
-            )
+        command = SetLowStockThreshold(
+            product_id=product_id,
+            change_id=self._world.new_id(random),
+            threshold=random.randint(0, THRESHOLD_MAX),
         )
+        with suppress(UnknownProduct):
+            await self._world.execute_until_answered(command)
 
     def check_commit(self) -> None:
         """Check I2: of a product that this commit has made low, an event tells."""

@@ -24,8 +24,9 @@ HOLDING: Final = (ReservationState.RESERVED.value,)
 
 class LedgerEntryView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A change of the stock on hand by `quantity` pieces. `kind` is `OPENING`, `RESTOCK`, `CORRECTION` or
-    `SHIPMENT`; later versions may add others. An adjustment has an id, the `code` of its reason, the reason
-    in words, and who made it; a shipment has its order."""
+    `SHIPMENT`; later versions may add others. What is entered once has an `adjustmentId`: the opening
+    stock, and adjustments, which also have the `code` of their reason, the reason in words, and who made
+    them. A shipment has its order."""
 
     quantity: int
     kind: str

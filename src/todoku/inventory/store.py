@@ -26,6 +26,7 @@ from todoku.contracts import (
     Context,
     Envelope,
     PlacedHold,
+    ProductChangedEvent,
     ProductEvent,
     StockAdjustedEvent,
     StockAwaitedEvent,
@@ -50,6 +51,7 @@ from todoku.inventory.domain import (
     SetLowStockThreshold,
     SetProduct,
     Stock,
+    opening_id,
 )
 from todoku.inventory.publications import Publications
 from todoku.inventory.queues import Queues, read_queue, walk_of, write_queue
@@ -384,6 +386,7 @@ def _no_ids(_: Any) -> set[str]:
 
 _ABOUT_PRODUCT = (
     *(SetProduct, ArchiveProduct, SetLowStockThreshold, Restock, CorrectStock),
+    ProductChangedEvent,
     ProductEvent,
 )
 _PRODUCT_IDS: ByType[Callable[[Any], set[str]]] = ByType()
@@ -420,6 +423,9 @@ def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str,
 def _read_adjusted(connection: Connection, subjects: Sequence[Any]) -> frozenset[str]:
     """Return which of the adjustments that these subjects are about the ledger has."""
     ids = {each.adjustment_id for each in subjects if type(each) in _ADJUSTMENTS}
+    ids.update(
+        opening_id(each.product_id) for each in subjects if type(each) is ProductChangedEvent
+    )
     if not ids:
         return frozenset()
     return frozenset(row.adjustment_id for row in _load_adjusted(connection, ids=sorted(ids)))

@@ -34,6 +34,7 @@ from todoku.inventory.domain.products import (
 from todoku.inventory.domain.publication import (
     PAGE,
     PublishCatalogue,
+    opening_id,
     publish_catalogue,
     publish_page,
     replay_product,
@@ -106,6 +107,7 @@ __all__ = [
     "archive_product",
     "correct_stock",
     "deduct_stock",
+    "opening_id",
     "place_of",
     "publish_catalogue",
     "publish_page",

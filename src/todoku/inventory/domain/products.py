@@ -6,10 +6,8 @@ from typing import Any
 import msgspec
 
 from todoku.contracts import Event
-from todoku.inventory.domain.publication import changed_event, next_version
+from todoku.inventory.domain.publication import changed_event, next_version, opening_entry
 from todoku.inventory.domain.stock import (
-    LedgerEntry,
-    LedgerReason,
     Product,
     Stock,
     StockError,
@@ -95,9 +93,7 @@ def _created(command: SetProduct, now: datetime) -> tuple[Stock, list[Event]]:
         version=next_version(None, now),
         changed_at=now,
     )
-    opening = LedgerEntry(
-        product_id=product.id, quantity=product.on_hand, reason=LedgerReason.OPENING, at=now
-    )
+    opening = opening_entry(product.id, product.on_hand, now)
     return Stock(products={product.id: product}, entries=(opening,)), [
         changed_event(product, product.on_hand)
     ]

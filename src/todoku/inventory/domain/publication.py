@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from todoku.contracts import Event, ProductChangedEvent
+from todoku.contracts import Event, ProductChangedEvent, fact_id
 from todoku.inventory.domain.stock import (
     LedgerEntry,
     LedgerReason,
@@ -78,19 +78,48 @@ def publish_page(stock: Stock, now: datetime) -> tuple[Stock, list[Event]]:
 def replay_product(
     stock: Stock, event: ProductChangedEvent, time: datetime
 ) -> tuple[Stock, list[Event]]:
-    """Restore a product, or a change of it, that the database has lost from its event."""
-    product = stock.products.get(event.product_id)
-    if product is not None and product.version > event.version:
+    """Restore a product, or a change of it, that the database has lost from its event. The stock with which
+    it was created is entered once, also if the event that has it arrives after those of later versions."""
+    entries = _lost_opening(stock, event, time)
+    before = stock.products.get(event.product_id)
+    after = _lost(event, time) if before is None else _replayed(before, event, time)
+    for entry in entries:
+        after = after.moved(after.updated_at, on_hand=entry.quantity)
+    if after == before and not entries:
         return stock, []
-    opening = 0 if event.opening_stock is UNSET else event.opening_stock
-    if product is None:
-        entries = (
-            LedgerEntry(
-                product_id=event.product_id, quantity=opening, reason=LedgerReason.OPENING, at=time
-            ),
-        )
-        return Stock(products={event.product_id: _lost(event, opening, time)}, entries=entries), []
-    restored = msgspec.structs.replace(
+    return Stock(products={after.id: after}, entries=entries), []
+
+
+def opening_id(product_id: str) -> str:
+    """Return the id of the ledger entry with the stock with which a product was created."""
+    return fact_id(product_id, "opening")
+
+
+def opening_entry(product_id: str, quantity: int, at: datetime) -> LedgerEntry:
+    """Return the ledger entry with the stock with which a product was created."""
+    return LedgerEntry(
+        product_id=product_id,
+        quantity=quantity,
+        reason=LedgerReason.OPENING,
+        at=at,
+        adjustment_id=opening_id(product_id),
+    )
+
+
+def _lost_opening(
+    stock: Stock, event: ProductChangedEvent, time: datetime
+) -> tuple[LedgerEntry, ...]:
+    if event.opening_stock is UNSET or opening_id(event.product_id) in stock.adjusted:
+        return ()
+    return (opening_entry(event.product_id, event.opening_stock, time),)
+
+
+def _replayed(product: Product, event: ProductChangedEvent, time: datetime) -> Product:
+    """Return the product as the event has it. Of two changes with the same version, subscribers know the
+    one that was published."""
+    if product.version > event.version:
+        return product
+    return msgspec.structs.replace(
         product,
         name=event.name,
         price=event.price,
@@ -100,18 +129,16 @@ def replay_product(
         archived=event.archived,
         updated_at=max(product.updated_at, time),
     )
-    # Of two changes with the same version, subscribers know the one that was published.
-    return (stock if restored == product else Stock(products={product.id: restored})), []
 
 
-def _lost(event: ProductChangedEvent, on_hand: int, time: datetime) -> Product:
+def _lost(event: ProductChangedEvent, time: datetime) -> Product:
     """Return a product that the database does not have."""
     return Product(
         id=event.product_id,
         name=event.name,
         price=event.price,
         currency=event.currency,
-        on_hand=on_hand,
+        on_hand=0,
         reserved=0,
         created_at=time,
         updated_at=time,

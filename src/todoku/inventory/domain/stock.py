@@ -248,7 +248,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A change of the stock on hand, by `quantity` pieces, positive or negative.
 
-    That of staff has an `adjustment_id`, the `code` of its reason, and `by` whom it was made.
+    What is entered once has an `adjustment_id`: the opening stock, and what staff have changed, which also
+    has the `code` of its reason, and `by` whom it was made.
     """
 
     product_id: str

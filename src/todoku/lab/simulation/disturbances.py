@@ -71,6 +71,8 @@ class Disturbances:
         for node in self._nodes.values():
             node.reconnect()
             node.database.away = False
+            if node.clock_offset < -CLOCK_JUMP_SECONDS_MAX and _keeps_instants(node):
+                node.set_clock(0.0)
 
     def add_undecodable_rows(self) -> None:
         """Leave outbox rows of a newer version, since rolled back, that subscribers cannot decode."""
@@ -177,3 +179,9 @@ class Disturbances:
 
     def _any_node(self, dice: Random) -> Node:
         return self._nodes[dice.choice(tuple(self._nodes))]
+
+
+def _keeps_instants(node: Node) -> bool:
+    """Return whether something is due there at an instant that was told to somebody, such as a deadline. On
+    a clock that stays hours behind, it comes hours late."""
+    return any(agenda.instants for agenda in node.service.agendas)
