@@ -522,6 +522,11 @@ class TestShipping:
             assert self.found(databases["shipping"], event) == expected
         assert expected is not None
         assert expected.due_at == LATER
+        with databases["shipping"].transaction() as connection:  # Done with.
+            due = Due(event.order_id, BOOKINGS)
+            apply(self.store, connection, lambda s, _, now: when_due(s, now), due, LATER)
+            command = RecordAnswer(order_id=event.order_id, answer=Rejected("no room"))
+            apply(self.store, connection, record_answer, command, LATER)
 
     def test_rejection_is_saved(self, databases: dict[str, Database]) -> None:
         database = databases["shipping"]
@@ -708,6 +713,11 @@ ROWS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "used_at": NOW,
         },
     ),
+    "pauses": (
+        "shipping",
+        {"id": "p", "target": "carrier", "paused_at": NOW, "paused_by": "a", "reason": "r"},
+    ),
+    "paused_timers": ("shipping", {"agenda": "a", "timer": "k", "set_at": NOW}),
     "parked_messages": (
         "orders",
         {
@@ -724,6 +734,7 @@ ROWS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 """For each table the service whose database has it, and a row that it takes."""
 
 CLOSED: Final = {"state": "RETRIED", "closed_at": NOW}
+RESUMED: Final = {"resumed_at": NOW, "resumed_by": "b"}
 
 CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("orders", "status_known", {"status": "LOST"}),
@@ -773,6 +784,12 @@ CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("dead_letters", "discarded_for_a_reason", CLOSED | {"state": "DISCARDED", "closed_by": "b"}),
     ("idempotency_keys", "refused_or_not", {"refused": 2}),
     ("parked_messages", "closed_or_not", {"closed": 2}),
+    ("pauses", "resumed_by_somebody", {"resumed_at": NOW}),
+    ("pauses", "resumed_by_somebody", {"resumed_by": "b"}),
+    ("pauses", "rate_of_resume", {"rate": 5}),
+    ("pauses", "rate_in_range", RESUMED | {"rate": 0}),
+    ("pauses", "rate_in_range", RESUMED | {"rate": 1_001}),
+    ("pauses", "through_after_resume", {"through_at": NOW}),
 ]
 """For each CHECK how a row breaks it."""
 
@@ -793,6 +810,8 @@ KEYS: Final[list[tuple[str, dict[str, Any]]]] = [
     ("dead_letters", {"subject": "other"}),
     ("idempotency_keys", {"content": "[]"}),
     ("parked_messages", {"closed": 1}),
+    ("pauses", {"target": "service"}),
+    ("paused_timers", {"set_at": LATER}),
 ]
 """For each natural key a row that differs from the first in something else only."""
 
