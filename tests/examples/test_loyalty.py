@@ -23,6 +23,7 @@ from todoku.system import System
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "examples" / "loyalty"
+PRICE = 5
 PYTHON_LINES_MAX = 120
 SERVICES = ("orders", "inventory", "shipping", "loyalty")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
@@ -77,9 +78,9 @@ class Shop(msgspec.Struct, frozen=True):
         with urllib.request.urlopen(request, timeout=SECONDS_MAX) as answer:
             return json.load(answer)
 
-    def order(self, user: str, price: int) -> str:
-        """Place an order for a piece of the product that there is plenty of; return its id."""
-        item = {"productId": "plenty", "quantity": 1, "price": price}
+    def order(self, user: str, amount: int) -> str:
+        """Place an order for this amount of the product that there is plenty of; return its id."""
+        item = {"productId": "plenty", "quantity": amount // PRICE, "price": PRICE}
         return str(self.ask("orders", "/orders", {"userId": user, "items": [item]})["id"])
 
     def points(self, user: str) -> int:
@@ -141,7 +142,7 @@ def running(shop: Shop) -> Iterator[Stack]:
     assert "loyalty    no tables → version 0001" in shop.run("migrate", "loyalty")
     with shop.up() as stack:
         stack.start()
-        shop.run("product", "set", "plenty", "--name", "P", "--price", "5", "--stock", "9999")
+        shop.run("product", "set", "plenty", "--name", "P", "--price", str(PRICE), "--stock", "9999")
         yield stack
         assert stack.stop() == 0
 

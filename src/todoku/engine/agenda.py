@@ -123,6 +123,7 @@ class Agenda(Generic[S]):
                 ~and_(due_at > _time("held_after"), due_at <= _time("held_until")),
             )
         )
+        self._lock = Query(select(key).where(key == bindparam("due_key")).with_for_update())
         present = due_at.is_not(None)
         self._range = Query(
             select(
@@ -167,6 +168,10 @@ class Agenda(Generic[S]):
         """Return up to `count` rows due by `now`, the oldest first; lock them where others may take them
         too."""
         return self._to_due(self._find(connection, now=now, count=count))
+
+    def lock(self, connection: Connection, key: str) -> None:
+        """Lock a row that was found in another transaction."""
+        self._lock(connection, due_key=key)
 
     def find_corrected(self, connection: Connection, window: DueWindow, count: int) -> list[Due]:
         """Return up to `count` rows whose time has come, as `find` does, by `window`."""

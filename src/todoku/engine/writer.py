@@ -256,6 +256,7 @@ class Writer:
 
         def decide(connection: Connection, batch: BatchContext) -> UnitOfWork | None:
             batch.due = [due]
+            due.agenda.lock(connection, due.key)
             unit_of_work = self._service.store.load(connection, [due], self._cache)
             batch.handle_all(unit_of_work)
             self._service.store.save(connection, unit_of_work, now)
