@@ -50,6 +50,7 @@ OF_SERVICES = (
     SOURCE / "system.py",
 )
 ABOUT_BUILT_IN_SERVICES = {
+    "cli/catalogue_copy.py": "whether orders has the products of inventory",
     "cli/events.py": "`todoku events`",
     "cli/follow.py": "`todoku order watch`",
     "cli/order.py": "`todoku order`",
@@ -66,6 +67,7 @@ ABOUT_BUILT_IN_SERVICES = {
     "lab/bench/fill.py": "the load: orders",
     "lab/bench/reads.py": "the load: reads of orders, products and shipments",
     "lab/bench/run.py": "the load: orders",
+    "lab/chaos/faults.py": "pauses the carrier",
     "lab/chaos/load.py": "the load: orders",
     "lab/databases.py": "waits until every order has ended",
     "lab/system_client.py": "places and follows orders",

@@ -76,7 +76,7 @@ def post(running: Up, service: str, path: str, body: object) -> Any:
 
 def place(running: Up) -> str:
     """Order two units of a product of the demo catalogue."""
-    line = {"productId": "prod001", "quantity": 2, "price": 1}
+    line = {"productId": "prod001", "quantity": 2}
     order = {"userId": "user", "items": [line], "shippingAddress": "1-1 Chiyoda"}
     order_id: str = post(running, "orders", "/orders", order)["id"]
     return order_id

@@ -142,7 +142,9 @@ def running(shop: Shop) -> Iterator[Stack]:
     assert "loyalty    no tables → version 0001" in shop.run("migrate", "loyalty")
     with shop.up() as stack:
         stack.start()
-        shop.run("product", "set", "plenty", "--name", "P", "--price", str(PRICE), "--stock", "9999")
+        shop.run(
+            "product", "set", "plenty", "--name", "P", "--price", str(PRICE), "--stock", "9999"
+        )
         yield stack
         assert stack.stop() == 0
 
