@@ -138,8 +138,9 @@ class SimulatedService:
         """Forget what the database no longer has, since it was restored. `published` has the key and the
         type of each event of this service that is in the stream: this must come back."""
 
-    async def enter_again(self) -> None:
-        """Enter again, as an operator does after a restore, what is lost and not in the stream."""
+    async def enter_again(self, *, recovered: bool) -> None:
+        """Enter again, as an operator does after a restore, what is lost and not in the stream. Called before
+        the letter of the loss is retried, and again when the service has `recovered`."""
 
     def check_commit(self) -> None:
         """Check the invariants after a commit of this service."""

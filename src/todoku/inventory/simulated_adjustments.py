@@ -14,6 +14,7 @@ from todoku.inventory.domain import (
     Stock,
     StockInUse,
     UnknownProduct,
+    takes_pieces,
 )
 from todoku.simulated import World
 
@@ -61,11 +62,12 @@ class SimulatedAdjustments:
                 problem = f"{self._sent[adjustment_id]} was entered and never published"
                 self._world.fail("I2", problem)
 
-    async def enter_again(self) -> None:
-        """Enter the adjustments again that are lost and not in the stream: the others come back."""
+    async def enter_again(self, *, recovered: bool) -> None:
+        """Enter the adjustments again that are lost and not in the stream: the others come back. What takes
+        pieces out is left for when the service has `recovered`."""
         for adjustment_id in sorted(self._committed & self._sent.keys()):
             command = self._sent[adjustment_id]
-            if self._is_stored(adjustment_id):
+            if self._is_stored(adjustment_id) or (takes_pieces(command) and not recovered):
                 continue
             while adjustment_id not in self._entered():
                 try:

@@ -87,13 +87,14 @@ class SimulatedInventory(SimulatedService):
         self._ledger = self.world.rows(_LEDGER)
         self._reservations = self._read_reservations()
 
-    async def enter_again(self) -> None:
-        """Enter the products and adjustments that were in the database and are not any more."""
+    async def enter_again(self, *, recovered: bool) -> None:
+        """Enter the products and adjustments that were in the database and are not any more; what takes
+        pieces out only when the service has recovered: it is refused until then."""
         known = {product_id for (product_id,) in self.world.rows(_PRODUCTS)}
         for product_id in sorted(self._opening.keys() - known):
             with suppress(StockNotSettable):
                 await self.world.execute_until_answered(self._opening[product_id])
-        await self._adjustments.enter_again()
+        await self._adjustments.enter_again(recovered=recovered)
 
     def check_commit(self) -> None:
         """Check I2 and I4: the ledger adds up and only grows; a reservation is decided and ended once."""

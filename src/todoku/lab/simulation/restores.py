@@ -241,7 +241,7 @@ class Restores:
     async def _operate(self, name: str) -> None:
         """Enter again what is not in the stream, and retry dead letters until the service has recovered. A
         copy is paused: resume it."""
-        await self._parts[name].enter_again()
+        await self._parts[name].enter_again(recovered=False)
         await self._resume(name)
         while not self._has_recovered(name):
             for (letter_id,) in self._checker.rows(name, _LETTERS):
@@ -250,6 +250,7 @@ class Restores:
                         RetryDeadLetter(letter_id=letter_id, by="operator")
                     )
             await asyncio.sleep(OPERATOR_SECONDS)
+        await self._parts[name].enter_again(recovered=True)
 
     async def _resume(self, name: str) -> None:
         while paused := self._checker.rows(name, _PAUSES):
