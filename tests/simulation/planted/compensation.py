@@ -14,7 +14,6 @@ from todoku.contracts import (
 )
 from todoku.inventory import domain as stock
 from todoku.lab.simulation.wiring import Parts, Wire
-from todoku.orders import domain as ordering
 from todoku.orders import placing
 
 
@@ -136,8 +135,9 @@ def ended_orders_tidied_away() -> Wire:
 def order_placed_anew() -> Wire:
     """A retry with the id of an existing order is answered as a new order."""
 
-    def decide(original: Any, order: ordering.Order | None, command: Any, now: Any) -> Any:
-        placed, events = original(None, command, now)
-        return placed, [] if order else events
+    def decide(original: Any, placement: placing.Placement, command: Any, now: Any) -> Any:
+        unknown = msgspec.structs.replace(placement, order=None)
+        placed, events = original(unknown, command, now)
+        return placed, [] if placement.order else events
 
     return planting.commands("orders", placing.PlaceOrder, decide)

@@ -366,7 +366,6 @@ class _Run:
         if unanswered := sum(not client.done() for client in clients):
             waiting.append(f"{unanswered} clients have got no reply")
         waiting += self._restores.unfinished() + self._message_limit.unfinished()
-        waiting += self._restores.unfinished()
         waiting += self._pausing.unfinished()
         return waiting or self.checker.unhandled(
             self._disturbances.lasting_poison(), self._subjects_read()
