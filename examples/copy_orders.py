@@ -5,9 +5,9 @@
 Kill it whenever you like: what it has read and where it goes on are committed together. Needs Python only.
 """
 
+import argparse
 import json
 import sqlite3
-import sys
 import time
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -78,4 +78,8 @@ def start_over(copy: sqlite3.Connection) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], once="--once" in sys.argv)
+    arguments = argparse.ArgumentParser(description="Keep a copy of all orders in a SQLite file.")
+    arguments.add_argument("url", help="the address of the orders service: http://127.0.0.1:8080")
+    arguments.add_argument("path", help="the SQLite file")
+    arguments.add_argument("--once", action="store_true", help="end when the copy is up to date")
+    main(**vars(arguments.parse_args()))

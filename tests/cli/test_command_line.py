@@ -1,5 +1,6 @@
 """The `todoku` command, called as a process."""
 
+import inspect
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from todoku.broker.embedded import find_server
 from todoku.cli import COMMANDS, application
@@ -21,6 +23,7 @@ from todoku.system import system
 FreePorts = Callable[[int], list[int]]
 GROUPS = {"dead", "order", "product", "shipment", "events"}
 WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume"}
+COLUMNS = 80
 HEAVY = ("starlette", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 
 
@@ -102,6 +105,18 @@ def test_subcommand_help_has_flags_and_example(name: str, help_of: Callable[...,
         assert "Exit codes" not in text
 
 
+def test_help_fits_a_terminal_so_that_its_examples_can_be_copied() -> None:
+    """An example that is wrapped is another command. Tables of flags may be wrapped."""
+    for name in COMMANDS:
+        group = application(name)[name]
+        parts = [part for part in group if not part.startswith("-")]
+        for command in [group[part] for part in parts] or [group]:
+            text = inspect.getdoc(command.default_command) or ""
+            lines = text.partition("\nParameters\n")[0].splitlines()
+            assert "For example:" in lines
+            assert [line for line in lines if cell_len(line) > COLUMNS] == [], command.name
+
+
 def test_help_of_a_command_exits_with_ok(tmp_path: Path) -> None:
     answer = todoku("config", "--help", folder=tmp_path)
 
@@ -120,6 +135,25 @@ def test_invalid_arguments_are_usage_errors(arguments: tuple[str, ...], tmp_path
     assert answer.returncode == ExitCode.USAGE
     assert answer.stdout == ""
     assert "Error" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("pause", "carrier"), 'Command "pause" parameter --reason is missing.'),
+        (("pause", "--reason"), 'Command "pause" parameter --reason requires an argument.'),
+        (("order", "hold", "x", "--holder", "y"), "parameter --reason is missing."),
+        (("order", "show"), "parameter ID is missing."),
+    ],
+)
+def test_missing_parameter_differs_from_one_without_value(
+    arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        application(arguments[0])(arguments)
+
+    assert ended.value.code == ExitCode.USAGE
+    assert expected in " ".join(capsys.readouterr().err.split())
 
 
 def test_config_shows_value_and_source_of_each_setting(tmp_path: Path) -> None:

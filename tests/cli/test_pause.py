@@ -41,7 +41,10 @@ def test_whole_system_is_paused_and_resumed_service_by_service(todoku: Caller) -
 def test_unknown_name_is_refused(todoku: Caller) -> None:
     result = todoku("pause", "fax", "--reason", "x")
     assert result.code == ExitCode.USAGE
-    assert "nothing is called 'fax'" in result.err
+    assert result.err.startswith(
+        "todoku: nothing that can be paused is called 'fax': give `system`"
+    )
+    assert result.err.count("todoku:") == 1
 
 
 def test_services_that_could_not_be_reached_are_named(todoku_alone: Caller) -> None:

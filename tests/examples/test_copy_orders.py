@@ -65,6 +65,15 @@ class Copy:
         return next((position for (position,) in self.rows("SELECT position FROM place")), 0)
 
 
+async def test_copier_without_arguments_prints_how_it_is_used() -> None:
+    copier = await asyncio.create_subprocess_exec(
+        sys.executable, COPIER, stderr=asyncio.subprocess.PIPE
+    )
+    _, printed = await copier.communicate()
+    assert copier.returncode == 2
+    assert printed.startswith(b"usage: copy_orders.py [-h] [--once] url path")
+
+
 async def test_copier_that_is_killed_again_and_again_has_exactly_the_orders_that_exist(
     url: str, tmp_path: Path
 ) -> None:

@@ -11,12 +11,13 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.local.errors import Contradictory, InUse, LocalError, Unavailable
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
+    from rich.panel import Panel
 
 COMMANDS = {
     "up": "Start the broker and all services on this machine, and restart what fails.",
-    "order": "Place, list, show and watch orders.",
-    "product": "List, show, create, change and restock products.",
+    "order": "Place, list, show, watch, hold and cancel orders.",
+    "product": "List, show, create, change and archive products; adjust their stock.",
     "shipment": "List and show shipments.",
     "events": "Export and follow the events of all orders.",
     "dead": "Handle dead letters: messages that a service could not process.",
@@ -51,6 +52,16 @@ def _version() -> str:
     return f"todoku {__version__}"
 
 
+def _usage_error(error: "CycloptsError") -> "Panel":
+    """Return what is wrong with what was typed."""
+    from cyclopts import CycloptsPanel, MissingArgumentError
+
+    absent = isinstance(error, MissingArgumentError) and error.keyword is None
+    # The library has one text for an option without its value and for one that is not there.
+    text = str(error).replace(" requires an argument.", " is missing.") if absent else error
+    return CycloptsPanel(text)
+
+
 def application(typed: str | None = None) -> "App":
     """Build the command line, with no command imported yet.
 
@@ -66,6 +77,7 @@ def application(typed: str | None = None) -> "App":
         help_format="plaintext",
         version=_version,
         result_action="return_value",
+        error_formatter=_usage_error,
     )
     for position, (name, summary) in enumerate(COMMANDS.items()):
         app.command(

@@ -55,8 +55,8 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
     Creates a folder under the destination, named by the time, with the copies, a
     manifest and SHA256SUMS. The folder appears once it is complete and synced to
     disk. A system that is started on the copies is paused until `todoku resume`, so
-    that nothing is sent twice. docs/how-to/backup-and-restore.md describes how to restore a backup,
-    and what is lost by that.
+    that nothing is sent twice. docs/how-to/backup-and-restore.md describes how to
+    restore a backup, and what is lost by that.
 
     For example:
 

@@ -104,7 +104,8 @@ def show(
     For example:
 
         todoku dead show 0198c2f0-7b1a-8c3e-9d55-3f6a1c2b4d5e
-        todoku dead show 0198c2f0-7b1a-8c3e-9d55-3f6a1c2b4d5e --json | jq .body.data > message.json
+        todoku dead show 0198c2f0-7b1a-8c3e-9d55-3f6a1c2b4d5e --json |
+            jq .body.data > message.json
 
     Parameters
     ----------
@@ -175,8 +176,9 @@ def edit(
 ) -> ExitCode:
     """Replace a dead letter by a corrected message, and process that.
 
-    The correction is the event's data as JSON, of the same type and for the same order. Exits with
-    1 if processing it fails too: then the correction is parked instead.
+    The correction is the event's data as JSON, of the same type and for the same
+    order. Exits with 1 if processing it fails too: then the correction is parked
+    instead.
 
     For example:
 
@@ -232,7 +234,7 @@ def discard(
 
     For example:
 
-        todoku dead discard 0198c2f0-7b1a-8c3e-9d55-3f6a1c2b4d5e --reason "from a test run"
+        todoku dead discard 0198c2f0-7b1a-8c3e-9d55-3f6a1c2b4d5e --reason 'A test.'
 
     Parameters
     ----------

@@ -90,8 +90,8 @@ def export(
 
     That is what other commands print with --json. The events are those of the
     orders' histories, in the order in which they were recorded. The last line on
-    stderr is the cursor to go on with. With --output, a file FILE.cursor remembers
-    it, and the same command goes on where it stopped, also if it was killed.
+    stderr is the cursor to go on with. With --output, it is stored in FILE.cursor,
+    and the same command goes on where it stopped, also if it was killed.
 
     For example:
 

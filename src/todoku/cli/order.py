@@ -105,8 +105,7 @@ def place(
     currency
         The currency of the given prices, an ISO 4217 code.
     deadline
-        When the order is cancelled if it is still open then, as in 2030-01-02T03:04:05Z; default: from
-        the settings of the service.
+        When an open order is cancelled, as in 2030-01-02T03:04:05Z; default: as the service is set up.
     on_shortage
         What becomes of the order if stock is missing: cancel it, or wait for stock.
     source
@@ -161,7 +160,7 @@ def show(
     For example:
 
         todoku order show 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e
-        todoku order show 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --json | jq -r .status
+        todoku order show 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --json | jq .status
 
     Parameters
     ----------
@@ -284,8 +283,9 @@ def watch(
 
     Shows each event with its local time, the time since the order was placed, the
     service that published it, and the order's status. Late events and
-    compensations are marked. The exit code tells the final status: 0 is COMPLETED, 10,
-    11, 13 and 15 are failures; 12 means that the order had not ended before --timeout.
+    compensations are marked. The exit code is that of the final status: 0 is
+    COMPLETED, 10, 11, 13 and 15 are failures; 12 means that the order had not ended
+    before --timeout.
 
     For example:
 
@@ -315,13 +315,13 @@ def cancel(
 ) -> ExitCode:
     """Cancel an order, or pieces of it.
 
-    Succeeds if the carrier has not been called yet, which shipping decides; the order is
-    CANCELLING until then. To cancel an order again changes nothing; to cancel pieces again
-    cancels further ones.
+    Succeeds if the carrier has not been called yet, which shipping decides; the
+    order is CANCELLING until then. To cancel an order again changes nothing; to
+    cancel pieces again cancels further ones.
 
     For example:
 
-        todoku order cancel 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --reason 'Ordered twice.'
+        todoku order cancel 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --reason Duplicate
         todoku order cancel 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e prod001:1 --watch
 
     Parameters

@@ -35,8 +35,9 @@ def hold(
 
     For example:
 
-        todoku order hold 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --holder fraud-review --reason 'New card.'
-        todoku order hold 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --holder address-check \\
+        todoku order hold 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --holder fraud \\
+            --reason 'New card.'
+        todoku order hold 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --holder address \\
             --reason 'No house number.' --expires 2030-01-02T03:04:05Z
 
     Parameters
@@ -84,7 +85,8 @@ def release(
 
     For example:
 
-        todoku order release 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e 0198c2f1-31c4-7e95-a8d2-7b0c4f6e1d23
+        todoku order release 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e \\
+            0198c2f1-31c4-7e95-a8d2-7b0c4f6e1d23
 
     Parameters
     ----------

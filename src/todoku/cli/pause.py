@@ -5,7 +5,7 @@ import msgspec
 from todoku.cli.client import ServiceClient
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Addresses
+from todoku.cli.flags import SYSTEM_HERE, Addresses
 from todoku.cli.formatting import printable
 from todoku.cli.options import JsonLines
 from todoku.cli.output import note, suggest, write_lines
@@ -30,12 +30,12 @@ def pause(
     json: JsonLines = False,
     addresses: Addresses = None,
 ) -> ExitCode:
-    """Pause the system, a service, or one thing that a service does, such as the carrier.
+    """Pause the system, a service, or one thing that it does, such as the carrier.
 
     What is paused takes orders and messages, but starts nothing of its own accord:
     no call to another system, and nothing that is due. Timers stand still. A pause
     is stored, and ends with `todoku resume` only. Services that do not answer are
-    not paused; they are named, and the exit code tells of it.
+    not paused: they are named, and the exit code is not 0.
 
     For example:
 
@@ -65,8 +65,8 @@ def pause(
     answers, failures = at_each(places_of(what, addresses), post)
     if failures and not answers and all(each.problem == UNKNOWN_TARGET for each in failures):
         raise CommandFailed(
-            f"nothing is called {printable(what)!r}: give `system`, a service, or what a service does.\n"
-            f"{failures[-1]}",
+            f"nothing that can be paused is called {printable(what)!r}: give `system`, a service"
+            f" ({', '.join(SYSTEM_HERE.names)}), or what a service does, such as `carrier`.",
             exit_code=ExitCode.USAGE,
         )
     if json:

@@ -159,7 +159,7 @@ def register(product: App, print_product: Print) -> None:
         For example:
 
             todoku product ledger prod001
-            todoku product ledger prod001 --json | jq -r 'select(.kind == "CORRECTION") | .by'
+            todoku product ledger prod001 --json | jq 'select(.kind == "CORRECTION")'
 
         Parameters
         ----------

@@ -36,8 +36,8 @@ def resume(
 ) -> ExitCode:
     """Let the system, a service, or one thing that it does go on after a pause.
 
-    Ends all pauses of it. What is left of a timer begins to run again. The deadlines
-    of orders did not move: one that has passed is kept for a while
+    Ends all pauses of it. What is left of a timer begins to run again. The
+    deadlines of orders did not move: one that has passed is kept for a while
     (--order-deadline-grace-seconds), then the order is cancelled.
 
     For example:

@@ -70,11 +70,12 @@ def simulate(
 ) -> ExitCode:
     """Simulate the whole system with injected faults, and check its invariants.
 
-    Services, engine and stores are the production code; broker, disks, clocks, carrier and network
-    are simulated, and fail as the seed decides. A service is one process with SQLite, or in some runs
-    several processes that share a database with PostgreSQL's row locks. The same seed gives the same
-    run, to the byte. After the faults everything heals, and every order must end in time. A run that
-    breaks an invariant is shrunk to the orders and faults that are needed, and shown. Exit code 1 if
+    Services, engine and stores are the production code; broker, disks, clocks,
+    carrier and network are simulated, and fail as the seed decides. A service is
+    one process with SQLite, or in some runs several processes that share a database
+    with PostgreSQL's row locks. The same seed gives the same run, to the byte. Then
+    the faults end, and every order must end in time. A run that breaks an invariant
+    is shrunk to the orders and faults that are needed, and shown. Exit code 1 if
     there is one.
 
     For example:

@@ -43,9 +43,9 @@ def verify(
 ) -> ExitCode:
     """Check the databases for broken invariants.
 
-    Works on a running system and on a stopped one, and changes nothing. On a running system the
-    databases differ for a moment: a finding counts only if it lasts for the grace period. Exits
-    with 1 if an invariant is broken.
+    Works on a running system and on a stopped one, and changes nothing. On a
+    running system the databases differ for a moment: a finding counts only if it
+    lasts for the grace period. Exits with 1 if an invariant is broken.
 
     For example:
 
