@@ -140,7 +140,7 @@ to do; `errors` points to the field or the parameter.
 ```json
 {{
   "type": "/problems/invalid-body",
-  "title": "The body is not what is expected here",
+  "title": "The body is invalid",
   "status": 422,
   "detail": "#/items/0/quantity: Must be at least 1.",
   "errors": [{{"detail": "Must be at least 1.", "pointer": "#/items/0/quantity"}}]
@@ -171,8 +171,8 @@ def http_reference() -> str:
 {GENERATED}
 
 Requests and responses are JSON: names in camelCase, times in UTC, money in minor units of an ISO 4217
-currency. Unknown fields and parameters are refused. Lists are paginated: follow `nextCursor` or the
-`Link` header; new items do not move the boundaries of a page. Errors are [problems](problems.md).
+currency. Unknown fields and parameters are refused, and a body where none is taken. Lists are paginated:
+follow `nextCursor` or the `Link` header; new items do not move the boundaries of a page. Errors are [problems](problems.md).
 
 Each service also serves its OpenAPI 3.1 document at `/openapi.json`, documentation to read and try at
 `/docs`, its events at `/asyncapi.json`, Prometheus metrics at `/metrics`, a liveness check at `/livez`

@@ -42,22 +42,24 @@ async def echo(call: Call) -> Reply:
 
 
 def echo_app(handle: Handle = echo, **limits: Any) -> ASGIApp:
-    """Return an application with an operation that echoes its body."""
-    operation = Operation(
-        id="echo",
-        method="POST",
-        path="/echo",
-        summary="Echo the body",
-        handle=handle,
-        body=Echo,
-        responses=[
-            SuccessResponse(status=200, description="The body of the request.", content=Echo)
-        ],
-    )
+    """Return an application with an operation that echoes its body, and one that takes none."""
+    responses = [SuccessResponse(status=200, description="The body of the request.", content=Echo)]
+    operations = [
+        Operation(
+            id=path,
+            method="POST",
+            path=f"/{path}",
+            summary="Echo the body",
+            handle=handle,
+            body=body,
+            responses=responses,
+        )
+        for path, body in (("echo", Echo), ("bare", None))
+    ]
     backend = Backend(
         process=RecordingProcess(lambda _: None), database=Database.in_memory(), run_read=run_inline
     )
-    api = Api(title="Echo", description="", operations=[operation])
+    api = Api(title="Echo", description="", operations=operations)
     return application(api, backend, limits=Limits(body_bytes_max=BYTES_MAX, **limits))
 
 
@@ -112,6 +114,34 @@ async def test_other_content_type_returns_415(
     reply = await http.post("/echo", content=b'{"text": "x"}', headers=headers)
     assert slug(reply) == (415, "unsupported-media-type")
     assert reply.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b" {\n} "])
+async def test_operation_without_a_body_takes_an_empty_one(
+    http: httpx.AsyncClient, body: bytes
+) -> None:
+    async def one_part() -> AsyncIterator[bytes]:
+        yield body
+
+    for content in (body, one_part()):
+        reply = await http.post("/bare", content=content)
+        assert (reply.status_code, reply.json()) == (200, None)
+
+
+@pytest.mark.parametrize("body", [b'{"note": "x"}', b"[]", b"x", b"\xff"])
+@pytest.mark.parametrize("headers", [{}, JSON])
+async def test_operation_without_a_body_refuses_one(
+    http: httpx.AsyncClient, body: bytes, headers: dict[str, str]
+) -> None:
+    reply = await http.post("/bare", content=body, headers=headers)
+    assert slug(reply) == (422, "invalid-body")
+    reply = await http.post("/bare", content=body * (BYTES_MAX + 1), headers=headers)
+    assert slug(reply) == (413, "body-too-large")
+
+
+async def test_unknown_parameter_is_refused_as_such(http: httpx.AsyncClient) -> None:
+    problem = (await http.post("/bare?colour=red")).json()
+    assert problem["detail"] == "colour: Unknown parameter: remove it, or correct its name."
 
 
 async def in_parts(size: int) -> AsyncIterator[bytes]:

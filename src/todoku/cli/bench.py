@@ -18,7 +18,7 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.figures import print_report
 from todoku.cli.flags import SYSTEM_HERE, Flags, settings_from
-from todoku.cli.options import Json, Seconds
+from todoku.cli.options import Flag, Json, Seconds
 from todoku.cli.output import write_object
 from todoku.cli.reads import require_orders, time_reads
 from todoku.cli.signals import interrupt_on_stop_signals
@@ -49,23 +49,21 @@ EXCLUSIVE = (
 )
 """Options, those that would have no effect with each, and why."""
 
-Switch = Annotated[bool, Parameter(negative="")]
-
 
 def bench(
     *,
-    running: Switch = False,
+    running: Flag = False,
     connections: int = 64,
     rate: float | None = None,
     seconds: float | None = None,
     orders: int | None = None,
     items: int = 2,
     products: int = 100,
-    hot: Switch = False,
+    hot: Flag = False,
     patience_seconds: Seconds = 60.0,
-    skip_verify: Switch = False,
+    skip_verify: Flag = False,
     reads: int | None = None,
-    cold: Switch = False,
+    cold: Flag = False,
     json: Json = False,
     flags: Flags = None,
     instruments: Annotated[Instruments, Parameter(parse=False)] = NO_INSTRUMENTS,

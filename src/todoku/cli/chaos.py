@@ -13,7 +13,7 @@ from cyclopts import Parameter, validators
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import settings_from
-from todoku.cli.options import Json
+from todoku.cli.options import Json, Texts
 from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, note, table, write_object
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def chaos(
     cancelled_share: Share = 0.33,
     line_share: Share = 0.1,
     held_share: Share = 0.2,
-    fault: tuple[str, ...] = (),
+    fault: Texts = (),
     data_dir: Annotated[Path | None, Parameter(show_default=False)] = None,
     json: Json = False,
 ) -> ExitCode:

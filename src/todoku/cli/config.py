@@ -1,14 +1,14 @@
 """`todoku config`: show every setting, its value and its source."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import Parameter
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, SettingFlags, settings_from, settings_of_running
+from todoku.cli.options import Flag
 from todoku.cli.streams import to_json, write_json
 from todoku.redaction import redact
 from todoku.settings import Loaded, Setting, to_text, values_of
@@ -17,8 +17,8 @@ from todoku.system import load_system
 
 def config(
     *,
-    running: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    running: Flag = False,
+    json: Flag = False,
     flags: Flags = None,
 ) -> None:
     """Show every setting, its value and its source.

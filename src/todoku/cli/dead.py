@@ -1,6 +1,5 @@
 """`todoku dead`: handle dead letters, the messages that a service could not process."""
 
-import getpass
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -26,7 +25,7 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, AddressFlags, ServiceName
 from todoku.cli.formatting import counted, day_and_time, printable
-from todoku.cli.options import ItemsMax, Json, JsonLines
+from todoku.cli.options import By, Flag, ItemsMax, Json, JsonLines, who
 from todoku.cli.output import note, suggest, write_line, write_object
 from todoku.cli.responses import DeadLetterDetails, ScheduledRetries
 
@@ -39,10 +38,6 @@ Service = Annotated[
 ]
 Correction = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Rate = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000))]
-By = Annotated[
-    str | None,
-    Parameter(help="Who decided this; default: your login name.", show_default=False),
-]
 
 
 @dead.command(name="list")
@@ -127,7 +122,7 @@ def retry(
     *letter_ids: Id,
     service: Service = None,
     group: str | None = None,
-    all: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    all: Flag = False,
     rate: Rate = 10,
     by: By = None,
     json: JsonLines = False,
@@ -156,10 +151,10 @@ def retry(
     """
     if bool(letter_ids) + bool(group) + all != 1:
         raise CommandFailed("give either ids, or --group, or --all.", exit_code=ExitCode.USAGE)
-    who = by or _login_name()
+    decided_by = who(by)
     if letter_ids:
-        return _retry_each(letter_ids, service, who, json, addresses)
-    _schedule(service, group, rate, who, json, addresses)
+        return _retry_each(letter_ids, service, decided_by, json, addresses)
+    _schedule(service, group, rate, decided_by, json, addresses)
     return ExitCode.OK
 
 
@@ -196,7 +191,7 @@ def edit(
     letter = service_client.read(raw, DeadLetterDetails)
     data = read_correction(file) if file is not None else edited(letter)
     try:
-        body = msgspec.json.encode({"data": msgspec.Raw(data), "by": by or _login_name()})
+        body = msgspec.json.encode({"data": msgspec.Raw(data), "by": who(by)})
         msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CommandFailed(
@@ -248,7 +243,7 @@ def discard(
     answer = service_client.send(
         "POST",
         f"{path_of(letter.id)}/discard",
-        msgspec.json.encode({"reason": reason, "by": by or _login_name()}),
+        msgspec.json.encode({"reason": reason, "by": who(by)}),
         find_out=how_to_check(service_client, letter.id),
     )
     if json:
@@ -313,10 +308,3 @@ def _schedule(
         else:
             note(f"{service_client.service}: nothing to retry")
     suggest("todoku dead list", "see what is still parked afterwards")
-
-
-def _login_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError) as error:  # in a container the user may have no name
-        raise CommandFailed("give your name with --by.", exit_code=ExitCode.USAGE) from error

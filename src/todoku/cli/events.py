@@ -23,7 +23,7 @@ from todoku.cli.event_file import EventFile
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
 from todoku.cli.formatting import counted, day_and_time, printable
-from todoku.cli.options import JsonLines, Url
+from todoku.cli.options import JsonLines, Texts, Url
 from todoku.cli.output import console, note
 from todoku.settings import Settings
 
@@ -32,31 +32,18 @@ Read = Callable[[dict[str, object]], Iterator[FeedPage]]
 events = App(name="events", help="Export and follow the events of all orders.")
 
 Types = Annotated[
-    tuple[str, ...],
+    Texts,
     Parameter(
-        name="--type",
-        negative="",
-        show_default=False,
-        help="Only events of this type, such as OrderCompletedEvent. Repeat it for several.",
+        "--type", help="Only events of this type, such as OrderCompletedEvent; may be repeated."
     ),
 ]
-Orders = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--order",
-        negative="",
-        show_default=False,
-        help="Only events of this order. Repeat it for several.",
-    ),
-]
+Orders = Annotated[Texts, Parameter("--order", help="Only events of this order; may be repeated.")]
 Subjects = Annotated[
-    tuple[str, ...],
+    Texts,
     Parameter(
-        name="--subject",
-        negative="",
-        show_default=False,
-        help="Only events on this subject: inventory.reserved, or a pattern such as 'shipping.>'. Repeat it "
-        "for several.",
+        "--subject",
+        help="Only events on this subject: inventory.reserved, or a pattern such as 'shipping.>'; may be"
+        " repeated.",
     ),
 ]
 Since = Annotated[

@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from cyclopts import Parameter
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, ServiceName, settings_from
-from todoku.cli.options import JsonLines
+from todoku.cli.options import Flag, JsonLines
 from todoku.cli.output import suggest, write_line
 from todoku.cli.streams import to_json
 from todoku.local.claims import make_data_folder
@@ -52,7 +51,7 @@ class Step(msgspec.Struct, frozen=True, rename="camel"):
 
 def migrate(
     *services: ServiceName,
-    check: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    check: Flag = False,
     json: JsonLines = False,
     flags: Flags = None,
 ) -> ExitCode:

@@ -1,8 +1,17 @@
 """Options shared by several commands, with the same meaning in each."""
 
+import getpass
 from typing import Annotated
 
 from cyclopts import Parameter, validators
+
+from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+
+Texts = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+"""A flag that may be repeated."""
 
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
 
@@ -26,6 +35,20 @@ ItemsMax = Annotated[
     ),
 ]
 """`--limit`: the maximum number of rows of a list."""
+
+By = Annotated[
+    str | None,
+    Parameter(help="Who decided this; default: your login name.", show_default=False),
+]
+
+
+def who(by: str | None) -> str:
+    """Return who decides. Raises `CommandFailed` where the user has no name."""
+    try:
+        return by or getpass.getuser()
+    except (OSError, KeyError) as error:  # in a container the user may have no name
+        raise CommandFailed("give your name with --by.", exit_code=ExitCode.USAGE) from error
+
 
 SECONDS_MAX = 10**9
 """About thirty years."""

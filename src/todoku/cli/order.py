@@ -15,7 +15,7 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
 from todoku.cli.formatting import age, day_and_time, item_list, money, printable
 from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
-from todoku.cli.options import ItemsMax, Json, JsonLines, Url
+from todoku.cli.options import Flag, ItemsMax, Json, JsonLines, Url
 from todoku.cli.order_holds import described, hold, release
 from todoku.cli.output import (
     KEY,
@@ -59,7 +59,6 @@ Source = Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=Tru
 Statuses = Annotated[
     tuple[OrderStatus, ...], Parameter(name_transform=str, negative="", show_default=False)
 ]
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 ENDED = frozenset(status.value for status in OrderStatus if status.terminal)
 
 
@@ -72,7 +71,7 @@ def place(
     deadline: str | None = None,
     on_shortage: Literal["cancel", "wait"] | None = None,
     source: Source = None,
-    watch: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    watch: Flag = False,
     timeout: Timeout = None,
     json: Json = False,
     url: Url = None,
@@ -307,7 +306,7 @@ def cancel(
     /,
     *items: str,
     reason: str | None = None,
-    watch: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    watch: Flag = False,
     timeout: Timeout = None,
     json: Json = False,
     url: Url = None,

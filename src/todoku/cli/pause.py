@@ -7,17 +7,15 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import SYSTEM_HERE, Addresses
 from todoku.cli.formatting import printable
-from todoku.cli.options import JsonLines
+from todoku.cli.options import By, JsonLines, who
 from todoku.cli.output import note, suggest, write_lines
 from todoku.cli.pausing import (
     UNKNOWN_TARGET,
-    By,
     What,
     at_each,
     name_of,
     outcome_of,
     places_of,
-    who,
 )
 
 

@@ -1,22 +1,19 @@
 """`todoku pauses`: list what is paused."""
 
-from typing import Annotated
-
 import msgspec
-from cyclopts import Parameter
 
 from todoku.cli.client import ServiceClient
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses
 from todoku.cli.formatting import day_and_time
-from todoku.cli.options import JsonLines
+from todoku.cli.options import Flag, JsonLines
 from todoku.cli.output import KEY, TEXT, cells, console, note, suggest, table, write_line
 from todoku.cli.pausing import SYSTEM, Found, at_each, find, outcome_of, places_of
 
 
 def pauses(
     *,
-    all: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    all: Flag = False,
     json: JsonLines = False,
     addresses: Addresses = None,
 ) -> ExitCode:

@@ -1,6 +1,5 @@
 """Find what can be paused, and what is, at the services."""
 
-import getpass
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Annotated, Final, TypeVar
@@ -24,10 +23,6 @@ PAUSES_MAX: Final = 10_000
 LOOK_SECONDS_MAX: Final = 2.0
 
 What = Annotated[str, Parameter(name="WHAT")]
-By = Annotated[
-    str | None,
-    Parameter(help="Who decided this; default: your login name.", show_default=False),
-]
 T = TypeVar("T")
 
 
@@ -104,11 +99,3 @@ def outcome_of(failures: Sequence[CommandFailed]) -> ExitCode:
     """Return the exit code where some services may have failed."""
     codes = [failure.exit_code for failure in failures if failure.problem != UNKNOWN_TARGET]
     return codes[0] if codes else ExitCode.OK
-
-
-def who(by: str | None) -> str:
-    """Return who decides. Raises `CommandFailed` where the user has no name."""
-    try:
-        return by or getpass.getuser()
-    except (OSError, KeyError) as error:  # in a container the user may have no name
-        raise CommandFailed("give your name with --by.", exit_code=ExitCode.USAGE) from error

@@ -14,7 +14,7 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_from
 from todoku.cli.formatting import counted, day_and_time, money
-from todoku.cli.options import ItemsMax, Json, JsonLines, Url
+from todoku.cli.options import Flag, ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
     NUMBER,
     TEXT,
@@ -161,7 +161,7 @@ def archive(
     product_id: ProductId,
     /,
     *,
-    undo: Annotated[bool, Parameter(negative=())] = False,
+    undo: Flag = False,
     json: Json = False,
     url: Url = None,
     addresses: Addresses = None,

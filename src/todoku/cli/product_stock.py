@@ -189,7 +189,7 @@ def register(product: App, print_product: Print) -> None:
         url: Url = None,
         addresses: Addresses = None,
     ) -> None:
-        """List the orders that hold a product, the newest first.
+        """List the reservations of a product, the newest order first.
 
         For example:
 

@@ -10,9 +10,9 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses
 from todoku.cli.formatting import printable
-from todoku.cli.options import JsonLines
+from todoku.cli.options import By, JsonLines, who
 from todoku.cli.output import note, write_lines
-from todoku.cli.pausing import By, Found, What, at_each, described, find, outcome_of, places_of, who
+from todoku.cli.pausing import Found, What, at_each, described, find, outcome_of, places_of
 
 Rate = Annotated[
     int | None,

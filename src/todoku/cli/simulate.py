@@ -13,7 +13,7 @@ import msgspec
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import settings_from
-from todoku.cli.options import Json, Seconds
+from todoku.cli.options import Flag, Json, Seconds
 from todoku.cli.output import write_object
 from todoku.lab.simulation import Explanation, SimulationPlan, SimulationResult, explain, replay
 from todoku.lab.simulation import simulate as run_plan
@@ -64,7 +64,7 @@ def simulate(
     replicas: int = 0,
     only: str = "",
     jobs: int = 0,
-    trace: bool = False,
+    trace: Flag = False,
     shrink_seconds: Seconds = 20.0,
     json: Json = False,
 ) -> ExitCode:

@@ -6,10 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Annotated
 
 import msgspec
-from cyclopts import Parameter
 
 from todoku import start_paused
 from todoku.broker import embedded
@@ -18,7 +16,8 @@ from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.cli.pausing import described, paused_now, who
+from todoku.cli.options import Flag, who
+from todoku.cli.pausing import described, paused_now
 from todoku.cli.readiness import is_ready, unresponsive
 from todoku.cli.signals import on_stop_signals
 from todoku.local import running
@@ -45,7 +44,7 @@ PROGRESS_SECONDS = 10.0
 
 def up(
     *,
-    paused: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    paused: Flag = False,
     flags: Flags = None,
 ) -> int:
     """Start the broker and all services on this machine, and run them until Ctrl-C.

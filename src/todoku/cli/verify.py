@@ -5,17 +5,16 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from cyclopts import Parameter
 
 from todoku.cli.client import client
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
 from todoku.cli.formatting import age, counted, day_and_time, printable
-from todoku.cli.options import Json, Seconds
+from todoku.cli.options import Flag, Json, Seconds
 from todoku.cli.output import note, write_object
 from todoku.cli.responses import Resent
 from todoku.lifecycle import OVERDUE_SECONDS
@@ -37,7 +36,7 @@ def verify(
     *,
     grace_seconds: Seconds = 10.0,
     overdue_seconds: Seconds = OVERDUE_SECONDS,
-    repair: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    repair: Flag = False,
     json: Json = False,
     flags: Flags = None,
 ) -> ExitCode:

@@ -41,7 +41,7 @@ from todoku.web.fields import (
     is_product_id,
 )
 from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
-from todoku.web.problems import DATABASE_UNAVAILABLE, OUTCOME_UNKNOWN, OVERLOADED
+from todoku.web.problems import DATABASE_UNAVAILABLE
 from todoku.web.query import invalid_parameter
 
 
@@ -155,7 +155,7 @@ def inventory_api(backend: Backend) -> Api:
                         content=Publishing,
                     )
                 ],
-                problems=[OVERLOADED, OUTCOME_UNKNOWN, DATABASE_UNAVAILABLE],
+                problems=[DATABASE_UNAVAILABLE],
             ),
             *stock_operations(backend),
         ],
@@ -178,13 +178,7 @@ def _archiving(routes: "ProductRoutes", archived: bool) -> Operation:
                 status=200, description="The product.", content=ProductView, headers=ETAG
             )
         ],
-        problems=[
-            UNKNOWN_PRODUCT,
-            PRODUCT_CHANGED,
-            OVERLOADED,
-            OUTCOME_UNKNOWN,
-            DATABASE_UNAVAILABLE,
-        ],
+        problems=[UNKNOWN_PRODUCT, PRODUCT_CHANGED],
         conditional=True,
     )
 

@@ -1,4 +1,4 @@
-"""HTTP operations on the stock of a product: adjust it, and list what changed it and what holds it."""
+"""HTTP operations on the stock of a product: adjust it, and list what changed it and what is reserved."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
@@ -22,11 +22,11 @@ from todoku.inventory.domain import (
 from todoku.inventory.problems import STOCK_IN_USE, TOO_MUCH_STOCK, UNKNOWN_PRODUCT
 from todoku.inventory.stock_lists import (
     Found,
-    HoldView,
     LedgerEntryView,
     Part,
-    list_holds,
+    ReservationView,
     list_ledger,
+    list_reservations,
 )
 from todoku.inventory.store import find_product
 from todoku.inventory.views import ETAG, ProductView, product_id_of, product_reply, unknown_product
@@ -91,14 +91,14 @@ class LedgerQuery(PageQuery, frozen=True, kw_only=True):
     """Page of the ledger of a product."""
 
 
-class HoldPage(msgspec.Struct, frozen=True, rename="camel"):
-    """What orders hold, the newest order first; `nextCursor` is null on the last page."""
+class ReservationPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Reservations, the newest order first; `nextCursor` is null on the last page."""
 
-    items: list[HoldView]
+    items: list[ReservationView]
     next_cursor: str | None
 
 
-class HoldQuery(PageQuery, frozen=True, kw_only=True):
+class ReservationQuery(PageQuery, frozen=True, kw_only=True):
     """Page of the reservations of a product."""
 
 
@@ -168,11 +168,11 @@ def stock_operations(backend: Backend) -> Sequence[Operation]:
             method="GET",
             path="/products/{productId}/reservations",
             path_parameters=product_id,
-            summary="List the orders that hold a product, the newest first",
-            description=ABOUT_LISTS,
+            summary="List the reservations of a product, the newest order first",
+            description=ABOUT_RESERVATIONS,
             handle=routes.reservations,
-            query=HoldQuery,
-            responses=[page_response("A page of reservations.", HoldPage)],
+            query=ReservationQuery,
+            responses=[page_response("A page of reservations.", ReservationPage)],
             problems=[UNKNOWN_PRODUCT, DATABASE_UNAVAILABLE],
         ),
     ]
@@ -226,7 +226,7 @@ class StockRoutes:
 
     async def reservations(self, call: Call) -> Reply:
         part = Part(call.query.limit, from_cursor(call.query, str.isprintable))
-        return await self._list(call, "reservations", HoldPage, list_holds, part)
+        return await self._list(call, "reservations", ReservationPage, list_reservations, part)
 
     async def _list(
         self,
@@ -273,3 +273,7 @@ available again. If so few are available already, it is published now."""
 ABOUT_LISTS = """\
 The work for a page is bounded: if the product is seldom sold, a page has fewer than `limit` items, perhaps
 none, although there are more; follow `nextCursor` until it is null."""
+
+ABOUT_RESERVATIONS = f"""\
+An order that waits for stock has nothing reserved, so it is not in the list: GET /orders?status=PENDING with
+the `productId`, at the orders service, has it. {ABOUT_LISTS}"""

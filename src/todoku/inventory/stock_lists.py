@@ -1,4 +1,4 @@
-"""List what changed the stock of a product, and the orders that hold it: with bounded work for a page.
+"""List what changed the stock of a product, and its reservations: with bounded work for a page.
 
 No index leads from a product to its rows: each shipped line would pay for it, with about as much as for the
 entry itself. Rows are read backwards from the newest, up to `ROWS_MAX` of all products for a page. Of a
@@ -19,8 +19,6 @@ from todoku.inventory.store import reservations, stock_ledger
 ROWS_MAX: Final = 20_000
 """How many rows of all products are read for a page."""
 
-HOLDING: Final = (ReservationState.RESERVED.value,)
-
 
 class LedgerEntryView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A change of the stock on hand by `quantity` pieces. `kind` is `OPENING`, `RESTOCK`, `CORRECTION` or
@@ -38,8 +36,8 @@ class LedgerEntryView(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     by: Annotated[str | None, Personal]
 
 
-class HoldView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The pieces that an order holds, and since when."""
+class ReservationView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The pieces that are reserved for an order, and since when."""
 
     order_id: str
     quantity: int
@@ -85,14 +83,14 @@ def list_ledger(connection: Connection, product_id: str, part: Part) -> Found:
     )
 
 
-def list_holds(connection: Connection, product_id: str, part: Part) -> Found:
-    """Return what orders hold of a product, the newest order first."""
+def list_reservations(connection: Connection, product_id: str, part: Part) -> Found:
+    """Return what is reserved of a product, the newest order first."""
     columns = reservations.c
-    wanted = (columns.product_id == product_id) & columns.state.in_(HOLDING)
+    wanted = (columns.product_id == product_id) & (columns.state == ReservationState.RESERVED.value)
     rows, next_key = _backwards(connection, reservations, columns.order_id, wanted, part)
     return Found(
         [
-            HoldView(
+            ReservationView(
                 order_id=row.order_id,
                 quantity=row.quantity - row.cancelled,
                 state=row.state,

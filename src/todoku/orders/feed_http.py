@@ -11,7 +11,7 @@ from todoku.orders.feed_pages import FeedEventView, feed_event_view, read_head, 
 from todoku.orders.following import WAITING_MAX, FeedFollower
 from todoku.orders.problems import FEED_RESTARTED
 from todoku.web import Backend, Call, Operation, Reply, SuccessResponse
-from todoku.web.fields import FEED_CURSOR_PATTERN
+from todoku.web.fields import ALLOWED, FEED_CURSOR_PATTERN
 from todoku.web.problems import DATABASE_UNAVAILABLE
 from todoku.web.query import invalid_parameter
 
@@ -123,9 +123,7 @@ def read_cursor(parameter: str, text: str) -> FeedCursor:
     """Return the cursor that a text names. Raises `Problem` if it names none."""
     cursor = parse_cursor(text)
     if cursor is None:
-        raise invalid_parameter(
-            parameter, "Not a cursor of the feed: use `next` of the page before."
-        )
+        raise invalid_parameter(parameter, f"Not {ALLOWED[FEED_CURSOR_PATTERN]}.")
     return cursor
 
 

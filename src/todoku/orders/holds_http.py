@@ -20,6 +20,7 @@ from todoku.orders.problems import (
     UNKNOWN_HOLD,
     UNKNOWN_HOLDER,
     UNKNOWN_ORDER,
+    unknown_order,
 )
 from todoku.orders.store import find_order
 from todoku.web import Backend, Body, Call, Operation, Problem, Reply, SuccessResponse
@@ -174,14 +175,6 @@ class HoldRoutes:
 def _find_holds(connection: Connection, order_id: str) -> tuple[Hold, ...] | None:
     order = find_order(connection, order_id)
     return None if order is None else order.holds
-
-
-def unknown_order(order_id: str) -> Problem:
-    """Return the problem that no order has this id."""
-    return Problem(
-        UNKNOWN_ORDER,
-        f"No order has the id {order_id!r}: use the id from the response to POST /orders.",
-    )
 
 
 def unknown_hold(hold_id: str) -> Problem:

@@ -25,7 +25,6 @@ from todoku.orders.holds_http import (
     HOLD_PROBLEMS,
     RequestedHolds,
     hold_operations,
-    unknown_order,
     wanted_holds,
 )
 from todoku.orders.list_query import OrderQuery
@@ -46,11 +45,9 @@ from todoku.orders.problems import (
     UNKNOWN_HOLD,
     UNKNOWN_HOLDER,
     UNKNOWN_ORDER,
+    unknown_order,
 )
-from todoku.orders.store import (
-    has_ended,
-    history,
-)
+from todoku.orders.store import has_ended, history
 from todoku.orders.views import OrderEventView, OrderView, event_view, find_view, view_of, views_of
 from todoku.web import Api, Backend, Body, Call, Operation, Reply, SuccessResponse
 from todoku.web.fields import (

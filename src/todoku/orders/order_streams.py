@@ -15,7 +15,7 @@ from todoku.orders.feed_pages import FeedEventView, read_head, read_page
 from todoku.orders.following import FeedFollower
 from todoku.orders.list_query import Statuses
 from todoku.orders.live import LiveEvent, LiveFeed
-from todoku.orders.problems import FEED_RESTARTED, UNKNOWN_ORDER
+from todoku.orders.problems import FEED_RESTARTED, UNKNOWN_ORDER, unknown_order
 from todoku.orders.store import HistoryEntry, history
 from todoku.orders.views import OrderEventView, event_view
 from todoku.web import (
@@ -121,10 +121,10 @@ class StreamRoutes:
         return EventStream(self._events(query, after), self._slots)
 
     async def order(self, call: Call) -> ASGIApp:
-        order_id = call.uuid("orderId", _unknown_order)
+        order_id = call.uuid("orderId", unknown_order)
         entries = await self._backend.read(history, order_id)
         if not entries:
-            raise _unknown_order(order_id)
+            raise unknown_order(order_id)
         sequence = _sequence(entries, call.last_event_id)
         if _has_ended(entries[-1]) and sequence == entries[-1].sequence:
             return Response(status_code=204)
@@ -212,13 +212,6 @@ def _sequence(entries: list[HistoryEntry], last_event_id: str | None) -> int:
             "restored since: connect again without an id."
         )
     return found
-
-
-def _unknown_order(order_id: str) -> Problem:
-    return Problem(
-        UNKNOWN_ORDER,
-        f"No order has the id {order_id!r}: use the id from the response to POST /orders.",
-    )
 
 
 ABOUT_STREAM = """\

@@ -145,7 +145,8 @@ def _compare(
     if currency != entry.currency:
         raise WrongCurrency(
             f"The price of product {entry.product_id!r} is in {entry.currency}, and the order is in "
-            f"{currency}: place an order for each currency."
+            f"{currency}: leave `currency` out, or send {entry.currency}. Products with prices in several "
+            "currencies need an order for each."
         )
     return PriceDifference(
         product_id=entry.product_id, requested_price=price, price=entry.price, currency=currency

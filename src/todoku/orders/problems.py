@@ -1,6 +1,6 @@
 """Define the problem types of the orders service."""
 
-from todoku.web.problems import ProblemType
+from todoku.web.problems import Problem, ProblemType
 
 UNKNOWN_ORDER = ProblemType(
     "unknown-order",
@@ -125,3 +125,11 @@ INVALID_ORDER = ProblemType(
     "2⁵³−1 = 9007199254740991.",
     "Correct what `detail` names, and send the order again.",
 )
+
+
+def unknown_order(order_id: str) -> Problem:
+    """Return the problem that no order has this id."""
+    return Problem(
+        UNKNOWN_ORDER,
+        f"No order has the id {order_id!r}: use the id from the response to POST /orders.",
+    )

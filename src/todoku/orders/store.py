@@ -176,14 +176,12 @@ _update_with_status = _update("status", "status_since", *CHANGING)
 # So does the index on the due time, which is written twice: when the order is placed, and when it ends.
 _update_with_due_time = _update("status", "status_since", "due_at", *CHANGING)
 # Few orders have these.
-_update_with_changes = _update(
+SELDOM_CHANGING = (
     *("status", "status_since", "deadline", "due_at", "changes", "booking_failure"),
     *("stock_awaited_at", *CHANGING),
 )
-_update_with_holds = _update(
-    *("status", "status_since", "deadline", "due_at", "changes", "booking_failure"),
-    *("holds", "held_since", "hold_expires_at", "stock_awaited_at", *CHANGING),
-)
+_update_with_changes = _update(*SELDOM_CHANGING)
+_update_with_holds = _update("holds", "held_since", "hold_expires_at", *SELDOM_CHANGING)
 
 _encode = msgspec.json.Encoder().encode
 decode_changes = msgspec.json.Decoder(tuple[Change, ...]).decode

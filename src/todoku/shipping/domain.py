@@ -338,10 +338,8 @@ def record_answer(
             "shipment for it"
         )
     if shipment.status is not ShipmentStatus.BOOKING:
-        return (
-            shipment,
-            [],
-        )  # Late: the call was repeated, and the answer of the other one is recorded.
+        # Late: the call was repeated, and the answer of the other one is recorded.
+        return shipment, []
     match command.answer:
         case Accepted(tracking_number):
             return complete(shipment, tracking_number, now)

@@ -56,14 +56,16 @@ async def read_body(
     bytes_max: int,
     seconds_max: float,
     complete: bool,
+    any_type: bool = False,
 ) -> bytes:
-    """Return the whole body of a JSON request. `complete` means that it was received already.
+    """Return the whole body of a request. `complete` means that it was received already.
 
-    Raises `Problem` if the type is not JSON or the body is too large or too slow, and
-    `ClientDisconnected`.
+    Raises `Problem` if the type is not JSON (with `any_type`, it is not looked at) or the body is too large
+    or too slow, and `ClientDisconnected`.
     """
     try:
-        _require_json(headers)
+        if not any_type:
+            _require_json(headers)
         if int(headers.get(b"content-length", b"0")) > bytes_max:
             raise _too_large(bytes_max)
     except Problem:
@@ -141,6 +143,13 @@ def _require_json(headers: Mapping[bytes, bytes]) -> None:
             "Send the body uncompressed, without the header Content-Encoding.",
             headers=CLOSE_CONNECTION,
         )
+
+
+def require_no_body(received: bytes) -> None:
+    """Raise `Problem` if there is a body: the operation takes none. An empty object counts as none, because
+    many clients send one."""
+    if b"".join(received.split()) not in (b"", b"{}"):
+        raise Problem(INVALID_BODY, "This operation takes no body: send none, or {}.")
 
 
 def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

@@ -1,14 +1,11 @@
 """HTTP operations for dead letters: list, retry, edit and discard."""
 
-from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection, MetaData
 
-from todoku.database import to_microseconds
-from todoku.database.columns import EPOCH
 from todoku.engine import DeadLetters
 from todoku.engine.dead_letter_tables import LetterSummary
 from todoku.engine.dead_letters import (
@@ -38,7 +35,7 @@ from todoku.web.dead_letter_views import (
 )
 from todoku.web.fields import GroupId, Reason, Uuid, Who, canonical_uuid
 from todoku.web.operations import Operation, SuccessResponse
-from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
+from todoku.web.paging import PageQuery, from_time_cursor, page_reply, page_response, time_key
 from todoku.web.problems import (
     DATABASE_UNAVAILABLE,
     DEAD_LETTER_RESOLVED,
@@ -232,7 +229,7 @@ class DeadLetterRoutes:
             state=query.state or None,
             key=canonical_uuid(query.order_id) if query.order_id else None,
             group=query.group or None,
-            before=_position(query),
+            before=from_time_cursor(query),
             limit=query.rows_max,
         )
         return page_reply(DeadLetterPage, "/dead-letters", query, found, key=_key, view=view)
@@ -299,23 +296,7 @@ def _unknown_letter(letter_id: str) -> Problem:
 
 
 def _key(letter: LetterSummary) -> str:
-    return f"{to_microseconds(letter.parked_at)} {letter.id}"
-
-
-def _position(query: PageQuery) -> tuple[datetime, str] | None:
-    """Return the position of the page: when the dead letter before it was parked, and its id."""
-    key = from_cursor(query, _is_position)
-    if key is None:
-        return None
-    microseconds, _, letter_id = key.partition(" ")
-    return EPOCH + timedelta(microseconds=int(microseconds)), letter_id
-
-
-def _is_position(key: str) -> bool:
-    microseconds, _, letter_id = key.partition(" ")
-    # Up to the year 9999, the maximum of datetime.
-    digits = microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 17
-    return digits and canonical_uuid(letter_id) == letter_id
+    return time_key(letter.parked_at, letter.id)
 
 
 def _read_details(connection: Connection, letter_id: str) -> DeadLetterDetails | None:

@@ -43,7 +43,8 @@ ALLOWED: Final = {
     CURRENCY_PATTERN: "the code of a currency of ISO 4217, in capital letters: JPY, EUR",
     UUID_PATTERN: "a UUID: 8-4-4-4-12 hexadecimal digits",
     CURSOR_PATTERN: "a cursor from nextCursor or from the Link header",
-    FEED_CURSOR_PATTERN: "a cursor of the feed: `next` of the page before",
+    FEED_CURSOR_PATTERN: "a cursor of the feed: `next` of GET /changes, or the `id` of an event of GET"
+    " /orders/stream",
     CODE_PATTERN: "1 to 32 capital letters, digits or '_', beginning with a letter",
     GROUP_PATTERN: "a group from GET /dead-letters/groups: 12 hexadecimal digits",
     TEXT_PATTERN: "a text without the character NUL",

@@ -16,16 +16,15 @@ from todoku.web.parameter_types import parameter_types, value_types
 from todoku.web.problems import ProblemDetails, ProblemType
 
 ALWAYS: Final = (problems.MALFORMED_REQUEST, problems.INVALID_PARAMETER, problems.INTERNAL_ERROR)
-WITH_BODY: Final = (
-    problems.MALFORMED_JSON,
+CHANGING: Final = (
     problems.REQUEST_TOO_SLOW,
     problems.BODY_TOO_LARGE,
-    problems.UNSUPPORTED_MEDIA_TYPE,
     problems.INVALID_BODY,
     problems.OVERLOADED,
     problems.NEWER_VERSION,
     problems.OUTCOME_UNKNOWN,
 )
+WITH_BODY: Final = (problems.MALFORMED_JSON, problems.UNSUPPORTED_MEDIA_TYPE)
 WITH_KEY: Final = (
     problems.INVALID_IDEMPOTENCY_KEY,
     problems.REQUEST_IN_PROGRESS,
@@ -92,6 +91,7 @@ def problems_of(operation: Operation) -> tuple[ProblemType, ...]:
     """Return every problem type of an operation, ordered by status."""
     kinds = (
         *ALWAYS,
+        *(CHANGING if operation.changes else ()),
         *(WITH_BODY if operation.body else ()),
         *(WITH_KEY if _takes_key(operation) else ()),
         *((problems.INVALID_IF_MATCH,) if operation.conditional else ()),

@@ -10,7 +10,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.web import conditions, event_streams, idempotency, waiting
-from todoku.web.body import BODY_RECEIVED, decode_body, read_body
+from todoku.web.body import BODY_RECEIVED, decode_body, read_body, require_no_body
 from todoku.web.call import ANONYMOUS, Call, header_values, read_context
 from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType, ordered
 from todoku.web.query import decode_query
@@ -74,6 +74,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     waits: bool = False
     conditional: bool = False
     streams: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Return whether it changes something. A body is received then, also to refuse one where there is
+        to be none."""
+        return self.method != "GET"
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +176,7 @@ def _serve_operation(
     handle = operation.handle
     no_query = operation.query()
     decoder = msgspec.json.Decoder(operation.body) if operation.body else None
+    changes = operation.changes
     takes_key = operation.method in idempotency.METHODS
     name = f"{operation.method} {operation.path} ".encode()
     has_query = bool(operation.query.__struct_fields__)
@@ -179,15 +186,19 @@ def _serve_operation(
         query, body = no_query, None
         if scope["query_string"]:
             query = decode_query(operation.query, scope["query_string"])
-        if decoder is not None:
+        if changes:
             received = await read_body(
                 headers,
                 receive,
                 bytes_max=limits.body_bytes_max,
                 seconds_max=limits.body_seconds_max,
                 complete=BODY_RECEIVED in scope,
+                any_type=decoder is None,
             )
-            body = decode_body(decoder, received)
+            if decoder is None:
+                require_no_body(received)
+            else:
+                body = decode_body(decoder, received)
         principal = scope.get("user", ANONYMOUS)
         context = read_context(scope, headers, principal)
         wait = None

@@ -7,13 +7,16 @@ contains a checksum of the filters, so that it continues no other list.
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from todoku.web.fields import Cursor, PageLimit
+from todoku.database import to_microseconds
+from todoku.database.columns import EPOCH
+from todoku.web.fields import Cursor, PageLimit, canonical_uuid
 from todoku.web.operations import SuccessResponse
 from todoku.web.query import invalid_parameter
 from todoku.web.reply import Reply
@@ -64,6 +67,27 @@ def from_cursor(query: PageQuery, is_key: Callable[[str], object]) -> str | None
             "page before, with the same other parameters.",
         )
     return key
+
+
+def time_key(at: datetime, uuid: str) -> str:
+    """Return the key of a row in a list by time: its time (UTC), and its id among those of the same time."""
+    return f"{to_microseconds(at)} {uuid}"
+
+
+def from_time_cursor(query: PageQuery) -> tuple[datetime, str] | None:
+    """Return the time and the id after which the page of a list by time begins, as `from_cursor` does."""
+    key = from_cursor(query, _is_time_key)
+    if key is None:
+        return None
+    microseconds, _, uuid = key.partition(" ")
+    return EPOCH + timedelta(microseconds=int(microseconds)), uuid
+
+
+def _is_time_key(key: str) -> bool:
+    microseconds, _, uuid = key.partition(" ")
+    # Up to the year 9999, the maximum of datetime.
+    digits = microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 17
+    return digits and canonical_uuid(uuid) == uuid
 
 
 def _checksum(key: str, query: PageQuery) -> str:

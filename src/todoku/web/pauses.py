@@ -1,6 +1,6 @@
 """HTTP operations for pauses: pause, list, resume."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -8,8 +8,6 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import MetaData
 from uuid_utils import uuid7
 
-from todoku.database import to_microseconds
-from todoku.database.columns import EPOCH
 from todoku.engine import (
     NotPaused,
     Pause,
@@ -23,9 +21,9 @@ from todoku.engine import (
 from todoku.web.backend import Backend
 from todoku.web.body import Body
 from todoku.web.call import Call
-from todoku.web.fields import TEXT_PATTERN, Reason, Uuid, Who, canonical_uuid
+from todoku.web.fields import TEXT_PATTERN, Reason, Uuid, Who
 from todoku.web.operations import Operation, SuccessResponse
-from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
+from todoku.web.paging import PageQuery, from_time_cursor, page_reply, page_response, time_key
 from todoku.web.problems import (
     DATABASE_UNAVAILABLE,
     NOT_PAUSED,
@@ -188,7 +186,7 @@ class PauseRoutes:
         found = await self._backend.read(
             pauses.page,
             state=query.state or None,
-            before=_position(query),
+            before=from_time_cursor(query),
             limit=query.rows_max,
         )
         return page_reply(PausePage, "/pauses", query, found, key=_key, view=view)
@@ -234,22 +232,7 @@ def _unknown_pause(pause_id: str) -> Problem:
 
 
 def _key(pause: PauseRecord) -> str:
-    return f"{to_microseconds(pause.paused_at)} {pause.id}"
-
-
-def _position(query: PageQuery) -> tuple[datetime, str] | None:
-    key = from_cursor(query, _is_key)
-    if key is None:
-        return None
-    microseconds, _, pause_id = key.partition(" ")
-    return EPOCH + timedelta(microseconds=int(microseconds)), pause_id
-
-
-def _is_key(text: str) -> bool:
-    microseconds, _, pause_id = text.partition(" ")
-    # Up to the year 9999, the maximum of datetime.
-    digits = microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 17
-    return digits and canonical_uuid(pause_id) == pause_id
+    return time_key(pause.paused_at, pause.id)
 
 
 ABOUT_PAUSING = """\

@@ -33,6 +33,8 @@ def _values(
     given: dict[str, str | list[str]] = {}
     for name, value in pairs:
         kind = types.get(name)
+        if kind is None:
+            raise invalid_parameter(name, "Unknown parameter: remove it, or correct its name.")
         if isinstance(kind, VarTupleType):
             given[name] = [*given.get(name, ()), value]
         elif name in given:
