@@ -172,7 +172,8 @@ def http_reference() -> str:
 
 Requests and responses are JSON: names in camelCase, times in UTC, money in minor units of an ISO 4217
 currency. Unknown fields and parameters are refused, and a body where none is taken. Lists are paginated:
-follow `nextCursor` or the `Link` header; new items do not move the boundaries of a page. Errors are [problems](problems.md).
+follow `nextCursor` or the `Link` header; new items do not move the boundaries of a page. Errors are
+[problems](problems.md).
 
 Each service also serves its OpenAPI 3.1 document at `/openapi.json`, documentation to read and try at
 `/docs`, its events at `/asyncapi.json`, Prometheus metrics at `/metrics`, a liveness check at `/livez`
