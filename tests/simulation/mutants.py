@@ -27,7 +27,7 @@ KNOWN_SEEDS = {
     "odd-uuid-ends-process": 33,
     "reservation-decided-anew": 8,
     "second-shipment": 8,
-    "order-placed-anew": 7,
+    "order-placed-anew": 5,
     "interrupted-recovery-forgotten": 18,
     "earlier-epochs-forgotten": 38,
     "lease-of-a-wrong-clock-kept": 34,
@@ -85,8 +85,21 @@ KNOWN_SEEDS = {
     "deadline-never-fires": 6,
     "key-saved-outside-the-transaction": 7,
     "cancelled-order-reserved-when-it-arrives": 8,
+    "rate-of-a-resume-ignored": 12,
+    "release-that-overtakes-is-forgotten": 298,
+    "cancelled-line-reserved-when-the-order-arrives": 45,
+    "cancelled-line-subtracted-twice": 52,
+    "cancelled-line-shipped": 26,
+    "held-behind-the-pivot": 75,
+    "time-without-zone-ends-process": 14,
+    "deducted-twice": 18,
+    "reserved-pieces-corrected-away": 11,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""
+
+
+RARE = frozenset({"due-rows-forgotten-at-start", "shipped-as-reserved"})
+"""Mutants for which no seed is known: `make mutants` hunts them, the tests would wait for minutes."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -99,7 +112,7 @@ class Found(msgspec.Struct, frozen=True):
 def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> Found | None:
     """Return a seed that finds the mutant, None if none does."""
     for seed in (KNOWN_SEEDS.get(mutant.name, 1), *range(1, seeds_max + 1)):
-        plan = SimulationPlan(seed=seed, replicas=mutant.replicas)
+        plan = SimulationPlan(seed=seed, replicas=mutant.replicas, orders=mutant.orders)
         if violations := simulate(plan, mutant.plant()).violations:
             return Found(seed, violations[0])
     return None

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from simulation import planting
-from simulation.planting import Wrapped, mutant
+from simulation.planting import Wrapped, mutant, mutant_of_crowds
 from todoku.engine.pauses import SERVICE
 from todoku.lab.simulation.wiring import Wire
 
@@ -48,7 +48,7 @@ def timers_run_on_while_paused() -> Wire:
     return planting.agenda("shipping", push=lambda original, *arguments, **options: None)
 
 
-@mutant
+@mutant_of_crowds
 def rate_of_a_resume_ignored() -> Wire:
     """When a resume has started something last is forgotten, so that each look may start more."""
 
