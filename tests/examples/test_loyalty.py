@@ -274,7 +274,7 @@ def test_simulation_finds_the_bugs_that_are_planted_into_it(
     shop: Shop, system: str, found: str
 ) -> None:
     told = shop.run(
-        *("simulate", "--seeds", "60", "--shrink-seconds", "0"),
+        *("simulate", "--seeds", "20", "--shrink-seconds", "0"),
         codes=(0, 1),
         TODOKU_SYSTEM=f"simulated_loyalty:{system}",
         PYTHONPATH=str(PACKAGE / "tests"),
