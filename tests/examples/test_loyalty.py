@@ -63,7 +63,7 @@ class Shop(msgspec.Struct, frozen=True):
             env=self.variables | variables,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert ended.returncode in codes, ended
