@@ -37,7 +37,7 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -173,7 +173,7 @@ def test_invalid_arguments_of_fill_are_refused(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         assert answer.returncode == 2
@@ -245,7 +245,7 @@ def test_killed_bench_leaves_no_process(tmp_path: Path) -> None:
 def test_terminated_bench_leaves_nothing_behind(tmp_path: Path) -> None:
     process, pids = begun(tmp_path, "--orders", "1000000")
     process.terminate()
-    out, err = process.communicate(timeout=40)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == ExitCode.INTERRUPTED, err
     assert "Traceback" not in out + err
     until_gone(pids["load"])

@@ -23,7 +23,7 @@ def digests(hash_seed: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     return answer.stdout.split()
 
