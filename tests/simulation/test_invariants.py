@@ -39,7 +39,7 @@ def test_every_kind_of_fault_is_injected_in_some_run() -> None:
     struck: set[str] = set()
     for seed in range(1, 301):
         struck.update(faults_of(seed))
-        if struck == EVERY_KIND:
+        if struck >= EVERY_KIND:  # Services add kinds of their own.
             return
     pytest.fail(f"never struck: {sorted(EVERY_KIND - struck)}")
 
