@@ -141,12 +141,13 @@ def cancelling(
 
 def replay_request(
     order: Order | None, event: CancellationRequestedEvent, time: datetime
-) -> tuple[Order | None, list[Event]]:
+) -> tuple[Order, list[Event]]:
     """Restore a request that the database has lost from its own event, published at `time`.
 
-    Of an order that neither the backup nor the stream has, there is nothing to restore.
+    Raises `UnknownOrder` if it arrives before the event of its order: the recovery replays it again.
     """
-    if order is None or _find(order, event) is not None:
+    order = known(order, event)
+    if _find(order, event) is not None:
         return order, []
     change = change_of(event, time)
     if order.status.terminal:

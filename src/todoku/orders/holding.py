@@ -234,13 +234,12 @@ def refuse_hold(
 
 def replay_hold_request(
     order: Order | None, event: HoldRequestedEvent, time: datetime
-) -> tuple[Order | None, list[Event]]:
+) -> tuple[Order, list[Event]]:
     """Restore a hold that the database has lost from its own event, published at `time`.
 
-    Of an order that neither the backup nor the stream has, there is nothing to restore.
+    Raises `UnknownOrder` if it arrives before the event of its order: the recovery replays it again.
     """
-    if order is None:
-        return None, []
+    order = known(order, event)
     hold = find_hold(order.holds, event.hold_id) or hold_of(event, time)
     # Where the event of the order has restored it, this one says who asked for it.
     return _replayed(order, msgspec.structs.replace(hold, by=hold.by or event.requested_by)), []
@@ -248,10 +247,10 @@ def replay_hold_request(
 
 def replay_hold_release(
     order: Order | None, event: HoldReleasedEvent, time: datetime
-) -> tuple[Order | None, list[Event]]:
-    """Restore a release that the database has lost from its own event, published at `time`."""
-    if order is None:
-        return None, []
+) -> tuple[Order, list[Event]]:
+    """Restore a release that the database has lost from its own event, published at `time`. Raises
+    `UnknownOrder`, as the replay of the request does."""
+    order = known(order, event)
     hold = find_hold(order.holds, event.hold_id) or hold_of(event, time)
     if hold.released_at is not None and hold.released_by != BY_ENDING:
         return order, []  # The backup had it.
