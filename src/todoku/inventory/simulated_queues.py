@@ -15,7 +15,9 @@ _WAITING = """
 SELECT order_id, product_id, quantity - cancelled, queued_at FROM reservations
 WHERE state = 'WAITING' AND quantity > cancelled
 """
-_RESERVED = "SELECT order_id, product_id FROM reservations WHERE state = 'RESERVED'"
+_RESERVED = """
+SELECT order_id, product_id FROM reservations WHERE state = 'RESERVED' AND quantity > cancelled
+"""
 _CORRECTIONS = "SELECT count(*) FROM stock_ledger WHERE reason = 'CORRECTION'"
 
 
