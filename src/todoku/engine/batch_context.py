@@ -130,7 +130,6 @@ class BatchContext:
     def ids(self) -> set[str]:
         """Return the ids by which the inbox knows these messages, if it does."""
         ids = {message.envelope.id for message in self.new_events}
-        ids |= {command.id for command in self.commands if command.id is not None}
         envelopes = [message.envelope for message in self.undecodable]
         return ids.union(envelope.id for envelope in envelopes if envelope is not None)
 
@@ -227,9 +226,6 @@ class BatchContext:
     def handle_command(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
         """Execute a command, or answer with the error."""
         try:
-            if pending.id in self.processed_ids:
-                self.actions.answers.append((pending, unit_of_work.view(pending.command)))
-                return
             decide = self.service.command_handlers[type(pending.command)]
             decided = self.decide(unit_of_work, decide, pending.command, pending.context)
             _require_publishable(decided.published, pending.event_bytes_max)
@@ -238,8 +234,6 @@ class BatchContext:
         else:
             self.keep(unit_of_work, pending.command, decided)
             self.actions.answers.append((pending, decided.state))
-            if pending.id is not None:
-                self.handled_ids.append(pending.id)
 
     def republish(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
         """Enqueue the events about an entity again for all subscribers, each as it was published first;

@@ -20,8 +20,7 @@ from todoku.events import Context
 
 
 class Commands:
-    """Puts commands into the mailbox and waits for their results. `owner` begins the ids of those that
-    have no natural key."""
+    """Puts commands into the mailbox and waits for their results."""
 
     def __init__(
         self,
@@ -29,17 +28,14 @@ class Commands:
         mailbox: Mailbox,
         database: Database,
         *,
-        owner: str,
         run_read: Run,
         event_bytes_max: Callable[[], int | None],
     ) -> None:
         self._service = service
         self._mailbox = mailbox
         self._database = database
-        self._owner = owner
         self._run_read = run_read
         self._event_bytes_max = event_bytes_max
-        self._numbered = 0
         # In the order of execution.
         self._unanswered: dict[asyncio.Future[Any], None] = {}
         self._keys_in_progress: set[str] = set()
@@ -67,7 +63,6 @@ class Commands:
                 command,
                 answer,
                 context,
-                self._command_id(command),
                 self._event_bytes_max(),
                 key,
             )
@@ -107,9 +102,3 @@ class Commands:
         if isinstance(result, Exception):
             raise result
         return result
-
-    def _command_id(self, command: object) -> str | None:
-        if type(command) not in self._service.deduplicated_commands:
-            return None
-        self._numbered += 1
-        return f"{self._owner}:{self._numbered}"

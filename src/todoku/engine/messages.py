@@ -51,8 +51,7 @@ class PendingCommand(msgspec.Struct, frozen=True):
     """A command whose caller waits for the result.
 
     `answer` is called on the event loop's thread after the commit, with the resulting state or with
-    the error. A command with an `id` is executed once, even if its batch is given to the writer again
-    after a commit whose result is unknown. One whose event exceeds `event_bytes_max` is refused with
+    the error. One whose event exceeds `event_bytes_max` is refused with
     `EventTooLarge`. One whose `key` was used before is not executed: the answer is a `KeptAnswer`, or
     `IdempotencyKeyReused`.
     """
@@ -60,7 +59,6 @@ class PendingCommand(msgspec.Struct, frozen=True):
     command: Any
     answer: Callable[[Any], None]
     context: Context = NO_CONTEXT
-    id: str | None = None
     event_bytes_max: int | None = None
     key: IdempotencyKey | None = None
 

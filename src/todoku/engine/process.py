@@ -105,7 +105,6 @@ class Process:
             service,
             self.mailbox,
             database,
-            owner=owner,
             run_read=run_read,
             event_bytes_max=lambda: broker.max_message_bytes,
         )

@@ -72,9 +72,9 @@ class Service(Generic[S]):
     `event_handlers` decide on events of other services. An event whose handling differs by saga version
     has a `BySagaVersion`. `command_handlers` decide on commands, the `agendas` on rows that are due.
     `replay_handlers` decide on the service's own events when its database has lost them, and on the
-    events that end what they began, in the order of the stream. Commands
-    of the `deduplicated_commands` types have no natural key that makes them idempotent: the engine
-    gives them an id. An effect that a decision returns is executed by `effects` after the commit; its
+    events that end what they began, in the order of the stream. A command is executed again if the
+    result of its commit is unknown, so its decision recognises it, by an id that it contains. An effect
+    that a decision returns is executed by `effects` after the commit; its
     result is the next command. `parked_event` and `resolved_event` make the events that tell others
     that a message waits here for manual action, and that it no longer does. `republish` returns the
     events that can be published again about an entity. `publishes` lists the types of all events
@@ -95,7 +95,6 @@ class Service(Generic[S]):
     store: Store[S]
     event_handlers: Mapping[type[Event], Decide[S] | BySagaVersion[S]]
     command_handlers: Mapping[type, Decide[S]] = field(default_factory=dict)
-    deduplicated_commands: Collection[type] = ()
     agendas: Sequence[Agenda] = ()
     effects: Mapping[type, Callable[[Any], Awaitable[object]]] = field(default_factory=dict)
     parked_event: DeadLetterEvent | None = None

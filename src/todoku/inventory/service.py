@@ -99,7 +99,6 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         name=StockReservedEvent.publisher,
         store=InventoryStore(),
         command_handlers=COMMAND_HANDLERS,
-        deduplicated_commands={Restock, CorrectStock},
         agendas=[publications.agenda(), queues.agenda()],
         event_handlers=EVENT_HANDLERS,
         parked_event=partial(parking_event, InventoryMessageParkedEvent),
