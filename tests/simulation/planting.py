@@ -1,15 +1,17 @@
 """Registers bugs, and the seams at which they are planted: what is handed to a process is wrapped."""
 
+import asyncio
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import msgspec
 
 from todoku.broker.port import Delivery
 from todoku.engine import ReceiptMessage
+from todoku.events import Event
 from todoku.lab.simulation.wiring import Parts, Wire
 
 
@@ -90,6 +92,25 @@ class Receipts(WrappedBroker):
 def broker(wrapped: Callable[[Any, Parts], Wrapped]) -> Wire:
     """Wrap the connection to the broker."""
     return lambda parts: msgspec.structs.replace(parts, broker=wrapped(parts.broker, parts))
+
+
+def late(service: str, event: type[Event], seconds: float) -> Wire:
+    """Deliver each event of a type some seconds late to a service, as a network may."""
+
+    class Broker(WrappedBroker):
+        def arrive(self, deliveries: Sequence[Delivery], deliver: Callable[..., None]) -> None:
+            for delivery in deliveries:
+                if delivery.subject != event.subject or self.parts.service.name != service:
+                    deliver([delivery])
+                else:
+                    asyncio.get_running_loop().call_later(seconds, deliver, [delivery])
+
+    return broker(Broker)
+
+
+def together(*wires: Wire) -> Wire:
+    """Plant one after the other."""
+    return lambda parts: reduce(lambda changed, wire: wire(changed), wires, parts)
 
 
 def database(wrapped: Callable[[Any, Parts], Wrapped]) -> Wire:

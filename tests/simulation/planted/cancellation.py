@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from simulation import planting
-from simulation.planting import mutant
+from simulation.planting import mutant, mutant_of_crowds
 from todoku.contracts import (
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
@@ -184,14 +184,18 @@ def cancelled_line_stays_reserved() -> Wire:
     return planting.events("inventory", CancellationConfirmedEvent, decide)
 
 
-@mutant
+@mutant_of_crowds
 def shipped_as_reserved() -> Wire:
-    """What was reserved is deducted, although a cancelled line was taken out of the parcel."""
+    """What was reserved is deducted, although a cancelled line was taken out of the parcel: where inventory
+    hears of the shipment before it hears of the line."""
 
     def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
         return original(state, msgspec.structs.replace(event, items=()), now)
 
-    return planting.events("inventory", ShipmentCompletedEvent, decide)
+    return planting.together(
+        planting.events("inventory", ShipmentCompletedEvent, decide),
+        planting.late("inventory", CancellationConfirmedEvent, seconds=8),
+    )
 
 
 @mutant

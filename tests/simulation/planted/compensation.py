@@ -1,6 +1,5 @@
 """Bugs: all or nothing does not hold, or what was decided is lost."""
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from todoku.contracts import (
     ShipmentFailedEvent,
 )
 from todoku.inventory import domain as stock
-from todoku.lab.simulation.wiring import Parts, Wire
+from todoku.lab.simulation.wiring import Wire
 from todoku.orders import placing
 
 
@@ -86,18 +85,6 @@ def restocked_twice() -> Wire:
         return msgspec.structs.replace(twice, entries=once.entries + twice.entries), []
 
     return planting.commands("inventory", stock.Restock, decide)
-
-
-@mutant
-def unconfirmed_command_repeated() -> Wire:
-    """A command whose commit was not confirmed is executed again."""
-
-    def wire(parts: Parts) -> Parts:
-        return msgspec.structs.replace(
-            parts, service=replace(parts.service, deduplicated_commands=())
-        )
-
-    return wire
 
 
 def after_save(service: str, *statements: str) -> Wire:

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from simulation import planting
-from simulation.planting import Wrapped, WrappedBroker, mutant
+from simulation.planting import Wrapped, WrappedBroker, mutant, mutant_of_crowds
 from todoku.broker.port import Progress
+from todoku.contracts import CancellationRequestedEvent, OrderCreatedEvent
 from todoku.lab.simulation.wiring import Wire
 
 
@@ -71,3 +72,16 @@ def recovery_not_awaited() -> Wire:
             return msgspec.structs.replace(progress, consumed={**progress.consumed, **ended})
 
     return planting.broker(Broker)
+
+
+@mutant_of_crowds
+def request_that_overtakes_its_order_dropped() -> Wire:
+    """The request of a cancellation that is replayed before its order is taken for one of a lost order."""
+
+    def decide(original: Any, order: Any, event: Any, time: Any) -> Any:
+        return (None, []) if order is None else original(order, event, time)
+
+    return planting.together(
+        planting.replays("orders", CancellationRequestedEvent, decide),
+        planting.late("orders", OrderCreatedEvent, seconds=2),
+    )

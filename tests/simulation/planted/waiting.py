@@ -31,13 +31,14 @@ def due_rows_forgotten_at_start() -> Wire:
     """Rows that fell due while no process ran are not found at the next start."""
 
     def wire(parts: Parts) -> Parts:
-        started = False
+        looked, forgotten = False, None
 
         def due_range(original: Any, connection: Any) -> Any:
-            nonlocal started
-            found = original(connection) if started else None
-            started = True
-            return found
+            nonlocal looked, forgotten
+            found = original(connection)
+            if not looked:
+                looked, forgotten = True, found
+            return None if found and forgotten and found[0] == forgotten[0] else found
 
         return planting.agenda("shipping", due_range=due_range)(parts)
 
