@@ -1,8 +1,8 @@
 """Cursors of the feed: where a copy of it ends.
 
 A cursor names the database's epoch, the position of the last event that its holder has, and that event. So
-it is known whether the feed still says what it said, also if nothing has noticed that the database was
-restored.
+it is known whether the feed still has the events that were read, also if a restore of the database was not
+noticed.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _is_cursor = re.compile(FEED_CURSOR_PATTERN).match
 
 
 class FeedRestarted(Exception):
-    """The feed no longer says what the holder of a cursor has read: the database was restored since."""
+    """The feed lacks events that the holder of a cursor has read: the database was restored since."""
 
 
 class FeedCursor(msgspec.Struct, frozen=True):

@@ -88,7 +88,7 @@ class Copier:
         # A copy from before a restore starts over when it is continued.
         continued = self._cursor is not None and self._cursor.epoch not in self._outdated
         if continued and self._keys != feed[: len(self._keys)]:
-            self._fail("F1", "the feed does not say any more what was read from it")
+            self._fail("F1", "the feed lacks an event that was read from it")
         events = {
             (order, event): (source, cause)
             for order, event, source, cause in self.world.rows(_EVENTS)

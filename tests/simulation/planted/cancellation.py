@@ -186,8 +186,8 @@ def cancelled_line_stays_reserved() -> Wire:
 
 @mutant_of_crowds
 def shipped_as_reserved() -> Wire:
-    """What was reserved is deducted, although a cancelled line was taken out of the parcel: where inventory
-    hears of the shipment before it hears of the line."""
+    """What was reserved is deducted, although a cancelled line was taken out of the parcel. It shows if
+    inventory consumes the end of the shipment before the confirmation of the line."""
 
     def decide(original: Any, state: stock.Stock, event: Any, now: Any) -> Any:
         return original(state, msgspec.structs.replace(event, items=()), now)

@@ -41,7 +41,7 @@ PRODUCTS = 100
 USERS = 10_000
 FORGOTTEN_AT_ONCE = 50_000
 ORIGINALS = 5_000
-PATIENCE = timedelta(days=3_000)
+TIME_TO_DEADLINE = timedelta(days=3_000)
 DAYS_MAX = 10_000
 
 
@@ -220,7 +220,7 @@ def _order(random: Random, now: datetime) -> PlaceOrder:
 def _patient(order: PlaceOrder) -> PlaceOrder:
     """Return an order that is not cancelled because it is late."""
     placed_at = UUID(order.order_id).int >> 80
-    deadline = datetime.fromtimestamp(placed_at / 1_000, UTC) + PATIENCE
+    deadline = datetime.fromtimestamp(placed_at / 1_000, UTC) + TIME_TO_DEADLINE
     return msgspec.structs.replace(order, deadline=deadline)
 
 

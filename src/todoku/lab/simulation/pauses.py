@@ -146,8 +146,8 @@ class PauseChecker:
         return msgspec.structs.replace(parts, service=service)
 
     def restored(self) -> None:
-        """Begin anew: the database has another history. Of the timers that it has, nobody knows which
-        began during a pause that it has too, and which stood still."""
+        """Begin anew: the database has another history. The timers that it has are not checked for the pauses
+        that it has: some of them may have begun during such a pause."""
         self._since = {pause.id: _now() for pause in self._pauses() if pause.is_active}
         self._begun = {
             pause_id: {agenda.name: {} for agenda in self._agendas} for pause_id in self._since
