@@ -42,6 +42,7 @@ SINGLES_MAX = 12
 it is (measured with `sync_interval: always`; break-even at 16 to 20)."""
 
 RETRY_SECONDS = 0.25
+CANCEL_AGAIN_SECONDS = 1.0
 UNSUITABLE_RETRY_SECONDS = 2.0
 NOTIFY_BUFFER_BYTES_MAX = 8 * 1024 * 1024
 
@@ -118,8 +119,7 @@ class NatsBroker:
         if self._supervisor is None:
             return
         await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
-        self._supervisor.cancel()
-        await asyncio.wait([self._supervisor])
+        await _cancelled(self._supervisor)
         self._supervisor = None
 
     async def publish(self, messages: Sequence[Outgoing]) -> Stored:
@@ -304,6 +304,17 @@ class NatsBroker:
                 headers["Nats-Batch-Commit"] = "1"
             subject = self._prefix + message.subject
             yield publication(subject, message.body, reply if last else "", headers)
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    """Cancel a task, again and again until it has ended.
+
+    One cancellation may be lost: nats-py waits with `asyncio.wait_for`, which in Python 3.11 ignores a
+    cancellation that arrives together with what it waits for.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)
 
 
 class _NotStored(BrokerUnavailable):

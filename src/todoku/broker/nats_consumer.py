@@ -173,7 +173,8 @@ class NatsConsumer:
 
     async def _is_stale_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stale.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stale.wait()
         return self._stale.is_set()
 
     async def _epoch_changed(self, link: Link) -> bool:

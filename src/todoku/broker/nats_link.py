@@ -120,7 +120,8 @@ class Link:
         while self.alive:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._changed.wait()
 
     async def close(self) -> None:
         """Flush the send buffer, for less than a second, and disconnect."""

@@ -369,7 +369,8 @@ class Process:
         await self.consumer.stop()
         await self.effects.finished()
         try:
-            await asyncio.wait_for(self.mailbox.wait_until_empty(), timeout=DRAIN_SECONDS_MAX)
+            async with asyncio.timeout(DRAIN_SECONDS_MAX):
+                await self.mailbox.wait_until_empty()
         except TimeoutError:
             log.info("mailbox_not_drained", left=len(self.mailbox))
 

@@ -149,7 +149,8 @@ class _Run:
         operator = self._begin(self._message_limit.operate())
         injecting = self._start_faults()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.checker.violated.wait(), self.plan.chaos_seconds)
+            async with asyncio.timeout(self.plan.chaos_seconds):
+                await self.checker.violated.wait()
         for task in injecting:
             task.cancel()
         self._heal()
