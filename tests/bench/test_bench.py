@@ -65,13 +65,16 @@ def test_every_order_ends_and_no_invariant_is_broken(
 
 
 def test_fsyncs_are_counted_for_every_process_with_data(tmp_path: Path) -> None:
-    answer = profile(tmp_path, "--orders", "20", "--fsyncs", "--skip-verify", "--json")
+    orders = 20
+    answer = profile(tmp_path, "--orders", str(orders), "--fsyncs", "--skip-verify", "--json")
     if "can be counted" in answer.stderr or "cannot be counted" in answer.stderr:
         pytest.skip(answer.stderr)
 
     assert answer.returncode == ExitCode.OK, answer.stderr
     costs = json.loads(answer.stdout)["costs"]
-    assert all(0 < costs[name]["fsyncs"] <= costs[name]["commits"] for name in system.names)
+    between = 1 / orders  # A commit may fall between the reading of one counter and of the other.
+    for name in system.names:
+        assert 0 < costs[name]["fsyncs"] <= costs[name]["commits"] + between
     assert costs["broker"]["fsyncs"] > 0
 
 
