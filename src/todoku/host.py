@@ -172,21 +172,7 @@ async def _serve_http(
     stop: asyncio.Event,
 ) -> None:
     """Answer HTTP until `stop` is set and the service is drained, or the process has failed."""
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port(name),
-            http=BoundedHttpProtocol,
-            lifespan="off",
-            access_log=False,
-            proxy_headers=False,
-            log_config=None,
-            server_header=False,
-            timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # any number
-            timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
-        )
-    )
+    server = _Server(server_config(name, settings, app))
     _collect_less_garbage()
     sockets = _listen(settings.host, settings.port(name))
     serving = asyncio.create_task(server.serve(sockets))
@@ -205,6 +191,23 @@ async def _serve_http(
         server.should_exit = True
         await serving
         stopping.cancel()
+
+
+def server_config(name: str, settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """Return how the HTTP server of a service runs."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port(name),
+        http=BoundedHttpProtocol,
+        lifespan="off",
+        access_log=False,
+        proxy_headers=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # any number
+        timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
+    )
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

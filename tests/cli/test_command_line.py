@@ -360,3 +360,16 @@ main()
 
     assert answer.returncode == ExitCode.INTERRUPTED
     assert answer.stderr == ""
+
+
+def test_unexpected_error_is_printed_without_its_secrets(tmp_path: Path) -> None:
+    """A plug-in may quote an address in what it raises."""
+    (tmp_path / "fragile.py").write_text(
+        "def make(settings):\n    raise ConnectionError('https://me:secret@carrier.example: away')\n"
+    )
+    variables = {"PYTHONPATH": str(tmp_path), "TODOKU_CARRIER": "fragile:make"}
+    answer = todoku("run", "shipping", folder=tmp_path, environment=variables)
+
+    assert answer.returncode == ExitCode.FAILED
+    assert "ConnectionError: https://***@carrier.example: away" in answer.stderr
+    assert "secret" not in answer.stderr

@@ -97,6 +97,19 @@ def test_running_system_is_recognised_with_broker_and_databases(
     assert "todoku up" in found["data folder"]
 
 
+def test_running_system_is_asked_for_its_settings(
+    todoku: Caller, todoku_alone: Caller, running_data: Path
+) -> None:
+    """Ports and addresses that were given to `up` in another shell are unknown here."""
+    result = todoku_alone.ok("doctor", "--json", "--data-dir", str(running_data))
+
+    found = {name: check["found"] for name, check in checks(result).items()}
+    assert "those of the running `todoku up`" in found["settings"]
+    for service in system.names:
+        assert "served by todoku " in found[f"{service} port"]
+    assert found["broker"].startswith("nats-server 2.")
+
+
 def test_text_output_has_one_line_per_check_and_summary(
     examined: Callable[..., CommandResult],
 ) -> None:
@@ -206,6 +219,37 @@ def test_database_that_holds_its_recovery_is_wrong_and_says_what_to_do(
     assert found["verdict"] == CheckStatus.WRONG
     assert "the service decides nothing" in found["found"]
     assert "`todoku dead retry --all --service inventory`" in found["fix"]
+
+
+def test_event_that_waits_for_long_and_parked_messages_are_reported(
+    todoku_alone: Caller, examined: Callable[..., CommandResult]
+) -> None:
+    """Whatever keeps an order from going on, `doctor` does not say that all is well."""
+    todoku_alone.ok("migrate")
+    orders = sqlite3.connect(todoku_alone.folder / "todoku-data" / "orders.db")
+    an_hour_ago, now = (int((time.time() - seconds) * 1e6) for seconds in (3_600, 0))
+    with orders:
+        orders.executemany(
+            "INSERT INTO outbox VALUES (?, ?, 'a', ?, 's', x'00', ?)",
+            [
+                ("e1", "inventory", 1, an_hour_ago),
+                ("e2", "inventory", 2, now),
+                ("e2", "shipping", 2, now),
+            ],
+        )
+        orders.execute(
+            """INSERT INTO dead_letters (id, subject, body, parked_at, attempts, error, state)
+               VALUES ('l', 's', x'00', 0, 1, 'ValueError: …', 'PARKED')"""
+        )
+    orders.close()
+
+    found = checks(examined())["orders database"]
+
+    assert found["verdict"] == CheckStatus.WARNING
+    assert "1 message parked" in found["found"]
+    assert "2 events not yet confirmed by inventory, the oldest for 1h" in found["found"]
+    assert "shipping" not in found["found"]
+    assert "`todoku dead list --service orders`; check that the broker" in found["fix"]
 
 
 def test_process_that_uses_data_folder_is_named(

@@ -14,6 +14,9 @@ from scripted import Scripted, answering, problem
 from todoku.audit import Awaited, Finding, Report
 from todoku.cli import verify
 from todoku.cli.exit_codes import ExitCode
+from todoku.database.lock import FileLock
+from todoku.local import running
+from todoku.local.running import RunningUp
 from todoku.settings import Settings
 
 NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -28,6 +31,21 @@ def folder(todoku_alone: Caller) -> Path:
     """A folder with empty databases."""
     todoku_alone.ok("migrate", "--data-dir", ".")
     return todoku_alone.folder
+
+
+def test_settings_of_the_running_system_are_used(folder: Path, todoku_alone: Caller) -> None:
+    """Given to `up` in another shell: without them, another database would be found in order."""
+    (folder / "orders.db").rename(folder / "moved.db")
+    url = f"sqlite:///{folder / 'moved.db'}"
+    lock = FileLock(folder / "up.lock")
+    try:
+        running.publish(folder, RunningUp(1, "0.2.0", {"orders_database_url": url}, {}))
+        while_running = todoku_alone("verify", *AT_ONCE)
+    finally:
+        lock.release()
+
+    assert while_running.code == ExitCode.OK, while_running
+    assert todoku_alone("verify", *AT_ONCE).code == ExitCode.CANNOT_START
 
 
 def execute(database: Path, statement: str) -> None:

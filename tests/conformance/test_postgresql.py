@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from example_service import ACCOUNTS
-from sqlalchemy import URL, Engine, bindparam, func, insert, make_url, select, text
+from sqlalchemy import URL, Engine, MetaData, Table, bindparam, func, insert, make_url, select, text
 
 from todoku.database import (
     ConstraintViolated,
@@ -24,6 +24,7 @@ from todoku.database import (
     is_postgresql,
     migrate,
     postgresql,
+    require_tables,
 )
 from todoku.database.addresses import parse_address
 
@@ -171,6 +172,30 @@ class TestDurability:
             finally:
                 set_for_the_server(superuser, "fsync", "on")
         Database.open(postgres_url).close()
+
+    def test_table_that_a_crash_empties_is_refused(self, database: Database) -> None:
+        declared = MetaData()
+        ACCOUNTS.to_metadata(declared)
+        Table("counters", declared)
+        with database.schema_change() as connection:
+            connection.execute(text("CREATE UNLOGGED TABLE counters (count BIGINT)"))
+        assert database.unlogged_tables() == {"counters"}
+        with pytest.raises(DatabaseUnsuitable, match="ALTER TABLE counters SET LOGGED"):
+            require_tables(database, declared)
+        with database.schema_change() as connection:
+            connection.execute(text("ALTER TABLE counters SET LOGGED"))
+        require_tables(database, declared)
+
+    def test_pages_that_may_be_written_by_half_are_noticed(
+        self, database: Database, postgres_server: Engine
+    ) -> None:
+        with postgres_server.connect() as superuser:
+            try:
+                set_for_the_server(superuser, "full_page_writes", "off")
+                assert not database.writes_whole_pages()
+            finally:
+                set_for_the_server(superuser, "full_page_writes", "on")
+        assert database.writes_whole_pages()
 
     def test_begin_costs_one_round_trip(self, database: Database) -> None:
         assert database._writer is not None

@@ -27,7 +27,7 @@ from engine.bank import (
     paid,
     seconds,
 )
-from todoku.database import ConstraintViolated, DatabaseUnavailable
+from todoku.database import ConstraintViolated, DatabaseBroken, DatabaseUnavailable
 from todoku.engine import STREAM, RetryPolicy
 from todoku.engine.agenda import POSTPONED_SECONDS
 from todoku.engine.messages import IncomingEvent, Receipt, StoredEvents, UndecodableMessage
@@ -706,8 +706,10 @@ class TestStreamPosition:
         behind.step(paid(3, sequence=15, epoch="a"))
         assert self.places(ahead) == [("a", 20)]
 
-    def test_sequence_is_saved_with_the_successful_commit(self) -> None:
+    @pytest.mark.parametrize("exclusive", [True, False])
+    def test_sequence_is_saved_with_the_successful_commit(self, exclusive: bool) -> None:
         database = Faulty()
+        database.exclusive = exclusive
         branch = Branch(database)  # type: ignore[arg-type]
         branch.step(paid(1, sequence=5, epoch="a"))
         database.faults.append("before")
@@ -715,6 +717,21 @@ class TestStreamPosition:
             branch.step(paid(2, sequence=10, epoch="a"))
         branch.step(paid(2, sequence=10, epoch="a"))
         assert self.places(branch) == [("a", 10)]
+
+    def test_database_that_went_back_under_a_process_ends_it(self) -> None:
+        """PostgreSQL was restored, or replaced by a server that lacks the last commits. The connection is
+        lost by that, and the next start of the process recovers."""
+        database = Faulty()
+        database.exclusive = False
+        branch = Branch(database)  # type: ignore[arg-type]
+        branch.step(paid(1, sequence=5, epoch="a"))
+        with database.transaction() as connection:
+            connection.execute(branch.tables.positions.table.update().values(sequence=4))
+        database.faults.append("before")
+        with pytest.raises(DatabaseUnavailable):
+            branch.step(paid(2, sequence=6, epoch="a"))
+        with pytest.raises(DatabaseBroken, match="up to 4, and this process had committed up to 5"):
+            branch.step(paid(2, sequence=6, epoch="a"))
 
     def test_sequence_is_saved_when_a_batch_is_split(self) -> None:
         branch = Branch()

@@ -1,15 +1,21 @@
-"""Tests of the simulated carrier: its answers are pseudo-random and reproducible."""
+"""Tests of the simulated carrier, whose answers are pseudo-random and reproducible; and of how another one
+is loaded."""
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from todoku.settings import SettingsInvalid
 from todoku.shipping import carriers
-from todoku.shipping.carriers import SimulatedCarrier, fraction, pickup_delay
+from todoku.shipping.carriers import SimulatedCarrier, fraction, load_carrier, pickup_delay
 from todoku.shipping.domain import Accepted, Answer, Parcel, Rejected
+from todoku.system import system
 
 PARCEL: Final = Parcel(order_id="order", items=(), shipping_address="")
 PARCELS: Final = 2_000
@@ -101,3 +107,45 @@ def test_delays_are_spread_over_the_whole_range() -> None:
     seconds = [pickup_delay(f"shipment-{n}", 10, 20, 0).total_seconds() for n in range(PARCELS)]
     assert min(seconds) < 10.1
     assert max(seconds) > 19.9
+
+
+class TestLoading:
+    """A carrier is made by the function that the setting names."""
+
+    @pytest.mark.parametrize(
+        ("body", "name", "problem"),
+        [
+            ("", "absent:make", "cannot be imported: ModuleNotFoundError: "),
+            ("", "{module}:make", "cannot be imported: AttributeError: "),
+            ("1 / 0", "{module}:make", "cannot be imported: ZeroDivisionError: "),
+            ("def", "{module}:make", "cannot be imported: SyntaxError: "),
+            ("make = 1", "{module}:make", "cannot be called"),
+            ("def make(settings): return None", "{module}:make", "which returned NoneType"),
+            ("def make(settings): return str", "{module}:make", "which returned type"),
+        ],
+    )
+    def test_carrier_that_cannot_be_used_is_refused_with_the_reason(
+        self, body: str, name: str, problem: str, modules: Callable[[str], str]
+    ) -> None:
+        settings = system.settings(carrier=name.format(module=modules(body)))
+        with pytest.raises(SettingsInvalid) as raised:
+            load_carrier(settings)
+        assert problem in raised.value.problems[0]
+
+    def test_error_of_the_factory_is_its_own(self, modules: Callable[[str], str]) -> None:
+        """Unlike a wrong setting it may be over at the next start, so `up` starts the service again."""
+        module = modules("def make(settings): raise ConnectionError('away')")
+        with pytest.raises(ConnectionError, match="away"):
+            load_carrier(system.settings(carrier=f"{module}:make"))
+
+    @pytest.fixture
+    def modules(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+        """Return a function that writes a module, and returns its name."""
+
+        def write(body: str) -> str:
+            name = f"carrier_{uuid4().hex}"
+            (tmp_path / f"{name}.py").write_text(body)
+            return name
+
+        monkeypatch.syspath_prepend(tmp_path)
+        return write

@@ -97,6 +97,7 @@ KNOWN_SEEDS = {
     "due-rows-forgotten-at-start": 21,
     "request-that-overtakes-its-order-dropped": 45,
     "one-lost-message-overlooked": 104,
+    "place-noted-too-far": 31,
     "reserved-pieces-corrected-away": 11,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""

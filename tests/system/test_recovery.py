@@ -8,15 +8,23 @@ import asyncio
 from collections import Counter
 from datetime import datetime
 
+import msgspec
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from engine.virtual import run, until
+from engine.virtual import START, run, until
 from system.restoring import SERVICES, System
 from todoku.broker.port import Outgoing
-from todoku.contracts import OrderCancelledEvent, OrderCompletedEvent
+from todoku.contracts import (
+    CancellationRequestedEvent,
+    OrderCancelledEvent,
+    OrderCompletedEvent,
+    encode,
+    seal,
+)
 from todoku.database import Database, migrate
 from todoku.engine import EngineConfig
+from todoku.engine.tables import MARK_COPY
 from todoku.orders.store import order_events
 
 
@@ -166,6 +174,56 @@ def test_intact_database_needs_no_recovery() -> None:
         await system.stop()
 
     run(scenario())
+
+
+def test_service_that_handles_little_notes_how_far_it_has_come() -> None:
+    """So that its backup does not look as if it lacked the messages of others that were in the stream."""
+
+    async def scenario() -> None:
+        system = System(EngineConfig(position_lag_max=0))
+        await system.start()
+        await system.stock()  # Nothing of it is for shipping.
+        await until(lambda: noted_place(system, "shipping") == 3, every_seconds=1)
+        await system.stop()
+        with system.databases["shipping"].transaction() as connection:
+            connection.execute(text(MARK_COPY))
+        system.broker.purge()
+        await system.start()
+        await until(lambda: system.processes["shipping"].consumer.caught_up, every_seconds=1)
+        assert system.letters("shipping") == []
+        await system.stop()
+
+    run(scenario())
+
+
+def test_service_does_not_note_a_place_behind_what_it_has_not_handled() -> None:
+    """A restored database would lack that message, and nothing would tell."""
+
+    async def scenario() -> None:
+        system = System(EngineConfig(position_lag_max=0))
+        await system.start()
+        session = system.broker.session("somebody")
+        await session.start()
+        newer = CancellationRequestedEvent(order_id="o", change_id="c", items=(), whole=True)
+        body = encode(msgspec.structs.replace(seal(newer, START), type="NewerEvent"))
+        await session.publish([Outgoing(CancellationRequestedEvent.subject, body)])
+        await system.stock()
+        await asyncio.sleep(60)  # The message is delivered again and again for longer.
+        assert noted_place(system, "shipping") == 0
+        await until(lambda: system.letters("shipping") == ["UnknownEventType"], every_seconds=1)
+        last = system.broker.last_sequence
+        await until(lambda: noted_place(system, "shipping") == last, every_seconds=1)
+        await system.stop()
+
+    run(scenario())
+
+
+def noted_place(system: System, name: str) -> int:
+    """Return up to where a service has noted to have handled the stream."""
+    rows = system.rows(
+        name, "SELECT sequence FROM stream_positions WHERE incarnation LIKE 'memory@%'"
+    )
+    return max((int(sequence) for (sequence,) in rows), default=0)
 
 
 def test_deleted_database_is_rebuilt_from_the_stream() -> None:

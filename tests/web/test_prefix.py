@@ -1,4 +1,5 @@
-"""Behind a proxy that publishes a service under a path prefix, links keep the prefix."""
+"""Behind a proxy that publishes a service under a path prefix, links keep the prefix; idle connections stay
+open for as long as is set."""
 
 import re
 from collections.abc import AsyncIterator
@@ -9,9 +10,11 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from todoku.host import server_config
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
+from todoku.system import system
 from web.edge import client, running
 
 pytestmark = pytest.mark.anyio
@@ -96,3 +99,10 @@ async def test_service_can_be_mounted_in_another_application(service: ASGIApp) -
     transport = httpx.ASGITransport(mounted)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         assert (await http.get("/inner/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("seconds", [75.0, 0.3])
+def test_idle_connection_stays_open_for_as_long_as_is_set(seconds: float) -> None:
+    """A balancer in front that keeps it for longer would send a request into a closed one."""
+    settings = system.settings(keep_alive_seconds=seconds)
+    assert server_config("orders", settings, Starlette()).timeout_keep_alive == seconds

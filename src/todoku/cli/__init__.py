@@ -11,6 +11,8 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.local.errors import Contradictory, InUse, LocalError, Unavailable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from cyclopts import App, CycloptsError
     from rich.panel import Panel
 
@@ -94,8 +96,20 @@ def application(typed: str | None = None) -> "App":
     return app
 
 
+def _print_unexpected(
+    kind: type[BaseException], error: BaseException, trace: "TracebackType | None"
+) -> None:
+    """Print an error that no command expects, without the secrets in its text."""
+    import traceback
+
+    from todoku.redaction import redact
+
+    print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command in `sys.argv`, and exit with its exit code."""
+    sys.excepthook = _print_unexpected
     streams.prepare()
     # Orders hold personal data: only the owner may read what is created here.
     os.umask(0o077)

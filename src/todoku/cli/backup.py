@@ -13,7 +13,7 @@ import msgspec
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Flags, settings_from
+from todoku.cli.flags import Flags, settings_of_running
 from todoku.cli.options import Json
 from todoku.cli.output import write_object
 from todoku.cli.streams import to_json
@@ -54,9 +54,10 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
 
     Creates a folder under the destination, named by the time, with the copies, a
     manifest and SHA256SUMS. The folder appears once it is complete and synced to
-    disk. A system that is started on the copies is paused until `todoku resume`, so
-    that nothing is sent twice. docs/how-to/backup-and-restore.md describes how to
-    restore a backup, and what is lost by that.
+    disk. If `todoku up` runs on the data folder, its settings are used. A system that
+    is started on the copies is paused until `todoku resume`, so that nothing is sent
+    twice. docs/how-to/backup-and-restore.md describes how to restore a backup, and
+    what is lost by that.
 
     For example:
 
@@ -68,7 +69,7 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
     destination
         The folder for backups; it is created if it does not exist.
     """
-    settings = settings_from(flags).settings
+    settings = settings_of_running(flags)[0].settings
     sources = {service: _file(service, settings) for service in load_system(settings).names}
     result = _make(destination.absolute(), sources)
     if json:

@@ -12,7 +12,7 @@ import msgspec
 from todoku.cli.client import client
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Flags, settings_from
+from todoku.cli.flags import Flags, settings_of_running
 from todoku.cli.formatting import age, counted, day_and_time, printable
 from todoku.cli.options import Flag, Json, Seconds
 from todoku.cli.output import note, write_object
@@ -44,7 +44,8 @@ def verify(
 
     Works on a running system and on a stopped one, and changes nothing. On a
     running system the databases differ for a moment: a finding counts only if it
-    lasts for the grace period. Exits with 1 if an invariant is broken.
+    lasts for the grace period. If `todoku up` runs on the data folder, its settings
+    are used. Exits with 1 if an invariant is broken.
 
     For example:
 
@@ -64,7 +65,7 @@ def verify(
     json
         Print one JSON object.
     """
-    settings = settings_from(flags).settings
+    settings = settings_of_running(flags)[0].settings
     overdue_after = timedelta(seconds=overdue_seconds)
     report = _lasting(settings, grace_seconds, overdue_after)
     if repair and _repair(settings, report, timedelta(seconds=grace_seconds)):

@@ -169,6 +169,21 @@ class Database:
         with self.read() as connection:
             return postgresql.configured_durability(connection)
 
+    def writes_whole_pages(self) -> bool:
+        """Return whether a page that a power cut has left half written can be repaired: always on SQLite,
+        and on PostgreSQL unless `full_page_writes` is off."""
+        if self.dialect_name == "sqlite":
+            return True
+        with self.read() as connection:
+            return postgresql.writes_whole_pages(connection)
+
+    def unlogged_tables(self) -> set[str]:
+        """Return the tables that PostgreSQL empties after a crash; SQLite has none of this kind."""
+        if self.dialect_name == "sqlite":
+            return set()
+        with self.read() as connection:
+            return postgresql.unlogged_tables(connection)
+
     def serialize(self) -> bytes:
         """Return a copy of a database in memory, as a template for others."""
         if self._writer is not self._readers:

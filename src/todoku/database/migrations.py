@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from todoku.database.database import Database
-from todoku.database.errors import SchemaMismatch
+from todoku.database.errors import DatabaseUnsuitable, SchemaMismatch
 
 VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 """Keeps the version of the tables, in one row, in the table that Alembic itself would use."""
@@ -68,7 +68,7 @@ def require_current(database: Database, service_package: str) -> None:
 
 def require_tables(database: Database, metadata: MetaData) -> None:
     """Raise `SchemaMismatch` unless every table of `metadata` exists: the engine has got a new one, for
-    which the service has no migration yet."""
+    which the service has no migration yet. Raise `DatabaseUnsuitable` if one does not survive a crash."""
     with database.read() as connection:
         there = inspect(connection).get_table_names()
     missing = sorted(metadata.tables.keys() - set(there))
@@ -76,6 +76,11 @@ def require_tables(database: Database, metadata: MetaData) -> None:
         raise SchemaMismatch(
             f"{database.name} lacks the tables {', '.join(missing)}: add a migration that creates them; "
             "todoku.engine.revisions.create_engine_tables() creates those of the engine."
+        )
+    if unlogged := sorted(metadata.tables.keys() & database.unlogged_tables()):
+        raise DatabaseUnsuitable(
+            f"PostgreSQL empties the tables {', '.join(unlogged)} of {database.name} after a crash, because"
+            f" they are UNLOGGED: run {'; '.join(f'ALTER TABLE {name} SET LOGGED' for name in unlogged)}."
         )
 
 

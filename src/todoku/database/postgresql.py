@@ -243,6 +243,22 @@ def configured_durability(connection: Connection) -> str | None:
     return None if value in DURABLE else str(value)
 
 
+def writes_whole_pages(connection: Connection) -> bool:
+    """Return whether the server can repair a page that a power cut has left half written."""
+    return connection.scalar(select(func.current_setting("full_page_writes"))) == "on"
+
+
+def unlogged_tables(connection: Connection) -> set[str]:
+    """Return the tables of this schema that the server empties after a crash."""
+    return set(connection.exec_driver_sql(UNLOGGED_TABLES).scalars())
+
+
+UNLOGGED_TABLES = (
+    "SELECT relname FROM pg_class"
+    " WHERE relpersistence = 'u' AND relkind = 'r' AND pg_table_is_visible(oid)"
+)
+
+
 @contextmanager
 def schema_change(connection: Connection) -> Iterator[None]:
     """Run a transaction that one process at a time has: replicas that start together take turns."""

@@ -39,6 +39,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     inbox_retention_seconds: how long the id of a handled event is kept; longer than the stream keeps
         the event.
     key_retention_seconds: how long an idempotency key is kept after its use.
+    position_lag_max: how far the saved stream position may be behind what a service that handles little has
+        passed.
     prune_count: inbox entries or idempotency keys that are deleted in one transaction.
     retry_policy: how a failing message is retried.
     """
@@ -55,5 +57,6 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     effect_timeout_seconds: float = 10.0
     inbox_retention_seconds: float = 172_800.0
     key_retention_seconds: float = 86_400.0
+    position_lag_max: int = 1_000
     prune_count: int = 1_000
     retry_policy: RetryPolicy = RetryPolicy()

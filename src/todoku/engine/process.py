@@ -116,6 +116,7 @@ class Process:
             topology,
             owner=owner,
             retry_policy=self.config.retry_policy,
+            position_lag_max=self.config.position_lag_max,
             failpoint=failpoint,
             correction=clock.correction,
         )

@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import Connection
 
 from todoku.broker.port import Delivery, Progress
-from todoku.database import ConstraintViolated, Database, DatabaseError
+from todoku.database import ConstraintViolated, Database, DatabaseBroken, DatabaseError
 from todoku.engine.agenda import DUE_MAX, DueRows, DueTimes, earlier
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.cache import StateCache
@@ -46,9 +46,6 @@ log = structlog.get_logger(__name__)
 RETRIES_MAX = 100
 """How many dead letters one batch retries at most."""
 
-POSITION_LAG_MAX = 1_000
-"""How far the saved stream position may be behind what a service that handles little has passed."""
-
 CACHED_STATES_MAX = 5_000
 """How many states of each kind the cache keeps."""
 
@@ -69,6 +66,7 @@ class Writer:
         owner: str,
         retry_policy: RetryPolicy | None = None,
         due_max: int = DUE_MAX,
+        position_lag_max: int = 1_000,
         failpoint: Failpoint = no_failpoint,
         correction: Callable[[], Correction | None] = lambda: None,
     ) -> None:
@@ -81,6 +79,7 @@ class Writer:
         self._retry_policy = retry_policy or RetryPolicy()
         self._failpoint = failpoint
         self._correction = correction
+        self._position_lag_max = position_lag_max
         self._position = 0
         self._position_certain = True
         self._timeline_saved = False
@@ -88,7 +87,7 @@ class Writer:
         self._pauses = PauseHandler(service, self._due_rows, shared=not database.exclusive)
         self._retry_at: datetime | None = None
         self._failed_attempts = FailedAttempts()
-        self._stream_position = ("", 0)
+        self._stream_position = self._committed_position = ("", 0)
         self._recoveries = 0
         self._held_keys: frozenset[str] = frozenset()
         self._cache = StateCache(CACHED_STATES_MAX)
@@ -131,11 +130,11 @@ class Writer:
     def note_position(self, stream_epoch: str, sequence: int) -> None:
         """Save that everything up to that sequence is handled, if the saved position is far behind."""
         epoch, reached = self._stream_position
-        if epoch == stream_epoch and sequence <= reached + POSITION_LAG_MAX:
+        if epoch == stream_epoch and sequence <= reached + self._position_lag_max:
             return
         with self._transaction() as connection:
             reached = self._tables.positions.get(connection, stream_epoch)
-            if sequence > reached + POSITION_LAG_MAX:
+            if sequence > reached + self._position_lag_max:
                 self._tables.positions.advance(connection, stream_epoch, sequence)
                 reached = sequence
         self._stream_position = stream_epoch, reached
@@ -324,12 +323,29 @@ class Writer:
         certain, self._position_certain = self._position_certain, False
         with self._database.transaction() as connection:
             if not certain:
+                self._require_not_gone_back(connection)
                 self._stream_position = ("", 0)
                 self._cache.clear()
                 pending = self._tables.outbox.last_position(connection, self._owner)
                 self._position = max(self._position, pending)
             yield connection
         self._position_certain = True
+        if self._stream_position[0]:
+            self._committed_position = self._stream_position
+
+    def _require_not_gone_back(self, connection: Connection) -> None:
+        """Raise `DatabaseBroken` if a shared database lacks what this process has committed: it was restored
+        or replaced while the process ran, which only the start of a process recovers from."""
+        stream_epoch, committed = self._committed_position
+        if self._database.exclusive or not stream_epoch:
+            return
+        found = self._tables.positions.get(connection, stream_epoch)
+        if found < committed:
+            raise DatabaseBroken(
+                f"{self._database.name} has handled the stream up to {found}, and this process had committed"
+                f" up to {committed}: it was restored or replaced in the meantime. The next start recovers"
+                " what it lacks from the stream."
+            )
 
     # When the database rejects a batch.
 

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from todoku.descriptor import Effects
 from todoku.engine import SharedTimeout
 from todoku.settings import Settings, SettingsInvalid
-from todoku.shipping.answers import checked_answer, unknown_after
+from todoku.shipping.answers import checked_answer, described, unknown_after
 from todoku.shipping.domain import (
     Accepted,
     Answer,
@@ -58,19 +58,33 @@ class Carrier(Protocol):
 def load_carrier(settings: Settings) -> Carrier:
     """Return the carrier that the factory named by the setting `carrier` makes from the settings.
 
-    Raises `SettingsInvalid` if there is no such factory.
+    Raises `SettingsInvalid` if there is no such factory, or if what it makes cannot book; and whatever the
+    factory raises, which the next start may not.
     """
     name = settings.own(ShippingSettings).carrier
     try:
         factory = resolve_name(str(name))
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # Importing a package runs whatever is in it.
         raise SettingsInvalid(
             [
-                f"carrier names {name!r}, which cannot be imported: {error}."
+                f"carrier names {name!r}, which cannot be imported: {described(error)}."
                 " Install that package in this environment, or put its folder on PYTHONPATH."
             ]
         ) from error
+    if not callable(factory):
+        raise SettingsInvalid(
+            [
+                f"carrier names {name!r}, which cannot be called: name a function that makes a carrier."
+            ]
+        )
     carrier: Carrier = factory(settings)
+    if not callable(getattr(carrier, "book", None)):
+        raise SettingsInvalid(
+            [
+                f"carrier names {name!r}, which returned {type(carrier).__name__}, an object without"
+                " `async def book(key, parcel)`: return a carrier."
+            ]
+        )
     return carrier
 
 

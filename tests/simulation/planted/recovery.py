@@ -85,3 +85,14 @@ def request_that_overtakes_its_order_dropped() -> Wire:
         planting.replays("orders", CancellationRequestedEvent, decide),
         planting.late("orders", OrderCreatedEvent, seconds=2),
     )
+
+
+@mutant
+def place_noted_too_far() -> Wire:
+    """A service saves as its place in the stream the one behind the last message that it has handled."""
+
+    class Positions(Wrapped):
+        def advance(self, connection: Any, stream_epoch: str, sequence: int) -> None:
+            self.inner.advance(connection, stream_epoch, sequence + 1)
+
+    return planting.tables("positions", Positions)

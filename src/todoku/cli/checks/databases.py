@@ -1,12 +1,14 @@
 """Check the databases: readable, schema version, and which process uses them."""
 
 from collections.abc import Container, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import MetaData, text
+import msgspec
+from sqlalchemy import MetaData, func, select
 
 from todoku.cli.databases import file_of, user_of
-from todoku.cli.formatting import counted
+from todoku.cli.formatting import age, counted
 from todoku.database import (
     Database,
     DatabaseError,
@@ -17,12 +19,17 @@ from todoku.database import (
 )
 from todoku.descriptor import ServiceDescriptor
 from todoku.diagnosis import CheckResult, ok, warning, wrong
-from todoku.engine import DeadLetters
+from todoku.engine import EngineTables
+from todoku.engine.dead_letters import DeadLetterState
 from todoku.settings import Settings
 from todoku.system import load_system
 
-_letters = DeadLetters(MetaData())
-"""The table that every service has."""
+_tables = EngineTables(MetaData())
+"""The tables that every service has."""
+
+WAITING_MAX = timedelta(minutes=1)
+"""For how long an event may wait for a subscriber before that is reported: usually it takes less than a
+second."""
 
 
 def databases(settings: Settings, running: Container[str]) -> Iterator[CheckResult]:
@@ -75,28 +82,75 @@ def _readable(
             fix=f"see `todoku dead list --service {service.name}`, enter again what is missing, then"
             f" `todoku dead retry --all --service {service.name}`",
         )
-    if (count := _parked(database)) > 0:
-        return warning(
+    if unlogged := sorted(database.unlogged_tables()):
+        return wrong(
             check,
-            f"{found}; {counted(count, 'message')} parked, each with its order",
-            fix=f"see `todoku dead list {service.name}`",
+            f"{found}; a crash of PostgreSQL empties the tables {', '.join(unlogged)}: they are UNLOGGED",
+            fix=f"run {'; '.join(f'ALTER TABLE {name} SET LOGGED' for name in unlogged)}",
         )
-    if (durability := database.configured_durability()) is not None:
-        return warning(
-            check,
-            f"{found}; synchronous_commit is set to {durability}",
-            fix="the services commit with `on` all the same; set it for this role and database, so"
-            " that other programs do so too",
-        )
-    return ok(check, found)
+    concerns = [
+        *_parked(service, database),
+        *_waiting(database, datetime.now(UTC)),
+        *_durability(database),
+    ]
+    if not concerns:
+        return ok(check, found)
+    return warning(
+        check,
+        "; ".join([found, *(concern.found for concern in concerns)]),
+        fix="; ".join(concern.fix for concern in concerns),
+    )
+
+
+class _Concern(msgspec.Struct, frozen=True):
+    """Something about a database that needs attention, and what to do."""
+
+    found: str
+    fix: str
 
 
 def _holding(database: Database) -> int:
     with database.read() as connection:
-        return len(_letters.holding(connection))
+        return len(_tables.dead_letters.holding(connection))
 
 
-def _parked(database: Database) -> int:
+def _parked(service: ServiceDescriptor, database: Database) -> Iterator[_Concern]:
+    letters = _tables.dead_letters.table.c
+    parked = select(func.count()).where(letters.state == DeadLetterState.PARKED.value)
     with database.read() as connection:
-        parked = text("SELECT count(*) FROM dead_letters WHERE state = 'PARKED'")
-        return connection.scalar(parked) or 0
+        count = connection.scalar(parked) or 0
+    if count:
+        yield _Concern(
+            f"{counted(count, 'message')} parked, each with its order",
+            f"see `todoku dead list --service {service.name}`",
+        )
+
+
+def _waiting(database: Database, now: datetime) -> Iterator[_Concern]:
+    """Find events that are published or confirmed much later than usual, whatever the reason."""
+    outbox = _tables.outbox.table.c
+    oldest = func.min(outbox.said_at)
+    by_reader = select(outbox.reader, func.count(), oldest).group_by(outbox.reader)
+    with database.read() as connection:
+        found = connection.execute(by_reader.order_by(outbox.reader)).all()
+    for reader, count, since in found:
+        if since < now - WAITING_MAX:
+            yield _Concern(
+                f"{counted(count, 'event')} not yet confirmed by {reader}, the oldest for {age(since, now)}",
+                "check that the broker and all services run, and the log of this one"
+                " (`publishing_delayed`)",
+            )
+
+
+def _durability(database: Database) -> Iterator[_Concern]:
+    if (durability := database.configured_durability()) is not None:
+        yield _Concern(
+            f"synchronous_commit is set to {durability}",
+            "the services commit with `on` all the same; set it for this role and database, so that other"
+            " programs do so too",
+        )
+    if not database.writes_whole_pages():
+        yield _Concern(
+            "full_page_writes is off",
+            "set full_page_writes = on, unless the file system never writes half a page",
+        )
