@@ -11,7 +11,7 @@ from todoku.lab.simulation import SimulationPlan, replay, simulate
 
 PRINT_DIGESTS = """
 from todoku.lab.simulation import SimulationPlan, simulate
-for seed in range(1, 11):
+for seed in range(1, 6):
     print(simulate(SimulationPlan(seed=seed)).digest)
 """
 
@@ -31,7 +31,7 @@ def digests(hash_seed: str) -> list[str]:
 def test_same_seed_gives_same_digest_in_two_processes() -> None:
     first = digests("1")
 
-    assert len(set(first)) == 10
+    assert len(set(first)) == 5
     assert first == digests("2")
 
 
