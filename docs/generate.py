@@ -231,6 +231,16 @@ and in a stream with filters an `id` without `data` from time to time. A process
 further ones get 503. What waits for a slow client is at most 64 KiB: it is sent to at its own pace, and
 disconnected if it reads nothing for 30 s. When the service stops, all streams end.
 
+## Names and pages
+
+A service that listens on a loopback address, as by default, answers under the names of this machine only:
+`localhost`, `*.localhost`, `127.0.0.1`, `[::1]`. Any other Host is answered with 421 `unknown-host`, so
+that a web page which leads its reader's browser here by a change of DNS sees nothing. `public_hosts` adds
+names, such as the one that a proxy forwards; a service that listens on another address checks the Host
+only if it is set. Where the Host is checked, a request that changes something and that a browser sends
+for a page of another site (`Origin`, `Sec-Fetch-Site`) is answered with 403 `foreign-page`. `/livez`,
+`/readyz` and `/metrics` are open under any name.
+
 ## Behind a proxy
 
 Services speak HTTP/1.1. An idle connection stays open for 75 s (`keep_alive_seconds`): longer than the
@@ -249,6 +259,8 @@ location /shop/orders/ {
     proxy_set_header X-Forwarded-Prefix /shop/orders;
 }
 ```
+
+Its `$host` belongs into `public_hosts` where the service listens on a loopback address.
 """
 
 

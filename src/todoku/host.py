@@ -34,6 +34,7 @@ from todoku.settings import Settings
 from todoku.system import load_system
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
 from todoku.web.descriptors import raise_descriptor_limit
+from todoku.web.hosts import known_hosts
 
 LOCK_WAIT_SECONDS = 10.0
 """How long a start waits for an earlier process of the same service to let go of its database."""
@@ -160,6 +161,7 @@ def _application(
         collectors=collectors,
         events=events,
         trust_forwarded_prefix=settings.trust_forwarded_prefix,
+        hosts=known_hosts(settings.host, settings.public_hosts),
     )
 
 

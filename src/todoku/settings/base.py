@@ -39,6 +39,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "127.0.0.1"
     )
 
+    public_hosts: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9 ,._:\[\]-]*\Z",
+            max_length=10_000,
+            description="Names under which clients reach the services, beside this machine's own, joined by"
+            " commas: `shop.example,orders`. Requests under any other name are refused; if it is empty, only"
+            " by services that listen on a loopback address.",
+            extra={"allowed": "host names without ports, joined by commas"},
+        ),
+    ] = ""
+
     port_base: Annotated[
         Port | None,
         Meta(

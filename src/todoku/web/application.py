@@ -17,6 +17,7 @@ from todoku.web import openapi
 from todoku.web.backend import Backend
 from todoku.web.dead_letters import DEAD_LETTER_REFUSALS, dead_letter_operations
 from todoku.web.health import health_operations
+from todoku.web.hosts import HostMiddleware, KnownHosts
 from todoku.web.metrics import Metrics
 from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware, TrailingSlashMiddleware
 from todoku.web.operations import Api, Endpoint, ExactRoute, Handler, Limits, Operation, routes
@@ -35,12 +36,14 @@ def application(
     events: Mapping[str, Any] | None = None,
     middleware: Sequence[Middleware] = (),
     trust_forwarded_prefix: bool = False,
+    hosts: KnownHosts | None = None,
 ) -> ASGIApp:
     """Return the ASGI application that serves an API; `collectors` are added to its metrics.
 
     `events` is the AsyncAPI document, served at `/asyncapi.json`. `middleware` is called after the
     service's own, so that a `Problem` it raises is answered and counted like any other.
     `trust_forwarded_prefix`: a proxy sets X-Forwarded-Prefix (see `ForwardedPrefixMiddleware`).
+    `hosts`: the names under which it is reached, any if None (see `HostMiddleware`).
     """
     api = replace(
         api,
@@ -64,6 +67,7 @@ def application(
             Middleware(MetricsMiddleware, metrics),
             Middleware(ProblemMiddleware, api.refusals),
             Middleware(TrailingSlashMiddleware),
+            *([Middleware(HostMiddleware, hosts)] if hosts is not None else []),
             *middleware,
         ],
     )

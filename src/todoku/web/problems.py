@@ -65,6 +65,15 @@ INVALID_PARAMETER = ProblemType(
     "Correct the parameter that `errors` names. Take cursors only from `nextCursor` or from the "
     "Link header of the page before.",
 )
+FOREIGN_PAGE = ProblemType(
+    "foreign-page",
+    403,
+    "A page of another site may not do that",
+    "A browser says (Origin, Sec-Fetch-Site) that the request comes from a page of another site. Nothing was "
+    "changed.",
+    "Call the service from a page of its own site, or from a program. If the page is yours, add its host to "
+    "the setting `public_hosts`.",
+)
 UNKNOWN_ADDRESS = ProblemType(
     "unknown-address",
     404,
@@ -228,6 +237,15 @@ TOO_MANY_STREAMS = ProblemType(
     "Connect again after the number of seconds in the Retry-After header, perhaps to another process; or "
     "read the events page by page.",
 )
+UNKNOWN_HOST = ProblemType(
+    "unknown-host",
+    421,
+    "The service has another name",
+    "The Host of the request is neither a name of this machine nor in the setting `public_hosts`. A web page "
+    "may have led a browser here (DNS rebinding).",
+    "Call the service by one of its names. If clients reach it under this one, perhaps through a proxy, add "
+    "it to the setting `public_hosts`.",
+)
 DATABASE_UNAVAILABLE = ProblemType(
     "database-unavailable",
     503,
@@ -273,6 +291,7 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     INVALID_IDEMPOTENCY_KEY,
     INVALID_IF_MATCH,
     INVALID_PARAMETER,
+    FOREIGN_PAGE,
     UNKNOWN_ADDRESS,
     UNKNOWN_DEAD_LETTER,
     UNKNOWN_PAUSE,
@@ -286,6 +305,7 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     EXPECTATION_FAILED,
+    UNKNOWN_HOST,
     INVALID_BODY,
     IDEMPOTENCY_KEY_REUSED,
     INVALID_EDIT,
