@@ -3,6 +3,7 @@
 With `--check` nothing is written; the pages that are out of date are named, and the exit code is 1.
 """
 
+import asyncio
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,17 +12,22 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
+from prometheus_client.core import Metric
 from rich.console import Console
 
 from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
-from todoku.descriptor import resolve
+from todoku.descriptor import ServiceDescriptor, resolve
+from todoku.engine import Topology
+from todoku.engine.testing import MemoryBroker, inline, make_process, memory_database
 from todoku.events import Event
 from todoku.lifecycle import Lifecycle, Status
+from todoku.service_metrics import ServiceMetrics
 from todoku.settings import Setting, to_text
 from todoku.system import system
 from todoku.web import Backend, asyncapi, problems
 from todoku.web.application import shared_operations
+from todoku.web.metrics import Metrics
 from todoku.web.operations import Operation
 
 DOCS = Path(__file__).parent
@@ -38,6 +44,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield DOCS / "configuration.md", configuration()
     yield DOCS / "problems.md", problem_reference()
     yield DOCS / "http.md", http_reference()
+    yield DOCS / "metrics.md", metric_reference()
     yield DOCS / "events.md", event_reference()
     yield DOCS / "asyncapi.json", as_json(events_document())
     for page in sorted(DOCS.glob("**/*.md")):
@@ -272,6 +279,59 @@ def _operations(operations: Iterable[Operation]) -> str:
 def _operation_row(operation: Operation) -> str:
     answers = ", ".join(str(response.status) for response in operation.responses)
     return f"| `{operation.method} {operation.path}` | {answers} | {operation.summary} |"
+
+
+def metric_reference() -> str:
+    by_service = {service.name: asyncio.run(_metrics_of(service)) for service in system}
+    everywhere = set.intersection(*map(set, by_service.values()))
+    everything = {name: row for rows in by_service.values() for name, row in rows.items()}
+    own = "\n".join(
+        f"## {service}\n\n{_metric_rows(row for name, row in rows.items() if name not in everywhere)}"
+        for service, rows in by_service.items()
+        if rows.keys() - everywhere
+    )
+    return f"""# Metrics
+
+{GENERATED}
+
+Each service serves its metrics for Prometheus at `/metrics`. Names and units follow Prometheus'
+conventions: a counter ends in `_total`, a histogram has `_bucket`, `_sum` and `_count`, times are in seconds.
+
+Counters and histograms are those of the process, from its start. What is read from the database is read at
+the scrape, by an index, with a limit, and at most every five seconds; a database that does not answer delays
+no scrape (`todoku_database_metrics_age_seconds`). Where several processes share a database, take the `max`
+of those over the processes, not the `sum`, except for `todoku_outbox_…`: each process has its own events.
+
+{own}
+## Every service
+
+{_metric_rows(everything[name] for name in sorted(everywhere))}"""
+
+
+async def _metrics_of(descriptor: ServiceDescriptor) -> dict[str, str]:
+    """Return a row for each metric of a service, by name."""
+    services = system.build(system.settings())
+    service = next(each for each in services if each.name == descriptor.name)
+    with memory_database(service) as database:
+        broker = MemoryBroker()
+        process = make_process(service, broker, Topology(services), database)
+        backend = Backend(process=process, database=database, run_read=inline)
+        metrics = ServiceMetrics.of(descriptor, process, backend)
+        await metrics.refresh()
+        families = Metrics(metrics.collectors).registry.collect()
+        rows = ((_metric_name(family), family) for family in families)
+        return {
+            name: f"| `{name}` | {family.type} | {family.documentation} |"
+            for name, family in sorted(rows)
+        }
+
+
+def _metric_name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def _metric_rows(rows: Iterable[str]) -> str:
+    return "| metric | type | meaning |\n|---|---|---|\n" + "".join(f"{row}\n" for row in rows)
 
 
 def event_reference() -> str:

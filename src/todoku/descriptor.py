@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from todoku.audit import AuditPart
     from todoku.diagnosis import Checks
-    from todoku.engine import Service
+    from todoku.engine import Reading, Service
     from todoku.events import Event
     from todoku.simulated import SimulatedService, World
     from todoku.web import Api, Backend
@@ -49,6 +49,7 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     local_defaults: defaults of its own settings that differ under `todoku up`.
     default_port: its port where none is set; without one, the next that is free from 8080 on.
     collectors: its own Prometheus metrics, which `/metrics` shows beside those of the engine.
+    readings: its own Prometheus metrics that are read from its database when they are scraped.
     checks: what `todoku doctor` checks while it runs: `(read_newest) -> Iterable[CheckResult]`.
     examples: an event of each type that it publishes, shown in the documents, by the type.
     narration: how its events read in `todoku order watch`; without one, they are lines without details.
@@ -74,6 +75,7 @@ class ServiceDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     audit: Part["AuditPart"] | None = None
     simulation: Part[Callable[["World"], "SimulatedService"]] = "todoku.simulated:SimulatedService"
     collectors: Part[Sequence["Collector"]] = ()
+    readings: Part[Sequence["Reading"]] = ()
     checks: Part["Checks"] | None = None
 
     def build(self, settings: Settings, *, effects: Effects | None = None) -> "Service":

@@ -4,14 +4,13 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import uvicorn
-from prometheus_client.registry import Collector
 from starlette.types import ASGIApp
 from uuid_utils import uuid7
 
@@ -19,10 +18,8 @@ from todoku import logs, start_paused
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
 from todoku.database import Database, migrate, require_tables
-from todoku.descriptor import resolve
 from todoku.engine import (
     EngineConfig,
-    EngineMetrics,
     Process,
     ProcessFailed,
     Service,
@@ -30,6 +27,7 @@ from todoku.engine import (
     Topology,
     failpoint_from_environment,
 )
+from todoku.service_metrics import ServiceMetrics
 from todoku.settings import Settings
 from todoku.system import load_system
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
@@ -81,9 +79,12 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
                 await process.started()
                 await descriptor.started(backend, settings)
                 events = _events(name, settings, services)
-                collectors = [EngineMetrics(process), *resolve(descriptor.collectors)]
                 app = _application(
-                    descriptor.build_api(backend), backend, settings, collectors, events
+                    descriptor.build_api(backend),
+                    backend,
+                    settings,
+                    ServiceMetrics.of(descriptor, process, backend),
+                    events,
                 )
                 await _serve_http(name, settings, app, backend, running, stop)
             except ProcessFailed:
@@ -151,14 +152,15 @@ def _application(
     api: Api,
     backend: Backend,
     settings: Settings,
-    collectors: Sequence[Collector],
+    metrics: ServiceMetrics,
     events: Mapping[str, Any],
 ) -> ASGIApp:
     return application(
         api,
         backend,
         limits=Limits(body_bytes_max=settings.request_body_bytes_max),
-        collectors=collectors,
+        collectors=metrics.collectors,
+        refresh=metrics.refresh,
         events=events,
         trust_forwarded_prefix=settings.trust_forwarded_prefix,
         hosts=known_hosts(settings.host, settings.public_hosts),

@@ -1,7 +1,8 @@
 """Provide a service's own database: one writing connection, and readers beside it."""
 
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from todoku.database.lock import FileLock
 
 WRITE_SECONDS_MAX = 5.0
 """How long a write transaction may take before the database counts as not accepting writes."""
+
+
+def _ignore(seconds: float) -> None:
+    """Do nothing with how long a commit took."""
 
 
 class Database:
@@ -38,6 +43,8 @@ class Database:
         self._closed = False
         self._write_started_at: float | None = None
         self._write_failed = False
+        self.observe_commit: Callable[[float], None] = _ignore
+        """Called with the seconds that each successful COMMIT of a write transaction took."""
 
     @classmethod
     def open(
@@ -114,8 +121,11 @@ class Database:
         """
         self._write_started_at = time.monotonic()
         try:
-            with self._connect(self._writer) as connection, connection.begin():
-                yield connection
+            with self._connect(self._writer) as connection:
+                with connection.begin():
+                    yield connection
+                    began = time.perf_counter()
+                self.observe_commit(time.perf_counter() - began)
             self._write_failed = False
         except DatabaseUnavailable:
             self._write_failed = True
@@ -130,6 +140,16 @@ class Database:
         started_at = self._write_started_at
         overdue = started_at is not None and time.monotonic() - started_at > WRITE_SECONDS_MAX
         return not (overdue or self._write_failed)
+
+    def free_bytes(self) -> int | None:
+        """Return the free space on the disk of a SQLite file; None for PostgreSQL, in memory, or if it cannot
+        be found out."""
+        if self._lock is None:
+            return None
+        try:
+            return shutil.disk_usage(Path(self.name).parent).free
+        except OSError:
+            return None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

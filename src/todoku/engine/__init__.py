@@ -33,6 +33,7 @@ from todoku.engine.pauses import (
 )
 from todoku.engine.post_commit import PostCommitActions, ReceiptMessage
 from todoku.engine.process import Process, ProcessFailed
+from todoku.engine.readings import DatabaseMetrics, Reading, engine_readings
 from todoku.engine.saga import BySagaVersion, SagaStart, by_saga_version
 from todoku.engine.service import (
     DeadLetterEvent,
@@ -54,6 +55,7 @@ __all__ = [
     "Clock",
     "Commits",
     "Correction",
+    "DatabaseMetrics",
     "DeadLetterEvent",
     "DeadLetters",
     "Decide",
@@ -75,6 +77,7 @@ __all__ = [
     "PostCommitActions",
     "Process",
     "ProcessFailed",
+    "Reading",
     "ReceiptMessage",
     "RepublishEvents",
     "RequestInProgress",
@@ -92,6 +95,7 @@ __all__ = [
     "UnknownPauseTarget",
     "by_saga_version",
     "context_column",
+    "engine_readings",
     "failpoint_from_environment",
     "key_id",
 ]

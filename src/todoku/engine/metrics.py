@@ -55,10 +55,33 @@ class EngineMetrics(Collector):
         yield GaugeMetricFamily(
             "todoku_outbox_unsent_events", "Events that wait to be published.", value=relay.unsent
         )
+        lags = GaugeMetricFamily(
+            "todoku_subscriber_lag_events",
+            "Events of this process that were published since the first one that a `subscriber` has not"
+            " consumed: at most so many wait for it.",
+            labels=["subscriber"],
+        )
+        for reader in relay.readers:
+            lags.add_metric([reader], relay.lag(reader))
+        yield lags
+        stream_lag = GaugeMetricFamily(
+            "todoku_stream_lag_messages",
+            "Messages in the stream behind those that this service has consumed: at most so many wait.",
+        )
+        if self._process.stream_lag is not None:
+            stream_lag.add_metric([], self._process.stream_lag)
+        yield stream_lag
+        yield from self._process.instruments.collect()
         yield GaugeMetricFamily(
             "todoku_effects_running",
             "Running effects (calls to other systems).",
             value=len(self._process.effects),
+        )
+        yield GaugeMetricFamily(
+            "todoku_recovering",
+            "1 until it is known that the database lacks nothing that the stream has, and during a recovery:"
+            " no effect starts.",
+            value=not self._process.consumer.caught_up,
         )
         yield GaugeMetricFamily(
             "todoku_recovery_dead_letters",
@@ -70,6 +93,16 @@ class EngineMetrics(Collector):
             "todoku_pauses",
             "Pauses of the service and of what it does, as far as this process knows.",
             value=self._process.writer.pause_count,
+        )
+        yield GaugeMetricFamily(
+            "todoku_database_available",
+            "1 while the database accepts writes.",
+            value=self._process.database_available,
+        )
+        yield GaugeMetricFamily(
+            "todoku_clock_time_seconds",
+            "The engine's clock as Unix time. Compare it with when it was scraped, or between processes.",
+            value=self._process.clock.now().timestamp(),
         )
         yield GaugeMetricFamily(
             "todoku_broker_connected", "1 while the broker answers.", value=self._process.connected

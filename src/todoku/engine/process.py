@@ -1,6 +1,7 @@
 """A running service: the loops around its writer, relay and broker connection."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,6 +24,7 @@ from todoku.engine.effects import Effects
 from todoku.engine.endings import Endings
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.idempotency import IdempotencyKey
+from todoku.engine.instruments import Instruments
 from todoku.engine.mailbox import Mailbox, MailboxFull
 from todoku.engine.messages import (
     IncomingEvent,
@@ -163,6 +165,10 @@ class Process:
         self._retry_at: datetime | None = None
         self._loops: list[asyncio.Task[None]] = []
         self.counts = Counts()
+        self.instruments = Instruments()
+        database.observe_commit = self.instruments.commit_seconds.observe
+        self.stream_lag: int | None = None
+        """How many messages of the stream are behind what this service has consumed; None if unknown."""
         self.database_available = False
         self._start_ended = asyncio.Event()
         self._running = False
@@ -433,6 +439,7 @@ class Process:
 
     async def _commit(self, batch: Sequence[Message]) -> PostCommitActions:
         """Commit the batch; retry for as long as the database is unavailable."""
+        began = time.perf_counter()
         pause = 0.05
         while True:
             try:
@@ -451,6 +458,8 @@ class Process:
                 pause = min(pause * 2, 1.0)
             else:
                 self.database_available = True
+                self.instruments.batch_messages.observe(len(batch))
+                self.instruments.batch_seconds.observe(time.perf_counter() - began)
                 return actions
 
     def _count(self, actions: PostCommitActions) -> None:
@@ -500,9 +509,9 @@ class Process:
             return
         name = self.service.name
         progress = await self._broker.progress([name])
-        await self._run_write(
-            self.writer.note_position, progress.stream_epoch, progress.consumed.get(name, 0)
-        )
+        consumed = progress.consumed.get(name, 0)
+        self.stream_lag = max(0, progress.last_sequence - consumed)
+        await self._run_write(self.writer.note_position, progress.stream_epoch, consumed)
 
     async def _prune(self) -> None:
         now, config = self.clock.now(), self.config

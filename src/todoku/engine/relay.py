@@ -94,6 +94,17 @@ class Relay:
         return len(self._waiting) + self._last - self._loaded
 
     @property
+    def readers(self) -> Sequence[str]:
+        """Return the services that subscribe to events of this one."""
+        return tuple(self._sent)
+
+    def lag(self, reader: str) -> int:
+        """Return how many events were published since the first one that this subscriber has not passed,
+        as of the last look at its progress."""
+        sent = self._sent[reader]
+        return sent[-1].up_to - sent[0].after if sent else 0
+
+    @property
     def idle(self) -> bool:
         """Return whether every pending event was published at least once."""
         return not self._waiting and self._loaded == self._last

@@ -268,6 +268,26 @@ class Outbox:
             position = last + shift
         return position
 
+    def oldest_by_reader(
+        self, connection: Connection, owner: str, count: int
+    ) -> list[tuple[str, int, datetime]]:
+        """Return how many of the `count` oldest pending deliveries of this owner each subscriber has, and
+        when the oldest of those was added."""
+        columns = self.table.c
+        oldest = (
+            select(columns.reader, columns.said_at)
+            .where(columns.owner == owner)
+            .order_by(columns.position)
+            .limit(count)
+            .subquery()
+        )
+        found = connection.execute(
+            select(oldest.c.reader, func.count(), func.min(oldest.c.said_at))
+            .group_by(oldest.c.reader)
+            .order_by(oldest.c.reader)
+        )
+        return [(reader, pending, since) for reader, pending, since in found]
+
     def backlog(self, connection: Connection) -> int:
         """Return how many (event, subscriber) pairs wait for a receipt."""
         return connection.scalar(select(func.count()).select_from(self.table)) or 0

@@ -98,6 +98,11 @@ class Writer:
         return self._position
 
     @property
+    def owner(self) -> str:
+        """Return what identifies this process in the outbox."""
+        return self._owner
+
+    @property
     def pause_count(self) -> int:
         """Return how many pauses this process knows of."""
         return self._pauses.count

@@ -13,7 +13,8 @@ orders = ServiceDescriptor(
     examples="todoku.contracts.examples:EXAMPLES",
     narration="todoku.orders.narration:NARRATION",
     colour="cyan",
-    collectors="todoku.orders.feed_metrics:COLLECTORS",
+    collectors="todoku.orders.metrics:COLLECTORS",
+    readings="todoku.orders.metrics:READINGS",
     audit="todoku.orders.audit:orders_audit",
     simulation="todoku.orders.simulation:SimulatedOrders",
 )

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -20,6 +19,3 @@ class FeedMetrics(Collector):
             "How long ago the feed was last known to have everything that is committed; 0 on SQLite.",
             value=0.0 if complete_at is None else time.monotonic() - complete_at,
         )
-
-
-COLLECTORS: Final = (FeedMetrics(),)

@@ -47,6 +47,7 @@ from todoku.orders.changes import Change
 from todoku.orders.domain import ORDER, Order, OrderStatus
 from todoku.orders.feed import EventKey, Feed
 from todoku.orders.holds import Hold, held_since, next_expiry
+from todoku.orders.order_counts import count_committed
 from todoku.orders.parked_messages import ParkedMessages
 from todoku.orders.parking import ParkedMessage
 from todoku.orders.placing import Placement, PlaceOrder
@@ -264,6 +265,7 @@ class OrdersUnitOfWork:
         self.recorded.append((sequence, order.status.value, envelope))
 
     def fill_cache(self, cache: StateCache) -> None:
+        count_committed(self.before, self.after)
         cache.put(CATALOGUE, self.products)
         cache.put(
             "orders",

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -9,7 +10,7 @@ from pkgutil import resolve_name
 from typing import Final, Protocol
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from todoku.descriptor import Effects
 from todoku.engine import SharedTimeout
@@ -37,7 +38,13 @@ CALLS: Final = Counter(
 _CALLS_BY_ANSWER: Final = {
     kind: CALLS.labels(kind.__name__.lower()) for kind in (Accepted, Rejected, Unknown)
 }
-COLLECTORS: Final = (CALLS,)
+CALL_DURATIONS: Final = Histogram(
+    "todoku_carrier_call_duration_seconds",
+    "Duration of calls to the carrier, whatever it answers; a call is given up after 9 seconds.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 9.0),
+    registry=None,
+)
+COLLECTORS: Final = (CALLS, CALL_DURATIONS)
 """The metrics of the shipping service."""
 
 
@@ -107,7 +114,9 @@ async def book_parcel(
     carrier: Carrier, time_limit: SharedTimeout, booking: BookParcel
 ) -> RecordAnswer:
     """Call the carrier, and check what it answers. An exception means that the outcome is unknown."""
+    began = time.perf_counter()
     answer = await _answer(carrier, time_limit, booking)
+    CALL_DURATIONS.observe(time.perf_counter() - began)
     _CALLS_BY_ANSWER[type(answer)].inc()
     if isinstance(answer, Unknown):
         log.warning(

@@ -12,6 +12,7 @@ shipping = ServiceDescriptor(
     settings=ShippingSettings,
     default_port=8082,
     collectors="todoku.shipping.carriers:COLLECTORS",
+    readings="todoku.shipping.metrics:READINGS",
     checks="todoku.shipping.checks:check_carrier",
     examples="todoku.contracts.examples:EXAMPLES",
     narration="todoku.shipping.narration:NARRATION",

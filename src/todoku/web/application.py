@@ -1,6 +1,6 @@
 """Build the ASGI application of a service: operations, problems, health, metrics, documents."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -27,12 +27,17 @@ from todoku.web.prefix import ForwardedPrefixMiddleware
 from todoku.web.resend import resend_operations
 
 
+async def nothing_to_refresh() -> None:
+    """Do nothing before metrics are collected."""
+
+
 def application(
     api: Api,
     backend: Backend,
     *,
     limits: Limits | None = None,
     collectors: Iterable[Collector] = (),
+    refresh: Callable[[], Awaitable[None]] = nothing_to_refresh,
     events: Mapping[str, Any] | None = None,
     middleware: Sequence[Middleware] = (),
     trust_forwarded_prefix: bool = False,
@@ -40,6 +45,7 @@ def application(
 ) -> ASGIApp:
     """Return the ASGI application that serves an API; `collectors` are added to its metrics.
 
+    `refresh` is awaited before its metrics are collected.
     `events` is the AsyncAPI document, served at `/asyncapi.json`. `middleware` is called after the
     service's own, so that a `Problem` it raises is answered and counted like any other.
     `trust_forwarded_prefix`: a proxy sets X-Forwarded-Prefix (see `ForwardedPrefixMiddleware`).
@@ -58,7 +64,7 @@ def application(
         [
             *routes(api.operations, limits or Limits(), api.refusals),
             *page_routes(api, documents),
-            ExactRoute("/metrics", Endpoint({"GET": _show_metrics(metrics)})),
+            ExactRoute("/metrics", Endpoint({"GET": _show_metrics(metrics, refresh)})),
         ],
         redirect_slashes=False,
         default=_raise_not_found,
@@ -83,8 +89,9 @@ def shared_operations(backend: Backend) -> list[Operation]:
     ]
 
 
-def _show_metrics(metrics: Metrics) -> Handler:
+def _show_metrics(metrics: Metrics, refresh: Callable[[], Awaitable[None]]) -> Handler:
     async def show(scope: Scope, receive: Receive) -> Response:
+        await refresh()
         accepted = Headers(scope=scope).get("accept", "")
         write, content_type = choose_encoder(accepted)
         return Response(write(metrics.registry), headers={"Content-Type": content_type})

@@ -1,0 +1,51 @@
+"""Count the orders that are accepted, and measure how long they took to end."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+from todoku.orders.domain import ORDER, Order
+
+ACCEPTED: Final = Counter("todoku_orders_accepted", "Orders accepted.", registry=None)
+
+DURATIONS: Final = Histogram(
+    "todoku_order_duration_seconds",
+    "Time from the acceptance of an order to its end, by the `status` in which it ended.",
+    ["status"],
+    buckets=(
+        0.05,
+        0.1,
+        0.25,
+        0.5,
+        1,
+        2.5,
+        5,
+        10,
+        30,
+        60,
+        300,
+        1_800,
+        3_600,
+        21_600,
+        86_400,
+        604_800,
+    ),
+    registry=None,
+)
+
+_DURATIONS_BY_STATUS: Final = {
+    status: DURATIONS.labels(status.value) for status in ORDER.statuses if status.terminal
+}
+
+
+def count_committed(before: Mapping[str, Order], after: Mapping[str, Order]) -> None:
+    """Count which of the orders that were saved are new, and measure those that have ended."""
+    for order_id, order in after.items():
+        known = before.get(order_id)
+        if known is None:
+            ACCEPTED.inc()
+        elif known.status is not order.status and order.status.terminal:
+            ended_at = order.status_since or order.updated_at
+            seconds = (ended_at - order.created_at).total_seconds()
+            _DURATIONS_BY_STATUS[order.status].observe(max(0.0, seconds))
