@@ -200,6 +200,12 @@ expect 'more than there is' "$STATUS" 409
 request GET "$INVENTORY/products/mouse/reservations"
 expect 'the orders that hold it' "$STATUS" 200
 
+step 'While a product is paused, no order that contains it is booked'
+request POST "$SHIPPING/pauses" '{"target": "product:prod2", "reason": "A batch is recalled.", "by": "alice"}'
+expect 'pause the product' "$STATUS" 201
+request POST "$SHIPPING/pauses/$(get id)/resume" '{"by": "alice"}'
+expect 'resume it' "$STATUS $(get target)" '200 product:prod2'
+
 step 'While the carrier is paused, orders are taken and no parcel is booked'
 request POST "$SHIPPING/pauses" '{"target": "carrier", "reason": "The warehouse is closed.", "by": "alice"}'
 expect 'pause the carrier' "$STATUS" 201

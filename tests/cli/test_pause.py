@@ -51,3 +51,20 @@ def test_services_that_could_not_be_reached_are_named(todoku_alone: Caller) -> N
     result = todoku_alone("pause", "--reason", "x", "--port-base", "9")
     assert result.code == ExitCode.UNREACHABLE
     assert all(f"todoku: {name}: " in result.err for name in system.names)
+
+
+def test_paused_product_is_named_and_resumed_by_its_id(todoku: Caller) -> None:
+    paused = todoku.ok("pause", "--product", "prod 1", "--reason", "recalled", "--json")
+    try:
+        assert [line["target"] for line in paused.lines] == ["product:prod 1"]
+        (listed,) = todoku.ok("pauses", "--json").lines
+        assert (listed["service"], listed["target"]) == ("shipping", "product:prod 1")
+    finally:
+        resumed = todoku.ok("resume", "--product", "prod 1", "--rate", "20")
+    assert "product:prod 1 goes on" in resumed.err
+
+
+def test_something_and_a_product_are_not_paused_at_once(todoku: Caller) -> None:
+    result = todoku("pause", "carrier", "--product", "prod1", "--reason", "x")
+    assert result.code == ExitCode.USAGE
+    assert "either 'carrier' or --product" in result.err

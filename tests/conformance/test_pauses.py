@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select, text, update
 
 from todoku.database import Database, DatabaseError, migrate
 from todoku.engine import Pause, PauseRecord, PauseState, Resume, Topology
 from todoku.engine.copies import BY
+from todoku.engine.messages import PendingCommand
 from todoku.engine.tables import MARK_COPY
 from todoku.engine.writer import Writer
 from todoku.settings import Settings
+from todoku.shipping.domain import RecordAnswer, Unknown
 from todoku.shipping.service import shipping_service
-from todoku.shipping.store import shipments
+from todoku.shipping.store import shipment_items, shipments
 
 shipping = shipping_service(Settings())
 
@@ -39,8 +42,24 @@ def writer(database: Database, owner: str = "one") -> Writer:
     return Writer(shipping, database, Topology([shipping]), owner=owner)
 
 
-def pause(n: int = 1) -> Pause:
-    return Pause(id=f"pause {n}", target="carrier", by="alice", reason="closed")
+def pause(n: int = 1, target: str = "carrier") -> Pause:
+    return Pause(id=f"pause {n}", target=target, by="alice", reason="closed")
+
+
+def pack(database: Database, **products: list[str]) -> None:
+    """Put one piece of each of these products into the parcels of orders."""
+    rows = [
+        {"shipment_id": f"shipment {order}", "product_id": product, "quantity": 1}
+        for order, those in products.items()
+        for product in those
+    ]
+    with database.transaction() as connection:
+        connection.execute(insert(shipment_items), rows)
+
+
+def booked(one: Writer, now: datetime) -> list[str]:
+    """Return the orders whose carrier is called now."""
+    return [pending.effect.order_id for pending in one.step([], now, 100).effects]
 
 
 def add_shipments(database: Database, **due: float) -> None:
@@ -80,6 +99,83 @@ def test_resume_pushes_each_timer_by_as_long_as_it_stood_still(database: Databas
     with database.read() as connection:
         assert connection.execute(select(TIMERS.table)).all() == []
         assert PAUSES.get(connection, "pause 1") == resumed
+
+
+def test_pause_of_a_product_stops_the_orders_that_contain_it(database: Database) -> None:
+    one = writer(database)
+    one.execute_pause(pause(target="product:tea"), None, at(0))
+    add_shipments(database, tea=-3, both=-2, coffee=-1)
+    pack(database, tea=["tea"], both=["coffee", "tea"], coffee=["coffee"])
+    assert booked(one, at(1)) == ["coffee"]
+    again = writer(database)
+    again.adopt(at(2), 10)
+    assert booked(again, at(2)) == []
+    again.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(3))
+    assert booked(again, at(3)) == ["tea", "both"]
+
+
+def test_timers_of_other_products_run_on(database: Database) -> None:
+    one = writer(database)
+    add_shipments(database, tea=10, both=20, coffee=30)
+    pack(database, tea=["tea"], both=["coffee", "tea"], coffee=["coffee"])
+    one.execute_pause(pause(target="product:tea"), None, at(0))
+    one.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(100))
+    assert due_in(database) == {"tea": 110, "both": 120, "coffee": 30}
+
+
+@pytest.mark.parametrize("ends", [*permutations(range(3))], ids=str)
+def test_time_in_which_several_pauses_stop_a_timer_counts_once(
+    database: Database, ends: tuple[int, ...]
+) -> None:
+    """Two products and the carrier are paused one after the other, and resumed in any sequence."""
+    one = writer(database)
+    targets = ("product:tea", "carrier", "product:coffee")
+    add_shipments(database, tea=1_000, both=1_000, coffee=1_000, cocoa=1_000)
+    pack(database, tea=["tea"], both=["coffee", "tea"], coffee=["coffee"], cocoa=["cocoa"])
+    for n, target in enumerate(targets):
+        one.execute_pause(pause(n, target), None, at(10 * n))
+    ended = {n: 100 + 10 * i for i, n in enumerate(ends)}
+    for n, seconds in ended.items():
+        one.execute_pause(Resume(pause_id=f"pause {n}", by="bob"), None, at(seconds))
+    assert due_in(database) == {
+        "tea": 1_000 + max(ended[0], ended[1]),
+        "both": 1_000 + max(ended.values()),
+        "coffee": 1_000 + max(ended[1], ended[2]) - 10,
+        "cocoa": 1_000 + ended[1] - 10,
+    }
+
+
+def test_timer_that_is_set_while_its_product_is_paused_keeps_what_was_left(
+    database: Database,
+) -> None:
+    one = writer(database)
+    add_shipments(database, tea=500, coffee=500)
+    pack(database, tea=["tea"], coffee=["coffee"])
+    with database.transaction() as connection:
+        connection.execute(update(shipments).values(status="BOOKING", attempts=1))
+    one.execute_pause(pause(target="product:tea"), None, at(0))
+    failed = [
+        PendingCommand(RecordAnswer(order_id=order_id, answer=Unknown("no answer")), print)
+        for order_id in ("tea", "coffee")
+    ]
+    one.step(failed, at(60), 0)
+    assert due_in(database) == {"tea": 62, "coffee": 62}
+    one.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(100))
+    assert due_in(database) == {"tea": 102, "coffee": 62}
+
+
+def test_rate_of_a_product_limits_its_orders_alone(database: Database) -> None:
+    one = writer(database)
+    add_shipments(database, **{f"{product}{n}": -1 for product in ("tea", "cup") for n in range(4)})
+    pack(database, **{f"{product}{n}": [product] for product in ("tea", "cup") for n in range(4)})
+    one.execute_pause(pause(target="product:tea"), None, at(0))
+    one.execute_pause(Resume(pause_id="pause 1", by="bob", rate=1), None, at(0))
+    assert booked(one, at(0.5)) == ["tea0", "cup0", "cup1", "cup2", "cup3"]
+    assert [booked(one, at(seconds)) for seconds in (0.9, 1.6, 2.7)] == [[], ["tea1"], ["tea2"]]
+    assert booked(one, at(3.8)) == ["tea3"]
+    booked(one, at(5))
+    with database.read() as connection:
+        assert PAUSES.open(connection) == []
 
 
 def test_pauses_are_listed_by_state_the_latest_first(database: Database) -> None:

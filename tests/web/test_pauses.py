@@ -40,6 +40,12 @@ async def test_pause_is_shown_with_who_and_why_until_it_is_resumed() -> None:
         assert (await http.get("/pauses?state=PAUSED")).json()["items"] == []
 
 
+async def test_product_is_paused_by_its_id() -> None:
+    async with shipping() as http:
+        response = await http.post("/pauses", json={"target": "product:茶/緑 1", **WHY})
+        assert (response.status_code, response.json()["target"]) == (201, "product:茶/緑 1")
+
+
 async def test_pause_without_a_target_is_one_of_the_service_and_leaves_it_ready() -> None:
     async with shipping() as http:
         assert (await http.post("/pauses", json=WHY)).json()["target"] == "service"
@@ -68,6 +74,8 @@ async def test_pages_of_pauses_are_the_latest_first() -> None:
     ("path", "body", "slug"),
     [
         ("/pauses", {"target": "fax", **WHY}, "unknown-pause-target"),
+        ("/pauses", {"target": "product:", **WHY}, "unknown-pause-target"),
+        ("/pauses", {"target": "fax:1", **WHY}, "unknown-pause-target"),
         ("/pauses", {"target": "carrier", "by": "alice"}, "invalid-body"),
         (f"/pauses/{UNKNOWN}/resume", {"by": "bob"}, "unknown-pause"),
         (f"/pauses/{UNKNOWN}/resume", {"by": "bob", "rate": 0}, "invalid-body"),

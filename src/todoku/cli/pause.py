@@ -11,8 +11,10 @@ from todoku.cli.options import By, JsonLines, who
 from todoku.cli.output import note, suggest, write_lines
 from todoku.cli.pausing import (
     UNKNOWN_TARGET,
+    Product,
     What,
     at_each,
+    chosen,
     name_of,
     outcome_of,
     places_of,
@@ -24,6 +26,7 @@ def pause(
     /,
     *,
     reason: str,
+    product: Product = None,
     by: By = None,
     json: JsonLines = False,
     addresses: Addresses = None,
@@ -38,6 +41,7 @@ def pause(
     For example:
 
         todoku pause carrier --reason "The warehouse is closed."
+        todoku pause --product prod1 --reason "A batch is recalled."
         todoku pause shipping --reason "A new carrier is set up."
         todoku pause --reason "Moving to another machine."
 
@@ -47,7 +51,10 @@ def pause(
         The `system`, a service, or what a service does: `carrier`.
     reason
         Why it is paused.
+    product
+        The id of a product: no order that contains it is booked with the carrier.
     """
+    what = chosen(what, product)
     body = {"reason": reason, "by": who(by)}
 
     def post(service: ServiceClient, target: str) -> bytes:

@@ -22,7 +22,10 @@ UNKNOWN_TARGET: Final = "unknown-pause-target"
 PAUSES_MAX: Final = 10_000
 LOOK_SECONDS_MAX: Final = 2.0
 
+PRODUCT: Final = "product:"
+
 What = Annotated[str, Parameter(name="WHAT")]
+Product = Annotated[str | None, Parameter(show_default=False)]
 T = TypeVar("T")
 
 
@@ -37,6 +40,18 @@ class Found(msgspec.Struct, frozen=True):
     def what(self) -> str:
         """What is paused, as `todoku resume` takes it."""
         return name_of(self.service, self.pause.target)
+
+
+def chosen(what: str, product: str | None) -> str:
+    """Return what a command is about: a product, if its id is given. Raises `CommandFailed` if `what` is
+    something else."""
+    if product is None:
+        return what
+    if what != SYSTEM:
+        raise CommandFailed(
+            f"give either {printable(what)!r} or --product, not both.", exit_code=ExitCode.USAGE
+        )
+    return f"{PRODUCT}{product}"
 
 
 def name_of(service: ServiceClient, target: str) -> str:

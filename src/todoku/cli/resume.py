@@ -12,7 +12,17 @@ from todoku.cli.flags import Addresses
 from todoku.cli.formatting import printable
 from todoku.cli.options import By, JsonLines, who
 from todoku.cli.output import note, write_lines
-from todoku.cli.pausing import Found, What, at_each, described, find, outcome_of, places_of
+from todoku.cli.pausing import (
+    Found,
+    Product,
+    What,
+    at_each,
+    chosen,
+    described,
+    find,
+    outcome_of,
+    places_of,
+)
 
 Rate = Annotated[
     int | None,
@@ -30,6 +40,7 @@ def resume(
     /,
     *,
     rate: Rate = None,
+    product: Product = None,
     by: By = None,
     json: JsonLines = False,
     addresses: Addresses = None,
@@ -43,13 +54,17 @@ def resume(
     For example:
 
         todoku resume carrier --rate 50
+        todoku resume --product prod1
         todoku resume
 
     Parameters
     ----------
     what
         The `system`, a service, or what a service does, as `todoku pauses` names it.
+    product
+        The id of a product that is paused.
     """
+    what = chosen(what, product)
     body = msgspec.json.encode({"by": who(by), "rate": rate})
 
     def resume_all(service: ServiceClient, target: str) -> list[bytes]:

@@ -21,6 +21,7 @@ from todoku.engine.keyed_store import KeyedStore
 from todoku.engine.mailbox import MailboxFull
 from todoku.engine.messages import Due, EventTooLarge, RepublishEvents
 from todoku.engine.metrics import EngineMetrics
+from todoku.engine.parts import AgendaParts
 from todoku.engine.pause_tables import Pauses
 from todoku.engine.pauses import (
     NotPaused,
@@ -48,6 +49,7 @@ from todoku.engine.tables import STREAM, EngineTables, Outbox
 __all__ = [
     "STREAM",
     "Agenda",
+    "AgendaParts",
     "AnswerFormat",
     "AnswerUnavailable",
     "BySagaVersion",

@@ -7,6 +7,7 @@ from typing import Any, Generic
 import msgspec
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Table,
     Text,
@@ -25,7 +26,8 @@ from todoku.database import Many, Query, Timestamp
 from todoku.engine.clock import Correction
 from todoku.engine.due_window import DueWindow, closed_window, due_window
 from todoku.engine.messages import Due
-from todoku.engine.pauses import LOOK_SECONDS, OPEN, Allowance, Gate, PauseRecord, covers
+from todoku.engine.parts import ONLY, WITHOUT, AgendaParts, Selection, StillSpan
+from todoku.engine.pauses import LOOK_SECONDS, OPEN, Allowance, Gate, PauseRecord, touches
 from todoku.engine.still_timers import push_timers
 from todoku.events import NO_CONTEXT, Context
 
@@ -39,12 +41,19 @@ LOOK_BEHIND_SECONDS = 1.0
 """How long until the writer looks for due rows behind postponed ones, and for those that another process
 has locked."""
 
+LOOK_BESIDE_PARTS_SECONDS = 0.25
+"""How often due rows are looked for at most while a part of their agenda is paused: the look passes over
+all rows of that part that are due."""
+
 CONTEXT_COLUMN = "context"
 
 S = TypeVar("S", default=Any)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Context).decode
+
+ALL = Selection()
+_BESIDE_PARTS = timedelta(seconds=LOOK_BESIDE_PARTS_SECONDS)
 
 
 def context_column() -> Column[str]:
@@ -69,7 +78,8 @@ class Agenda(Generic[S]):
     are written, `look_seconds` spares most batches the search: rows of other processes are looked for this
     often, and those of this process when they are due. A batch takes at most `rows_max` rows. `cause_of`
     returns the id of the event that led to what is decided, as the state tells it. An agenda with a `target`
-    can be paused by that name, such as "carrier"; every agenda is paused with its service. After a pause, its
+    can be paused by that name, such as "carrier"; every agenda is paused with its service, and one that has
+    `parts` for some of its rows. After a pause, its
     due times are later by as long as they stood still; if they are `instants` that somebody was told, they
     stay as they are.
 
@@ -93,8 +103,10 @@ class Agenda(Generic[S]):
         cause_of: Callable[[S], str | None] = no_cause,
         target: str | None = None,
         instants: bool = False,
+        parts: AgendaParts | None = None,
     ) -> None:
         self.target = target
+        self.parts = parts
         self.instants = instants
         self.decide = decide
         self.cause_of = cause_of
@@ -123,6 +135,13 @@ class Agenda(Generic[S]):
                 ~and_(due_at > _time("held_after"), due_at <= _time("held_until")),
             )
         )
+        if parts is not None:
+            these = rows.where(
+                or_(due_at <= _time("now"), due_at > _time("horizon")),
+                ~and_(due_at > _time("held_after"), due_at <= _time("held_until")),
+                parts.without(),
+            )
+            self._find_others, self._find_only = Query(these), Query(these.where(parts.only()))
         self._lock = Query(select(key).where(key == bindparam("due_key")).with_for_update())
         present = due_at.is_not(None)
         self._range = Query(
@@ -186,19 +205,45 @@ class Agenda(Generic[S]):
             )
         )
 
+    def find_selected(
+        self, connection: Connection, window: DueWindow, count: int, selection: Selection
+    ) -> list[Due]:
+        """Return up to `count` rows whose time has come, as `find_corrected` does, of this selection."""
+        query = self._find_only if selection.only else self._find_others
+        only = {ONLY: sorted(selection.only)} if selection.only else {}
+        return self._to_due(
+            query(
+                connection,
+                now=window.now,
+                horizon=window.horizon,
+                held_after=window.held_after,
+                held_until=window.held_until,
+                count=count,
+                **{WITHOUT: sorted(selection.without)},
+                **only,
+            )
+        )
+
     def push(
-        self,
-        connection: Connection,
-        timers: Table,
-        since: datetime,
-        until: datetime,
-        *,
-        shared: bool = True,
+        self, connection: Connection, timers: Table, span: StillSpan, *, shared: bool = True
     ) -> None:
-        """Add the time from `since` to `until` to all due times; to those of the `timers`, which were set in
+        """Add the time of the `span` to all due times in it; to those of the `timers`, which were set in
         between, the rest of it. The rows are locked first if the database is `shared`."""
-        due_at, key = self.due_column, self.key_column
-        push_timers(connection, self.name, due_at, key, timers, since, until, shared=shared)
+        where: list[ColumnElement[bool]] = []
+        if self.parts is not None:
+            where = [self.parts.has(name) for name in span.only]
+            where += [~self.parts.has(name) for name in span.without]
+        push_timers(
+            connection,
+            self.name,
+            self.due_column,
+            self.key_column,
+            timers,
+            span.since,
+            span.until,
+            where=where,
+            shared=shared,
+        )
 
     def _to_due(self, found: Iterable[Any]) -> list[Due]:
         return [Due(key, self, _read_context(kept)) for key, kept in found]
@@ -264,6 +309,7 @@ class DueRows:
         self._beyond: dict[Agenda, bool] = {}
         self._started_at: datetime | None = None
         self._looks: dict[Agenda, _Look] = {}
+        self._part_looks: dict[Agenda, datetime] = {}
         self._gate = OPEN
 
     def windows(
@@ -278,6 +324,7 @@ class DueRows:
             self._started_at = now
         if self._gate is not gate:
             self._looks.clear()
+            self._part_looks.clear()
         self._gate = gate
 
     def find(
@@ -307,22 +354,52 @@ class DueRows:
             limit = min(self._due_max, agenda.rows_max)
             if agenda.starts_effects:
                 limit = min(effect_slots, limit)
-            limits = self._gate.limited.get(agenda, ())
-            if limits:
-                limit = allowance.limit(limits, limit) if allowance is not None else 0
-            rows = self._find(agenda, connection, window, limit)
-            self._all_found[agenda] = len(rows) < limit
-            found += rows
-            if allowance is not None:
-                allowance.take(limits, len(rows), all_found=self._all_found[agenda])
-            if agenda.starts_effects:
-                effect_slots -= len(rows)
+            for selection in self._selections(agenda):
+                rows = self._take(agenda, connection, window, limit, selection, allowance)
+                limit -= len(rows)
+                found += rows
+                if agenda.starts_effects:
+                    effect_slots -= len(rows)
         return found
+
+    def _selections(self, agenda: Agenda) -> Sequence[Selection]:
+        """Return which rows to take: all, or the limited and the others where parts are paused or limited."""
+        limits = self._gate.limited.get(agenda, ())
+        paused = self._gate.paused_parts.get(agenda, frozenset())
+        limited = self._gate.limited_parts.get(agenda)
+        if limited is None:
+            return (Selection(without=paused, pauses=limits),)
+        names = frozenset(limited)
+        pauses = tuple(pause for those in limited.values() for pause in those)
+        return (
+            Selection(only=names, without=paused, pauses=(*limits, *pauses)),
+            Selection(without=paused | names, pauses=limits),
+        )
+
+    def _take(
+        self,
+        agenda: Agenda,
+        connection: Connection,
+        window: DueWindow,
+        limit: int,
+        selection: Selection,
+        allowance: Allowance | None,
+    ) -> list[Due]:
+        """Return up to `limit` rows of a selection, and no more than the allowance."""
+        if selection.pauses:
+            limit = allowance.limit(selection.pauses, limit) if allowance is not None else 0
+        rows = self._find(agenda, connection, window, limit, selection)
+        self._all_found[agenda] = len(rows) < limit
+        if self._all_found[agenda]:
+            self._part_looks[agenda] = window.now
+        if allowance is not None:
+            allowance.take(selection.pauses, len(rows), all_found=self._all_found[agenda])
+        return rows
 
     def is_looked_at(self, pause: PauseRecord, now: datetime) -> bool:
         """Return whether all that a pause covers was looked at, and is not in its period of grace."""
         return all(
-            self._window(agenda, now).is_open for agenda in self._agendas if covers(pause, agenda)
+            self._window(agenda, now).is_open for agenda in self._agendas if touches(pause, agenda)
         )
 
     def postpone(self, due: Due, now: datetime) -> None:
@@ -343,14 +420,18 @@ class DueRows:
         for agenda in self._agendas:
             if agenda in self._gate.paused:
                 continue
-            if self._need_not_look(agenda, now):
+            due_at: datetime | None
+            if agenda in self._gate.paused_parts:
+                due_at = self._next_look_beside_parts(agenda, now)
+            elif self._need_not_look(agenda, now):
                 due_at = self._next_look(agenda)
             else:
                 window = self._window(agenda, now, correction)
                 due_at = self._next_due_at(agenda, connection, window)
                 if agenda.look_every is not None:
                     due_at = earlier(due_at, now + agenda.look_every)
-            if agenda in self._gate.limited:  # Also to find that nothing is left.
+            # Also to find that nothing is left.
+            if agenda in self._gate.limited or agenda in self._gate.limited_parts:
                 window = self._window(agenda, now, correction)
                 soon = now + timedelta(seconds=LOOK_SECONDS)
                 due_at = soon if window.is_open else window.opens_at
@@ -371,6 +452,11 @@ class DueRows:
 
     def _need_not_look(self, agenda: Agenda, now: datetime) -> bool:
         """Return whether no row of this agenda can be due, as far as this process knows."""
+        if agenda in self._gate.paused_parts and agenda not in self._gate.limited:
+            if agenda in self._gate.limited_parts:
+                return False
+            looked_at = self._part_looks.get(agenda)
+            return looked_at is not None and looked_at <= now < looked_at + _BESIDE_PARTS
         look = self._looks.get(agenda)
         if look is None or agenda.look_every is None:
             return False
@@ -382,6 +468,11 @@ class DueRows:
         assert agenda.look_every is not None
         return earlier(look.first, look.at + agenda.look_every)
 
+    def _next_look_beside_parts(self, agenda: Agenda, now: datetime) -> datetime:
+        """Return when to look for due rows beside those that are paused, without a search for the first."""
+        looked_at = self._part_looks.get(agenda)
+        return now if looked_at is None else max(now, looked_at + _BESIDE_PARTS)
+
     def _window(
         self, agenda: Agenda, now: datetime, correction: Correction | None = None
     ) -> DueWindow:
@@ -390,12 +481,19 @@ class DueRows:
         return agenda.window_since(self._started_at, now, correction)
 
     def _find(
-        self, agenda: Agenda, connection: Connection, window: DueWindow, limit: int
+        self,
+        agenda: Agenda,
+        connection: Connection,
+        window: DueWindow,
+        limit: int,
+        selection: Selection = ALL,
     ) -> list[Due]:
         if limit <= 0 or not window.is_open:
             return []
         count = limit + len(self._postponed)
-        if window.holds or self._beyond.get(agenda):
+        if selection.only or selection.without:
+            found = agenda.find_selected(connection, window, count, selection)
+        elif window.holds or self._beyond.get(agenda):
             found = agenda.find_corrected(connection, window, count)
         else:
             found = agenda.find(connection, window.now, count)

@@ -373,7 +373,7 @@ class BatchContext:
         led_to = [(outputs, cause)]
         for agenda in self.service.agendas:
             due_at = agenda.due_at_of(state)
-            if due_at is not None and self._may_decide_at_once(agenda, due_at):
+            if due_at is not None and self._may_decide_at_once(agenda, due_at, state):
                 because = agenda.cause_of(state) or cause
                 state, more = agenda.decide(state, self.now)
                 led_to.append((more, because))
@@ -415,10 +415,11 @@ class BatchContext:
 
     def _keep_while_paused(self, before: object, decided: Decided) -> None:
         """Note which timers are set while they stand still, and which effects do not start."""
-        for agenda in self.gate.paused:
+        for agenda in self.service.agendas:
             due_at = agenda.due_at_of(decided.state)
             was_due_at = None if before is None else agenda.due_at_of(before)
-            if due_at is not None and due_at != was_due_at and not agenda.instants:
+            is_set = due_at is not None and due_at != was_due_at and not agenda.instants
+            if is_set and self.gate.stops(agenda, decided.state):
                 key = agenda.key_of(decided.state)
                 self.still_timers.setdefault(agenda.name, set()).add(key)
         if self.gate.no_effects and decided.effects:
@@ -438,12 +439,16 @@ class BatchContext:
             key = agenda.key_of(decided.state)
             self.contexts.setdefault(agenda, {})[key] = decided.context
 
-    def _may_decide_at_once(self, agenda: Agenda, due_at: datetime) -> bool:
+    def _may_decide_at_once(self, agenda: Agenda, due_at: datetime, state: object) -> bool:
         """Return whether what has this due time is due already, and may be decided on in this transaction."""
         if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
             return False
-        if agenda in self.gate.limited:
-            return False  # It has its turn among the others that are due.
+        if not self.gate.is_open and (
+            self.gate.stops(agenda, state)
+            # It has its turn among the others that are due.
+            or self.gate.limits(agenda, state)
+        ):
+            return False
         return self.due_windows[agenda].has_come(due_at)
 
     def _acknowledge_handled(self) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from todoku.database import Database
 from todoku.engine.agenda import DueRows
+from todoku.engine.parts import still_spans
 from todoku.engine.pauses import (
     OPEN,
     SERVICE,
@@ -19,12 +20,13 @@ from todoku.engine.pauses import (
     Resume,
     UnknownPause,
     UnknownPauseTarget,
-    covers,
     gate,
+    is_target,
+    kinds,
     paused,
     resumed,
-    still_until,
     targets,
+    touches,
 )
 from todoku.engine.service import Service
 
@@ -41,7 +43,6 @@ class PauseHandler:
     def __init__(self, service: Service, due_rows: DueRows, *, shared: bool) -> None:
         self.gate: Gate = OPEN
         self._agendas = service.agendas
-        self._targets = targets(service.agendas)
         self._name = service.name
         self._pauses = service.store.tables.pauses
         self._timers = service.store.tables.paused_timers
@@ -92,10 +93,8 @@ class PauseHandler:
 
     def allowance(self, connection: Connection, now: datetime) -> Allowance | None:
         """Return how much the rates of resumes allow now, None if there are none."""
-        if not self.gate.limited:
-            return None
-        ids = {pause.id for pauses in self.gate.limited.values() for pause in pauses}
-        return Allowance(self._pauses.lock(connection, ids), now)
+        ids = self.gate.limiting
+        return Allowance(self._pauses.lock(connection, ids), now) if ids else None
 
     def save(self, connection: Connection, allowance: Allowance, now: datetime) -> None:
         """Save what was taken of an allowance; a resume whose backlog is through ends."""
@@ -105,10 +104,11 @@ class PauseHandler:
             self.forget()
 
     def _pause(self, connection: Connection, command: Pause, now: datetime) -> PauseRecord:
-        if command.target not in self._targets:
+        if not is_target(command.target, self._agendas):
+            known = (*targets(self._agendas), *(f"{kind}:ID" for kind in kinds(self._agendas)))
             raise UnknownPauseTarget(
                 f"The {self._name} service has no target {command.target!r}: it has "
-                f"{', '.join(self._targets)}."
+                f"{', '.join(known)}."
             )
         before = self._pauses.get(connection, command.id)
         if before is not None:
@@ -123,7 +123,7 @@ class PauseHandler:
         if before is None:
             raise UnknownPause(f"There is no pause {command.pause_id!r}.")
         pause = resumed(before, command, now)
-        if not any(covers(pause, agenda) for agenda in self._agendas):
+        if not any(touches(pause, agenda) for agenda in self._agendas):
             pause = msgspec.structs.replace(pause, through_at=pause.resumed_at)
         self._push_timers(connection, before, now)
         self._pauses.replace(connection, [pause])
@@ -137,12 +137,11 @@ class PauseHandler:
             if pause.state is PauseState.PAUSED and pause.id != ended.id
         ]
         for agenda in self._agendas:
-            if agenda.instants or not covers(ended, agenda):
+            if agenda.instants or not touches(ended, agenda):
                 continue
-            others = [pause for pause in active if covers(pause, agenda)]
-            still = still_until(ended, others, now)
-            if still is not None:
-                agenda.push(connection, self._timers.table, *still, shared=self._shared)
+            others = [pause for pause in active if touches(pause, agenda)]
+            for span in still_spans(ended, others, agenda, now):
+                agenda.push(connection, self._timers.table, span, shared=self._shared)
             if not others:
                 self._timers.forget(connection, agenda.name)
 

@@ -7,7 +7,7 @@ A paused service executes commands and consumes messages, but decides on no due 
 Its timers stand still: what is left of one is left when the pause ends.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "service"
 """The target that every service has: everything that it starts of its own accord."""
+
+PART_SEPARATOR: Final = ":"
+"""Stands between the kind of a part and its name, in what is paused: "product:coffee"."""
 
 RATE_MAX: Final = 1_000
 """The highest rate of a resume, in starts per second."""
@@ -81,7 +84,8 @@ class PauseRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """Pause `target`: the whole service, or the agendas of this name. A repeated command is one pause."""
+    """Pause `target`: the whole service, the agendas of this name, or a part of them, `kind:name`. A repeated
+    command is one pause."""
 
     id: str
     by: str
@@ -135,9 +139,33 @@ def targets(agendas: Iterable["Agenda"]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((SERVICE, *names)))
 
 
+def kinds(agendas: Iterable["Agenda"]) -> tuple[str, ...]:
+    """Return of which kinds parts can be paused in a service that has these agendas."""
+    return tuple(dict.fromkeys(agenda.parts.kind for agenda in agendas if agenda.parts is not None))
+
+
+def is_target(target: str, agendas: Sequence["Agenda"]) -> bool:
+    """Return whether a service that has these agendas can pause this."""
+    kind, _, name = target.partition(PART_SEPARATOR)
+    return target in targets(agendas) or (bool(name) and kind in kinds(agendas))
+
+
 def covers(pause: PauseRecord, agenda: "Agenda") -> bool:
-    """Return whether a pause stops this agenda."""
+    """Return whether a pause stops the whole of this agenda."""
     return pause.target in (SERVICE, agenda.target)
+
+
+def part_of(pause: PauseRecord, agenda: "Agenda") -> str | None:
+    """Return the name of the part of this agenda that a pause stops, None if it stops none."""
+    if agenda.parts is None:
+        return None
+    kind, _, name = pause.target.partition(PART_SEPARATOR)
+    return name if name and kind == agenda.parts.kind else None
+
+
+def touches(pause: PauseRecord, agenda: "Agenda") -> bool:
+    """Return whether a pause stops this agenda or a part of it."""
+    return covers(pause, agenda) or part_of(pause, agenda) is not None
 
 
 def still_until(
@@ -153,17 +181,45 @@ def still_until(
 
 class Gate(msgspec.Struct, frozen=True):
     """What must not start now, as far as a process knows: the agendas that are `paused`, those that are
-    `limited` by a rate, and, where `no_effects`, the effects of commands and events."""
+    `limited` by a rate, and, where `no_effects`, the effects of commands and events. Parts of other agendas
+    are paused, or limited, by their names."""
 
     open_pauses: Sequence[PauseRecord] = ()
     paused: Mapping["Agenda", tuple[PauseRecord, ...]] = {}
     limited: Mapping["Agenda", tuple[PauseRecord, ...]] = {}
     no_effects: bool = False
+    paused_parts: Mapping["Agenda", frozenset[str]] = {}
+    limited_parts: Mapping["Agenda", Mapping[str, tuple[PauseRecord, ...]]] = {}
 
     @property
     def is_open(self) -> bool:
         """Return whether nothing is paused or limited."""
         return not self.open_pauses
+
+    @property
+    def limiting(self) -> set[str]:
+        """Return the ids of the pauses that limit something by their rates."""
+        parts = (pauses for names in self.limited_parts.values() for pauses in names.values())
+        return {pause.id for pauses in (*self.limited.values(), *parts) for pause in pauses}
+
+    def stops(self, agenda: "Agenda", state: object) -> bool:
+        """Return whether the row of this state is paused."""
+        if agenda in self.paused:
+            return True
+        names = self.paused_parts.get(agenda)
+        return names is not None and not names.isdisjoint(_names_of(agenda, state))
+
+    def limits(self, agenda: "Agenda", state: object) -> bool:
+        """Return whether a rate limits the row of this state."""
+        if agenda in self.limited:
+            return True
+        names = self.limited_parts.get(agenda)
+        return names is not None and not names.keys().isdisjoint(_names_of(agenda, state))
+
+
+def _names_of(agenda: "Agenda", state: object) -> Collection[str]:
+    assert agenda.parts is not None
+    return agenda.parts.names_of(state)
 
 
 OPEN: Final = Gate()
@@ -185,6 +241,10 @@ def gate(pauses: Sequence[PauseRecord], agendas: Sequence["Agenda"]) -> Gate:
             if agenda not in stopped
         },
         no_effects=any(pause.target == SERVICE for pause in active),
+        paused_parts={
+            agenda: frozenset(names) for agenda, names in _by_part(active, agendas).items()
+        },
+        limited_parts=_by_part(ending, agendas),
     )
 
 
@@ -193,6 +253,18 @@ def _by_agenda(
 ) -> dict["Agenda", tuple[PauseRecord, ...]]:
     found = {agenda: tuple(p for p in pauses if covers(p, agenda)) for agenda in agendas}
     return {agenda: those for agenda, those in found.items() if those}
+
+
+def _by_part(
+    pauses: Sequence[PauseRecord], agendas: Sequence["Agenda"]
+) -> dict["Agenda", dict[str, tuple[PauseRecord, ...]]]:
+    found: dict[Agenda, dict[str, tuple[PauseRecord, ...]]] = {}
+    for agenda in agendas:
+        for pause in pauses:
+            if (name := part_of(pause, agenda)) is not None:
+                names = found.setdefault(agenda, {})
+                names[name] = (*names.get(name, ()), pause)
+    return found
 
 
 class Allowance:

@@ -1,9 +1,20 @@
 """Pushes the timers of an agenda after a pause, in which they stood still."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Table, case, func, select, type_coerce, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    case,
+    func,
+    select,
+    type_coerce,
+    update,
+)
 
 from todoku.database import Integer64, Timestamp, to_microseconds
 
@@ -17,17 +28,18 @@ def push_timers(
     since: datetime,
     until: datetime,
     *,
+    where: Sequence[ColumnElement[bool]] = (),
     shared: bool,
 ) -> None:
     """Add the time from `since` to `until` to the due times of an agenda; to those of the `timers`, which
-    were set in between, the rest of it.
+    were set in between, the rest of it. Only to rows of which all conditions in `where` hold.
 
     Where others may write, the rows are locked in key order first, as batches do, so that no two
     transactions wait for each other.
     """
-    present = due_at.is_not(None)
+    pushed = (due_at.is_not(None), *where)
     if shared:
-        connection.execute(select(key).where(present).order_by(key).with_for_update()).all()
+        connection.execute(select(key).where(*pushed).order_by(key).with_for_update()).all()
     set_at = (
         select(type_coerce(timers.c.set_at, Integer64))
         .where(timers.c.agenda == agenda, timers.c.timer == key)
@@ -41,4 +53,4 @@ def push_timers(
         else_=0,
     )
     later = type_coerce(type_coerce(due_at, Integer64) + still, Timestamp)
-    connection.execute(update(due_at.table).where(present).values({due_at: later}))
+    connection.execute(update(due_at.table).where(*pushed).values({due_at: later}))

@@ -24,7 +24,7 @@ from todoku.contracts import (
     fact_id,
     parking_event,
 )
-from todoku.engine import Agenda, Decide, Service
+from todoku.engine import Agenda, AgendaParts, Decide, Service
 from todoku.settings import Settings
 from todoku.shipping.cancellation import (
     decide_cancellation,
@@ -50,7 +50,7 @@ from todoku.shipping.recovery import (
     republish_shipment,
 )
 from todoku.shipping.settings import ShippingSettings
-from todoku.shipping.store import ShippingStore, shipments
+from todoku.shipping.store import ShippingStore, shipment_items, shipments
 
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Shipment | None]]] = {RecordAnswer: record_answer}
 
@@ -92,7 +92,18 @@ def bookings(pickup_seconds_max: float = 0.0) -> Agenda[Shipment]:
         longest_pause_seconds=max(pickup_seconds_max, CLAIM_SECONDS, BACKOFF_SECONDS_MAX),
         cause_of=_initiated_id,
         target="carrier",
+        parts=AgendaParts(
+            "product",
+            row=shipments.c.id,
+            member_of=shipment_items.c.shipment_id,
+            name=shipment_items.c.product_id,
+            names_of=_product_ids,
+        ),
     )
+
+
+def _product_ids(shipment: Shipment) -> list[str]:
+    return [item.product_id for item in shipment.items]
 
 
 def _initiated_id(shipment: Shipment) -> str:

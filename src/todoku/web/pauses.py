@@ -48,10 +48,10 @@ Target = Annotated[
     Meta(
         pattern=TEXT_PATTERN,
         min_length=1,
-        max_length=128,
+        max_length=512,
         description="What is paused: `service` is all that the service starts of its own accord; it may have "
-        "others, as shipping has `carrier`.",
-        examples=["service", "carrier"],
+        "others, as shipping has `carrier`, and `product:ID` for the orders that contain a product.",
+        examples=["service", "carrier", "product:prod1"],
     ),
 ]
 
@@ -117,6 +117,11 @@ def pause_operations(backend: Backend) -> list[Operation]:
                 "the carrier": {
                     "target": "carrier",
                     "reason": "The carrier's warehouse is closed.",
+                    "by": "alice",
+                },
+                "a product": {
+                    "target": "product:prod1",
+                    "reason": "A batch is recalled.",
                     "by": "alice",
                 },
                 "the service": {"reason": "Moving to another machine.", "by": "alice"},
@@ -240,7 +245,8 @@ A paused service takes requests and messages, but starts nothing of its own acco
 system, and decides on nothing that is due. Calls under way end. Timers stand still: what is left of one
 is left when the pause ends. Only the deadlines of orders stay, because customers were told of them. Of
 several replicas, each starts nothing more within a second. What is paused twice goes on when both
-pauses have ended."""
+pauses have ended. Of a paused product no order is booked with the carrier that contains it; its stock
+is reserved as before, and other orders go on."""
 
 ABOUT_RESUMING = """\
 With `rate`, at most so many due rows and effects start per second until what has waited is through; then

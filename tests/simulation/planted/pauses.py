@@ -58,3 +58,40 @@ def rate_of_a_resume_ignored() -> Wire:
             return [msgspec.structs.replace(pause, next_at=None) for pause in found]
 
     return planting.tables("pauses", Pauses)
+
+
+@mutant
+def pause_of_a_product_ignored() -> Wire:
+    """What is paused of one product only is shipped all the same."""
+
+    class Pauses(Wrapped):
+        def open(self, connection: Any) -> Any:
+            found = self.inner.open(connection)
+            return [each for each in found if not _is_of_a_product(each)]
+
+    return planting.tables("pauses", Pauses)
+
+
+@mutant
+def timers_of_a_paused_product_run_on() -> Wire:
+    """The end of a pause of one product pushes no timers."""
+
+    def push(original: Any, connection: Any, timers: Any, span: Any, **options: Any) -> None:
+        if not span.only:
+            original(connection, timers, span, **options)
+
+    return planting.agenda("shipping", push=push)
+
+
+@mutant_of_crowds
+def resume_of_a_product_pushes_all_timers() -> Wire:
+    """The end of a pause of one product pushes the timers of all others, which have run on."""
+
+    def push(original: Any, connection: Any, timers: Any, span: Any, **options: Any) -> None:
+        original(connection, timers, msgspec.structs.replace(span, only=()), **options)
+
+    return planting.agenda("shipping", push=push)
+
+
+def _is_of_a_product(pause: Any) -> bool:
+    return pause.target.startswith("product:") and pause.resumed_at is None

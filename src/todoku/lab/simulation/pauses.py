@@ -7,7 +7,7 @@ At the end an operator resumes whatever is paused.
 import asyncio
 import copy
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,9 @@ from todoku.simulated import Action
 
 PAUSE_SECONDS_MAX: Final = 30.0
 RATES: Final = (None, 1, 1, 2, 50)
+PART_SHARE: Final = 0.4
+"""How often one part of an agenda is paused instead of the whole."""
+
 EFFECTS_WEIGHT: Final = 3
 """How much more often a service is paused that calls others."""
 
@@ -81,6 +84,7 @@ class Pausing:
             for _ in range(EFFECTS_WEIGHT if service.effects else 1)
         ]
         self._dice = Random(f"{seed} rates of resumes")
+        self._parts = Random(f"{seed} parts that are paused")
 
     def actions(self) -> Mapping[str, Action]:
         """Return what injects a pause."""
@@ -106,6 +110,7 @@ class Pausing:
     async def _pause(self, dice: Random) -> None:
         service, target = dice.choice(self._places)
         world = self._worlds[service.name]
+        target = self._perhaps_part(service, target)
         pause_id = world.new_id(self._ids)
         world.note("pause", f"{service.name}: {target}")
         await world.execute(Pause(id=pause_id, target=target, by="chance", reason="a simulation"))
@@ -114,6 +119,19 @@ class Pausing:
         while (pause_id,) in world.rows(_PAUSED):
             await self._resume(service.name, pause_id, rate)
             await asyncio.sleep(OPERATOR_SECONDS)
+
+    def _perhaps_part(self, service: Service, target: str) -> str:
+        """Return what to pause: the target, or now and then a part of it that rows have now."""
+        for agenda in service.agendas:
+            if agenda.target != target or agenda.parts is None:
+                continue
+            if self._parts.random() >= PART_SHARE:
+                continue
+            name = agenda.parts.name
+            query = f"SELECT DISTINCT {name.name} FROM {name.table.name} ORDER BY {name.name}"
+            if found := self._worlds[service.name].rows(query):
+                return f"{agenda.parts.kind}:{self._parts.choice(found)[0]}"
+        return target
 
     async def _resume(self, name: str, pause_id: str, rate: int | None) -> None:
         with suppress(PauseError):
@@ -178,10 +196,17 @@ class PauseChecker:
         """Check that what was left of each timer is left, unless another pause stops it too."""
         assert ended.resumed_at is not None
         for agenda in self._agendas:
-            others = [each for each in pauses if each.is_active and _covers(each, agenda)]
-            if agenda.instants or others or not _covers(ended, agenda):
+            if agenda.instants or not _touches(ended, agenda):
                 continue
+            others = [each for each in pauses if each.is_active and _touches(each, agenda)]
+            names = self._names(agenda)
+            self._check_others(ended, agenda, names, timers)
             for key, due_at in begun[agenda.name].items():
+                own = names.get(key, frozenset())
+                if not _stops(ended, agenda, own) or any(
+                    _stops(each, agenda, own) for each in others
+                ):
+                    continue
                 untouched = self._timers.get(agenda.name, {}).get(key) == due_at
                 now_due = timers[agenda.name].get(key)
                 if not untouched or now_due is None:
@@ -191,6 +216,17 @@ class PauseChecker:
                     problem = f"a timer of {agenda.name} ran on for {(was_left - left) / 1e6:g} s"
                     self._fail("R8", f"{problem} while {self._name} was paused", key)
 
+    def _check_others(
+        self, ended: Row, agenda: Agenda, names: Mapping[str, Collection[str]], timers: Timers
+    ) -> None:
+        """Check that the end of a pause leaves the timers that it did not stop."""
+        before, after = self._timers.get(agenda.name, {}), timers[agenda.name]
+        for key in before.keys() & after.keys():
+            stopped = _stops(ended, agenda, names.get(key, frozenset()))
+            if not stopped and before[key] != after[key]:
+                problem = f"a timer of {agenda.name} moved when the pause of {ended.target} ended"
+                self._fail("R8", f"{problem} at {self._name}", key)
+
     def _watched(self, agenda: Agenda) -> Agenda:
         watched: Any = copy.copy(agenda)
         watched.decide = partial(self._decide, agenda, agenda.decide)
@@ -198,7 +234,8 @@ class PauseChecker:
         return found
 
     def _decide(self, agenda: Agenda, decide: Callable[..., Any], state: Any, now: Any) -> Any:
-        if self._is_paused(partial(_covers, agenda=agenda)):
+        names = () if agenda.parts is None else agenda.parts.names_of(state)
+        if self._is_paused(partial(_stops, agenda=agenda, names=names)):
             problem = f"decided on a due row of {agenda.name}, which is paused"
             self._fail("R8", f"{self._name} {problem}", agenda.key_of(state))
         return decide(state, now)
@@ -217,6 +254,8 @@ class PauseChecker:
             since = self._resumed.get(pause.id)
             if pause.rate is None or pause.through_at is not None or since is None:
                 continue
+            if not any(_covers(pause, agenda) for agenda in self._agendas):
+                continue  # Of the effects of a part this cannot tell which they are.
             self._started[pause.id] += 1
             allowed = pause.rate * (_now() - since + BATCH_SECONDS + CATCH_UP_SECONDS) + 1
             if self._started[pause.id] > allowed and self._database.exclusive:
@@ -235,6 +274,19 @@ class PauseChecker:
     def _pauses(self) -> list[Row]:
         return [Row(*row) for row in self._database.look(_PAUSES)]
 
+    def _names(self, agenda: Agenda) -> Mapping[str, Collection[str]]:
+        """Return by key of which names the rows of an agenda are parts."""
+        if agenda.parts is None:
+            return {}
+        key, row, parts = agenda.key_column, agenda.parts.row, agenda.parts
+        found: dict[str, set[str]] = {}
+        for key_of_row, name in self._database.look(
+            f"SELECT t.{key.name}, m.{parts.name.name} FROM {row.table.name} t"
+            f" JOIN {parts.name.table.name} m ON m.{parts.member_of.name} = t.{row.name}"
+        ):
+            found.setdefault(key_of_row, set()).add(name)
+        return found
+
     def _read_timers(self) -> Timers:
         return {
             agenda.name: dict(self._database.look(_timers_of(agenda))) for agenda in self._agendas
@@ -243,6 +295,21 @@ class PauseChecker:
 
 def _covers(pause: Row, agenda: Agenda) -> bool:
     return pause.target in (SERVICE, agenda.target)
+
+
+def _part_of(pause: Row, agenda: Agenda) -> str | None:
+    """Return the name of the part of an agenda that a pause is of, None if it is of none."""
+    kind, _, name = pause.target.partition(":")
+    return name if agenda.parts is not None and name and kind == agenda.parts.kind else None
+
+
+def _touches(pause: Row, agenda: Agenda) -> bool:
+    return _covers(pause, agenda) or _part_of(pause, agenda) is not None
+
+
+def _stops(pause: Row, agenda: Agenda, names: Collection[str]) -> bool:
+    """Return whether a pause stops a row that is part of these names."""
+    return _covers(pause, agenda) or _part_of(pause, agenda) in names
 
 
 def _covers_all(pause: Row) -> bool:
