@@ -6,14 +6,14 @@ from typing import Final
 from todoku.cli.responses import Waiting
 from todoku.cli.waiting import WORDS, waiting_text
 from todoku.orders.domain import ORDER
-from todoku.orders.waiting import MANUAL_ACTION, RELEASE
+from todoku.orders.waiting import MANUAL_ACTION, RELEASE, RESTOCK
 
 NOW: Final = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def test_everything_that_an_order_waits_for_has_words() -> None:
     waits_for = {status.stage.waits_for for status in ORDER.statuses if not status.terminal}
-    assert waits_for | {MANUAL_ACTION, RELEASE} <= WORDS.keys()
+    assert waits_for | {MANUAL_ACTION, RELEASE, RESTOCK} <= WORDS.keys()
 
 
 def test_what_a_newer_service_names_is_shown_by_its_own_word() -> None:

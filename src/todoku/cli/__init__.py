@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "up": "Start the broker and all services on this machine, and restart what fails.",
-    "order": "Place, list, show, watch, hold and cancel orders.",
+    "order": "Place, list, show, explain, watch, hold and cancel orders.",
     "product": "List, show, create, change and archive products; adjust their stock.",
     "shipment": "List and show shipments.",
     "events": "Export and follow the events of all orders.",

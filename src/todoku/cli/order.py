@@ -17,6 +17,7 @@ from todoku.cli.formatting import age, day_and_time, item_list, money, printable
 from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
 from todoku.cli.options import Flag, ItemsMax, Json, JsonLines, Url
 from todoku.cli.order_holds import described, hold, release
+from todoku.cli.order_why import why
 from todoku.cli.output import (
     KEY,
     NUMBER,
@@ -42,9 +43,10 @@ ARRIVAL_SECONDS = 2.0
 
 ARRIVAL_PAUSE_SECONDS = 0.2
 
-order = App(name="order", help="Place, list, show, watch, hold and cancel orders.")
+order = App(name="order", help="Place, list, show, explain, watch, hold and cancel orders.")
 order.command(hold)
 order.command(release)
+order.command(why)
 
 Timeout = Annotated[
     float | None,

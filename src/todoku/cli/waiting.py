@@ -8,6 +8,7 @@ from todoku.cli.responses import Waiting
 
 WORDS: Final[Mapping[str, str]] = {
     "stock": "inventory to reserve the stock",
+    "restock": "stock to arrive",
     "carrier": "the carrier to accept the parcel",
     "release": "the release of its holds",
     "cancellation": "the decision about its cancellation",

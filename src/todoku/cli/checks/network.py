@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -121,12 +121,30 @@ def ports(settings: Settings, running: Mapping[str, RunningService]) -> Iterator
             yield _port_without_service(check, Port(settings.host, number, service, flag))
 
 
-def _port_without_service(check: str, port: Port) -> CheckResult:
+def unanswered(service: str, settings: Settings) -> CheckResult:
+    """Return why a service does not answer at its address, as far as this machine shows it."""
+    check, number = f"{service} port", settings.port(service)
+    result = _port_without_service(check, Port(settings.host, number, service, port_flag(service)))
+    if result.verdict is not CheckStatus.OK:
+        return result
+    return wrong(
+        check,
+        f"nothing listens at {settings.http_url(service)}",
+        fix=f"start it with `todoku up` or `todoku run {service}`; a running `todoku up` restarts it, and"
+        " prints why it ended",
+    )
+
+
+def _port_without_service(
+    check: str, port: Port, is_own: Callable[[Sequence[str]], bool] | None = None
+) -> CheckResult:
     refusal = refusal_of(port)
     if refusal is None:
         return ok(check, f"{port.number}, free")
     if refusal.errno == errno.EADDRINUSE:
-        return _occupied(check, port)
+        return _occupied(
+            check, port, is_own or (lambda words: words[-2:] == ["run", port.wanted_by])
+        )
     return wrong(
         check,
         f"{port.number} on {port.host} cannot be used: {refusal.strerror}",
@@ -134,12 +152,13 @@ def _port_without_service(check: str, port: Port) -> CheckResult:
     )
 
 
-def _occupied(check: str, port: Port) -> CheckResult:
-    """Return what is wrong with a port that is in use and at which the service does not respond."""
+def _occupied(check: str, port: Port, is_own: Callable[[Sequence[str]], bool]) -> CheckResult:
+    """Return what is wrong with a port that is in use and at which the service does not respond. `is_own`
+    tells by its command line whether it is the service that uses it."""
     user = listener(port.number)
     if user is None:
         found, fix = "in use by another program", "stop that program"
-    elif command(user)[-2:] != ["run", port.wanted_by]:
+    elif not is_own(command(user)):
         found, fix = f"in use by {describe(user)}", "stop that program"
     elif is_stopped(user):
         found = f"{port.wanted_by} does not respond (process {user} is stopped)"
@@ -198,7 +217,12 @@ def _without_broker(settings: Settings, address: str, *, running: bool) -> Check
         fix = "start it, or correct --nats-url; until then, orders are accepted but not processed"
         return wrong("broker", f"no NATS server answers at {address}", fix=fix)
     port = Port("127.0.0.1", settings.nats_port, "the broker", flag_of("nats_port"))
-    result = _port_without_service("broker port", port)
+    configuration = str(settings.data_dir.absolute() / "broker")
+
+    def is_broker(words: Sequence[str]) -> bool:
+        return any(word.startswith(configuration) for word in words)
+
+    result = _port_without_service("broker port", port, is_broker)
     if result.verdict is CheckStatus.OK and running:
         fix = (
             "run `todoku up`, or give a broker with --nats-url; until then, orders are accepted but"
