@@ -96,6 +96,13 @@ def test_invalid_duration_is_rejected(todoku_alone: Caller, flag: str, seconds: 
     assert flag in result.err
 
 
+def test_strict_fails_on_dead_letters(todoku_alone: Caller, folder: Path) -> None:
+    assert todoku_alone("verify", "--strict", *AT_ONCE).code == ExitCode.OK
+    insert_dead_letter(folder, GHOST)
+    assert todoku_alone("verify", *AT_ONCE).code == ExitCode.OK
+    assert todoku_alone("verify", "--strict", *AT_ONCE).code == ExitCode.FAILED
+
+
 def test_pending_receipts_and_dead_letters_are_listed_with_advice(
     todoku_alone: Caller, folder: Path
 ) -> None:

@@ -31,7 +31,7 @@ def why(
     For example:
 
         todoku order why 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e
-        todoku order why 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --json | jq .causes[0]
+        todoku order why 0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e --json | jq .causes
 
     Parameters
     ----------

@@ -37,6 +37,7 @@ def verify(
     grace_seconds: Seconds = 10.0,
     overdue_seconds: Seconds = OVERDUE_SECONDS,
     repair: Flag = False,
+    strict: Flag = False,
     json: Json = False,
     flags: Flags = None,
 ) -> ExitCode:
@@ -45,12 +46,14 @@ def verify(
     Works on a running system and on a stopped one, and changes nothing. On a
     running system the databases differ for a moment: a finding counts only if it
     lasts for the grace period. If `todoku up` runs on the data folder, its settings
-    are used. Exits with 1 if an invariant is broken.
+    are used. Exits with 1 if an invariant is broken; with --strict also if there
+    are dead letters: their orders have not ended, and wait for a person.
 
     For example:
 
         todoku verify
         todoku verify --repair
+        todoku verify --strict
         todoku verify --overdue-seconds 3600 --json | jq .findings
 
     Parameters
@@ -62,6 +65,8 @@ def verify(
     repair
         Ask the running services to resend events that a consumer seems to have missed, then check
         again. Changes no data.
+    strict
+        Fail on unresolved dead letters, too.
     json
         Print one JSON object.
     """
@@ -74,7 +79,8 @@ def verify(
         write_object(_as_json(report))
     else:
         print("\n".join(_as_text(report)))
-    return ExitCode.OK if report.clean else ExitCode.FAILED
+    failed = not report.clean or (strict and bool(report.dead_letters))
+    return ExitCode.FAILED if failed else ExitCode.OK
 
 
 def _lasting(settings: Settings, grace_seconds: float, overdue_after: timedelta) -> "Report":
