@@ -88,7 +88,7 @@ KNOWN_SEEDS = {
     "deadline-never-fires": 6,
     "key-saved-outside-the-transaction": 7,
     "cancelled-order-reserved-when-it-arrives": 8,
-    "rate-of-a-resume-ignored": 12,
+    "rate-of-a-resume-ignored": 23,
     "release-that-overtakes-is-forgotten": 298,
     "cancelled-line-reserved-when-the-order-arrives": 45,
     "cancelled-line-subtracted-twice": 52,
