@@ -212,6 +212,14 @@ expect 'pause the carrier' "$STATUS" 201
 PAUSE=$(get id)
 SHIPPED=$ID
 place
+tries=0
+until request GET "$ORDERS/orders/$ID" && [ "$(get waitingFor.what)" = carrier ] &&
+  [ "$(get waitingFor.pauses)" != '[]' ]; do
+  tries=$((tries + 1))
+  [ "$tries" -lt "$TRIES_MAX" ] || { printf 'FAILED: it shows no pause\n%s\n' "$BODY" >&2; exit 1; }
+  sleep 0.1
+done
+expect 'who keeps it from being booked' "$(get waitingFor.pauses.0.by)" alice
 request GET "$SHIPPING/pauses?state=PAUSED"
 expect 'who paused it' "$(get items.0.pausedBy)" alice
 request POST "$SHIPPING/pauses/$PAUSE/resume" '{"by": "bob", "rate": 1001}'

@@ -718,6 +718,7 @@ ROWS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {"id": "p", "target": "carrier", "paused_at": NOW, "paused_by": "a", "reason": "r"},
     ),
     "paused_timers": ("shipping", {"agenda": "a", "timer": "k", "set_at": NOW}),
+    "pauses_elsewhere": ("orders", {"service": "shipping", "version": 1, "pauses": "[]"}),
     "parked_messages": (
         "orders",
         {

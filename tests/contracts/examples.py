@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from todoku.contracts import (
+    ActivePause,
     BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
     CancellationRefusedEvent,
@@ -18,6 +19,7 @@ from todoku.contracts import (
     HoldRequestedEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    InventoryPausesChangedEvent,
     OrderCancelledEvent,
     OrderCompletedEvent,
     OrderCreatedEvent,
@@ -32,6 +34,7 @@ from todoku.contracts import (
     ShippedItem,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    ShippingPausesChangedEvent,
     StockAdjustedEvent,
     StockAwaitedEvent,
     StockLowEvent,
@@ -67,6 +70,7 @@ PLACED: Final = PlacedHold(
 )
 UNENDING: Final = PlacedHold(hold_id=CHANGE_ID, holder="alice", reason="Address check")
 
+PAUSES: Final = (InventoryPausesChangedEvent, ShippingPausesChangedEvent)
 PARKING: Final[tuple[type[ParkingEvent], ...]] = (
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
@@ -203,6 +207,22 @@ FULL: Final[tuple[Event, ...]] = (
         )
         for event in PARKING
     ),
+    *(
+        event(
+            service=event.publisher,
+            version=3,
+            pauses=(
+                ActivePause(
+                    id=ORDER_ID,
+                    target=f"product:{PRODUCT_ID}",
+                    paused_at=TIME,
+                    paused_by="alice",
+                    reason="回収",
+                ),
+            ),
+        )
+        for event in PAUSES
+    ),
 )
 
 MINIMAL: Final[tuple[Event, ...]] = (
@@ -237,6 +257,7 @@ MINIMAL: Final[tuple[Event, ...]] = (
         event(order_id=ORDER_ID, letter_id="", message_type="", error="", parked_at=TIME)
         for event in PARKING
     ),
+    *(event(service=event.publisher, version=1, pauses=()) for event in PAUSES),
 )
 
 GROWN: Final[dict[str, Event]] = {

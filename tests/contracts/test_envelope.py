@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.examples import FULL, ORDER_ID, PRODUCT_ID, TIME, TRACEPARENT
-from todoku.contracts import EVENTS, Event, Personal, ProductEvent, decode, encode, fact_id, seal
+from todoku.contracts import (
+    EVENTS,
+    Event,
+    PausesEvent,
+    Personal,
+    ProductEvent,
+    decode,
+    encode,
+    fact_id,
+    seal,
+)
 from todoku.events import Context
 
 UUIDS: Final = st.uuids().map(str)
@@ -68,6 +78,8 @@ class TestSealing:
     @pytest.mark.parametrize("event", FULL, ids=lambda event: type(event).__name__)
     def test_envelope_has_publisher_type_key_time_and_context(self, event: Event) -> None:
         key = PRODUCT_ID if isinstance(event, ProductEvent) else ORDER_ID
+        if isinstance(event, PausesEvent):
+            key = event.publisher
         envelope = seal(event, TIME, Context("user123", TRACEPARENT))
         assert envelope.id == fact_id(key, event.fact)
         assert (envelope.source, envelope.type) == (event.publisher, type(event).__name__)
@@ -81,7 +93,14 @@ class TestSealing:
         assert envelope.time == now
 
 
-PERSONAL_FIELDS: Final = {"user_id", "shipping_address", "requested_by", "released_by", "by"}
+PERSONAL_FIELDS: Final = {
+    "user_id",
+    "shipping_address",
+    "requested_by",
+    "released_by",
+    "by",
+    "paused_by",
+}
 MODULES: Final = (
     "todoku.contracts.holds",
     "todoku.contracts.orders",
@@ -97,6 +116,7 @@ MODULES: Final = (
     "todoku.contracts.changes",
     "todoku.contracts.stock",
     "todoku.contracts.backorders",
+    "todoku.contracts.pauses",
     "todoku.inventory.domain.adjustments",
     "todoku.inventory.domain.low_stock",
     "todoku.inventory.domain.cancellations",
@@ -161,6 +181,7 @@ class TestPersonalData:
             "Parcel",
             "LedgerEntry",
             "StockAdjustedEvent",
+            "ActivePause",
             "Adjustment",
             "Restock",
             "CorrectStock",

@@ -87,4 +87,6 @@ def test_every_event_has_the_subject_and_the_publisher_that_others_rely_on() -> 
         "InventoryMessageClosedEvent": ("inventory.message_closed", "inventory"),
         "ShippingMessageParkedEvent": ("shipping.message_parked", "shipping"),
         "ShippingMessageClosedEvent": ("shipping.message_closed", "shipping"),
+        "InventoryPausesChangedEvent": ("inventory.pauses_changed", "inventory"),
+        "ShippingPausesChangedEvent": ("shipping.pauses_changed", "shipping"),
     }

@@ -55,6 +55,26 @@ class Reminded(Event, frozen=True, kw_only=True):
     task_id: str
 
 
+class PausesTold(Event, frozen=True, kw_only=True):
+    """What is paused."""
+
+    subject: ClassVar[str] = "tasks.paused"
+    publisher: ClassVar[str] = "tasks"
+    key_field: ClassVar[str] = "of"
+
+    of: str
+    version: int
+    ids: list[str]
+
+    @property
+    def fact(self) -> str:
+        return f"PausesTold {self.version}"
+
+
+def tell(pauses: Sequence[PauseRecord], version: int) -> PausesTold:
+    return PausesTold(of="tasks", version=version, ids=[each.id for each in pauses])
+
+
 class AddTask(msgspec.Struct, frozen=True, kw_only=True):
     """Add a task; it is called after so many seconds, or at once without any agenda."""
 
@@ -143,7 +163,8 @@ class World:
                 ),
             ],
             effects={Call: self.call},
-            publishes=(Reminded,),
+            publishes=(Reminded, PausesTold),
+            pauses_event=tell,
         )
         self.database: Database = memory_database(self.service)
         self.starts = 0
@@ -167,6 +188,15 @@ class World:
     @property
     def called(self) -> list[str]:
         return [task_id for task_id, _ in self.calls]
+
+    @property
+    def told(self) -> list[list[str]]:
+        found = [
+            msgspec.json.decode(message.body)["data"]
+            for message in self.broker.messages.values()
+            if message.subject == PausesTold.subject
+        ]
+        return [each["ids"] for each in sorted(found, key=lambda each: int(each["version"]))]
 
     @property
     def reminded(self) -> list[str]:
@@ -324,6 +354,41 @@ def test_pause_survives_a_kill() -> None:
             await process.execute(resume())
             await until(lambda: world.called == ["x"])
         assert round(world.calls[0][1]) == 105
+
+    run(scenario())
+
+
+def test_others_are_told_what_is_paused_at_each_change_and_at_each_start() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with running(world.process()) as process:
+            await process.execute(AddTask(task_id="x", call_after=0))
+            await until(lambda: world.called == ["x"])
+            assert world.told == [], "a service that is not paused publishes nothing"
+            await process.execute(pause("p1"))
+            await process.execute(pause("p2", "telephone"))
+            await process.execute(resume("p1"))
+            await until(lambda: len(world.told) == 3)
+        async with running(world.process()):
+            await until(lambda: len(world.told) == 4)
+        assert world.told == [["p1"], ["p1", "p2"], ["p2"], ["p2"]]
+
+    run(scenario())
+
+
+def test_database_whose_pauses_have_all_ended_tells_so_at_the_start() -> None:
+    """It may be a restored one, of which others know a pause that it has lost."""
+
+    async def scenario() -> None:
+        world = World()
+        async with running(world.process()) as process:
+            await process.execute(pause())
+            await process.execute(resume())
+            await until(lambda: len(world.told) >= 1)
+        told = len(world.told)
+        async with running(world.process()):
+            await until(lambda: len(world.told) == told + 1)
+        assert world.told[-1] == []
 
     run(scenario())
 

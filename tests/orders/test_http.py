@@ -41,6 +41,7 @@ WAITING = {
     "lastError": None,
     "nextAttemptAt": None,
     "reportedAt": None,
+    "pauses": [],
 }
 ORDER = {"userId": "user123", "items": [ITEM], "shippingAddress": "Tokyo"}
 

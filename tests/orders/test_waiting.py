@@ -8,7 +8,9 @@ import pytest
 
 from todoku.contracts import (
     EVENTS,
+    ActivePause,
     BookingAttemptFailedEvent,
+    CancellationConfirmedEvent,
     CancellationRefusedEvent,
     CancelledItem,
     Event,
@@ -16,6 +18,7 @@ from todoku.contracts import (
     OrderEvent,
     ShipmentCompletedEvent,
     ShipmentInitiatedEvent,
+    ShippingPausesChangedEvent,
     StockReservedEvent,
     fact_id,
 )
@@ -25,6 +28,7 @@ from todoku.orders.cancellation import CancelOrder, cancel_order
 from todoku.orders.domain import ORDER, Order, UnknownOrder
 from todoku.orders.holds import Hold, HoldState
 from todoku.orders.parking import ParkedMessage
+from todoku.orders.pauses_elsewhere import PausesElsewhere, note_pauses
 from todoku.orders.placing import PlaceOrder, place_order
 from todoku.orders.service import EVENT_HANDLERS, PUBLISHES
 from todoku.orders.store import OrdersStore
@@ -142,6 +146,75 @@ def test_held_order_waits_for_its_release_once_its_stock_is_reserved() -> None:
     released = msgspec.structs.replace(hold, state=HoldState.RELEASED)
     free = msgspec.structs.replace(held, holds=(released,))
     assert waiting(free) == WaitingView(what="carrier", since=NOW + SECOND)
+
+
+PAUSE: Final = ActivePause(
+    id="pause", target="carrier", paused_at=NOW, paused_by="alice", reason="closed"
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "is_shown"),
+    [
+        ("service", True),
+        ("carrier", True),
+        ("product:a", True),
+        ("product:b", False),
+        ("product:", False),
+        ("something new", False),
+    ],
+)
+def test_order_that_waits_for_the_carrier_shows_the_pauses_that_stop_its_booking(
+    target: str, is_shown: bool
+) -> None:
+    pause = msgspec.structs.replace(PAUSE, target=target)
+    found = waiting_view(placed(RESERVED), [], {"shipping": [pause], "inventory": [PAUSE]})
+    assert found is not None
+    assert [(each.service, each.target, each.by) for each in found.pauses] == (
+        [("shipping", target, "alice")] if is_shown else []
+    )
+
+
+def test_pause_of_a_product_whose_pieces_were_all_cancelled_is_not_shown() -> None:
+    pause = msgspec.structs.replace(PAUSE, target="product:b")
+    two = msgspec.structs.replace(
+        PLACE, items=(*PLACE.items, OrderedItem(product_id="b", quantity=1, price=5))
+    )
+    order, _ = place_order(None, two, NOW)
+    order = after(order, RESERVED)
+    before = waiting_view(order, [], {"shipping": [pause]})
+    assert before is not None
+    assert len(before.pauses) == 1
+    items = (CancelledItem(product_id="b", quantity=1),)
+    wish = CancelOrder(order_id=ORDER_ID, change_id=CHANGE_ID, items=items)
+    order, _ = cancel_order(order, wish, NOW)
+    confirmed = CancellationConfirmedEvent(
+        order_id=ORDER_ID, change_id=CHANGE_ID, items=items, whole=False
+    )
+    later = waiting_view(after(order, confirmed), [], {"shipping": [pause]})
+    assert later is not None
+    assert later.pauses == ()
+
+
+def test_order_that_waits_for_a_restock_shows_the_pause_of_inventory() -> None:
+    pauses = {"inventory": [PAUSE], "shipping": [PAUSE]}
+    waits = msgspec.structs.replace(placed(), stock_awaited_at=NOW)
+    found = waiting_view(waits, [], pauses)
+    assert found is not None
+    assert [each.service for each in found.pauses] == ["inventory"]
+    at_once = waiting_view(placed(), [], pauses)
+    assert at_once is not None
+    assert at_once.pauses == (), "a paused inventory decides on messages"
+
+
+def test_later_news_of_pauses_are_kept_whichever_arrives_first() -> None:
+    begun = ShippingPausesChangedEvent(service="shipping", version=1, pauses=(PAUSE,))
+    ended = ShippingPausesChangedEvent(service="shipping", version=2, pauses=())
+    for news in ([begun, ended], [ended, begun]):
+        state: PausesElsewhere | None = None
+        for event in news:
+            state, _ = note_pauses(state, event, NOW)
+        assert state == PausesElsewhere(service="shipping", version=2, pauses=())
 
 
 def test_order_that_has_ended_waits_for_nothing() -> None:

@@ -11,6 +11,7 @@ from todoku.contracts import (
     BookingAttemptFailedEvent,
     CancelledItem,
     OrderedItem,
+    PausesEvent,
     ProductChangedEvent,
     fact_id,
 )
@@ -82,12 +83,12 @@ def _without_deadlines(service: Service) -> Service:
 
 
 def _without_catalogue(service: Service) -> Service:
-    """Return the service without its copy of the catalogue: an order is decided on once, when it is placed,
-    so nothing that is explored here follows from prices."""
+    """Return the service without its copies of the catalogue, since an order is decided on once, when it is
+    placed, so that nothing that is explored here follows from prices; and of pauses, which decide nothing."""
     handlers = {
         event: handler
         for event, handler in service.event_handlers.items()
-        if event is not ProductChangedEvent
+        if event is not ProductChangedEvent and not issubclass(event, PausesEvent)
     }
     return replace(service, event_handlers=handlers)
 

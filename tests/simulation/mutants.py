@@ -47,6 +47,7 @@ KNOWN_SEEDS = {
     "pause-of-a-product-ignored": 12,
     "timers-of-a-paused-product-run-on": 10,
     "resume-of-a-product-pushes-all-timers": 12,
+    "end-of-a-pause-not-noted": 6,
     "carrier-before-commit": 8,
     "stream-forgotten-at-the-next-commit": 2,
     "never-sent-again": 2,

@@ -23,6 +23,7 @@ from todoku.contracts import (
     HoldRequestedEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    InventoryPausesChangedEvent,
     OrderCreatedEvent,
     OrderedItem,
     ParkingEvent,
@@ -34,6 +35,7 @@ from todoku.contracts import (
     ShippedItem,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    ShippingPausesChangedEvent,
     StockAwaitedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
@@ -185,6 +187,14 @@ def told(n: int) -> Message:
     )
 
 
+def paused(n: int) -> Message:
+    return incoming(InventoryPausesChangedEvent(service="inventory", version=n, pauses=()))
+
+
+def paused_shipping(n: int) -> Message:
+    return incoming(ShippingPausesChangedEvent(service="shipping", version=n, pauses=()))
+
+
 def set_up(n: int) -> Message:
     return asked(SetProduct(product_id=product(n), name="n", price=1, stock_quantity=1_000))
 
@@ -316,6 +326,8 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "parked at shipping": (ORDERS, [place], parking(ShippingMessageParkedEvent)),
     "closed at shipping": (ORDERS, [place], parking(ShippingMessageClosedEvent)),
     "told of a product": (ORDERS, [], told),
+    "told of pauses of inventory": (ORDERS, [], paused),
+    "told of pauses of shipping": (ORDERS, [], paused_shipping),
     "created, in stock": (INVENTORY, [set_up], created),
     "created, unknown": (INVENTORY, [], created),
     "deducting": (INVENTORY, [set_up, created], completed),

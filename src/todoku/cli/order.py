@@ -32,8 +32,6 @@ from todoku.cli.output import (
     write_lines,
     write_object,
 )
-from todoku.cli.pausing import described as described_pause
-from todoku.cli.pausing import paused_now
 from todoku.cli.responses import Change, Order, Product, Total
 from todoku.cli.waiting import waiting_text
 from todoku.orders.domain import OrderStatus
@@ -176,9 +174,6 @@ def show(
         return
     found = orders.read(answer, Order)
     _print(found)
-    if url is None and found.status not in ENDED:
-        for pause in paused_now(settings):
-            note(described_pause(pause))
     _suggest_after(found.status, found.id)
 
 

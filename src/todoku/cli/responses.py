@@ -55,6 +55,16 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     cancelled: int
 
 
+class PauseOfOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A pause that keeps an order from going on."""
+
+    service: str
+    target: str
+    by: str
+    since: datetime
+    reason: str
+
+
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What an open order waits for: a word, and since when. Of a parcel that is not booked, how many attempts
     have failed, as of `reported_at`; of a parked message, its dead letter."""
@@ -67,6 +77,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     last_error: str | None = None
     next_attempt_at: datetime | None = None
     reported_at: datetime | None = None
+    pauses: tuple[PauseOfOrder, ...] = ()
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -23,6 +23,9 @@ def waiting_text(found: Waiting) -> str:
 
 def _parts(found: Waiting) -> Iterator[str]:
     yield f"{WORDS.get(found.what, found.what)}, since {day_and_time(found.since)}"
+    for pause in found.pauses:
+        what = pause.service if pause.target == "service" else pause.target
+        yield f"{what} is paused since {day_and_time(pause.since)} by {pause.by}: {pause.reason}"
     if found.letter_id is not None:
         yield f"todoku dead show {found.letter_id} --service {found.service}"
     if found.attempts is not None:

@@ -33,6 +33,13 @@ from todoku.contracts.orders import (
 )
 from todoku.contracts.parked import may_be_about_order, parking_event
 from todoku.contracts.parking import ParkingEvent
+from todoku.contracts.pauses import (
+    ActivePause,
+    InventoryPausesChangedEvent,
+    PausesEvent,
+    ShippingPausesChangedEvent,
+)
+from todoku.contracts.pausing import pauses_event
 from todoku.contracts.product_event import ProductEvent
 from todoku.contracts.shipping import (
     BookingAttemptFailedEvent,
@@ -69,6 +76,7 @@ __all__ = [
     "MAX_SAFE_INTEGER",
     "NO_CONTEXT",
     "WAIT",
+    "ActivePause",
     "BookingAttemptFailedEvent",
     "CancellationConfirmedEvent",
     "CancellationRefusedEvent",
@@ -88,12 +96,14 @@ __all__ = [
     "InContext",
     "InventoryMessageClosedEvent",
     "InventoryMessageParkedEvent",
+    "InventoryPausesChangedEvent",
     "OrderCancelledEvent",
     "OrderCompletedEvent",
     "OrderCreatedEvent",
     "OrderEvent",
     "OrderedItem",
     "ParkingEvent",
+    "PausesEvent",
     "Personal",
     "PlacedHold",
     "ProductChangedEvent",
@@ -106,6 +116,7 @@ __all__ = [
     "ShippedItem",
     "ShippingMessageClosedEvent",
     "ShippingMessageParkedEvent",
+    "ShippingPausesChangedEvent",
     "StockAdjustedEvent",
     "StockAwaitedEvent",
     "StockLowEvent",
@@ -120,6 +131,7 @@ __all__ = [
     "holds_of",
     "may_be_about_order",
     "parking_event",
+    "pauses_event",
     "read_envelope",
     "seal",
     "waits_for_stock",

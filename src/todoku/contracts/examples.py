@@ -28,6 +28,11 @@ from todoku.contracts.orders import (
     OrderCreatedEvent,
     OrderedItem,
 )
+from todoku.contracts.pauses import (
+    ActivePause,
+    InventoryPausesChangedEvent,
+    ShippingPausesChangedEvent,
+)
 from todoku.contracts.shipping import (
     BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
@@ -211,6 +216,25 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
                 InventoryMessageClosedEvent,
                 ShippingMessageParkedEvent,
                 ShippingMessageClosedEvent,
+            )
+        ),
+        *(
+            event(
+                service=event.publisher,
+                version=1893553445678901,
+                pauses=(
+                    ActivePause(
+                        id=LETTER_ID,
+                        target=target,
+                        paused_at=SAID_AT,
+                        paused_by="alice",
+                        reason="A batch is recalled.",
+                    ),
+                ),
+            )
+            for event, target in (
+                (InventoryPausesChangedEvent, "service"),
+                (ShippingPausesChangedEvent, "product:prod001"),
             )
         ),
     )

@@ -23,6 +23,7 @@ from todoku.contracts.orders import (
     OrderCompletedEvent,
     OrderCreatedEvent,
 )
+from todoku.contracts.pauses import InventoryPausesChangedEvent, ShippingPausesChangedEvent
 from todoku.contracts.shipping import (
     BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
@@ -64,6 +65,8 @@ EVENTS: Final[dict[str, type[Event]]] = {
         InventoryMessageClosedEvent,
         ShippingMessageParkedEvent,
         ShippingMessageClosedEvent,
+        InventoryPausesChangedEvent,
+        ShippingPausesChangedEvent,
     )
 }
 """Every built-in event type, by its name on the wire."""

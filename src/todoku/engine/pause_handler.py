@@ -1,5 +1,6 @@
 """Executes commands about pauses, and knows what is paused."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -29,6 +30,7 @@ from todoku.engine.pauses import (
     touches,
 )
 from todoku.engine.service import Service
+from todoku.events import Event
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +52,10 @@ class PauseHandler:
         self._shared = shared
         self._read_at: datetime | None = None
         self._changed = False
+        self._active: tuple[str, ...] | None = None
+        self._make_event = service.pauses_event
+        self.to_publish = False
+        """Whether others are to be told what is paused now."""
 
     @property
     def count(self) -> int:
@@ -73,7 +79,24 @@ class PauseHandler:
         if found != list(self.gate.open_pauses):
             self.gate = gate(found, self._agendas)
             self._due_rows.set_gate(self.gate, now)
+        self._note_active(connection, found)
         self._read_at, self._changed = now, False
+
+    def event(self, connection: Connection, now: datetime) -> Event:
+        """Return the event that tells what is paused now."""
+        assert self._make_event is not None
+        active = _active(self._pauses.open(connection))
+        return self._make_event(active, self._pauses.version(connection, now))
+
+    def _note_active(self, connection: Connection, found: Sequence[PauseRecord]) -> None:
+        """Note whether others are to be told: something was paused or resumed, or this process starts on a
+        database that was ever paused, perhaps a restored one."""
+        active = tuple(pause.id for pause in _active(found))
+        changed = active != self._active
+        if self._active is None and not active:
+            changed = bool(self._pauses.page(connection, limit=1))
+        self._active = active
+        self.to_publish |= changed and self._make_event is not None
 
     def _is_new(self, now: datetime) -> bool:
         read_at = self._read_at
@@ -166,3 +189,7 @@ class PauseHandler:
         for pause in self.gate.open_pauses:
             if pause.id in known:
                 log.info("resumed", target=pause.target, pause_id=pause.id)
+
+
+def _active(pauses: Sequence[PauseRecord]) -> list[PauseRecord]:
+    return [pause for pause in pauses if pause.state is PauseState.PAUSED]

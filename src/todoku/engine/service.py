@@ -13,6 +13,7 @@ from todoku.engine.cache import StateCache
 from todoku.engine.dead_letters import DeadLetter
 from todoku.engine.decisions import Decide, S
 from todoku.engine.idempotency import AnswerFormat, Formats
+from todoku.engine.pauses import PauseRecord
 from todoku.engine.saga import BySagaVersion, SagaStart
 from todoku.engine.tables import EngineTables
 from todoku.events import Envelope, Event, EventRegistry
@@ -23,6 +24,9 @@ omits what a subscriber with an empty database could not handle again without ha
 
 DeadLetterEvent = Callable[[DeadLetter], Event | None]
 """Makes the event that tells other services of a dead letter; None if it concerns none of them."""
+
+PausesPublication = Callable[[Sequence[PauseRecord], int], Event]
+"""Makes the event that tells other services what is paused here, as of a version."""
 
 Subject = object
 """The subject of a decision: an event, a command or a `Due`."""
@@ -76,7 +80,8 @@ class Service(Generic[S]):
     result of its commit is unknown, so its decision recognises it, by an id that it contains. An effect
     that a decision returns is executed by `effects` after the commit; its
     result is the next command. `parked_event` and `resolved_event` make the events that tell others
-    that a message waits here for manual action, and that it no longer does. `republish` returns the
+    that a message waits here for manual action, and that it no longer does. `pauses_event` makes the one
+    that tells them what is paused here, whenever that changes. `republish` returns the
     events that can be published again about an entity. `publishes` lists the types of all events
     that this service publishes. `starts_from` tells where a service that is added to a running system
     begins: at the beginning of the stream, which holds about a day, or with what is published from now
@@ -99,6 +104,7 @@ class Service(Generic[S]):
     effects: Mapping[type, Callable[[Any], Awaitable[object]]] = field(default_factory=dict)
     parked_event: DeadLetterEvent | None = None
     resolved_event: DeadLetterEvent | None = None
+    pauses_event: PausesPublication | None = None
     replay_handlers: Mapping[type[Event], Decide[S]] = field(default_factory=dict)
     republish: RepublishFunction[S] | None = None
     publishes: Collection[type[Event]] = ()

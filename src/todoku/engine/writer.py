@@ -39,7 +39,7 @@ from todoku.engine.pauses import Pause, PauseError, Resume
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
 from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery, new_epoch
-from todoku.events import encode
+from todoku.events import NO_CONTEXT, encode, seal
 
 log = structlog.get_logger(__name__)
 
@@ -182,6 +182,8 @@ class Writer:
         nothing was committed; the same batch may be given again.
         """
         self._pauses.refresh(self._database, now)
+        if self._pauses.to_publish:
+            self._publish_pauses(now)
         messages = [*batch, *self._find_retries(now)]
         try:
             actions = self._commit_batch(messages, now, effect_slots, due=due)
@@ -351,6 +353,17 @@ class Writer:
                 f" up to {committed}: it was restored or replaced in the meantime. The next start recovers"
                 " what it lacks from the stream."
             )
+
+    def _publish_pauses(self, now: datetime) -> None:
+        """Publish what is paused, in a transaction of its own: the next batch offers it to the relay."""
+        with self._transaction() as connection:
+            event = self._pauses.event(connection, now)
+            envelope = seal(event, now, NO_CONTEXT)
+            readers = self._topology.readers(type(event)) or (STREAM,)
+            pending = PendingDelivery(envelope.id, type(event).subject, encode(envelope), readers)
+            self._tables.outbox.add(connection, self._owner, self._position, [pending], now)
+        self._position += 1
+        self._pauses.to_publish = False
 
     # When the database rejects a batch.
 

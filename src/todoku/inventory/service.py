@@ -9,6 +9,7 @@ from todoku.contracts import (
     Event,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    InventoryPausesChangedEvent,
     ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -19,6 +20,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
     parking_event,
+    pauses_event,
 )
 from todoku.engine import BySagaVersion, Decide, Service, by_saga_version
 from todoku.inventory.domain import (
@@ -90,6 +92,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     StockLowEvent,
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
+    InventoryPausesChangedEvent,
 )
 
 
@@ -103,6 +106,7 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         event_handlers=EVENT_HANDLERS,
         parked_event=partial(parking_event, InventoryMessageParkedEvent),
         resolved_event=partial(parking_event, InventoryMessageClosedEvent),
+        pauses_event=partial(pauses_event, InventoryPausesChangedEvent),
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,

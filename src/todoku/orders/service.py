@@ -18,6 +18,7 @@ from todoku.contracts import (
     HoldRequestedEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
+    InventoryPausesChangedEvent,
     OrderCancelledEvent,
     OrderCompletedEvent,
     OrderCreatedEvent,
@@ -27,6 +28,7 @@ from todoku.contracts import (
     ShipmentInitiatedEvent,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    ShippingPausesChangedEvent,
     StockAwaitedEvent,
     StockReleasedEvent,
     StockReservationFailedEvent,
@@ -68,6 +70,7 @@ from todoku.orders.holding import (
 )
 from todoku.orders.kept_answers import ANSWERS
 from todoku.orders.parking import ParkedMessage, note_parked, note_resolved
+from todoku.orders.pauses_elsewhere import PausesElsewhere, note_pauses
 from todoku.orders.placing import Placement, PlaceOrder, place
 from todoku.orders.pricing import PricePolicy
 from todoku.orders.recovery import (
@@ -99,6 +102,8 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     InventoryMessageClosedEvent: note_resolved,
     ShippingMessageParkedEvent: note_parked,
     ShippingMessageClosedEvent: note_resolved,
+    InventoryPausesChangedEvent: note_pauses,
+    ShippingPausesChangedEvent: note_pauses,
 }
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
@@ -189,7 +194,7 @@ def hold_expiries(settings: Settings) -> Agenda[Order]:
     )
 
 
-State = Order | Placement | ParkedMessage | CatalogueEntry | None
+State = Order | Placement | ParkedMessage | CatalogueEntry | PausesElsewhere | None
 """What the decisions of this service read and return."""
 
 

@@ -43,6 +43,8 @@ without them."""
 _ORDERS = "SELECT id, status, total_amount FROM orders ORDER BY id"
 _TOTAL = "SELECT total_amount FROM orders WHERE id = ?"
 _TWICE = "SELECT user_id, count(*) FROM orders GROUP BY user_id HAVING count(*) > 1"
+_PAUSES_ELSEWHERE = "SELECT service, pauses FROM pauses_elsewhere ORDER BY service"
+_PAUSED = "SELECT id FROM pauses WHERE resumed_at IS NULL ORDER BY paused_at, id"
 _EVENT_IDS = "SELECT event_id FROM order_events"
 _HISTORY = "SELECT order_id, type FROM order_events"
 _UNEXPLAINED = f"""
@@ -123,6 +125,15 @@ class SimulatedOrders(SimulatedService):
         self._holds.check_commit()
         self._prices.check_commit()
 
+    def _check_pauses_elsewhere(self) -> None:
+        """Check R8: orders know what is paused elsewhere, and that a pause has ended."""
+        for service, known in self.world.rows(_PAUSES_ELSEWHERE):
+            told = [pause["id"] for pause in msgspec.json.decode(known)]
+            paused = [pause_id for (pause_id,) in self.world.rows_of(service, _PAUSED)]
+            if told != paused:
+                problem = f"orders take {told} for the pauses of {service}, which has {paused}"
+                self.world.fail("R8", problem)
+
     def open_work(self) -> Iterable[str]:
         return [
             f"order {order_id} is {status}"
@@ -137,6 +148,7 @@ class SimulatedOrders(SimulatedService):
         for user_id, orders in self.world.rows(_TWICE):
             if not self._restores:  # Keys are not in the stream.
                 self.world.fail("I1", f"{user_id} placed one order, and {orders} exist")
+        self._check_pauses_elsewhere()
         for order_id in sorted(self._to_come_back.keys() - self._statuses.keys()):
             problem = f"order {order_id} was accepted, is in the stream and did not come back"
             self.world.fail("I1", problem, order_id)

@@ -23,6 +23,7 @@ from todoku.contracts import (
     Envelope,
     OrderedItem,
     ParkingEvent,
+    PausesEvent,
     ProductEvent,
     may_be_about_order,
 )
@@ -50,6 +51,7 @@ from todoku.orders.holds import Hold, held_since, next_expiry
 from todoku.orders.order_counts import count_committed
 from todoku.orders.parked_messages import ParkedMessages
 from todoku.orders.parking import ParkedMessage
+from todoku.orders.pauses_elsewhere import PausesElsewhere, PausesElsewhereTable
 from todoku.orders.placing import Placement, PlaceOrder
 
 CACHED_LINES_MAX = 20
@@ -147,6 +149,7 @@ order_events = table(
 parked_messages = ParkedMessages(metadata)
 feed = Feed(metadata)
 catalogue = Catalogue(metadata)
+pauses_elsewhere = PausesElsewhereTable(metadata)
 
 _load_orders = Query(
     select(orders).where(among(orders.c.id, "ids")).order_by(orders.c.id).with_for_update()
@@ -222,7 +225,10 @@ class OrdersUnitOfWork:
         event_counts: dict[str, int],
         parked: Mapping[tuple[str, str], ParkedMessage] | None = None,
         products: Mapping[str, CatalogueEntry] | None = None,
+        paused: Mapping[str, PausesElsewhere] | None = None,
     ) -> None:
+        self.paused_before = paused or {}
+        self.paused = dict(self.paused_before)
         self.products_before = products or {}
         self.products = dict(self.products_before)
         self.before = found
@@ -232,10 +238,14 @@ class OrdersUnitOfWork:
         self.event_counts = event_counts
         self.recorded: list[tuple[int, str, Envelope]] = []
 
-    def view(self, subject: Any) -> Order | Placement | ParkedMessage | CatalogueEntry | None:
+    def view(
+        self, subject: Any
+    ) -> Order | Placement | ParkedMessage | CatalogueEntry | PausesElsewhere | None:
         about = _ABOUT[type(subject)]
         if about is CatalogueEntry:
             return self.products.get(subject.product_id)
+        if about is PausesElsewhere:
+            return self.paused.get(subject.publisher)
         if about is ParkedMessage:
             return self.parked.get((subject.publisher, subject.letter_id))
         order = self.after.get(_order_id(subject))
@@ -245,7 +255,9 @@ class OrdersUnitOfWork:
             order.status.require_known("order", order.id)
         return order
 
-    def put(self, subject: Any, state: Order | ParkedMessage | CatalogueEntry | None) -> None:
+    def put(
+        self, subject: Any, state: Order | ParkedMessage | CatalogueEntry | PausesElsewhere | None
+    ) -> None:
         match state:
             case Order():
                 self.after[state.id] = state
@@ -253,6 +265,8 @@ class OrdersUnitOfWork:
                 self.parked[state.service, state.letter_id] = state
             case CatalogueEntry():
                 self.products[state.product_id] = state
+            case PausesElsewhere():
+                self.paused[state.service] = state
             case None:
                 pass  # Something about an order that is lost for good.
 
@@ -304,6 +318,9 @@ class OrdersStore:
                 wanted={item.product_id for order in placements for item in order.items},
                 changing={event.product_id for event in by_state[CatalogueEntry]},
             ),
+            pauses_elsewhere.load(
+                connection, {event.publisher for event in by_state[PausesElsewhere]}
+            ),
         )
 
     def save(self, connection: Connection, unit_of_work: OrdersUnitOfWork, now: datetime) -> None:
@@ -321,6 +338,14 @@ class OrdersStore:
                 entry
                 for key, entry in sorted(unit_of_work.products.items())
                 if entry is not unit_of_work.products_before.get(key)
+            ],
+        )
+        pauses_elsewhere.save(
+            connection,
+            [
+                state
+                for key, state in sorted(unit_of_work.paused.items())
+                if state is not unit_of_work.paused_before.get(key)
             ],
         )
         recorded = {envelope.subject for _, _, envelope in unit_of_work.recorded}
@@ -444,6 +469,7 @@ _ABOUT: ByType[type] = ByType(
         PlaceOrder: Placement,
         ProductEvent: CatalogueEntry,
         ParkingEvent: ParkedMessage,
+        PausesEvent: PausesElsewhere,
         object: Order,
     }
 )

@@ -8,13 +8,15 @@ import msgspec
 from msgspec import Meta
 from sqlalchemy import Connection
 
-from todoku.contracts import CancelledItem, OrderedItem, Personal
+from todoku.contracts import ActivePause, CancelledItem, OrderedItem, Personal
+from todoku.engine import PauseState
 from todoku.orders.changes import Change, ChangeState
 from todoku.orders.domain import Order, OrderStatus
 from todoku.orders.holds_http import HoldView, hold_view
 from todoku.orders.parking import ParkedMessage
-from todoku.orders.store import HistoryEntry, find_order, find_parked
-from todoku.orders.waiting import WaitingView, waiting_view
+from todoku.orders.pausing import INVENTORY, ORDERS, SHIPPING, Pauses
+from todoku.orders.store import HistoryEntry, OrdersStore, find_order, find_parked, pauses_elsewhere
+from todoku.orders.waiting import NOTHING_PAUSED, WaitingView, waiting_view
 
 V = TypeVar("V", bound=msgspec.Struct)
 
@@ -119,11 +121,14 @@ def find_view(connection: Connection, order_id: str) -> OrderView | None:
 def views_of(connection: Connection, orders: Sequence[Order]) -> list[OrderView]:
     """Return these orders as they are shown, with the parked messages about them."""
     parked = find_parked(connection, [order.id for order in orders])
-    return [view_of(order, parked.get(order.id, [])) for order in orders]
+    pauses = find_pauses(connection, orders)
+    return [view_of(order, parked.get(order.id, []), pauses) for order in orders]
 
 
-def view_of(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
-    """Return an order as it is shown, with these parked messages about it."""
+def view_of(
+    order: Order, parked: Sequence[ParkedMessage], pauses: Pauses = NOTHING_PAUSED
+) -> OrderView:
+    """Return an order as it is shown, with these parked messages about it, where this is paused."""
     cancellation = order.cancellation
     return OrderView(
         id=order.id,
@@ -144,9 +149,27 @@ def view_of(order: Order, parked: Sequence[ParkedMessage]) -> OrderView:
         on_shortage=order.on_shortage or "cancel",
         lines=_lines(order),
         changes=[_as(change, ChangeView) for change in order.changes],
-        waiting_for=waiting_view(order, parked),
+        waiting_for=waiting_view(order, parked, pauses),
         holds=[hold_view(hold) for hold in order.holds],
     )
+
+
+def find_pauses(connection: Connection, orders: Sequence[Order]) -> Pauses:
+    """Return what is paused here and at the services that these orders wait for."""
+    if all(order.status.terminal for order in orders):
+        return NOTHING_PAUSED
+    own = [
+        ActivePause(
+            id=each.id,
+            target=each.target,
+            paused_at=each.paused_at,
+            paused_by=each.paused_by,
+            reason=each.reason,
+        )
+        for each in OrdersStore.tables.pauses.open(connection)
+        if each.state is PauseState.PAUSED
+    ]
+    return {**pauses_elsewhere.find(connection, (INVENTORY, SHIPPING)), ORDERS: own}
 
 
 def _lines(order: Order) -> list[LineView]:

@@ -11,6 +11,15 @@ from todoku.orders.booking_failures import BookingFailure
 from todoku.orders.domain import Order, OrderStatus, known
 from todoku.orders.holds import held_since
 from todoku.orders.parking import ParkedMessage
+from todoku.orders.pausing import (
+    PauseOfOrderView,
+    Pauses,
+    stopping_booking,
+    stopping_release,
+    stopping_restock,
+)
+
+NOTHING_PAUSED: Final[Pauses] = {}
 
 RELEASE: Final = "release"
 """What an order waits for that is held before its carrier is called."""
@@ -30,6 +39,8 @@ class WaitingView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     While the carrier has neither accepted nor rejected the parcel, `attempts` to book it have failed, the
     last one with `lastError`, and the next one is due at `nextAttemptAt`. That is as of `reportedAt`:
     shipping reports failed attempts of an order at most once a minute.
+
+    `pauses` are those that keep it from going on: nothing of it starts before somebody resumes them.
     """
 
     what: str
@@ -40,10 +51,14 @@ class WaitingView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     last_error: str | None = None
     next_attempt_at: datetime | None = None
     reported_at: datetime | None = None
+    pauses: tuple[PauseOfOrderView, ...] = ()
 
 
-def waiting_view(order: Order, parked: Sequence[ParkedMessage]) -> WaitingView | None:
-    """Return what an order waits for, given the parked messages about it; None if it has ended."""
+def waiting_view(
+    order: Order, parked: Sequence[ParkedMessage], pauses: Pauses = NOTHING_PAUSED
+) -> WaitingView | None:
+    """Return what an order waits for, given the parked messages about it and what is paused; None if it has
+    ended."""
     if order.status.terminal:
         return None
     if parked:
@@ -56,16 +71,19 @@ def waiting_view(order: Order, parked: Sequence[ParkedMessage]) -> WaitingView |
         )
     since = order.status_since or order.updated_at
     if order.status is OrderStatus.PENDING and order.stock_awaited_at is not None:
-        return WaitingView(what=RESTOCK, since=order.stock_awaited_at)
+        stopping = stopping_restock(pauses)
+        return WaitingView(what=RESTOCK, since=order.stock_awaited_at, pauses=stopping)
     if order.status is not OrderStatus.AWAITING_SHIPMENT:
         return WaitingView(what=order.status.stage.waits_for, since=since)
     if order.holds and (held := held_since(order.holds)) is not None:
-        return WaitingView(what=RELEASE, since=max(held, since))
-    return _waiting_for_carrier(order, since)
+        stopping = stopping_release(pauses)
+        return WaitingView(what=RELEASE, since=max(held, since), pauses=stopping)
+    return _waiting_for_carrier(order, since, pauses)
 
 
-def _waiting_for_carrier(order: Order, since: datetime) -> WaitingView:
-    waiting = WaitingView(what=order.status.stage.waits_for, since=since)
+def _waiting_for_carrier(order: Order, since: datetime, pauses: Pauses) -> WaitingView:
+    stopping = stopping_booking(pauses, order.wanted) if pauses else ()
+    waiting = WaitingView(what=order.status.stage.waits_for, since=since, pauses=stopping)
     failure = order.booking_failure
     if failure is None:
         return waiting

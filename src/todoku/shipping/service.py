@@ -20,9 +20,11 @@ from todoku.contracts import (
     ShipmentInitiatedEvent,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
+    ShippingPausesChangedEvent,
     StockReservedEvent,
     fact_id,
     parking_event,
+    pauses_event,
 )
 from todoku.engine import Agenda, AgendaParts, Decide, Service
 from todoku.settings import Settings
@@ -77,6 +79,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     HoldRefusedEvent,
     ShippingMessageParkedEvent,
     ShippingMessageClosedEvent,
+    ShippingPausesChangedEvent,
 )
 
 
@@ -127,6 +130,7 @@ def shipping_service(settings: Settings) -> Service[Shipment | None]:
         command_handlers=COMMAND_HANDLERS,
         parked_event=partial(parking_event, ShippingMessageParkedEvent),
         resolved_event=partial(parking_event, ShippingMessageClosedEvent),
+        pauses_event=partial(pauses_event, ShippingPausesChangedEvent),
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_shipment,
         publishes=PUBLISHES,

@@ -6,6 +6,7 @@ import msgspec
 
 from simulation import planting
 from simulation.planting import Wrapped, mutant, mutant_of_crowds
+from todoku.contracts import InventoryPausesChangedEvent, ShippingPausesChangedEvent
 from todoku.engine.pauses import SERVICE
 from todoku.lab.simulation.wiring import Wire
 
@@ -91,6 +92,19 @@ def resume_of_a_product_pushes_all_timers() -> Wire:
         original(connection, timers, msgspec.structs.replace(span, only=()), **options)
 
     return planting.agenda("shipping", push=push)
+
+
+@mutant
+def end_of_a_pause_not_noted() -> Wire:
+    """Orders keeps the pauses of another service until the next one begins there."""
+
+    def decide(original: Any, state: Any, event: Any, now: Any) -> Any:
+        return original(state, event, now) if event.pauses else (state, [])
+
+    return planting.together(
+        planting.events("orders", ShippingPausesChangedEvent, decide),
+        planting.events("orders", InventoryPausesChangedEvent, decide),
+    )
 
 
 def _is_of_a_product(pause: Any) -> bool:
