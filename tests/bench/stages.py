@@ -46,7 +46,7 @@ STAGES = {
     "decoding events": ("todoku.engine.consumer:Consumer._read",),
     "handing over to the writer": ("todoku.engine.process:Process.write_step",),
     "writer": ("todoku.engine.writer:Writer.step",),
-    "inbox": ("todoku.engine.tables:Inbox.find_processed", "todoku.engine.tables:Inbox.add"),
+    "inbox": ("todoku.engine.tables:Inbox.send", "todoku.engine.tables:Inbox.add"),
     "loading": (
         "todoku.orders.store:OrdersStore.load",
         "todoku.inventory.store:InventoryStore.load",

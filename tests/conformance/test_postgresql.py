@@ -12,7 +12,19 @@ from typing import Any
 
 import pytest
 from example_service import ACCOUNTS
-from sqlalchemy import URL, Engine, MetaData, Table, bindparam, func, insert, make_url, select, text
+from sqlalchemy import (
+    URL,
+    Engine,
+    MetaData,
+    Table,
+    bindparam,
+    func,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
 
 from todoku.database import (
     ConstraintViolated,
@@ -20,6 +32,7 @@ from todoku.database import (
     DatabaseBroken,
     DatabaseUnavailable,
     DatabaseUnsuitable,
+    Many,
     Query,
     is_postgresql,
     migrate,
@@ -40,6 +53,13 @@ def names(database: Database) -> list[str]:
 def deposit(database: Database, name: str) -> None:
     with database.transaction() as connection:
         connection.execute(insert(ACCOUNTS).values(name=name, balance=1))
+
+
+add = Many(insert(ACCOUNTS))
+change = Many(
+    update(ACCOUNTS).where(ACCOUNTS.c.name == bindparam("key")).values(balance=bindparam("balance"))
+)
+find = Query(select(ACCOUNTS).where(ACCOUNTS.c.name == bindparam("name")))
 
 
 def setting(database: Database, name: str) -> str:
@@ -197,22 +217,24 @@ class TestDurability:
                 set_for_the_server(superuser, "full_page_writes", "on")
         assert database.writes_whole_pages()
 
-    def test_begin_costs_one_round_trip(self, database: Database) -> None:
-        assert database._writer is not None
-        with database._writer.connect() as connection:
+    def test_what_does_not_depend_on_each_other_shares_a_round_trip(
+        self, database: Database
+    ) -> None:
+        with database.transaction() as connection:
             session: Any = connection.connection.driver_connection
-            waits = 0
-            wait = session.wait
-
-            def counted(*arguments: Any, **options: Any) -> Any:
-                nonlocal waits
-                waits += 1
-                return wait(*arguments, **options)
-
-            session.wait = counted
-            with connection.begin():
-                pass
-            assert waits == 2  # BEGIN with all settings, and COMMIT.
+        before = session.round_trips
+        with database.transaction() as connection:
+            add(connection, [{"name": "a", "balance": 1}, {"name": "b", "balance": 2}])
+            change(connection, [{"key": "a", "balance": 3}, {"key": "b", "balance": 4}])
+        assert session.round_trips == before + 1  # BEGIN with all settings, two statements, COMMIT.
+        with database.transaction() as connection:
+            change(connection, [{"key": "a", "balance": 5}])
+            first, second = find.send(connection, name="a"), find.send(connection, name="b")
+            assert [row.balance for row in (*first(), *second())] == [5, 4]
+        assert session.round_trips == before + 3
+        with database.transaction():
+            pass
+        assert session.round_trips == before + 3
 
 
 def set_for_the_server(superuser: Any, name: str, value: str) -> None:

@@ -18,15 +18,20 @@ def listening() -> Iterator[list[str]]:
         statements.append(statement)
 
     def hear_sqlite(connection: Any, sql: str, *rest: Any, **options: Any) -> Any:
-        if connection.dialect.name == "sqlite":  # Elsewhere SQLAlchemy passes it on.
+        if connection.dialect.name == "sqlite":  # Elsewhere it is deferred.
             statements.append(sql)
         return execute_on_driver(connection, sql, *rest, **options)
 
+    def hear_postgresql(connection: Any, sql: str, parameters: Any) -> Any:
+        statements.append(sql)
+        return defer(connection, sql, parameters)
+
     event.listen(Engine, "before_cursor_execute", hear)
-    execute_on_driver = prepared.execute_on_driver
+    execute_on_driver, defer = prepared.execute_on_driver, prepared.defer
+    prepared.defer = hear_postgresql
     prepared.execute_on_driver = hear_sqlite  # type: ignore[assignment]
     try:
         yield statements
     finally:
         event.remove(Engine, "before_cursor_execute", hear)
-        prepared.execute_on_driver = execute_on_driver
+        prepared.execute_on_driver, prepared.defer = execute_on_driver, defer

@@ -1,10 +1,8 @@
 """Connect to PostgreSQL, a server that several replicas of a service share."""
 
-import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, func, select
@@ -16,7 +14,14 @@ from todoku.database.errors import (
     DatabaseUnavailable,
     DatabaseUnsuitable,
 )
-from todoku.database.translation import raise_translated, translate_errors
+from todoku.database.exchange import (
+    READ_ONLY,
+    STATEMENT_LOST,
+    connection_class,
+    ends_session,
+    import_driver,
+)
+from todoku.database.translation import translate_errors
 
 POOL_WAIT_SECONDS = 30.0
 MIGRATION_WAIT_SECONDS = 600
@@ -31,7 +36,15 @@ TRANSACTION_SETTINGS: Mapping[str, str] = {
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "30s",
 }
-WRITER_SETTINGS: Mapping[str, str] = {**TRANSACTION_SETTINGS, "statement_timeout": "15s"}
+WRITER_SETTINGS: Mapping[str, str] = {
+    **TRANSACTION_SETTINGS,
+    "statement_timeout": "15s",
+    # A prepared statement keeps its plan: one that was chosen while a table had one page would read all
+    # of it for ever. Every statement of a batch has an index, so it is to be used, whatever the
+    # statistics say. What has none is read as a whole all the same; that is not worth compiling.
+    "enable_seqscan": "off",
+    "jit": "off",
+}
 
 READER_WAIT_SECONDS_MAX = 35.0
 WRITER_WAIT_SECONDS_MAX = 20.0
@@ -40,6 +53,16 @@ behind a frozen proxy does not enforce that."""
 
 DURABLE = ("on", "remote_apply")
 """The values of `synchronous_commit` with which a commit is on the disks, of synchronous standbys too."""
+
+DURABLY = (
+    "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
+    " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"
+)
+"""Makes the commit never less durable than `on`, and as durable as `remote_apply` where that is set.
+
+`ALTER DATABASE`, a role or a reload of the server may set `synchronous_commit`, and behind a pooler each
+transaction may have another session: so each transaction sets it.
+"""
 
 CONNECTION_PARAMETERS: Mapping[str, str | int] = {
     "application_name": "todoku",
@@ -70,16 +93,16 @@ and no other timeout applies to one that waits for the rest of a pipeline."""
 
 def writer(parameters: Mapping[str, str]) -> Engine:
     """Create the engine with the one connection of this process that writes."""
-    begin = _begin("READ COMMITTED", WRITER_SETTINGS, parameters)
+    begin = [*_begin("READ COMMITTED", WRITER_SETTINGS, parameters), DURABLY]
     if "," in parameters.get("host", "") + parameters.get("hostaddr", ""):
         parameters = {"target_session_attrs": "read-write", **parameters}
-    return _engine(parameters, 1, _DurableBegin(begin), WRITER_WAIT_SECONDS_MAX)
+    return _engine(parameters, 1, begin, WRITER_WAIT_SECONDS_MAX)
 
 
 def readers(parameters: Mapping[str, str], count: int) -> Engine:
     """Create the engine with up to `count` connections that read snapshots, from any thread."""
     begin = _begin("REPEATABLE READ READ ONLY", TRANSACTION_SETTINGS, parameters)
-    return _engine(parameters, count, lambda c: c.execute(begin), READER_WAIT_SECONDS_MAX)
+    return _engine(parameters, count, begin, READER_WAIT_SECONDS_MAX)
 
 
 def parse_connection_string(text: str) -> dict[str, str]:
@@ -87,7 +110,7 @@ def parse_connection_string(text: str) -> dict[str, str]:
 
     The messages of the errors contain no part of it: that may be a password.
     """
-    psycopg = _import_driver()
+    psycopg = import_driver()
     try:
         parsed = psycopg.conninfo.conninfo_to_dict(text)
     except psycopg.Error as error:
@@ -106,44 +129,23 @@ def parse_connection_string(text: str) -> dict[str, str]:
     return parameters
 
 
-def _begin(mode: str, settings: Mapping[str, str], parameters: Mapping[str, str]) -> str:
-    """Return statements that begin a transaction with its settings, in one round trip.
+def _begin(mode: str, settings: Mapping[str, str], parameters: Mapping[str, str]) -> list[str]:
+    """Return statements that begin a transaction with its settings.
 
     Settings that the address names in its `options` are left as they are.
     """
     options = parameters.get("options", "")
-    chosen = [f"SET LOCAL {k} = '{v}'" for k, v in settings.items() if k not in options]
-    return "; ".join([f"BEGIN ISOLATION LEVEL {mode}", *chosen])
-
-
-class _DurableBegin:
-    """Begin a transaction whose commit is never less durable than `on`, and as durable as
-    `remote_apply` where that is set.
-
-    `ALTER DATABASE`, a role or a reload of the server may set `synchronous_commit`, and behind a pooler
-    each transaction may have another session: so its value is read and set in the round trip of BEGIN.
-    """
-
-    def __init__(self, begin: str) -> None:
-        self._begin = f"SHOW synchronous_commit; {begin}"
-        self._expected = "on"
-
-    def __call__(self, connection: Any) -> None:
-        text = f"{self._begin}; SET LOCAL synchronous_commit = {self._expected}"
-        (found,) = connection.execute(text).fetchone()
-        wanted = found if found in DURABLE else "on"
-        if wanted != self._expected:
-            connection.execute(f"SET LOCAL synchronous_commit = {wanted}")
-            self._expected = wanted
+    chosen = [f"set_config('{k}', '{v}', true)" for k, v in settings.items() if k not in options]
+    return [f"BEGIN ISOLATION LEVEL {mode}", f"SELECT {', '.join(chosen)}"]
 
 
 def _engine(
     parameters: Mapping[str, str],
     connections_max: int,
-    begin: Callable[[Any], Any],
+    begin: Sequence[str],
     wait_seconds_max: float,
 ) -> Engine:
-    connection_class = _bounded_connection_class()
+    connect_bounded = connection_class().connect
     timelines: set[int] = set()
     engine = create_engine(
         URL.create("postgresql+psycopg"),
@@ -154,11 +156,11 @@ def _engine(
         pool_timeout=POOL_WAIT_SECONDS,
         hide_parameters=True,
     )
-    translate_errors(engine, translate, ends_connection=_ends_connection)
+    translate_errors(engine, translate, ends_connection=ends_session)
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: object, _record: object, arguments: Any, options: Any) -> Any:
-        connection = connection_class.connect(*arguments, **options)
+        connection = connect_bounded(*arguments, **options)
         connection.wait_seconds_max = wait_seconds_max
         try:
             _check(connection)
@@ -170,36 +172,10 @@ def _engine(
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
-        try:
-            begin(connection.connection.driver_connection)
-        except Exception as error:
-            connection.invalidate(error)
-            raise_translated(connection.dialect, error)
+        driver_connection: Any = connection.connection.driver_connection
+        driver_connection.begin(begin)
 
     return engine
-
-
-@functools.cache
-def _bounded_connection_class() -> Any:
-    psycopg = _import_driver()
-
-    class BoundedConnection(psycopg.Connection):  # type: ignore[misc, name-defined]
-        """Bound every wait for the server: a frozen one must not freeze this process."""
-
-        wait_seconds_max: float | None = None
-
-        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-            if timeout is None:
-                timeout = self.wait_seconds_max
-            try:
-                return super().wait(gen, interval, timeout)
-            except psycopg.errors._WaitTimeout as error:
-                self.pgconn.finish()  # In the middle of an exchange: it cannot be used any more.
-                raise psycopg.OperationalError(
-                    f"the server did not respond within {timeout:g} s"
-                ) from error
-
-    return BoundedConnection
 
 
 def _check(connection: Any) -> None:
@@ -223,18 +199,6 @@ def _check(connection: Any) -> None:
         # PgBouncer: in transaction mode the next transaction may have another server process, which
         # does not know the statements prepared by this one.
         connection.prepare_threshold = None
-
-
-@functools.cache
-def _import_driver() -> ModuleType:
-    try:
-        import psycopg
-        import psycopg.conninfo
-    except ImportError as error:
-        raise DatabaseUnsuitable(
-            "PostgreSQL needs a driver that is not installed: pip install 'todoku[postgres]'"
-        ) from error
-    return psycopg
 
 
 def configured_durability(connection: Connection) -> str | None:
@@ -274,6 +238,7 @@ def schema_change(connection: Connection) -> Iterator[None]:
 
 def _locked(connection: Connection) -> Iterator[None]:
     _set_locally(connection, "statement_timeout", "0")
+    _set_locally(connection, "enable_seqscan", "on")  # It changes whole tables.
     _set_locally(connection, "lock_timeout", f"{MIGRATION_WAIT_SECONDS}s")
     connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
     # Waiting for a table lock makes all others queue behind it: keep it short.
@@ -290,7 +255,7 @@ def translate(error: BaseException) -> DatabaseError | None:
 
     Source: https://www.postgresql.org/docs/current/errcodes-appendix.html.
     """
-    psycopg = _import_driver()
+    psycopg = import_driver()
     if not isinstance(error, psycopg.Error):
         return None
     message = error.diag.message_primary or str(error)
@@ -309,7 +274,7 @@ def _timeline(connection: Any) -> int | None:
             "SELECT CASE WHEN NOT pg_is_in_recovery()"
             " THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
         ).fetchone()
-    except _import_driver().Error:
+    except import_driver().Error:
         return (
             None  # A service that hides its log; or the connection is lost, as the next use says.
         )
@@ -330,17 +295,8 @@ def _require_same_timeline(connection: Any, seen: set[int]) -> None:
     seen.add(found)
 
 
-def _ends_connection(error: BaseException) -> bool:
-    """Return whether the session cannot be used any more, although the server still answers.
-
-    A session keeps `default_transaction_read_only` as it was at its start, and one behind a pooler
-    that lost its prepared statements does not get them back.
-    """
-    return getattr(error, "sqlstate", None) in (READ_ONLY, *STATEMENT_LOST)
-
-
 def _meaning(error: Any) -> type[DatabaseError]:
-    psycopg = _import_driver()
+    psycopg = import_driver()
     state = error.sqlstate
     if state is not None:
         return MEANINGS.get(state) or MEANINGS.get(state[:2], DatabaseError)
@@ -351,22 +307,17 @@ def _meaning(error: Any) -> type[DatabaseError]:
     return DatabaseError
 
 
-READ_ONLY = "25006"
-STATEMENT_LOST = ("26000", "42P05")
-"""A prepared statement does not exist, or exists already: a pooler has changed the server process."""
-
 MEANINGS: Mapping[str, type[DatabaseError]] = {
+    **dict.fromkeys(STATEMENT_LOST, DatabaseUnavailable),
     "08": DatabaseUnavailable,  # connection exception
     "22": ConstraintViolated,  # data exception
     "23": ConstraintViolated,  # integrity constraint violation
     READ_ONLY: DatabaseUnavailable,  # on a writer: a standby, or writes are locked
     "25P03": DatabaseUnavailable,  # idle in transaction for too long
     "25P04": DatabaseUnavailable,  # in transaction for too long
-    "26000": DatabaseUnavailable,  # prepared statement lost
     "28": DatabaseUnsuitable,  # authorization
     "3D000": DatabaseUnsuitable,  # no such database
     "40": DatabaseUnavailable,  # rolled back: serialization, deadlock
-    "42P05": DatabaseUnavailable,  # prepared statement of another client
     "42501": DatabaseUnsuitable,  # not permitted
     "53": DatabaseUnavailable,  # out of disk, memory or connections
     "54000": ConstraintViolated,  # program limit exceeded: too long for its index

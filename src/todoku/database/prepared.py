@@ -25,22 +25,26 @@ from sqlalchemy import (
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
+from todoku.database.arrays import ArrayStatement, array_statement
 from todoku.database.translation import raise_translated
+
+Rows = Sequence[Sequence[Any]]
 
 
 def execute_on_driver(
     connection: Connection, sql: str, parameters: Any, *, many: bool = False
-) -> Sequence[Sequence[Any]]:
+) -> Rows:
     """Execute a statement in the driver's dialect within the transaction; return its rows.
 
-    `many` executes it for each of many `parameters`, and returns no rows.
+    `many` executes it for each of many `parameters`, and returns no rows; on PostgreSQL that happens
+    with the next statement that returns rows, or with the COMMIT.
     """
     if not connection.in_transaction():
         connection.begin()
     driver = connection.connection.driver_connection
     if not isinstance(driver, sqlite3.Connection):
-        result = connection.exec_driver_sql(sql, parameters)
-        return result.all() if result.returns_rows else ()
+        deferred = [defer(connection, sql, each) for each in (parameters if many else [parameters])]
+        return () if many else deferred[0]()
     try:
         if many:
             driver.executemany(sql, parameters)
@@ -48,6 +52,29 @@ def execute_on_driver(
         return driver.execute(sql, parameters).fetchall()
     except Exception as error:
         raise_translated(connection.dialect, error)
+
+
+def defer(connection: Connection, sql: str, parameters: Any) -> Callable[[], Rows]:
+    """Let a statement be sent with others, in the order of these calls; return what returns its rows.
+
+    PostgreSQL only. What waits is sent when rows are asked for, or with the COMMIT: so an error may be raised
+    there.
+    """
+    if not connection.in_transaction():
+        connection.begin()
+    driver: Any = connection.connection.driver_connection
+    deferred = driver.defer(sql, parameters)
+
+    def rows() -> Rows:
+        try:
+            found: Rows = deferred.rows()
+        except Exception as error:
+            if driver.is_lost_after(error):
+                connection.invalidate(error)
+            raise_translated(connection.dialect, error)
+        return found
+
+    return rows
 
 
 class Query:
@@ -61,16 +88,37 @@ class Query:
 
     def __call__(self, connection: Connection, **parameters: Any) -> list[Any]:
         """Return all rows for these parameters."""
+        sql, bound, convert = self._prepare(connection, parameters)
+        return list(map(self._make, convert(execute_on_driver(connection, sql, bound))))
+
+    def send(self, connection: Connection, **parameters: Any) -> Callable[[], list[Any]]:
+        """Execute it; return what returns all rows. On PostgreSQL, queries that are sent before the rows of
+        one of them are asked for share a round trip."""
+        if connection.dialect.name == "sqlite":
+            found = self(connection, **parameters)
+            return lambda: found
+        sql, bound, convert = self._prepare(connection, parameters)
+        rows = defer(connection, sql, bound)
+        return lambda: list(map(self._make, convert(rows())))
+
+    def send_ahead(self, connection: Connection, **parameters: Any) -> Callable[[], list[Any]]:
+        """Do as `send`; on SQLite, where a round trip costs nothing, execute it when its rows are asked for,
+        which may not happen."""
+        if connection.dialect.name == "sqlite":
+            return partial(self, connection, **parameters)
+        return self.send(connection, **parameters)
+
+    def _prepare(
+        self, connection: Connection, parameters: Mapping[str, Any]
+    ) -> tuple[str, Any, Callable[[Rows], Iterable[Sequence[Any]]]]:
         dialect = connection.dialect
         compiled = self._compiled.get(type(dialect))
         if compiled is None:
             compiled = self._compiled[type(dialect)] = _CompiledQuery(self._statement, dialect)
         try:
-            bound = compiled.bind(parameters)
+            return compiled.sql, compiled.bind(parameters), compiled.convert
         except ValueError as error:
             raise_translated(dialect, error)
-        found = execute_on_driver(connection, compiled.sql, bound)
-        return list(map(self._make, compiled.convert(found)))
 
     def scalar(self, connection: Connection, **parameters: Any) -> Any:
         """Return the first value of the first row, None if there is none."""
@@ -133,7 +181,7 @@ class Many:
 
     def __init__(self, statement: Insert | Update | Delete | TextClause) -> None:
         self._statement = statement
-        self._compiled: dict[type[Dialect], tuple[str, Callable[[Any], Any]]] = {}
+        self._compiled: dict[type[Dialect], _CompiledMany] = {}
 
     def __call__(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute it for all rows; for none, do nothing."""
@@ -142,14 +190,20 @@ class Many:
         compiled = self._compiled.get(type(connection.dialect))
         if compiled is None:
             compiled = self._compile(connection, rows[0])
-        sql, arrange = compiled
-        execute_on_driver(connection, sql, list(map(arrange, rows)), many=True)
+        sql, arrange, arrays = compiled
+        if arrays is None or not arrays.takes(rows):
+            execute_on_driver(connection, sql, list(map(arrange, rows)), many=True)
+            return
+        try:
+            given = arrays.parameters(rows)
+        except ValueError as error:
+            raise_translated(connection.dialect, error)
+        execute_on_driver(connection, arrays.sql, [given], many=True)
 
-    def _compile(
-        self, connection: Connection, row: Mapping[str, Any]
-    ) -> tuple[str, Callable[[Any], Any]]:
+    def _compile(self, connection: Connection, row: Mapping[str, Any]) -> "_CompiledMany":
         keys = list(row) if isinstance(self._statement, Insert) else None
         compiled = self._statement.compile(dialect=connection.dialect, column_keys=keys)
+        assert isinstance(compiled, SQLCompiler)
         names = tuple(compiled.positiontup or compiled.bind_names.values())
         if not compiled.positional:
             arrange: Callable[[Any], Any] = partial(_only, names)
@@ -157,8 +211,15 @@ class Many:
             arrange = partial(_values, names)
         else:
             arrange = itemgetter(*names)
-        self._compiled[type(connection.dialect)] = str(compiled), arrange
-        return self._compiled[type(connection.dialect)]
+        arrays = None
+        if connection.dialect.name == "postgresql" and not isinstance(self._statement, TextClause):
+            arrays = array_statement(compiled, connection.dialect)
+        found = self._compiled[type(connection.dialect)] = str(compiled), arrange, arrays
+        return found
+
+
+_CompiledMany = tuple[str, Callable[[Any], Any], ArrayStatement | None]
+"""A statement for one row, what makes its parameters of a row, and its form that takes rows as arrays."""
 
 
 def _values(names: Sequence[str], row: Mapping[str, Any]) -> tuple[Any, ...]:

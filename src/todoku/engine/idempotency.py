@@ -187,11 +187,18 @@ class IdempotencyKeys:
 
     def find(self, connection: Connection, ids: Collection[str]) -> dict[str, KeptAnswer]:
         """Return what these keys were answered with, as far as they were used."""
+        return self.send(connection, ids)()
+
+    def send(
+        self, connection: Connection, ids: Collection[str]
+    ) -> Callable[[], dict[str, KeptAnswer]]:
+        """Ask for these keys; return what returns what they were answered with."""
         if not ids:
-            return {}
-        return {
+            return dict
+        rows = self._find.send(connection, ids=sorted(ids))
+        return lambda: {
             row.id: KeptAnswer(row.fingerprint, row.kind, bool(row.refused), row.content)
-            for row in self._find(connection, ids=sorted(ids))
+            for row in rows()
         }
 
     def add(

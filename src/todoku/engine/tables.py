@@ -1,7 +1,7 @@
 """The engine's own tables, in every service's database."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -67,11 +67,12 @@ class Inbox:
             )
         )
 
-    def find_processed(self, connection: Connection, ids: Collection[str]) -> set[str]:
-        """Return those of the ids that have been handled."""
+    def send(self, connection: Connection, ids: Collection[str]) -> Callable[[], set[str]]:
+        """Ask for these ids; return what returns those of them that have been handled."""
         if not ids:
-            return set()
-        return {row.event_id for row in self._known(connection, ids=sorted(ids))}
+            return set
+        rows = self._known.send(connection, ids=sorted(ids))
+        return lambda: {row.event_id for row in rows()}
 
     def add(self, connection: Connection, ids: Iterable[str], now: datetime) -> None:
         """Record that these are handled."""

@@ -242,10 +242,11 @@ class Writer:
         """Commit a batch, with what is due."""
 
         def decide(connection: Connection, batch: BatchContext) -> UnitOfWork | None:
-            self._deduplicate(connection, batch, messages)
+            deduplicate = self._deduplication(connection, batch, messages)
             if due:
                 batch.due = self._take_due(connection, now, effect_slots)
                 batch.effect_slots -= sum(row.agenda.starts_effects for row in batch.due)
+            deduplicate()
             letters = self._open_letters(connection, batch)
             unit_of_work = self._load(connection, batch, letters)
             if unit_of_work is not None:
@@ -277,7 +278,7 @@ class Writer:
         """Commit that a message failed because the database rejects its results."""
 
         def decide(connection: Connection, batch: BatchContext) -> UnitOfWork | None:
-            self._deduplicate(connection, batch, [message])
+            self._deduplication(connection, batch, [message])()
             letters = self._open_letters(connection, batch)
             batch.reject(error)
             letters.reject(error)
@@ -398,15 +399,15 @@ class Writer:
 
     # Phases of a transaction.
 
-    def _deduplicate(
+    def _deduplication(
         self, connection: Connection, batch: BatchContext, messages: Sequence[Message]
-    ) -> None:
-        """Sort the messages; find out which of them the inbox holds and which keys were used."""
+    ) -> Callable[[], None]:
+        """Sort the messages, and ask which of them the inbox holds and which keys were used; return what
+        completes that."""
         batch.sort(messages)
-        batch.deduplicate(
-            self._tables.inbox.find_processed(connection, batch.ids()),
-            self._tables.idempotency_keys.find(connection, batch.keys()),
-        )
+        processed = self._tables.inbox.send(connection, batch.ids())
+        used = self._tables.idempotency_keys.send(connection, batch.keys())
+        return lambda: batch.deduplicate(processed(), used())
 
     def _open_letters(self, connection: Connection, batch: BatchContext) -> DeadLetterHandler:
         """Load the dead letters that commands are about."""

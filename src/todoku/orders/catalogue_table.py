@@ -1,6 +1,6 @@
 """Define the table with the copy of inventory's catalogue, and read it."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -56,27 +56,26 @@ class Catalogue:
         # Another process may have inserted a later version in the meantime.
         self._save = Many(upsert(self.table, ["product_id"], others, growing="version"))
 
-    def load(
+    def send(
         self,
         connection: Connection,
         cache: StateCache,
         *,
         wanted: Collection[str],
         changing: Collection[str],
-    ) -> dict[str, CatalogueEntry]:
-        """Return what is known about the products that are `wanted`, and lock those that are `changing`."""
+    ) -> Callable[[], dict[str, CatalogueEntry]]:
+        """Ask for the products that are `wanted`, and lock those that are `changing`; return what returns
+        what is known about them."""
         ids = {*wanted, *changing}
-        if not ids:
-            return {}
-        found: dict[str, CatalogueEntry] = cache.get(KIND, ids)
+        found: dict[str, CatalogueEntry] = cache.get(KIND, ids) if ids else {}
         locked = set(changing) - found.keys()
         missing = ids - found.keys() - locked
-        for query, keys in ((self._load, locked), (self._read, missing)):
-            if keys:
-                found |= {
-                    row.product_id: _entry(row) for row in query(connection, ids=sorted(keys))
-                }
-        return found
+        sent = [
+            query.send_ahead(connection, ids=sorted(keys))
+            for query, keys in ((self._load, locked), (self._read, missing))
+            if keys
+        ]
+        return lambda: found | {row.product_id: _entry(row) for rows in sent for row in rows()}
 
     def save(self, connection: Connection, entries: Iterable[CatalogueEntry]) -> None:
         """Write what was told about these products."""

@@ -307,17 +307,18 @@ class OrdersStore:
         placements, parked = by_state[Placement], by_state[ParkedMessage]
         ids = {_order_id(subject) for subject in (*by_state[Order], *placements, *parked)}
         found = cache.get("orders", ids)
+        read_products = catalogue.send(
+            connection,
+            cache,
+            wanted={item.product_id for order in placements for item in order.items},
+            changing={event.product_id for event in by_state[CatalogueEntry]},
+        )
         found |= _read_orders(connection, ids - found.keys())
         return OrdersUnitOfWork(
             {order_id: order for order_id, (order, _) in found.items()},
             {order_id: event_count for order_id, (_, event_count) in found.items()},
             parked_messages.load(connection, {event.order_id for event in parked}),
-            catalogue.load(
-                connection,
-                cache,
-                wanted={item.product_id for order in placements for item in order.items},
-                changing={event.product_id for event in by_state[CatalogueEntry]},
-            ),
+            read_products(),
             pauses_elsewhere.load(
                 connection, {event.publisher for event in by_state[PausesElsewhere]}
             ),
@@ -418,19 +419,25 @@ def _read_orders(connection: Connection, ids: set[str]) -> dict[str, tuple[Order
     """These orders, each with the number of events in its history."""
     if not ids:
         return {}
-    rows = _load_orders(connection, ids=sorted(ids))
+    read_orders = _load_orders.send(connection, ids=sorted(ids))
+    read_items = _load_items.send_ahead(connection, ids=sorted(ids))
+    rows = read_orders()
     return {
         order.id: (order, row.event_count)
-        for order, row in zip(with_items(connection, rows), rows, strict=True)
+        for order, row in zip(_with_items(rows, read_items), rows, strict=True)
     }
 
 
 def with_items(connection: Connection, rows: Sequence[Any]) -> list[Order]:
     """Return the orders of these rows of `orders`, with their items."""
+    return _with_items(rows, lambda: _load_items(connection, ids=[row.id for row in rows]))
+
+
+def _with_items(rows: Sequence[Any], read_items: Callable[[], Sequence[Any]]) -> list[Order]:
     if not rows:
         return []
     items: dict[str, list[OrderedItem]] = {row.id: [] for row in rows}
-    for row in _load_items(connection, ids=list(items)):
+    for row in read_items():
         items[row.order_id].append(
             OrderedItem(product_id=row.product_id, quantity=row.quantity, price=row.price)
         )

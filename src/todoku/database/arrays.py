@@ -1,0 +1,130 @@
+"""Rewrite a statement about one row, so that PostgreSQL takes the rows of a batch as one array for each
+column: a message, a plan and an execution, where each row had its own."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+Column = Callable[[list[Any]], Any]
+"""Writes the values of a column as the parameter that is its array."""
+
+_PARAMETER = re.compile(r"%\((\w+)\)s(?:::\w+)?")
+_INSERT = re.compile(r"(INSERT INTO [^(]+\([^()]*\)) VALUES \(([^()]*)\)(.*)", re.DOTALL)
+_CONFLICT = re.compile(r" ON CONFLICT \(([^()]*)\) DO UPDATE ")
+_CHANGE = re.compile(r"(UPDATE \S+ SET .*?|DELETE FROM \S+) WHERE (.*)", re.DOTALL)
+_EQUALITY = re.compile(r'(\S+) = given\."(\w+)"')
+
+
+class ArrayStatement:
+    """Hold a statement that takes rows as arrays.
+
+    `key` names the values that tell its rows apart. The statement cannot be used for rows of which two
+    have the same key, since the last of them must win.
+    """
+
+    def __init__(self, sql: str, columns: Mapping[str, Column], key: Sequence[str]) -> None:
+        self.sql = sql
+        self._columns = columns
+        self._key = key
+
+    def takes(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether it means the same as one statement for each row."""
+        if not self._key or len(rows) == 1:
+            return True
+        return len({tuple([row[name] for name in self._key]) for row in rows}) == len(rows)
+
+    def parameters(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the rows as arrays."""
+        return {name: write([row[name] for row in rows]) for name, write in self._columns.items()}
+
+
+def array_statement(compiled: SQLCompiler, dialect: Dialect) -> ArrayStatement | None:
+    """Return the array form of an INSERT of values, or of an UPDATE or DELETE whose condition is that
+    columns are equal to parameters; None for any other statement."""
+    types = {name: _type_name(bind.type, dialect) for bind, name in compiled.bind_names.items()}
+    sql = _PARAMETER.sub(lambda found: f'given."{found[1]}"', str(compiled)).replace("\n", " ")
+    columns = {name: _COLUMNS.get(type_, list) for name, type_ in types.items()}
+    if insert := _INSERT.fullmatch(sql):
+        head, values, conflict = insert.groups()
+        key = _CONFLICT.match(conflict)
+        sql = f"{head} SELECT {values} FROM {_given(types)}{conflict}"
+        return ArrayStatement(sql, columns, key[1].split(", ") if key else ())
+    if change := _CHANGE.fullmatch(sql):
+        head, condition = change.groups()
+        equalities = [_EQUALITY.fullmatch(part) for part in condition.split(" AND ")]
+        if all(equalities):
+            return _change(head, [found.groups() for found in equalities if found], types, columns)
+    return None
+
+
+def _change(
+    head: str,
+    equalities: Sequence[Sequence[str]],
+    types: Mapping[str, str],
+    columns: Mapping[str, Column],
+) -> ArrayStatement:
+    """Build an UPDATE or DELETE. Its rows are found through the index of the first column, whatever the
+    planner believes about the size of the table."""
+    column, name = equalities[0]
+    among = f"{column} = ANY (%({name})s::{types[name]}[])"
+    if len(types) == 1:
+        return ArrayStatement(f"{head} WHERE {among}", columns, ())
+    deletes = head.startswith("DELETE")
+    joined = "".join([f' AND {column} = given."{name}"' for column, name in equalities])
+    sql = f"{head} {'USING' if deletes else 'FROM'} {_given(types)} WHERE {among}{joined}"
+    return ArrayStatement(sql, columns, () if deletes else [name for _, name in equalities])
+
+
+def _given(types: Mapping[str, str]) -> str:
+    """Return the rows as a table."""
+    arrays = ", ".join([f"%({name})s::{type_}[]" for name, type_ in types.items()])
+    names = ", ".join([f'"{name}"' for name in types])
+    return f"unnest({arrays}) AS given({names})"
+
+
+def _type_name(type_: Any, dialect: Dialect) -> str:
+    name = str(dialect.type_compiler_instance.process(type_.dialect_impl(dialect)))
+    return "TEXT" if name == "VARCHAR" else name
+
+
+def _integers(values: list[Any]) -> str:
+    """Write what is no integer in a way that PostgreSQL refuses."""
+    return "{" + str(values)[1:-1].replace("None", "NULL") + "}"
+
+
+def _texts(values: list[Any]) -> str:
+    """Escape all values at once, with NUL between them, which text cannot contain."""
+    if None in values:
+        return _array([value if value is None else _escaped(value) for value in values])
+    joined = "\0".join(values)
+    if joined.count("\0") != len(values) - 1:
+        raise ValueError(NO_NUL)
+    return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","') + '"}'
+
+
+def _escaped(value: str) -> str:
+    if "\0" in value:
+        raise ValueError(NO_NUL)
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _bytes(values: list[Any]) -> str:
+    return _array([value if value is None else "\\\\x" + bytes(value).hex() for value in values])
+
+
+def _array(escaped: list[str | None]) -> str:
+    return "{" + ",".join(["NULL" if each is None else f'"{each}"' for each in escaped]) + "}"
+
+
+NO_NUL = "text cannot contain NUL characters"
+
+_COLUMNS: Mapping[str, Column] = {
+    "BIGINT": _integers,
+    "INTEGER": _integers,
+    "TEXT": _texts,
+    "BYTEA": _bytes,
+}
+"""How to write the columns of each type. The driver writes other types, value by value."""
