@@ -38,8 +38,11 @@ from todoku.database import (
     migrate,
     postgresql,
     require_tables,
+    upsert,
 )
 from todoku.database.addresses import parse_address
+from todoku.database.columns import EPOCH
+from todoku.engine.tables import Outbox, PendingDelivery
 
 SERVICE = "example_service"
 SETTLES_SECONDS_MAX = 20
@@ -235,6 +238,96 @@ class TestDurability:
         with database.transaction():
             pass
         assert session.round_trips == before + 3
+
+
+class TestRowsOfABatch:
+    """Rows are written as arrays: nothing that a value contains may change what it means there."""
+
+    VALUES = ("", "NULL", "a,b", '"', "\\", "{}", "\n", " a ", "届く", None)
+
+    def test_any_text_arrives_as_it_is(self, database: Database) -> None:
+        rows = [{"name": str(n), "balance": n, "note": v} for n, v in enumerate(self.VALUES)]
+        without = [{**row, "name": f"without {n}"} for n, row in enumerate(rows[:-1])]
+        with database.transaction() as connection:
+            Many(insert(ACCOUNTS))(connection, rows)
+            Many(insert(ACCOUNTS))(connection, without)
+        with database.read() as connection:
+            columns = select(ACCOUNTS.c.name, ACCOUNTS.c.note)
+            found = {row.name: row.note for row in connection.execute(columns)}
+        assert found == {row["name"]: row["note"] for row in (*rows, *without)}
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"name": "a\0b", "balance": 1},
+            {"name": "\ud800", "balance": 1},
+            {"name": "a", "balance": "1,2"},
+            {"name": "a", "balance": 1.5},
+            {"name": "a", "balance": 2**63},
+            {"name": "a", "balance": -1},
+            {"name": None, "balance": 1},
+        ],
+    )
+    def test_value_that_does_not_fit_is_refused_with_all_rows(
+        self, database: Database, row: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ConstraintViolated), database.transaction() as connection:
+            add(connection, [{"name": "b", "balance": 1}, row, {"name": "c", "balance": 2}])
+        assert names(database) == []
+
+    def test_error_of_a_statement_that_waits_is_the_first_one(self, database: Database) -> None:
+        deposit(database, "a")
+
+        def refused() -> None:
+            with database.transaction() as connection:
+                add(connection, [{"name": "b", "balance": 1}])
+                add(connection, [{"name": "a", "balance": 1}])
+                add(connection, [{"name": "c", "balance": -1}])
+                find(connection, name="a")
+
+        with pytest.raises(ConstraintViolated, match="accounts_pkey"):
+            refused()
+        assert names(database) == ["a"]
+
+    def test_last_of_rows_with_the_same_key_wins(self, database: Database) -> None:
+        put = Many(upsert(ACCOUNTS, ["name"], ["balance"]))
+        with database.transaction() as connection:
+            put(connection, [{"name": "a", "balance": n} for n in (1, 2, 3)])
+            assert find(connection, name="a")[0].balance == 3
+            change(connection, [{"key": "a", "balance": n} for n in (6, 5, 4)])
+            assert find(connection, name="a")[0].balance == 4
+
+    def test_statement_planned_for_a_tiny_table_keeps_using_the_index(
+        self, database: Database
+    ) -> None:
+        outbox = Outbox(MetaData())
+        with database.schema_change() as connection:
+            outbox.table.create(connection)
+            connection.exec_driver_sql("ALTER TABLE outbox SET (autovacuum_enabled = false)")
+
+        def enqueue(ids: range) -> None:
+            events = [PendingDelivery(str(n), "subject", b"body", ("reader",)) for n in ids]
+            with database.transaction() as connection:
+                outbox.add(connection, "owner", ids.start, events, EPOCH)
+
+        def deliver(ids: range) -> None:
+            with database.transaction() as connection:
+                outbox.mark_delivered(connection, [(str(n), "reader") for n in ids])
+                outbox.mark_stored(connection, "owner", [(ids.start, ids.stop)])
+
+        enqueue(range(1))
+        with database.schema_change() as connection:
+            connection.exec_driver_sql("ANALYZE outbox")
+        for _ in range(12):  # Prepared after five, with one plan for all after another five.
+            deliver(range(1))
+        enqueue(range(2_000))
+        deliver(range(1_000))
+        scans = text("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'outbox'")
+        with database.transaction() as connection:
+            connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+        with database.transaction() as connection:
+            assert connection.scalar(scans) <= 2  # The index was built, and the table analysed.
+            assert outbox.backlog(connection) == 1_000
 
 
 def set_for_the_server(superuser: Any, name: str, value: str) -> None:

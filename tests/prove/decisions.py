@@ -43,20 +43,23 @@ class EmptyDatabase:
     """A connection to a database without rows: a state that is not in memory does not exist."""
 
     dialect = sqlite_dialect()
-    driver_connection = None
-    returns_rows = False
 
     @property
     def connection(self) -> "EmptyDatabase":
         return self
 
+    driver_connection = connection
+
     def in_transaction(self) -> bool:
         return True
 
-    def exec_driver_sql(self, *_: object) -> "EmptyDatabase":
+    def execute(self, *_: object) -> "EmptyDatabase":
         return self
 
-    execute = exec_driver_sql
+    defer = execute
+
+    def rows(self) -> tuple[()]:
+        return ()
 
     def mappings(self) -> tuple[()]:
         return ()

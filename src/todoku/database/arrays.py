@@ -65,17 +65,30 @@ def _change(
     equalities: Sequence[Sequence[str]],
     types: Mapping[str, str],
     columns: Mapping[str, Column],
-) -> ArrayStatement:
-    """Build an UPDATE or DELETE. Its rows are found through the index of the first column, whatever the
-    planner believes about the size of the table."""
+) -> ArrayStatement | None:
+    """Build an UPDATE or DELETE. Its rows are found through the index of the first column, once for each
+    value, whatever the planner believes about the size of the table."""
     column, name = equalities[0]
     among = f"{column} = ANY (%({name})s::{types[name]}[])"
+    given = _given(types)
     if len(types) == 1:
         return ArrayStatement(f"{head} WHERE {among}", columns, ())
-    deletes = head.startswith("DELETE")
-    joined = "".join([f' AND {column} = given."{name}"' for column, name in equalities])
-    sql = f"{head} {'USING' if deletes else 'FROM'} {_given(types)} WHERE {among}{joined}"
-    return ArrayStatement(sql, columns, () if deletes else [name for _, name in equalities])
+    if head.startswith("DELETE"):
+        whole = ", ".join([column for column, _ in equalities])
+        names = ", ".join([f'"{name}"' for _, name in equalities])
+        # IS TRUE keeps it from becoming a join.
+        rows = f"(({whole}) IN (SELECT {names} FROM {given})) IS TRUE"
+        return ArrayStatement(f"{head} WHERE {among} AND {rows}", columns, ())
+    if any(types[name] not in _SAME for _, name in equalities):
+        return None
+    same = [f'{column} {_SAME[types[name]]} = given."{name}"' for column, name in equalities]
+    sql = f"{head} FROM {given} WHERE {among} AND {' AND '.join(same)}"
+    return ArrayStatement(sql, columns, [name for _, name in equalities])
+
+
+_SAME = {"TEXT": "|| ''", "BIGINT": "+ 0"}
+"""Make an expression of a column, which no index has: otherwise each row would be looked for in the index
+once for each row that is given."""
 
 
 def _given(types: Mapping[str, str]) -> str:
