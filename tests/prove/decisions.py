@@ -43,23 +43,20 @@ class EmptyDatabase:
     """A connection to a database without rows: a state that is not in memory does not exist."""
 
     dialect = sqlite_dialect()
+    driver_connection = None
+    returns_rows = False
 
     @property
     def connection(self) -> "EmptyDatabase":
         return self
 
-    driver_connection = connection
-
     def in_transaction(self) -> bool:
         return True
 
-    def execute(self, *_: object) -> "EmptyDatabase":
+    def exec_driver_sql(self, *_: object) -> "EmptyDatabase":
         return self
 
-    defer = execute
-
-    def rows(self) -> tuple[()]:
-        return ()
+    execute = exec_driver_sql
 
     def mappings(self) -> tuple[()]:
         return ()

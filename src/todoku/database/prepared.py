@@ -42,9 +42,12 @@ def execute_on_driver(
     if not connection.in_transaction():
         connection.begin()
     driver = connection.connection.driver_connection
-    if not isinstance(driver, sqlite3.Connection):
+    if connection.dialect.name == "postgresql":
         deferred = [defer(connection, sql, each) for each in (parameters if many else [parameters])]
         return () if many else deferred[0]()
+    if not isinstance(driver, sqlite3.Connection):  # The one of a simulation.
+        result = connection.exec_driver_sql(sql, parameters)
+        return result.all() if result.returns_rows else ()
     try:
         if many:
             driver.executemany(sql, parameters)
