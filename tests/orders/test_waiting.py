@@ -28,7 +28,7 @@ from todoku.orders.cancellation import CancelOrder, cancel_order
 from todoku.orders.domain import ORDER, Order, UnknownOrder
 from todoku.orders.holds import Hold, HoldState
 from todoku.orders.parking import ParkedMessage
-from todoku.orders.pauses_elsewhere import PausesElsewhere, note_pauses
+from todoku.orders.pauses_elsewhere import ForeignPauses, PausesElsewhere, note_pauses
 from todoku.orders.placing import PlaceOrder, place_order
 from todoku.orders.service import EVENT_HANDLERS, PUBLISHES
 from todoku.orders.store import OrdersStore
@@ -215,6 +215,11 @@ def test_later_news_of_pauses_are_kept_whichever_arrives_first() -> None:
         for event in news:
             state, _ = note_pauses(state, event, NOW)
         assert state == PausesElsewhere(service="shipping", version=2, pauses=())
+
+
+def test_news_of_the_pauses_of_another_service_are_refused() -> None:
+    with pytest.raises(ForeignPauses, match="'fax'"):
+        note_pauses(None, ShippingPausesChangedEvent(service="fax", version=9, pauses=()), NOW)
 
 
 def test_order_that_has_ended_waits_for_nothing() -> None:

@@ -14,6 +14,10 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[ActivePause, ...]).decode
 
 
+class ForeignPauses(Exception):
+    """An event about the pauses of one service was published by another."""
+
+
 class PausesElsewhere(msgspec.Struct, frozen=True, kw_only=True):
     """What is paused at a service, as its event of this `version` told."""
 
@@ -25,7 +29,12 @@ class PausesElsewhere(msgspec.Struct, frozen=True, kw_only=True):
 def note_pauses(
     known: PausesElsewhere | None, event: PausesEvent, now: datetime
 ) -> tuple[PausesElsewhere, list[Event]]:
-    """Keep what the event tells. Late if a later version is known."""
+    """Keep what the event tells. Late if a later version is known. Raises `ForeignPauses`."""
+    if event.service != event.publisher:
+        raise ForeignPauses(
+            f"A {type(event).__name__} is about the pauses of {event.service!r}, and {event.publisher} "
+            "publishes only its own: discard the message."
+        )
     if known is not None and event.version <= known.version:
         return known, []
     told = PausesElsewhere(service=event.publisher, version=event.version, pauses=event.pauses)
