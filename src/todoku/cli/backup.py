@@ -54,10 +54,10 @@ def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> Exi
 
     Creates a folder under the destination, named by the time, with the copies, a
     manifest and SHA256SUMS. The folder appears once it is complete and synced to
-    disk. If `todoku up` runs on the data folder, its settings are used. A system that
-    is started on the copies is paused until `todoku resume`, so that nothing is sent
-    twice. docs/how-to/backup-and-restore.md describes how to restore a backup, and
-    what is lost by that.
+    disk. If `todoku up` runs on the data folder, its settings are used. A system
+    that is started on the copies is paused until `todoku resume`, so that nothing
+    is sent twice. docs/how-to/backup-and-restore.md describes how to restore a
+    backup, and what is lost by that.
 
     For example:
 
