@@ -41,7 +41,7 @@ from todoku.engine.pauses import OPEN, Gate
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.engine.stamps import stamped
-from todoku.events import NO_CONTEXT, Context, Envelope, Event, InContext, encode, seal
+from todoku.events import NO_CONTEXT, Context, Envelope, Event, InContext, encode, seal, trace_id_of
 from todoku.lifecycle import UnknownStatus
 
 ENVELOPE_BYTES_MAX = 1_024
@@ -320,7 +320,12 @@ class BatchContext:
             )
             self.failed_due.append(due)
         except Exception:
-            log.exception("due_decision_failed", agenda=agenda.name, key=due.key)
+            log.exception(
+                "due_decision_failed",
+                agenda=agenda.name,
+                key=due.key,
+                trace_id=trace_id_of(due.context.traceparent),
+            )
             self.failed_due.append(due)
         else:
             self.keep(unit_of_work, due, decided)

@@ -10,6 +10,7 @@ from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand, PendingEffect
 from todoku.engine.shared_timeout import SharedTimeout
+from todoku.events import trace_id_of
 
 log = structlog.get_logger(__name__)
 
@@ -63,11 +64,19 @@ class Effects:
 
     async def _call(self, pending: PendingEffect) -> None:
         self._failpoint("before-effect")
+        if (trace_id := trace_id_of(pending.context.traceparent)) is not None:
+            # Every line that is logged during the call has it, also those of a plug-in.
+            structlog.contextvars.bind_contextvars(trace_id=trace_id)
         try:
             call = self._handlers[type(pending.effect)](pending.effect)
             command = await self._time_limit.wait_for(call)
         except Exception as error:
-            log.warning("effect_failed_will_retry", error=repr(error))
+            log.warning(
+                "effect_failed_will_retry",
+                effect=type(pending.effect).__name__,
+                event_id=pending.context.cause,
+                error=repr(error),
+            )
         else:
             self._failpoint("after-effect")
             self._mailbox.put_effect_result(PendingCommand(command, _log_failure, pending.context))

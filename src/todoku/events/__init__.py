@@ -14,7 +14,7 @@ from todoku.events.envelope import (
     read_envelope,
     seal,
 )
-from todoku.events.event import NO_CONTEXT, Context, Event, InContext, Personal
+from todoku.events.event import NO_CONTEXT, Context, Event, InContext, Personal, trace_id_of
 from todoku.events.fact_ids import fact_id, is_canonical_uuid
 from todoku.events.registry import EventRegistry, FalseOrigin
 
@@ -37,4 +37,5 @@ __all__ = [
     "is_service_name",
     "read_envelope",
     "seal",
+    "trace_id_of",
 ]

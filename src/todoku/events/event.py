@@ -7,6 +7,9 @@ import msgspec
 Personal = msgspec.Meta(extra={"personal": True})
 """Marks a field that identifies a person: kept out of logs, metrics and lists, erasable."""
 
+TRACEPARENT_PARTS: Final = 4
+"""How many parts a W3C traceparent has at least: version, trace id, span id, flags."""
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """A fact about one entity, published by one service and named in the past tense.
@@ -63,3 +66,9 @@ class InContext(msgspec.Struct, frozen=True, gc=False):
 
 NO_CONTEXT: Final = Context()
 """The context of what nobody has asked for."""
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """Return the trace id of a W3C `traceparent`, None if there is none or it is malformed."""
+    parts = (traceparent or "").split("-")
+    return parts[1] if len(parts) >= TRACEPARENT_PARTS else None
