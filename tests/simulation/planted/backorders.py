@@ -6,7 +6,7 @@ import msgspec
 
 from simulation import planting
 from simulation.planting import mutant
-from todoku.contracts import ShipmentFailedEvent
+from todoku.contracts import ShipmentFailedEvent, StockAwaitedEvent
 from todoku.inventory import domain as stock
 from todoku.lab.simulation.wiring import Wire
 
@@ -42,3 +42,13 @@ def release_wakes_nobody() -> Wire:
         return _asleep(state, after), events
 
     return planting.events("inventory", ShipmentFailedEvent, decide)
+
+
+@mutant
+def waiting_order_not_replayed() -> Wire:
+    """A restored inventory forgets the orders that wait for stock."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, time: Any) -> Any:
+        return state, []
+
+    return planting.replays("inventory", StockAwaitedEvent, decide)
