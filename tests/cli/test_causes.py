@@ -243,6 +243,11 @@ class TestNothingIsBroken:
         assert codes(found) == ["ended"]
         assert "CANCELLED_NO_STOCK" in first(found).text
 
+    def test_frozen_orders_service_is_named_for_an_order_that_has_ended(self) -> None:
+        frozen = ServiceState(answers=False, wrong="orders does not respond", fix="continue it")
+        found = explained(order(None, "COMPLETED"), {"orders": frozen}, from_database=True)
+        assert codes(found) == ["ended", "as-stored", "service-does-not-answer"]
+
     def test_order_that_was_just_placed_is_in_progress(self) -> None:
         waiting = Waiting(what="stock", since=ago(seconds=1))
         found = explained(order("stock", "PENDING", waiting_for=waiting))

@@ -87,7 +87,9 @@ def explain(evidence: Evidence) -> Explanation:
     if order.status in ENDED:
         reason = f": {order.reason}" if order.reason else ""
         text = f"It has ended ({order.status}){reason}. It waits for nothing."
-        causes = (Cause(code="ended", text=text),)
+        # It waits for nothing, but who asks should know that the service does not work.
+        asides = (*_as_stored(evidence), *_services(evidence)) if evidence.from_database else ()
+        causes = (Cause(code="ended", text=text), *asides)
         return Explanation(order_id=order.id, status=order.status, causes=causes)
     waiting = order.waiting_for or Waiting(what="", since=order.updated_at)
     attempts, error = waiting.attempts, waiting.last_error
@@ -272,13 +274,17 @@ def _configuration(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _reasons(evidence: Evidence) -> Iterator[Cause]:
+    yield from _as_stored(evidence)
+    reason = _REASONS.get(_what(evidence), _unknown)
+    yield from reason(evidence)
+
+
+def _as_stored(evidence: Evidence) -> Iterator[Cause]:
     if evidence.from_database:
         yield Cause(
             code="as-stored",
             text="This is what the orders database has: the service itself did not answer.",
         )
-    reason = _REASONS.get(_what(evidence), _unknown)
-    yield from reason(evidence)
 
 
 def _manual_action(evidence: Evidence) -> Iterator[Cause]:
