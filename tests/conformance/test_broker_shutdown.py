@@ -1,4 +1,4 @@
-"""Test that the NATS broker ends what it has begun, whatever arrives at the same moment."""
+"""Test that the NATS broker ends what it has begun, and begins again, whatever happens at the same moment."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -78,4 +78,24 @@ async def test_connection_that_is_lost_while_the_server_ends_a_pull_leaves_no_se
     consumer.detach()
 
     await until(serving.done, SECONDS_MAX)
+    await broker.stop()
+
+
+async def test_what_is_subscribed_while_the_connection_is_being_lost_takes_effect_with_the_next(
+    host: NatsHost,
+) -> None:
+    received: list[Delivery] = []
+    notes: list[bytes] = []
+    broker = await host.connect()
+    assert broker._link is not None
+    await broker._link._client.close()  # The supervisor has not noticed yet.
+    await broker.listen("receipts.orders", notes.append)
+    (await broker.subscribe("inventory", ["orders.created"], received.extend)).want(100)
+
+    await until(lambda: broker.connected)
+    await broker.publish([Outgoing("orders.created", b"after")])
+    broker.notify("receipts.orders", b"receipt")
+
+    await until(lambda: len(received) == 1)
+    await until(lambda: notes == [b"receipt"])
     await broker.stop()

@@ -144,7 +144,7 @@ class NatsBroker:
             self._stream, durable, subjects, deliver, self._consumers.remove, start_after
         )
         self._consumers.append(consumer)
-        if self._link is not None:
+        if self._link is not None and self._link.alive:
             consumer.attach(self._link)
         return consumer
 
@@ -195,7 +195,7 @@ class NatsBroker:
     ) -> None:
         inbox = ReplyInbox(lambda message: on_message(message.body))
         self._listeners.append((self._prefix + subject, inbox, group or ""))
-        if self._link is not None:
+        if self._link is not None and self._link.alive:
             self._link.subscribe(self._prefix + subject, inbox, group or "")
 
     def _serving(self) -> Link:
