@@ -33,7 +33,7 @@ KNOWN_SEEDS = {
     "lease-of-a-wrong-clock-kept": 34,
     "restored-copy-believed": 18,
     "epoch-goes-on-after-a-restore": 18,
-    "feed-goes-on-above-open-transactions": 8,
+    "feed-goes-on-above-open-transactions": 19,
     "due-rows-waited-for": 25,
     "restock-wakes-nobody": 24,
     "release-wakes-nobody": 17,
@@ -102,7 +102,7 @@ KNOWN_SEEDS = {
     "due-rows-forgotten-at-start": 21,
     "request-that-overtakes-its-order-dropped": 45,
     "one-lost-message-overlooked": 104,
-    "place-noted-too-far": 31,
+    "place-noted-too-far": 61,
     "reserved-pieces-corrected-away": 11,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""
