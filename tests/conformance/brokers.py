@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.request import urlopen
 
 import nats
 
@@ -109,6 +110,7 @@ class NatsServer:
 
     def __init__(self, directory: Path, *, jetstream: bool = True, extra: str = "") -> None:
         self.port = -1
+        self._monitoring = ""
         self._directory = directory
         self._store = directory / "store"
         self._image = directory / "image"
@@ -124,6 +126,14 @@ class NatsServer:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def is_healthy(self) -> bool:
+        """Return whether it takes part in its cluster: it knows the leader, and all that this one does."""
+        try:
+            with urlopen(f"{self._monitoring}/healthz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def start(self) -> None:
         config = self._directory / "nats.conf"
@@ -209,7 +219,9 @@ class NatsServer:
         while time.monotonic() < deadline:
             assert self._process.poll() is None, (self._directory / "nats.log").read_text()
             with contextlib.suppress(OSError, ValueError):
-                self.port = int(json.loads(ports.read_text())["nats"][0].rpartition(":")[2])
+                found = json.loads(ports.read_text())
+                self.port = int(found["nats"][0].rpartition(":")[2])
+                self._monitoring = next(iter(found.get("monitoring", [])), "")
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return
             time.sleep(0.01)
@@ -224,7 +236,7 @@ class NatsCluster:
         self.servers = {
             f"n{number}": NatsServer(
                 _made(folder / f"n{number}"),
-                extra=f"server_name: n{number}\n"
+                extra=f"server_name: n{number}\nhttp: 127.0.0.1:-1\n"
                 f"cluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
             )
             for number, port in enumerate(ports)
@@ -243,11 +255,19 @@ class NatsCluster:
             server.stop()
 
     async def leader(self) -> str:
-        """Return which server leads the stream, as soon as one does and the others have caught up."""
+        """Return which server leads the stream, as soon as one does and the others have caught up.
+
+        Two servers of three that are behind, one with the stream and one with the cluster, would leave none
+        that leads once a third is stopped.
+        """
         async with asyncio.timeout(ELECTION_SECONDS_MAX):
             while True:
                 cluster = (await self._stream()).get("cluster") or {}
-                if cluster.get("leader") and all(r["current"] for r in cluster["replicas"]):
+                current = cluster.get("leader") and all(r["current"] for r in cluster["replicas"])
+                healthy = [
+                    await asyncio.to_thread(each.is_healthy) for each in self.servers.values()
+                ]
+                if current and all(healthy):
                     return str(cluster["leader"])
                 await asyncio.sleep(0.1)
 
