@@ -24,6 +24,7 @@ from todoku.engine import (
     NotPaused,
     Pause,
     PauseRecord,
+    PausesPublication,
     PauseState,
     Process,
     Resume,
@@ -164,7 +165,7 @@ class World:
             ],
             effects={Call: self.call},
             publishes=(Reminded, PausesTold),
-            pauses_event=tell,
+            pauses_event=PausesPublication(PausesTold, tell),
         )
         self.database: Database = memory_database(self.service)
         self.starts = 0

@@ -38,6 +38,7 @@ from todoku.engine.readings import DatabaseMetrics, Reading, engine_readings
 from todoku.engine.saga import BySagaVersion, SagaStart, by_saga_version
 from todoku.engine.service import (
     DeadLetterEvent,
+    PausesPublication,
     Service,
     Store,
     Topology,
@@ -76,6 +77,7 @@ __all__ = [
     "PauseRecord",
     "PauseState",
     "Pauses",
+    "PausesPublication",
     "PostCommitActions",
     "Process",
     "ProcessFailed",

@@ -52,10 +52,13 @@ class Consumer:
         *,
         credit: int,
         begin: Callable[[Progress], Awaitable[int]],
+        note_pauses: Callable[[int], None],
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self.caught_up = False
         self._begin = begin
+        self._note_pauses = note_pauses
+        self._pauses_event = service.pauses_event.event if service.pauses_event else None
         self._service = service
         self._subjects = frozenset(event.subject for event in service.event_handlers)
         self._broker = broker
@@ -121,9 +124,10 @@ class Consumer:
 
     async def _replay_own(self, stream: Progress) -> bool:
         """Replay the service's own events, and those that end what they began."""
-        return await self._read_again(
-            "recall", self._service.replay_handlers, self._replay, stream, None
-        )
+        events = [*self._service.replay_handlers]
+        if self._pauses_event is not None:
+            events.append(self._pauses_event)
+        return await self._read_again("recall", events, self._replay, stream, None)
 
     async def _read_rest(self, stream: Progress) -> bool:
         """Consume again what the service subscribes to."""
@@ -167,20 +171,23 @@ class Consumer:
         self._mailbox.put_messages([self._read(delivery) for delivery in deliveries])
 
     def _replay(self, deliveries: Sequence[Delivery]) -> None:
-        messages = [self._read(delivery) for delivery in deliveries]
-        self._mailbox.put_messages(
-            [
-                msgspec.structs.replace(message, replayed=True)
-                for message in messages
-                if isinstance(message, IncomingEvent)
-            ]
-        )
-        # An own event that we cannot decode was published by a newer version: skip it.
-        undecodable = [m.delivery for m in messages if isinstance(m, UndecodableMessage)]
-        if self._subscription is not None and undecodable:
-            self._subscription.ack(undecodable)
+        replayed: list[IncomingEvent] = []
+        done: list[Delivery] = []
+        for message in map(self._read, deliveries):
+            # An own event that we cannot decode was published by a newer version: skip it.
+            if isinstance(message, UndecodableMessage):
+                done.append(message.delivery)
+            elif type(message.event) is self._pauses_event:
+                self._note_pauses(message.event.version)  # type: ignore[attr-defined]
+                done.append(message.delivery)
+            else:
+                replayed.append(msgspec.structs.replace(message, replayed=True))
+        self._mailbox.put_messages(replayed)
+        if self._subscription is not None and done:
+            self._subscription.ack(done)
             # They never reach the mailbox, from which the others are requested again.
-            self.refill(len(undecodable))
+            self.refill(len(done))
+            self._mailbox.wake()
 
     def _read(self, delivery: Delivery) -> IncomingEvent | UndecodableMessage:
         try:

@@ -7,7 +7,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
-from todoku.database import Database
+from todoku.database import Database, to_microseconds
 from todoku.engine.agenda import DueRows
 from todoku.engine.parts import still_spans
 from todoku.engine.pauses import (
@@ -30,6 +30,7 @@ from todoku.engine.pauses import (
     touches,
 )
 from todoku.engine.service import Service
+from todoku.engine.tables import PAUSES
 from todoku.events import Event
 
 log = structlog.get_logger(__name__)
@@ -48,19 +49,35 @@ class PauseHandler:
         self._name = service.name
         self._pauses = service.store.tables.pauses
         self._timers = service.store.tables.paused_timers
+        self._positions = service.store.tables.positions
         self._due_rows = due_rows
         self._shared = shared
         self._read_at: datetime | None = None
         self._changed = False
         self._active: tuple[str, ...] | None = None
-        self._make_event = service.pauses_event
-        self.to_publish = False
-        """Whether others are to be told what is paused now."""
+        self._publication = service.pauses_event
+        self._is_news = False
+        self._published_version = 0
+        self._replayed_version = 0
 
     @property
     def count(self) -> int:
         """Return how many pauses are known that nobody has resumed."""
         return sum(pause.state is PauseState.PAUSED for pause in self.gate.open_pauses)
+
+    @property
+    def to_publish(self) -> bool:
+        """Return whether others are to be told what is paused now: it is news, or this database has lost
+        what it told them last."""
+        return self._is_news or self._replayed_version > self._published_version
+
+    def note_replayed(self, version: int) -> None:
+        """Note the version of an event that was published before this database was restored."""
+        self._replayed_version = max(self._replayed_version, version)
+
+    def note_published(self, version: int) -> None:
+        """Note that what is paused was published, in a transaction that has been committed."""
+        self._is_news, self._published_version = False, version
 
     def forget(self) -> None:
         """Read the pauses before the next batch."""
@@ -82,11 +99,17 @@ class PauseHandler:
         self._note_active(connection, found)
         self._read_at, self._changed = now, False
 
-    def event(self, connection: Connection, now: datetime) -> Event:
-        """Return the event that tells what is paused now."""
-        assert self._make_event is not None
-        active = _active(self._pauses.open(connection))
-        return self._make_event(active, self._pauses.version(connection, now))
+    def event(self, connection: Connection, now: datetime) -> tuple[Event, int]:
+        """Return the event that tells what is paused now, and its version, for a transaction that publishes
+        it.
+
+        The version is saved, since no clock grows for sure. A restored database has lost it: it is then above
+        the time, and above what was replayed.
+        """
+        assert self._publication is not None
+        at_least = max(to_microseconds(now) or 0, self._replayed_version)
+        version = self._positions.next_version(connection, PAUSES, at_least)
+        return self._publication.make(_active(self._pauses.open(connection)), version), version
 
     def _note_active(self, connection: Connection, found: Sequence[PauseRecord]) -> None:
         """Note whether others are to be told: something was paused or resumed, or this process starts on a
@@ -96,7 +119,7 @@ class PauseHandler:
         if self._active is None and not active:
             changed = bool(self._pauses.page(connection, limit=1))
         self._active = active
-        self.to_publish |= changed and self._make_event is not None
+        self._is_news |= changed and self._publication is not None
 
     def _is_new(self, now: datetime) -> bool:
         read_at = self._read_at

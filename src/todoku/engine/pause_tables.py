@@ -15,7 +15,6 @@ from sqlalchemy import (
     Text,
     bindparam,
     delete,
-    func,
     insert,
     literal,
     select,
@@ -91,19 +90,6 @@ class Pauses:
     def open(self, connection: Connection) -> list[PauseRecord]:
         """Return the pauses that are not through, the oldest first."""
         return [_record(row) for row in self._open(connection)]
-
-    def version(self, connection: Connection, now: datetime) -> int:
-        """Return the version of what is paused now: higher than any before, also after a restore, and where
-        the clock is set back."""
-        columns = self.table.c
-        paused, resumed = columns.paused_at, columns.resumed_at
-        count, ended, *times = connection.execute(
-            select(func.count(), func.count(resumed), func.max(paused), func.max(resumed))
-        ).one()
-        latest = max((now, *(each for each in times if each is not None)))
-        microseconds = to_microseconds(latest)
-        assert microseconds is not None
-        return microseconds + int(count) + int(ended)
 
     def lock(self, connection: Connection, ids: Collection[str]) -> list[PauseRecord]:
         """Return those of the pauses that are not through; lock them where others may change them."""

@@ -153,6 +153,7 @@ class Process:
             topology.registry,
             credit=self.config.credit,
             begin=partial(run_write, self.writer.begin),
+            note_pauses=self.writer.note_replayed_pauses,
             failpoint=failpoint,
         )
         self.effects = Effects(

@@ -25,8 +25,15 @@ omits what a subscriber with an empty database could not handle again without ha
 DeadLetterEvent = Callable[[DeadLetter], Event | None]
 """Makes the event that tells other services of a dead letter; None if it concerns none of them."""
 
-PausesPublication = Callable[[Sequence[PauseRecord], int], Event]
-"""Makes the event that tells other services what is paused here, as of a version."""
+
+@dataclass(frozen=True)
+class PausesPublication:
+    """The event that tells other services what is paused here: its type, which has a `version`, and how one
+    is made."""
+
+    event: type[Event]
+    make: Callable[[Sequence[PauseRecord], int], Event]
+
 
 Subject = object
 """The subject of a decision: an event, a command or a `Due`."""
@@ -80,7 +87,7 @@ class Service(Generic[S]):
     result of its commit is unknown, so its decision recognises it, by an id that it contains. An effect
     that a decision returns is executed by `effects` after the commit; its
     result is the next command. `parked_event` and `resolved_event` make the events that tell others
-    that a message waits here for manual action, and that it no longer does. `pauses_event` makes the one
+    that a message waits here for manual action, and that it no longer does. `pauses_event` is the one
     that tells them what is paused here, whenever that changes. `republish` returns the
     events that can be published again about an entity. `publishes` lists the types of all events
     that this service publishes. `starts_from` tells where a service that is added to a running system

@@ -338,6 +338,9 @@ COPIED = 0
 RECOVERING = 1
 
 
+PAUSES = "pauses published"
+"""The name under which the version of what was published last about pauses is saved."""
+
 EPOCH = "database epoch"
 """The name under which a number is saved that changes when the database may lack what it had before. Who
 copies what is in the database tells by it that the copy has to start over."""
@@ -378,7 +381,7 @@ class StreamPositions:
 
     def is_new(self, connection: Connection) -> bool:
         """Return whether this database has never handled a message of any stream."""
-        epochs = self.table.c.incarnation.not_in([TIMELINE, RECOVERY, EPOCH])
+        epochs = self.table.c.incarnation.not_in([TIMELINE, RECOVERY, EPOCH, PAUSES])
         count = select(func.count()).select_from(self.table).where(epochs)
         return connection.scalar(count) == 0
 
@@ -390,6 +393,14 @@ class StreamPositions:
     def epoch(self, connection: Connection) -> int:
         """Return the epoch of this database; 0 if it was never restored."""
         return self._reached.scalar(connection, incarnation=EPOCH) or 0
+
+    def next_version(self, connection: Connection, name: str, at_least: int) -> int:
+        """Return a higher version of `name` than any before, and save it. Another process waits for this
+        transaction before it gets the next one, and then sees what this one has changed."""
+        self._reach(connection, [{"incarnation": name, "sequence": at_least}])
+        version = self.get(connection, name) + 1
+        self._set(connection, [{"incarnation": name, "sequence": version}])
+        return version
 
     def begin_recovery(self, connection: Connection, epoch: int) -> None:
         """Save that a recovery has begun, and the epoch that begins with it. A crash during it begins it

@@ -355,16 +355,21 @@ class Writer:
                 " what it lacks from the stream."
             )
 
+    def note_replayed_pauses(self, version: int) -> None:
+        """Note that this service had published what is paused, under this version, before its database was
+        restored."""
+        self._pauses.note_replayed(version)
+
     def _publish_pauses(self, now: datetime) -> None:
         """Publish what is paused, in a transaction of its own: the next batch offers it to the relay."""
         with self._transaction() as connection:
-            event = self._pauses.event(connection, now)
+            event, version = self._pauses.event(connection, now)
             envelope = seal(event, now, NO_CONTEXT)
             readers = self._topology.readers(type(event)) or (STREAM,)
             pending = PendingDelivery(envelope.id, type(event).subject, encode(envelope), readers)
             self._tables.outbox.add(connection, self._owner, self._position, [pending], now)
         self._position += 1
-        self._pauses.to_publish = False
+        self._pauses.note_published(version)
 
     # When the database rejects a batch.
 

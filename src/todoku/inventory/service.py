@@ -22,7 +22,7 @@ from todoku.contracts import (
     parking_event,
     pauses_event,
 )
-from todoku.engine import BySagaVersion, Decide, Service, by_saga_version
+from todoku.engine import BySagaVersion, Decide, PausesPublication, Service, by_saga_version
 from todoku.inventory.domain import (
     STOCK_REQUESTS,
     ArchiveProduct,
@@ -106,7 +106,9 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         event_handlers=EVENT_HANDLERS,
         parked_event=partial(parking_event, InventoryMessageParkedEvent),
         resolved_event=partial(parking_event, InventoryMessageClosedEvent),
-        pauses_event=partial(pauses_event, InventoryPausesChangedEvent),
+        pauses_event=PausesPublication(
+            InventoryPausesChangedEvent, partial(pauses_event, InventoryPausesChangedEvent)
+        ),
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,

@@ -126,10 +126,7 @@ class SimulatedOrders(SimulatedService):
         self._prices.check_commit()
 
     def _check_pauses_elsewhere(self) -> None:
-        """Check R8: orders know what is paused elsewhere, and that a pause has ended. Not where orders was
-        restored: news that it had acknowledged may be lost with the stream, until the next."""
-        if self._restores:
-            return
+        """Check R8: orders know what is paused elsewhere, and that a pause has ended."""
         for service, known in self.world.rows(_PAUSES_ELSEWHERE):
             told = [pause["id"] for pause in msgspec.json.decode(known)]
             paused = [pause_id for (pause_id,) in self.world.rows_of(service, _PAUSED)]

@@ -26,7 +26,7 @@ from todoku.contracts import (
     parking_event,
     pauses_event,
 )
-from todoku.engine import Agenda, AgendaParts, Decide, Service
+from todoku.engine import Agenda, AgendaParts, Decide, PausesPublication, Service
 from todoku.settings import Settings
 from todoku.shipping.cancellation import (
     decide_cancellation,
@@ -130,7 +130,9 @@ def shipping_service(settings: Settings) -> Service[Shipment | None]:
         command_handlers=COMMAND_HANDLERS,
         parked_event=partial(parking_event, ShippingMessageParkedEvent),
         resolved_event=partial(parking_event, ShippingMessageClosedEvent),
-        pauses_event=partial(pauses_event, ShippingPausesChangedEvent),
+        pauses_event=PausesPublication(
+            ShippingPausesChangedEvent, partial(pauses_event, ShippingPausesChangedEvent)
+        ),
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_shipment,
         publishes=PUBLISHES,

@@ -81,7 +81,10 @@ def release_that_overtakes_is_forgotten() -> Wire:
             return msgspec.structs.replace(after, holds=holds), []
         return after, events
 
-    return planting.events("shipping", HoldReleasedEvent, decide)
+    return planting.together(
+        planting.late("shipping", HoldRequestedEvent, seconds=8),
+        planting.events("shipping", HoldReleasedEvent, decide),
+    )
 
 
 @mutant

@@ -107,5 +107,17 @@ def end_of_a_pause_not_noted() -> Wire:
     )
 
 
+@mutant
+def version_of_pauses_by_the_clock() -> Wire:
+    """News of pauses has the time as its version: later news of a clock that is behind counts as late."""
+
+    class Positions(Wrapped):
+        def next_version(self, connection: Any, name: str, at_least: int) -> int:
+            self.inner.next_version(connection, name, at_least)
+            return at_least
+
+    return planting.tables("positions", Positions)
+
+
 def _is_of_a_product(pause: Any) -> bool:
     return pause.target.startswith("product:") and pause.resumed_at is None
