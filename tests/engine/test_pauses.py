@@ -16,6 +16,7 @@ from engine.statements import listening
 from todoku.database import Database, Timestamp, table
 from todoku.engine import (
     Agenda,
+    Clock,
     EngineConfig,
     EngineMetrics,
     IdempotencyKey,
@@ -37,6 +38,7 @@ from todoku.engine.testing import (
     START,
     MemoryBroker,
     RunningProcess,
+    VirtualClock,
     make_process,
     memory_database,
     run,
@@ -175,7 +177,7 @@ class World:
         await asyncio.sleep(self.call_seconds)
         return NoteCalled(task_id=effect.task_id)
 
-    def process(self, **config: Any) -> Process:
+    def process(self, *, clock: Clock | None = None, **config: Any) -> Process:
         self.starts += 1
         return make_process(
             self.service,
@@ -184,6 +186,7 @@ class World:
             self.database,
             owner=f"tasks-{self.starts}",
             config=EngineConfig(**config),
+            clock=clock,
         )
 
     @property
@@ -390,6 +393,43 @@ def test_database_whose_pauses_have_all_ended_tells_so_at_the_start() -> None:
         async with running(world.process()):
             await until(lambda: len(world.told) == told + 1)
         assert world.told[-1] == []
+
+    run(scenario())
+
+
+def test_news_is_the_latest_whatever_the_clocks_of_its_publishers_show() -> None:
+    async def scenario() -> None:
+        world = World()
+        async with running(world.process(clock=VirtualClock(3_600))) as process:
+            await process.execute(pause())
+            await until(lambda: world.told == [["p1"]])
+        async with running(world.process(clock=VirtualClock(-3_600))) as process:
+            await until(lambda: len(world.told) == 2)
+            await process.execute(resume())
+            await until(lambda: len(world.told) == 3)
+        assert world.told[-1] == []
+
+    run(scenario())
+
+
+def test_restored_database_tells_what_is_paused_above_what_it_had_told_before() -> None:
+    """The pause, and the version under which others were told of it, are lost with the database."""
+
+    async def scenario() -> None:
+        world = World()
+        async with running(world.process()) as process:
+            await process.execute(AddTask(task_id="x", call_after=0))
+            await until(lambda: world.called == ["x"])
+        backup = world.database.serialize()
+        async with running(world.process(clock=VirtualClock(3_600))) as process:
+            await process.execute(pause())
+            await until(lambda: world.told == [["p1"]])
+        world.database = Database.in_memory(backup)
+        with world.database.transaction() as connection:
+            world.service.store.tables.positions.begin_recovery(connection, 1)
+        async with running(world.process()):
+            await until(lambda: len(world.told) == 2)
+        assert world.told == [["p1"], []]
 
     run(scenario())
 
