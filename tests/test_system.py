@@ -51,7 +51,9 @@ OF_SERVICES = (
 )
 ABOUT_BUILT_IN_SERVICES = {
     "cli/catalogue_copy.py": "whether orders has the products of inventory",
+    "cli/causes.py": "why an order waits",
     "cli/events.py": "`todoku events`",
+    "cli/evidence.py": "why an order waits",
     "cli/follow.py": "`todoku order watch`",
     "cli/order.py": "`todoku order`",
     "cli/order_holds.py": "`todoku order hold`",

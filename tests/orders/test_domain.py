@@ -24,6 +24,7 @@ from todoku.contracts import (
     OrderCreatedEvent,
     OrderedItem,
     ParkingEvent,
+    PausesEvent,
     ProductEvent,
     ReservedItem,
     ShipmentCompletedEvent,
@@ -335,10 +336,10 @@ class TestEvents:
     def test_matrix_covers_every_status_and_every_event(self) -> None:
         assert set(MATRIX) == set(OrderStatus)
         # A hold does not move its order; a failed attempt, and that it waits for stock, explain it only,
-        # and a product is none.
+        # and what is paused, too; a product is none.
         others = (
             *(ParkingEvent, HoldEvent, BookingAttemptFailedEvent),
-            *(ProductEvent, StockAwaitedEvent),
+            *(ProductEvent, StockAwaitedEvent, PausesEvent),
         )
         followed = {kind for kind in orders.event_handlers if not issubclass(kind, others)}
         assert {type(event) for event in EVENTS} == followed

@@ -64,7 +64,7 @@ class Holders:
 
     async def _send(self, path: str, body: bytes) -> Response:
         """Send a request with one key until it is answered."""
-        request = encode_request("POST", "todoku", path, body, key=str(uuid7()))
+        request = encode_request("POST", "localhost", path, body, key=str(uuid7()))
         client = AsyncHttpClient(*self._address)
         while True:
             try:

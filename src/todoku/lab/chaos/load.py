@@ -152,7 +152,7 @@ class OrderLoad:
 
     def _next_request(self) -> bytes:
         body = next(self._bodies)
-        return encode_request("POST", "todoku", "/orders", body, key=str(uuid7()))
+        return encode_request("POST", "localhost", "/orders", body, key=str(uuid7()))
 
     def _note(self, request: bytes, outcome: Outcome, *, repeated: bool) -> bytes | None:
         """Count orders whose outcome is unknown; return the request to send again, if any."""

@@ -54,7 +54,7 @@ class Wishes:
     async def _cancel(self, order_id: str, body: bytes, later: float) -> None:
         await asyncio.sleep(later)
         request = encode_request(
-            "POST", "todoku", f"/orders/{order_id}/cancel", body, key=str(uuid7())
+            "POST", "localhost", f"/orders/{order_id}/cancel", body, key=str(uuid7())
         )
         client = AsyncHttpClient(*self._address)
         while not await self._send(client, order_id, request):
