@@ -54,6 +54,8 @@ ABOUT_BUILT_IN_SERVICES = {
     "cli/causes.py": "why an order waits",
     "cli/events.py": "`todoku events`",
     "cli/evidence.py": "why an order waits",
+    "cli/explanation.py": "why an order waits",
+    "cli/reasons.py": "why an order waits",
     "cli/follow.py": "`todoku order watch`",
     "cli/order.py": "`todoku order`",
     "cli/order_holds.py": "`todoku order hold`",

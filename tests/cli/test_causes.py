@@ -9,8 +9,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from todoku.cli.causes import Cause, Explanation, explain
+from todoku.cli.causes import Cause
 from todoku.cli.evidence import Evidence, PauseSeen, ServiceState
+from todoku.cli.explanation import Explanation, explain
 from todoku.cli.order_why import lines
 from todoku.cli.responses import DeadLetter, Order, OrderHold, Parked, Shipment, Waiting
 from todoku.contracts import OrderedItem
@@ -314,8 +315,10 @@ def test_every_code_is_documented_and_every_documented_one_exists() -> None:
     page = ROOT / "docs" / "how-to" / "why-an-order-waits.md"
     rows = re.findall(r"^\| (`.*`) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
     documented = {code for row in rows for code in re.findall(r"`([\w-]+)`", row)}
-    source = ROOT / "src" / "todoku" / "cli" / "causes.py"
-    assert documented == set(re.findall(r'"([a-z-]+)"', _codes(source.read_text())))
+    folder = ROOT / "src" / "todoku" / "cli"
+    names = ("causes", "explanation", "faults", "reasons")
+    source = "\n".join((folder / f"{name}.py").read_text() for name in names)
+    assert documented == set(re.findall(r'"([a-z-]+)"', _codes(source)))
 
 
 def _codes(source: str) -> str:

@@ -6,8 +6,8 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from todoku.cli.causes import Explanation, explain
 from todoku.cli.exit_codes import ExitCode
+from todoku.cli.explanation import Explanation, explain
 from todoku.cli.flags import Flags, settings_of_running
 from todoku.cli.formatting import counted, day_and_time, printable
 from todoku.cli.options import Json
