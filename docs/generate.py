@@ -352,7 +352,9 @@ of it at `/asyncapi.json`.
 {sections}
 ## Receipts
 
-On `receipts.PUBLISHER`, over core NATS: the ids of events that a subscriber has in its database. On
+On `receipts.PUBLISHER.SUBSCRIBER.PROCESS`, over core NATS: the ids of events that a subscriber has in its
+database. The process is the one that published them: each message names it in the header `Todoku-Owner`; one
+without that header has its receipts on `receipts.PUBLISHER`, as in version 0.2. On
 PostgreSQL also `ended.SERVICE`: the keys of what a replica has ended, for requests that wait at another.
 
 ```json

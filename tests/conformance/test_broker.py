@@ -278,6 +278,19 @@ async def test_each_durable_gets_all_messages_on_its_subjects(
     assert shipping.bodies == [b"2", b"5"]
 
 
+@pytest.mark.parametrize("count", [1, 40], ids=["singly", "in an atomic batch"])
+async def test_deliveries_name_the_process_that_published(
+    host: BrokerHost, connect: Connections, count: int
+) -> None:
+    broker = await connect(host)
+    consumer = await RecordingConsumer.of(broker)
+    await broker.publish([Outgoing("orders.created", b"%d" % n, "1a2b") for n in range(count)])
+    await broker.publish([Outgoing("orders.created", b"of nobody")])
+    await consumer.has(count + 1)
+    assert {delivery.owner for delivery in consumer.deliveries[:-1]} == {"1a2b"}
+    assert consumer.deliveries[-1].owner == ""
+
+
 # Credit
 
 

@@ -106,7 +106,7 @@ def test_document_of_a_service_has_only_its_own_operations() -> None:
 def test_addresses_carry_the_prefix_of_the_installation() -> None:
     channels = document(prefix="shop.test")["channels"]
     assert channels["OrderCreatedEvent"]["address"] == "shop.test.orders.created"
-    assert channels["ordersReceipts"]["address"] == "shop.test.receipts.orders"
+    assert channels["ordersReceipts"]["address"] == "shop.test.receipts.orders.{reader}.{owner}"
 
 
 def test_each_server_of_a_cluster_is_named_without_password() -> None:

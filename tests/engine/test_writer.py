@@ -32,8 +32,10 @@ from todoku.engine import STREAM, RetryPolicy
 from todoku.engine.agenda import POSTPONED_SECONDS
 from todoku.engine.messages import IncomingEvent, Receipt, StoredEvents, UndecodableMessage
 from todoku.engine.post_commit import PostCommitActions
+from todoku.engine.receipts import Publisher
 from todoku.events import Envelope, UndecodableEvent, encode, fact_id, read_envelope, seal
 
+CUSTOMERS = Publisher("customers")
 ATTEMPTS_MAX = RetryPolicy().failing_attempts_max
 
 
@@ -99,7 +101,7 @@ class TestBatch:
         branch, message = Branch(), paid(1)
         actions = branch.step(message)
         assert actions.acks == [message.delivery]
-        assert actions.receipts == {"customers": [paid_id(1)]}
+        assert actions.receipts == {CUSTOMERS: [paid_id(1)]}
         assert actions.naks == []
         assert actions.terms == []
 
@@ -119,7 +121,7 @@ class TestDuplicates:
         actions = branch.step(again)
         assert branch.balances() == {account_id(1): 7}
         assert actions.acks == [again.delivery]
-        assert actions.receipts == {"customers": [paid_id(1)]}
+        assert actions.receipts == {CUSTOMERS: [paid_id(1)]}
         assert actions.published == []
 
     def test_duplicates_in_a_batch_are_acknowledged_and_decided_once(self) -> None:
@@ -128,7 +130,7 @@ class TestDuplicates:
         actions = branch.step(*copies)
         assert branch.balances() == {account_id(1): 7}
         assert {d.sequence for d in actions.acks} == {1, 2, 3}
-        assert set(actions.receipts["customers"]) == {paid_id(1)}
+        assert set(actions.receipts[CUSTOMERS]) == {paid_id(1)}
         assert len(actions.published) == 1
 
     def test_duplicate_of_a_failed_event_is_not_confirmed(self) -> None:
@@ -155,7 +157,7 @@ class TestRaisingDecision:
         assert branch.balances() == {account_id(1): 1, account_id(3): 3}
         assert branch.inbox() == {paid_id(1), paid_id(3)}
         assert [d for d, _ in actions.naks] == [paid(2, 0).delivery]
-        assert actions.receipts == {"customers": [paid_id(1), paid_id(3)]}
+        assert actions.receipts == {CUSTOMERS: [paid_id(1), paid_id(3)]}
 
     @pytest.mark.parametrize(("attempt", "pause"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0)])
     def test_failed_message_is_nacked_with_growing_delay(self, attempt: int, pause: float) -> None:
@@ -172,7 +174,7 @@ class TestRaisingDecision:
         actions = branch.step(message, paid(2))
         assert actions.terms == [message.delivery]
         assert actions.naks == []
-        assert actions.receipts == {"customers": [paid_id(1), paid_id(2)]}
+        assert actions.receipts == {CUSTOMERS: [paid_id(1), paid_id(2)]}
         assert branch.inbox() == {paid_id(1), paid_id(2)}
         (letter,) = branch.rows(
             "dead_letters",
@@ -199,7 +201,7 @@ class TestRaisingDecision:
         branch.step(paid(1, 0, attempt=ATTEMPTS_MAX))
         actions = branch.step(paid(1, 0, attempt=ATTEMPTS_MAX + 1))
         assert len(actions.acks) == 1
-        assert actions.receipts == {"customers": [paid_id(1)]}
+        assert actions.receipts == {CUSTOMERS: [paid_id(1)]}
         assert branch.rows("dead_letters", "attempts") == [(ATTEMPTS_MAX,)]
 
     def test_event_without_handler_is_acknowledged(self) -> None:
@@ -208,7 +210,7 @@ class TestRaisingDecision:
         message = IncomingEvent(delivery(), seal(event, NOW), event)
         actions = branch.step(message)
         assert actions.acks == [message.delivery]
-        assert actions.receipts == {"customers": [message.envelope.id]}
+        assert actions.receipts == {CUSTOMERS: [message.envelope.id]}
 
 
 def fail_for(key: str, phase: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +245,7 @@ class TestRejectedByDatabase:
         actions = branch.step(paid(1, 1), paid(2, -5), paid(3, 3))
         assert branch.balances() == {account_id(1): 1, account_id(3): 3}
         assert [(d, pause) for d, pause in actions.naks] == [(paid(2, -5).delivery, 1.0)]
-        assert actions.receipts == {"customers": [paid_id(1), paid_id(3)]}
+        assert actions.receipts == {CUSTOMERS: [paid_id(1), paid_id(3)]}
         assert [row.position for row in actions.published] == [1, 2]
 
     def test_rejected_message_is_found_by_halving(self) -> None:
@@ -378,7 +380,7 @@ class TestUndecodableMessage:
         branch, message = Branch(), undecodable_message(again=False)
         actions = branch.step(paid(2), message, paid(3))
         assert actions.terms == [message.delivery]
-        assert set(actions.receipts["customers"]) == {paid_id(1), paid_id(2), paid_id(3)}
+        assert set(actions.receipts[CUSTOMERS]) == {paid_id(1), paid_id(2), paid_id(3)}
         assert branch.rows("dead_letters", "id", "body", "error", "traceback", "order_id") == [
             (paid_id(1), message.delivery.body, "?", "Traceback", account_id(1))
         ]
@@ -404,7 +406,7 @@ class TestUndecodableMessage:
         branch.step(undecodable_message(again=False))
         actions = branch.step(undecodable_message(again=False, attempt=2), paid(2))
         assert len(actions.terms) + len(actions.acks) == 2
-        assert set(actions.receipts["customers"]) == {paid_id(1), paid_id(2)}
+        assert set(actions.receipts[CUSTOMERS]) == {paid_id(1), paid_id(2)}
         assert len(branch.rows("dead_letters", "id")) == 1
 
     def test_duplicates_of_an_undecodable_message_are_one_letter(self) -> None:

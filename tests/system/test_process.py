@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
+import msgspec
 import pytest
 from sqlalchemy import Connection, func, select, update
 
@@ -179,6 +180,12 @@ def break_writer(process: Process) -> None:
         raise ZeroDivisionError
 
     process.writer.step = broken  # type: ignore[method-assign,assignment]
+
+
+async def first_published(town: Town) -> str:
+    """Return the id of the first event in the stream."""
+    await until(lambda: bool(town.broker.messages))
+    return read_envelope(town.broker.messages[1].body).id
 
 
 def order_id(n: int = 1) -> str:
@@ -374,6 +381,49 @@ class TestReceipts:
             town.publish_events(reserved())
             await until(lambda: bool(incoming))
             assert incoming == [1]
+
+        in_town(scenario)
+
+    def test_receipts_go_to_the_process_that_published(self) -> None:
+        async def scenario(town: Town) -> None:
+            listener = town.broker.session("listener")
+            await listener.start()
+            bodies: list[bytes] = []
+            orders = await town.start("orders")
+            await listener.listen(
+                f"receipts.orders.inventory.{orders.relay.owner_token}", bodies.append
+            )
+            await listener.listen("receipts.orders", bodies.append)
+            await town.start("inventory")
+            await orders.execute(place())
+            await until(lambda: bool(bodies))
+            assert msgspec.json.decode(bodies[0])["reader"] == "inventory"
+            await until(lambda: town.pending("orders") == 0)
+            assert len(bodies) == 1
+
+        in_town(scenario)
+
+    def test_receipt_of_the_version_before_is_understood(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            await orders.execute(place())
+            event_id = await first_published(town)
+            body = msgspec.json.encode({"reader": "inventory", "ids": [event_id]})
+            town.broker.notify("receipts.orders", body)
+            await until(lambda: town.pending("orders") == 0)
+
+        in_town(scenario)
+
+    def test_receipt_in_the_name_of_another_reader_is_ignored(self) -> None:
+        async def scenario(town: Town) -> None:
+            orders = await town.start("orders")
+            await orders.execute(place())
+            event_id = await first_published(town)
+            owner = orders.relay.owner_token
+            forged = msgspec.json.encode({"reader": "inventory", "ids": [event_id]})
+            town.broker.notify(f"receipts.orders.shipping.{owner}", forged)
+            await orders.execute(place(2))  # Its batch would have taken the receipt.
+            assert town.pending("orders") == 2
 
         in_town(scenario)
 

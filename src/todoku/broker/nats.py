@@ -17,8 +17,9 @@ from todoku.broker.jetstream_api import decode
 from todoku.broker.jetstream_messages import PublishAck
 from todoku.broker.nats_consumer import NatsConsumer
 from todoku.broker.nats_link import Link, ServiceUnreachable
-from todoku.broker.nats_wire import ReplyInbox, publication
+from todoku.broker.nats_wire import Message, ReplyInbox, publication
 from todoku.broker.port import (
+    OWNER_HEADER,
     BrokerError,
     BrokerUnavailable,
     BrokerUnsuitable,
@@ -193,10 +194,17 @@ class NatsBroker:
     async def listen(
         self, subject: str, on_message: Callable[[bytes], None], *, group: str | None = None
     ) -> None:
-        inbox = ReplyInbox(lambda message: on_message(message.body))
-        self._listeners.append((self._prefix + subject, inbox, group or ""))
+        address = self._prefix + subject
+
+        def pass_on(message: Message) -> None:
+            # A consumer may have the server deliver stored messages to any subject: they keep their own.
+            if message.subject == address:
+                on_message(message.body)
+
+        listener = address, ReplyInbox(pass_on), group or ""
+        self._listeners.append(listener)
         if self._link is not None and self._link.alive:
-            self._link.subscribe(self._prefix + subject, inbox, group or "")
+            self._link.subscribe(*listener)
 
     def _serving(self) -> Link:
         """Return the connection; raise the reason if there is none."""
@@ -289,7 +297,8 @@ class NatsBroker:
 
     def _send_singles(self, link: Link, chunk: Sequence[Outgoing], reply: str) -> None:
         link.send_all(
-            publication(self._prefix + message.subject, message.body, reply) for message in chunk
+            publication(self._prefix + message.subject, message.body, reply, _headers(message))
+            for message in chunk
         )
 
     def _send_batch(self, link: Link, chunk: Sequence[Outgoing], reply: str) -> None:
@@ -298,12 +307,20 @@ class NatsBroker:
     def _batch(self, chunk: Sequence[Outgoing], reply: str) -> Iterator[bytes]:
         batch_id = reply[-BATCH_ID_LENGTH:]
         for number, message in enumerate(chunk, 1):
-            headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
+            headers = {
+                "Nats-Batch-Id": batch_id,
+                "Nats-Batch-Sequence": str(number),
+                **(_headers(message) or {}),
+            }
             last = number == len(chunk)
             if last:
                 headers["Nats-Batch-Commit"] = "1"
             subject = self._prefix + message.subject
             yield publication(subject, message.body, reply if last else "", headers)
+
+
+def _headers(message: Outgoing) -> dict[str, str] | None:
+    return {OWNER_HEADER: message.owner} if message.owner else None
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

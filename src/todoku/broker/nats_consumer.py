@@ -12,7 +12,13 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from todoku.broker.jetstream import NANOSECONDS, JetStream
 from todoku.broker.nats_link import Link
 from todoku.broker.nats_wire import Message, ReplyInbox, publication
-from todoku.broker.port import BrokerError, BrokerUnavailable, Delivery, StartAfter
+from todoku.broker.port import (
+    OWNER_HEADER,
+    BrokerError,
+    BrokerUnavailable,
+    Delivery,
+    StartAfter,
+)
 
 PULL_EXPIRES_SECONDS = 30
 HEARTBEAT_SECONDS = 1
@@ -227,6 +233,7 @@ class NatsConsumer:
                 token=(self._stream_epoch, message.reply),
                 stream_epoch=self._stream_epoch,
                 headers=message.headers,
+                owner=message.headers.find(OWNER_HEADER),
             )
         )
 

@@ -39,6 +39,12 @@ class Headers(Mapping[str, str]):
         """Return the status code."""
         return self.status_line[:3]
 
+    def find(self, name: str) -> str:
+        """Return the first value of a header, written in exactly this way, or an empty string. It parses no
+        others."""
+        _, found, rest = self._raw.partition(f"\r\n{name}: ".encode())
+        return rest.partition(NEWLINE)[0].decode(errors="replace") if found else ""
+
     def __getitem__(self, name: str) -> str:
         return self._all()[name]
 

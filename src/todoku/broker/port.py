@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+OWNER_HEADER = "Todoku-Owner"
+"""The header of a message that names the process that has published it."""
+
 
 class BrokerError(Exception):
     """Base of all errors between this process and the broker."""
@@ -42,17 +45,20 @@ class MessageTooLarge(BrokerError):
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """Hold a message to be stored in the stream. `body` is the whole encoded event."""
+    """Hold a message to be stored in the stream. `body` is the whole encoded event, and `owner` the process
+    that publishes it, which its receipts are for."""
 
     subject: str
     body: bytes
+    owner: str = ""
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """Hold a message that was delivered from the stream.
 
     `attempt` counts its deliveries from 1. `sequence` is its sequence number within `stream_epoch`.
-    `token` is the broker's own handle, given back to acknowledge the message.
+    `token` is the broker's own handle, given back to acknowledge the message. `owner` is the process that
+    published it, empty if it is unknown.
     """
 
     subject: str
@@ -62,6 +68,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     token: Any
     stream_epoch: str = ""
     headers: Mapping[str, str] | None = None
+    owner: str = ""
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -199,4 +206,5 @@ class Broker(Protocol):
     async def listen(
         self, subject: str, on_message: Callable[[bytes], None], *, group: str | None = None
     ) -> None:
-        """Call `on_message` for each notification on `subject`; within a `group`, one member gets each."""
+        """Call `on_message` for each notification on `subject`, which has no wildcards; within a `group`, one
+        member gets each."""

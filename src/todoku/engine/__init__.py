@@ -32,9 +32,10 @@ from todoku.engine.pauses import (
     UnknownPause,
     UnknownPauseTarget,
 )
-from todoku.engine.post_commit import PostCommitActions, ReceiptMessage
+from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.process import Process, ProcessFailed
 from todoku.engine.readings import DatabaseMetrics, Reading, engine_readings
+from todoku.engine.receipts import ReceiptMessage
 from todoku.engine.saga import BySagaVersion, SagaStart, by_saga_version
 from todoku.engine.service import (
     DeadLetterEvent,

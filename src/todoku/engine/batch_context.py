@@ -109,7 +109,7 @@ class BatchContext:
         self.processed_ids: set[str] = set()
         self.used_keys: Mapping[str, KeptAnswer] = {}
         self.new_keys: set[str] = set()
-        self.duplicates: list[tuple[str, Delivery]] = []
+        self.duplicates: list[tuple[Envelope, Delivery]] = []
         self.retry_at: datetime | None = None
 
     def sort(self, messages: Sequence[Message]) -> None:
@@ -193,10 +193,10 @@ class BatchContext:
         event_id = envelope.id
         if event_id in self.processed_ids:
             self.actions.acks.append(delivery)
-            self.actions.add_receipt(envelope)
+            self.actions.add_receipt(envelope, delivery)
             return True
         if event_id in self.seen_ids:
-            self.duplicates.append((event_id, delivery))
+            self.duplicates.append((envelope, delivery))
             return True
         self.seen_ids.add(event_id)
         return False
@@ -204,9 +204,10 @@ class BatchContext:
     def resolve_duplicates(self) -> None:
         """Acknowledge the duplicates of handled messages; the others must be redelivered."""
         handled = set(self.handled_ids)
-        for event_id, delivery in self.duplicates:
-            if event_id in handled:
+        for envelope, delivery in self.duplicates:
+            if envelope.id in handled:
                 self.actions.acks.append(delivery)
+                self.actions.add_missing_receipt(envelope, delivery)
             else:
                 self.failures.nack(delivery)
 
@@ -463,7 +464,7 @@ class BatchContext:
             envelope = message.envelope
             if envelope.source != self.service.name:
                 self.handled_ids.append(envelope.id)
-                self.actions.add_receipt(envelope)
+                self.actions.add_receipt(envelope, message.delivery)
 
 
 def _require_publishable(

@@ -161,4 +161,4 @@ class Failures:
         self._actions.terms.append(delivery)
         if envelope is not None:
             self._handled_ids.append(envelope.id)
-            self._actions.add_receipt(envelope)
+            self._actions.add_receipt(envelope, delivery)

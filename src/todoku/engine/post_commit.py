@@ -10,6 +10,7 @@ from todoku.broker.port import Delivery
 from todoku.engine.agenda import DueTimes
 from todoku.engine.failpoints import Failpoint
 from todoku.engine.messages import PendingCommand, PendingEffect
+from todoku.engine.receipts import Publisher, ReceiptMessage, encode_receipt, receipt_subject
 from todoku.engine.tables import OutboxRow
 from todoku.events import Envelope
 
@@ -26,15 +27,21 @@ class PostCommitActions(msgspec.Struct):
     acks: list[Delivery] = []
     naks: list[tuple[Delivery, float]] = []
     terms: list[Delivery] = []
-    receipts: dict[str, list[str]] = {}
+    receipts: dict[Publisher, list[str]] = {}
     effects: list[PendingEffect] = []
     ended: list[str] = []
     next_due: DueTimes = DueTimes()
     retry_at: datetime | None = None
 
-    def add_receipt(self, envelope: Envelope) -> None:
+    def add_receipt(self, envelope: Envelope, delivery: Delivery) -> None:
         """Add a receipt for the event's publisher."""
-        self.receipts.setdefault(envelope.source, []).append(envelope.id)
+        publisher = Publisher(envelope.source, delivery.owner)
+        self.receipts.setdefault(publisher, []).append(envelope.id)
+
+    def add_missing_receipt(self, envelope: Envelope, delivery: Delivery) -> None:
+        """Add a receipt for another process that has published the event again."""
+        if envelope.id not in self.receipts.get(Publisher(envelope.source, delivery.owner), ()):
+            self.add_receipt(envelope, delivery)
 
     def absorb(self, other: "PostCommitActions") -> None:
         """Append the actions of another transaction."""
@@ -49,13 +56,6 @@ class PostCommitActions(msgspec.Struct):
             self.receipts.setdefault(publisher, []).extend(ids)
         self.next_due = other.next_due
         self.retry_at = other.retry_at
-
-
-class ReceiptMessage(msgspec.Struct, frozen=True):
-    """A receipt on the wire: the subscriber `reader` has these events."""
-
-    reader: str
-    ids: tuple[str, ...]
 
 
 class Publishes(Protocol):
@@ -75,9 +75,6 @@ class StartsEffects(Protocol):
     """The part of the effects that starts them."""
 
     def start(self, effect: PendingEffect) -> None: ...
-
-
-encode_receipt = msgspec.json.Encoder().encode
 
 
 def run_post_commit(
@@ -109,7 +106,8 @@ def run_post_commit(
     consumer.acknowledge(actions)
     for publisher, ids in actions.receipts.items():
         failpoint("before-receipt")
-        notify(f"receipts.{publisher}", encode_receipt(ReceiptMessage(service, tuple(ids))))
+        receipt = ReceiptMessage(service, tuple(ids))
+        notify(receipt_subject(publisher, service), encode_receipt(receipt))
         failpoint("after-receipt")
     for effect in actions.effects:
         effects.start(effect)

@@ -33,7 +33,8 @@ from todoku.engine.messages import (
     Receipt,
     UndecodableMessage,
 )
-from todoku.engine.post_commit import PostCommitActions, ReceiptMessage, run_post_commit
+from todoku.engine.post_commit import PostCommitActions, run_post_commit
+from todoku.engine.receipts import Publisher, decode_receipt, receipt_subject
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
@@ -65,9 +66,6 @@ class Counts(msgspec.Struct):
     acknowledged: int = 0
     nacked: int = 0
     parked: int = 0
-
-
-_decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
 
 
 class Process:
@@ -344,9 +342,7 @@ class Process:
         self._look_again()
         self.database_available = True
         await self._broker.start()
-        await self._broker.listen(
-            f"receipts.{self.service.name}", self._on_receipt, group=self.service.name
-        )
+        await self._listen_for_receipts()
         await self.endings.start()
         self._loops.append(asyncio.create_task(self.consumer.start(), name="start consumer"))
         for name, step in (
@@ -470,13 +466,31 @@ class Process:
         self.counts.nacked += len(actions.naks)
         self.counts.parked += len(actions.terms)
 
-    def _on_receipt(self, body: bytes) -> None:
+    async def _listen_for_receipts(self) -> None:
+        """Receive receipts of each subscriber for what this process has published; those of subscribers of
+        the version before are for all processes of the service."""
+        name = self.service.name
+        mine = Publisher(name, self.relay.owner_token)
+        for reader in self.relay.readers:
+            await self._broker.listen(
+                receipt_subject(mine, reader), partial(self._on_receipt, reader)
+            )
+        everyone = Publisher(name)
+        await self._broker.listen(
+            receipt_subject(everyone, name), partial(self._on_receipt, None), group=name
+        )
+
+    def _on_receipt(self, sender: str | None, body: bytes) -> None:
+        """Put a receipt into the mailbox; the subject says who has sent it, except in the version before."""
         try:
-            message = _decode_receipt(body)
+            message = decode_receipt(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("receipt_undecodable", error=str(error))
-        else:
-            self.mailbox.put_receipt(Receipt(message.reader, message.ids))
+            return
+        if sender not in (None, message.reader):
+            log.warning("receipt_of_another_reader", reader=message.reader, sender=sender)
+            return
+        self.mailbox.put_receipt(Receipt(message.reader, message.ids))
 
     async def _park_unpublishable(self, row: OutboxRow, error: MessageTooLarge) -> None:
         """Make a dead letter of an event that the broker does not take."""

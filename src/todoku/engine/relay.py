@@ -12,6 +12,7 @@ from todoku.broker.port import Broker, BrokerError, MessageTooLarge, Outgoing, P
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.messages import StoredEvents
+from todoku.engine.receipts import owner_token
 from todoku.engine.tables import Outbox, OutboxRow
 
 log = structlog.get_logger(__name__)
@@ -69,6 +70,7 @@ class Relay:
         self._database = database
         self._outbox = outbox
         self._owner = owner
+        self.owner_token = owner_token(owner)
         self._run = run
         self._window_max = window_max
         self._batch_max = batch_max
@@ -221,7 +223,9 @@ class Relay:
     async def _store(self, rows: Sequence[OutboxRow], readers: Sequence[str]) -> None:
         self._failpoint("before-publish")
         try:
-            stored = await self._broker.publish([Outgoing(row.subject, row.body) for row in rows])
+            stored = await self._broker.publish(
+                [Outgoing(row.subject, row.body, self.owner_token) for row in rows]
+            )
         except MessageTooLarge as error:
             await self._park_too_large([rows[n] for n in error.sizes], error)
             rows = [row for n, row in enumerate(rows) if n not in error.sizes]

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 import todoku
+from todoku.broker.port import OWNER_HEADER
 from todoku.engine import ReceiptMessage, Service, Topology
 from todoku.events import CONTENT_TYPE, Envelope, Event, seal
 from todoku.redaction import redact
@@ -116,9 +117,16 @@ def _receipts(publisher: str) -> str:
 
 def _receipts_channel(publisher: str, dotted: str) -> dict[str, Any]:
     return {
-        "address": f"{dotted}receipts.{publisher}",
+        "address": f"{dotted}receipts.{publisher}.{{reader}}.{{owner}}",
         "description": f"Receipts for events of {publisher} that consumers have committed. "
         "Core NATS without a stream: a lost receipt causes one redelivery.",
+        "parameters": {
+            "reader": {"description": "The service that has the events."},
+            "owner": {
+                "description": f"The process that published them: the header {OWNER_HEADER} of an event. "
+                f"If there is none, the address is {dotted}receipts.{publisher}."
+            },
+        },
         "messages": {RECEIPT: _reference("components", "messages", RECEIPT)},
     }
 
@@ -163,6 +171,15 @@ def _message(event: type[Event], examples: Examples) -> dict[str, Any]:
         "title": name,
         "summary": _summary(event),
         "contentType": CONTENT_TYPE,
+        "headers": {
+            "type": "object",
+            "properties": {
+                OWNER_HEADER: {
+                    "type": "string",
+                    "description": "The process that published the event, for the address of receipts.",
+                }
+            },
+        },
         "payload": {
             "allOf": [
                 {"$ref": SCHEMA.format(name=Envelope.__name__)},

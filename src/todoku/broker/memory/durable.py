@@ -147,6 +147,7 @@ class Durable:
             sequence=sequence,
             token=self,
             stream_epoch=self._broker.stream_epoch,
+            owner=message.owner,
         )
         reader.send(delivery)
 

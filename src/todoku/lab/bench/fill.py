@@ -87,7 +87,7 @@ class BrokerlessSystem:
             if incoming := _consumed_by(service, actions):
                 self._step(service.name, incoming, now)
         for publisher, ids in actions.receipts.items():
-            self._writers[publisher].step([Receipt(name, tuple(ids))], now, 0)
+            self._writers[publisher.service].step([Receipt(name, tuple(ids))], now, 0)
         if rows := actions.published:
             stored = StoredEvents(rows[0].position - 1, rows[-1].position)
             self._writers[name].step([stored], now, 0)

@@ -3,16 +3,12 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
-import msgspec
-
 from todoku.broker.memory import Hostility, MemoryBroker, MemoryConsumer, MemorySession
 from todoku.broker.port import Delivery, Outgoing, StartAfter, Stored
-from todoku.engine import ReceiptMessage
+from todoku.engine.receipts import decode_receipt
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.trace import Trace
-
-_decode_receipt = msgspec.json.Decoder(ReceiptMessage).decode
 
 
 class FaultInjector(Hostility):
@@ -107,7 +103,7 @@ class SimulatedSession(MemorySession):
 
     def notify(self, subject: str, body: bytes) -> None:
         if subject.startswith("receipts."):
-            ids = _decode_receipt(body).ids
+            ids = decode_receipt(body).ids
             self._checker.receipted(self.name, ids)
             self._trace.note(self.where, "receipt", " ".join(ids))
         super().notify(subject, body)
