@@ -248,6 +248,10 @@ only if it is set. Where the Host is checked, a request that changes something a
 for a page of another site (`Origin`, `Sec-Fetch-Site`) is answered with 403 `foreign-page`. `/livez`,
 `/readyz` and `/metrics` are open under any name.
 
+Pages of a service are in no frame, load scripts only from the service and nothing from other servers
+(`Content-Security-Policy`). `cors_origins` names other sites whose pages may call it from a browser (CORS);
+their scripts send a bearer token, cookies are never allowed.
+
 ## Behind a proxy
 
 Services speak HTTP/1.1. An idle connection stays open for 75 s (`keep_alive_seconds`): longer than the
@@ -255,7 +259,12 @@ Services speak HTTP/1.1. An idle connection stays open for 75 s (`keep_alive_sec
 
 A proxy that publishes a service under a path prefix strips the prefix and sends it in
 `X-Forwarded-Prefix`. With `trust_forwarded_prefix`, `Location`, `Link`, the pages and the OpenAPI
-document then have the prefix. Leave it off where clients reach the service directly. For nginx:
+document then have the prefix. Leave it off where clients reach the service directly.
+
+`behind_proxy` says that clients reach the service through a proxy only. Then the last address in
+`X-Forwarded-For` is taken for the client's; where that header is missing, the last one in `Forwarded`
+(RFC 7239). The proxy has to add the client's address to one of them and to remove the other: without
+`behind_proxy`, both are ignored, since any client can send them. For nginx:
 
 ```nginx
 location /shop/orders/ {
@@ -264,10 +273,37 @@ location /shop/orders/ {
     proxy_set_header Host $host;
     proxy_set_header Connection "";
     proxy_set_header X-Forwarded-Prefix /shop/orders;
+    proxy_set_header X-Forwarded-For $remote_addr;
+    proxy_set_header Forwarded "";
 }
 ```
 
 Its `$host` belongs into `public_hosts` where the service listens on a loopback address.
+
+## Rate limits
+
+Each caller has quotas: a credential, or without one the address that a request comes from (of IPv6, its
+network, /64). They are off on a loopback address without accounts; `rate_limits` turns them on or off.
+
+- `requests`: all requests but `/livez`, `/readyz` and `/metrics`; `rate_limit_requests_per_second`, and
+  `rate_limit_burst_requests` at once.
+- `costly`: `POST /dead-letters/retry`, `POST /events/send-again` and `POST /catalogue/publish`;
+  `rate_limit_costly_per_minute`.
+- `failures`: wrong credentials, by address; `rate_limit_failures_per_minute`. Right ones from the same
+  address are still served.
+
+Responses tell what is left, in the headers of draft-ietf-httpapi-ratelimit-headers-11:
+
+```text
+RateLimit-Policy: "requests";q=1000;w=2
+RateLimit: "requests";r=997;t=1
+```
+
+A caller may send `q` requests at once, and as many come back in `w` seconds; `r` are left, and one more
+comes within `t` seconds. A request above that is answered with 429 `rate-limited`, `Retry-After` and
+`violated-policies`. The quotas are those of one process: of three replicas a caller has three times as
+much. A process tells 20,000 callers a policy apart, in some megabytes; those that come while all of these
+are still using their quotas share one.
 """
 
 

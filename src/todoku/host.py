@@ -33,6 +33,8 @@ from todoku.system import load_system
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
 from todoku.web.descriptors import raise_descriptor_limit
 from todoku.web.hosts import known_hosts
+from todoku.web.page_headers import NO_SNIFFING
+from todoku.web.rate_limits import rate_limiter
 
 LOCK_WAIT_SECONDS = 10.0
 """How long a start waits for an earlier process of the same service to let go of its database."""
@@ -164,6 +166,9 @@ def _application(
         events=events,
         trust_forwarded_prefix=settings.trust_forwarded_prefix,
         hosts=known_hosts(settings.host, settings.public_hosts),
+        behind_proxy=settings.behind_proxy,
+        cors_origins=settings.allowed_origins,
+        limiter=rate_limiter(settings, accounts=False),
     )
 
 
@@ -209,6 +214,7 @@ def server_config(name: str, settings: Settings, app: ASGIApp) -> uvicorn.Config
         proxy_headers=False,
         log_config=None,
         server_header=False,
+        headers=[NO_SNIFFING],
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # any number
         timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
     )

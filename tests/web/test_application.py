@@ -253,7 +253,7 @@ async def test_openapi_document_lists_every_response_of_an_operation(
     assert document["openapi"] == "3.1.0"
     operation = document["paths"]["/things/{thingId}"]["get"]
     assert operation["operationId"] == "getThing"
-    assert list(operation["responses"]) == ["200", "400", "500"]
+    assert list(operation["responses"]) == ["200", "400", "429", "500"]
     problem = operation["responses"]["400"]["content"]["application/problem+json"]
     assert set(problem["examples"]) == {"malformed-request", "invalid-parameter"}
 

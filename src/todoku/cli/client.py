@@ -297,6 +297,8 @@ def _exit_code(status: int, slug: str) -> ExitCode:
     match status:
         case 404:
             return ExitCode.NOT_FOUND
+        case 429:
+            return ExitCode.BUSY
         case 503:
             return ExitCode.OUTCOME_UNKNOWN if slug == OUTCOME_UNKNOWN else ExitCode.BUSY
         case _ if status < 500:

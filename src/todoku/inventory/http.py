@@ -145,6 +145,7 @@ def inventory_api(backend: Backend) -> Api:
                 id="publishCatalogue",
                 method="POST",
                 path="/catalogue/publish",
+                costly=True,
                 summary="Publish every product again",
                 description=ABOUT_PUBLISHING,
                 handle=routes.publish,

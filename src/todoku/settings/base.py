@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from todoku.settings.edge import EdgeSettings
 from todoku.settings.types import (
     BrokerUrl,
     Count,
@@ -21,7 +22,7 @@ from todoku.settings.types import (
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(EdgeSettings, frozen=True, kw_only=True):
     """The settings that every system has, with their defaults, and those of its services."""
 
     system: Annotated[

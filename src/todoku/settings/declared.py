@@ -180,7 +180,11 @@ def _port_and_database(service: str, ports: Mapping[str, int]) -> Iterator[Setti
 
 def _describe(struct: type[msgspec.Struct]) -> Iterator[Setting]:
     annotations = get_type_hints(struct, include_extras=True)
-    for field in msgspec.structs.fields(struct):
+    # msgspec has those of a base class first.
+    fields = sorted(
+        msgspec.structs.fields(struct), key=lambda f: f.name not in struct.__annotations__
+    )
+    for field in fields:
         if struct is not Settings or field.name not in OF_SERVICES:
             yield _setting(field.name, annotations[field.name], field.default)
 

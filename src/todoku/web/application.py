@@ -15,7 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.web import openapi
 from todoku.web.backend import Backend
+from todoku.web.cross_origin import cross_origin
 from todoku.web.dead_letters import DEAD_LETTER_REFUSALS, dead_letter_operations
+from todoku.web.forwarded import ForwardedMiddleware
 from todoku.web.health import health_operations
 from todoku.web.hosts import HostMiddleware, KnownHosts
 from todoku.web.metrics import Metrics
@@ -24,6 +26,7 @@ from todoku.web.operations import Api, Endpoint, ExactRoute, Handler, Limits, Op
 from todoku.web.pages import page_routes
 from todoku.web.pauses import PAUSE_REFUSALS, pause_operations
 from todoku.web.prefix import ForwardedPrefixMiddleware
+from todoku.web.rate_limits import FailureLimitMiddleware, RateLimiter, RateLimitMiddleware
 from todoku.web.resend import resend_operations
 
 
@@ -42,6 +45,9 @@ def application(
     middleware: Sequence[Middleware] = (),
     trust_forwarded_prefix: bool = False,
     hosts: KnownHosts | None = None,
+    behind_proxy: bool = False,
+    cors_origins: Sequence[str] = (),
+    limiter: RateLimiter | None = None,
 ) -> ASGIApp:
     """Return the ASGI application that serves an API; `collectors` are added to its metrics.
 
@@ -50,6 +56,9 @@ def application(
     service's own, so that a `Problem` it raises is answered and counted like any other.
     `trust_forwarded_prefix`: a proxy sets X-Forwarded-Prefix (see `ForwardedPrefixMiddleware`).
     `hosts`: the names under which it is reached, any if None (see `HostMiddleware`).
+    `behind_proxy`: a proxy sets X-Forwarded-For or Forwarded (see `ForwardedMiddleware`).
+    `cors_origins`: the other sites whose pages may call it. `limiter` limits the requests of each caller;
+    `middleware` authenticates them.
     """
     api = replace(
         api,
@@ -69,12 +78,16 @@ def application(
         redirect_slashes=False,
         default=_raise_not_found,
         middleware=[
+            *([Middleware(ForwardedMiddleware)] if behind_proxy else []),
             *([Middleware(ForwardedPrefixMiddleware)] if trust_forwarded_prefix else []),
             Middleware(MetricsMiddleware, metrics),
+            *cross_origin(cors_origins),
             Middleware(ProblemMiddleware, api.refusals),
             Middleware(TrailingSlashMiddleware),
-            *([Middleware(HostMiddleware, hosts)] if hosts is not None else []),
+            *([Middleware(HostMiddleware, hosts, cors_origins)] if hosts is not None else []),
+            *([Middleware(FailureLimitMiddleware, limiter)] if limiter is not None else []),
             *middleware,
+            *([Middleware(RateLimitMiddleware, limiter)] if limiter is not None else []),
         ],
     )
 

@@ -126,6 +126,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
             id="retryDeadLetters",
             method="POST",
             path="/dead-letters/retry",
+            costly=True,
             summary="Retry a group of parked messages, or all",
             description=ABOUT_RETRYING_MANY,
             handle=routes.retry_many,

@@ -58,11 +58,15 @@ def known_hosts(listens_on: str, public: str) -> KnownHosts | None:
 
 
 class HostMiddleware:
-    """Refuse requests under a foreign name, and changes that a page of another site wants."""
+    """Refuse requests under a foreign name, and changes that a page of another site wants.
 
-    def __init__(self, app: ASGIApp, known: KnownHosts) -> None:
+    Pages of `origins` may change something, too.
+    """
+
+    def __init__(self, app: ASGIApp, known: KnownHosts, origins: Collection[str] = ()) -> None:
         self._app = app
         self._known = known
+        self._origins = frozenset(origin.lower().encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in OPEN_PATHS:
@@ -86,7 +90,8 @@ class HostMiddleware:
     def _is_foreign(self, origin: bytes | None, site: bytes) -> bool:
         if origin is None:  # Not a page, or one of a browser that tells only how it is related.
             return site == b"cross-site"
-        return not self._known.includes(origin.partition(b"://")[2])
+        own = self._known.includes(origin.partition(b"://")[2])
+        return not (own or origin.lower() in self._origins)
 
 
 def _unknown_host(value: bytes) -> Problem:

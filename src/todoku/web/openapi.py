@@ -11,6 +11,7 @@ from msgspec.inspect import EnumType
 import todoku
 from todoku.web import conditions, event_streams, idempotency, problems, waiting
 from todoku.web.fields import IdempotencyKey, IfMatch, LastEventId, Preference, to_portable
+from todoku.web.hosts import OPEN_PATHS
 from todoku.web.operations import Api, Operation, SuccessResponse
 from todoku.web.parameter_types import parameter_types, value_types
 from todoku.web.problems import ProblemDetails, ProblemType
@@ -91,6 +92,7 @@ def problems_of(operation: Operation) -> tuple[ProblemType, ...]:
     """Return every problem type of an operation, ordered by status."""
     kinds = (
         *ALWAYS,
+        *(() if operation.path in OPEN_PATHS else (problems.RATE_LIMITED,)),
         *(CHANGING if operation.changes else ()),
         *(WITH_BODY if operation.body else ()),
         *(WITH_KEY if _takes_key(operation) else ()),
@@ -214,7 +216,8 @@ def _problem_response(status: int, kinds: list[ProblemType]) -> dict[str, Any]:
 
 
 def _may_be_repeated(status: int, kinds: list[ProblemType]) -> bool:
-    return status == HTTPStatus.SERVICE_UNAVAILABLE or problems.REQUEST_IN_PROGRESS in kinds
+    repeatable = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+    return status in repeatable or problems.REQUEST_IN_PROGRESS in kinds
 
 
 def _problem_example(kind: ProblemType) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from todoku.web.body import BODY_RECEIVED, decode_body, read_body, require_no_bo
 from todoku.web.call import ANONYMOUS, Call, header_values, read_context
 from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType, ordered
 from todoku.web.query import decode_query
+from todoku.web.rate_limits import require_costly_quota
 
 KEY_HEADER: Final = idempotency.HEADER.lower().encode()
 PREFER_HEADER: Final = waiting.HEADER.lower().encode()
@@ -56,7 +57,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     not follow from the query and body. With `waits`, a client may say with `Prefer: wait=N` that the
     response is to come when what it asked for has ended: see `Call.wait`. A `conditional` one takes the
     header If-Match: see `Call.if_match`. One that `streams` answers with an `EventStream`, and takes the
-    header Last-Event-ID.
+    header Last-Event-ID. A `costly` one has a rate limit of its own.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     waits: bool = False
     conditional: bool = False
     streams: bool = False
+    costly: bool = False
 
     @property
     def changes(self) -> bool:
@@ -182,6 +184,8 @@ def _serve_operation(
     has_query = bool(operation.query.__struct_fields__)
 
     async def serve(scope: Scope, receive: Receive) -> ASGIApp:
+        if operation.costly:
+            require_costly_quota(scope)
         headers = dict(scope["headers"])
         query, body = no_query, None
         if scope["query_string"]:

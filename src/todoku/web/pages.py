@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from starlette.datastructures import Headers
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope
@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope
 import todoku
 from todoku.web.openapi import with_server
 from todoku.web.operations import Api, Endpoint, ExactRoute
+from todoku.web.page_headers import page_response
 from todoku.web.prefix import PREFIX
 from todoku.web.problems import UNKNOWN_ADDRESS, Problem, ProblemType
 from todoku.web.reply import encode
@@ -40,14 +41,14 @@ def page_routes(api: Api, documents: Mapping[str, Mapping[str, Any]]) -> Sequenc
         slug = scope["path_params"]["slug"]
         if slug not in kinds:
             raise Problem(UNKNOWN_ADDRESS, f"No problem type is called {slug!r}: see /problems.")
-        return HTMLResponse(_problem_page(kinds[slug], scope.get(PREFIX, "")))
+        return page_response(_problem_page(kinds[slug], scope.get(PREFIX, "")))
 
     async def show_index(scope: Scope, receive: Receive) -> Response:
         prefix = scope.get(PREFIX, "")
         links = {name: prefix + path for name, path in _index_links(documents).items()}
         headers = {"Vary": "Accept"}
         if "text/html" in Headers(scope=scope).get("accept", ""):
-            return HTMLResponse(_index_page(api.title, links), headers=headers)
+            return page_response(_index_page(api.title, links), headers=headers)
         content = {"title": api.title, "version": todoku.__version__, "links": links}
         return Response(encode(content), media_type="application/json", headers=headers)
 
@@ -77,7 +78,7 @@ def _page_route(path: str, render: Callable[[str], str]) -> ExactRoute:
     """Return the route of a page, which is rendered with the path prefix of the service."""
 
     async def show(scope: Scope, receive: Receive) -> Response:
-        return HTMLResponse(render(scope.get(PREFIX, "")))
+        return page_response(render(scope.get(PREFIX, "")))
 
     return ExactRoute(path, Endpoint({"GET": show}))
 

@@ -200,6 +200,14 @@ UNKNOWN_PAUSE_TARGET = ProblemType(
     "This service has nothing of this name that can be paused. Nothing was changed.",
     "Use one of the targets that `detail` names; `service` pauses all of them.",
 )
+RATE_LIMITED = ProblemType(
+    "rate-limited",
+    429,
+    "Too many requests",
+    "This caller has sent more requests than `violated-policies` allow; the header RateLimit-Policy says how "
+    "many. Nothing was changed.",
+    "Send the request again after the number of seconds in the Retry-After header.",
+)
 HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large",
     431,
@@ -310,6 +318,7 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     IDEMPOTENCY_KEY_REUSED,
     INVALID_EDIT,
     UNKNOWN_PAUSE_TARGET,
+    RATE_LIMITED,
     HEADERS_TOO_LARGE,
     INTERNAL_ERROR,
     NOT_IMPLEMENTED,

@@ -76,6 +76,7 @@ def resend_operations(backend: Backend) -> list[Operation]:
             id="sendEventsAgain",
             method="POST",
             path="/events/send-again",
+            costly=True,
             summary="Publish events again",
             description=ABOUT,
             handle=resend,
