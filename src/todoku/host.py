@@ -15,8 +15,10 @@ from starlette.types import ASGIApp
 from uuid_utils import uuid7
 
 from todoku import logs, start_paused
+from todoku.broker.connection import connection_options
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
+from todoku.broker.permissions import OPERATOR
 from todoku.database import Database, migrate, require_tables
 from todoku.engine import (
     EngineConfig,
@@ -30,10 +32,9 @@ from todoku.engine import (
 from todoku.service_metrics import ServiceMetrics
 from todoku.settings import Settings
 from todoku.system import load_system
-from todoku.tls import HANDSHAKE_SECONDS_MAX, ServerCertificate, require_tls
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
 from todoku.web.descriptors import raise_descriptor_limit
-from todoku.web.hosts import is_loopback, known_hosts
+from todoku.web.hosts import known_hosts
 from todoku.web.page_headers import NO_SNIFFING
 from todoku.web.rate_limits import rate_limiter
 
@@ -59,11 +60,9 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Run a service until `stop` is set, then finish what is under way.
 
     Raises what keeps it from starting or from going on: a `DatabaseError`, a `BrokerUnsuitable`,
-    `AddressUnusable`, `TlsUnusable`, `SettingsInvalid`, or the error of a loop that failed. Whatever is
-    raised, nothing that was answered is lost by it.
+    `AddressUnusable`, `SettingsInvalid`, or the error of a loop that failed. Whatever is raised,
+    nothing that was answered is lost by it.
     """
-    require_tls(settings, loopback=is_loopback(settings.host))
-    certificate = ServerCertificate.of(settings)
     logs.configure(settings.log_level, settings.log_format, name)
     raise_descriptor_limit()
     system = load_system(settings)
@@ -74,7 +73,10 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
             services = system.build(settings, effects={})  # Only this one's plug-ins are needed.
             service = descriptor.build(settings)
             require_tables(database, service.store.metadata)
-            process = _process(service, settings, services, database, run_write, run_read)
+            broker = _broker(name, settings, services)
+            if settings.nats_url is not None and await run_read(_is_new, service, database):
+                await broker.refuse_wrong_credentials()
+            process = _process(service, settings, services, database, broker, run_write, run_read)
             backend = Backend(process=process, database=database, run_read=run_read)
             if (pause := start_paused.from_environment()) is not None:
                 await run_write(process.writer.execute_pause, pause, None, process.clock.now())
@@ -91,7 +93,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
                     ServiceMetrics.of(descriptor, process, backend),
                     events,
                 )
-                await _serve_http(name, settings, app, certificate, backend, running, stop)
+                await _serve_http(name, settings, app, backend, running, stop)
             except ProcessFailed:
                 pass  # `running` raises why.
             finally:
@@ -104,13 +106,14 @@ def _process(
     settings: Settings,
     services: tuple[Service, ...],
     database: Database,
+    broker: NatsBroker,
     run_write: Any,
     run_read: Any,
 ) -> Process:
     return Process(
         service,
         database,
-        _broker(service.name, settings, services),
+        broker,
         Topology(services),
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid7()}",
         clock=SteadyClock(),
@@ -128,6 +131,12 @@ def _process(
     )
 
 
+def _is_new(service: Service, database: Database) -> bool:
+    """Return whether this database has never handled a message: then a wrong credential ends the start."""
+    with database.read() as connection:
+        return service.store.tables.positions.is_new(connection)
+
+
 def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> NatsBroker:
     return NatsBroker(
         settings.broker_url.split(","),
@@ -139,6 +148,12 @@ def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> Nat
         max_bytes=settings.stream_max_bytes,
         replicas=settings.stream_replicas,
         disposable=settings.nats_url is None,
+        options=partial(connection_options, settings, name),
+        # The seed of `todoku up` lies beside this service's own.
+        operator=partial(connection_options, settings, OPERATOR)
+        if settings.nats_url is None
+        else None,
+        marks_roll_backs=name == services[0].name,
     )
 
 
@@ -179,18 +194,16 @@ async def _serve_http(
     name: str,
     settings: Settings,
     app: ASGIApp,
-    certificate: ServerCertificate | None,
     backend: Backend,
     running: asyncio.Task[None],
     stop: asyncio.Event,
 ) -> None:
     """Answer HTTP until `stop` is set and the service is drained, or the process has failed."""
-    server = _Server(server_config(name, settings, app, certificate))
+    server = _Server(server_config(name, settings, app))
     _collect_less_garbage()
     sockets = _listen(settings.host, settings.port(name))
     serving = asyncio.create_task(server.serve(sockets))
     stopping = asyncio.create_task(stop.wait())
-    watching = asyncio.create_task(certificate.watch()) if certificate else None
     try:
         await asyncio.wait((serving, running, stopping), return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set() and settings.drain_seconds:
@@ -205,13 +218,9 @@ async def _serve_http(
         server.should_exit = True
         await serving
         stopping.cancel()
-        if watching is not None:
-            watching.cancel()
 
 
-def server_config(
-    name: str, settings: Settings, app: ASGIApp, certificate: ServerCertificate | None = None
-) -> uvicorn.Config:
+def server_config(name: str, settings: Settings, app: ASGIApp) -> uvicorn.Config:
     """Return how the HTTP server of a service runs."""
     return uvicorn.Config(
         app,
@@ -224,7 +233,6 @@ def server_config(
         log_config=None,
         server_header=False,
         headers=[NO_SNIFFING],
-        ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # any number
         timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
     )
@@ -261,29 +269,6 @@ class _Server(uvicorn.Server):
         for connection in self.server_state.connections:
             assert isinstance(connection, BoundedHttpProtocol)
             connection.end_stream()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; with TLS, bound how long a handshake may take, which uvicorn does not."""
-        if self.config.ssl is None or sockets is None:
-            await super().startup(sockets)
-            return
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                self._protocol,
-                sock=listener,
-                ssl=self.config.ssl,
-                backlog=CONNECTIONS_WAITING_MAX,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
-            )
-            for listener in sockets
-        ]
-        self.started = True
-
-    def _protocol(self) -> BoundedHttpProtocol:
-        return BoundedHttpProtocol(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from todoku.events import Event
 
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-RESERVED_NAMES = frozenset({"broker", "receipts", "ended", "nats"})
-"""They mean something else in subjects, settings or the output of `todoku up`."""
+RESERVED_NAMES = frozenset({"broker", "receipts", "ended", "nats", "up", "reader"})
+"""They mean something else in subjects, settings, credentials or the output of `todoku up`."""
 
 
 class System:

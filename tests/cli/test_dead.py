@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import nats
 import pytest
 from calling import Caller, CommandResult
 from scripted import Scripted, answering
 
+from broker_access import connect_as_operator
 from todoku.cli.exit_codes import ExitCode
 from todoku.contracts import OrderCreatedEvent, OrderedItem, encode, seal
 
@@ -25,13 +25,12 @@ Publish = Callable[[str, bytes], None]
 
 
 @pytest.fixture
-def publish(settings_of_running: Mapping[str, str]) -> Publish:
+def publish(settings_of_running: Mapping[str, str], running_data: Path) -> Publish:
     """Publishes a message directly to the stream."""
 
     async def send(subject: str, body: bytes) -> None:
-        async with await nats.connect(
-            f"nats://127.0.0.1:{settings_of_running['TODOKU_NATS_PORT']}"
-        ) as connection:
+        port = settings_of_running["TODOKU_NATS_PORT"]
+        async with await connect_as_operator(port, running_data) as connection:
             await connection.jetstream().publish(subject, body)
 
     return lambda subject, body: asyncio.run(send(subject, body))

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker_access import operator_options
 from todoku.broker import embedded
 from todoku.broker.embedded import (
     PROBE_SUBJECT,
@@ -180,7 +181,12 @@ def test_diagnosis_accepts_stored_and_refused_messages_but_not_a_frozen_server(
                 while not await is_ready(port):  # noqa: ASYNC110 - in another process
                     await asyncio.sleep(0.01)
             assert await embedded.diagnosis(settings) is None, "there is no stream yet"
-            broker = NatsBroker(settings.broker_url, subjects=[PROBE_SUBJECT], prefix="here")
+            broker = NatsBroker(
+                settings.broker_url,
+                subjects=[PROBE_SUBJECT],
+                prefix="here",
+                options=operator_options(tmp_path),
+            )
             await broker.start()
             async with asyncio.timeout(30):
                 while not broker.connected:  # noqa: ASYNC110 - nothing signals it

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
-import nats
 import pytest
 
+from broker_access import connect_as_operator
 from docs.extending import EXAMPLES, changed_files, extended_source
 from end_to_end.running import BOUND_SECONDS, PORT_COUNT, Up, up
 from todoku.cli.exit_codes import ExitCode
@@ -177,7 +177,7 @@ def test_step_decides_before_the_next_one_and_is_compensated(
         assert "above the limit of 100000" in watched
         made = json.loads(todoku("backup", str(tmp_path / "backups"), "--json"))
         assert "payments" in made["manifest"]["databases"]
-        asyncio.run(publish(ports[-1], "orders.created", b"no event"))
+        asyncio.run(publish(ports[-1], tmp_path / "data", "orders.created", b"no event"))
         listing = ("dead", "list", "--service", "payments", "--json")
         letter = json.loads(until_printed(lambda: todoku(*listing)))
         parked = verified(tmp_path / "data")["dead_letters"]
@@ -331,9 +331,9 @@ def until_printed(run: Callable[[], str]) -> str:
     return printed
 
 
-async def publish(port: int, subject: str, body: bytes) -> None:
-    """Publish a message as another program may."""
-    connection = await nats.connect(f"nats://127.0.0.1:{port}")
+async def publish(port: int, data_dir: Path, subject: str, body: bytes) -> None:
+    """Publish a message as the broker's operator may."""
+    connection = await connect_as_operator(port, data_dir)
     await connection.jetstream().publish(subject, body)
     await connection.close()
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import nats
 import pytest
 
+from broker_access import connect_as_operator
 from todoku.lab.stack import SECONDS_MAX, Stack, free_port_settings
 from todoku.settings import Settings, Span, to_environment
 from todoku.system import System
@@ -211,15 +211,15 @@ def test_verify_reports_deliveries_that_wait_for_it(shop: Shop, running: Stack) 
     assert shop.points("waiting") == 1
 
 
-async def publish(url: str, subject: str, body: bytes) -> None:
-    """Publish a message as another program may."""
-    connection = await nats.connect(url)
+async def publish(settings: Settings, subject: str, body: bytes) -> None:
+    """Publish a message as the broker's operator may."""
+    connection = await connect_as_operator(settings.nats_port, settings.data_dir)
     await connection.jetstream().publish(subject, body)
     await connection.close()
 
 
 def test_its_dead_letters_are_listed_verified_and_discarded(shop: Shop, running: Stack) -> None:
-    asyncio.run(publish(shop.settings.broker_url, "orders.completed", b"no event"))
+    asyncio.run(publish(shop.settings, "orders.completed", b"no event"))
 
     listing = ("dead", "list", "--service", "loyalty", "--json")
     [letter] = map(json.loads, until(lambda: shop.run(*listing), bool).splitlines())

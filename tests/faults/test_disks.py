@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker_access import operator_options
 from faults.conftest import Prove
 from faults.disks import needs_root, small_disk
 from todoku.broker import embedded
@@ -218,7 +219,11 @@ def failing_syncs(pid: int, folder: Path) -> Iterator[None]:
 
 async def publish(settings: Settings, count: int) -> None:
     """Store that many messages, one after the other, each acknowledged."""
-    broker = NatsBroker(settings.broker_url, max_bytes=settings.stream_max_bytes)
+    broker = NatsBroker(
+        settings.broker_url,
+        max_bytes=settings.stream_max_bytes,
+        options=operator_options(settings.data_dir),
+    )
     await broker.start()
     async with asyncio.timeout(30):
         for n in range(count):
@@ -238,7 +243,11 @@ async def until_done(broker: NatsBroker, n: int) -> None:
 
 async def stored(settings: Settings) -> int:
     """How far the stream is."""
-    broker = NatsBroker(settings.broker_url, max_bytes=settings.stream_max_bytes)
+    broker = NatsBroker(
+        settings.broker_url,
+        max_bytes=settings.stream_max_bytes,
+        options=operator_options(settings.data_dir),
+    )
     await broker.start()
     try:
         async with asyncio.timeout(30):

@@ -11,12 +11,23 @@ import re
 import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from todoku.broker.credentials import (
+    SeedUnusable,
+    folder_of,
+    make_seeds,
+    public_key,
+    read_seed,
+    seed_path,
+    sign,
+)
+from todoku.broker.permissions import OPERATOR, READER, Place, of_operator, of_reader, of_service
 from todoku.settings import Settings
 
 PROGRAM = "nats-server"
@@ -87,14 +98,15 @@ def find_server(chosen: Path | None = None) -> ServerProgram:
     )
 
 
-def write_config(settings: Settings) -> None:
-    """Write the server's configuration to the path that `argv` names.
+def write_config(settings: Settings, services: Sequence[str] = ()) -> None:
+    """Write the server's configuration to the path that `argv` names, and make the credentials of these
+    services that are absent.
 
-    Call it before every start: the folder may be wiped whenever the server is down.
+    Call it before every start: the folder may be wiped whenever the server is down. Raises `SeedUnusable`.
     """
     path = _config_path(settings)
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    content = msgspec.json.format(msgspec.json.encode(_config(settings)))
+    content = msgspec.json.format(msgspec.json.encode(_config(settings, services)))
     # A new file: a link that somebody planted in its place is removed, not followed.
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -143,33 +155,47 @@ async def diagnosis(settings: Settings) -> str | None:
     prefix = f"{settings.subject_prefix}." if settings.subject_prefix else ""
     try:
         async with asyncio.timeout(STORE_SECONDS_MAX):
-            return await _probe(settings.nats_port, prefix + PROBE_SUBJECT)
+            return await _probe(settings, prefix + PROBE_SUBJECT)
     except TimeoutError:
         return f"it does not acknowledge a message within {STORE_SECONDS_MAX:g} s"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SeedUnusable) as error:
         return f"the probe failed ({error})"
 
 
-async def _probe(port: int, subject: str) -> str | None:
+async def _probe(settings: Settings, subject: str) -> str | None:
     """Publish an empty message to a server on this machine and wait for any response.
 
     Source: docs.nats.io, "Client Protocol".
     """
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", settings.nats_port)
     try:
-        if not _offers_jetstream(await reader.readline()):
+        greeting = await reader.readline()
+        if not _offers_jetstream(greeting):
             return "it has JetStream disabled"
         inbox = f"_INBOX.{secrets.token_hex(16)}"
         writer.write(
-            b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n'
+            b"CONNECT %s\r\n" % msgspec.json.encode(_introduction(settings, greeting))
             + f"SUB {inbox} 1\r\nPUB {subject} {inbox} 0\r\n\r\n".encode()
         )
         while line := await reader.readline():
             if line.startswith((b"MSG ", b"HMSG ")):
                 return None
+            if line.startswith(b"-ERR"):
+                return f"it refuses its own operator ({line.decode(errors='replace').strip()})"
         return "it closed the connection"
     finally:
         writer.close()
+
+
+def _introduction(settings: Settings, greeting: bytes) -> dict[str, Any]:
+    """Return who connects, with the signature that a greeting with a nonce asks for."""
+    introduction = {"verbose": False, "headers": True, "no_responders": True}
+    nonce = msgspec.json.decode(greeting.removeprefix(b"INFO ")).get("nonce")
+    path = seed_path(folder_of(settings.data_dir), OPERATOR)
+    if not nonce or not path.exists():
+        return introduction
+    seed = read_seed(path)
+    return {**introduction, "nkey": public_key(seed), "sig": sign(seed, nonce)}
 
 
 def move_files_aside(settings: Settings) -> str:
@@ -205,7 +231,7 @@ def _config_path(settings: Settings) -> Path:
     return _folder(settings) / "nats-server.json"
 
 
-def _config(settings: Settings) -> dict[str, Any]:
+def _config(settings: Settings, services: Sequence[str]) -> dict[str, Any]:
     # The server's own format is a superset of JSON, which needs no rules for quoting paths.
     return {
         "server_name": "todoku",
@@ -221,7 +247,29 @@ def _config(settings: Settings) -> dict[str, Any]:
             "max_file_store": 2 * settings.stream_max_bytes,
             "max_memory_store": 64 * 2**20,
         },
+        "authorization": {"users": _users(settings, services)},
     }
+
+
+def _users(settings: Settings, services: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the public key and the permissions of each service, of `up` and of who only looks."""
+    place = Place(settings.stream_name, settings.subject_prefix)
+    permissions = {
+        **{name: of_service(name, place, updates=name == services[0]) for name in services},
+        OPERATOR: of_operator(),
+        READER: of_reader(place),
+    }
+    keys = make_seeds(folder_of(settings.data_dir), permissions)
+    return [
+        {
+            "nkey": keys[name],
+            "permissions": {
+                "publish": {"allow": allowed.publish},
+                "subscribe": {"allow": allowed.subscribe},
+            },
+        }
+        for name, allowed in permissions.items()
+    ]
 
 
 def _installed_with_todoku() -> Path | None:

@@ -5,7 +5,7 @@ Source: docs.nats.io, "NATS API Reference"; ADR-50 for atomic batches.
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +26,8 @@ from todoku.broker.jetstream_api import (
     find,
 )
 from todoku.broker.jetstream_messages import ConsumerInfo, FoundMessage, StreamInfo
-from todoku.broker.nats_link import Link
+from todoku.broker.nats_link import Forbidden, Link
+from todoku.broker.permissions import ROLLED_BACK
 from todoku.broker.port import BrokerUnavailable, BrokerUnsuitable, StartAfter
 
 ACK_PENDING_MAX = 20_000
@@ -43,6 +44,9 @@ leader before is not answered any more."""
 
 CONFIRM_SECONDS = 0.5
 """How long a stream must stay behind what was seen: a new leader of a cluster may still catch up."""
+
+AsOperator = Callable[[str, Mapping[str, Any] | None], Awaitable[bytes]]
+"""Returns JetStream's response to a request that the operator makes."""
 
 log = structlog.get_logger()
 
@@ -76,6 +80,7 @@ class JetStream:
         replicas: int,
         ack_wait_seconds: float,
         disposable: bool = False,
+        as_operator: AsOperator | None = None,
     ) -> None:
         self.prefix = prefix
         self.problems: dict[str, str] = {}
@@ -84,6 +89,7 @@ class JetStream:
         self.history = SequenceHistory()
         self._published: _Published | None = None
         self._disposable = disposable
+        self._as_operator = as_operator
         self._name = name
         self._ack_wait_seconds = ack_wait_seconds
         self._preparing = asyncio.Lock()
@@ -186,7 +192,9 @@ class JetStream:
     ) -> StreamInfo:
         fields = config.differences(info.config, corrected)
         try:
-            response = await ask(link, f"STREAM.UPDATE.{self._name}", corrected)
+            response = await self._administer(link, "STREAM.UPDATE", corrected)
+        except Forbidden:
+            return info  # Another service may, and does.
         except Refused as refused:
             if refused.error.code == SERVICE_UNAVAILABLE:
                 raise
@@ -218,10 +226,23 @@ class JetStream:
                 config.EPOCH_KEY: secrets.token_hex(6),
                 config.EARLIER_EPOCHS_KEY: msgspec.json.encode(earlier).decode(),
             }
-            response = await ask(
-                link, f"STREAM.UPDATE.{self._name}", {**info.config, "metadata": metadata}
-            )
+            try:
+                marked = {**info.config, "metadata": metadata}
+                response = await self._administer(link, "STREAM.UPDATE", marked)
+            except Forbidden:
+                link.send(self.prefix + ROLLED_BACK, ended.encode())
+                raise BrokerUnavailable(
+                    f"the stream {self._name} was rolled back; the service that may update it was told"
+                ) from None
             return self._noted(decode(response, StreamInfo))
+
+    async def _administer(
+        self, link: Link, request: str, payload: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """Return the response to a request that not every service may make."""
+        if self._as_operator is not None:
+            return await self._as_operator(f"{request}.{self._name}", payload)
+        return await ask(link, f"{request}.{self._name}", payload)
 
     async def misconfigurations(self, link: Link, readers: Sequence[str]) -> dict[str, str]:
         """Return what is wrong with the stream and these durables, by their name; change nothing.
@@ -320,7 +341,7 @@ class JetStream:
         """
         log.error("stream_deleted", stream=self._name, reason=reason)
         self.corrections += 1
-        await ask(link, f"STREAM.DELETE.{self._name}")
+        await self._administer(link, "STREAM.DELETE")
         raise BrokerUnavailable(
             f"the stream {self._name} was deleted, to be created again: {reason}"
         )

@@ -85,11 +85,13 @@ async def ask(link: Link, request: str, payload: Mapping[str, Any] | None = None
     Two servers of a cluster without a meta leader may both respond: the first one counts.
     """
     body = b"" if payload is None else msgspec.json.encode(payload)
+    subject = f"$JS.API.{request}"
     try:
         response, *_ = await link.replies(
-            lambda reply: link.send(f"$JS.API.{request}", body, reply),
+            lambda reply: link.send(subject, body, reply),
             expected=1,
             seconds=ANSWER_SECONDS_MAX,
+            subjects=(subject,),
         )
     except ServiceUnreachable:
         raise BrokerUnsuitable(NO_JETSTREAM) from None

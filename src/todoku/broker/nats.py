@@ -13,11 +13,12 @@ from typing import Any
 import structlog
 
 from todoku.broker.jetstream import JetStream
-from todoku.broker.jetstream_api import decode
+from todoku.broker.jetstream_api import ask, decode
 from todoku.broker.jetstream_messages import PublishAck
 from todoku.broker.nats_consumer import NatsConsumer
 from todoku.broker.nats_link import Link, ServiceUnreachable
 from todoku.broker.nats_wire import Message, ReplyInbox, publication
+from todoku.broker.permissions import ROLLED_BACK
 from todoku.broker.port import (
     OWNER_HEADER,
     BrokerError,
@@ -30,6 +31,7 @@ from todoku.broker.port import (
     StartAfter,
     Stored,
 )
+from todoku.broker.roll_backs import RollBacks
 
 BATCH_MESSAGES_MAX = 1_000
 """The server's limit for an atomic batch."""
@@ -42,10 +44,14 @@ SINGLES_MAX = 12
 """Up to here, single publishes are faster than an atomic batch, which costs some 4 ms however small
 it is (measured with `sync_interval: always`; break-even at 16 to 20)."""
 
+CREDENTIALS_SECONDS = 5.0
 RETRY_SECONDS = 0.25
 CANCEL_AGAIN_SECONDS = 1.0
 UNSUITABLE_RETRY_SECONDS = 2.0
 NOTIFY_BUFFER_BYTES_MAX = 8 * 1024 * 1024
+
+Options = Callable[[], Mapping[str, Any]]
+"""Returns what nats-py's `connect` takes, such as credentials."""
 
 log = structlog.get_logger()
 
@@ -56,7 +62,9 @@ class NatsBroker:
     `subjects` are what the stream stores. `prefix` is prepended to every subject and durable name and
     removed from incoming ones, so that installations can share a server. A `disposable` stream may
     be deleted when its files are damaged.
-    `options` go to nats-py's `connect` (tls, user_credentials, nkeys_seed, inbox_prefix, …).
+    `options` go to nats-py's `connect` (tls, user_credentials, nkeys_seed, inbox_prefix, …); a function
+    returns them for each connection. With `operator`, the options of a user who may do everything, that
+    user updates and deletes the stream. One that `marks_roll_backs` does so for others who may not.
     `problem` is the reason why the broker does not serve now, or None.
     """
 
@@ -74,11 +82,16 @@ class NatsBroker:
         ack_wait_seconds: float = 10,
         publish_timeout_seconds: float = 5,
         disposable: bool = False,
-        options: Mapping[str, Any] | None = None,
+        options: Options | Mapping[str, Any] | None = None,
+        operator: Options | None = None,
+        marks_roll_backs: bool = False,
     ) -> None:
         self.problem: BrokerError | None = None
         self._urls = [urls] if isinstance(urls, str) else list(urls)
-        self._options = {**(options or {}), "name": name}
+        self._name = name
+        self._options = options if callable(options) else lambda: options or {}
+        self._operator = operator
+        self._marks_roll_backs = RollBacks(self._mark_roll_back) if marks_roll_backs else None
         self._prefix = f"{prefix.strip('.')}." if prefix else ""
         self._stream = JetStream(
             stream,
@@ -89,6 +102,7 @@ class NatsBroker:
             replicas=replicas,
             ack_wait_seconds=ack_wait_seconds,
             disposable=disposable,
+            as_operator=self._as_operator if operator else None,
         )
         self._publish_timeout_seconds = publish_timeout_seconds
         self._link: Link | None = None
@@ -107,7 +121,13 @@ class NatsBroker:
 
     @property
     def configuration_problems(self) -> Sequence[str]:
-        return tuple(self._stream.problems.values())
+        link, problem = self._link, self.problem
+        refusal = [str(problem)] if isinstance(problem, BrokerUnsuitable) else []
+        return (
+            *refusal,
+            *self._stream.problems.values(),
+            *(link.forbidden.values() if link else ()),
+        )
 
     @property
     def configuration_corrections(self) -> int:
@@ -221,7 +241,7 @@ class NatsBroker:
         """Connect and serve until the connection is lost; return the seconds to wait before the next."""
         link = Link(self._note_problem)
         try:
-            await link.open(self._urls, self._options)
+            await link.open(self._urls, {**self._options(), "name": self._name})
             self._max_message_bytes = link.body_bytes_max
             await self._stream.prepare(link, starting=True)
             await self._serve(link)
@@ -248,6 +268,9 @@ class NatsBroker:
             self._stream.elected_subject,
             ReplyInbox(lambda _: link.fail_pending("another server leads the stream now")),
         )
+        if self._marks_roll_backs is not None:
+            subject = self._prefix + ROLLED_BACK
+            link.subscribe(subject, ReplyInbox(self._marks_roll_backs.on_message))
         for consumer in self._consumers:
             consumer.attach(link)
         self._link = link
@@ -255,6 +278,34 @@ class NatsBroker:
         log.info("broker_connected", stream_epoch=self._stream.stream_epoch)
         await link.lost()
         raise BrokerUnavailable("the connection to the broker was lost")
+
+    async def refuse_wrong_credentials(self) -> None:
+        """Raise `BrokerUnsuitable` if the broker answers and does not know this user."""
+        link = Link(lambda _: None)
+        with contextlib.suppress(BrokerUnavailable, TimeoutError):
+            try:
+                async with asyncio.timeout(CREDENTIALS_SECONDS):
+                    await link.open(self._urls, {**self._options(), "name": self._name})
+            finally:
+                await link.close()
+
+    async def _as_operator(self, request: str, payload: Mapping[str, Any] | None) -> bytes:
+        """Return JetStream's response to a request of the operator."""
+        assert self._operator is not None
+        link = Link(self._note_problem)
+        try:
+            async with asyncio.timeout(CREDENTIALS_SECONDS):
+                await link.open(self._urls, {**self._operator(), "name": self._name})
+            return await ask(link, request, payload)
+        except TimeoutError:
+            raise BrokerUnavailable("the broker did not answer its operator") from None
+        finally:
+            await link.close()
+
+    async def _mark_roll_back(self, ended: str) -> None:
+        """Begin a new epoch for a service that may not do so."""
+        if self._link is not None:
+            await self._stream.begin_epoch(self._link, ended)
 
     def _note_problem(self, problem: BrokerError) -> None:
         """Store the problem, and log it when it changes."""
@@ -290,6 +341,7 @@ class NatsBroker:
                 lambda reply: send(link, chunk, reply),
                 expected=answers_expected,
                 seconds=self._publish_timeout_seconds,
+                subjects={self._prefix + message.subject for message in chunk},
             )
         except ServiceUnreachable:
             raise _NotStored(f"no stream stores {chunk[0].subject}") from None

@@ -6,7 +6,8 @@ opens a new link: one recovery path, whatever has happened.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -39,6 +40,10 @@ closes fails."""
 
 NO_RESPONDERS = "503"
 
+VIOLATION = re.compile(
+    r"Permissions Violation for (?P<operation>\w+) to \"(?P<subject>[^\"]*)\"", re.IGNORECASE
+)
+
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -48,10 +53,25 @@ class ServiceUnreachable(BrokerUnavailable):
     """Raised when nobody subscribes to the subject: no stream stores it, or JetStream is off."""
 
 
-class _PendingReply:
-    """Collect the replies to one request."""
+class Refused(BrokerUnsuitable):
+    """Raised when the server does not know this user."""
 
-    def __init__(self, expected: int) -> None:
+
+class Forbidden(BrokerUnsuitable):
+    """Raised when this user may not publish on a subject."""
+
+    def __init__(self, operation: str, subject: str) -> None:
+        super().__init__(
+            f"the NATS user of this service may not {operation} {subject}: grant this permission"
+            " (`todoku broker-config` writes those of every service)"
+        )
+
+
+class _PendingReply:
+    """Collect the replies to one request on these subjects."""
+
+    def __init__(self, expected: int, subjects: Collection[str] = ()) -> None:
+        self.subjects = subjects
         self.replies: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
         self._expected = expected
         self._collected: list[bytes] = []
@@ -80,13 +100,14 @@ class Link:
     """
 
     def __init__(self, on_problem: Callable[[BrokerError], None]) -> None:
-        self._client = Client()
+        self._client = Client(self._on_forbidden)
         self._on_problem = on_problem
         self._reply_prefix = ""
         self._pending: dict[str, _PendingReply] = {}
         self._requests_sent = 0
         self._changed = asyncio.Event()
-        self._forbidden = ("", 0.0)
+        self.forbidden: dict[str, str] = {}
+        """What this user may not do, by the subject, as far as it was tried."""
 
     @property
     def alive(self) -> bool:
@@ -167,19 +188,24 @@ class Link:
                 await subscription.drain()  # type: ignore[no-untyped-call]
 
     async def replies(
-        self, send: Callable[[str], None], *, expected: int, seconds: float
+        self,
+        send: Callable[[str], None],
+        *,
+        expected: int,
+        seconds: float,
+        subjects: Collection[str] = (),
     ) -> list[bytes]:
-        """Call `send` with a new reply subject and return its `expected` replies."""
+        """Call `send` with a new reply subject and return its `expected` replies. Raises `Forbidden` if the
+        server does not let this user publish on one of the `subjects`, which it does not answer."""
         self._requests_sent += 1
         reply = f"{self._reply_prefix}.{self._requests_sent}"
-        pending = self._pending[reply] = _PendingReply(expected)
-        started = asyncio.get_running_loop().time()
+        pending = self._pending[reply] = _PendingReply(expected, subjects)
         try:
             async with asyncio.timeout(seconds):
                 send(reply)
                 return await pending.replies
         except TimeoutError:
-            raise self._unanswered(started, seconds) from None
+            raise BrokerUnavailable(f"the broker did not answer within {seconds} s") from None
         finally:
             del self._pending[reply]
 
@@ -188,12 +214,21 @@ class Link:
         if pending is not None:
             pending.add(message)
 
-    def _unanswered(self, started: float, seconds: float) -> BrokerError:
-        # The server does not answer a forbidden publish; the reason arrives as a connection error.
-        reason, at = self._forbidden
-        if reason and at >= started:
-            return BrokerUnsuitable(f"{reason}: grant this permission to the NATS user")
-        return BrokerUnavailable(f"the broker did not answer within {seconds} s")
+    def _on_forbidden(self, complaint: str) -> None:
+        """Note what this user may not do, and fail the requests that need it. The server answers them only
+        in this way."""
+        found = VIOLATION.search(complaint)
+        if found is None:
+            return
+        subject = found["subject"]
+        operation = "subscribe to" if found["operation"].lower() == "subscription" else "publish on"
+        problem = Forbidden(operation, subject)
+        if subject not in self.forbidden:
+            log.error("broker_permission_missing", operation=operation, subject=subject)
+        self.forbidden[subject] = str(problem)
+        for pending in self._pending.values():
+            if subject in pending.subjects:
+                pending.fail(problem)
 
     def _check_version(self) -> None:
         version = self._client.connected_server_version
@@ -205,9 +240,7 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._changed.set()
-        if "permissions violation" in str(error).lower():
-            self._forbidden = (str(error), asyncio.get_running_loop().time())
-        elif not self.alive:
+        if not self.alive:
             self._on_problem(BrokerUnavailable(f"the broker cannot be reached: {error}"))
 
     async def _on_closed(self) -> None:
@@ -232,5 +265,5 @@ def _at_once(doing: Coroutine[Any, Any, T]) -> T:
 
 def _not_connected(error: Exception) -> BrokerError:
     if "authorization" in str(error).lower():
-        return BrokerUnsuitable(f"the broker refuses this user ({error}): check the credentials")
+        return Refused(f"the broker refuses this user ({error}): check the credentials")
     return BrokerUnavailable(f"the broker cannot be reached: {error or type(error).__name__}")

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import structlog
 from nats.aio.client import Client as NatsClient
+from nats.errors import Error as NatsError
 from nats.errors import OutboundBufferLimitError, ProtocolError
 from nats.protocol.parser import Parser
 
 NEWLINE = b"\r\n"
 VERSION = b"NATS/1.0"
+FORBIDDEN = b"Permissions Violation"
 
 log = structlog.get_logger()
 
@@ -99,13 +101,36 @@ def publication(
     return command + head + body + NEWLINE
 
 
+class NoTls(NatsError):
+    """Raised where TLS is required and the server does not offer it; nothing was sent."""
+
+    def __str__(self) -> str:
+        return "the server offers no TLS, and `tls://` or a certificate asks for it"
+
+
 class Client(NatsClient):
     """Extend nats-py's client: messages for a `ReplyInbox` take the fast path, `write`
-    takes many commands at once, and a failing last flush on a lost connection is ignored."""
+    takes many commands at once, and a failing last flush on a lost connection is ignored.
 
-    def __init__(self) -> None:
+    `on_forbidden` is called with each complaint of the server about a missing permission, as it is written:
+    nats-py passes it on in lower case.
+    """
+
+    def __init__(self, on_forbidden: Callable[[str], None] = lambda _: None) -> None:
         super().__init__()
         self._ps = MessageParser(self)
+        self.on_forbidden = on_forbidden
+
+    def _connect_command(self) -> bytes:
+        """Return what introduces this client, with its credentials; only over TLS where that was asked for.
+
+        nats-py leaves TLS out if the server, or who stands in its place, does not ask for it.
+        """
+        server = self._current_server
+        wanted = "tls" in self.options or (server is not None and server.uri.scheme == "tls")
+        if wanted and not self._server_info.get("tls_required"):
+            raise NoTls
+        return super()._connect_command()
 
     async def write(self, commands: bytes) -> None:
         """Append commands to the buffer, which is flushed in the next turn of the event loop.
@@ -168,6 +193,10 @@ class MessageParser(Parser):
                     pass
                 case [b"MSG", subject, sid, *reply, size]:
                     pass
+                case [b"-ERR", *_] if FORBIDDEN in data[place:line_end]:
+                    self._client.on_forbidden(data[place:line_end].decode(errors="replace"))
+                    place = begin
+                    continue
                 case _:
                     await super().parse(data[place:begin])
                     place = begin

@@ -11,6 +11,7 @@ import msgspec
 
 from todoku import start_paused
 from todoku.broker import embedded
+from todoku.broker.credentials import SeedUnusable
 from todoku.cli import catalogue_copy
 from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
@@ -34,7 +35,6 @@ from todoku.settings import (
     values_of,
 )
 from todoku.system import load_system
-from todoku.tls import own_context
 
 CATALOGUE_PAUSE_SECONDS = 0.1
 """How often it is looked whether orders has the catalogue."""
@@ -75,6 +75,8 @@ def up(
     with data_folder(settings.data_dir, load_system(settings).names):
         server = None if settings.nats_url else _find_server(settings)
         require_free(list(_ports(settings)))
+        if server:
+            _write_broker_config(settings)
         if settings.nats_url:
             _require_suitable_broker(settings)
         running.publish(settings.data_dir, _described(loaded))
@@ -104,6 +106,16 @@ def _find_server(settings: Settings) -> embedded.ServerProgram:
         return embedded.find_server(settings.nats_server)
     except embedded.ServerNotFound as error:
         raise CommandFailed(str(error), exit_code=ExitCode.CANNOT_START) from error
+
+
+def _write_broker_config(settings: Settings) -> None:
+    """Make the credentials, and raise `CommandFailed` if one that is there cannot be used."""
+    try:
+        embedded.write_config(settings, load_system(settings).names)
+    except (SeedUnusable, OSError) as error:
+        raise CommandFailed(
+            f"the broker cannot be configured: {error}", exit_code=ExitCode.CANNOT_START
+        ) from error
 
 
 def _require_suitable_broker(settings: Settings) -> None:
@@ -169,7 +181,7 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
         argv=embedded.argv(server, settings),
         environment=os.environ,
         is_ready=functools.partial(embedded.is_ready, settings.nats_port),
-        prepare=functools.partial(embedded.write_config, settings),
+        prepare=functools.partial(embedded.write_config, settings, load_system(settings).names),
         checkup=Checkup(
             diagnosis=functools.partial(embedded.diagnosis, settings),
             remedy=functools.partial(embedded.move_files_aside, settings),
@@ -183,14 +195,15 @@ def _services(settings: Settings, console: Console, start: Mapping[str, str]) ->
 
 
 def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> Program:
-    place = settings.own_host, settings.port(name), functools.partial(own_context, settings)
     return Program(
         name=name,
         # -P: do not import modules from the working directory.
         argv=(sys.executable, "-P", "-m", "todoku", "run", name),
         environment=environment,
-        is_ready=functools.partial(is_ready, *place),
-        checkup=Checkup(diagnosis=functools.partial(unresponsive, *place)),
+        is_ready=functools.partial(is_ready, settings.own_host, settings.port(name)),
+        checkup=Checkup(
+            diagnosis=functools.partial(unresponsive, settings.own_host, settings.port(name))
+        ),
         final_codes=(ExitCode.USAGE, ExitCode.CANNOT_START, ExitCode.IN_USE),
     )
 

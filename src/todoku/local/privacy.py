@@ -42,12 +42,12 @@ def _own_files(folder: Path, databases: Sequence[str]) -> Iterator[Path]:
     """Yield the files and folders of Todoku in a data folder, each folder before its content."""
     for pattern in ("up.lock", *(f"{name}.db*" for name in databases)):
         yield from folder.glob(pattern)
-    broker = folder / "broker"
-    if broker.is_symlink() or broker.is_dir():
-        yield broker
-        # Links in the server's own files are found before the server follows them.
-        for parent, folders, files in os.walk(broker, followlinks=False):
-            yield from (Path(parent, name) for name in (*folders, *files))
+    for own in (folder / "broker", folder / "credentials"):
+        if own.is_symlink() or own.is_dir():
+            yield own
+            # Links in the server's own files are found before the server follows them.
+            for parent, folders, files in os.walk(own, followlinks=False):
+                yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def _require_unwritable_for_others(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from todoku.settings.edge import EdgeSettings
+from todoku.settings.nats import NatsSettings
 from todoku.settings.types import (
     BrokerUrl,
     Count,
@@ -22,7 +22,7 @@ from todoku.settings.types import (
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Settings(EdgeSettings, frozen=True, kw_only=True):
+class Settings(NatsSettings, frozen=True, kw_only=True):
     """The settings that every system has, with their defaults, and those of its services."""
 
     system: Annotated[
@@ -197,8 +197,7 @@ class Settings(EdgeSettings, frozen=True, kw_only=True):
     def http_url(self, service: str) -> str:
         """Return where this machine reaches a service, without a slash at the end."""
         host = f"[{self.own_host}]" if ":" in self.own_host else self.own_host
-        scheme = "https" if self.tls_cert else "http"
-        return f"{scheme}://{host}:{self.port(service)}"
+        return f"http://{host}:{self.port(service)}"
 
     def database(self, service: str) -> str | Path:
         """Return a service's database: its URL where one is set, else a file in the data folder."""

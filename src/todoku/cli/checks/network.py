@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from todoku.broker.connection import connection_options
 from todoku.broker.embedded import PROBE_SUBJECT, VERSION_MIN
 from todoku.broker.jetstream import JetStream
 from todoku.broker.jetstream_api import NO_JETSTREAM
 from todoku.broker.jetstream_messages import StreamInfo
 from todoku.broker.nats_link import Link
+from todoku.broker.permissions import READER
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
-from todoku.cli.client import ServiceClient, client
+from todoku.cli.client import ServiceClient
 from todoku.cli.errors import CommandFailed
 from todoku.cli.formatting import counted
 from todoku.diagnosis import CheckResult, CheckStatus, ok, warning, wrong
@@ -83,22 +85,22 @@ def find_services(settings: Settings) -> dict[str, RunningService]:
 
 
 def _find(service: str, settings: Settings) -> RunningService | None:
+    client = ServiceClient(service, settings.http_url(service), timeout_seconds=TIMEOUT_SECONDS)
     try:
-        service_client = client(service, None, settings, timeout_seconds=TIMEOUT_SECONDS)
-        answer = service_client.request("GET", "/openapi.json")
-        api = service_client.read(answer.body, ApiDocument).info
+        answer = client.request("GET", "/openapi.json")
+        api = client.read(answer.body, ApiDocument).info
     except CommandFailed:
         return None
     if api.title != f"Todoku {service}":
         return None
-    return RunningService(api.version, _ahead_seconds(service_client))
+    return RunningService(api.version, _ahead_seconds(client))
 
 
-def _ahead_seconds(service: ServiceClient) -> float | None:
+def _ahead_seconds(client: ServiceClient) -> float | None:
     """Return how far the clock of a service's engine is ahead of this machine's, None if it is not ready."""
     requested_at = datetime.now(UTC)
     try:
-        time = service.read(service.get("/readyz"), EngineTime).time
+        time = client.read(client.get("/readyz"), EngineTime).time
     except CommandFailed:
         return None
     return difference_seconds(time, requested_at, datetime.now(UTC))
@@ -197,6 +199,7 @@ def broker(settings: Settings, *, running: bool) -> Iterator[CheckResult]:
     if greeting and greeting.jetstream and not greeting.is_old:
         yield asyncio.run(_stream(settings, running=running))
         yield from asyncio.run(_configuration(settings, running=running))
+        yield asyncio.run(_credentials(settings))
 
 
 def _broker(settings: Settings, greeting: Greeting | None, *, running: bool) -> CheckResult:
@@ -272,6 +275,29 @@ async def stream_info(settings: Settings) -> StreamInfo | None:
     return await _ask_broker(settings, _jetstream(settings).info)
 
 
+async def _credentials(settings: Settings) -> CheckResult:
+    """Check that the broker knows the credential of each service."""
+
+    async def connected(_: Link) -> None:
+        """Ask for nothing."""
+
+    names = load_system(settings).names
+    for name in names:
+        try:
+            await _ask_broker(settings, connected, name)
+        except BrokerUnsuitable as error:
+            fix = (
+                "run `todoku up` again: it makes them and configures its broker"
+                if settings.nats_url is None
+                else "correct the credentials of the service, or the server's users; until then, orders are"
+                " accepted but not processed"
+            )
+            return wrong("broker credentials", f"{name}: {error}", fix=fix)
+        except BrokerError as error:
+            return warning("broker credentials", f"{name}: {error}", fix="check the broker's log")
+    return ok("broker credentials", f"the broker knows {', '.join(names)}")
+
+
 async def _configuration(settings: Settings, *, running: bool) -> list[CheckResult]:
     """Compare the configuration of the stream and its durables with what the services rely on."""
     stream = _jetstream(settings)
@@ -306,14 +332,17 @@ def _jetstream(settings: Settings) -> JetStream:
 
 
 async def _ask_broker(
-    settings: Settings, question: Callable[[Link], Coroutine[Any, Any, Answered]]
+    settings: Settings,
+    question: Callable[[Link], Coroutine[Any, Any, Answered]],
+    user: str = READER,
 ) -> Answered:
-    """Return the broker's answer. Raises `BrokerError`, also if no server responds."""
+    """Return the broker's answer to a user. Raises `BrokerError`, also if no server responds."""
     problems: list[BrokerError] = []
     link = Link(problems.append)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            await link.open(settings.broker_url.split(","), {"name": "todoku doctor"})
+            options = {**connection_options(settings, user), "name": "todoku doctor"}
+            await link.open(settings.broker_url.split(","), options)
             return await question(link)
     except TimeoutError:
         raise problems[-1] if problems else BrokerUnavailable("timeout") from None

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from todoku.broker.connection import connection_options
 from todoku.broker.embedded import PROBE_SUBJECT
+from todoku.broker.permissions import OPERATOR
 from todoku.lab.bench.instruments import Instruments
 from todoku.lab.processes import Usage, busy_seconds, usage_of
 from todoku.lab.system_client import SystemClient
@@ -117,6 +119,7 @@ async def _stream_state(settings: Settings) -> StreamState | None:
             max_reconnect_attempts=1,
             reconnect_time_wait=RECONNECT_SECONDS,
             error_cb=ignore,
+            **connection_options(settings, OPERATOR),
         )
         try:
             info = await connection.jetstream().stream_info(

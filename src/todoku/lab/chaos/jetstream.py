@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import nats
 
+from todoku.broker.connection import connection_options
+from todoku.broker.permissions import OPERATOR
 from todoku.settings import Settings
 
 ANSWER_SECONDS_MAX = 5.0
@@ -48,7 +50,12 @@ def _request(
 
 
 async def _exchange(settings: Settings, request: str, payload: dict[str, Any]) -> dict[str, Any]:
-    client = await nats.connect(settings.broker_url, connect_timeout=2, allow_reconnect=False)
+    client = await nats.connect(
+        settings.broker_url,
+        connect_timeout=2,
+        allow_reconnect=False,
+        **connection_options(settings, OPERATOR),
+    )
     try:
         body = msgspec.json.encode(payload) if payload else b""
         answer = await client.request(f"$JS.API.{request}", body, timeout=ANSWER_SECONDS_MAX)
