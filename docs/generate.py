@@ -280,6 +280,15 @@ location /shop/orders/ {
 
 Its `$host` belongs into `public_hosts` where the service listens on a loopback address.
 
+## TLS
+
+With `tls_cert` and `tls_key` a service speaks HTTPS (TLS 1.2 or later). It looks at both files every 5 s and
+uses a new certificate for new connections; open ones stay. A file that cannot be used is logged
+(`certificate_not_reloaded`), and the old one stays in use. On another address than a loopback one, a service
+starts only with TLS or with `behind_proxy`. Commands on the same machine trust the certificate of the
+settings; for `--url https://…` they trust the system's authorities, or `tls_ca`. `todoku doctor` warns two
+weeks before the certificate ends.
+
 ## Rate limits
 
 Each caller has quotas: a credential, or without one the address that a request comes from (of IPv6, its

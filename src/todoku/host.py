@@ -32,9 +32,10 @@ from todoku.engine import (
 from todoku.service_metrics import ServiceMetrics
 from todoku.settings import Settings
 from todoku.system import load_system
+from todoku.tls import HANDSHAKE_SECONDS_MAX, ServerCertificate, require_tls
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
 from todoku.web.descriptors import raise_descriptor_limit
-from todoku.web.hosts import known_hosts
+from todoku.web.hosts import is_loopback, known_hosts
 from todoku.web.page_headers import NO_SNIFFING
 from todoku.web.rate_limits import rate_limiter
 
@@ -60,9 +61,11 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Run a service until `stop` is set, then finish what is under way.
 
     Raises what keeps it from starting or from going on: a `DatabaseError`, a `BrokerUnsuitable`,
-    `AddressUnusable`, `SettingsInvalid`, or the error of a loop that failed. Whatever is raised,
-    nothing that was answered is lost by it.
+    `AddressUnusable`, `TlsUnusable`, `SettingsInvalid`, or the error of a loop that failed. Whatever is
+    raised, nothing that was answered is lost by it.
     """
+    require_tls(settings, loopback=is_loopback(settings.host))
+    certificate = ServerCertificate.of(settings)
     logs.configure(settings.log_level, settings.log_format, name)
     raise_descriptor_limit()
     system = load_system(settings)
@@ -93,7 +96,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
                     ServiceMetrics.of(descriptor, process, backend),
                     events,
                 )
-                await _serve_http(name, settings, app, backend, running, stop)
+                await _serve_http(name, settings, app, certificate, backend, running, stop)
             except ProcessFailed:
                 pass  # `running` raises why.
             finally:
@@ -194,16 +197,18 @@ async def _serve_http(
     name: str,
     settings: Settings,
     app: ASGIApp,
+    certificate: ServerCertificate | None,
     backend: Backend,
     running: asyncio.Task[None],
     stop: asyncio.Event,
 ) -> None:
     """Answer HTTP until `stop` is set and the service is drained, or the process has failed."""
-    server = _Server(server_config(name, settings, app))
+    server = _Server(server_config(name, settings, app, certificate))
     _collect_less_garbage()
     sockets = _listen(settings.host, settings.port(name))
     serving = asyncio.create_task(server.serve(sockets))
     stopping = asyncio.create_task(stop.wait())
+    watching = asyncio.create_task(certificate.watch()) if certificate else None
     try:
         await asyncio.wait((serving, running, stopping), return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set() and settings.drain_seconds:
@@ -218,9 +223,13 @@ async def _serve_http(
         server.should_exit = True
         await serving
         stopping.cancel()
+        if watching is not None:
+            watching.cancel()
 
 
-def server_config(name: str, settings: Settings, app: ASGIApp) -> uvicorn.Config:
+def server_config(
+    name: str, settings: Settings, app: ASGIApp, certificate: ServerCertificate | None = None
+) -> uvicorn.Config:
     """Return how the HTTP server of a service runs."""
     return uvicorn.Config(
         app,
@@ -233,6 +242,7 @@ def server_config(name: str, settings: Settings, app: ASGIApp) -> uvicorn.Config
         log_config=None,
         server_header=False,
         headers=[NO_SNIFFING],
+        ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # any number
         timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
     )
@@ -269,6 +279,29 @@ class _Server(uvicorn.Server):
         for connection in self.server_state.connections:
             assert isinstance(connection, BoundedHttpProtocol)
             connection.end_stream()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; with TLS, bound how long a handshake may take, which uvicorn does not."""
+        if self.config.ssl is None or sockets is None:
+            await super().startup(sockets)
+            return
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                self._protocol,
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=CONNECTIONS_WAITING_MAX,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
+            )
+            for listener in sockets
+        ]
+        self.started = True
+
+    def _protocol(self) -> BoundedHttpProtocol:
+        return BoundedHttpProtocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

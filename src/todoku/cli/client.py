@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 import msgspec
@@ -26,6 +26,9 @@ REPEAT_PAUSE_SECONDS = 0.2
 """The first pause; each is twice as long as the one before."""
 
 PAGE_ITEMS_MAX = 200
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -58,11 +61,13 @@ class ServiceClient:
         *,
         timeout_seconds: float = RESPONSE_SECONDS_MAX,
         repeated_for_seconds: float = REPEATED_FOR_SECONDS,
+        tls: "SSLContext | None" = None,
     ) -> None:
         self.service = service
         self._base = _parse(url)
         self._timeout_seconds = timeout_seconds
         self._repeated_for_seconds = repeated_for_seconds
+        self._tls = tls
 
     @property
     def url(self) -> str:
@@ -154,13 +159,18 @@ class ServiceClient:
         return self._base.netloc.rpartition("@")[2]
 
     def _connected(self) -> HTTPConnection:
-        kind = HTTPSConnection if self._base.scheme == "https" else HTTPConnection
-        connection = kind(self._base.hostname or "", self._base.port, timeout=self._timeout_seconds)
+        connection = self._connection()
         try:
             connection.connect()
         except (OSError, UnicodeError) as error:  # the host name may be invalid
             raise self._unreachable(error) from error
         return connection
+
+    def _connection(self) -> HTTPConnection:
+        host, port, seconds = self._base.hostname or "", self._base.port, self._timeout_seconds
+        if self._base.scheme == "https":
+            return HTTPSConnection(host, port, timeout=seconds, context=self._tls)
+        return HTTPConnection(host, port, timeout=seconds)
 
     def _exchange(
         self,
@@ -237,9 +247,26 @@ class ServiceClient:
         )
 
 
-def client(service: str, url: str | None, settings: Settings) -> ServiceClient:
+def client(
+    service: str,
+    url: str | None,
+    settings: Settings,
+    *,
+    timeout_seconds: float = RESPONSE_SECONDS_MAX,
+) -> ServiceClient:
     """Return a client of the service at `url`, or at its address in the settings. Raises `CommandFailed`."""
-    return ServiceClient(service, url or settings.http_url(service))
+    from todoku.tls import TlsUnusable, own_context, public_context
+
+    try:
+        if url is None:
+            trusted = own_context(settings)
+        else:  # Reading the authorities of the system takes a while.
+            trusted = public_context(settings.tls_ca) if url.startswith("https:") else None
+    except TlsUnusable as error:
+        raise CommandFailed(str(error), exit_code=ExitCode.USAGE) from error
+    return ServiceClient(
+        service, url or settings.http_url(service), timeout_seconds=timeout_seconds, tls=trusted
+    )
 
 
 def segment(name: str) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from todoku.cli.checks import network
-from todoku.cli.client import ServiceClient, segment
+from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.databases import file_of
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
@@ -96,7 +96,7 @@ def gather(order_id: str, settings: Settings, *, supervised: int | None) -> Evid
 
 
 def _client(service: str, settings: Settings) -> ServiceClient:
-    return ServiceClient(service, settings.http_url(service), timeout_seconds=LOOK_SECONDS_MAX)
+    return client(service, None, settings, timeout_seconds=LOOK_SECONDS_MAX)
 
 
 def _order(order_id: str, settings: Settings, *, answers: bool) -> tuple[Order, bool]:

@@ -95,8 +95,8 @@ def paused_now(settings: Settings) -> list[Found]:
     """Return what is paused at the services that answer at once."""
     found: list[Found] = []
     for name in SYSTEM_HERE.names:
-        service = ServiceClient(name, settings.http_url(name), timeout_seconds=LOOK_SECONDS_MAX)
         with suppress(CommandFailed):
+            service = client(name, None, settings, timeout_seconds=LOOK_SECONDS_MAX)
             found += find(service, "PAUSED")
     return found
 

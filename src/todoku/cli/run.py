@@ -40,6 +40,7 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
     from todoku.broker.port import BrokerUnsuitable
     from todoku.cli.databases import user_of
     from todoku.database import DatabaseError
+    from todoku.tls import TlsUnusable
 
     if user := user_of(settings.database(service)):
         from todoku.cli.output import note  # It imports rich, which a service does not need.
@@ -49,7 +50,7 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
         uvloop.run(_serve(host.serve, service, settings))
     except SettingsInvalid as invalid:
         raise CommandFailed("\n".join(invalid.problems), exit_code=ExitCode.USAGE) from invalid
-    except (BrokerUnsuitable, DatabaseError, host.AddressUnusable) as error:
+    except (BrokerUnsuitable, DatabaseError, host.AddressUnusable, TlsUnusable) as error:
         raise CommandFailed(f"{service}: {error}", exit_code=_exit_code(error)) from error
     return ExitCode.OK
 

@@ -35,6 +35,7 @@ from todoku.settings import (
     values_of,
 )
 from todoku.system import load_system
+from todoku.tls import own_context
 
 CATALOGUE_PAUSE_SECONDS = 0.1
 """How often it is looked whether orders has the catalogue."""
@@ -195,15 +196,14 @@ def _services(settings: Settings, console: Console, start: Mapping[str, str]) ->
 
 
 def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> Program:
+    place = settings.own_host, settings.port(name), functools.partial(own_context, settings)
     return Program(
         name=name,
         # -P: do not import modules from the working directory.
         argv=(sys.executable, "-P", "-m", "todoku", "run", name),
         environment=environment,
-        is_ready=functools.partial(is_ready, settings.own_host, settings.port(name)),
-        checkup=Checkup(
-            diagnosis=functools.partial(unresponsive, settings.own_host, settings.port(name))
-        ),
+        is_ready=functools.partial(is_ready, *place),
+        checkup=Checkup(diagnosis=functools.partial(unresponsive, *place)),
         final_codes=(ExitCode.USAGE, ExitCode.CANNOT_START, ExitCode.IN_USE),
     )
 

@@ -7,6 +7,7 @@ request.
 
 import asyncio
 import http.client
+import ssl
 from collections.abc import Callable
 
 import msgspec
@@ -43,10 +44,15 @@ class HttpClient:
         *,
         timeout_seconds: float = ANSWER_SECONDS_MAX,
         keep_open: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._url = f"http://{host}:{port}"
+        self._url = f"{'https' if tls else 'http'}://{host}:{port}"
         self._keep_open = keep_open
-        self._connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
+        self._connection = (
+            http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=tls)
+            if tls
+            else http.client.HTTPConnection(host, port, timeout=timeout_seconds)
+        )
 
     def __enter__(self) -> "HttpClient":
         return self

@@ -9,6 +9,7 @@ import msgspec
 from todoku.lab.http import ANSWER_SECONDS_MAX, HttpClient, HttpFailed
 from todoku.orders.domain import OrderStatus
 from todoku.settings import Settings
+from todoku.tls import own_context
 
 PAGE_ITEMS = 200
 
@@ -45,6 +46,7 @@ class SystemClient:
             self._settings.port(service),
             timeout_seconds=self._timeout_seconds,
             keep_open=keep_open,
+            tls=own_context(self._settings),
         )
 
     def is_ready(self, service: str) -> bool:

@@ -197,7 +197,8 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
     def http_url(self, service: str) -> str:
         """Return where this machine reaches a service, without a slash at the end."""
         host = f"[{self.own_host}]" if ":" in self.own_host else self.own_host
-        return f"http://{host}:{self.port(service)}"
+        scheme = "https" if self.tls_cert else "http"
+        return f"{scheme}://{host}:{self.port(service)}"
 
     def database(self, service: str) -> str | Path:
         """Return a service's database: its URL where one is set, else a file in the data folder."""

@@ -1,5 +1,6 @@
 """Define the settings of the edge: rate limits, TLS, proxies and pages of other sites."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,6 +17,30 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
             " X-Forwarded-For (or Forwarded) to the client's address. Without it these headers are ignored."
         ),
     ] = False
+
+    tls_cert: Annotated[
+        Path | None,
+        Meta(
+            description="The certificate of the services (PEM, followed by those of its issuers), with which"
+            " they speak HTTPS; loaded again when the file changes.",
+            extra={"allowed": "the path of a PEM file"},
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Meta(
+            description="The private key of the certificate (PEM, without a password).",
+            extra={"allowed": "the path of a PEM file"},
+        ),
+    ] = None
+    tls_ca: Annotated[
+        Path | None,
+        Meta(
+            description="The certificate authorities that commands trust when they call a service at --url;"
+            " without one, those of the system.",
+            extra={"allowed": "the path of a PEM file"},
+        ),
+    ] = None
 
     cors_origins: Annotated[
         str,

@@ -198,6 +198,9 @@ def _contradictions(values: Mapping[str, Any], origins: Mapping[str, Origin]) ->
             f" above stream_max_age_seconds ({age:g}, {origins['stream_max_age_seconds']}), or a"
             " repeated message would be taken for a new one. Raise the first or lower the second."
         )
+    for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if values.get(one) and not values.get(other):
+            yield f"{one} ({origins[one]}) is set, but not {other}: TLS needs both. Set {other}."
     yield from nats.contradictions(values)
     replicas = values.get("stream_replicas", 1)
     if replicas > 1 and values.get("nats_url") is None:

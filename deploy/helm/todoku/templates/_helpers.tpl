@@ -48,6 +48,8 @@ env:
   {{- end }}
   - name: TODOKU_STREAM_REPLICAS
     value: {{ $values.nats.streamReplicas | quote }}
+  - name: TODOKU_BEHIND_PROXY
+    value: {{ $values.behindProxy | quote }}
   - name: TODOKU_DRAIN_SECONDS
     value: {{ $values.drainSeconds | quote }}
   - name: TODOKU_SHUTDOWN_GRACE_SECONDS

@@ -18,7 +18,7 @@ from todoku.broker.jetstream_messages import StreamInfo
 from todoku.broker.nats_link import Link
 from todoku.broker.permissions import READER
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
-from todoku.cli.client import ServiceClient
+from todoku.cli.client import ServiceClient, client
 from todoku.cli.errors import CommandFailed
 from todoku.cli.formatting import counted
 from todoku.diagnosis import CheckResult, CheckStatus, ok, warning, wrong
@@ -85,22 +85,22 @@ def find_services(settings: Settings) -> dict[str, RunningService]:
 
 
 def _find(service: str, settings: Settings) -> RunningService | None:
-    client = ServiceClient(service, settings.http_url(service), timeout_seconds=TIMEOUT_SECONDS)
     try:
-        answer = client.request("GET", "/openapi.json")
-        api = client.read(answer.body, ApiDocument).info
+        service_client = client(service, None, settings, timeout_seconds=TIMEOUT_SECONDS)
+        answer = service_client.request("GET", "/openapi.json")
+        api = service_client.read(answer.body, ApiDocument).info
     except CommandFailed:
         return None
     if api.title != f"Todoku {service}":
         return None
-    return RunningService(api.version, _ahead_seconds(client))
+    return RunningService(api.version, _ahead_seconds(service_client))
 
 
-def _ahead_seconds(client: ServiceClient) -> float | None:
+def _ahead_seconds(service: ServiceClient) -> float | None:
     """Return how far the clock of a service's engine is ahead of this machine's, None if it is not ready."""
     requested_at = datetime.now(UTC)
     try:
-        time = client.read(client.get("/readyz"), EngineTime).time
+        time = service.read(service.get("/readyz"), EngineTime).time
     except CommandFailed:
         return None
     return difference_seconds(time, requested_at, datetime.now(UTC))

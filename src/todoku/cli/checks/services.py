@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator
 
 import msgspec
 
-from todoku.cli.client import ServiceClient
+from todoku.cli.client import client
 from todoku.cli.errors import CommandFailed
 from todoku.descriptor import resolve
 from todoku.diagnosis import CheckResult, Checks, warning
@@ -22,9 +22,9 @@ def services(settings: Settings, running: Container[str]) -> Iterator[CheckResul
 
 
 def _checked(name: str, checks: Checks, settings: Settings) -> Iterator[CheckResult]:
-    client = ServiceClient(name, settings.http_url(name), timeout_seconds=TIMEOUT_SECONDS)
     try:
-        yield from checks(lambda path, items_max: client.list(path, {}, items_max=items_max))
+        reader = client(name, None, settings, timeout_seconds=TIMEOUT_SECONDS)
+        yield from checks(lambda path, items_max: reader.list(path, {}, items_max=items_max))
     except CommandFailed as failure:
         error = str(failure).removeprefix("todoku: ").splitlines()[0]
         yield warning(name, "its checks got no answer", fix=error)

@@ -1,0 +1,51 @@
+"""Check who reaches the services, and whether what they send can be read on its way."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from todoku.diagnosis import CheckResult, ok, warning, wrong
+from todoku.settings import Settings, SettingsInvalid
+from todoku.tls import ServerCertificate, TlsUnusable, require_tls
+from todoku.web.hosts import is_loopback
+
+DAYS_LEFT_MIN = 14
+
+
+def exposure(settings: Settings) -> Iterator[CheckResult]:
+    """Check that services that other machines reach have TLS, and that their certificate is valid."""
+    loopback = is_loopback(settings.host)
+    try:
+        require_tls(settings, loopback=loopback)
+    except SettingsInvalid as invalid:
+        yield wrong("exposure", f"{settings.host}, without TLS", fix=invalid.problems[0])
+    else:
+        yield ok("exposure", f"{settings.host}, {_protection(settings, loopback=loopback)}")
+    if settings.tls_cert is not None:
+        yield _certificate(settings, settings.tls_cert, datetime.now(UTC))
+
+
+def _protection(settings: Settings, *, loopback: bool) -> str:
+    if settings.tls_cert is not None:
+        return "with TLS"
+    if settings.behind_proxy:
+        return "behind a proxy that ends TLS"
+    return "only from this machine" if loopback else "without TLS"
+
+
+def _certificate(settings: Settings, path: Path, now: datetime) -> CheckResult:
+    try:
+        ServerCertificate.of(settings)
+        ends_at = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (TlsUnusable, OSError, ValueError) as error:
+        return wrong("certificate", str(error), fix="correct tls_cert and tls_key")
+    found = f"{path}, valid until {ends_at:%Y-%m-%d %H:%M} UTC"
+    if ends_at < now:
+        return wrong("certificate", found, fix="renew it: clients refuse the services")
+    if (ends_at - now).days < DAYS_LEFT_MIN:
+        return warning(
+            "certificate", found, fix="renew it; services load the new file by themselves"
+        )
+    return ok("certificate", found)
