@@ -15,6 +15,7 @@ SHOWN_PARAMETERS = frozenset(
     {
         *("application_name", "client_encoding", "connect_timeout", "cursor", "dbname", "host"),
         *("hostaddr", "gssencmode", "keepalives", "keepalives_count", "keepalives_idle", "limit"),
+        *("passfile", "password_file"),
         *("keepalives_interval", "load_balance_hosts", "port", "require_auth", "sslcert", "sslcrl"),
         *("sslkey", "sslmode", "sslrootcert", "target_session_attrs", "tcp_user_timeout", "user"),
     }

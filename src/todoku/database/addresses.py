@@ -12,7 +12,7 @@ from todoku.database.postgresql import parse_connection_string
 IN_MEMORY = ":memory:"
 
 KEYWORD_FORM = re.compile(
-    r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|options|application_name"
+    r"\s*(host|hostaddr|port|dbname|user|password|passfile|password_file|service|options|application_name"
     r"|client_encoding|connect_timeout|sslmode|target_session_attrs)\s*=",
 )
 """How a connection string of libpq starts: `host=127.0.0.1 dbname=orders`."""

@@ -6,6 +6,7 @@ DatabaseError            a bug in this program: wrong SQL, use after close
 ├── DatabaseBroken       failing disk or damaged file: stop; a restart may recover
 ├── DatabaseInUse        another process owns this database
 ├── DatabaseUnsuitable   the configuration must change
+│   └── NotPermitted     the role of the connection may not do this
 └── SchemaMismatch       the tables have another version than this program
 """
 
@@ -38,6 +39,10 @@ class DatabaseUnsuitable(DatabaseError):
 
     The message says what to do.
     """
+
+
+class NotPermitted(DatabaseUnsuitable):
+    """Raised when the role of the connection may not do this."""
 
 
 class SchemaMismatch(DatabaseError):

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from todoku.database.database import Database
-from todoku.database.errors import DatabaseUnsuitable, SchemaMismatch
+from todoku.database.errors import DatabaseUnsuitable, NotPermitted, SchemaMismatch
 
 VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 """Keeps the version of the tables, in one row, in the table that Alembic itself would use."""
@@ -48,11 +48,17 @@ def migrate(database: Database, service_package: str) -> None:
     head = head_revision(service_package)
     if current_revision(database) == head:
         return  # importing Alembic takes 0.3 s: only where needed
-    with database.schema_change() as connection:
-        current = _current_revision(connection)  # another process may have been faster
-        _refuse_newer(database, current, service_package)
-        if current != head:
-            _upgrade(connection, current, service_package)
+    try:
+        with database.schema_change() as connection:
+            current = _current_revision(connection)  # another process may have been faster
+            _refuse_newer(database, current, service_package)
+            if current != head:
+                _upgrade(connection, current, service_package)
+    except NotPermitted as error:
+        raise NotPermitted(
+            f"The role of {database.name} may not change the tables ({error}): run `todoku migrate` with the"
+            " address of their owner, then start the service."
+        ) from error
 
 
 def require_current(database: Database, service_package: str) -> None:

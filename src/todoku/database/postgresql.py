@@ -13,6 +13,7 @@ from todoku.database.errors import (
     DatabaseError,
     DatabaseUnavailable,
     DatabaseUnsuitable,
+    NotPermitted,
 )
 from todoku.database.exchange import (
     READ_ONLY,
@@ -21,6 +22,7 @@ from todoku.database.exchange import (
     ends_session,
     import_driver,
 )
+from todoku.database.passwords import PASSWORD_FILE, read_password, take_password_file
 from todoku.database.translation import translate_errors
 
 POOL_WAIT_SECONDS = 30.0
@@ -106,11 +108,12 @@ def readers(parameters: Mapping[str, str], count: int) -> Engine:
 
 
 def parse_connection_string(text: str) -> dict[str, str]:
-    """Parse a URL or a `key=value` string as libpq does.
+    """Parse a URL or a `key=value` string as libpq does; it may have a `password_file`.
 
     The messages of the errors contain no part of it: that may be a password.
     """
     psycopg = import_driver()
+    text, password_file = take_password_file(text)
     try:
         parsed = psycopg.conninfo.conninfo_to_dict(text)
     except psycopg.Error as error:
@@ -126,7 +129,7 @@ def parse_connection_string(text: str) -> dict[str, str]:
         raise DatabaseUnsuitable(
             f"The port of this PostgreSQL address is not a number: {ADDRESS_ADVICE}"
         )
-    return parameters
+    return {**parameters, PASSWORD_FILE: password_file} if password_file else parameters
 
 
 def _begin(mode: str, settings: Mapping[str, str], parameters: Mapping[str, str]) -> list[str]:
@@ -146,6 +149,8 @@ def _engine(
     wait_seconds_max: float,
 ) -> Engine:
     connect_bounded = connection_class().connect
+    parameters = {**parameters}
+    password_file = parameters.pop(PASSWORD_FILE, None)
     timelines: set[int] = set()
     engine = create_engine(
         URL.create("postgresql+psycopg"),
@@ -160,6 +165,8 @@ def _engine(
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: object, _record: object, arguments: Any, options: Any) -> Any:
+        if password_file is not None:
+            options = {**options, "password": read_password(password_file)}
         connection = connect_bounded(*arguments, **options)
         connection.wait_seconds_max = wait_seconds_max
         try:
@@ -318,7 +325,7 @@ MEANINGS: Mapping[str, type[DatabaseError]] = {
     "28": DatabaseUnsuitable,  # authorization
     "3D000": DatabaseUnsuitable,  # no such database
     "40": DatabaseUnavailable,  # rolled back: serialization, deadlock
-    "42501": DatabaseUnsuitable,  # not permitted
+    "42501": NotPermitted,
     "53": DatabaseUnavailable,  # out of disk, memory or connections
     "54000": ConstraintViolated,  # program limit exceeded: too long for its index
     "55": DatabaseUnavailable,  # locked, in use

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +21,16 @@ from todoku.settings.types import (
 )
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+def with_password_file(address: str, path: Path) -> str:
+    """Return the address of a PostgreSQL database whose password is in a file."""
+    if "://" in address:
+        return (
+            f"{address}{'&' if '?' in address else '?'}password_file={quote(str(path), safe='/')}"
+        )
+    escaped = str(path).replace("\\", r"\\").replace("'", r"\'")
+    return f"{address} password_file='{escaped}'"
 
 
 class Settings(NatsSettings, frozen=True, kw_only=True):
@@ -175,9 +186,10 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
 
     ports: Mapping[str, int] = {}
     database_urls: Mapping[str, str | None] = {}
+    database_password_files: Mapping[str, Path | None] = {}
     own_settings: tuple[msgspec.Struct, ...] = ()
-    """What the settings of the services are: ports and database URLs by the service's name, and a
-    struct of its own for each service that declares one."""
+    """What the settings of the services are: ports, database URLs and files with their passwords by the
+    service's name, and a struct of its own for each service that declares one."""
 
     def port(self, service: str) -> int:
         """Return the port on which a service listens."""
@@ -202,7 +214,11 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
 
     def database(self, service: str) -> str | Path:
         """Return a service's database: its URL where one is set, else a file in the data folder."""
-        return self.database_urls.get(service) or self.data_dir / f"{service}.db"
+        url = self.database_urls.get(service)
+        if not url:
+            return self.data_dir / f"{service}.db"
+        password_file = self.database_password_files.get(service)
+        return with_password_file(url, password_file) if password_file else url
 
     @property
     def broker_url(self) -> str:

@@ -14,7 +14,7 @@ from todoku.settings.types import Port, Span
 
 ENVIRONMENT_PREFIX = "TODOKU_"
 FIRST_PORT = 8080
-OF_SERVICES = ("ports", "database_urls", "own_settings")
+OF_SERVICES = ("ports", "database_urls", "database_password_files", "own_settings")
 """The fields of `Settings` that hold what the services add."""
 
 
@@ -131,6 +131,9 @@ def compose(values: Mapping[str, Any], services: Sequence[Declares]) -> Settings
         **{name: value for name, value in values.items() if name in names},
         ports={name: values.get(f"{name}_port", port) for name, port in ports.items()},
         database_urls={each.name: values.get(f"{each.name}_database_url") for each in services},
+        database_password_files={
+            each.name: values.get(f"{each.name}_database_password_file") for each in services
+        },
         own_settings=own,
     )
 
@@ -142,6 +145,10 @@ def values_of(settings: Settings) -> dict[str, Any]:
         del values[name]
     values |= {f"{name}_port": port for name, port in settings.ports.items()}
     values |= {f"{name}_database_url": url for name, url in settings.database_urls.items()}
+    values |= {
+        f"{name}_database_password_file": path
+        for name, path in settings.database_password_files.items()
+    }
     for own in settings.own_settings:
         values |= msgspec.structs.asdict(own)
     return values
@@ -176,6 +183,14 @@ def _port_and_database(service: str, ports: Mapping[str, int]) -> Iterator[Setti
     meaning = f"The {service} database; without one, {service}.db in the data folder."
     url = Annotated[str | None, Meta(description=meaning)]
     yield _setting(f"{service}_database_url", url, None)
+    meaning = (
+        f"The file with the password of the {service} database, if its URL has none (PostgreSQL); read at"
+        " each connection, so that the password can change."
+    )
+    file = Annotated[
+        Path | None, Meta(description=meaning, extra={"allowed": "the path of a file"})
+    ]
+    yield _setting(f"{service}_database_password_file", file, None)
 
 
 def _describe(struct: type[msgspec.Struct]) -> Iterator[Setting]:
