@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -38,6 +38,9 @@ from todoku.web.descriptors import raise_descriptor_limit
 from todoku.web.hosts import is_loopback, known_hosts
 from todoku.web.page_headers import NO_SNIFFING
 from todoku.web.rate_limits import rate_limiter
+
+if TYPE_CHECKING:
+    from todoku.telemetry import Telemetry
 
 LOCK_WAIT_SECONDS = 10.0
 """How long a start waits for an earlier process of the same service to let go of its database."""
@@ -72,14 +75,21 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
     descriptor = system[name]
     with Database.open(settings.database(name), lock_wait_seconds=LOCK_WAIT_SECONDS) as database:
         migrate(database, descriptor.package)
-        with _writer(database) as run_write, _threads(READER_THREADS, "reader") as run_read:
+        owner = f"{socket.gethostname()}:{os.getpid()}:{uuid7()}"
+        with (
+            _writer(database) as run_write,
+            _threads(READER_THREADS, "reader") as run_read,
+            _traced(name, settings, owner) as telemetry,
+        ):
             services = system.build(settings, effects={})  # Only this one's plug-ins are needed.
             service = descriptor.build(settings)
             require_tables(database, service.store.metadata)
             broker = _broker(name, settings, services)
             if settings.nats_url is not None and await run_read(_is_new, service, database):
                 await broker.refuse_wrong_credentials()
-            process = _process(service, settings, services, database, broker, run_write, run_read)
+            process = _process(
+                service, settings, services, database, broker, run_write, run_read, owner, telemetry
+            )
             backend = Backend(process=process, database=database, run_read=run_read)
             if (pause := start_paused.from_environment()) is not None:
                 await run_write(process.writer.execute_pause, pause, None, process.clock.now())
@@ -95,6 +105,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
                     settings,
                     ServiceMetrics.of(descriptor, process, backend),
                     events,
+                    telemetry,
                 )
                 await _serve_http(name, settings, app, certificate, backend, running, stop)
             except ProcessFailed:
@@ -112,13 +123,15 @@ def _process(
     broker: NatsBroker,
     run_write: Any,
     run_read: Any,
+    owner: str,
+    telemetry: "Telemetry | None",
 ) -> Process:
     return Process(
         service,
         database,
         broker,
         Topology(services),
-        owner=f"{socket.gethostname()}:{os.getpid()}:{uuid7()}",
+        owner=owner,
         clock=SteadyClock(),
         run_write=run_write,
         run_read=run_read,
@@ -131,6 +144,7 @@ def _process(
             key_retention_seconds=settings.idempotency_key_retention_seconds,
         ),
         failpoint=failpoint_from_environment(service.name),
+        tracer=None if telemetry is None else telemetry.tracer,
     )
 
 
@@ -138,6 +152,19 @@ def _is_new(service: Service, database: Database) -> bool:
     """Return whether this database has never handled a message: then a wrong credential ends the start."""
     with database.read() as connection:
         return service.store.tables.positions.is_new(connection)
+
+
+@contextmanager
+def _traced(name: str, settings: Settings, owner: str) -> "Iterator[Telemetry | None]":
+    """The traces of a service, None if they are off: nothing of OpenTelemetry is imported then."""
+    if settings.traces == "off" or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        yield None
+        return
+    from todoku import __version__
+    from todoku.telemetry import Telemetry
+
+    with Telemetry(name, settings, __version__, owner).running() as telemetry:
+        yield telemetry
 
 
 def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> NatsBroker:
@@ -177,14 +204,16 @@ def _application(
     settings: Settings,
     metrics: ServiceMetrics,
     events: Mapping[str, Any],
+    telemetry: "Telemetry | None",
 ) -> ASGIApp:
     return application(
         api,
         backend,
         limits=Limits(body_bytes_max=settings.request_body_bytes_max),
-        collectors=metrics.collectors,
+        collectors=[*metrics.collectors, *([] if telemetry is None else [telemetry])],
         refresh=metrics.refresh,
         events=events,
+        outermost=[] if telemetry is None else [telemetry.middleware],
         trust_forwarded_prefix=settings.trust_forwarded_prefix,
         hosts=known_hosts(settings.host, settings.public_hosts),
         behind_proxy=settings.behind_proxy,

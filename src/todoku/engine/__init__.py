@@ -46,7 +46,8 @@ from todoku.engine.service import (
     UnitOfWork,
 )
 from todoku.engine.shared_timeout import SharedTimeout
-from todoku.engine.tables import STREAM, EngineTables, Outbox
+from todoku.engine.tables import STREAM, EngineTables, Outbox, OutboxRow
+from todoku.engine.tracing import BatchSpans, EffectSpan, Tracer
 
 __all__ = [
     "STREAM",
@@ -54,6 +55,7 @@ __all__ = [
     "AgendaParts",
     "AnswerFormat",
     "AnswerUnavailable",
+    "BatchSpans",
     "BySagaVersion",
     "ByType",
     "Clock",
@@ -64,6 +66,7 @@ __all__ = [
     "DeadLetters",
     "Decide",
     "Due",
+    "EffectSpan",
     "EngineConfig",
     "EngineMetrics",
     "EngineTables",
@@ -74,6 +77,7 @@ __all__ = [
     "MailboxFull",
     "NotPaused",
     "Outbox",
+    "OutboxRow",
     "Pause",
     "PauseRecord",
     "PauseState",
@@ -95,6 +99,7 @@ __all__ = [
     "SteadyClock",
     "Store",
     "Topology",
+    "Tracer",
     "UnitOfWork",
     "UnknownPause",
     "UnknownPauseTarget",

@@ -41,6 +41,7 @@ from todoku.engine.pauses import OPEN, Gate
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.engine.stamps import stamped
+from todoku.engine.tracing import BatchSpans
 from todoku.events import NO_CONTEXT, Context, Envelope, Event, InContext, encode, seal, trace_id_of
 from todoku.lifecycle import UnknownStatus
 
@@ -65,7 +66,8 @@ class BatchContext:
     `effect_slots` is how many effects may start for rows that are due at once; `due_windows` tell which
     are, by agenda.
     `earlier_attempts` are those of messages that are retried.
-    Nothing is decided on the `held_keys`. The `gate` tells what is paused.
+    Nothing is decided on the `held_keys`. The `gate` tells what is paused. The `spans` are reported to, if
+    the process is traced.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class BatchContext:
         due_windows: Mapping[Agenda, DueWindow],
         held_keys: frozenset[str] = frozenset(),
         gate: Gate = OPEN,
+        spans: BatchSpans | None = None,
     ) -> None:
+        self.spans = spans
         self.held_keys = held_keys
         self.gate = gate
         self.service = service
@@ -227,6 +231,8 @@ class BatchContext:
     def handle_command(self, unit_of_work: UnitOfWork, pending: PendingCommand) -> None:
         """Execute a command, or answer with the error."""
         try:
+            if self.spans is not None:
+                self.spans.command(pending.context)
             decide = self.service.command_handlers[type(pending.command)]
             decided = self.decide(unit_of_work, decide, pending.command, pending.context)
             _require_publishable(decided.published, pending.event_bytes_max)
@@ -263,18 +269,26 @@ class BatchContext:
             # the durable, with more handlers.
             self.handled.append(message)
             return
+        spans = None if message.replayed else self.spans  # Those of what is replayed exist.
         try:
+            context = (
+                envelope.context
+                if spans is None
+                else spans.event(envelope, message.delivery.subject, message.delivery.attempt)
+            )
             if self.held_keys and not message.replayed:
                 self.require_not_held(envelope)
             decided = self.decide(
                 unit_of_work,
                 decide,
                 message.event,
-                envelope.context,
+                context,
                 occurred_at=envelope.time,
                 cause=envelope.id,
             )
         except Exception as error:
+            if spans is not None:
+                spans.failed(error)
             self.failures.add(message, error)
         else:
             self.keep(unit_of_work, message.event, decided, incoming=envelope)
@@ -302,16 +316,20 @@ class BatchContext:
         if due.key in self.held_keys:
             self.failed_due.append(due)
             return
+        spans: BatchSpans | None = None
         try:
             state = unit_of_work.view(due)
             due_at = agenda.due_at_of(state)
             if due_at is None or not self.due_windows[agenda].has_come(due_at):
                 return  # Decided by a message of this batch.
+            context = due.context
+            if (spans := self.spans) is not None:
+                context = spans.due(agenda.name, due.key, context)
             decided = self.decide(
                 unit_of_work,
                 lambda state, _, now: agenda.decide(state, now),
                 due,
-                due.context,
+                context,
                 cause=agenda.cause_of(state),
             )
             agenda.require_pause(decided.state, self.now)
@@ -320,7 +338,9 @@ class BatchContext:
                 "due_row_of_newer_version", agenda=agenda.name, key=due.key, error=str(error)
             )
             self.failed_due.append(due)
-        except Exception:
+        except Exception as error:
+            if spans is not None:
+                spans.failed(error)
             log.exception(
                 "due_decision_failed",
                 agenda=agenda.name,

@@ -40,6 +40,7 @@ from todoku.engine.dead_letters import (
 )
 from todoku.engine.messages import PendingCommand
 from todoku.engine.service import UnitOfWork
+from todoku.engine.tracing import BatchSpans
 from todoku.events import Envelope, Event, EventRegistry, UndecodableEvent, read_envelope
 
 log = structlog.get_logger(__name__)
@@ -102,15 +103,21 @@ class DeadLetterHandler:
         for redelivery in self.redeliveries:
             envelope, event = redelivery.envelope, redelivery.event
             decided = None
+            spans: BatchSpans | None = None
             try:
                 if not redelivery.replayed:
                     self._context.require_not_held(envelope)
                 decide = self._context.handler_of(event, envelope, replayed=redelivery.replayed)
                 if decide is not None:
+                    context = envelope.context
+                    if not redelivery.replayed and (spans := self._context.spans) is not None:
+                        context = spans.event(envelope, redelivery.letter.subject)
                     decided = self._context.decide(
-                        unit_of_work, decide, event, envelope.context, cause=envelope.id
+                        unit_of_work, decide, event, context, cause=envelope.id
                     )
             except Exception as error:
+                if spans is not None:
+                    spans.failed(error)
                 self._fail(
                     redelivery.pending, redelivery.letter, error, replayed=redelivery.replayed
                 )

@@ -10,6 +10,7 @@ from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand, PendingEffect
 from todoku.engine.shared_timeout import SharedTimeout
+from todoku.engine.tracing import Tracer
 from todoku.events import trace_id_of
 
 log = structlog.get_logger(__name__)
@@ -29,7 +30,9 @@ class Effects:
         *,
         seconds_max: float,
         failpoint: Failpoint = no_failpoint,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._handlers = handlers
         self._mailbox = mailbox
         self._seconds_max = seconds_max
@@ -64,6 +67,10 @@ class Effects:
 
     async def _call(self, pending: PendingEffect) -> None:
         self._failpoint("before-effect")
+        span, context = None, pending.context
+        if self._tracer is not None:
+            span = self._tracer.effect(pending.effect, context)
+            context = span.context
         if (trace_id := trace_id_of(pending.context.traceparent)) is not None:
             # Every line that is logged during the call has it, also those of a plug-in.
             structlog.contextvars.bind_contextvars(trace_id=trace_id)
@@ -71,6 +78,8 @@ class Effects:
             call = self._handlers[type(pending.effect)](pending.effect)
             command = await self._time_limit.wait_for(call)
         except Exception as error:
+            if span is not None:
+                span.end(error)
             log.warning(
                 "effect_failed_will_retry",
                 effect=type(pending.effect).__name__,
@@ -78,8 +87,10 @@ class Effects:
                 error=repr(error),
             )
         else:
+            if span is not None:
+                span.end(getattr(command, "failure", None))
             self._failpoint("after-effect")
-            self._mailbox.put_effect_result(PendingCommand(command, _log_failure, pending.context))
+            self._mailbox.put_effect_result(PendingCommand(command, _log_failure, context))
 
 
 def _log_failure(result: object) -> None:

@@ -39,6 +39,7 @@ from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
 from todoku.engine.tables import OutboxRow
+from todoku.engine.tracing import Tracer
 from todoku.engine.writer import Writer
 from todoku.events import NO_CONTEXT, Context, read_envelope
 
@@ -89,6 +90,7 @@ class Process:
         run_read: Run,
         config: EngineConfig | None = None,
         failpoint: Failpoint = no_failpoint,
+        tracer: Tracer | None = None,
     ) -> None:
         self.service = service
         self.config = config or EngineConfig()
@@ -119,6 +121,7 @@ class Process:
             position_lag_max=self.config.position_lag_max,
             failpoint=failpoint,
             correction=clock.correction,
+            tracer=tracer,
         )
         self.relay = Relay(
             broker,
@@ -133,6 +136,7 @@ class Process:
             subscribed=topology.subjects_of(service.name),
             stored=self.mailbox.put_stored,
             failpoint=failpoint,
+            tracer=tracer,
         )
         self.recovery = Recovery(
             service,
@@ -159,6 +163,7 @@ class Process:
             self.mailbox,
             seconds_max=self.config.effect_timeout_seconds,
             failpoint=failpoint,
+            tracer=tracer,
         )
         self._next_due = DueTimes()
         self._retry_at: datetime | None = None

@@ -1,6 +1,7 @@
 """Publishes the outbox to the stream, and resends on evidence that an event was lost."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.messages import StoredEvents
 from todoku.engine.receipts import owner_token
 from todoku.engine.tables import Outbox, OutboxRow
+from todoku.engine.tracing import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +67,9 @@ class Relay:
         subscribed: Collection[str] | None = None,
         stored: Callable[[StoredEvents], None] = lambda _: None,
         failpoint: Failpoint = no_failpoint,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._broker = broker
         self._database = database
         self._outbox = outbox
@@ -222,6 +226,7 @@ class Relay:
 
     async def _store(self, rows: Sequence[OutboxRow], readers: Sequence[str]) -> None:
         self._failpoint("before-publish")
+        began = time.perf_counter()
         try:
             stored = await self._broker.publish(
                 [Outgoing(row.subject, row.body, self.owner_token) for row in rows]
@@ -233,6 +238,8 @@ class Relay:
                 await self._store(rows, readers)
             return
         self._failpoint("after-publish")
+        if self._tracer is not None:
+            self._tracer.published(rows, time.perf_counter() - began)
         self.events_sent += len(rows)
         sent = PublishedBatch(
             rows[0].position - 1, rows[-1].position, stored.stream_epoch, stored.sequence

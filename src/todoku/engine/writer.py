@@ -39,6 +39,7 @@ from todoku.engine.pauses import Pause, PauseError, Resume
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
 from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery, new_epoch
+from todoku.engine.tracing import Tracer
 from todoku.events import NO_CONTEXT, encode, seal
 
 log = structlog.get_logger(__name__)
@@ -69,7 +70,9 @@ class Writer:
         position_lag_max: int = 1_000,
         failpoint: Failpoint = no_failpoint,
         correction: Callable[[], Correction | None] = lambda: None,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._service = service
         self._database = database
         self._tables = service.store.tables
@@ -303,6 +306,7 @@ class Writer:
             self._due_rows.windows(now, self._correction()),
             self._held_keys,
             self._pauses.gate,
+            None if self._tracer is None else self._tracer.batch(),
         )
         with self._transaction() as connection:
             self._cache.validate(self._database.version(connection))
@@ -312,8 +316,12 @@ class Writer:
                 self._due_rows.postpone(due, now)
             self._due_rows.note_due(batch.earliest_due)
             batch.actions.next_due = self._next_due(connection, now)
+            if batch.spans is not None:
+                batch.spans.before_commit()
             self._failpoint("before-commit")
         self._failpoint("after-commit")
+        if batch.spans is not None:
+            batch.spans.committed(len(batch.new_events))
         self._position += len(batch.published) + len(batch.returned)
         self._retry_at = batch.retry_at if batch.letter_commands else self._retry_at
         self._held_keys = batch.held_keys

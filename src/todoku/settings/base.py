@@ -184,6 +184,21 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
         Meta(description="How log lines look; auto: console on a terminal, else JSON."),
     ] = "auto"
 
+    traces: Annotated[
+        Literal["off", "otlp"],
+        Meta(
+            description="Whether traces are exported over OTLP/HTTP, where and how the OTEL_* variables say;"
+            " needs the extra `otel`."
+        ),
+    ] = "off"
+    trace_messages: Annotated[
+        Literal["parent", "link"],
+        Meta(
+            description="How traces show events: parent gives each decision a span in the trace of its order,"
+            " link only links the span of each batch to it."
+        ),
+    ] = "parent"
+
     ports: Mapping[str, int] = {}
     database_urls: Mapping[str, str | None] = {}
     database_password_files: Mapping[str, Path | None] = {}

@@ -226,6 +226,11 @@ class RecordAnswer(msgspec.Struct, frozen=True, kw_only=True):
     order_id: str
     answer: Answer
 
+    @property
+    def failure(self) -> str | None:
+        """Return the kind of failure if the outcome is unknown, for whoever traces the call."""
+        return "Unknown" if isinstance(self.answer, Unknown) else None
+
 
 def initiate_shipment(
     shipment: Shipment | None,

@@ -43,6 +43,7 @@ def application(
     refresh: Callable[[], Awaitable[None]] = nothing_to_refresh,
     events: Mapping[str, Any] | None = None,
     middleware: Sequence[Middleware] = (),
+    outermost: Sequence[Middleware] = (),
     trust_forwarded_prefix: bool = False,
     hosts: KnownHosts | None = None,
     behind_proxy: bool = False,
@@ -53,7 +54,8 @@ def application(
 
     `refresh` is awaited before its metrics are collected.
     `events` is the AsyncAPI document, served at `/asyncapi.json`. `middleware` is called after the
-    service's own, so that a `Problem` it raises is answered and counted like any other.
+    service's own, so that a `Problem` it raises is answered and counted like any other; what is
+    `outermost` is called before everything else.
     `trust_forwarded_prefix`: a proxy sets X-Forwarded-Prefix (see `ForwardedPrefixMiddleware`).
     `hosts`: the names under which it is reached, any if None (see `HostMiddleware`).
     `behind_proxy`: a proxy sets X-Forwarded-For or Forwarded (see `ForwardedMiddleware`).
@@ -78,6 +80,7 @@ def application(
         redirect_slashes=False,
         default=_raise_not_found,
         middleware=[
+            *outermost,
             *([Middleware(ForwardedMiddleware)] if behind_proxy else []),
             *([Middleware(ForwardedPrefixMiddleware)] if trust_forwarded_prefix else []),
             Middleware(MetricsMiddleware, metrics),

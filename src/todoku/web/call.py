@@ -54,7 +54,7 @@ def read_context(scope: Scope, headers: Mapping[bytes, bytes], principal: BaseUs
     actor = principal.identity if principal.is_authenticated else None
     if b"traceparent" not in headers:
         return Context(actor) if actor else NO_CONTEXT
-    traceparent = _read_traceparent(header_values(scope, b"traceparent"))
+    traceparent = read_traceparent(header_values(scope, b"traceparent"))
     if traceparent is None:
         return Context(actor)
     return Context(actor, traceparent, _read_tracestate(header_values(scope, b"tracestate")))
@@ -70,7 +70,7 @@ _match_traceparent = re.compile(
 ).fullmatch
 
 
-def _read_traceparent(values: list[bytes]) -> str | None:
+def read_traceparent(values: list[bytes]) -> str | None:
     """Return the only `traceparent`, in version 00; None if there is none or it is invalid."""
     match = _match_traceparent(values[0].strip()) if len(values) == 1 else None
     if match is None or (match[1] == b"00" and match[3]):
