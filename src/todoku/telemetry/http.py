@@ -28,7 +28,7 @@ class TraceMiddleware:
 
     def __init__(self, app: ASGIApp, tracer: ServiceTracer) -> None:
         self._app, self._tracer = app, tracer
-        self._shapes: dict[tuple[str, str, int, bool], bytes] = {}
+        self._shapes: dict[tuple[str, str, str, int, bool], bytes] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in UNTRACED:
@@ -65,7 +65,7 @@ class TraceMiddleware:
         def encode() -> bytes:
             status = scope.get(STATUS, 0)
             rest = [
-                self._shape(scope["method"], route_of(scope), status, bool(parent.span_id)),
+                self._shape(scope, status, bool(parent.span_id)),
                 encoding.text_attribute("url.path", path),
             ]
             if location:
@@ -89,17 +89,18 @@ class TraceMiddleware:
         finally:
             self._tracer.open.end(passed_on, identity, encode())
 
-    def _shape(self, method: str, route: str, status: int, has_parent: bool) -> bytes:
-        key = (method if method in METHODS else "_OTHER", route, status, has_parent)
+    def _shape(self, scope: Scope, status: int, has_parent: bool) -> bytes:
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        key = (method, scope.get("scheme", "http"), route_of(scope), status, has_parent)
         if (found := self._shapes.get(key)) is None:
             found = self._shapes[key] = _shape(*key)
         return found
 
 
-def _shape(method: str, route: str, status: int, has_parent: bool) -> bytes:
+def _shape(method: str, scheme: str, route: str, status: int, has_parent: bool) -> bytes:
     attributes: dict[str, encoding.Value] = {
         "http.request.method": method,
-        "url.scheme": "http",
+        "url.scheme": scheme,
         **({"http.route": route} if route else {}),
         **({"http.response.status_code": status} if status else {}),
     }
