@@ -9,7 +9,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test seeds mutants prove profile faults cancellations lint check format docs wheel lock
+.PHONY: help install run test seeds mutants prove profile faults cancellations holds lint check format docs wheel lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -40,6 +40,11 @@ faults: $(INSTALLED) ## Inject faults into real processes for half an hour; with
 cancellations: $(INSTALLED) ## Cancel a third of 5,000 orders, a tenth by line, while services and broker are killed
 	$(BIN)/todoku chaos --seconds $(CHAOS_SECONDS) --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \
 		--fault "service killed" --fault "broker killed" $(ARGS)
+
+holds: $(INSTALLED) ## Hold a fifth of 5,000 orders, restock half of the products, pause the carrier, copy the feed, kill all
+	$(BIN)/todoku chaos --seconds $(CHAOS_SECONDS) --orders-per-second 100 --cancelled-share 0 --line-share 0 \
+		--held-share 0.2 --restocks --copier-kills 10 --fault "service killed" --fault "broker killed" \
+		--fault "carrier paused" $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
 	$(BIN)/ruff check .

@@ -81,6 +81,7 @@ def test_every_event_has_the_subject_and_the_publisher_that_others_rely_on() -> 
         "OrderCancelledEvent": ("orders.cancelled", "orders"),
         "ProductChangedEvent": ("inventory.product_changed", "inventory"),
         "StockAwaitedEvent": ("inventory.stock_awaited", "inventory"),
+        "LowStockThresholdChangedEvent": ("inventory.low_stock_threshold_changed", "inventory"),
         "StockLowEvent": ("inventory.stock_low", "inventory"),
         "StockAdjustedEvent": ("inventory.stock_adjusted", "inventory"),
         "InventoryMessageParkedEvent": ("inventory.message_parked", "inventory"),

@@ -41,6 +41,21 @@ def test_second_run_continues_with_the_data(tmp_path: Path) -> None:
         assert all(name in told.stdout for name in FAULTS)
 
 
+@pytest.mark.faults
+def test_shelves_run_short_and_a_copier_is_killed() -> None:
+    """Staff restock, orders wait for stock and are held, and the copy of the feed is exact."""
+    told = chaos(
+        *("--seconds", "20", "--seed", "1", "--restocks", "--copier-kills", "3", "--json"),
+        *("--fault", "service killed", "--fault", "carrier paused"),
+    )
+
+    assert told.returncode == ExitCode.OK, told.stdout + told.stderr
+    outcome = msgspec.json.decode(told.stdout)
+    assert outcome["restocked"] > 0
+    assert outcome["copierKilled"] == 3
+    assert outcome["copy"] == []
+
+
 @pytest.mark.parametrize("flags", [("--seconds", "-1"), ("--orders-per-second", "0")])
 def test_impossible_options_are_refused(flags: tuple[str, ...]) -> None:
     told = chaos(*flags)

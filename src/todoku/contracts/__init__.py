@@ -52,7 +52,11 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
-from todoku.contracts.stock import StockAdjustedEvent, StockLowEvent
+from todoku.contracts.stock import (
+    LowStockThresholdChangedEvent,
+    StockAdjustedEvent,
+    StockLowEvent,
+)
 from todoku.contracts.wire import EVENTS, decode
 from todoku.events import (
     CONTENT_TYPE,
@@ -97,6 +101,7 @@ __all__ = [
     "InventoryMessageClosedEvent",
     "InventoryMessageParkedEvent",
     "InventoryPausesChangedEvent",
+    "LowStockThresholdChangedEvent",
     "OrderCancelledEvent",
     "OrderCompletedEvent",
     "OrderCreatedEvent",

@@ -44,7 +44,11 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
-from todoku.contracts.stock import StockAdjustedEvent, StockLowEvent
+from todoku.contracts.stock import (
+    LowStockThresholdChangedEvent,
+    StockAdjustedEvent,
+    StockLowEvent,
+)
 from todoku.events import Event, fact_id
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
@@ -202,6 +206,7 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             reason="Fell down.",
             by="alice",
         ),
+        LowStockThresholdChangedEvent(product_id="prod001", change_id=CHANGE_ID, threshold=5),
         StockLowEvent(product_id="prod001", cause_id=ORDER_ID, threshold=5, available_quantity=4),
         *(
             event(

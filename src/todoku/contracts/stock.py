@@ -30,6 +30,21 @@ class StockAdjustedEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"
         return f"{type(self).__name__} {self.adjustment_id}"
 
 
+class LowStockThresholdChangedEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"):
+    """A product is low from now on when `threshold` pieces or fewer are available; None for never."""
+
+    subject: ClassVar[str] = "inventory.low_stock_threshold_changed"
+    publisher: ClassVar[str] = "inventory"
+
+    change_id: str
+    threshold: int | None = None
+
+    @property
+    def fact(self) -> str:
+        """Return the name of the fact: a threshold is changed many times."""
+        return f"{type(self).__name__} {self.change_id}"
+
+
 class StockLowEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"):
     """The available pieces of a product have fallen to its `threshold` or below.
 

@@ -34,7 +34,11 @@ from todoku.contracts.shipping import (
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
 )
-from todoku.contracts.stock import StockAdjustedEvent, StockLowEvent
+from todoku.contracts.stock import (
+    LowStockThresholdChangedEvent,
+    StockAdjustedEvent,
+    StockLowEvent,
+)
 from todoku.events import Event, EventRegistry
 
 EVENTS: Final[dict[str, type[Event]]] = {
@@ -61,6 +65,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         StockAwaitedEvent,
         StockAdjustedEvent,
         StockLowEvent,
+        LowStockThresholdChangedEvent,
         InventoryMessageParkedEvent,
         InventoryMessageClosedEvent,
         ShippingMessageParkedEvent,

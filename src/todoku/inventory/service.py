@@ -10,6 +10,7 @@ from todoku.contracts import (
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     InventoryPausesChangedEvent,
+    LowStockThresholdChangedEvent,
     ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -43,6 +44,7 @@ from todoku.inventory.domain import (
     replay_refusal,
     replay_release,
     replay_reservation,
+    replay_threshold,
     replay_waiting,
     republish_reservation,
     reserve_stock,
@@ -79,6 +81,7 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Stock]]] = {
     StockReleasedEvent: replay_release,
     StockAdjustedEvent: replay_adjustment,
     StockAwaitedEvent: replay_waiting,
+    LowStockThresholdChangedEvent: replay_threshold,
 }
 
 
@@ -90,10 +93,17 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     StockAdjustedEvent,
     StockAwaitedEvent,
     StockLowEvent,
+    LowStockThresholdChangedEvent,
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
     InventoryPausesChangedEvent,
 )
+
+
+def _waits_for_replay(command: object) -> bool:
+    """Return whether what is still to be replayed could contradict a command: pieces that are reserved, or an
+    older threshold."""
+    return takes_pieces(command) or type(command) is SetLowStockThreshold
 
 
 def inventory_service(settings: Settings) -> Service[Stock]:
@@ -112,6 +122,6 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,
-        waits_for_recovery=takes_pieces,
-        not_in_stream="products that were not changed since the stream begins, and thresholds of low stock",
+        waits_for_recovery=_waits_for_replay,
+        not_in_stream="products and thresholds of low stock that were not changed since the stream begins",
     )

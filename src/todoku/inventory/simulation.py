@@ -58,7 +58,7 @@ class SimulatedInventory(SimulatedService):
         self._reservations: Mapping[str, tuple[ReservationState, Rows]] = {}
         self._opening: dict[str, SetProduct] = {}
         self._adjustments = SimulatedAdjustments(world, PRODUCTS)
-        self._low_stock = SimulatedLowStock(world)
+        self._low_stock = SimulatedLowStock(world, PRODUCTS)
         self._queues = SimulatedQueues(world)
         self._catalogue = SimulatedCatalogue(world, PRODUCTS)
 
@@ -76,6 +76,7 @@ class SimulatedInventory(SimulatedService):
             "correction": Scheduled(
                 action=self._adjustments.correct, mean_seconds=(0.0, 4.0, 15.0), family="trade"
             ),
+            **self._low_stock.scheduled(),
             **self._catalogue.scheduled(),
         }
 
@@ -116,6 +117,7 @@ class SimulatedInventory(SimulatedService):
 
     def check_end(self) -> None:
         self._adjustments.check_end()
+        self._low_stock.check_end()
 
     def _check_ledger(self) -> None:
         ledger = self.world.rows(_LEDGER)

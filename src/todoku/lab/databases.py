@@ -11,7 +11,7 @@ from todoku.audit import Report
 from todoku.database import Database
 from todoku.orders.changes import ChangeState
 from todoku.orders.domain import OrderStatus
-from todoku.orders.store import decode_changes, decode_holds, metadata, orders
+from todoku.orders.store import decode_changes, decode_holds, metadata, order_events, orders
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -91,6 +91,15 @@ def order_ids(settings: Settings) -> set[str]:
     """Return the id of every order."""
     with read_all(settings) as connections:
         return set(connections["orders"].scalars(select(orders.c.id)))
+
+
+def event_keys(settings: Settings) -> set[tuple[str, str]]:
+    """Return the order and the id of every event in the orders' histories."""
+    with read_all(settings) as connections:
+        found = connections["orders"].execute(
+            select(order_events.c.order_id, order_events.c.event_id)
+        )
+        return {(row.order_id, row.event_id) for row in found}
 
 
 def _is_quiescent(settings: Settings) -> bool:

@@ -71,10 +71,14 @@ class HttpClient:
         body: object = None,
         *,
         allowed: tuple[int, ...] = (200,),
+        key: str | None = None,
     ) -> Response:
-        """Send a request, with `body` as JSON. Raises `HttpFailed` for any other status."""
+        """Send a request, with `body` as JSON and `key` as its idempotency key. Raises `HttpFailed` for any
+        other status."""
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": JSON}
+        if key is not None:
+            headers["Idempotency-Key"] = f'"{key}"'
         try:
             self._connection.request(method, path, content, headers)
             with self._connection.getresponse() as response:

@@ -6,7 +6,12 @@ import msgspec
 
 from simulation import planting
 from simulation.planting import mutant
-from todoku.contracts import OrderCreatedEvent, StockAdjustedEvent, StockLowEvent
+from todoku.contracts import (
+    LowStockThresholdChangedEvent,
+    OrderCreatedEvent,
+    StockAdjustedEvent,
+    StockLowEvent,
+)
 from todoku.inventory import domain as stock
 from todoku.lab.simulation.wiring import Wire
 
@@ -18,6 +23,26 @@ def adjustment_not_published() -> Wire:
         "inventory",
         stock.Restock,
         lambda original, state, command, now: (original(state, command, now)[0], []),
+    )
+
+
+@mutant
+def threshold_not_published() -> Wire:
+    """A threshold is in no event: a restored database has lost it."""
+    return planting.commands(
+        "inventory",
+        stock.SetLowStockThreshold,
+        lambda original, state, command, now: (original(state, command, now)[0], []),
+    )
+
+
+@mutant
+def threshold_not_replayed() -> Wire:
+    """A restored database leaves a threshold as it was."""
+    return planting.replays(
+        "inventory",
+        LowStockThresholdChangedEvent,
+        lambda original, state, event, time: (state, []),
     )
 
 

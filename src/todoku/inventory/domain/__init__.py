@@ -21,7 +21,11 @@ from todoku.inventory.domain.cancellations import (
     release_cancelled,
     replay_release,
 )
-from todoku.inventory.domain.low_stock import SetLowStockThreshold, set_low_stock_threshold
+from todoku.inventory.domain.low_stock import (
+    SetLowStockThreshold,
+    replay_threshold,
+    set_low_stock_threshold,
+)
 from todoku.inventory.domain.products import (
     ArchiveProduct,
     ProductChanged,
@@ -43,7 +47,6 @@ from todoku.inventory.domain.queue import Place, Queue
 from todoku.inventory.domain.request import STOCK_REQUESTS, StockRequest
 from todoku.inventory.domain.reservations import (
     ContradictoryEvent,
-    StockLost,
     UnknownReservation,
     deduct_stock,
     release_stock,
@@ -64,6 +67,7 @@ from todoku.inventory.domain.stock import (
     ReservationState,
     Stock,
     StockError,
+    StockLost,
     Walk,
     address_of,
 )
@@ -118,6 +122,7 @@ __all__ = [
     "replay_refusal",
     "replay_release",
     "replay_reservation",
+    "replay_threshold",
     "replay_waiting",
     "republish_reservation",
     "reserve_stock",

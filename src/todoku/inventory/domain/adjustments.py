@@ -12,13 +12,13 @@ import msgspec
 from todoku.contracts import MAX_SAFE_INTEGER, Event, Personal, StockAdjustedEvent
 from todoku.inventory.domain.low_stock import fallen_low
 from todoku.inventory.domain.products import unknown_product
-from todoku.inventory.domain.reservations import StockLost
 from todoku.inventory.domain.stock import (
     LedgerEntry,
     LedgerReason,
     Product,
     Stock,
     StockError,
+    StockLost,
     address_of,
 )
 

@@ -15,13 +15,14 @@ from msgspec import UNSET
 from todoku.contracts import Event, InContext, StockAwaitedEvent, fact_id, holds_of
 from todoku.inventory.domain.low_stock import fallen_low
 from todoku.inventory.domain.queue import Place
-from todoku.inventory.domain.reservations import StockLost, moved, reserved_event, without
+from todoku.inventory.domain.reservations import moved, reserved_event, without
 from todoku.inventory.domain.stock import (
     Line,
     Product,
     Reservation,
     ReservationState,
     Stock,
+    StockLost,
 )
 from todoku.inventory.domain.waiting import left_line, place_of, wait_in_line, with_queue
 

@@ -1,13 +1,16 @@
-"""Decide when a product is low: its available pieces fall to its threshold, or below."""
+"""Decide when a product is low: its available pieces fall to its threshold, or below.
+
+Each change of a threshold is an event, which a restored database replays.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
 
-from todoku.contracts import Event, StockLowEvent
+from todoku.contracts import Event, LowStockThresholdChangedEvent, StockLowEvent
 from todoku.inventory.domain.products import unknown_product
-from todoku.inventory.domain.stock import Product, Stock
+from todoku.inventory.domain.stock import Product, Stock, StockLost
 
 
 class SetLowStockThreshold(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,11 +29,32 @@ def set_low_stock_threshold(
     product = stock.products.get(command.product_id)
     if product is None:
         raise unknown_product(command.product_id)
-    changed = msgspec.structs.replace(
-        product, low_stock_threshold=command.threshold, updated_at=now
-    )
-    after = {product.id: changed}
-    return Stock(products=after), fallen_low(stock.products, after, command.change_id)
+    after = _with_threshold(product, command.threshold, now)
+    return after, [
+        LowStockThresholdChangedEvent(
+            product_id=product.id, change_id=command.change_id, threshold=command.threshold
+        ),
+        *fallen_low(stock.products, after.products, command.change_id),
+    ]
+
+
+def replay_threshold(
+    stock: Stock, event: LowStockThresholdChangedEvent, time: datetime
+) -> tuple[Stock, list[Event]]:
+    """Set a threshold that the database may have lost from its LowStockThresholdChangedEvent: the last one
+    in the stream is the one that counts."""
+    product = stock.products.get(event.product_id)
+    if product is None:
+        raise StockLost(
+            f"The threshold of product {event.product_id!r} was set to {event.threshold}, and the product is "
+            "missing from the database: create it again, then retry."
+        )
+    return _with_threshold(product, event.threshold, time), []
+
+
+def _with_threshold(product: Product, threshold: int | None, now: datetime) -> Stock:
+    changed = msgspec.structs.replace(product, low_stock_threshold=threshold, updated_at=now)
+    return Stock(products={product.id: changed})
 
 
 def fallen_low(

@@ -33,12 +33,9 @@ from todoku.inventory.domain.stock import (
     ReservationState,
     Stock,
     StockError,
+    StockLost,
 )
 from todoku.inventory.domain.waiting import left_line, wait_in_line
-
-
-class StockLost(StockError):
-    """Reserved stock is missing from the database: it is older than the reservation."""
 
 
 class UnknownReservation(StockError):

@@ -49,6 +49,10 @@ class StockError(Exception):
     """A command or an event cannot be applied to the stock."""
 
 
+class StockLost(StockError):
+    """The database is older than what is replayed, and lacks what that needs."""
+
+
 class ReservationState(Status):
     """The state of a reservation, which is the request to reserve stock for an order."""
 

@@ -26,11 +26,18 @@ UNKNOWN_PROBLEMS = (b'"/problems/outcome-unknown"', b'"/problems/request-in-prog
 PLENTIFUL = [f"chaos-plentiful-{n}" for n in range(8)]
 SCARCE = "chaos-scarce"
 ABSENT = "chaos-absent"
-STOCK = {**dict.fromkeys(PLENTIFUL, 10**9), SCARCE: 100, ABSENT: 0}
+SHORT = [f"chaos-short-{n}" for n in range(len(PLENTIFUL))]
+STOCK = {**dict.fromkeys(PLENTIFUL, 10**9), **dict.fromkeys(SHORT, 30), SCARCE: 100, ABSENT: 0}
 """The products that are ordered, and their stock at the beginning."""
+
+WAITING_SHARE = 0.5
+"""How many of the orders wait for stock, where some products run short."""
 
 SHARES = {"one product": 60, "several products": 20, "something scarce": 10, "partly absent": 10}
 """How often each kind of order is placed, in percent."""
+
+SERVED = ("one product", "several products")
+"""The kinds that staff can serve by restocking."""
 
 
 class Outcome(Enum):
@@ -56,7 +63,8 @@ class OrderLoad:
     outcome is unknown is sent again with its idempotency key until it is answered (`repeated` counts
     these orders); without `repeats`, and after a refusal, the next order is a new one. `cancelled_share`
     of the orders are cancelled at a random moment, and one piece of `line_share` of them; `held_share` are
-    held for a while.
+    held for a while. With `short`, half of the products are those that run short, and half of the orders
+    wait for stock.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class OrderLoad:
         cancelled_share: float = 0.0,
         line_share: float = 0.0,
         held_share: float = 0.0,
+        short: bool = False,
     ) -> None:
         self.accepted: set[str] = set()
         self.refused = 0
@@ -82,7 +91,7 @@ class OrderLoad:
         self._address = (stack.settings.own_host, stack.settings.port("orders"))
         self._customers = customers
         self._interval_seconds = customers / orders_per_second if orders_per_second else 0.0
-        self._bodies = _bodies(random.Random(seed))
+        self._bodies = _bodies(random.Random(seed), short=short)
         self._answer_seconds_max = answer_seconds_max
         self._repeats = repeats
         self.wishes = Wishes(
@@ -195,24 +204,28 @@ class OrderLoad:
         return Outcome.WRONG
 
 
-def _bodies(dice: random.Random) -> Iterator[bytes]:
+def _bodies(dice: random.Random, *, short: bool) -> Iterator[bytes]:
     """Yield bodies of `POST /orders` without end."""
+    common = [*PLENTIFUL, *SHORT] if short else PLENTIFUL
     for number in itertools.count():
         (kind,) = dice.choices(list(SHARES), weights=list(SHARES.values()))
         items = [
             {"productId": product, "quantity": dice.randint(1, 3), "price": 100}
-            for product in _products(kind, dice)
+            for product in _products(kind, common, dice)
         ]
-        yield json.dumps({"userId": f"customer-{number % 1000}", "items": items}).encode()
+        body: dict[str, object] = {"userId": f"customer-{number % 1000}", "items": items}
+        if short and kind in SERVED and dice.random() < WAITING_SHARE:
+            body["onShortage"] = "wait"
+        yield json.dumps(body).encode()
 
 
-def _products(kind: str, dice: random.Random) -> list[str]:
+def _products(kind: str, common: list[str], dice: random.Random) -> list[str]:
     match kind:
         case "one product":
-            return [dice.choice(PLENTIFUL)]
+            return [dice.choice(common)]
         case "several products":
-            return dice.sample(PLENTIFUL, 3)
+            return dice.sample(common, 3)
         case "something scarce":
-            return [SCARCE, dice.choice(PLENTIFUL)]
+            return [SCARCE, dice.choice(common)]
         case _:
-            return [dice.choice(PLENTIFUL), ABSENT]
+            return [dice.choice(common), ABSENT]
