@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from example_service import ACCOUNTS
 from sqlalchemy import (
@@ -34,6 +35,7 @@ from todoku.database import (
     DatabaseUnsuitable,
     Many,
     Query,
+    frozen,
     is_postgresql,
     migrate,
     postgresql,
@@ -328,6 +330,86 @@ class TestRowsOfABatch:
         with database.transaction() as connection:
             assert connection.scalar(scans) <= 2  # The index was built, and the table analysed.
             assert outbox.backlog(connection) == 1_000
+
+
+class TestFrozenProcesses:
+    """A process that has frozen in a transaction is another `Database` that does nothing more."""
+
+    @pytest.fixture
+    def other(self, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+        monkeypatch.setattr(frozen, "FROZEN_SECONDS", 0)
+        with Database.open(f"{postgres_url}&options=-c%20lock_timeout%3D300ms") as opened:
+            yield opened
+
+    def until_deposited(self, database: Database) -> int:
+        """Deposit to an account that another one has locked; return how many attempts failed."""
+        for attempt in range(5):
+            with contextlib.suppress(DatabaseUnavailable), database.transaction() as connection:
+                change(connection, [{"key": "a", "balance": 7}])
+                return attempt
+        raise AssertionError("the rows are locked for ever")
+
+    def until_locked(self, database: Database) -> None:
+        """Wait until another transaction has changed something."""
+        changing = text("SELECT 1 FROM pg_stat_activity WHERE backend_xid IS NOT NULL")
+        deadline = time.monotonic() + SETTLES_SECONDS_MAX
+        found = None
+        while not found:
+            assert time.monotonic() < deadline
+            with database.read() as connection:
+                found = connection.scalar(changing)
+
+    def test_its_rows_are_free_after_one_wait_and_nothing_of_it_is_committed(
+        self, database: Database, other: Database
+    ) -> None:
+        def freeze_within_a_transaction() -> None:
+            with database.transaction() as connection:
+                change(connection, [{"key": "a", "balance": 9}])
+                find(connection, name="a")
+                assert self.until_deposited(other) == 1
+
+        deposit(database, "a")
+        with pytest.raises(DatabaseUnavailable):
+            freeze_within_a_transaction()
+        with database.read() as connection:
+            assert find(connection, name="a")[0].balance == 7
+        deposit(database, "b")  # It connects again.
+
+    def test_one_in_the_middle_of_a_pipeline_is_ended_too(
+        self, database: Database, other: Database, postgres_url: str
+    ) -> None:
+        deposit(database, "a")
+        with contextlib.closing(
+            psycopg.connect(postgres_url, application_name="todoku")
+        ) as connection:
+            server = connection.pgconn
+            server.enter_pipeline_mode()
+            for sql in b"BEGIN", b"UPDATE accounts SET balance = 9", b"SELECT 1":
+                server.send_query_params(sql, [])
+            server.send_flush_request()
+            server.flush()
+            self.until_locked(other)
+            assert self.until_deposited(other) == 1
+
+    def test_what_only_reads_and_what_is_not_of_this_program_is_left_alone(
+        self, database: Database, other: Database, postgres_url: str
+    ) -> None:
+        with (
+            psycopg.connect(postgres_url, application_name="psql") as person,
+            psycopg.connect(postgres_url, application_name="todoku") as reader,
+        ):
+            person.execute("SELECT pg_current_xact_id()")
+            reader.execute("SELECT 1")
+            assert other.end_frozen() == 0
+            assert person.execute("SELECT 1").fetchone() == (1,)
+
+    def test_change_of_the_schema_may_compute_for_long(
+        self, database: Database, other: Database
+    ) -> None:
+        with database.schema_change() as connection:
+            connection.execute(insert(ACCOUNTS).values(name="a", balance=1))
+            assert other.end_frozen() == 0
+        assert names(database) == ["a"]
 
 
 def set_for_the_server(superuser: Any, name: str, value: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 import pytest
-from sqlalchemy import CheckConstraint, Connection, Engine, func, insert, select, text
+from sqlalchemy import CheckConstraint, Connection, Engine, func, insert, select, text, update
 
 from todoku.broker import Delivery
 from todoku.contracts import (
@@ -959,19 +959,37 @@ class TestReplicas:
         self, replicated: tuple[Database, Database]
     ) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
-        one.adopt(NOW, lease_seconds=15)
+        one.adopt(NOW, lease_seconds=60)
         one.step([incoming(refusable()), incoming(refusable())], NOW, 0)
-        assert other.adopt(NOW + timedelta(seconds=15), lease_seconds=15) == 0
+        assert other.adopt(NOW, lease_seconds=60) == 0
         assert owned(replicated[0]) == {"a": 2}
-        assert other.adopt(NOW + timedelta(seconds=15.1), lease_seconds=15) == 2
+        one.adopt(NOW, lease_seconds=0)
+        assert other.adopt(NOW, lease_seconds=60) == 2
         assert owned(replicated[0]) == {"b": 2}
 
-    def test_lease_of_a_replica_whose_clock_was_hours_ahead_expires(
+    @pytest.mark.parametrize("hours", [-8, -1, 1, 8])
+    def test_clock_of_a_replica_says_nothing_about_the_lease_of_another(
+        self, replicated: tuple[Database, Database], hours: int
+    ) -> None:
+        one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
+        elsewhere = NOW + timedelta(hours=hours)
+        one.adopt(NOW, lease_seconds=60)
+        one.step([incoming(refusable())], NOW, 0)
+        assert other.adopt(elsewhere, lease_seconds=60) == 0
+        one.adopt(NOW, lease_seconds=0)
+        assert other.adopt(elsewhere, lease_seconds=60) == 1
+        assert owned(replicated[0]) == {"b": 1}
+
+    def test_lease_that_an_earlier_version_wrote_with_a_clock_hours_ahead_expires(
         self, replicated: tuple[Database, Database]
     ) -> None:
         one, other = (writer(each, owner) for each, owner in zip(replicated, "ab", strict=True))
-        one.adopt(NOW + timedelta(hours=8), lease_seconds=15)
+        one.adopt(NOW, lease_seconds=60)
         one.step([incoming(refusable())], NOW, 0)
+        with replicated[0].transaction() as connection:
+            ahead = datetime.now(UTC) + timedelta(hours=8)
+            leases = SERVICES["inventory"].store.tables.leases.table
+            connection.execute(update(leases).values(expires_at=ahead))
         assert other.adopt(NOW, lease_seconds=15) == 1
         assert owned(replicated[0]) == {"b": 1}
 

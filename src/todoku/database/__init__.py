@@ -33,6 +33,7 @@ from todoku.database.statements import (
     has_several_writers,
     insert_ignoring_duplicates,
     pairs,
+    server_time,
     upsert,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "require_current",
     "require_tables",
     "schema_differences",
+    "server_time",
     "table",
     "to_microseconds",
     "upsert",

@@ -9,9 +9,14 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from todoku.database import postgresql, sqlite
+from todoku.database import frozen, postgresql, sqlite
 from todoku.database.addresses import parse_address
-from todoku.database.errors import DatabaseError, DatabaseUnavailable, DatabaseUnsuitable
+from todoku.database.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    DatabaseUnsuitable,
+    RowsLocked,
+)
 from todoku.database.lock import FileLock
 
 WRITE_SECONDS_MAX = 5.0
@@ -117,7 +122,8 @@ class Database:
         """Run a write transaction: committed at the end, rolled back on any exception.
 
         On SQLite it locks the database (BEGIN IMMEDIATE); on PostgreSQL it is READ COMMITTED. A
-        second one waits for the first, so never open one inside another.
+        second one waits for the first, so never open one inside another. One that has waited for rows
+        which a frozen process keeps locked raises `DatabaseUnavailable`, and may be repeated at once.
         """
         self._write_started_at = time.monotonic()
         try:
@@ -127,11 +133,24 @@ class Database:
                     began = time.perf_counter()
                 self.observe_commit(time.perf_counter() - began)
             self._write_failed = False
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
             self._write_failed = True
+            if isinstance(error, RowsLocked):
+                self.end_frozen()
             raise
         finally:
             self._write_started_at = None
+
+    def end_frozen(self) -> int:
+        """End the transactions of other processes that have frozen; return how many. SQLite has none, and
+        while the server does not respond there are none."""
+        if self.dialect_name != "postgresql":
+            return 0
+        try:
+            with self.read() as connection:
+                return frozen.end_frozen(connection)
+        except DatabaseUnavailable:
+            return 0
 
     @property
     def accepts_writes(self) -> bool:

@@ -26,6 +26,10 @@ class DatabaseUnavailable(DatabaseError):
     """
 
 
+class RowsLocked(DatabaseUnavailable):
+    """Raised when another transaction keeps rows locked for longer than `lock_timeout`."""
+
+
 class DatabaseBroken(DatabaseError):
     """Raised when the disk fails (EIO) or the file is damaged: cached state may be wrong."""
 

@@ -14,6 +14,7 @@ from todoku.database.errors import (
     DatabaseUnavailable,
     DatabaseUnsuitable,
     NotPermitted,
+    RowsLocked,
 )
 from todoku.database.exchange import (
     READ_ONLY,
@@ -30,8 +31,10 @@ MIGRATION_WAIT_SECONDS = 600
 MIGRATION_LOCK = int.from_bytes(b"todoku", "big")
 """The advisory lock under which a schema changes; PostgreSQL keeps one set of them a database."""
 
-# A replica that freezes inside a transaction holds its row locks: these bound the transaction and
-# those that wait for it. They are set in each transaction, because PgBouncer refuses them at the
+# A replica that freezes inside a transaction holds its row locks. These bound those that wait for it, and
+# the transaction itself, but not one whose client froze in the middle of a pipeline: its backend counts
+# neither as idle nor as executing a statement. Other replicas end that (`frozen.py`); without any,
+# nobody waits for its locks. They are set in each transaction, because PgBouncer refuses them at the
 # start of a session, and in its transaction mode a session's settings reach other clients.
 TRANSACTION_SETTINGS: Mapping[str, str] = {
     "lock_timeout": "5s",
@@ -40,6 +43,8 @@ TRANSACTION_SETTINGS: Mapping[str, str] = {
 }
 WRITER_SETTINGS: Mapping[str, str] = {
     **TRANSACTION_SETTINGS,
+    # After each wait the backends of frozen processes are looked for, so that two waits are enough.
+    "lock_timeout": "3s",
     "statement_timeout": "15s",
     # A prepared statement keeps its plan: one that was chosen while a table had one page would read all
     # of it for ever. Every statement of a batch has an index, so it is to be used, whatever the
@@ -244,6 +249,7 @@ def schema_change(connection: Connection) -> Iterator[None]:
 
 
 def _locked(connection: Connection) -> Iterator[None]:
+    _set_locally(connection, "application_name", "todoku migration")  # It may compute for long.
     _set_locally(connection, "statement_timeout", "0")
     _set_locally(connection, "enable_seqscan", "on")  # It changes whole tables.
     _set_locally(connection, "lock_timeout", f"{MIGRATION_WAIT_SECONDS}s")
@@ -328,7 +334,8 @@ MEANINGS: Mapping[str, type[DatabaseError]] = {
     "42501": NotPermitted,
     "53": DatabaseUnavailable,  # out of disk, memory or connections
     "54000": ConstraintViolated,  # program limit exceeded: too long for its index
-    "55": DatabaseUnavailable,  # locked, in use
+    "55P03": RowsLocked,
+    "55": DatabaseUnavailable,  # in use
     "57": DatabaseUnavailable,  # cancelled, shutting down, starting up
     "58": DatabaseBroken,  # the server's disk
     "XX001": DatabaseBroken,  # damaged data

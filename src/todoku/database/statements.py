@@ -6,6 +6,7 @@ nothing on SQLite, where a transaction has the whole database to itself.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -14,11 +15,15 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    DateTime,
     Dialect,
     Table,
     Text,
     TypeDecorator,
     bindparam,
+    cast,
+    func,
+    select,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
@@ -128,6 +133,13 @@ def has_several_writers(connection: Connection) -> bool:
     """Return whether other processes may write to the database at the same time."""
     dialect = connection.dialect
     return dialect.name == "postgresql" or getattr(dialect, "several_writers", False)
+
+
+def server_time(connection: Connection) -> datetime | None:
+    """Return the time (UTC) by the clock of the server, which all processes share; None on SQLite."""
+    if connection.dialect.name != "postgresql":
+        return None
+    return connection.scalar(select(cast(func.clock_timestamp(), DateTime(timezone=True))))
 
 
 def bound_idle_time(connection: Connection, seconds: int) -> None:

@@ -34,7 +34,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     effects_max: effects that run at the same time.
     window_max: events that wait for the broker in memory; the others are read from the outbox.
     progress_check_seconds: how often the progress of subscribers is compared with the outbox.
-    lease_seconds: how long a process counts as alive after it has renewed its lease.
+    lease_seconds: how long a process counts as alive after it has renewed its lease, which happens three
+        times as often, where several share a database.
+    housekeeping_seconds: how often a process that has its database to itself prunes it.
     effect_timeout_seconds: how long an effect may take before it is cancelled and retried.
     inbox_retention_seconds: how long the id of a handled event is kept; longer than the stream keeps
         the event.
@@ -53,7 +55,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     effects_max: int = 500
     window_max: int = 10_000
     progress_check_seconds: float = 2.0
-    lease_seconds: float = 15.0
+    lease_seconds: float = 6.0
+    housekeeping_seconds: float = 5.0
     effect_timeout_seconds: float = 10.0
     inbox_retention_seconds: float = 172_800.0
     key_retention_seconds: float = 86_400.0

@@ -323,9 +323,12 @@ class Process:
 
     async def housekeeping_step(self) -> None:
         """After a while, prune inbox and idempotency keys, and adopt what dead processes have left."""
-        await asyncio.sleep(self.config.lease_seconds / 3)
+        shared = not self._database.exclusive
+        await asyncio.sleep(
+            self.config.lease_seconds / 3 if shared else self.config.housekeeping_seconds
+        )
         try:
-            if not self._database.exclusive:
+            if shared:
                 await self._adopt()
                 self._look_again()
                 for change in self.service.upkeep:

@@ -30,6 +30,7 @@ from todoku.database import (
     Timestamp,
     among,
     insert_ignoring_duplicates,
+    server_time,
     table,
     to_microseconds,
     upsert,
@@ -295,12 +296,15 @@ class Outbox:
 
 
 LEASE_AHEAD_MAX = timedelta(minutes=5)
-"""How much later than our own a lease may expire. It covers the time for which our transaction may have
-waited since we read the clock, and clocks that differ."""
+"""How much later than our own a lease may expire: a clock that was ahead wrote one that lasts longer. Until
+then the events of a process that ended wait, if an earlier version wrote its lease by its own clock."""
 
 
 class Leases:
-    """The processes of this service that are alive. Needed only where a database has several writers."""
+    """The processes of this service that are alive. Needed only where a database has several writers.
+
+    On PostgreSQL leases are by the clock of the server: those of the processes may differ.
+    """
 
     def __init__(self, metadata: MetaData) -> None:
         self.table = table(
@@ -322,6 +326,7 @@ class Leases:
         """Extend our own lease and delete expired ones; return the owners that are alive. One that lasts
         much longer than ours counts as expired: a clock that was ahead wrote it."""
         duration = timedelta(seconds=lease_seconds)
+        now = server_time(connection) or now
         connection.execute(self._renew, {"owner": owner, "expires_at": now + duration})
         connection.execute(self._prune, {"now": now, "latest": now + duration + LEASE_AHEAD_MAX})
         return list(connection.scalars(self._alive))

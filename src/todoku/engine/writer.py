@@ -117,7 +117,12 @@ class Writer:
             return self._tables.positions.begin(connection, stream)
 
     def adopt(self, now: datetime, lease_seconds: float) -> int:
-        """Adopt the outbox rows of dead processes, and read what is paused; return the new last position."""
+        """Adopt the outbox rows of dead processes, and read what is paused; return the new last position.
+
+        Transactions of frozen processes are ended first: they may have locked due rows, which all others
+        skip instead of waiting for them.
+        """
+        self._database.end_frozen()
         with self._transaction() as connection:
             alive = None
             if not self._database.exclusive:
