@@ -21,6 +21,7 @@ from todoku.broker.nats import NatsBroker
 from todoku.broker.permissions import OPERATOR
 from todoku.database import Database, migrate, require_tables
 from todoku.engine import (
+    AuditKeeper,
     EngineConfig,
     Process,
     ProcessFailed,
@@ -106,6 +107,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
                     ServiceMetrics.of(descriptor, process, backend),
                     events,
                     telemetry,
+                    process.audit,
                 )
                 await _serve_http(name, settings, app, certificate, backend, running, stop)
             except ProcessFailed:
@@ -142,6 +144,7 @@ def _process(
             backlog_max=settings.outbox_backlog_max,
             inbox_retention_seconds=settings.inbox_retention_seconds,
             key_retention_seconds=settings.idempotency_key_retention_seconds,
+            audit=settings.writes_audit_log,
         ),
         failpoint=failpoint_from_environment(service.name),
         tracer=None if telemetry is None else telemetry.tracer,
@@ -205,6 +208,7 @@ def _application(
     metrics: ServiceMetrics,
     events: Mapping[str, Any],
     telemetry: "Telemetry | None",
+    audit: AuditKeeper | None,
 ) -> ASGIApp:
     return application(
         api,
@@ -219,6 +223,7 @@ def _application(
         behind_proxy=settings.behind_proxy,
         cors_origins=settings.allowed_origins,
         limiter=rate_limiter(settings, accounts=False),
+        audit=audit,
     )
 
 

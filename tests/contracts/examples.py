@@ -17,6 +17,7 @@ from todoku.contracts import (
     HoldRefusedEvent,
     HoldReleasedEvent,
     HoldRequestedEvent,
+    InventoryAuditAnchoredEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     InventoryPausesChangedEvent,
@@ -25,6 +26,7 @@ from todoku.contracts import (
     OrderCompletedEvent,
     OrderCreatedEvent,
     OrderedItem,
+    OrdersAuditAnchoredEvent,
     ParkingEvent,
     PlacedHold,
     ProductChangedEvent,
@@ -33,6 +35,7 @@ from todoku.contracts import (
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    ShippingAuditAnchoredEvent,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
     ShippingPausesChangedEvent,
@@ -71,6 +74,11 @@ PLACED: Final = PlacedHold(
 )
 UNENDING: Final = PlacedHold(hold_id=CHANGE_ID, holder="alice", reason="Address check")
 
+ANCHORS: Final = (
+    OrdersAuditAnchoredEvent,
+    InventoryAuditAnchoredEvent,
+    ShippingAuditAnchoredEvent,
+)
 PAUSES: Final = (InventoryPausesChangedEvent, ShippingPausesChangedEvent)
 PARKING: Final[tuple[type[ParkingEvent], ...]] = (
     InventoryMessageParkedEvent,
@@ -225,6 +233,15 @@ FULL: Final[tuple[Event, ...]] = (
         )
         for event in PAUSES
     ),
+    *(
+        event(
+            service=event.publisher,
+            chain="0006e1c2f3a4b5c6-9f86d081",
+            sequence=1204,
+            hash="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        )
+        for event in ANCHORS
+    ),
 )
 
 MINIMAL: Final[tuple[Event, ...]] = (
@@ -261,6 +278,7 @@ MINIMAL: Final[tuple[Event, ...]] = (
         for event in PARKING
     ),
     *(event(service=event.publisher, version=1, pauses=()) for event in PAUSES),
+    *(event(service=event.publisher, chain="", sequence=1, hash="") for event in ANCHORS),
 )
 
 GROWN: Final[dict[str, Event]] = {

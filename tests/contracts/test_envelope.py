@@ -22,7 +22,7 @@ from todoku.contracts import (
     fact_id,
     seal,
 )
-from todoku.events import Context
+from todoku.events import AuditAnchoredEvent, Context
 
 UUIDS: Final = st.uuids().map(str)
 NAMES: Final = st.text(max_size=40)
@@ -78,7 +78,7 @@ class TestSealing:
     @pytest.mark.parametrize("event", FULL, ids=lambda event: type(event).__name__)
     def test_envelope_has_publisher_type_key_time_and_context(self, event: Event) -> None:
         key = PRODUCT_ID if isinstance(event, ProductEvent) else ORDER_ID
-        if isinstance(event, PausesEvent):
+        if isinstance(event, (PausesEvent, AuditAnchoredEvent)):
             key = event.publisher
         envelope = seal(event, TIME, Context("user123", TRACEPARENT))
         assert envelope.id == fact_id(key, event.fact)
@@ -117,6 +117,7 @@ MODULES: Final = (
     "todoku.contracts.stock",
     "todoku.contracts.backorders",
     "todoku.contracts.pauses",
+    "todoku.contracts.anchors",
     "todoku.inventory.domain.adjustments",
     "todoku.inventory.domain.low_stock",
     "todoku.inventory.domain.cancellations",

@@ -37,6 +37,7 @@ from todoku.contracts import (
     StockReservedEvent,
     fact_id,
 )
+from todoku.events import AuditAnchoredEvent
 from todoku.orders.cancellation import CancelOrder, cancel_order
 from todoku.orders.domain import ContradictoryEvent, Order, OrderStatus, UnknownOrder
 from todoku.orders.parking import note_parked, note_resolved
@@ -336,10 +337,10 @@ class TestEvents:
     def test_matrix_covers_every_status_and_every_event(self) -> None:
         assert set(MATRIX) == set(OrderStatus)
         # A hold does not move its order; a failed attempt, and that it waits for stock, explain it only,
-        # and what is paused, too; a product is none.
+        # and what is paused, too; a product is none, and an anchor of an audit log.
         others = (
             *(ParkingEvent, HoldEvent, BookingAttemptFailedEvent),
-            *(ProductEvent, StockAwaitedEvent, PausesEvent),
+            *(ProductEvent, StockAwaitedEvent, PausesEvent, AuditAnchoredEvent),
         )
         followed = {kind for kind in orders.event_handlers if not issubclass(kind, others)}
         assert {type(event) for event in EVENTS} == followed

@@ -21,11 +21,13 @@ from todoku.contracts import (
     HoldRefusedEvent,
     HoldReleasedEvent,
     HoldRequestedEvent,
+    InventoryAuditAnchoredEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     InventoryPausesChangedEvent,
     OrderCreatedEvent,
     OrderedItem,
+    OrdersAuditAnchoredEvent,
     ParkingEvent,
     ProductChangedEvent,
     ReservedItem,
@@ -33,6 +35,7 @@ from todoku.contracts import (
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
     ShippedItem,
+    ShippingAuditAnchoredEvent,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
     ShippingPausesChangedEvent,
@@ -261,6 +264,14 @@ def parking(event: type[ParkingEvent]) -> "Make":
     return make
 
 
+def anchored(event: type[Any]) -> "Make":
+    def make(n: int) -> Message:
+        chain = f"{n:016x}-9f86d081"
+        return incoming(event(service=event.publisher, chain=chain, sequence=1, hash="0f" * 32))
+
+    return make
+
+
 def cancel(n: int) -> Message:
     return asked(CancelOrder(order_id=order_id(n), change_id=f"change {n}"))
 
@@ -328,6 +339,9 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "told of a product": (ORDERS, [], told),
     "told of pauses of inventory": (ORDERS, [], paused),
     "told of pauses of shipping": (ORDERS, [], paused_shipping),
+    "anchor of orders": (INVENTORY, [], anchored(OrdersAuditAnchoredEvent)),
+    "anchor of inventory": (ORDERS, [], anchored(InventoryAuditAnchoredEvent)),
+    "anchor of shipping": (ORDERS, [], anchored(ShippingAuditAnchoredEvent)),
     "created, in stock": (INVENTORY, [set_up], created),
     "created, unknown": (INVENTORY, [], created),
     "deducting": (INVENTORY, [set_up, created], completed),

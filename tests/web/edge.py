@@ -13,7 +13,15 @@ from starlette.types import ASGIApp
 
 from todoku.broker.memory import MemoryBroker
 from todoku.database import Database
-from todoku.engine import Commits, IdempotencyKey, Process, Service, SteadyClock, Topology
+from todoku.engine import (
+    Commits,
+    EngineConfig,
+    IdempotencyKey,
+    Process,
+    Service,
+    SteadyClock,
+    Topology,
+)
 from todoku.engine.testing import running as running_process
 from todoku.events import NO_CONTEXT, Context
 from todoku.web import Api, Backend, BoundedHttpProtocol, application
@@ -91,6 +99,7 @@ async def running_together(
     services: Sequence[tuple[Service, Callable[[Backend], Api]]],
     *,
     databases: list[Database] | None = None,
+    config: EngineConfig | None = None,
     **options: Any,
 ) -> AsyncIterator[list[ASGIApp]]:
     """Run connected services with real engines and databases; yield their applications.
@@ -113,9 +122,10 @@ async def running_together(
                 clock=SteadyClock(),
                 run_write=run_inline,
                 run_read=run_inline,
+                config=config,
             )
             backend = Backend(process=process, database=database, run_read=run_inline)
-            apps.append(application(api(backend), backend, **options))
+            apps.append(application(api(backend), backend, audit=process.audit, **options))
             await stack.enter_async_context(running_process(process))
         yield apps
 

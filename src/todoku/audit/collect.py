@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, MetaData, func, select
 
 from todoku.audit.invariants import ORDER_ENTITY, OrderSeen, findings_about
+from todoku.audit.logs import audit_logs
 from todoku.audit.part import AuditPart, Finding, Known
 from todoku.audit.report import Awaited, ParkedLetters, Paused, Report
 from todoku.engine import EngineTables
@@ -39,6 +40,8 @@ def audit(
     findings: list[Finding] = []
     held = _held_recoveries(connections)
     findings += held.values()
+    about_logs, logs = audit_logs(connections)
+    findings += about_logs
     for name, part in present.items():
         findings += part.findings(connections[name])
     for seen in _orders_seen(present, connections, held):
@@ -53,6 +56,7 @@ def audit(
         dead_letters=dead_letters,
         open_orders=_open_orders(present, statuses),
         paused=paused,
+        audit_logs=logs,
     )
 
 

@@ -38,6 +38,18 @@ class Paused(msgspec.Struct, frozen=True):
     reason: str
 
 
+class AuditLogState(msgspec.Struct, frozen=True):
+    """The audit log of a service: how many rows and chains it has, how many rows no anchor vouches for yet,
+    since when the oldest of them, and when the database was restored (UTC)."""
+
+    service: str
+    rows: int
+    chains: int
+    not_anchored: int
+    oldest_not_anchored: datetime | None
+    restored_at: tuple[datetime, ...]
+
+
 class Report(msgspec.Struct, frozen=True):
     """The result of an audit. `orders` counts them by status; `open_orders` have not ended. An order
     that waits at a service where something is `paused` is not overdue."""
@@ -48,6 +60,7 @@ class Report(msgspec.Struct, frozen=True):
     dead_letters: tuple[ParkedLetters, ...]
     open_orders: int = 0
     paused: tuple[Paused, ...] = ()
+    audit_logs: tuple[AuditLogState, ...] = ()
 
     @property
     def backlog(self) -> dict[str, int]:

@@ -26,6 +26,7 @@ COMMANDS = {
     "pause": "Pause the system, a service, or one thing that it does.",
     "resume": "Let what is paused go on.",
     "pauses": "List what is paused.",
+    "audit": "List who has asked for what, and what came of it.",
     "doctor": "Diagnose problems and suggest fixes.",
     "verify": "Check the databases for broken invariants.",
     "bench": "Measure throughput, latency and cost under load.",

@@ -234,6 +234,21 @@ class PauseDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     rate: int | None
 
 
+class AuditedRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A row of the audit log of a service: who asked for what, and what came of it."""
+
+    service: str
+    at: datetime
+    operation: str
+    outcome: str
+    actor: str | None
+    key_id: str | None
+    subject: str | None
+    about: str | None
+    source: str | None
+    times: int
+
+
 class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The number of scheduled retries, and the time of the last one."""
 

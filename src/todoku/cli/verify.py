@@ -168,6 +168,17 @@ def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
         ) from error
 
 
+def _audit_logs(report: "Report", now: datetime) -> Iterator[str]:
+    for log in report.audit_logs:
+        line = f"{counted(log.rows, 'row')} in the audit log of {log.service}"
+        if log.oldest_not_anchored is not None:
+            since = age(log.oldest_not_anchored, now)
+            line += f", {log.not_anchored:,} of them not anchored yet (oldest: {since})"
+        yield line
+        for restored_at in log.restored_at:
+            yield f"    It was restored at {day_and_time(restored_at)}: what the backup lacked is gone."
+
+
 def _as_json(report: "Report") -> bytes:
     report_fields = msgspec.to_builtins(report) | {"settled": report.settled, "clean": report.clean}
     return msgspec.json.encode(report_fields)
@@ -198,6 +209,7 @@ def _as_text(report: "Report") -> Iterator[str]:
             f" {day_and_time(pause.since)} by {printable(pause.by)}: {printable(pause.reason)}"
         )
         yield "    Orders that wait there are not overdue meanwhile: see `todoku pauses`."
+    yield from _audit_logs(report, now)
     for finding in report.findings:
         yield f"{finding.invariant}  {printable(finding.subject)}: {printable(finding.problem)}"
         yield f"    {printable(finding.advice)}"

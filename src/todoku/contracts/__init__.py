@@ -1,5 +1,10 @@
 """The events on the wire: the only thing the services share."""
 
+from todoku.contracts.anchors import (
+    InventoryAuditAnchoredEvent,
+    OrdersAuditAnchoredEvent,
+    ShippingAuditAnchoredEvent,
+)
 from todoku.contracts.backorders import WAIT, StockAwaitedEvent, waits_for_stock
 from todoku.contracts.changes import CancelledItem, ChangeEvent
 from todoku.contracts.holds import (
@@ -98,6 +103,7 @@ __all__ = [
     "HoldReleasedEvent",
     "HoldRequestedEvent",
     "InContext",
+    "InventoryAuditAnchoredEvent",
     "InventoryMessageClosedEvent",
     "InventoryMessageParkedEvent",
     "InventoryPausesChangedEvent",
@@ -107,6 +113,7 @@ __all__ = [
     "OrderCreatedEvent",
     "OrderEvent",
     "OrderedItem",
+    "OrdersAuditAnchoredEvent",
     "ParkingEvent",
     "PausesEvent",
     "Personal",
@@ -119,6 +126,7 @@ __all__ = [
     "ShipmentFailedEvent",
     "ShipmentInitiatedEvent",
     "ShippedItem",
+    "ShippingAuditAnchoredEvent",
     "ShippingMessageClosedEvent",
     "ShippingMessageParkedEvent",
     "ShippingPausesChangedEvent",

@@ -3,6 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from todoku.contracts.anchors import (
+    InventoryAuditAnchoredEvent,
+    OrdersAuditAnchoredEvent,
+    ShippingAuditAnchoredEvent,
+)
 from todoku.contracts.backorders import StockAwaitedEvent
 from todoku.contracts.changes import CancelledItem
 from todoku.contracts.holds import (
@@ -240,6 +245,19 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             for event, target in (
                 (InventoryPausesChangedEvent, "service"),
                 (ShippingPausesChangedEvent, "product:prod001"),
+            )
+        ),
+        *(
+            event(
+                service=event.publisher,
+                chain="0006e1c2f3a4b5c6-9f86d081",
+                sequence=1_204,
+                hash="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            )
+            for event in (
+                OrdersAuditAnchoredEvent,
+                InventoryAuditAnchoredEvent,
+                ShippingAuditAnchoredEvent,
             )
         ),
     )

@@ -2,6 +2,11 @@
 
 from typing import Final
 
+from todoku.contracts.anchors import (
+    InventoryAuditAnchoredEvent,
+    OrdersAuditAnchoredEvent,
+    ShippingAuditAnchoredEvent,
+)
 from todoku.contracts.backorders import StockAwaitedEvent
 from todoku.contracts.holds import (
     HoldConfirmedEvent,
@@ -72,6 +77,9 @@ EVENTS: Final[dict[str, type[Event]]] = {
         ShippingMessageClosedEvent,
         InventoryPausesChangedEvent,
         ShippingPausesChangedEvent,
+        OrdersAuditAnchoredEvent,
+        InventoryAuditAnchoredEvent,
+        ShippingAuditAnchoredEvent,
     )
 }
 """Every built-in event type, by its name on the wire."""

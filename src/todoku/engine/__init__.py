@@ -1,6 +1,17 @@
 """The engine: inbox, outbox, dead letters, agendas and effects for a service's pure decisions."""
 
 from todoku.engine.agenda import Agenda, context_column
+from todoku.engine.audit_log import (
+    AuditEntry,
+    AuditFilter,
+    AuditKeeper,
+    AuditLog,
+    AuditNames,
+    AuditRequest,
+    AuditRow,
+    keep_anchor,
+    request_of_task,
+)
 from todoku.engine.by_type import ByType
 from todoku.engine.cache import StateCache
 from todoku.engine.clock import Clock, Correction, SteadyClock
@@ -55,6 +66,13 @@ __all__ = [
     "AgendaParts",
     "AnswerFormat",
     "AnswerUnavailable",
+    "AuditEntry",
+    "AuditFilter",
+    "AuditKeeper",
+    "AuditLog",
+    "AuditNames",
+    "AuditRequest",
+    "AuditRow",
     "BatchSpans",
     "BySagaVersion",
     "ByType",
@@ -107,5 +125,7 @@ __all__ = [
     "context_column",
     "engine_readings",
     "failpoint_from_environment",
+    "keep_anchor",
     "key_id",
+    "request_of_task",
 ]

@@ -8,6 +8,8 @@ import structlog
 
 from todoku.broker.port import Delivery
 from todoku.engine.agenda import Agenda
+from todoku.engine.audit_log.anchors import InvalidAnchor, require_valid
+from todoku.engine.audit_log.requests import AuditRequest
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letters import (
     DEAD_LETTER_COMMANDS,
@@ -42,7 +44,17 @@ from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.engine.stamps import stamped
 from todoku.engine.tracing import BatchSpans
-from todoku.events import NO_CONTEXT, Context, Envelope, Event, InContext, encode, seal, trace_id_of
+from todoku.events import (
+    NO_CONTEXT,
+    AuditAnchoredEvent,
+    Context,
+    Envelope,
+    Event,
+    InContext,
+    encode,
+    seal,
+    trace_id_of,
+)
 from todoku.lifecycle import UnknownStatus
 
 ENVELOPE_BYTES_MAX = 1_024
@@ -94,6 +106,9 @@ class BatchContext:
         self.letter_commands: list[PendingCommand] = []
         self.new_events: list[IncomingEvent] = []
         self.handled: list[IncomingEvent] = []
+        self.anchors: list[AuditAnchoredEvent] = []
+        self.audited: list[AuditRequest] = []
+        self.anchor_messages: list[IncomingEvent] = []
         self.undecodable: list[UndecodableMessage] = []
         self.receipts: list[Receipt] = []
         self.stored: list[tuple[int, int]] = []
@@ -150,9 +165,26 @@ class BatchContext:
         self.undecodable = [
             m for m in self.undecodable if not self._is_repeat(m.envelope, m.delivery)
         ]
+        if self.service.keeps_anchors:
+            self._keep_anchors()
         commands, self.commands = self.commands, []
         for pending in commands:
             self._add_command(pending)
+
+    def _keep_anchors(self) -> None:
+        """Set aside the anchors of other services' audit logs: nothing is decided on them."""
+        messages, self.new_events = self.new_events, []
+        for message in messages:
+            if not isinstance(message.event, AuditAnchoredEvent):
+                self.new_events.append(message)
+                continue
+            try:
+                require_valid(message.event)
+            except InvalidAnchor as error:
+                self.failures.add(message, error)
+            else:
+                self.anchors.append(message.event)
+                self.anchor_messages.append(message)
 
     def _add_command(self, pending: PendingCommand) -> None:
         if pending.key is not None and self._is_answered(pending, pending.key):
@@ -224,7 +256,7 @@ class BatchContext:
                 self.handle_command(unit_of_work, pending)
         for message in self.new_events:
             self.handle_event(unit_of_work, message)
-        self._acknowledge_handled()
+        self._acknowledge(self.handled)
         for due in self.due:
             self.handle_due(unit_of_work, due)
 
@@ -354,8 +386,9 @@ class BatchContext:
     def reject(self, error: Exception) -> None:
         """Fail the commands and events, whose results the database rejects."""
         self.actions.answers += [(pending, error) for pending in self.commands]
-        for message in self.new_events:
+        for message in (*self.new_events, *self.anchor_messages):
             self.failures.add(message, error)
+        self.anchors, self.anchor_messages = [], []
         # A receipt or notice that the database rejects is dropped: it costs one redelivery.
         self.receipts.clear()
         self.stored.clear()
@@ -477,10 +510,14 @@ class BatchContext:
             return False
         return self.due_windows[agenda].has_come(due_at)
 
-    def _acknowledge_handled(self) -> None:
-        """Acknowledge the handled events, and confirm those of other services."""
-        self.actions.acks += [message.delivery for message in self.handled]
-        for message in self.handled:
+    def acknowledge_anchors(self) -> None:
+        """Acknowledge the anchors, and confirm them."""
+        self._acknowledge(self.anchor_messages)
+
+    def _acknowledge(self, handled: Sequence[IncomingEvent]) -> None:
+        """Acknowledge these handled events, and confirm those of other services."""
+        self.actions.acks += [message.delivery for message in handled]
+        for message in handled:
             envelope = message.envelope
             if envelope.source != self.service.name:
                 self.handled_ids.append(envelope.id)

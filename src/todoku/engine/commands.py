@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from todoku.database import Database
+from todoku.engine.audit_log.requests import request_of_task
 from todoku.engine.idempotency import (
     IdempotencyKey,
     KeptAnswer,
@@ -65,6 +66,7 @@ class Commands:
                 context,
                 self._event_bytes_max(),
                 key,
+                request_of_task.get(),
             )
         )
         if key is not None:

@@ -45,6 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         passed.
     prune_count: inbox entries or idempotency keys that are deleted in one transaction.
     retry_policy: how a failing message is retried.
+    audit: whether the audit log is written.
     """
 
     batch_max: int = 1_500
@@ -63,3 +64,4 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     position_lag_max: int = 1_000
     prune_count: int = 1_000
     retry_policy: RetryPolicy = RetryPolicy()
+    audit: bool = False

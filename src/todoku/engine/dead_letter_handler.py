@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import Connection
 
 from todoku.broker.port import Delivery, MessageTooLarge
+from todoku.engine.audit_log.anchors import InvalidAnchor, require_valid
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.dead_letters import (
@@ -41,7 +42,14 @@ from todoku.engine.dead_letters import (
 from todoku.engine.messages import PendingCommand
 from todoku.engine.service import UnitOfWork
 from todoku.engine.tracing import BatchSpans
-from todoku.events import Envelope, Event, EventRegistry, UndecodableEvent, read_envelope
+from todoku.events import (
+    AuditAnchoredEvent,
+    Envelope,
+    Event,
+    EventRegistry,
+    UndecodableEvent,
+    read_envelope,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -224,10 +232,25 @@ class DeadLetterHandler:
         except UndecodableEvent as error:
             self._fail(pending, letter, error)
         else:
+            if isinstance(event, AuditAnchoredEvent):
+                self._keep_anchor(pending, letter, event)
+                return
             replayed = (
                 event.publisher == self._context.service.name or letter.error_class == REPLAY_FAILED
             )
             self.redeliveries.append(Redelivery(pending, letter, envelope, event, replayed))
+
+    def _keep_anchor(
+        self, pending: PendingCommand, letter: DeadLetter, event: AuditAnchoredEvent
+    ) -> None:
+        """Keep an anchor of another service's audit log; nothing is decided on it."""
+        try:
+            require_valid(event)
+        except InvalidAnchor as error:
+            self._fail(pending, letter, error)
+        else:
+            self._context.anchors.append(event)
+            self._resolve_retried(pending, letter)
 
     def _replace(
         self, pending: PendingCommand, letter: DeadLetter, command: EditDeadLetter
@@ -239,6 +262,8 @@ class DeadLetterHandler:
             )
         except UndecodableEvent as error:
             raise InvalidEdit(str(error)) from error
+        if isinstance(event, AuditAnchoredEvent):
+            raise InvalidEdit("An anchor of an audit log is kept as it is, or discarded.")
         self._resolve(closed)
         replayed = event.publisher == batch_context.service.name
         self.redeliveries.append(Redelivery(pending, successor, envelope, event, replayed))

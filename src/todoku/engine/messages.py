@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from todoku.broker.port import Delivery
+from todoku.engine.audit_log.requests import AuditRequest
 from todoku.engine.idempotency import IdempotencyKey
 from todoku.events import NO_CONTEXT, Context, Envelope, Event
 
@@ -53,7 +54,7 @@ class PendingCommand(msgspec.Struct, frozen=True):
     `answer` is called on the event loop's thread after the commit, with the resulting state or with
     the error. One whose event exceeds `event_bytes_max` is refused with
     `EventTooLarge`. One whose `key` was used before is not executed: the answer is a `KeptAnswer`, or
-    `IdempotencyKeyReused`.
+    `IdempotencyKeyReused`. The audit log tells of the `request` that it belongs to.
     """
 
     command: Any
@@ -61,6 +62,7 @@ class PendingCommand(msgspec.Struct, frozen=True):
     context: Context = NO_CONTEXT
     event_bytes_max: int | None = None
     key: IdempotencyKey | None = None
+    request: AuditRequest | None = None
 
 
 class PendingEffect(msgspec.Struct, frozen=True, gc=False):

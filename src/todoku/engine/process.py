@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from todoku.broker.port import Broker, BrokerError, BrokerUnavailable, MessageTooLarge
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.agenda import DueTimes, earlier
+from todoku.engine.audit_log.keeper import AuditKeeper
 from todoku.engine.clock import Clock
 from todoku.engine.commands import Commands
 from todoku.engine.commits import Commits
@@ -122,7 +123,9 @@ class Process:
             failpoint=failpoint,
             correction=clock.correction,
             tracer=tracer,
+            audit=self.config.audit,
         )
+        self.audit = self._audit_keeper() if self.config.audit else None
         self.relay = Relay(
             broker,
             database,
@@ -144,7 +147,7 @@ class Process:
             database,
             run=run_read,
             execute=self.commands.execute_own,
-            begin=partial(run_write, self.writer.begin_recovery),
+            begin=self._begin_recovery,
             end=partial(run_write, self.writer.end_recovery),
         )
         self.consumer = Consumer(
@@ -347,18 +350,23 @@ class Process:
     async def _start(self) -> None:
         """Adopt pending deliveries of earlier processes, connect, and start the loops."""
         await self._adopt()
+        if self.audit is not None:
+            await self.audit.begin()
         self._look_again()
         self.database_available = True
         await self._broker.start()
         await self._listen_for_receipts()
         await self.endings.start()
         self._loops.append(asyncio.create_task(self.consumer.start(), name="start consumer"))
-        for name, step in (
+        steps: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("write", self.write_step),
             ("relay", self.relay.step),
             ("progress", self.progress_step),
             ("housekeeping", self.housekeeping_step),
-        ):
+        ]
+        if self.audit is not None:
+            steps.append(("audit", self.audit.step))
+        for name, step in steps:
             self._loops.append(asyncio.create_task(_forever(step), name=name))
         self._running = True
         self._start_ended.set()
@@ -385,6 +393,8 @@ class Process:
                 await self.mailbox.wait_until_empty()
         except TimeoutError:
             log.info("mailbox_not_drained", left=len(self.mailbox))
+        if self.audit is not None:
+            await self.audit.end()
 
     async def _end(self) -> None:
         """End all tasks, and disconnect from the broker."""
@@ -436,7 +446,7 @@ class Process:
         now = self.clock.now()
         try:
             result = await self._run_write(
-                self.writer.execute_pause, pending.command, pending.key, now
+                self.writer.execute_pause, pending.command, pending.key, now, pending.request
             )
         except DatabaseUnavailable as error:
             result = error
@@ -513,6 +523,17 @@ class Process:
         result = await self.commands.execute_own(command)
         if isinstance(result, Exception):
             raise BrokerUnavailable(f"an event that is too large could not be parked: {result}")
+
+    def _audit_keeper(self) -> AuditKeeper:
+        return AuditKeeper(
+            self.writer,
+            run=self._run_write,
+            now=self.clock.now,
+            published=lambda: self.relay.enqueue(self.writer.position),
+        )
+
+    async def _begin_recovery(self) -> None:
+        await self._run_write(self.writer.begin_recovery, self.clock.now())
 
     def _look_again(self) -> None:
         """Let the writer look for due rows, of other processes too: those may be gone."""

@@ -34,6 +34,8 @@ def create_engine_tables() -> None:
         create_idempotency_keys()
     if "pauses" not in existing:
         create_pauses()
+    if "audit_log" not in existing:
+        create_audit_log()
 
 
 def create_first_tables() -> None:
@@ -201,3 +203,44 @@ def _pause_copy() -> None:
         )
         values = {"id": pause_id(now), "target": SERVICE, "paused_by": BY, "reason": REASON}
         connection.execute(sa.insert(pauses).values(paused_at=now, **values))
+
+
+def create_audit_log() -> None:
+    """Create the tables of the audit log, of the names in it, and of the anchors of others."""
+    op.create_table(
+        "audit_log",
+        sa.Column("chain", sa.Text, primary_key=True),
+        sa.Column("sequence", Integer64, primary_key=True),
+        sa.Column("at", Timestamp, nullable=False),
+        sa.Column("operation", sa.Text, nullable=False),
+        sa.Column("outcome", sa.Text, nullable=False),
+        sa.Column("actor", sa.Text),
+        sa.Column("key_id", sa.Text),
+        sa.Column("subject", sa.Text),
+        sa.Column("about", sa.Text),
+        sa.Column("trace_id", sa.Text),
+        sa.Column("source", sa.Text),
+        sa.Column("times", Integer64, nullable=False),
+        sa.Column("hash", sa.LargeBinary, nullable=False),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
+    op.create_index("audit_log_by_time", "audit_log", ["at"])
+    op.create_index("audit_log_by_subject", "audit_log", ["subject"])
+    op.create_table(
+        "audit_names",
+        sa.Column("digest", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False, unique=True),
+        sa.Column("salt", sa.LargeBinary, nullable=False),
+        sqlite_strict=True,
+    )
+    op.create_table(
+        "audit_anchors",
+        sa.Column("service", sa.Text, primary_key=True),
+        sa.Column("chain", sa.Text, primary_key=True),
+        sa.Column("sequence", Integer64, primary_key=True),
+        sa.Column("hash", sa.Text, nullable=False),
+        sa.Column("kept_at", Timestamp, nullable=False),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, Generic, Literal, Protocol
 
@@ -16,7 +17,7 @@ from todoku.engine.idempotency import AnswerFormat, Formats
 from todoku.engine.pauses import PauseRecord
 from todoku.engine.saga import BySagaVersion, SagaStart
 from todoku.engine.tables import EngineTables
-from todoku.events import Envelope, Event, EventRegistry
+from todoku.events import AuditAnchoredEvent, Envelope, Event, EventRegistry
 
 RepublishFunction = Callable[[S], Sequence[tuple[Event, datetime]]]
 """A pure function of a state: the events that were decided in it, and when (UTC) each occurred. It
@@ -88,7 +89,8 @@ class Service(Generic[S]):
     that a decision returns is executed by `effects` after the commit; its
     result is the next command. `parked_event` and `resolved_event` make the events that tell others
     that a message waits here for manual action, and that it no longer does. `pauses_event` is the one
-    that tells them what is paused here, whenever that changes. `republish` returns the
+    that tells them what is paused here, whenever that changes. `anchor_event` anchors the audit log at
+    those that have `keep_anchor` as its handler. `republish` returns the
     events that can be published again about an entity. `publishes` lists the types of all events
     that this service publishes. `starts_from` tells where a service that is added to a running system
     begins: at the beginning of the stream, which holds about a day, or with what is published from now
@@ -112,6 +114,7 @@ class Service(Generic[S]):
     parked_event: DeadLetterEvent | None = None
     resolved_event: DeadLetterEvent | None = None
     pauses_event: PausesPublication | None = None
+    anchor_event: type[AuditAnchoredEvent] | None = None
     replay_handlers: Mapping[type[Event], Decide[S]] = field(default_factory=dict)
     republish: RepublishFunction[S] | None = None
     publishes: Collection[type[Event]] = ()
@@ -122,6 +125,11 @@ class Service(Generic[S]):
     waits_for_recovery: Callable[[Any], bool] = _never
     upkeep: Sequence[Callable[[Connection], object]] = ()
     answers: Mapping[type, AnswerFormat] = field(default_factory=dict)
+
+    @cached_property
+    def keeps_anchors(self) -> bool:
+        """Return whether this service keeps anchors of the audit logs of others."""
+        return any(issubclass(event, AuditAnchoredEvent) for event in self.event_handlers)
 
     @property
     def formats(self) -> Formats:

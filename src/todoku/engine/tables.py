@@ -35,6 +35,9 @@ from todoku.database import (
     to_microseconds,
     upsert,
 )
+from todoku.engine.audit_log.anchors import AuditAnchors
+from todoku.engine.audit_log.names import AuditNames
+from todoku.engine.audit_log.tables import AuditLog
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.idempotency import IdempotencyKeys
 from todoku.engine.pause_tables import PausedTimers, Pauses
@@ -450,3 +453,6 @@ class EngineTables:
         self.idempotency_keys = IdempotencyKeys(metadata)
         self.pauses = Pauses(metadata)
         self.paused_timers = PausedTimers(metadata)
+        self.audit_log = AuditLog(metadata)
+        self.audit_names = AuditNames(metadata)
+        self.audit_anchors = AuditAnchors(metadata)

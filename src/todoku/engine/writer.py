@@ -20,6 +20,9 @@ from sqlalchemy import Connection
 from todoku.broker.port import Delivery, Progress
 from todoku.database import ConstraintViolated, Database, DatabaseBroken, DatabaseError
 from todoku.engine.agenda import DUE_MAX, DueRows, DueTimes, earlier
+from todoku.engine.audit_log.entries import AuditEntry, Head
+from todoku.engine.audit_log.requests import AuditRequest
+from todoku.engine.audit_log.trail import Trail
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.cache import StateCache
 from todoku.engine.clock import Correction
@@ -40,7 +43,7 @@ from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
 from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery, new_epoch
 from todoku.engine.tracing import Tracer
-from todoku.events import NO_CONTEXT, encode, seal
+from todoku.events import NO_CONTEXT, Event, encode, seal
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +58,7 @@ class Writer:
     """Turns batches of messages into transactions; plain and synchronous.
 
     `owner` identifies this process in the outbox. After `adopt`, the positions of its events follow
-    those that it adopted from dead processes.
+    those that it adopted from dead processes. With `audit` it writes the audit log.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Writer:
         failpoint: Failpoint = no_failpoint,
         correction: Callable[[], Correction | None] = lambda: None,
         tracer: Tracer | None = None,
+        audit: bool = False,
     ) -> None:
         self._tracer = tracer
         self._service = service
@@ -83,6 +87,10 @@ class Writer:
         self._failpoint = failpoint
         self._correction = correction
         self._position_lag_max = position_lag_max
+        self._trail: Trail | None = None
+        if audit:
+            self._trail = Trail(self._tables.audit_log, self._tables.audit_names, owner=owner)
+        self._anchored: Head | None = None
         self._position = 0
         self._position_certain = True
         self._timeline_saved = False
@@ -152,12 +160,15 @@ class Writer:
                 reached = sequence
         self._stream_position = stream_epoch, reached
 
-    def begin_recovery(self) -> None:
-        """Save that a recovery has begun, and with it a new epoch of the database."""
+    def begin_recovery(self, now: datetime) -> None:
+        """Save that a recovery has begun, and with it a new epoch of the database and a new chain of the
+        audit log."""
         self._recoveries += 1
         epoch = new_epoch(self._owner, self._recoveries)
         with self._transaction() as connection:
             self._tables.positions.begin_recovery(connection, epoch)
+            if self._trail is not None:
+                self._trail.begin(connection, now, restored=True)
 
     def end_recovery(self, stream_epoch: str, sequence: int) -> None:
         """Save that the database is complete up to that sequence."""
@@ -206,8 +217,42 @@ class Writer:
         actions.retry_at = self._retry_at
         return actions
 
+    def begin_trail(self, now: datetime) -> None:
+        """Begin the chain that this process writes to the audit log."""
+        assert self._trail is not None
+        with self._transaction() as connection:
+            self._trail.begin(connection, now)
+
+    def add_to_trail(self, entries: Sequence[AuditEntry], now: datetime) -> None:
+        """Add rows to the audit log, in a transaction of their own."""
+        assert self._trail is not None
+        with self._transaction() as connection:
+            self._trail.add(connection, entries, now)
+
+    def anchor_trail(self, now: datetime) -> bool:
+        """Publish the head of the chain, if there are rows behind the last one that was published."""
+        assert self._trail is not None
+        self._trail.forget_names()
+        head = self._trail.head
+        kind = self._service.anchor_event
+        if head is None or kind is None or head == self._anchored:
+            return False
+        event = kind(
+            service=self._service.name,
+            chain=head.chain,
+            sequence=head.sequence,
+            hash=head.hash.hex(),
+        )
+        self._publish(event, now)
+        self._anchored = head
+        return True
+
     def execute_pause(
-        self, command: Pause | Resume, key: IdempotencyKey | None, now: datetime
+        self,
+        command: Pause | Resume,
+        key: IdempotencyKey | None,
+        now: datetime,
+        request: AuditRequest | None = None,
     ) -> object:
         """Commit a command about a pause by itself, since it may change every row that has a due time.
 
@@ -216,32 +261,52 @@ class Writer:
         """
         self._pauses.forget()
         try:
-            return self._commit_pause(command, key, now)
+            result = self._commit_pause(command, key, now, request)
         except ConstraintViolated:
             # Another process has executed a request with this key, or id, at the same time.
-            return self._commit_pause(command, key, now)
+            result = self._commit_pause(command, key, now, request)
+        if request is not None:
+            request.recorded = self._trail is not None
+        return result
 
     # Three transactions, and one for pauses.
 
     def _commit_pause(
-        self, command: Pause | Resume, key: IdempotencyKey | None, now: datetime
+        self,
+        command: Pause | Resume,
+        key: IdempotencyKey | None,
+        now: datetime,
+        request: AuditRequest | None,
     ) -> object:
-        keys = self._tables.idempotency_keys
         with self._transaction() as connection, _rejecting_values():
-            if key is not None and (kept := keys.find(connection, [key.id]).get(key.id)):
-                if kept.fingerprint == key.fingerprint:
-                    return kept
-                return IdempotencyKeyReused("This key was sent before, with another request.")
-            result: object
-            try:
-                result = self._pauses.execute(connection, command, now)
-            except PauseError as error:
-                result = error
-            if key is not None and key.keeps(result):
-                keys.add(connection, [(key.id, kept_answer(key, result, self._formats))], now)
+            result = self._find_or_execute(connection, command, key, now)
+            if self._trail is not None and request is not None:
+                self._trail.add(connection, [request.entry(result, command)], now)
             self._failpoint("before-commit")
         self._failpoint("after-commit")
         self._cache.clear()  # It holds due times that may have changed.
+        return result
+
+    def _find_or_execute(
+        self,
+        connection: Connection,
+        command: Pause | Resume,
+        key: IdempotencyKey | None,
+        now: datetime,
+    ) -> object:
+        """Return the result of a command about a pause, or what its key was answered with before."""
+        keys = self._tables.idempotency_keys
+        if key is not None and (kept := keys.find(connection, [key.id]).get(key.id)):
+            if kept.fingerprint == key.fingerprint:
+                return kept
+            return IdempotencyKeyReused("This key was sent before, with another request.")
+        result: object
+        try:
+            result = self._pauses.execute(connection, command, now)
+        except PauseError as error:
+            result = error
+        if key is not None and key.keeps(result):
+            keys.add(connection, [(key.id, kept_answer(key, result, self._formats))], now)
         return result
 
     def _commit_batch(
@@ -332,6 +397,8 @@ class Writer:
         self._held_keys = batch.held_keys
         if unit_of_work is not None:
             unit_of_work.fill_cache(self._cache)
+        for request in batch.audited:
+            request.recorded = True
         self._failed_attempts.note(
             batch.failures.failed,
             chain(batch.handled_ids, (letter.id for letter in batch.failures.parked)),
@@ -343,6 +410,8 @@ class Writer:
         """Begin a transaction; after one whose result is unknown, read our last position again."""
         certain, self._position_certain = self._position_certain, False
         with self._database.transaction() as connection:
+            if self._trail is not None:
+                self._trail.open_transaction(connection, certain=certain)
             if not certain:
                 self._require_not_gone_back(connection)
                 self._stream_position = ("", 0)
@@ -351,6 +420,8 @@ class Writer:
                 self._position = max(self._position, pending)
             yield connection
         self._position_certain = True
+        if self._trail is not None:
+            self._trail.committed()
         if self._stream_position[0]:
             self._committed_position = self._stream_position
 
@@ -377,12 +448,21 @@ class Writer:
         """Publish what is paused, in a transaction of its own: the next batch offers it to the relay."""
         with self._transaction() as connection:
             event, version = self._pauses.event(connection, now)
-            envelope = seal(event, now, NO_CONTEXT)
-            readers = self._topology.readers(type(event)) or (STREAM,)
-            pending = PendingDelivery(envelope.id, type(event).subject, encode(envelope), readers)
-            self._tables.outbox.add(connection, self._owner, self._position, [pending], now)
+            self._add_to_outbox(connection, event, now)
         self._position += 1
         self._pauses.note_published(version)
+
+    def _publish(self, event: Event, now: datetime) -> None:
+        """Publish an event that no decision has led to, in a transaction of its own."""
+        with self._transaction() as connection:
+            self._add_to_outbox(connection, event, now)
+        self._position += 1
+
+    def _add_to_outbox(self, connection: Connection, event: Event, now: datetime) -> None:
+        envelope = seal(event, now, NO_CONTEXT)
+        readers = self._topology.readers(type(event)) or (STREAM,)
+        pending = PendingDelivery(envelope.id, type(event).subject, encode(envelope), readers)
+        self._tables.outbox.add(connection, self._owner, self._position, [pending], now)
 
     # When the database rejects a batch.
 
@@ -461,6 +541,10 @@ class Writer:
             batch.failures.add_undecodable(message)
         batch.resolve_duplicates()
         self._publish_parked(connection, batch)
+        batch.acknowledge_anchors()
+        self._tables.audit_anchors.keep(connection, batch.anchors, batch.now)
+        if self._trail is not None:
+            self._audit(connection, batch, self._trail)
         for agenda, contexts in batch.contexts.items():
             agenda.keep_contexts(connection, contexts)
         self._tables.paused_timers.note(connection, batch.still_timers, batch.now)
@@ -477,6 +561,15 @@ class Writer:
         self._note_positions(connection, (*batch.actions.acks, *batch.actions.terms))
         if letters is not None:
             batch.retry_at = letters.save()
+
+    def _audit(self, connection: Connection, batch: BatchContext, trail: Trail) -> None:
+        """Add a row to the audit log for each command that somebody has asked for."""
+        entries = []
+        for pending, result in batch.actions.answers:
+            if pending.request is not None:
+                entries.append(pending.request.entry(result, pending.command))
+                batch.audited.append(pending.request)
+        trail.add(connection, entries, batch.now)
 
     def _publish_parked(self, connection: Connection, batch: BatchContext) -> None:
         """Publish what is newly parked. A message that arrives again after its inbox entry was pruned is

@@ -3,6 +3,7 @@
 A leaf: it imports nothing of Todoku, so that contracts, engine and adopters can build upon it.
 """
 
+from todoku.events.audit_anchor import AuditAnchoredEvent
 from todoku.events.envelope import (
     CONTENT_TYPE,
     Envelope,
@@ -21,6 +22,7 @@ from todoku.events.registry import EventRegistry, FalseOrigin
 __all__ = [
     "CONTENT_TYPE",
     "NO_CONTEXT",
+    "AuditAnchoredEvent",
     "Context",
     "Envelope",
     "Event",

@@ -7,10 +7,12 @@ from typing import Any, Final
 from todoku.contracts import (
     CancellationConfirmedEvent,
     Event,
+    InventoryAuditAnchoredEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     InventoryPausesChangedEvent,
     LowStockThresholdChangedEvent,
+    OrdersAuditAnchoredEvent,
     ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -23,7 +25,14 @@ from todoku.contracts import (
     parking_event,
     pauses_event,
 )
-from todoku.engine import BySagaVersion, Decide, PausesPublication, Service, by_saga_version
+from todoku.engine import (
+    BySagaVersion,
+    Decide,
+    PausesPublication,
+    Service,
+    by_saga_version,
+    keep_anchor,
+)
 from todoku.inventory.domain import (
     STOCK_REQUESTS,
     ArchiveProduct,
@@ -70,6 +79,7 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide[Stock] | BySagaVersion[Stock]]
     ShipmentCompletedEvent: deduct_stock,
     ShipmentFailedEvent: release_stock,
     CancellationConfirmedEvent: release_cancelled,
+    OrdersAuditAnchoredEvent: keep_anchor,
 }
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Stock]]] = {
@@ -97,6 +107,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     InventoryMessageParkedEvent,
     InventoryMessageClosedEvent,
     InventoryPausesChangedEvent,
+    InventoryAuditAnchoredEvent,
 )
 
 
@@ -119,6 +130,7 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         pauses_event=PausesPublication(
             InventoryPausesChangedEvent, partial(pauses_event, InventoryPausesChangedEvent)
         ),
+        anchor_event=InventoryAuditAnchoredEvent,
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,

@@ -16,16 +16,19 @@ from todoku.contracts import (
     HoldRefusedEvent,
     HoldReleasedEvent,
     HoldRequestedEvent,
+    InventoryAuditAnchoredEvent,
     InventoryMessageClosedEvent,
     InventoryMessageParkedEvent,
     InventoryPausesChangedEvent,
     OrderCancelledEvent,
     OrderCompletedEvent,
     OrderCreatedEvent,
+    OrdersAuditAnchoredEvent,
     ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
+    ShippingAuditAnchoredEvent,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
     ShippingPausesChangedEvent,
@@ -34,7 +37,7 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.engine import Agenda, Decide, SagaStart, Service
+from todoku.engine import Agenda, Decide, SagaStart, Service, keep_anchor
 from todoku.orders.backorders import note_stock_awaited
 from todoku.orders.cancellation import (
     CancelOrder,
@@ -104,6 +107,8 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     ShippingMessageClosedEvent: note_resolved,
     InventoryPausesChangedEvent: note_pauses,
     ShippingPausesChangedEvent: note_pauses,
+    InventoryAuditAnchoredEvent: keep_anchor,
+    ShippingAuditAnchoredEvent: keep_anchor,
 }
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
@@ -123,6 +128,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     HoldReleasedEvent,
     OrderCompletedEvent,
     OrderCancelledEvent,
+    OrdersAuditAnchoredEvent,
 )
 
 
@@ -211,6 +217,7 @@ def orders_service(settings: Settings) -> Service[State]:
         command_handlers=command_handlers(settings),
         agendas=[deadlines(settings), hold_expiries(settings)],
         event_handlers=EVENT_HANDLERS,
+        anchor_event=OrdersAuditAnchoredEvent,
         replay_handlers=REPLAY_HANDLERS,
         republish=_republish,
         publishes=PUBLISHES,

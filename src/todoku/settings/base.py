@@ -175,6 +175,13 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
             description="How long a process may take to stop cleanly, after it has drained, in seconds."
         ),
     ] = 10.0
+    audit: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(
+            description="Whether each service writes an audit log of who has asked for what; auto: where"
+            " callers have to say who they are."
+        ),
+    ] = "auto"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(description="The least severe log line that is written."),
@@ -205,6 +212,11 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
     own_settings: tuple[msgspec.Struct, ...] = ()
     """What the settings of the services are: ports, database URLs and files with their passwords by the
     service's name, and a struct of its own for each service that declares one."""
+
+    @property
+    def writes_audit_log(self) -> bool:
+        """Return whether the services write audit logs."""
+        return self.audit == "on"
 
     def port(self, service: str) -> int:
         """Return the port on which a service listens."""

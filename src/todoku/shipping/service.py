@@ -18,6 +18,7 @@ from todoku.contracts import (
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
+    ShippingAuditAnchoredEvent,
     ShippingMessageClosedEvent,
     ShippingMessageParkedEvent,
     ShippingPausesChangedEvent,
@@ -80,6 +81,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     ShippingMessageParkedEvent,
     ShippingMessageClosedEvent,
     ShippingPausesChangedEvent,
+    ShippingAuditAnchoredEvent,
 )
 
 
@@ -133,6 +135,7 @@ def shipping_service(settings: Settings) -> Service[Shipment | None]:
         pauses_event=PausesPublication(
             ShippingPausesChangedEvent, partial(pauses_event, ShippingPausesChangedEvent)
         ),
+        anchor_event=ShippingAuditAnchoredEvent,
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_shipment,
         publishes=PUBLISHES,

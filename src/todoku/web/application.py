@@ -13,7 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from todoku.engine import AuditKeeper
 from todoku.web import openapi
+from todoku.web.audit_log import audit_operations
+from todoku.web.auditing import RefusalMiddleware, audited
 from todoku.web.backend import Backend
 from todoku.web.cross_origin import cross_origin
 from todoku.web.dead_letters import DEAD_LETTER_REFUSALS, dead_letter_operations
@@ -49,6 +52,7 @@ def application(
     behind_proxy: bool = False,
     cors_origins: Sequence[str] = (),
     limiter: RateLimiter | None = None,
+    audit: AuditKeeper | None = None,
 ) -> ASGIApp:
     """Return the ASGI application that serves an API; `collectors` are added to its metrics.
 
@@ -61,12 +65,16 @@ def application(
     `behind_proxy`: a proxy sets X-Forwarded-For or Forwarded (see `ForwardedMiddleware`).
     `cors_origins`: the other sites whose pages may call it. `limiter` limits the requests of each caller;
     `middleware` authenticates them.
+    `audit`: writes the audit log; None if there is to be none.
     """
     api = replace(
         api,
         operations=[*api.operations, *shared_operations(backend)],
         refusals={**api.refusals, **DEAD_LETTER_REFUSALS, **PAUSE_REFUSALS},
     )
+    if audit is not None:
+        noted = [audited(each, audit, api.refusals) for each in api.operations]
+        api = replace(api, operations=noted)
     metrics = Metrics(collectors)
     documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}
     if events is not None:
@@ -88,6 +96,7 @@ def application(
             Middleware(ProblemMiddleware, api.refusals),
             Middleware(TrailingSlashMiddleware),
             *([Middleware(HostMiddleware, hosts, cors_origins)] if hosts is not None else []),
+            *([Middleware(RefusalMiddleware, audit)] if audit is not None else []),
             *([Middleware(FailureLimitMiddleware, limiter)] if limiter is not None else []),
             *middleware,
             *([Middleware(RateLimitMiddleware, limiter)] if limiter is not None else []),
@@ -101,6 +110,7 @@ def shared_operations(backend: Backend) -> list[Operation]:
         *dead_letter_operations(backend),
         *resend_operations(backend),
         *pause_operations(backend),
+        *audit_operations(backend),
         *health_operations(backend),
     ]
 

@@ -85,7 +85,7 @@ class ProblemMiddleware:
             await response(scope, receive, send)
 
     def _to_response(self, scope: Scope, error: Exception) -> Response:
-        problem = _to_problem(error, self._refusals)
+        problem = to_problem(error, self._refusals)
         if problem.kind is INTERNAL_ERROR:
             log.error(
                 "request_failed",
@@ -120,7 +120,7 @@ def route_of(scope: Scope) -> str:
     return "" if route is None else route.path
 
 
-def _to_problem(error: Exception, refusals: Refusals) -> Problem:
+def to_problem(error: Exception, refusals: Refusals) -> Problem:
     """Map an exception to a problem. Texts of internal errors are not sent to clients."""
     match error:
         case Problem():
