@@ -187,6 +187,7 @@ def _broker(name: str, settings: Settings, services: tuple[Service, ...]) -> Nat
         if settings.nats_url is None
         else None,
         marks_roll_backs=name == services[0].name,
+        api_prefix=settings.nats_api_prefix,
     )
 
 

@@ -105,7 +105,7 @@ def test_every_member_of_a_class_that_the_index_names_exists(members: set[str]) 
 
 def test_every_command_that_a_page_names_exists(page: str) -> None:
     typed = re.sub(r"^```text\n.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
-    for name in re.findall(r"\btodoku ([a-z]+)\b", typed):
+    for name in re.findall(r"\btodoku ([a-z]+(?:-[a-z]+)*)\b", typed):
         assert name in COMMANDS, name
 
 

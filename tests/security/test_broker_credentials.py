@@ -14,10 +14,12 @@ import pytest
 from broker_access import connect_as_operator
 from todoku.broker import Outgoing
 from todoku.broker.connection import connection_options
+from todoku.broker.credentials import make_seeds
 from todoku.broker.embedded import PROBE_SUBJECT, argv, find_server, is_ready, write_config
 from todoku.broker.nats import NatsBroker
-from todoku.broker.permissions import OPERATOR, READER
+from todoku.broker.permissions import OPERATOR, READER, Place
 from todoku.broker.port import BrokerUnavailable, BrokerUnsuitable, Delivery
+from todoku.broker.server_config import API, Layout, server_config
 from todoku.settings import Settings
 from todoku.system import system
 
@@ -27,15 +29,23 @@ SERVICES = system.names
 STREAM = "TODOKU"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["of todoku up", "of todoku broker-config"])
 def settings(
-    tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    free_ports: Callable[[int], list[int]],
 ) -> Iterator[Settings]:
-    """A running broker, configured as `todoku up` does, with its stream and a durable of each service."""
+    """A running broker, configured in one of both ways, with its stream and a durable of each service."""
     (port,) = free_ports(1)
-    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), nats_port=port)
-    write_config(settings, SERVICES)
-    server = subprocess.Popen(argv(find_server(), settings))
+    folder = tmp_path_factory.mktemp("data")
+    if request.param == "of todoku up":
+        settings = Settings(data_dir=folder, nats_port=port)
+        write_config(settings, SERVICES)
+        command = argv(find_server(), settings)
+    else:
+        settings = with_accounts(folder, port)
+        command = (str(find_server().path), "--config", str(folder / "nats.conf"))
+    server = subprocess.Popen(command)
     try:
         asyncio.run(_until_ready(port))
         asyncio.run(_consume_once(settings))
@@ -43,6 +53,25 @@ def settings(
     finally:
         server.kill()
         server.wait()
+
+
+def with_accounts(folder: Path, port: int) -> Settings:
+    """Write the configuration of a server of its own, and return how services reach it."""
+    layout = Layout(Place(STREAM), SERVICES, ("loyalty",))
+    keys = make_seeds(folder / "credentials", layout.names)
+    config = server_config(
+        layout, keys, node="nats", store_dir=str(folder / "store"), stream_max_bytes=2**30
+    )
+    config["listen"] = f"127.0.0.1:{port}"
+    del config["http"]
+    (folder / "nats.conf").write_bytes(msgspec.json.encode(config))
+    return Settings(
+        data_dir=folder,
+        nats_port=port,
+        nats_url=f"nats://127.0.0.1:{port}",
+        nats_seed_file=folder / "credentials" / "{service}.nk",
+        nats_api_prefix=API,
+    )
 
 
 async def _until_ready(port: int) -> None:
@@ -79,6 +108,7 @@ def _broker(settings: Settings, name: str) -> NatsBroker:
         settings.broker_url,
         subjects=[*(f"{service}.>" for service in SERVICES), PROBE_SUBJECT],
         options=lambda: connection_options(settings, name),
+        api_prefix=settings.nats_api_prefix,
     )
 
 
@@ -114,7 +144,8 @@ class Attacker:
         await self.client.close()
 
     async def is_refused(self, subject: str, body: bytes = b"") -> bool:
-        """Return whether the server refuses a publication."""
+        """Return whether the server refuses a publication. A request goes to where JetStream is for it."""
+        subject = subject.replace("$JS.API", self.settings.nats_api_prefix)
         await self.client.publish(subject, body)
         return await self._complained(f'publish to "{subject.lower()}"')
 
@@ -223,7 +254,9 @@ def test_no_service_listens_to_what_is_for_another(settings: Settings, name: str
         for other in others(name):
             for subject in (f"receipts.{other}.>", f"_INBOX_{other}.>", f"{other}.>"):
                 assert await attacker.may_not_subscribe(subject), subject
-        for subject in (">", "_INBOX.>", "$JS.ACK.>", "$SYS.>"):
+        # In an account of its own, `_INBOX.>` has the replies to this service alone.
+        shared = ["_INBOX.>"] if settings.nats_url is None else []
+        for subject in (">", *shared, "$JS.ACK.>", "$SYS.>"):
             assert await attacker.may_not_subscribe(subject), subject
 
     attack(settings, name, scenario)
@@ -246,18 +279,99 @@ def test_message_that_the_server_delivers_to_a_foreign_subject_is_no_receipt(
             client = attacker.client
             await client.publish("shipping.tried", forged)
             await client.publish(
-                f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.shipping",
+                f"{settings.nats_api_prefix}.CONSUMER.MSG.NEXT.{STREAM}.shipping",
                 b'{"batch": 100, "no_wait": true}',
                 reply=f"receipts.orders.inventory.{OWNER}",
             )
             await client.flush()
             await orders.progress([])
-        async with Attacker(settings, OPERATOR) as inventory:
+        async with Attacker(settings, "inventory") as inventory:
             await inventory.client.publish(f"receipts.orders.inventory.{OWNER}", b"true")
             await inventory.client.flush()
         await _until(lambda: b"true" in received)
         assert forged not in received
         await orders.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_replies_that_are_sent_to_foreign_subjects_stay_in_the_account(
+    settings: Settings, name: str
+) -> None:
+    """With permissions alone, a pull whose status is sent to `$JS.API.STREAM.DELETE.…` deletes the stream."""
+    if settings.nats_url is None:
+        pytest.skip("the embedded broker has one account (decision 42)")
+    other = others(name)[0]
+    targets = [
+        *(f"$JS.API.STREAM.{request}.{STREAM}" for request in ("PURGE", "DELETE")),
+        *(f"{API}.STREAM.{request}.{STREAM}" for request in ("PURGE", "DELETE")),
+        f"$JS.API.CONSUMER.DELETE.{STREAM}.{other}",
+        events_of(other)[0],
+        f"receipts.{name}.{other}.{OWNER}",
+    ]
+
+    async def main() -> None:
+        before = await _stream(settings)
+        async with Attacker(settings, name) as attacker:
+            client = attacker.client
+            for target in targets:
+                pull = msgspec.json.encode({"batch": 1, "expires": 50_000_000})
+                for request, body in (
+                    (f"{API}.CONSUMER.MSG.NEXT.{STREAM}.{name}", pull),
+                    (f"{API}.STREAM.INFO.{STREAM}", b""),
+                    (f"{API}.STREAM.MSG.GET.{STREAM}", b'{"seq": 1}'),
+                    (f"{name}.tried", b""),
+                ):
+                    await client.publish(request, body, reply=target)
+            # This one expires after them, and was sent after them.
+            statuses: list[Any] = []
+            inbox = client.new_inbox()
+            await client.subscribe(inbox, cb=_collector(statuses))
+            last = msgspec.json.encode({"batch": 1_000, "expires": 200_000_000})
+            await client.publish(f"{API}.CONSUMER.MSG.NEXT.{STREAM}.{name}", last, reply=inbox)
+            await _until(lambda: any((m.headers or {}).get("Status") == "408" for m in statuses))
+        config, messages, _, consumers = await _stream(settings)
+        assert (config, messages) == (before[0], before[1] + len(targets))
+        assert [each["name"] for each in consumers] == [each["name"] for each in before[3]]
+        assert not await _has_message(settings, events_of(other)[0])
+
+    asyncio.run(main())
+
+
+def _collector(messages: list[Any]) -> Callable[[Any], Any]:
+    async def collect(message: Any) -> None:
+        messages.append(message)
+
+    return collect
+
+
+async def _has_message(settings: Settings, subject: str) -> bool:
+    client = await connect_as_operator(settings.nats_port, settings.data_dir)
+    wanted = msgspec.json.encode({"last_by_subj": subject})
+    found = await client.request(f"$JS.API.STREAM.MSG.GET.{STREAM}", wanted)
+    await client.close()
+    return "error" not in json.loads(found.data)
+
+
+def test_listener_consumes_events_and_publishes_none(settings: Settings) -> None:
+    if settings.nats_url is None:
+        pytest.skip("`todoku broker-config` makes listeners")
+
+    async def main() -> None:
+        broker = _broker(settings, "loyalty")
+        await broker.start()
+        seen: list[Delivery] = []
+        subscription = await broker.subscribe("loyalty", ["orders.>"], seen.extend)
+        subscription.want(1)
+        await _until(lambda: bool(seen))
+        subscription.ack(seen)
+        with pytest.raises(BrokerUnsuitable, match="may not publish"):
+            await broker.publish([Outgoing("orders.created", b"forged")])
+        await broker.stop()
+        async with Attacker(settings, "loyalty") as attacker:
+            assert await attacker.is_refused(f"receipts.orders.inventory.{OWNER}", b"{}")
+            assert await attacker.is_refused(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.orders", b"1")
 
     asyncio.run(main())
 
@@ -285,6 +399,7 @@ def test_stream_that_was_rolled_back_is_marked_by_the_service_that_may(settings:
                 options=lambda name=name: connection_options(settings, name),
                 subjects=[*(f"{service}.>" for service in SERVICES), PROBE_SUBJECT],
                 marks_roll_backs=name == "orders",
+                api_prefix=settings.nats_api_prefix,
             )
             for name in ("orders", "shipping")
         )
@@ -305,7 +420,7 @@ def test_stream_that_was_rolled_back_is_marked_by_the_service_that_may(settings:
 
 def test_stranger_is_refused(settings: Settings) -> None:
     async def main() -> None:
-        broker = NatsBroker(settings.broker_url)
+        broker = NatsBroker(settings.broker_url, api_prefix=settings.nats_api_prefix)
         with pytest.raises(BrokerUnsuitable, match="refuses this user"):
             await broker.refuse_wrong_credentials()
 

@@ -27,7 +27,7 @@ from todoku.broker.jetstream_api import (
 )
 from todoku.broker.jetstream_messages import ConsumerInfo, FoundMessage, StreamInfo
 from todoku.broker.nats_link import Forbidden, Link
-from todoku.broker.permissions import ROLLED_BACK
+from todoku.broker.permissions import API_PREFIX, ROLLED_BACK
 from todoku.broker.port import BrokerUnavailable, BrokerUnsuitable, StartAfter
 
 ACK_PENDING_MAX = 20_000
@@ -81,6 +81,7 @@ class JetStream:
         ack_wait_seconds: float,
         disposable: bool = False,
         as_operator: AsOperator | None = None,
+        api_prefix: str = API_PREFIX,
     ) -> None:
         self.prefix = prefix
         self.problems: dict[str, str] = {}
@@ -90,6 +91,7 @@ class JetStream:
         self._published: _Published | None = None
         self._disposable = disposable
         self._as_operator = as_operator
+        self._api_prefix = api_prefix
         self._name = name
         self._ack_wait_seconds = ack_wait_seconds
         self._preparing = asyncio.Lock()
@@ -103,7 +105,7 @@ class JetStream:
 
     def next_subject(self, reader: str) -> str:
         """Return the subject for pull requests to a durable."""
-        return f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._durable(reader)}"
+        return f"{self._api_prefix}.CONSUMER.MSG.NEXT.{self._name}.{self._durable(reader)}"
 
     @property
     def elected_subject(self) -> str:

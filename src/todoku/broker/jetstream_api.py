@@ -85,7 +85,7 @@ async def ask(link: Link, request: str, payload: Mapping[str, Any] | None = None
     Two servers of a cluster without a meta leader may both respond: the first one counts.
     """
     body = b"" if payload is None else msgspec.json.encode(payload)
-    subject = f"$JS.API.{request}"
+    subject = f"{link.api_prefix}.{request}"
     try:
         response, *_ = await link.replies(
             lambda reply: link.send(subject, body, reply),

@@ -18,7 +18,7 @@ from todoku.broker.jetstream_messages import PublishAck
 from todoku.broker.nats_consumer import NatsConsumer
 from todoku.broker.nats_link import Link, ServiceUnreachable
 from todoku.broker.nats_wire import Message, ReplyInbox, publication
-from todoku.broker.permissions import ROLLED_BACK
+from todoku.broker.permissions import API_PREFIX, ROLLED_BACK
 from todoku.broker.port import (
     OWNER_HEADER,
     BrokerError,
@@ -85,12 +85,14 @@ class NatsBroker:
         options: Options | Mapping[str, Any] | None = None,
         operator: Options | None = None,
         marks_roll_backs: bool = False,
+        api_prefix: str = API_PREFIX,
     ) -> None:
         self.problem: BrokerError | None = None
         self._urls = [urls] if isinstance(urls, str) else list(urls)
         self._name = name
         self._options = options if callable(options) else lambda: options or {}
         self._operator = operator
+        self._api_prefix = api_prefix
         self._marks_roll_backs = RollBacks(self._mark_roll_back) if marks_roll_backs else None
         self._prefix = f"{prefix.strip('.')}." if prefix else ""
         self._stream = JetStream(
@@ -103,6 +105,7 @@ class NatsBroker:
             ack_wait_seconds=ack_wait_seconds,
             disposable=disposable,
             as_operator=self._as_operator if operator else None,
+            api_prefix=api_prefix,
         )
         self._publish_timeout_seconds = publish_timeout_seconds
         self._link: Link | None = None
@@ -239,7 +242,7 @@ class NatsBroker:
 
     async def serve_one_connection(self) -> float:
         """Connect and serve until the connection is lost; return the seconds to wait before the next."""
-        link = Link(self._note_problem)
+        link = Link(self._note_problem, self._api_prefix)
         try:
             await link.open(self._urls, {**self._options(), "name": self._name})
             self._max_message_bytes = link.body_bytes_max

@@ -15,6 +15,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
 from todoku.broker.nats_wire import Client, Message, ReplyInbox, publication
+from todoku.broker.permissions import API_PREFIX
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
 
 SERVER_VERSION_MIN = (2, 12)
@@ -97,9 +98,13 @@ class Link:
     """Hold one connection, from connecting to its loss.
 
     `on_problem` is called with each failure to connect, since connecting is retried until it succeeds.
+    `api_prefix` is where JetStream takes requests of this user: elsewhere in an account that imports it.
     """
 
-    def __init__(self, on_problem: Callable[[BrokerError], None]) -> None:
+    def __init__(
+        self, on_problem: Callable[[BrokerError], None], api_prefix: str = API_PREFIX
+    ) -> None:
+        self.api_prefix = api_prefix
         self._client = Client(self._on_forbidden)
         self._on_problem = on_problem
         self._reply_prefix = ""

@@ -17,6 +17,9 @@ READER = "reader"
 ROLLED_BACK = "broker.rolled_back"
 """Where a service that may not update the stream says that it was rolled back."""
 
+API_PREFIX = "$JS.API"
+"""Where JetStream takes requests in the account that has the stream."""
+
 PURPOSES = ("", "-recall", "-reread")
 """The durables of a service: the one that it consumes with, and those of a recovery."""
 
@@ -47,7 +50,7 @@ class Place(msgspec.Struct, frozen=True):
 
     def api(self, request: str, *names: str) -> str:
         """Return the subject of a request about the stream."""
-        return ".".join((f"$JS.API.{request}.{self.stream}", *names))
+        return ".".join((f"{API_PREFIX}.{request}.{self.stream}", *names))
 
 
 def inbox_of(name: str) -> str:
@@ -90,11 +93,10 @@ def of_reader(place: Place) -> Permissions:
     return Permissions(tuple(_looking(place)), (f"{inbox_of(READER)}.>",))
 
 
-def of_listener(name: str, place: Place, services: Sequence[str]) -> Permissions:
-    """Return what a program outside the system may do: consume all events, through a durable of its name."""
+def of_listener(name: str, place: Place) -> Permissions:
+    """Return what a program outside the system may do: consume events, through a durable of its name."""
     durable = place.durable(name)
-    subscribe = [f"{inbox_of(name)}.>", *(place.subject(f"{each}.>") for each in services)]
-    return Permissions((*_looking(place), *_consuming([durable], place)), tuple(subscribe))
+    return Permissions((*_looking(place), *_consuming([durable], place)), (f"{inbox_of(name)}.>",))
 
 
 def _looking(place: Place) -> Iterator[str]:

@@ -36,9 +36,10 @@ COMMANDS = {
     "config": "Show every setting, its value and its source.",
     "run": "Run one service in the foreground.",
     "migrate": "Migrate the databases to the schema of this version.",
+    "broker-config": "Write the configuration and the credentials of your own NATS servers.",
 }
 """Each command and its line in the list. The command is the function or app of that name in the module
-of that name."""
+of that name, with _ for -."""
 
 LOCAL_EXIT_CODES = {
     Unavailable: ExitCode.CANNOT_START,
@@ -83,8 +84,9 @@ def application(typed: str | None = None) -> "App":
         error_formatter=_usage_error,
     )
     for position, (name, summary) in enumerate(COMMANDS.items()):
+        module = name.replace("-", "_")
         app.command(
-            f"todoku.cli.{name}:{name}",
+            f"todoku.cli.{module}:{module}",
             name=name,
             help=None if name == typed else summary,
             sort_key=position,

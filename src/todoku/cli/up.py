@@ -121,12 +121,17 @@ def _write_broker_config(settings: Settings) -> None:
 
 def _require_suitable_broker(settings: Settings) -> None:
     """Raise `CommandFailed` for an unsuitable broker; warn if it is unavailable."""
+    from todoku.broker.nats_link import Refused
     from todoku.broker.port import BrokerError, BrokerUnsuitable
     from todoku.cli.checks.network import stream_info
 
     address = redact(settings.broker_url)
     try:
-        asyncio.run(stream_info(settings))
+        # As a service: it may look, and who runs `up` has its credential.
+        asyncio.run(stream_info(settings, load_system(settings).names[0]))
+    except Refused as error:
+        # A service that has never reached the broker ends with this reason; the others take orders.
+        print(f"todoku: {error}.", file=sys.stderr)
     except BrokerUnsuitable as error:
         raise CommandFailed(
             f"the broker at {address} is unsuitable: {error}.", exit_code=ExitCode.CANNOT_START

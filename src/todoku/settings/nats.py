@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from todoku.settings.edge import EdgeSettings
-from todoku.settings.types import UserName
+from todoku.settings.types import ApiPrefix, UserName
 
 SERVICE = "{service}"
 """Stands for the name of the service in the path of a file."""
@@ -40,6 +40,14 @@ class NatsSettings(EdgeSettings, frozen=True, kw_only=True):
         Path | None, _file("The file with the password of `nats_user`." + EACH)
     ] = None
     nats_token_file: Annotated[Path | None, _file("The file with the token of NATS.")] = None
+
+    nats_api_prefix: Annotated[
+        ApiPrefix,
+        Meta(
+            description="Where JetStream takes requests of the services' NATS users. Servers that"
+            " `todoku broker-config` configures take them at `$TODOKU.API`."
+        ),
+    ] = "$JS.API"
 
     nats_ca_file: Annotated[
         Path | None,

@@ -48,6 +48,13 @@ BrokerUrl = Annotated[
         extra={"allowed": "nats://HOST:PORT or tls://HOST:PORT, several joined by commas"},
     ),
 ]
+ApiPrefix = Annotated[
+    str,
+    Meta(
+        pattern=r"^[$A-Za-z0-9_-]+(\.[$A-Za-z0-9_-]+)*\Z",
+        extra={"allowed": "words of letters, digits, $, - and _, joined by dots"},
+    ),
+]
 UserName = Annotated[str, Meta(pattern=r"^\S+\Z", extra={"allowed": "a name without spaces"})]
 _OBJECT_NAME = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*\Z"
 Factory = Annotated[

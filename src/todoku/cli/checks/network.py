@@ -270,9 +270,9 @@ async def _stream(settings: Settings, *, running: bool) -> CheckResult:
     return ok("stream", f"{name} does not exist yet; the services create it")
 
 
-async def stream_info(settings: Settings) -> StreamInfo | None:
+async def stream_info(settings: Settings, user: str = READER) -> StreamInfo | None:
     """Return the stream, or None if there is none. Raises `BrokerError`, also if no server responds."""
-    return await _ask_broker(settings, _jetstream(settings).info)
+    return await _ask_broker(settings, _jetstream(settings).info, user)
 
 
 async def _credentials(settings: Settings) -> CheckResult:
@@ -338,7 +338,7 @@ async def _ask_broker(
 ) -> Answered:
     """Return the broker's answer to a user. Raises `BrokerError`, also if no server responds."""
     problems: list[BrokerError] = []
-    link = Link(problems.append)
+    link = Link(problems.append, settings.nats_api_prefix)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             options = {**connection_options(settings, user), "name": "todoku doctor"}
