@@ -17,6 +17,7 @@ from rich.console import Console
 
 from todoku.cli import COMMANDS, application
 from todoku.cli.exit_codes import ExitCode
+from todoku.console.problems import PROBLEM_TYPES as CONSOLE_PROBLEM_TYPES
 from todoku.descriptor import ServiceDescriptor, resolve
 from todoku.engine import Topology
 from todoku.engine.testing import MemoryBroker, inline, make_process, memory_database
@@ -29,6 +30,7 @@ from todoku.web import Backend, asyncapi, problems
 from todoku.web.application import shared_operations
 from todoku.web.metrics import Metrics
 from todoku.web.operations import Operation
+from todoku.web.system import system_operation
 
 DOCS = Path(__file__).parent
 GENERATED = (
@@ -161,7 +163,9 @@ def _problem_types() -> Sequence[problems.ProblemType]:
     """Return those of all services."""
     apis = [service.build_api(cast(Backend, None)) for service in system]
     shared = [kind for each in shared_operations(cast(Backend, None)) for kind in each.problems]
-    return problems.ordered([*shared, *(kind for api in apis for kind in api.problem_types)])
+    return problems.ordered(
+        [*shared, *CONSOLE_PROBLEM_TYPES, *(kind for api in apis for kind in api.problem_types)]
+    )
 
 
 def http_reference() -> str:
@@ -190,7 +194,7 @@ broker, because orders are accepted without it). `/` lists these addresses. All 
 {sections}
 ## On each service
 
-{_operations(shared_operations(backend))}
+{_operations([*shared_operations(backend), system_operation("", system.settings(), backend)])}
 {BEHIND_A_PROXY}"""
 
 

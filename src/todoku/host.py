@@ -39,6 +39,7 @@ from todoku.web.descriptors import raise_descriptor_limit
 from todoku.web.hosts import is_loopback, known_hosts
 from todoku.web.page_headers import NO_SNIFFING
 from todoku.web.rate_limits import rate_limiter
+from todoku.web.system import system_operation
 
 if TYPE_CHECKING:
     from todoku.telemetry import Telemetry
@@ -101,6 +102,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
                 await descriptor.started(backend, settings)
                 events = _events(name, settings, services)
                 app = _application(
+                    name,
                     descriptor.build_api(backend),
                     backend,
                     settings,
@@ -203,6 +205,7 @@ def _events(name: str, settings: Settings, services: tuple[Service, ...]) -> Map
 
 
 def _application(
+    name: str,
     api: Api,
     backend: Backend,
     settings: Settings,
@@ -225,6 +228,7 @@ def _application(
         cors_origins=settings.allowed_origins,
         limiter=rate_limiter(settings, accounts=False),
         audit=audit,
+        more=[system_operation(name, settings, backend)],
     )
 
 
@@ -238,9 +242,9 @@ async def _serve_http(
     stop: asyncio.Event,
 ) -> None:
     """Answer HTTP until `stop` is set and the service is drained, or the process has failed."""
-    server = _Server(server_config(name, settings, app, certificate))
+    server = HttpServer(server_config(name, settings, app, certificate))
     _collect_less_garbage()
-    sockets = _listen(settings.host, settings.port(name))
+    sockets = listen(settings.host, settings.port(name))
     serving = asyncio.create_task(server.serve(sockets))
     stopping = asyncio.create_task(stop.wait())
     watching = asyncio.create_task(certificate.watch()) if certificate else None
@@ -283,8 +287,9 @@ def server_config(
     )
 
 
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen at every address of `host`, each of them several times."""
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen at every address of `host`, each of them several times. Raises
+    `AddressUnusable`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         listeners = [
@@ -304,7 +309,7 @@ def _collect_less_garbage() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
-class _Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """A server that leaves signals to whoever runs it, and can be drained."""
 
     def close_connections_after_answers(self) -> None:

@@ -11,6 +11,7 @@ from todoku.descriptor import Effects, ServiceDescriptor, resolve
 from todoku.inventory.descriptor import inventory
 from todoku.orders.descriptor import orders
 from todoku.settings import (
+    CONSOLE,
     Loaded,
     Origin,
     Setting,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from todoku.events import Event
 
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-RESERVED_NAMES = frozenset({"broker", "receipts", "ended", "nats", "up", "reader"})
+RESERVED_NAMES = frozenset({"broker", "receipts", "ended", "nats", "up", "reader", CONSOLE})
 """They mean something else in subjects, settings, credentials or the output of `todoku up`."""
 
 

@@ -57,7 +57,7 @@ def up(
     running = Up(
         system.settings(data_dir=data_dir, **chosen),
         folder / "up.stderr",
-        command=[*todoku, "up", "--data-dir", str(data_dir), *words, *flags],
+        command=[*todoku, "up", "--data-dir", str(data_dir), *words, "--no-console", *flags],
         environment={},
         folder=folder,
     )

@@ -140,6 +140,28 @@ def test_last_stage_stops_before_first() -> None:
     asyncio.run(scenario())
 
 
+def test_nothing_waits_for_a_program_that_is_not_awaited() -> None:
+    async def scenario() -> None:
+        recorder = Recorder()
+        companion = msgspec.structs.replace(
+            recorder.program("companion", STEADY, ready=False), awaited=False
+        )
+        supervisor = recorder.supervisor([recorder.program("main", STEADY), companion])
+        stop = asyncio.Event()
+        running = asyncio.create_task(supervisor.run(stop))
+        await supervisor.all_ready()
+        assert supervisor.not_ready == []
+        await recorder.until(lambda: ("companion", b"hello") in recorder.shown)
+        assert recorder.shown.index(("main", b"hello")) < recorder.shown.index(
+            ("companion", b"hello")
+        )
+        stop.set()
+        assert await running
+        assert ("companion", b"goodbye") in recorder.shown
+
+    asyncio.run(scenario())
+
+
 def test_program_has_its_own_session() -> None:
     async def scenario() -> None:
         recorder = Recorder()

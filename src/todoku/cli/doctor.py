@@ -67,6 +67,7 @@ def _settings(loaded: Loaded, up: RunningUp | None) -> Iterator[CheckResult]:
 def examine(settings: Settings) -> Iterator[CheckResult]:
     """Run every check, each after those that it depends on."""
     # Imported here: the checks take a noticeable time to import.
+    from todoku.cli.checks import console as console_check
     from todoku.cli.checks import databases, exposure, machine, network, pauses, services
 
     running = network.find_services(settings)
@@ -75,6 +76,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     yield from machine.clock(settings)
     yield from network.clocks(running)
     yield from network.ports(settings, running)
+    yield from console_check.console(settings)
     yield from exposure.exposure(settings)
     yield from network.broker(settings, running=bool(running))
     yield from databases.databases(settings, running)

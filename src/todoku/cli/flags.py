@@ -13,7 +13,16 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.local import running
 from todoku.local.running import RunningUp
 from todoku.redaction import has_secret, redact
-from todoku.settings import Loaded, Origin, Setting, SettingsInvalid, Sources, to_text, values_of
+from todoku.settings import (
+    CONSOLE,
+    Loaded,
+    Origin,
+    Setting,
+    SettingsInvalid,
+    Sources,
+    to_text,
+    values_of,
+)
 from todoku.settings.loading import FILE_VARIABLE
 from todoku.system import SYSTEM, System, find_system, load_settings
 
@@ -57,10 +66,12 @@ ADDRESSES = ("system", "host", "port_base", *(f"{service}_port" for service in S
 
 if TYPE_CHECKING:
     ServiceName: TypeAlias = str
+    ProgramName: TypeAlias = str
     SettingFlags = dict[str, object]
     AddressFlags = dict[str, object]
 else:
     ServiceName = Literal[SYSTEM_HERE.names]
+    ProgramName = Literal[(*SYSTEM_HERE.names, CONSOLE)]
     SettingFlags = TypedDict(
         "SettingFlags",
         {name: _flag(setting) for name, setting in SYSTEM_HERE.declared.items()},

@@ -7,13 +7,13 @@ from typing import Any
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Flags, ServiceName, settings_from
+from todoku.cli.flags import Flags, ProgramName, settings_from
 from todoku.cli.signals import on_stop_signals
 from todoku.local.claims import Port, make_data_folder, require_free
-from todoku.settings import Settings, SettingsInvalid, port_flag
+from todoku.settings import CONSOLE, Settings, SettingsInvalid, port_flag
 
 
-def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
+def run(service: ProgramName, *, flags: Flags = None) -> ExitCode:
     """Run one service in the foreground, until Ctrl-C, SIGTERM or SIGHUP.
 
     Needs a broker: --nats-url, or the one that `todoku up` runs on this machine.
@@ -27,9 +27,14 @@ def run(service: ServiceName, *, flags: Flags = None) -> ExitCode:
     Parameters
     ----------
     service
-        The service to run.
+        The service to run, or `console`: the page that shows the system in a browser.
     """
-    settings = settings_from(flags).settings
+    loaded = settings_from(flags)
+    if service == CONSOLE:
+        from todoku.cli.console_process import run_console
+
+        return run_console(loaded)
+    settings = loaded.settings
     make_data_folder(settings.data_dir, [service])
     flag = port_flag(service)
     require_free([Port(settings.host, settings.port(service), service, flag)])

@@ -12,7 +12,7 @@ import msgspec
 from todoku import start_paused
 from todoku.broker import embedded
 from todoku.broker.credentials import SeedUnusable
-from todoku.cli import catalogue_copy
+from todoku.cli import catalogue_copy, console_process
 from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
@@ -26,6 +26,7 @@ from todoku.local.claims import Port, data_folder, require_free
 from todoku.local.supervisor import Checkup, Program, Supervisor
 from todoku.redaction import redact
 from todoku.settings import (
+    CONSOLE,
     Loaded,
     Settings,
     flag_of,
@@ -78,6 +79,11 @@ def up(
         require_free(list(_ports(settings)))
         if server:
             _write_broker_config(settings)
+        if settings.console:
+            settings, moved = console_process.with_free_port(settings)
+            loaded = msgspec.structs.replace(loaded, settings=settings)
+            if moved:
+                print(f"todoku: {moved}", file=sys.stderr)
         if settings.nats_url:
             _require_suitable_broker(settings)
         running.publish(settings.data_dir, _described(loaded))
@@ -197,7 +203,10 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
 
 def _services(settings: Settings, console: Console, start: Mapping[str, str]) -> list[Program]:
     environment = {**_environment(settings, console), **start}
-    return [_service(name, settings, environment) for name in load_system(settings).names]
+    services = [_service(name, settings, environment) for name in load_system(settings).names]
+    if settings.console:
+        services.append(console_process.program(settings, environment))
+    return services
 
 
 def _service(name: str, settings: Settings, environment: Mapping[str, str]) -> Program:
@@ -265,9 +274,14 @@ def _directory(settings: Settings, server: embedded.ServerProgram | None) -> str
     broker = redact(settings.broker_url)
     if server:
         broker += f"  (nats-server {'.'.join(map(str, server.version))}, started here)"
-    places: dict[str, str] = {name: settings.http_url(name) for name in load_system(settings).names}
-    first = next(iter(places.values()))
-    places |= {"docs": f"{first}/docs", "broker": broker, "data": str(settings.data_dir)}
+    names = load_system(settings).names
+    places: dict[str, str] = {CONSOLE: settings.http_url(CONSOLE)} if settings.console else {}
+    places |= {name: settings.http_url(name) for name in names}
+    places |= {
+        "docs": f"{settings.http_url(names[0])}/docs",
+        "broker": broker,
+        "data": str(settings.data_dir),
+    }
     return "\n".join(
         [
             *(f"  {name:<10} {place}" for name, place in places.items()),

@@ -245,6 +245,7 @@ def isolated_settings(
         "system": system_name,
         "data_dir": data_dir,
         "log_format": "json",
+        "console": False,
     }
     if "carrier_delay_seconds" in system.declared:
         chosen["carrier_delay_seconds"] = Span(0, 0)

@@ -16,6 +16,9 @@ OUTPUT_CHUNK_BYTES = 2**16
 OUTPUT_LINE_BYTES_MAX = 2**20
 LAST_OUTPUT_SECONDS = 1.0
 
+OTHERS_READY_SECONDS = 5.0
+"""How long a program that is not awaited waits for the others, so that they start sooner."""
+
 
 class Checkup(msgspec.Struct, frozen=True):
     """A check that a running program works.
@@ -36,7 +39,8 @@ class Program(msgspec.Struct, frozen=True):
 
     `argv[0]` is an absolute path. `is_ready` checks once whether it is ready, within two seconds.
     `prepare` is called before each start. Once it is ready, the `checkup` begins. An exit code in
-    `final_codes` before it was ever ready means that a restart cannot help.
+    `final_codes` before it was ever ready means that a restart cannot help. One that is not `awaited`
+    starts after the others, and nothing waits for it.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Program(msgspec.Struct, frozen=True):
     prepare: Callable[[], None] = lambda: None
     checkup: Checkup | None = None
     final_codes: Collection[int] = ()
+    awaited: bool = True
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -108,13 +113,17 @@ class Supervisor:
 
     @property
     def not_ready(self) -> list[str]:
-        """The names of the programs that are not ready now."""
-        return [runner.name for runner in self.runners if not runner.ready.is_set()]
+        """The names of the awaited programs that are not ready now."""
+        return [runner.name for runner in self._awaited if not runner.ready.is_set()]
 
     async def all_ready(self) -> None:
-        """Wait until each program has been ready at least once."""
-        for runner in self.runners:
+        """Wait until each awaited program has been ready at least once."""
+        for runner in self._awaited:
             await runner.ready.wait()
+
+    @property
+    def _awaited(self) -> list["ProcessRunner"]:
+        return [runner for runner in self.runners if runner.awaited]
 
     @property
     def final_code(self) -> int | None:
@@ -129,11 +138,24 @@ class Supervisor:
         """
         async with asyncio.TaskGroup() as running:
             for runner in self.runners:
-                running.create_task(runner.keep(give_up=stop.set))
+                running.create_task(self._keep(runner, stop))
             await stop.wait()
             for stage in reversed(self._stages):
                 await asyncio.gather(*(runner.stop() for runner in stage))
         return not any(runner.forced for runner in self.runners)
+
+    async def _keep(self, runner: "ProcessRunner", stop: asyncio.Event) -> None:
+        if not runner.awaited:
+            others = asyncio.create_task(self.all_ready())
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait(
+                (others, stopping),
+                timeout=OTHERS_READY_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            others.cancel()
+            stopping.cancel()
+        await runner.keep(give_up=stop.set)
 
     def hurry(self) -> None:
         """End the grace period: kill programs that are stopping, or will be, at once."""
@@ -154,6 +176,7 @@ class ProcessRunner:
         backoff: Backoff,
     ) -> None:
         self.name = program.name
+        self.awaited = program.awaited
         self.pid: int | None = None
         """The running process, which is also its group and session."""
         self.forced = False

@@ -6,7 +6,7 @@ once, at start, and handed to whoever needs them. What there is to set follows f
 the system: `todoku.system.load_settings` loads them.
 """
 
-from todoku.settings.base import Settings
+from todoku.settings.base import CONSOLE, Settings
 from todoku.settings.declared import (
     DeclarationInvalid,
     Declares,
@@ -41,6 +41,7 @@ from todoku.settings.types import (
 )
 
 __all__ = [
+    "CONSOLE",
     "BrokerUrl",
     "Count",
     "DeclarationInvalid",

@@ -22,6 +22,9 @@ from todoku.settings.types import (
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+CONSOLE = "console"
+"""The program that shows the system to an operator; no service can be called so."""
+
 
 def with_password_file(address: str, path: Path) -> str:
     """Return the address of a PostgreSQL database whose password is in a file."""
@@ -67,7 +70,8 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
         Port | None,
         Meta(
             description="Moves all ports that are not set themselves: the services get this one and"
-            " the next, in the order of the system, and the embedded broker the one after them."
+            " the next, in the order of the system, the embedded broker the one after them, and the console"
+            " the one after that."
         ),
     ] = None
 
@@ -107,6 +111,26 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
             " on without one of them. A higher number that an operator has set is left as it is.",
         ),
     ] = 1
+
+    console: Annotated[
+        bool, Meta(description="Whether `todoku up` also runs the operator's console.")
+    ] = True
+    console_port: Annotated[
+        Port,
+        Meta(
+            description="The port of the console. If it is in use, `todoku up` takes the next free one."
+        ),
+    ] = 8085
+    console_services: Annotated[
+        str,
+        Meta(
+            pattern=r"^([a-z][a-z0-9_]* *= *https?://[^\s,=/?#@]+/? *(, *|\Z))*\Z",
+            max_length=10_000,
+            description="Where the console reaches services that are not on this machine, joined by commas:"
+            " `orders=http://orders:8080`.",
+            extra={"allowed": "NAME=http://HOST:PORT, joined by commas"},
+        ),
+    ] = ""
 
     inbox_retention_seconds: Annotated[
         Retention,
@@ -219,8 +243,8 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
         return self.audit == "on"
 
     def port(self, service: str) -> int:
-        """Return the port on which a service listens."""
-        return self.ports[service]
+        """Return the port on which a service listens, or the console."""
+        return self.console_port if service == CONSOLE else self.ports[service]
 
     def own(self, kind: type[T]) -> T:
         """Return the settings of this type, which a service declared; their defaults if none are set."""

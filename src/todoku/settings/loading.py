@@ -124,7 +124,7 @@ def _moved_ports(
         base = None  # It is reported as every other value that cannot be used.
     if base is None:
         return {}, origin
-    names = [*(f"{service.name}_port" for service in services), "nats_port"]
+    names = [*(f"{service.name}_port" for service in services), "nats_port", "console_port"]
     return {name: base + offset for offset, name in enumerate(names)}, origin
 
 

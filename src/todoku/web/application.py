@@ -53,6 +53,7 @@ def application(
     cors_origins: Sequence[str] = (),
     limiter: RateLimiter | None = None,
     audit: AuditKeeper | None = None,
+    more: Sequence[Operation] = (),
 ) -> ASGIApp:
     """Return the ASGI application that serves an API; `collectors` are added to its metrics.
 
@@ -61,7 +62,8 @@ def application(
     service's own, so that a `Problem` it raises is answered and counted like any other; what is
     `outermost` is called before everything else.
     `trust_forwarded_prefix`: a proxy sets X-Forwarded-Prefix (see `ForwardedPrefixMiddleware`).
-    `hosts`: the names under which it is reached, any if None (see `HostMiddleware`).
+    `hosts`: the names under which it is reached, any if None (see `HostMiddleware`). `more` operations are
+    those of a running process, such as `getSystem`.
     `behind_proxy`: a proxy sets X-Forwarded-For or Forwarded (see `ForwardedMiddleware`).
     `cors_origins`: the other sites whose pages may call it. `limiter` limits the requests of each caller;
     `middleware` authenticates them.
@@ -69,7 +71,7 @@ def application(
     """
     api = replace(
         api,
-        operations=[*api.operations, *shared_operations(backend)],
+        operations=[*api.operations, *shared_operations(backend), *more],
         refusals={**api.refusals, **DEAD_LETTER_REFUSALS, **PAUSE_REFUSALS},
     )
     if audit is not None:

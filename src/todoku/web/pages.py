@@ -35,13 +35,6 @@ td { padding: .15rem 1rem .15rem 0; vertical-align: top }
 
 def page_routes(api: Api, documents: Mapping[str, Mapping[str, Any]]) -> Sequence[BaseRoute]:
     """Return the routes of the documents, `/`, `/docs`, `/problems` and their static files."""
-    kinds = {kind.slug: kind for kind in api.problem_types}
-
-    async def show_problem(scope: Scope, receive: Receive) -> Response:
-        slug = scope["path_params"]["slug"]
-        if slug not in kinds:
-            raise Problem(UNKNOWN_ADDRESS, f"No problem type is called {slug!r}: see /problems.")
-        return page_response(_problem_page(kinds[slug], scope.get(PREFIX, "")))
 
     async def show_index(scope: Scope, receive: Receive) -> Response:
         prefix = scope.get(PREFIX, "")
@@ -56,9 +49,24 @@ def page_routes(api: Api, documents: Mapping[str, Mapping[str, Any]]) -> Sequenc
         ExactRoute("/", Endpoint({"GET": show_index})),
         *(_document_route(path, document) for path, document in documents.items()),
         _page_route("/docs", lambda prefix: _docs_page(api.title, prefix)),
-        _page_route("/problems", lambda prefix: _problems_page(api.problem_types, prefix)),
-        ExactRoute("/problems/{slug}", Endpoint({"GET": show_problem})),
+        *problem_routes(api.problem_types),
         Mount("/static", StaticFiles(directory=STATIC)),
+    ]
+
+
+def problem_routes(problem_types: Sequence[ProblemType]) -> Sequence[ExactRoute]:
+    """Return the routes of the pages about problem types."""
+    kinds = {kind.slug: kind for kind in problem_types}
+
+    async def show_problem(scope: Scope, receive: Receive) -> Response:
+        slug = scope["path_params"]["slug"]
+        if slug not in kinds:
+            raise Problem(UNKNOWN_ADDRESS, f"No problem type is called {slug!r}: see /problems.")
+        return page_response(_problem_page(kinds[slug], scope.get(PREFIX, "")))
+
+    return [
+        _page_route("/problems", lambda prefix: _problems_page(problem_types, prefix)),
+        ExactRoute("/problems/{slug}", Endpoint({"GET": show_problem})),
     ]
 
 

@@ -1,0 +1,68 @@
+"""Run the console: its HTTP server, and its connections to the services."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from todoku import logs
+from todoku.console.application import application
+from todoku.console.forwarding import make_client
+from todoku.host import HttpServer, listen, server_config
+from todoku.settings import CONSOLE, Settings, SettingsInvalid
+from todoku.system import load_system
+from todoku.tls import ServerCertificate, own_context, require_tls
+from todoku.web import Limits
+from todoku.web.descriptors import raise_descriptor_limit
+from todoku.web.hosts import is_loopback, known_hosts
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Answer HTTP until `stop` is set. Raises `AddressUnusable`, `SettingsInvalid` and `TlsUnusable`."""
+    logs.configure(settings.log_level, settings.log_format, CONSOLE)
+    raise_descriptor_limit()
+    require_tls(settings, loopback=is_loopback(settings.host))
+    certificate = ServerCertificate.of(settings)
+    async with make_client(own_context(settings), _here(settings)) as client:
+        app = application(
+            addresses(settings),
+            client,
+            limits=Limits(body_bytes_max=settings.request_body_bytes_max),
+            hosts=known_hosts(settings.host, settings.public_hosts),
+            trust_forwarded_prefix=settings.trust_forwarded_prefix,
+            behind_proxy=settings.behind_proxy,
+        )
+        server = HttpServer(server_config(CONSOLE, settings, app, certificate))
+        serving = asyncio.create_task(server.serve(listen(settings.host, settings.port(CONSOLE))))
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
+        if certificate is not None:
+            waiting.append(asyncio.create_task(certificate.watch()))
+        await asyncio.wait((serving, *waiting), return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        server.should_exit = True
+        await serving
+
+
+def addresses(settings: Settings) -> Mapping[str, str]:
+    """Return where the console reaches each service. Raises `SettingsInvalid`."""
+    names = load_system(settings).names
+    elsewhere = dict(_written(settings.console_services))
+    unknown = elsewhere.keys() - set(names)
+    if unknown:
+        raise SettingsInvalid(
+            [
+                f"console_services names {', '.join(sorted(unknown))}, which is no service of this"
+                f" system: there are {', '.join(names)}."
+            ]
+        )
+    return {name: elsewhere.get(name) or settings.http_url(name) for name in names}
+
+
+def _here(settings: Settings) -> list[str]:
+    """Return the addresses of services on this machine, which have the certificate of the settings."""
+    return [settings.http_url(name) for name in load_system(settings).names]
+
+
+def _written(text: str) -> list[tuple[str, str]]:
+    pairs = [pair.partition("=") for pair in map(str.strip, text.split(",")) if pair]
+    return [(name.strip(), address.strip().rstrip("/")) for name, _, address in pairs]
