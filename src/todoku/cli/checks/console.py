@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from todoku.cli.client import ServiceClient
+from todoku.cli.client import client
 from todoku.cli.errors import CommandFailed
 from todoku.diagnosis import CheckResult, ok
 from todoku.local.claims import Port, refusal_of
@@ -17,7 +17,7 @@ def console(settings: Settings) -> Iterator[CheckResult]:
     if not settings.console:
         return
     address = settings.http_url(CONSOLE)
-    if _responds(address):
+    if _responds(settings):
         yield ok(CONSOLE, f"responds at {address}")
         return
     number = settings.port(CONSOLE)
@@ -29,9 +29,9 @@ def console(settings: Settings) -> Iterator[CheckResult]:
     yield ok(CONSOLE, f"its port {number} is in use by {by}; it would take the next free one")
 
 
-def _responds(address: str) -> bool:
-    client = ServiceClient(CONSOLE, address, timeout_seconds=TIMEOUT_SECONDS)
+def _responds(settings: Settings) -> bool:
     try:
-        return b'"services"' in client.get("/api")
+        found = client(CONSOLE, None, settings, timeout_seconds=TIMEOUT_SECONDS).get("/api")
     except CommandFailed:
         return False
+    return b'"services"' in found
