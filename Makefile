@@ -9,7 +9,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test seeds mutants prove profile faults cancellations holds lint check format docs wheel lock
+.PHONY: help install run test seeds mutants prove profile faults cancellations holds traces lint check format docs wheel lock
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -36,6 +36,9 @@ profile: $(INSTALLED) ## Run todoku bench with a profiler, e.g. make profile ARG
 
 faults: $(INSTALLED) ## Inject faults into real processes for half an hour; with root, into disks too
 	$(BIN)/pytest -m "" tests/faults tests/conformance/test_cluster.py $(ARGS)
+
+traces: $(INSTALLED) ## Trace 10,000 orders while services are killed, and check that every trace is whole
+	@$(BIN)/python tests/telemetry/prove.py $(ARGS)
 
 cancellations: $(INSTALLED) ## Cancel a third of 5,000 orders, a tenth by line, while services and broker are killed
 	$(BIN)/todoku chaos --seconds $(CHAOS_SECONDS) --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \

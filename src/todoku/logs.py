@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 
@@ -30,6 +30,7 @@ def configure(level: str, style: Literal["auto", "console", "json"], service: st
         [
             structlog.processors.ExceptionRenderer(traceback),
             hide_secrets,
+            add_conventions,
             structlog.processors.JSONRenderer(),
         ]
         if style == "json"
@@ -60,6 +61,24 @@ def configure(level: str, style: Literal["auto", "console", "json"], service: st
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
+
+
+SEVERITIES: Final = {
+    "debug": ("DEBUG", 5),
+    "info": ("INFO", 9),
+    "warning": ("WARN", 13),
+    "error": ("ERROR", 17),
+    "critical": ("FATAL", 21),
+}
+"""OpenTelemetry's names and numbers of the levels."""
+
+
+def add_conventions(
+    _: structlog.typing.WrappedLogger, __: str, entry: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Add the fields of OpenTelemetry's log data model; `trace_id` and `span_id` are named so already."""
+    text, number = SEVERITIES.get(entry.get("level", ""), ("", 0))
+    return {**entry, "event_name": entry["event"], "severity_text": text, "severity_number": number}
 
 
 def hide_secrets(

@@ -61,3 +61,30 @@ def test_lines_that_a_carrier_logs_have_the_trace_of_the_order() -> None:
 def test_malformed_traceparent_has_no_trace_id() -> None:
     assert trace_id_of(None) is None
     assert trace_id_of("nonsense") is None
+
+
+def test_order_that_goes_well_leaves_no_line() -> None:
+    async def scenario(town: Town) -> None:
+        orders, inventory, _ = [await town.start(name) for name in town.services]
+        await inventory.execute(PRODUCT)
+        with capture_logs() as logs:
+            await orders.execute(place(1), CONTEXT)
+            await until(lambda: set(town.statuses().values()) == {"COMPLETED"})
+        assert [line for line in logs if line["log_level"] != "debug"] == []
+
+    in_town(scenario)
+
+
+def test_failed_call_to_the_carrier_is_logged_with_order_and_trace() -> None:
+    async def scenario(town: Town) -> None:
+        town.courier.answers = [ValueError("down")]
+        orders, inventory, _ = [await town.start(name) for name in town.services]
+        await inventory.execute(PRODUCT)
+        with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+            await orders.execute(place(1), CONTEXT)
+            await until(lambda: set(town.statuses().values()) == {"COMPLETED"})
+        (line,) = [line for line in logs if line["event"] == "carrier_call_failed"]
+        assert (line["order_id"], line["trace_id"]) == (order_id(), TRACE_ID)
+        assert line["span_id"] == "00f067aa0ba902b7"
+
+    in_town(scenario)

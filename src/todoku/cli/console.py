@@ -7,6 +7,7 @@ from typing import TextIO
 import msgspec
 
 from todoku.broker.embedded import read_log
+from todoku.local.log_files import LogFiles
 from todoku.redaction import redact
 from todoku.settings import Settings
 from todoku.system import load_system
@@ -31,10 +32,13 @@ class Console:
 
     In the console format each line is prefixed with its program's name; in JSON each line is an
     object, also if the program wrote plain text. The broker's routine lines are omitted unless
-    `log_level` is `debug`. If the reader closes the pipe, further output is discarded.
+    `log_level` is `debug`. The `files` get the same lines. If the reader closes the pipe, further output is discarded.
     """
 
-    def __init__(self, settings: Settings, *, out: TextIO, err: TextIO) -> None:
+    def __init__(
+        self, settings: Settings, *, out: TextIO, err: TextIO, files: LogFiles | None = None
+    ) -> None:
+        self._files = files
         self._out = out
         self._err = err
         self._colours = {each.name: ANSI_COLOURS[each.colour] for each in load_system(settings)}
@@ -54,6 +58,8 @@ class Console:
             text = redact(text)
         if program == "broker" and self._is_routine(text):
             return
+        if self._files is not None:
+            self._files.write(program, text)
         _write(
             self._err,
             _as_json(program, text) if self.log_format == "json" else self._prefixed(program, text),

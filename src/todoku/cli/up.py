@@ -23,6 +23,7 @@ from todoku.cli.readiness import is_ready, unresponsive
 from todoku.cli.signals import on_stop_signals
 from todoku.local import running
 from todoku.local.claims import Port, data_folder, require_free
+from todoku.local.log_files import LogFiles
 from todoku.local.supervisor import Checkup, Program, Supervisor
 from todoku.redaction import redact
 from todoku.settings import (
@@ -163,7 +164,8 @@ async def _keep_up(
     started: float,
     start: Mapping[str, str],
 ) -> int:
-    console = Console(settings, out=sys.stdout, err=sys.stderr)
+    files = LogFiles(settings.data_dir)
+    console = Console(settings, out=sys.stdout, err=sys.stderr, files=files)
     supervisor = Supervisor(
         # Stopped from the last stage to the first: the services before their broker.
         [[_broker(settings, server)] if server else [], _services(settings, console, start)],

@@ -53,7 +53,7 @@ from todoku.events import (
     InContext,
     encode,
     seal,
-    trace_id_of,
+    trace_fields,
 )
 from todoku.lifecycle import UnknownStatus
 
@@ -377,7 +377,7 @@ class BatchContext:
                 "due_decision_failed",
                 agenda=agenda.name,
                 key=due.key,
-                trace_id=trace_id_of(due.context.traceparent),
+                **trace_fields(due.context.traceparent),
             )
             self.failed_due.append(due)
         else:

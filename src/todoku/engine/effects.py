@@ -11,7 +11,7 @@ from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand, PendingEffect
 from todoku.engine.shared_timeout import SharedTimeout
 from todoku.engine.tracing import Tracer
-from todoku.events import trace_id_of
+from todoku.events import trace_fields
 
 log = structlog.get_logger(__name__)
 
@@ -71,9 +71,9 @@ class Effects:
         if self._tracer is not None:
             span = self._tracer.effect(pending.effect, context)
             context = span.context
-        if (trace_id := trace_id_of(pending.context.traceparent)) is not None:
-            # Every line that is logged during the call has it, also those of a plug-in.
-            structlog.contextvars.bind_contextvars(trace_id=trace_id)
+        if context.traceparent is not None:
+            # Every line that is logged during the call has them, also those of a plug-in.
+            structlog.contextvars.bind_contextvars(**trace_fields(context.traceparent))
         try:
             call = self._handlers[type(pending.effect)](pending.effect)
             command = await self._time_limit.wait_for(call)

@@ -19,7 +19,7 @@ from todoku.engine.dead_letters import (
 )
 from todoku.engine.messages import IncomingEvent, UndecodableMessage
 from todoku.engine.post_commit import PostCommitActions
-from todoku.events import Envelope, trace_id_of
+from todoku.events import Envelope, trace_fields
 from todoku.lifecycle import UnknownStatus
 
 log = structlog.get_logger(__name__)
@@ -142,7 +142,7 @@ class Failures:
             subject=delivery.subject,
             event_id=envelope and envelope.id,
             key=envelope and envelope.subject,
-            trace_id=envelope and trace_id_of(envelope.traceparent),
+            **trace_fields(envelope and envelope.traceparent),
             attempt=delivery.attempt,
             error=shape(error),
         )
@@ -154,7 +154,7 @@ class Failures:
             subject=letter.subject,
             key=letter.key,
             event_id=envelope and envelope.id,
-            trace_id=envelope and trace_id_of(envelope.traceparent),
+            **trace_fields(envelope and envelope.traceparent),
             error=shape(letter.error or ""),
         )
         self.parked.append(letter)

@@ -15,7 +15,15 @@ from todoku.events.envelope import (
     read_envelope,
     seal,
 )
-from todoku.events.event import NO_CONTEXT, Context, Event, InContext, Personal, trace_id_of
+from todoku.events.event import (
+    NO_CONTEXT,
+    Context,
+    Event,
+    InContext,
+    Personal,
+    trace_fields,
+    trace_id_of,
+)
 from todoku.events.fact_ids import fact_id, is_canonical_uuid
 from todoku.events.registry import EventRegistry, FalseOrigin
 
@@ -39,5 +47,6 @@ __all__ = [
     "is_service_name",
     "read_envelope",
     "seal",
+    "trace_fields",
     "trace_id_of",
 ]

@@ -72,3 +72,11 @@ def trace_id_of(traceparent: str | None) -> str | None:
     """Return the trace id of a W3C `traceparent`, None if there is none or it is malformed."""
     parts = (traceparent or "").split("-")
     return parts[1] if len(parts) >= TRACEPARENT_PARTS else None
+
+
+def trace_fields(traceparent: str | None) -> dict[str, str]:
+    """Return the fields that a log line about something in this trace has."""
+    parts = (traceparent or "").split("-")
+    if len(parts) < TRACEPARENT_PARTS:
+        return {}
+    return {"trace_id": parts[1], "span_id": parts[2]}

@@ -42,7 +42,7 @@ def _own_files(folder: Path, databases: Sequence[str]) -> Iterator[Path]:
     """Yield the files and folders of Todoku in a data folder, each folder before its content."""
     for pattern in ("up.lock", *(f"{name}.db*" for name in databases)):
         yield from folder.glob(pattern)
-    for own in (folder / "broker", folder / "credentials"):
+    for own in (folder / name for name in ("broker", "credentials", "logs", "traces")):
         if own.is_symlink() or own.is_dir():
             yield own
             # Links in the server's own files are found before the server follows them.

@@ -16,8 +16,10 @@ from todoku.engine import (
     MailboxFull,
     RequestInProgress,
 )
+from todoku.events import trace_fields
 from todoku.lifecycle import UnknownStatus
 from todoku.web.body import ClientDisconnected
+from todoku.web.call import header_values, read_traceparent
 from todoku.web.metrics import Metrics
 from todoku.web.operations import Refusals, method_not_allowed
 from todoku.web.problems import (
@@ -91,6 +93,7 @@ class ProblemMiddleware:
                 "request_failed",
                 method=scope["method"],
                 route=route_of(scope),
+                **trace_fields(_traceparent(scope)),
                 exc_info=error,
             )
         return Response(
@@ -118,6 +121,10 @@ def route_of(scope: Scope) -> str:
     matched."""
     route = scope.get("route")
     return "" if route is None else route.path
+
+
+def _traceparent(scope: Scope) -> str | None:
+    return read_traceparent(header_values(scope, b"traceparent") or [b""])
 
 
 def to_problem(error: Exception, refusals: Refusals) -> Problem:
