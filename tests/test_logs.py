@@ -87,7 +87,10 @@ def test_json_lines_have_time_level_service_and_fields(written: Written, style: 
         assert entry.pop("timestamp").endswith("Z")
         assert entry == {
             "event": "order_accepted",
+            "event_name": "order_accepted",
             "level": "info",
+            "severity_text": "INFO",
+            "severity_number": 9,
             "service": "orders",
             "order_id": "1",
             "count": 2,

@@ -27,7 +27,7 @@ COMMANDS = {
     "resume": "Let what is paused go on.",
     "pauses": "List what is paused.",
     "audit": "List who has asked for what, and what came of it.",
-    "logs": "Show what the services of `todoku up` have logged, also about one order.",
+    "logs": "Show what the services have logged, also about one order.",
     "doctor": "Diagnose problems and suggest fixes.",
     "verify": "Check the databases for broken invariants.",
     "bench": "Measure throughput, latency and cost under load.",

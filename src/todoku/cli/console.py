@@ -32,7 +32,8 @@ class Console:
 
     In the console format each line is prefixed with its program's name; in JSON each line is an
     object, also if the program wrote plain text. The broker's routine lines are omitted unless
-    `log_level` is `debug`. The `files` get the same lines. If the reader closes the pipe, further output is discarded.
+    `log_level` is `debug`. The `files` get the same lines. If the reader closes the pipe, further output
+    is discarded.
     """
 
     def __init__(

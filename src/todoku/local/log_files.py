@@ -103,7 +103,7 @@ def _lines_of(folder: Path, program: str) -> Iterator[LogLine]:
 
 def _texts_of(folder: Path, program: str) -> Iterator[str]:
     for name in (f"{program}.log{OLD}", f"{program}.log"):
-        with suppress(FileNotFoundError), (folder / name).open(errors="replace") as file:
+        with suppress(OSError), (folder / name).open(errors="replace") as file:
             for line in file:
                 yield line.rstrip("\n")
 
