@@ -27,8 +27,8 @@ def logs(
 ) -> ExitCode:
     """Show what the services of `todoku up` have logged, in the order of time.
 
-    The files are in the folder `logs` of the data folder. An order that is processed
-    without a problem leaves no line.
+    The files are in the folder `logs` of the data folder. An order that is
+    processed without a problem leaves no line.
 
     For example:
 
