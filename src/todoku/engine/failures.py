@@ -142,7 +142,7 @@ class Failures:
             subject=delivery.subject,
             event_id=envelope and envelope.id,
             key=envelope and envelope.subject,
-            **trace_fields(envelope and envelope.traceparent),
+            **trace_fields(envelope.traceparent if envelope else None),
             attempt=delivery.attempt,
             error=shape(error),
         )
@@ -154,7 +154,7 @@ class Failures:
             subject=letter.subject,
             key=letter.key,
             event_id=envelope and envelope.id,
-            **trace_fields(envelope and envelope.traceparent),
+            **trace_fields(envelope.traceparent if envelope else None),
             error=shape(letter.error or ""),
         )
         self.parked.append(letter)
