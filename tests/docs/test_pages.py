@@ -111,7 +111,7 @@ def test_every_command_that_a_page_names_exists(page: str) -> None:
 
 def test_every_make_target_that_a_page_names_exists(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for name in re.findall(r"(?:`|^)make ([a-z]+)", page, re.MULTILINE):
+    for name in re.findall(r"(?:`|^)make ([a-z-]+)", page, re.MULTILINE):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
 
 

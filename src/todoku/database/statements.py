@@ -84,7 +84,7 @@ class _TextList(TypeDecorator[Sequence[str]]):
 @compiles(among, "sqlite")
 def _among_in_sqlite(element: among, compiler: SQLCompiler, **options: Any) -> str:
     column, given = _parts(element, compiler, **options)
-    return f"{column} IN (SELECT value FROM json_each({given}))"
+    return f"{column} IN (SELECT value FROM json_each({given}))"  # nosec B608
 
 
 @compiles(among, "postgresql")
@@ -114,7 +114,7 @@ def _among_pairs_in_sqlite(element: among_pairs, compiler: SQLCompiler, **option
     columns = compiler.process(element.columns, **options)
     given = compiler.process(element.list, **options)
     return (
-        f"{columns} IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')"
+        f"{columns} IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')"  # nosec B608
         f" FROM json_each({given}))"
     )
 
@@ -124,7 +124,7 @@ def _among_pairs_in_postgresql(element: among_pairs, compiler: SQLCompiler, **op
     columns = compiler.process(element.columns, **options)
     given = compiler.process(element.list, **options)
     return (
-        f"{columns} IN (SELECT value ->> 0, value ->> 1"
+        f"{columns} IN (SELECT value ->> 0, value ->> 1"  # nosec B608
         f" FROM jsonb_array_elements(CAST({given} AS jsonb)))"
     )
 

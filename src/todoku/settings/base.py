@@ -255,7 +255,7 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
     def own_host(self) -> str:
         """The address at which this machine reaches its own services."""
         # A wildcard is an address to listen on, not one to call.
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # nosec B104
 
     def http_url(self, service: str) -> str:
         """Return where this machine reaches a service, without a slash at the end."""
