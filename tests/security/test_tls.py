@@ -19,7 +19,7 @@ from todoku.cli.checks.exposure import exposure
 from todoku.cli.client import ServiceClient, client
 from todoku.cli.errors import CommandFailed
 from todoku.diagnosis import CheckStatus
-from todoku.host import _Server, server_config
+from todoku.host import HttpServer, server_config
 from todoku.settings import Settings, SettingsInvalid, Sources, load
 from todoku.system import system
 from todoku.tls import ServerCertificate, TlsUnusable, own_context, public_context, require_tls
@@ -36,7 +36,7 @@ def authority() -> Authority:
 @asynccontextmanager
 async def serving(settings: Settings, certificate: ServerCertificate) -> AsyncIterator[int]:
     """Serve an application with TLS, as `todoku run` does; yield the port."""
-    server = _Server(server_config("orders", settings, echo_app(), certificate))
+    server = HttpServer(server_config("orders", settings, echo_app(), certificate))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve([listener]))
         try:
