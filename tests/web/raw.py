@@ -9,6 +9,7 @@ import msgspec
 from starlette.types import ASGIApp
 
 from todoku.database import Database
+from todoku.identity import OPEN
 from todoku.web import Api, Backend, Call, Operation, Reply, SuccessResponse, application
 from web.edge import RecordingProcess, listening, run_inline
 
@@ -33,6 +34,7 @@ def echo_app(handle: Callable[[Call], Awaitable[Reply]] = echo) -> ASGIApp:
     operation = Operation(
         id="echo",
         method="POST",
+        scope=OPEN,
         path="/echo",
         summary="Echo the body",
         handle=handle,

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine import SteadyClock
+from todoku.identity import OPEN
 from todoku.web import Api, Backend, Call, Operation, Reply, SuccessResponse, application, problems
 from todoku.web.health import Health
 from todoku.web.problems import SHARED_PROBLEM_TYPES, ProblemType, reference
@@ -39,6 +40,7 @@ class ThingService:
         operation = Operation(
             id="getThing",
             method="GET",
+            scope=OPEN,
             path="/things/{thingId}",
             path_parameters={"thingId": str},
             summary="Get a thing",

@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.engine import AuditEntry, EngineConfig, MailboxFull
+from todoku.identity import OPEN
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
@@ -64,7 +65,13 @@ class Kept:
 
 def operation(handle: Any, method: Any = "POST") -> Operation:
     return Operation(
-        id="change", method=method, path="/x/{id}", summary="", handle=handle, responses=[]
+        id="change",
+        method=method,
+        path="/x/{id}",
+        scope=OPEN,
+        summary="",
+        handle=handle,
+        responses=[],
     )
 
 

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.database import Database
+from todoku.identity import OPEN
 from todoku.orders.http import orders_api
 from todoku.orders.problems import UNKNOWN_ORDER
 from todoku.orders.service import orders_service
@@ -53,6 +54,7 @@ def app_with(process: RecordingProcess, middleware: Sequence[Middleware] = ()) -
     operation = Operation(
         id="execute",
         method="GET",
+        scope=OPEN,
         path="/execute",
         summary="Execute a command",
         handle=execute,

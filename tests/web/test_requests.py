@@ -10,6 +10,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from todoku.database import Database
+from todoku.identity import OPEN
 from todoku.web import (
     Api,
     Backend,
@@ -49,6 +50,7 @@ def echo_app(handle: Handle = echo, **limits: Any) -> ASGIApp:
             id=path,
             method="POST",
             path=f"/{path}",
+            scope=OPEN,
             summary="Echo the body",
             handle=handle,
             body=body,

@@ -8,6 +8,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from todoku.database import Database
+from todoku.identity import OPEN
 from todoku.web import (
     Api,
     Backend,
@@ -38,6 +39,7 @@ def streaming_app(events: Callable[[], Events]) -> ASGIApp:
     operation = Operation(
         id="streamEvents",
         method="GET",
+        scope=OPEN,
         path="/stream",
         summary="Stream events",
         handle=stream,

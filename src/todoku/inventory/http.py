@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from todoku.identity import scopes
 from todoku.inventory.domain import (
     ArchiveProduct,
     ProductChanged,
@@ -89,6 +90,7 @@ def inventory_api(backend: Backend) -> Api:
             Operation(
                 id="listProducts",
                 method="GET",
+                scope=scopes.PRODUCTS_READ,
                 path="/products",
                 summary="List products by id",
                 handle=routes.list,
@@ -99,6 +101,7 @@ def inventory_api(backend: Backend) -> Api:
             Operation(
                 id="getProduct",
                 method="GET",
+                scope=scopes.PRODUCTS_READ,
                 path="/products/{productId}",
                 path_parameters=product_id,
                 summary="Get a product and its stock",
@@ -116,6 +119,7 @@ def inventory_api(backend: Backend) -> Api:
             Operation(
                 id="setProduct",
                 method="PUT",
+                scope=scopes.PRODUCTS_WRITE,
                 path="/products/{productId}",
                 path_parameters=product_id,
                 summary="Create a product, or change its name and price",
@@ -144,6 +148,7 @@ def inventory_api(backend: Backend) -> Api:
             Operation(
                 id="publishCatalogue",
                 method="POST",
+                scope=scopes.REPAIR,
                 path="/catalogue/publish",
                 costly=True,
                 summary="Publish every product again",
@@ -169,6 +174,7 @@ def _archiving(routes: "ProductRoutes", archived: bool) -> Operation:
     return Operation(
         id=f"{name}Product",
         method="POST",
+        scope=scopes.PRODUCTS_WRITE,
         path=f"/products/{{productId}}/{name}",
         path_parameters={"productId": ProductId},
         summary="Archive a product" if archived else "Take an archived product back",

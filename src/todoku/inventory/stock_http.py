@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from uuid_utils import uuid7
 
 from todoku.contracts import MAX_SAFE_INTEGER
+from todoku.identity import scopes
 from todoku.inventory.domain import (
     CODES,
     CorrectStock,
@@ -116,6 +117,7 @@ def stock_operations(backend: Backend) -> Sequence[Operation]:
         Operation(
             id="restockProduct",
             method="POST",
+            scope=scopes.STOCK_WRITE,
             path="/products/{productId}/restock",
             path_parameters=product_id,
             summary="Add stock of a product",
@@ -128,6 +130,7 @@ def stock_operations(backend: Backend) -> Sequence[Operation]:
         Operation(
             id="correctStock",
             method="POST",
+            scope=scopes.STOCK_WRITE,
             path="/products/{productId}/correct",
             path_parameters=product_id,
             summary="Correct the stock of a product",
@@ -141,6 +144,7 @@ def stock_operations(backend: Backend) -> Sequence[Operation]:
         Operation(
             id="setLowStockThreshold",
             method="PUT",
+            scope=scopes.STOCK_WRITE,
             path="/products/{productId}/low-stock-threshold",
             path_parameters=product_id,
             summary="Set at how many available pieces a product is low",
@@ -154,6 +158,7 @@ def stock_operations(backend: Backend) -> Sequence[Operation]:
         Operation(
             id="listLedger",
             method="GET",
+            scope=scopes.PRODUCTS_READ,
             path="/products/{productId}/ledger",
             path_parameters=product_id,
             summary="List what changed the stock of a product, the newest first",
@@ -166,6 +171,7 @@ def stock_operations(backend: Backend) -> Sequence[Operation]:
         Operation(
             id="listReservations",
             method="GET",
+            scope=scopes.PRODUCTS_READ,
             path="/products/{productId}/reservations",
             path_parameters=product_id,
             summary="List the reservations of a product, the newest order first",

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from todoku.identity import scopes
 from todoku.orders.catalogue import CatalogueEntry
 from todoku.orders.problems import NOT_IN_CATALOGUE
 from todoku.orders.store import catalogue
@@ -45,6 +46,7 @@ def catalogue_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="listCatalogue",
             method="GET",
+            scope=scopes.PRODUCTS_READ,
             path="/catalogue",
             summary="List the catalogue as this service knows it",
             description=ABOUT,
@@ -56,6 +58,7 @@ def catalogue_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="getCatalogueEntry",
             method="GET",
+            scope=scopes.PRODUCTS_READ,
             path="/catalogue/{productId}",
             path_parameters={"productId": ProductId},
             summary="Get what this service knows of a product",

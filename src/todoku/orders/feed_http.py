@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from todoku.identity import scopes
 from todoku.orders.feed_cursor import FeedCursor, parse_cursor
 from todoku.orders.feed_pages import FeedEventView, feed_event_view, read_head, read_since
 from todoku.orders.following import WAITING_MAX, FeedFollower
@@ -71,6 +72,8 @@ def feed_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="getChanges",
             method="GET",
+            scope=scopes.ORDERS_READ,
+            own=True,
             path="/changes",
             summary="Get the changes of all orders, one after the other",
             description=ABOUT_CHANGES,

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from uuid_utils import uuid7
 
 from todoku.contracts import Personal
+from todoku.identity import scopes
 from todoku.orders.domain import Order
 from todoku.orders.holding import HoldOrder, NewHold, ReleaseHold
 from todoku.orders.holds import HOLDS_MAX, Hold, HoldState, find_hold
@@ -91,6 +92,7 @@ def hold_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="holdOrder",
             method="POST",
+            scope=scopes.HOLDS_WRITE,
             path="/orders/{orderId}/holds",
             path_parameters=order_id,
             summary="Hold an order",
@@ -110,6 +112,7 @@ def hold_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="releaseHold",
             method="POST",
+            scope=scopes.HOLDS_WRITE,
             path="/orders/{orderId}/holds/{holdId}/release",
             path_parameters=order_id | hold_id,
             summary="Release a hold",
@@ -123,6 +126,8 @@ def hold_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="listHolds",
             method="GET",
+            scope=scopes.ORDERS_READ,
+            own=True,
             path="/orders/{orderId}/holds",
             path_parameters=order_id,
             summary="List the holds of an order",

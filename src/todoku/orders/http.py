@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from uuid_utils import uuid7
 
 from todoku.contracts import WAIT, CancelledItem, Personal
+from todoku.identity import scopes
 from todoku.orders.cancellation import CancelOrder, InvalidCancellation, TooLateToCancel
 from todoku.orders.catalogue_http import catalogue_operations
 from todoku.orders.domain import Order, UnknownOrder
@@ -143,6 +144,8 @@ def orders_api(backend: Backend) -> Api:
             Operation(
                 id="placeOrder",
                 method="POST",
+                scope=scopes.ORDERS_CREATE,
+                own=True,
                 path="/orders",
                 summary="Place an order",
                 description=ABOUT_PLACING,
@@ -171,6 +174,8 @@ def orders_api(backend: Backend) -> Api:
             Operation(
                 id="cancelOrder",
                 method="POST",
+                scope=scopes.ORDERS_CANCEL,
+                own=True,
                 path="/orders/{orderId}/cancel",
                 path_parameters=order_id,
                 summary="Cancel an order",
@@ -194,6 +199,8 @@ def orders_api(backend: Backend) -> Api:
             Operation(
                 id="listOrders",
                 method="GET",
+                scope=scopes.ORDERS_READ,
+                own=True,
                 path="/orders",
                 summary="List orders, the newest first",
                 description=ABOUT_LISTING,
@@ -210,6 +217,8 @@ def orders_api(backend: Backend) -> Api:
             Operation(
                 id="getOrder",
                 method="GET",
+                scope=scopes.ORDERS_READ,
+                own=True,
                 path="/orders/{orderId}",
                 path_parameters=order_id,
                 summary="Get an order",
@@ -222,6 +231,8 @@ def orders_api(backend: Backend) -> Api:
             Operation(
                 id="getOrderEvents",
                 method="GET",
+                scope=scopes.ORDERS_READ,
+                own=True,
                 path="/orders/{orderId}/events",
                 path_parameters=order_id,
                 summary="Get an order's history",

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from todoku.identity import scopes
 from todoku.orders.domain import OrderStatus
 from todoku.orders.feed_cursor import FeedCursor, FeedRestarted
 from todoku.orders.feed_http import After, read_cursor
@@ -65,6 +66,8 @@ def stream_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="streamOrders",
             method="GET",
+            scope=scopes.ORDERS_READ,
+            own=True,
             path="/orders/stream",
             summary="Stream the events of orders",
             description=ABOUT_STREAM,
@@ -84,6 +87,8 @@ def stream_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="streamOrder",
             method="GET",
+            scope=scopes.ORDERS_READ,
+            own=True,
             path="/orders/{orderId}/stream",
             path_parameters={"orderId": Annotated[Uuid, Meta(description="The id of an order.")]},
             summary="Stream the events of an order until it has ended",

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from todoku.contracts import Personal, ShippedItem
+from todoku.identity import scopes
 from todoku.shipping.domain import Shipment, ShipmentStatus
 from todoku.shipping.problems import UNKNOWN_SHIPMENT
 from todoku.shipping.store import find_shipment, list_shipments
@@ -58,6 +59,7 @@ def shipping_api(backend: Backend) -> Api:
             Operation(
                 id="listShipments",
                 method="GET",
+                scope=scopes.SHIPMENTS_READ,
                 path="/shipments",
                 summary="List shipments, the newest order first",
                 handle=routes.list,
@@ -68,6 +70,7 @@ def shipping_api(backend: Backend) -> Api:
             Operation(
                 id="getShipment",
                 method="GET",
+                scope=scopes.SHIPMENTS_READ,
                 path="/shipments/{shipmentId}",
                 path_parameters={
                     "shipmentId": Annotated[Uuid, Meta(description="The id of a shipment.")]

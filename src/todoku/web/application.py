@@ -14,6 +14,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.engine import AuditKeeper
+from todoku.identity.scopes import METRICS_READ
 from todoku.web import openapi
 from todoku.web.audit_log import audit_operations
 from todoku.web.auditing import RefusalMiddleware, audited
@@ -21,6 +22,7 @@ from todoku.web.backend import Backend
 from todoku.web.cross_origin import cross_origin
 from todoku.web.dead_letters import DEAD_LETTER_REFUSALS, dead_letter_operations
 from todoku.web.forwarded import ForwardedMiddleware
+from todoku.web.guard import Authenticate, AuthenticationMiddleware, protected
 from todoku.web.health import health_operations
 from todoku.web.hosts import HostMiddleware, KnownHosts
 from todoku.web.metrics import Metrics
@@ -54,6 +56,7 @@ def application(
     limiter: RateLimiter | None = None,
     audit: AuditKeeper | None = None,
     more: Sequence[Operation] = (),
+    authenticate: Authenticate | None = None,
 ) -> ASGIApp:
     """Return the ASGI application that serves an API; `collectors` are added to its metrics.
 
@@ -65,9 +68,9 @@ def application(
     `hosts`: the names under which it is reached, any if None (see `HostMiddleware`). `more` operations are
     those of a running process, such as `getSystem`.
     `behind_proxy`: a proxy sets X-Forwarded-For or Forwarded (see `ForwardedMiddleware`).
-    `cors_origins`: the other sites whose pages may call it. `limiter` limits the requests of each caller;
-    `middleware` authenticates them.
+    `cors_origins`: the other sites whose pages may call it. `limiter` limits the requests of each caller.
     `audit`: writes the audit log; None if there is to be none.
+    `authenticate` tells who has a credential; without it, anybody may call everything.
     """
     api = replace(
         api,
@@ -78,14 +81,16 @@ def application(
         noted = [audited(each, audit, api.refusals) for each in api.operations]
         api = replace(api, operations=noted)
     metrics = Metrics(collectors)
+    required = authenticate is not None
+    show_metrics = protected(_show_metrics(metrics, refresh), METRICS_READ, required=required)
     documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}
     if events is not None:
         documents["/asyncapi.json"] = events
     return Router(
         [
-            *routes(api.operations, limits or Limits(), api.refusals),
+            *routes(api.operations, limits or Limits(), api.refusals, required),
             *page_routes(api, documents),
-            ExactRoute("/metrics", Endpoint({"GET": _show_metrics(metrics, refresh)})),
+            ExactRoute("/metrics", Endpoint({"GET": show_metrics})),
         ],
         redirect_slashes=False,
         default=_raise_not_found,
@@ -100,6 +105,7 @@ def application(
             *([Middleware(HostMiddleware, hosts, cors_origins)] if hosts is not None else []),
             *([Middleware(RefusalMiddleware, audit)] if audit is not None else []),
             *([Middleware(FailureLimitMiddleware, limiter)] if limiter is not None else []),
+            *([Middleware(AuthenticationMiddleware, authenticate)] if authenticate else []),
             *middleware,
             *([Middleware(RateLimitMiddleware, limiter)] if limiter is not None else []),
         ],

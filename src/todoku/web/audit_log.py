@@ -9,6 +9,7 @@ from sqlalchemy import Connection, MetaData
 
 from todoku.database.columns import EPOCH
 from todoku.engine import AuditFilter, AuditLog, AuditNames, AuditRow
+from todoku.identity.scopes import AUDIT_READ
 from todoku.web.backend import Backend
 from todoku.web.call import Call
 from todoku.web.fields import TEXT_PATTERN
@@ -84,6 +85,7 @@ def audit_operations(backend: Backend) -> list[Operation]:
             id="listAuditLog",
             method="GET",
             path="/audit",
+            scope=AUDIT_READ,
             summary="List the audit log, the latest rows first",
             description=ABOUT,
             handle=show,

@@ -24,11 +24,12 @@ ANONYMOUS: Final = UnauthenticatedUser()
 class Call(msgspec.Struct, frozen=True, gc=False):
     """A parsed request: path parameters, and the query and body as the operation declares them.
 
-    `principal` is the user that a middleware authenticated (Starlette's `AuthenticationMiddleware`
-    puts it into `scope["user"]`), or `ANONYMOUS`. `context` goes with commands. `wait` is set if the
-    operation `waits` and the client prefers that. `if_match` has the entity tags of the header If-Match, if
-    the operation is `conditional` and the client sends one, `last_event_id` what a client has seen of a
-    stream before it was interrupted.
+    `principal` is who sends the request: a `Caller` where credentials are required, else the user that a
+    middleware authenticated (Starlette's `AuthenticationMiddleware` puts it into `scope["user"]`), or
+    `ANONYMOUS`. `owner` is the user to whose orders the credential is limited, None if to nobody's.
+    `context` goes with commands. `wait` is set if the operation `waits` and the client prefers that.
+    `if_match` has the entity tags of the header If-Match, if the operation is `conditional` and the client
+    sends one, `last_event_id` what a client has seen of a stream before it was interrupted.
     """
 
     path: Mapping[str, str]
@@ -39,6 +40,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     wait: Wait | None = None
     if_match: tuple[str, ...] | None = None
     last_event_id: str | None = None
+    owner: str | None = None
 
     def uuid(self, name: str, unknown: Callable[[str], Problem]) -> str:
         """Return a path parameter as a canonical UUID. Raises `unknown(value)` if it is not one."""

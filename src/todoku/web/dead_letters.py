@@ -21,6 +21,7 @@ from todoku.engine.dead_letters import (
     RetrySchedule,
     UnknownDeadLetter,
 )
+from todoku.identity import scopes
 from todoku.web.backend import Backend
 from todoku.web.body import Body
 from todoku.web.call import Call
@@ -104,6 +105,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="listDeadLetters",
             method="GET",
+            scope=scopes.DEAD_LETTERS_READ,
             path="/dead-letters",
             summary="List dead letters, the most recently parked first",
             handle=routes.list,
@@ -114,6 +116,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="listDeadLetterGroups",
             method="GET",
+            scope=scopes.DEAD_LETTERS_READ,
             path="/dead-letters/groups",
             summary="List parked messages grouped by error",
             handle=routes.groups,
@@ -125,6 +128,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="retryDeadLetters",
             method="POST",
+            scope=scopes.DEAD_LETTERS_WRITE,
             path="/dead-letters/retry",
             costly=True,
             summary="Retry a group of parked messages, or all",
@@ -141,6 +145,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="getDeadLetter",
             method="GET",
+            scope=scopes.DEAD_LETTERS_READ,
             path="/dead-letters/{letterId}",
             path_parameters=letter_id,
             summary="Get a dead letter",
@@ -155,6 +160,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="retryDeadLetter",
             method="POST",
+            scope=scopes.DEAD_LETTERS_WRITE,
             path="/dead-letters/{letterId}/retry",
             path_parameters=letter_id,
             summary="Retry a parked message now",
@@ -176,6 +182,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="editDeadLetter",
             method="POST",
+            scope=scopes.DEAD_LETTERS_WRITE,
             path="/dead-letters/{letterId}/edit",
             path_parameters=letter_id,
             summary="Replace a parked message with a corrected one",
@@ -200,6 +207,7 @@ def dead_letter_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="discardDeadLetter",
             method="POST",
+            scope=scopes.DEAD_LETTERS_WRITE,
             path="/dead-letters/{letterId}/discard",
             path_parameters=letter_id,
             summary="Discard a parked message",

@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from todoku.database import DatabaseError
+from todoku.identity import OPEN
 from todoku.web.backend import Backend
 from todoku.web.call import Call
 from todoku.web.operations import Operation, SuccessResponse
@@ -62,6 +63,7 @@ def health_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="getLiveness",
             method="GET",
+            scope=OPEN,
             path="/livez",
             summary="Liveness check",
             handle=live,
@@ -72,6 +74,7 @@ def health_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="getReadiness",
             method="GET",
+            scope=OPEN,
             path="/readyz",
             summary="Readiness check",
             description="Checks the database, the writer and that all loops run; not the broker: without it, "

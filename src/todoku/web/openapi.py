@@ -9,6 +9,8 @@ import msgspec
 from msgspec.inspect import EnumType
 
 import todoku
+from todoku.identity import OPEN
+from todoku.identity.scopes import own
 from todoku.web import conditions, event_streams, idempotency, problems, waiting
 from todoku.web.fields import IdempotencyKey, IfMatch, LastEventId, Preference, to_portable
 from todoku.web.hosts import OPEN_PATHS
@@ -17,6 +19,7 @@ from todoku.web.parameter_types import parameter_types, value_types
 from todoku.web.problems import ProblemDetails, ProblemType
 
 ALWAYS: Final = (problems.MALFORMED_REQUEST, problems.INVALID_PARAMETER, problems.INTERNAL_ERROR)
+CLOSED: Final = (problems.UNAUTHENTICATED, problems.MISSING_SCOPE)
 CHANGING: Final = (
     problems.REQUEST_TOO_SLOW,
     problems.BODY_TOO_LARGE,
@@ -40,6 +43,15 @@ RETRY_AFTER: Final = {
 }
 
 
+SCHEME: Final = "bearer"
+SECURITY_SCHEME: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, or an OIDC access token. With the setting `auth` = `none` anybody may call "
+    "everything.",
+}
+
+
 def document(api: Api) -> dict[str, Any]:
     """Return the OpenAPI document of an API."""
     paths: dict[str, dict[str, Any]] = {}
@@ -55,7 +67,10 @@ def document(api: Api) -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": _schemas(_all_types(api))},
+        "components": {
+            "schemas": _schemas(_all_types(api)),
+            "securitySchemes": {SCHEME: SECURITY_SCHEME},
+        },
     }
     _add_types(described)
     return described
@@ -93,6 +108,7 @@ def problems_of(operation: Operation) -> tuple[ProblemType, ...]:
     kinds = (
         *ALWAYS,
         *(() if operation.path in OPEN_PATHS else (problems.RATE_LIMITED,)),
+        *(() if operation.scope == OPEN else CLOSED),
         *(CHANGING if operation.changes else ()),
         *(WITH_BODY if operation.body else ()),
         *(WITH_KEY if _takes_key(operation) else ()),
@@ -107,6 +123,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
+        "security": _security(operation),
         "description": operation.description,
         "parameters": [
             *_path_parameters(operation),
@@ -134,6 +151,14 @@ def _operation(operation: Operation) -> dict[str, Any]:
             },
         }
     return described
+
+
+def _security(operation: Operation) -> list[dict[str, list[str]]]:
+    """Return the scopes each of which suffices; none where anybody may call the operation."""
+    if operation.scope == OPEN:
+        return []
+    scopes = (operation.scope, own(operation.scope)) if operation.own else (operation.scope,)
+    return [{SCHEME: [scope]} for scope in scopes]
 
 
 def _path_parameters(operation: Operation) -> Iterable[dict[str, Any]]:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from todoku.web import conditions, event_streams, idempotency, waiting
 from todoku.web.body import BODY_RECEIVED, decode_body, read_body, require_no_body
 from todoku.web.call import ANONYMOUS, Call, header_values, read_context
+from todoku.web.guard import permit
 from todoku.web.problems import METHOD_NOT_ALLOWED, Problem, ProblemType, ordered
 from todoku.web.query import decode_query
 from todoku.web.rate_limits import require_costly_quota
@@ -52,6 +53,8 @@ class SuccessResponse(msgspec.Struct, frozen=True, kw_only=True):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An HTTP operation: method, path, handler and documentation.
 
+    `scope` is what a caller has to be permitted, `OPEN` where anybody may call it. With `own`, the scope
+    with the ending `:own` suffices too, and the handler keeps to the orders of `Call.owner` if there is one.
     `path` has parameters in braces. `path_parameters` gives their types for the documents; they are
     not enforced, because an id that cannot exist is answered with 404. `problems` are those that do
     not follow from the query and body. With `waits`, a client may say with `Prefer: wait=N` that the
@@ -63,6 +66,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     method: Method
     path: str
+    scope: str
+    own: bool = False
     summary: str
     description: str = ""
     handle: Callable[[Call], Awaitable[ASGIApp]]
@@ -156,19 +161,28 @@ def method_not_allowed(allowed: str) -> Problem:
 
 
 def routes(
-    operations: Iterable[Operation], limits: Limits, refusals: Refusals | None = None
+    operations: Iterable[Operation],
+    limits: Limits,
+    refusals: Refusals | None = None,
+    authenticated: bool = False,
 ) -> list[ExactRoute]:
-    """Return the routes of the operations, one for each path; `refusals` are those of their API."""
+    """Return the routes of the operations, one for each path; `refusals` are those of their API.
+
+    Unless callers have to be `authenticated`, anybody may call everything.
+    """
     paths: dict[str, dict[str, Handler]] = {}
     decided = idempotency.decided(refusals or {})
     for operation in operations:
         methods = paths.setdefault(operation.path, {})
-        methods[operation.method] = _serve_operation(operation, limits, decided)
+        methods[operation.method] = _serve_operation(operation, limits, decided, authenticated)
     return [ExactRoute(path, Endpoint(methods)) for path, methods in paths.items()]
 
 
 def _serve_operation(
-    operation: Operation, limits: Limits, decided: frozenset[type[Exception]]
+    operation: Operation,
+    limits: Limits,
+    decided: frozenset[type[Exception]],
+    authenticated: bool,
 ) -> Handler:
     """Return a function that decodes a request as the operation declares it and calls its handler.
 
@@ -176,6 +190,7 @@ def _serve_operation(
     name the field.
     """
     handle = operation.handle
+    check = permit(operation.scope, required=authenticated, has_own=operation.own)
     no_query = operation.query()
     decoder = msgspec.json.Decoder(operation.body) if operation.body else None
     changes = operation.changes
@@ -184,6 +199,7 @@ def _serve_operation(
     has_query = bool(operation.query.__struct_fields__)
 
     async def serve(scope: Scope, receive: Receive) -> ASGIApp:
+        owner = None if check is None else check(scope)
         if operation.costly:
             require_costly_quota(scope)
         headers = dict(scope["headers"])
@@ -214,7 +230,9 @@ def _serve_operation(
         seen = None
         if operation.streams:
             seen = event_streams.read_last_event_id(header_values(scope, LAST_EVENT_HEADER))
-        call = Call(scope["path_params"], query, body, principal, context, wait, if_match, seen)
+        call = Call(
+            scope["path_params"], query, body, principal, context, wait, if_match, seen, owner
+        )
         if not (takes_key and KEY_HEADER in headers):
             return await handle(call)
         values = header_values(scope, KEY_HEADER)

@@ -18,6 +18,7 @@ from todoku.engine import (
     UnknownPause,
     UnknownPauseTarget,
 )
+from todoku.identity import scopes
 from todoku.web.backend import Backend
 from todoku.web.body import Body
 from todoku.web.call import Call
@@ -108,6 +109,7 @@ def pause_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="pause",
             method="POST",
+            scope=scopes.SYSTEM_PAUSE,
             path="/pauses",
             summary="Pause the service, or one thing that it does",
             description=ABOUT_PAUSING,
@@ -139,6 +141,7 @@ def pause_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="listPauses",
             method="GET",
+            scope=scopes.SYSTEM_PAUSE,
             path="/pauses",
             summary="List pauses, the latest first",
             handle=routes.list,
@@ -149,6 +152,7 @@ def pause_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="getPause",
             method="GET",
+            scope=scopes.SYSTEM_PAUSE,
             path="/pauses/{pauseId}",
             path_parameters=pause_id,
             summary="Get a pause",
@@ -159,6 +163,7 @@ def pause_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="resume",
             method="POST",
+            scope=scopes.SYSTEM_PAUSE,
             path="/pauses/{pauseId}/resume",
             path_parameters=pause_id,
             summary="End a pause",

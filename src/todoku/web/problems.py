@@ -65,6 +65,20 @@ INVALID_PARAMETER = ProblemType(
     "Correct the parameter that `errors` names. Take cursors only from `nextCursor` or from the "
     "Link header of the page before.",
 )
+UNAUTHENTICATED = ProblemType(
+    "unauthenticated",
+    401,
+    "A valid credential is needed",
+    "The request has no credential, or one that is unknown, expired or revoked. Nothing was changed.",
+    "Send the header `Authorization: Bearer …` with an API key or an access token.",
+)
+MISSING_SCOPE = ProblemType(
+    "missing-scope",
+    403,
+    "The credential does not permit this",
+    "The credential is valid, but does not have the scope that the operation needs. Nothing was changed.",
+    "Use a credential that has the scope in `scope`; /docs names the scope of each operation.",
+)
 FOREIGN_PAGE = ProblemType(
     "foreign-page",
     403,
@@ -299,6 +313,8 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     INVALID_IDEMPOTENCY_KEY,
     INVALID_IF_MATCH,
     INVALID_PARAMETER,
+    UNAUTHENTICATED,
+    MISSING_SCOPE,
     FOREIGN_PAGE,
     UNKNOWN_ADDRESS,
     UNKNOWN_DEAD_LETTER,

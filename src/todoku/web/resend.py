@@ -10,6 +10,7 @@ from sqlalchemy import MetaData
 
 from todoku.contracts import Event
 from todoku.engine import Outbox, RepublishEvents
+from todoku.identity import scopes
 from todoku.web.backend import Backend
 from todoku.web.body import Body
 from todoku.web.call import Call
@@ -75,6 +76,7 @@ def resend_operations(backend: Backend) -> list[Operation]:
         Operation(
             id="sendEventsAgain",
             method="POST",
+            scope=scopes.REPAIR,
             path="/events/send-again",
             costly=True,
             summary="Publish events again",

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import msgspec
 
+from todoku.identity.scopes import METRICS_READ
 from todoku.redaction import redact
 from todoku.settings import Settings, to_text, values_of
 from todoku.web.backend import Backend
@@ -58,6 +59,7 @@ def system_operation(name: str, settings: Settings, backend: Backend) -> Operati
         id="getSystem",
         method="GET",
         path="/system",
+        scope=METRICS_READ,
         summary="Get what the service runs with",
         description="Versions, database, broker and the settings in force, without secrets.",
         handle=show,

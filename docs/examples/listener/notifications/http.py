@@ -36,6 +36,7 @@ def notifications_api(backend: Backend) -> Api:
             Operation(
                 id="getNotification",
                 method="GET",
+                scope="notifications:read",
                 path="/notifications/{orderId}",
                 path_parameters={"orderId": Annotated[Uuid, Meta(description="An order's id.")]},
                 summary="Read the notification about an order",

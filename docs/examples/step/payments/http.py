@@ -37,6 +37,7 @@ def payments_api(backend: Backend) -> Api:
                 id="getPayment",
                 method="GET",
                 path="/payments/{orderId}",
+                scope="payments:read",
                 path_parameters={"orderId": Annotated[Uuid, Meta(description="An order's id.")]},
                 summary="Read the payment for an order",
                 handle=show,

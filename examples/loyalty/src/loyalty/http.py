@@ -26,6 +26,7 @@ def loyalty_api(backend: Backend) -> Api:
     get_points = Operation(
         id="getPoints",
         method="GET",
+        scope="loyalty:read",
         path="/points/{userId}",
         path_parameters={"userId": str},
         summary="Get the points of a customer",

@@ -1,0 +1,121 @@
+"""Find out who sends a request, and check that the caller has the scope that an operation declares."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from todoku.identity import OPEN, Caller
+from todoku.identity.scopes import is_scope, own
+from todoku.web.problems import MISSING_SCOPE, UNAUTHENTICATED, Problem
+
+Authenticate = Callable[[str], Awaitable[Caller]]
+"""Return who has this bearer credential. Raises `Problem` (401)."""
+
+Permit = Callable[[Scope], str | None]
+"""Return the user to whose orders a request is limited, None if to nobody's. Raises `Problem` (401, 403)."""
+
+USER: Final = "user"
+"""Scope key: who sends the request, as Starlette's `AuthenticationMiddleware` has it."""
+
+HEALTH_PATHS: Final = frozenset({"/livez", "/readyz"})
+"""They answer whatever credential is sent."""
+
+BEARER: Final = "bearer"
+CREDENTIAL_LENGTH_MAX: Final = 16_384
+
+
+class UndeclaredScope(Exception):
+    """An operation declares no valid scope."""
+
+
+class AuthenticationMiddleware:
+    """Put the `Caller` into `scope["user"]` if the request has a credential. Raises `Problem` if it is not
+    valid. Operations refuse requests without one."""
+
+    def __init__(self, app: ASGIApp, authenticate: Authenticate) -> None:
+        self._app = app
+        self._authenticate = authenticate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] not in HEALTH_PATHS:
+            headers = Headers(scope=scope).getlist("authorization")
+            if headers:
+                scope[USER] = await self._authenticate(_credential(headers))
+        await self._app(scope, receive, send)
+
+
+def permit(needed: str, *, required: bool, has_own: bool = False) -> Permit | None:
+    """Return the check of an operation that needs a scope, None if there is nothing to check.
+
+    `required`: whether callers need a credential. With `has_own`, the scope with the ending `:own` suffices,
+    too. Raises `UndeclaredScope`.
+    """
+    if not is_scope(needed):
+        raise UndeclaredScope(
+            f"The scope of an operation is {needed!r}: declare one such as 'orders:read', or 'open'."
+        )
+    if not required or needed == OPEN:
+        return None
+    own_scope = own(needed) if has_own else None
+
+    def check(scope: Scope) -> str | None:
+        caller = scope.get(USER)
+        if not isinstance(caller, Caller):
+            raise unauthenticated("Send the header `Authorization: Bearer …`.")
+        if needed in caller.scopes:
+            return None
+        if own_scope in caller.scopes:
+            return caller.subject
+        raise missing_scope(needed)
+
+    return check
+
+
+def protected(
+    handle: Callable[[Scope, Receive], Awaitable[ASGIApp]], needed: str, *, required: bool
+) -> Callable[[Scope, Receive], Awaitable[ASGIApp]]:
+    """Return a handler that answers callers with this scope only."""
+    check = permit(needed, required=required)
+    if check is None:
+        return handle
+
+    async def serve(scope: Scope, receive: Receive) -> ASGIApp:
+        check(scope)
+        return await handle(scope, receive)
+
+    return serve
+
+
+def unauthenticated(detail: str, *, invalid: bool = False) -> Problem:
+    """Return the problem that there is no credential, or an `invalid` one (RFC 6750, section 3)."""
+    error = ' error="invalid_token"' if invalid else ""
+    return Problem(
+        UNAUTHENTICATED,
+        detail,
+        headers={"WWW-Authenticate": f'Bearer realm="todoku"{error and ","}{error}'},
+    )
+
+
+def missing_scope(needed: str) -> Problem:
+    """Return the problem that the credential lacks a scope (RFC 6750, section 3.1)."""
+    return Problem(
+        MISSING_SCOPE,
+        f"The credential does not have the scope {needed!r}.",
+        headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{needed}"'},
+        members={"scope": needed},
+    )
+
+
+def _credential(headers: list[str]) -> str:
+    """Return the only credential of the headers Authorization. Raises `Problem`."""
+    scheme, _, credential = headers[0].strip().partition(" ")
+    credential = credential.strip()
+    if len(headers) > 1 or scheme.lower() != BEARER or not credential:
+        raise unauthenticated("Send one header `Authorization: Bearer …`, and no other scheme.")
+    if len(credential) > CREDENTIAL_LENGTH_MAX:
+        raise unauthenticated(
+            f"The credential is longer than {CREDENTIAL_LENGTH_MAX:,} characters.", invalid=True
+        )
+    return credential
