@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from todoku.broker.embedded import find_server, is_ready
+from todoku.broker.server_config import API
+from todoku.cli.broker_config import broker_config
 from todoku.settings import Settings
 from todoku.system import system
 
@@ -74,13 +76,29 @@ def test_containers_of_services_write_nothing_but_their_volume(compose: Any) -> 
             assert service["cap_drop"] == ["ALL"]
 
 
-def test_nats_server_of_a_cluster_accepts_its_settings() -> None:
-    subprocess.run(
-        [find_server().path, "-t", "-c", ROOT / "deploy" / "nats-cluster.conf"],
-        check=True,
-        capture_output=True,
-        env={"NATS_NAME": "nats-1"},
-    )
+def test_nats_servers_of_the_cluster_and_services_find_what_is_written_for_them(
+    compose: Any, tmp_path: Path
+) -> None:
+    services = compose["services"]
+    name, destination, *nodes = services["credentials"]["command"]
+    assert services["credentials"]["volumes"] == ["nats-config:/data"]
+    assert (name, destination) == ("broker-config", "/data/nats")
+    broker_config(tmp_path / "nats", node=tuple(node.removeprefix("--node=") for node in nodes))
+
+    def written(path: str) -> Path:
+        return tmp_path / path.removeprefix("/nats/")
+
+    for node in ("nats-1", "nats-2", "nats-3"):
+        config = written(services[node]["command"][-1])
+        assert "nats-config:/nats:ro" in services[node]["volumes"]
+        assert json.loads(config.read_text())["jetstream"]["store_dir"] == "/data"
+        subprocess.run([find_server().path, "-t", "-c", config], check=True, capture_output=True)
+    for descriptor in system:
+        scaled = services[f"{descriptor.name}-scaled"]
+        assert "nats-config:/nats:ro" in scaled["volumes"]
+        seed = scaled["environment"]["TODOKU_NATS_SEED_FILE"].format(service=descriptor.name)
+        assert written(seed).exists()
+        assert scaled["environment"]["TODOKU_NATS_API_PREFIX"].replace("$$", "$") == API
 
 
 def test_nats_server_accepts_its_settings() -> None:

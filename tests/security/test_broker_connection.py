@@ -1,8 +1,10 @@
 """Credentials and TLS for an external broker: what the settings say, and what a service does without them."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -12,6 +14,7 @@ from todoku.broker.connection import connection_options
 from todoku.broker.credentials import SeedUnusable, make_seeds, public_key, read_seed
 from todoku.broker.nats import NatsBroker
 from todoku.broker.port import BrokerUnavailable, BrokerUnsuitable
+from todoku.host import serve
 from todoku.settings import Settings, SettingsInvalid
 from todoku.system import load_settings, system
 
@@ -131,6 +134,49 @@ def test_wrong_credentials_are_told_apart_from_an_absent_broker(tmp_path: Path) 
         asyncio.run(scenario())
     finally:
         server.stop()
+
+
+def test_service_ends_at_its_first_start_only_if_the_broker_refuses_it(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    (tmp_path / "server").mkdir()
+    server = NatsServer(tmp_path / "server", extra="authorization { token: right }")
+    server.start()
+    (port,) = free_ports(1)
+    settings = system.settings(
+        nats_url=server.url,
+        nats_token_file=written(tmp_path / "token", "wrong"),
+        data_dir=tmp_path,
+        orders_port=port,
+    )
+
+    async def scenario() -> None:
+        with pytest.raises(BrokerUnsuitable, match="check the credentials"):
+            await serve("orders", settings, asyncio.Event())
+
+        with sqlite3.connect(tmp_path / "orders.db") as database:
+            database.execute("INSERT INTO stream_positions VALUES ('an epoch', 1)")
+        database.close()
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve("orders", settings, stop))
+        async with asyncio.timeout(BOUND_SECONDS):
+            while not await asyncio.to_thread(is_ready, port):  # noqa: ASYNC110 - in a thread
+                await asyncio.sleep(0.05)
+        stop.set()
+        await serving
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        server.stop()
+
+
+def is_ready(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def test_client_certificate_and_own_authority_are_used(tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ env:
   - name: TODOKU_NATS_URL
     value: {{ $values.nats.url | quote }}
   {{- end }}
+  {{- if $values.nats.seeds.existingSecret }}
+  - name: TODOKU_NATS_SEED_FILE
+    value: /run/secrets/todoku/nats.nk
+  - name: TODOKU_NATS_API_PREFIX
+    value: {{ $values.nats.apiPrefix | quote }}
+  {{- end }}
+  {{- if $values.nats.ca.existingSecret }}
+  - name: TODOKU_NATS_CA_FILE
+    value: /run/secrets/todoku/nats-ca.pem
+  {{- end }}
   - name: TODOKU_STREAM_REPLICAS
     value: {{ $values.nats.streamReplicas | quote }}
   - name: TODOKU_BEHIND_PROXY
@@ -118,5 +128,19 @@ volumes:
             items:
               - key: {{ $values.nats.existingSecret.key }}
                 path: nats
+        {{- end }}
+        {{- with $values.nats.seeds.existingSecret }}
+        - secret:
+            name: {{ . }}
+            items:
+              - key: {{ $.service }}.nk
+                path: nats.nk
+        {{- end }}
+        {{- with $values.nats.ca.existingSecret }}
+        - secret:
+            name: {{ . }}
+            items:
+              - key: {{ $values.nats.ca.key }}
+                path: nats-ca.pem
         {{- end }}
 {{- end -}}
