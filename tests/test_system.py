@@ -71,8 +71,10 @@ ABOUT_BUILT_IN_SERVICES = {
     "lab/bench/fill.py": "the load: orders",
     "lab/bench/reads.py": "the load: reads of orders, products and shipments",
     "lab/bench/run.py": "the load: orders",
+    "lab/chaos/copier.py": "copies the feed of orders",
     "lab/chaos/faults.py": "pauses the carrier",
     "lab/chaos/load.py": "the load: orders",
+    "lab/chaos/staff.py": "restocks products",
     "lab/databases.py": "waits until every order has ended",
     "lab/system_client.py": "places and follows orders",
 }
