@@ -34,6 +34,8 @@ class SimulatedLowStock:
         self._low: set[str] = set()
         self._set: dict[str, SetLowStockThreshold] = {}
         """The last threshold of each product that was confirmed."""
+        self._unanswered: set[str] = set()
+        """The products with a change of which it is not known whether it was done."""
         self._one_at_a_time = asyncio.Lock()
         self._restored = False
 
@@ -66,7 +68,8 @@ class SimulatedLowStock:
         has its event."""
         found = dict(self._world.rows(_THRESHOLDS))
         for product_id, last in self._set.items():
-            expected = not self._restored or self._is_stored(last)
+            known = product_id not in self._unanswered
+            expected = known and (not self._restored or self._is_stored(last))
             if expected and found.get(product_id) != last.threshold:
                 problem = (
                     f"product {product_id} has the threshold {found.get(product_id)}: {last.threshold} "
@@ -81,8 +84,10 @@ class SimulatedLowStock:
         """Set a threshold, each attempt as a change of its own, unless the database has no such product."""
         threshold = random.randint(0, THRESHOLD_MAX)
         async with self._one_at_a_time:
+            self._unanswered.add(product_id)
             with suppress(UnknownProduct):
                 self._set[product_id] = await self._until_answered(product_id, threshold, random)
+                self._unanswered.discard(product_id)
 
     async def _until_answered(
         self, product_id: str, threshold: int, random: Random
