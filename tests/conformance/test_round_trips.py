@@ -20,12 +20,12 @@ ROUND_TRIPS_MAX: Final = {
     "reserved": 3,
     "initiated": 3,
     "completed": 3,
-    "created, in stock": 4,
-    "deducting": 4,
-    "initiating": 4,
+    "created, in stock": 3,
+    "deducting": 3,
+    "initiating": 3,
 }
 """The decisions on a plain order. Each batch reads what is known of its messages, then the states, and then
-writes and commits. Stock is read in two: the lines of an order tell which products to lock."""
+writes and commits, with which it asks when the next row is due."""
 
 
 def cost(database: Database, writer: Writer, batch: Sequence[Message]) -> tuple[int, int]:

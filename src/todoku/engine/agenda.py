@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic
 
 import msgspec
@@ -250,8 +251,19 @@ class Agenda(Generic[S]):
 
     def due_range(self, connection: Connection) -> tuple[datetime, datetime] | None:
         """Return the first and the last due time, None if no row has one."""
-        ((first, last),) = self._range(connection)
-        return None if first is None else (first, last)
+        return self.send_due_range(connection)()
+
+    def send_due_range(
+        self, connection: Connection
+    ) -> Callable[[], tuple[datetime, datetime] | None]:
+        """Ask for the first and the last due time; return what returns them, also after the commit."""
+        rows = self._range.send(connection)
+
+        def due_range() -> tuple[datetime, datetime] | None:
+            ((first, last),) = rows()
+            return None if first is None else (first, last)
+
+        return due_range
 
     def keep_contexts(self, connection: Connection, contexts: dict[str, Context]) -> None:
         """Save the contexts in which rows became due, by their keys."""
@@ -412,10 +424,42 @@ class DueRows:
             if (look := self._looks.get(agenda)) is not None:
                 look.first = earlier(look.first, due_at)
 
+    def send_next_due(
+        self, connection: Connection, now: datetime, correction: Correction | None = None
+    ) -> Callable[[], DueTimes]:
+        """Ask when to look for due rows next; return what returns it, to be called after the commit."""
+        if not all(self._is_plain(agenda, now, correction) for agenda in self._agendas):
+            times = self.next_due(connection, now, correction)
+            return lambda: times
+        ranges = {
+            agenda: agenda.send_due_range(connection)
+            for agenda in self._agendas
+            if not self._need_not_look(agenda, now)
+        }
+        return lambda: self._next_due(None, now, correction, ranges)
+
+    def _is_plain(self, agenda: Agenda, now: datetime, correction: Correction | None) -> bool:
+        """Return whether the range of its due times tells when to look for due rows of it next."""
+        gate = self._gate
+        special = (gate.paused, gate.paused_parts, gate.limited, gate.limited_parts)
+        if self._postponed or self._beyond.get(agenda) or any(agenda in each for each in special):
+            return False
+        return not self._window(agenda, now, correction).holds
+
     def next_due(
         self, connection: Connection, now: datetime, correction: Correction | None = None
     ) -> DueTimes:
         """Return when to look for due rows next."""
+        ranges = {agenda: partial(agenda.due_range, connection) for agenda in self._agendas}
+        return self._next_due(connection, now, correction, ranges)
+
+    def _next_due(
+        self,
+        connection: Connection | None,
+        now: datetime,
+        correction: Correction | None,
+        ranges: Mapping[Agenda, Callable[[], tuple[datetime, datetime] | None]],
+    ) -> DueTimes:
         times: dict[bool, datetime | None] = {True: None, False: None}
         for agenda in self._agendas:
             if agenda in self._gate.paused:
@@ -427,7 +471,7 @@ class DueRows:
                 due_at = self._next_look(agenda)
             else:
                 window = self._window(agenda, now, correction)
-                due_at = self._next_due_at(agenda, connection, window)
+                due_at = self._next_due_at(agenda, connection, window, ranges[agenda]())
                 if agenda.look_every is not None:
                     due_at = earlier(due_at, now + agenda.look_every)
             # Also to find that nothing is left.
@@ -500,9 +544,12 @@ class DueRows:
         return [due for due in found if (agenda.name, due.key) not in self._postponed][:limit]
 
     def _next_due_at(
-        self, agenda: Agenda, connection: Connection, window: DueWindow
+        self,
+        agenda: Agenda,
+        connection: Connection | None,
+        window: DueWindow,
+        due_range: tuple[datetime, datetime] | None,
     ) -> datetime | None:
-        due_range = agenda.due_range(connection)
         if agenda.look_every is not None:
             self._looks[agenda] = _Look(window.now, None if due_range is None else due_range[0])
         if due_range is None:
@@ -517,7 +564,8 @@ class DueRows:
             # A row that is still due was locked by another process, which decides on it.
             locked = self._shared and self._all_found.get(agenda) and first <= window.now
             return soon if locked else first
-        if self._find(agenda, connection, window, 1):
+        # After the commit it is not known whether what was found beyond the horizon is free.
+        if connection is None or self._find(agenda, connection, window, 1):
             return window.now
         # A postponed row, or one that is held, hides what falls due behind it.
         return soon if window.holds else max(first, soon)

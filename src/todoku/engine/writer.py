@@ -385,11 +385,12 @@ class Writer:
             for due in batch.failed_due:
                 self._due_rows.postpone(due, now)
             self._due_rows.note_due(batch.earliest_due)
-            batch.actions.next_due = self._next_due(connection, now)
+            next_due = self._due_rows.send_next_due(connection, now, self._correction())
             if batch.spans is not None:
                 batch.spans.before_commit()
             self._failpoint("before-commit")
         self._failpoint("after-commit")
+        batch.actions.next_due = self._next_due(next_due(), now)
         if batch.spans is not None:
             batch.spans.committed(len(batch.new_events))
         self._position += len(batch.published) + len(batch.returned)
@@ -647,9 +648,8 @@ class Writer:
             self._pauses.save(connection, allowance, now)
         return due
 
-    def _next_due(self, connection: Connection, now: datetime) -> DueTimes:
+    def _next_due(self, times: DueTimes, now: datetime) -> DueTimes:
         """Return when to look for due rows next, or for the end of a pause."""
-        times = self._due_rows.next_due(connection, now, self._correction())
         look_at = self._pauses.look_again_at(now)
         if look_at is None:
             return times

@@ -28,6 +28,8 @@ from todoku.contracts import (
     PlacedHold,
     ProductChangedEvent,
     ProductEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
     StockAdjustedEvent,
     StockAwaitedEvent,
     StockReservedEvent,
@@ -213,8 +215,12 @@ _NAMING_PRODUCTS: tuple[type[Any], ...] = (
     *STOCK_REQUESTS.values(),
     StockReservedEvent,
     StockAwaitedEvent,
+    ShipmentCompletedEvent,
+    ShipmentFailedEvent,
 )
 """The events that name the products of an order."""
+
+_NAME_PRODUCTS: frozenset[type[Any]] = frozenset(_NAMING_PRODUCTS)
 
 _ADJUSTMENTS: frozenset[type[Any]] = frozenset({Restock, CorrectStock, StockAdjustedEvent})
 """What changes the stock of a product once, by the id of the adjustment."""
@@ -315,8 +321,17 @@ class InventoryStore:
         for places in walked.values():
             order_ids.update(order_id for _, order_id in places)
         reserved = cache.get("reservations", order_ids)
-        reserved |= _read_reservations(connection, order_ids - reserved.keys())
+        missing = _send_reservations(connection, order_ids - reserved.keys())
         product_ids = {key for subject in subjects for key in _product_ids(subject)}
+        found: dict[str, Product] = {}
+        if all(type(subject) in _NAME_PRODUCTS for subject in subjects):
+            # Else all are locked together, in their order: two batches must not wait for each other.
+            found = cache.get("products", product_ids)
+            named = _send_products(connection, product_ids - found.keys())
+            reserved |= missing()
+            found |= named()
+        else:
+            reserved |= missing()
         product_ids |= {line.product_id for held in reserved.values() for line in held.lines}
         product_ids |= walked.keys()
         publication: Publication | None = None
@@ -324,8 +339,8 @@ class InventoryStore:
         if any(publications.concern(subject) for subject in subjects):
             publication, page = publications.load(connection)
             product_ids.update(page)
-        found = cache.get("products", product_ids)
-        found |= _read_products(connection, product_ids - found.keys())
+        found |= cache.get("products", product_ids - found.keys())
+        found |= _send_products(connection, product_ids - found.keys())()
         adjusted = _read_adjusted(connection, subjects)
         return InventoryUnitOfWork(found, reserved, publication, page, adjusted, walked)
 
@@ -395,11 +410,19 @@ _PRODUCT_IDS.update(dict.fromkeys(_NAMING_PRODUCTS, _ids_of_items))
 _PRODUCT_IDS.update(dict.fromkeys(_ABOUT_PRODUCT, _own_id))
 
 
-def _read_reservations(connection: Connection, order_ids: set[str]) -> dict[str, Reservation]:
+def _send_reservations(
+    connection: Connection, order_ids: set[str]
+) -> Callable[[], dict[str, Reservation]]:
+    """Ask for the reservations of these orders; return what returns them."""
     if not order_ids:
-        return {}
+        return dict
+    rows = _load_reservations.send(connection, ids=sorted(order_ids))
+    return lambda: _reservations(rows())
+
+
+def _reservations(found: Iterable[Any]) -> dict[str, Reservation]:
     rows: dict[str, list[Any]] = {}
-    for row in _load_reservations(connection, ids=sorted(order_ids)):
+    for row in found:
         rows.setdefault(row.order_id, []).append(row)
     return {
         order_id: Reservation(
@@ -431,10 +454,12 @@ def _read_adjusted(connection: Connection, subjects: Sequence[Any]) -> frozenset
     return frozenset(row.adjustment_id for row in _load_adjusted(connection, ids=sorted(ids)))
 
 
-def _read_products(connection: Connection, ids: set[str]) -> dict[str, Product]:
+def _send_products(connection: Connection, ids: set[str]) -> Callable[[], dict[str, Product]]:
+    """Ask for these products; return what returns them."""
     if not ids:
-        return {}
-    return {row.id: _product(row) for row in _load_products(connection, ids=sorted(ids))}
+        return dict
+    rows = _load_products.send(connection, ids=sorted(ids))
+    return lambda: {row.id: _product(row) for row in rows()}
 
 
 def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
