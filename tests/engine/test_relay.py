@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import case, insert, update
 
 from engine.bank import NOW, OWNER, Booked, account_id, bank_database, metadata, store
 from engine.statements import listening
@@ -432,3 +432,20 @@ class TestEvidence:
                 await bank.relay.check_progress()
 
         run(main())
+
+
+def test_request_to_resend_reaches_the_events_of_all_owners() -> None:
+    async def main() -> None:
+        async with relaying(batch_max=3) as bank:
+            bank.commit(7)
+            outbox = metadata.tables["outbox"]
+            of = case((outbox.c.position < 4, "another"), else_="one more")
+            with bank.database.transaction() as connection:
+                connection.execute(update(outbox).values(owner=of))
+            bank.relay.resend_others()
+            await until(lambda: sum(bank.published) == 7)
+            assert bank.published == [3, 3, 1]
+            bank.say(1)
+            await until(lambda: sum(bank.published) == 8)
+
+    run(main())

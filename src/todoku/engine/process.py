@@ -283,9 +283,12 @@ class Process:
         return result
 
     def resend_all(self) -> None:
-        """Publish every pending delivery of this process again, on an operator's request."""
+        """Publish every pending delivery of the service again, on an operator's request: of all processes
+        that share its database."""
         log.warning("resending_all_pending_events")
         self.relay.resend_all()
+        if not self._database.exclusive:
+            self.relay.resend_others()
 
     # The loops.
 

@@ -88,6 +88,7 @@ class Relay:
         self._sent: dict[str, deque[PublishedBatch]] = {reader: deque() for reader in readers}
         self._suspects: dict[str, list[PublishedBatch]] = {reader: [] for reader in readers}
         self._starts = 0
+        self._of_others: tuple[str, int] | None = None
         self._wake = asyncio.Event()
         self._failures = 0
         self.events_sent = 0
@@ -135,10 +136,13 @@ class Relay:
 
     async def step(self) -> None:
         """Wait until events are pending, and publish one batch of them."""
-        if self.idle:
+        if self.idle and self._of_others is None:
             self._wake.clear()
             await self._wake.wait()
         try:
+            if self._of_others is not None:
+                await self._publish_of_others(self._of_others)
+                return
             if not self._waiting:
                 await self._load()
             await self._publish()
@@ -181,6 +185,27 @@ class Relay:
         self._loaded = 0
         self._starts += 1
         self._wake.set()
+
+    def resend_others(self) -> None:
+        """Publish every pending event of all other owners once more: a request to resend reaches one of
+        several processes, and another one may have frozen."""
+        self._of_others = ("", 0)
+        self._wake.set()
+
+    async def _publish_of_others(self, after: tuple[str, int]) -> None:
+        """Publish a batch of them, before anything else. Their owners go on looking for their receipts."""
+
+        def read() -> list[tuple[str, OutboxRow]]:
+            with self._database.read() as connection:
+                return self._outbox.of_others(connection, self._owner, after, self._batch_max)
+
+        found: list[tuple[str, OutboxRow]] = await self._run(read)
+        if found:
+            self.events_repeated += len(found)
+            await self._store([row for _, row in found], [])
+        if self._of_others is after:  # Else it was requested again meanwhile.
+            last = (found[-1][0], found[-1][1].position) if found else None
+            self._of_others = last if len(found) == self._batch_max else None
 
     async def _resend(self, reader: str, after: int, up_to: int) -> None:
         while rows := await self._read(after, up_to, reader):

@@ -19,6 +19,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -160,6 +161,17 @@ class Outbox:
             .order_by(columns.position)
             .limit(bindparam("count"))
         )
+        self._of_others = (
+            select(columns.owner, columns.position, columns.subject, columns.body)
+            .where(
+                columns.owner != bindparam("owner"),
+                tuple_(columns.owner, columns.position)
+                > tuple_(bindparam("after_owner"), bindparam("after")),
+            )
+            .distinct()
+            .order_by(columns.owner, columns.position)
+            .limit(bindparam("count"))
+        )
         self._last_position = select(func.max(columns.position)).where(
             columns.owner == bindparam("owner")
         )
@@ -250,6 +262,18 @@ class Outbox:
             {"owner": owner, "after": after, "up_to": up_to, "count": count},
         )
         return [OutboxRow(*row) for row in found]
+
+    def of_others(
+        self, connection: Connection, owner: str, after: tuple[str, int], count: int
+    ) -> list[tuple[str, OutboxRow]]:
+        """Return the first `count` pending events of all other owners behind this owner and position, each
+        with its owner."""
+        after_owner, position = after
+        found = connection.execute(
+            self._of_others,
+            {"owner": owner, "after_owner": after_owner, "after": position, "count": count},
+        )
+        return [(of, OutboxRow(*row)) for of, *row in found]
 
     def last_position(self, connection: Connection, owner: str) -> int:
         """Return the last position of this owner's pending events, 0 if there are none."""

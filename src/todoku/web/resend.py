@@ -98,8 +98,8 @@ def resend_operations(backend: Backend) -> list[Operation]:
 
 
 ABOUT = """\
-Without `orderIds`, every event that has no receipt yet is published again; of several replicas, only
-the one that responds does so. With `orderIds`, the service publishes the events about these orders
+Without `orderIds`, every event that has no receipt yet is published again; of several replicas, the
+one that responds does so for all. With `orderIds`, the service publishes the events about these orders
 again, from its own tables. Each has its original id, so consumers that know it ignore it. Events that
 a consumer with a lost database could not safely process again are left out, as far as this service
 can tell: `todoku verify --repair` checks all services and requests only what is safe."""
