@@ -24,6 +24,13 @@ class TestStateCache:
         assert cache.get("orders", ["a", "c"]) == {"a": 1}
         assert cache.get("products", ["a"]) == {}
 
+    def test_hits_and_misses_are_counted(self) -> None:
+        cache = remembering(3)
+        cache.put("orders", {"a": 1, "b": 2})
+        cache.get("orders", ["a", "b", "c"])
+        cache.get("products", ["a"])
+        assert (cache.hits, cache.misses, cache.size) == (2, 2, 2)
+
     def test_least_recently_used_state_is_evicted_first(self) -> None:
         cache = remembering(2)
         cache.put("orders", {"a": 1, "b": 2})

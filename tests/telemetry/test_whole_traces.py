@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from starlette.middleware import Middleware
@@ -18,6 +19,8 @@ from todoku.engine import Process
 from todoku.engine.failpoints import POINTS, Failpoint, no_failpoint
 from todoku.engine.testing import inline, run, until
 from todoku.events import fact_id
+from todoku.orders.order_counts import DURATIONS
+from todoku.shipping.carriers import CALL_DURATIONS
 from todoku.system import system
 from todoku.telemetry.http import TraceMiddleware
 from todoku.telemetry.store import SpanStore
@@ -160,6 +163,14 @@ def of_order(spans: Sequence[Span], key: str) -> list[Span]:
     return traces(spans)[ids.pop()]
 
 
+async def metrics_of(app: ASGIApp) -> str:
+    """Return the metrics as Prometheus asks for them."""
+    asked = {"accept": "application/openmetrics-text; version=1.0.0"}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        return (await client.get("/metrics", headers=asked)).text
+
+
 def names(spans: Sequence[Span]) -> list[str]:
     return sorted(span.name for span in spans)
 
@@ -280,6 +291,22 @@ def test_batches_link_to_their_messages(tmp_path: Path) -> None:
     assert link.trace_id == of_order(spans, order)[0].trace_id
     sent = [span for span in spans if span.name == "send TODOKU"]
     assert {link.trace_id for span in sent for link in span.links} >= {link.trace_id}
+
+
+def test_histograms_have_the_trace_of_an_order_as_their_exemplar(tmp_path: Path) -> None:
+    apps: list[ASGIApp] = []
+
+    async def scenario(town: TracedTown) -> None:
+        await one_order(town)
+        apps.extend(town.apps)
+
+    spans, (order,) = trace_orders(tmp_path, scenario)
+    trace = of_order(spans, order)[0].trace_id.hex()
+    for histogram in (DURATIONS, CALL_DURATIONS):
+        samples = [sample for metric in histogram.collect() for sample in metric.samples]
+        found = [each.exemplar.labels["trace_id"] for each in samples if each.exemplar]
+        assert trace in found
+    assert f'trace_id="{trace}"' in asyncio.run(metrics_of(apps[0]))
 
 
 def test_decisions_have_no_spans_of_their_own_where_batches_only_link(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from todoku.engine.commits import Commits
 from todoku.engine.config import EngineConfig, RetryPolicy
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.decisions import Decide
+from todoku.engine.effects import current_exemplar
 from todoku.engine.failpoints import from_environment as failpoint_from_environment
 from todoku.engine.idempotency import (
     AnswerFormat,
@@ -123,6 +124,7 @@ __all__ = [
     "UnknownPauseTarget",
     "by_saga_version",
     "context_column",
+    "current_exemplar",
     "engine_readings",
     "failpoint_from_environment",
     "keep_anchor",

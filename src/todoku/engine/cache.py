@@ -16,6 +16,8 @@ class StateCache:
         self._kept_max = kept_max
         self._kept: dict[str, dict[Any, Any]] = {}
         self._version: int | None = None
+        self.hits = 0
+        self.misses = 0
 
     def validate(self, version: int | None) -> None:
         """Clear the cache unless `version` (SQLite `data_version`) is unchanged."""
@@ -30,10 +32,16 @@ class StateCache:
 
     def get(self, kind: str, keys: Collection[Hashable]) -> dict[Any, Any]:
         """Return the cached states of these keys."""
-        kept = self._kept.get(kind)
-        if not kept:
-            return {}
-        return {key: kept[key] for key in keys if key in kept}
+        kept = self._kept.get(kind) or {}
+        found = {key: kept[key] for key in keys if key in kept}
+        self.hits += len(found)
+        self.misses += len(keys) - len(found)
+        return found
+
+    @property
+    def size(self) -> int:
+        """Return how many states are kept."""
+        return sum(map(len, self._kept.values()))
 
     def put(self, kind: str, states: Mapping[Any, Any]) -> None:
         """Add committed states, and evict the least recently used ones."""

@@ -72,6 +72,7 @@ class EngineMetrics(Collector):
             stream_lag.add_metric([], self._process.stream_lag)
         yield stream_lag
         yield from self._process.instruments.collect()
+        yield from self._cache()
         yield GaugeMetricFamily(
             "todoku_effects_running",
             "Running effects (calls to other systems).",
@@ -116,4 +117,19 @@ class EngineMetrics(Collector):
             "todoku_broker_configuration_corrections",
             "Misconfigurations of the stream and its durables that were corrected.",
             value=self._process.broker.configuration_corrections,
+        )
+
+    def _cache(self) -> Iterable[Metric]:
+        cache = self._process.writer.cache
+        lookups = CounterMetricFamily(
+            "todoku_state_cache_lookups",
+            "States that batches needed, by `result`: a hit was in the cache, a miss was looked for in the"
+            " database.",
+            labels=["result"],
+        )
+        lookups.add_metric(["hit"], cache.hits)
+        lookups.add_metric(["miss"], cache.misses)
+        yield lookups
+        yield GaugeMetricFamily(
+            "todoku_state_cache_states", "States in the cache.", value=cache.size
         )

@@ -114,6 +114,11 @@ class Writer:
         return self._owner
 
     @property
+    def cache(self) -> StateCache:
+        """Return the cache of states."""
+        return self._cache
+
+    @property
     def pause_count(self) -> int:
         """Return how many pauses this process knows of."""
         return self._pauses.count

@@ -21,6 +21,7 @@ from todoku.events.event import (
     Event,
     InContext,
     Personal,
+    exemplar_of,
     trace_fields,
     trace_id_of,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "UnknownEventType",
     "UnknownSagaVersion",
     "encode",
+    "exemplar_of",
     "fact_id",
     "is_canonical_uuid",
     "is_service_name",

@@ -7,6 +7,9 @@ import msgspec
 Personal = msgspec.Meta(extra={"personal": True})
 """Marks a field that identifies a person: kept out of logs, metrics and lists, erasable."""
 
+SAMPLED_DIGITS: Final = frozenset("13579bdf")
+"""How the flags of a traceparent end that is sampled."""
+
 TRACEPARENT_PARTS: Final = 4
 """How many parts a W3C traceparent has at least: version, trace id, span id, flags."""
 
@@ -72,6 +75,13 @@ def trace_id_of(traceparent: str | None) -> str | None:
     """Return the trace id of a W3C `traceparent`, None if there is none or it is malformed."""
     parts = (traceparent or "").split("-")
     return parts[1] if len(parts) >= TRACEPARENT_PARTS else None
+
+
+def exemplar_of(traceparent: str | None) -> dict[str, str] | None:
+    """Return the exemplar of what was measured in this trace, None if the trace is not sampled."""
+    if traceparent is None or traceparent[-1:] not in SAMPLED_DIGITS:
+        return None
+    return trace_fields(traceparent)
 
 
 def trace_fields(traceparent: str | None) -> dict[str, str]:

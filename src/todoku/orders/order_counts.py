@@ -1,11 +1,15 @@
 """Count the orders that are accepted, and measure how long they took to end."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
 
 from prometheus_client import Counter, Histogram
 
+from todoku.events import Envelope, exemplar_of
 from todoku.orders.domain import ORDER, Order
+
+Recorded: TypeAlias = Sequence[tuple[int, str, Envelope]]
+"""Events as the history of their order has them: number, status after it, and the event."""
 
 ACCEPTED: Final = Counter("todoku_orders_accepted", "Orders accepted.", registry=None)
 
@@ -39,8 +43,13 @@ _DURATIONS_BY_STATUS: Final = {
 }
 
 
-def count_committed(before: Mapping[str, Order], after: Mapping[str, Order]) -> None:
-    """Count which of the orders that were saved are new, and measure those that have ended."""
+def count_committed(
+    before: Mapping[str, Order], after: Mapping[str, Order], recorded: Recorded = ()
+) -> None:
+    """Count which of the orders that were saved are new, and measure those that have ended; the exemplars
+    are the traces of the events that were `recorded`."""
+    traced = bool(recorded) and recorded[-1][2].traceparent is not None
+    traces = {each.subject: each.traceparent for _, _, each in recorded} if traced else {}
     for order_id, order in after.items():
         known = before.get(order_id)
         if known is None:
@@ -48,4 +57,6 @@ def count_committed(before: Mapping[str, Order], after: Mapping[str, Order]) -> 
         elif known.status is not order.status and order.status.terminal:
             ended_at = order.status_since or order.updated_at
             seconds = (ended_at - order.created_at).total_seconds()
-            _DURATIONS_BY_STATUS[order.status].observe(max(0.0, seconds))
+            _DURATIONS_BY_STATUS[order.status].observe(
+                max(0.0, seconds), exemplar_of(traces.get(order_id))
+            )

@@ -279,7 +279,7 @@ class OrdersUnitOfWork:
         self.recorded.append((sequence, order.status.value, envelope))
 
     def fill_cache(self, cache: StateCache) -> None:
-        count_committed(self.before, self.after)
+        count_committed(self.before, self.after, self.recorded)
         cache.put(CATALOGUE, self.products)
         cache.put(
             "orders",

@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from todoku.descriptor import Effects
-from todoku.engine import SharedTimeout
+from todoku.engine import SharedTimeout, current_exemplar
 from todoku.settings import Settings, SettingsInvalid
 from todoku.shipping.answers import checked_answer, described, unknown_after
 from todoku.shipping.domain import (
@@ -116,7 +116,7 @@ async def book_parcel(
     """Call the carrier, and check what it answers. An exception means that the outcome is unknown."""
     began = time.perf_counter()
     answer = await _answer(carrier, time_limit, booking)
-    CALL_DURATIONS.observe(time.perf_counter() - began)
+    CALL_DURATIONS.observe(time.perf_counter() - began, current_exemplar())
     _CALLS_BY_ANSWER[type(answer)].inc()
     if isinstance(answer, Unknown):
         log.warning(

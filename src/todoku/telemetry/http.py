@@ -6,12 +6,13 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from todoku.events import exemplar_of
 from todoku.telemetry import encoding
 from todoku.telemetry.parents import Parent, new_span_id, new_trace, parent_of
 from todoku.telemetry.tracer import ServiceTracer
 from todoku.web.call import header_values, read_traceparent
 from todoku.web.metrics import METHODS
-from todoku.web.middleware import STATUS, route_of
+from todoku.web.middleware import EXEMPLAR, STATUS, route_of
 
 UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Requests that monitoring repeats for ever."""
@@ -59,6 +60,7 @@ class TraceMiddleware:
         span_id: int,
         passed_on: str,
     ) -> None:
+        scope[EXEMPLAR] = exemplar_of(passed_on)
         began, path, location = time_ns(), scope["path"], b""
         identity = span_id.to_bytes(8)
 

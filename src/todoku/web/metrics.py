@@ -31,10 +31,18 @@ class Metrics:
         for collector in collectors:
             self.registry.register(collector)
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Record a request. `route` is a path template, or empty if no route matched."""
+    def observe(
+        self,
+        method: str,
+        route: str,
+        status: int,
+        seconds: float,
+        exemplar: dict[str, str] | None = None,
+    ) -> None:
+        """Record a request. `route` is a path template, or empty if no route matched; the `exemplar` tells
+        its trace."""
         key = (method if method in METHODS else "_OTHER", route, status)
         child = self._children.get(key)
         if child is None:
             child = self._children[key] = self._durations.labels(*key)
-        child.observe(seconds)
+        child.observe(seconds, exemplar)

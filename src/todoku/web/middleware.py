@@ -42,6 +42,9 @@ log = structlog.get_logger(__name__)
 STATUS: Final = "todoku.status"
 """Scope key: the status of the response, 0 until one has begun."""
 
+EXEMPLAR: Final = "todoku.exemplar"
+"""Scope key: the labels of the exemplar of a request that is traced."""
+
 
 class MetricsMiddleware:
     """Count and time HTTP requests; note the status of the response in the scope."""
@@ -63,7 +66,9 @@ class MetricsMiddleware:
             await self._app(scope, receive, note_status)
         finally:
             seconds = perf_counter() - began
-            self._metrics.observe(scope["method"], route_of(scope), scope[STATUS], seconds)
+            self._metrics.observe(
+                scope["method"], route_of(scope), scope[STATUS], seconds, scope.get(EXEMPLAR)
+            )
 
 
 class ProblemMiddleware:
