@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import shutil
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -22,6 +24,8 @@ BOUND_SECONDS = 20.0
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
 CONFIG = ROOT / "deploy" / "nats.conf"
+OBSERVABILITY = ROOT / "deploy" / "observability"
+PROMTOOL = shutil.which("promtool")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,49 @@ def test_settings_of_the_services_exist(compose: Any) -> None:
     for service in compose["services"].values():
         if service["image"].endswith("todoku}"):
             assert {v for v in service["environment"] if v.startswith("TODOKU_")} <= variables
+
+
+def test_observability_sees_every_process_of_every_service(compose: Any) -> None:
+    scraped = yaml.safe_load((OBSERVABILITY / "prometheus.yaml").read_text())["scrape_configs"][0]
+    found = {name: each["port"] for each in scraped["dns_sd_configs"] for name in each["names"]}
+    ports = {each.name: each.default_port for each in system if each.name in compose["services"]}
+    assert found == ports | {f"{name}-scaled": port for name, port in ports.items()}
+    for name in found:
+        exported = compose["services"][name]["environment"]
+        assert exported["TODOKU_TRACES"] == "${TODOKU_TRACES:-off}"
+        assert "jaeger:4318" in exported["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    assert {
+        name
+        for name, it in compose["services"].items()
+        if "observability" in it.get("profiles", ())
+    } == {
+        "prometheus",
+        "jaeger",
+        "grafana",
+    }
+
+
+def test_images_of_others_have_a_version(compose: Any) -> None:
+    for name, service in compose["services"].items():
+        if not service["image"].endswith("todoku}"):
+            assert re.search(r":v?\d+(\.\d+)*(-\w+)?$", service["image"]), name
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is absent (Debian package prometheus)")
+def test_prometheus_accepts_its_settings(tmp_path: Path) -> None:
+    config = (OBSERVABILITY / "prometheus.yaml").read_text()
+    rules = str(OBSERVABILITY / "rules.yaml")
+    (tmp_path / "prometheus.yaml").write_text(config.replace("/etc/prometheus/rules.yaml", rules))
+    assert PROMTOOL is not None
+    checked = [PROMTOOL, "check", "config", tmp_path / "prometheus.yaml"]
+    subprocess.run(checked, check=True, capture_output=True)
+
+
+def test_exemplars_lead_to_the_traces() -> None:
+    sources = yaml.safe_load((OBSERVABILITY / "grafana" / "datasources.yaml").read_text())
+    prometheus, jaeger = sources["datasources"]
+    (leads_to,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
+    assert leads_to == {"name": "trace_id", "datasourceUid": jaeger["uid"]}
 
 
 def test_containers_of_services_write_nothing_but_their_volume(compose: Any) -> None:
