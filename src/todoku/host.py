@@ -147,6 +147,7 @@ def _process(
             inbox_retention_seconds=settings.inbox_retention_seconds,
             key_retention_seconds=settings.idempotency_key_retention_seconds,
             audit=settings.writes_audit_log,
+            erasure_file=settings.data_dir / "erasures" / f"{service.name}.ndjson",
         ),
         failpoint=failpoint_from_environment(service.name),
         tracer=None if telemetry is None else telemetry.tracer,

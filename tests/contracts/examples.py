@@ -28,6 +28,7 @@ from todoku.contracts import (
     OrderedItem,
     OrdersAuditAnchoredEvent,
     ParkingEvent,
+    PersonErasedEvent,
     PlacedHold,
     ProductChangedEvent,
     ReservedItem,
@@ -242,6 +243,11 @@ FULL: Final[tuple[Event, ...]] = (
         )
         for event in ANCHORS
     ),
+    PersonErasedEvent(
+        erasure_id=f"{ORDER_ID}-1",
+        digest=f"{'5f' * 16}:{'9f' * 32}",
+        order_ids=(ORDER_ID,),
+    ),
 )
 
 MINIMAL: Final[tuple[Event, ...]] = (
@@ -279,6 +285,7 @@ MINIMAL: Final[tuple[Event, ...]] = (
     ),
     *(event(service=event.publisher, version=1, pauses=()) for event in PAUSES),
     *(event(service=event.publisher, chain="", sequence=1, hash="") for event in ANCHORS),
+    PersonErasedEvent(erasure_id="1", digest="", order_ids=()),
 )
 
 GROWN: Final[dict[str, Event]] = {

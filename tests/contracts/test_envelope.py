@@ -22,7 +22,7 @@ from todoku.contracts import (
     fact_id,
     seal,
 )
-from todoku.events import AuditAnchoredEvent, Context
+from todoku.events import AuditAnchoredEvent, Context, ErasureEvent
 
 UUIDS: Final = st.uuids().map(str)
 NAMES: Final = st.text(max_size=40)
@@ -80,6 +80,8 @@ class TestSealing:
         key = PRODUCT_ID if isinstance(event, ProductEvent) else ORDER_ID
         if isinstance(event, (PausesEvent, AuditAnchoredEvent)):
             key = event.publisher
+        if isinstance(event, ErasureEvent):
+            key = event.erasure_id
         envelope = seal(event, TIME, Context("user123", TRACEPARENT))
         assert envelope.id == fact_id(key, event.fact)
         assert (envelope.source, envelope.type) == (event.publisher, type(event).__name__)
@@ -118,6 +120,7 @@ MODULES: Final = (
     "todoku.contracts.backorders",
     "todoku.contracts.pauses",
     "todoku.contracts.anchors",
+    "todoku.contracts.persons",
     "todoku.inventory.domain.adjustments",
     "todoku.inventory.domain.low_stock",
     "todoku.inventory.domain.cancellations",

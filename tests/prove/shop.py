@@ -16,7 +16,7 @@ from todoku.contracts import (
     fact_id,
 )
 from todoku.engine import Service
-from todoku.events import AuditAnchoredEvent
+from todoku.events import AuditAnchoredEvent, ErasureEvent
 from todoku.inventory.domain import Restock, SetProduct
 from todoku.orders.cancellation import CancelOrder
 from todoku.orders.holding import HoldOrder, NewHold, ReleaseHold
@@ -85,13 +85,13 @@ def _without_deadlines(service: Service) -> Service:
 
 def _without_catalogue(service: Service) -> Service:
     """Return the service without its copies of the catalogue, since an order is decided on once, when it is
-    placed, so that nothing that is explored here follows from prices; and of pauses and of the anchors of
-    audit logs, which decide nothing."""
+    placed, so that nothing that is explored here follows from prices; and of pauses, of the anchors of
+    audit logs and of erasures, which decide nothing."""
     handlers = {
         event: handler
         for event, handler in service.event_handlers.items()
         if event is not ProductChangedEvent
-        and not issubclass(event, (PausesEvent, AuditAnchoredEvent))
+        and not issubclass(event, (PausesEvent, AuditAnchoredEvent, ErasureEvent))
     }
     return replace(service, event_handlers=handlers)
 

@@ -29,6 +29,7 @@ from todoku.contracts import (
     OrderedItem,
     OrdersAuditAnchoredEvent,
     ParkingEvent,
+    PersonErasedEvent,
     ProductChangedEvent,
     ReservedItem,
     ShipmentCompletedEvent,
@@ -264,6 +265,10 @@ def parking(event: type[ParkingEvent]) -> "Make":
     return make
 
 
+def erased(n: int) -> Message:
+    return incoming(PersonErasedEvent(erasure_id=f"{n}", digest="00:00", order_ids=(order_id(n),)))
+
+
 def anchored(event: type[Any]) -> "Make":
     def make(n: int) -> Message:
         chain = f"{n:016x}-9f86d081"
@@ -339,6 +344,8 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "told of a product": (ORDERS, [], told),
     "told of pauses of inventory": (ORDERS, [], paused),
     "told of pauses of shipping": (ORDERS, [], paused_shipping),
+    "person erased, at inventory": (INVENTORY, [set_up, created], erased),
+    "person erased, at shipping": (SHIPPING, [reserved], erased),
     "anchor of orders": (INVENTORY, [], anchored(OrdersAuditAnchoredEvent)),
     "anchor of inventory": (ORDERS, [], anchored(InventoryAuditAnchoredEvent)),
     "anchor of shipping": (ORDERS, [], anchored(ShippingAuditAnchoredEvent)),

@@ -28,6 +28,7 @@ COMMANDS = {
     "pauses": "List what is paused.",
     "audit": "List who has asked for what, and what came of it.",
     "logs": "Show what the services have logged, also about one order.",
+    "person": "Export and erase everything about a person.",
     "doctor": "Diagnose problems and suggest fixes.",
     "verify": "Check the databases for broken invariants.",
     "bench": "Measure throughput, latency and cost under load.",

@@ -249,6 +249,19 @@ class AuditedRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     times: int
 
 
+class Exported(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is read of the export of a person."""
+
+    order_ids: list[str]
+
+
+class Erased(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What orders has erased: the ids of the erasures, and the number of orders."""
+
+    erasures: list[str]
+    orders: int
+
+
 class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The number of scheduled retries, and the time of the last one."""
 

@@ -45,6 +45,7 @@ from todoku.contracts.pauses import (
     ShippingPausesChangedEvent,
 )
 from todoku.contracts.pausing import pauses_event
+from todoku.contracts.persons import PersonErasedEvent
 from todoku.contracts.product_event import ProductEvent
 from todoku.contracts.shipping import (
     BookingAttemptFailedEvent,
@@ -116,6 +117,7 @@ __all__ = [
     "OrdersAuditAnchoredEvent",
     "ParkingEvent",
     "PausesEvent",
+    "PersonErasedEvent",
     "Personal",
     "PlacedHold",
     "ProductChangedEvent",

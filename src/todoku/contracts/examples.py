@@ -38,6 +38,7 @@ from todoku.contracts.pauses import (
     InventoryPausesChangedEvent,
     ShippingPausesChangedEvent,
 )
+from todoku.contracts.persons import PersonErasedEvent
 from todoku.contracts.shipping import (
     BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
@@ -246,6 +247,11 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
                 (InventoryPausesChangedEvent, "service"),
                 (ShippingPausesChangedEvent, "product:prod001"),
             )
+        ),
+        PersonErasedEvent(
+            erasure_id=f"{LETTER_ID}-1",
+            digest=f"{'5f' * 16}:{'9f' * 32}",
+            order_ids=(ORDER_ID,),
         ),
         *(
             event(

@@ -29,6 +29,7 @@ from todoku.contracts.orders import (
     OrderCreatedEvent,
 )
 from todoku.contracts.pauses import InventoryPausesChangedEvent, ShippingPausesChangedEvent
+from todoku.contracts.persons import PersonErasedEvent
 from todoku.contracts.shipping import (
     BookingAttemptFailedEvent,
     CancellationConfirmedEvent,
@@ -80,6 +81,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         OrdersAuditAnchoredEvent,
         InventoryAuditAnchoredEvent,
         ShippingAuditAnchoredEvent,
+        PersonErasedEvent,
     )
 }
 """Every built-in event type, by its name on the wire."""

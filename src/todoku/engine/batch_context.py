@@ -49,6 +49,7 @@ from todoku.events import (
     AuditAnchoredEvent,
     Context,
     Envelope,
+    ErasureEvent,
     Event,
     InContext,
     encode,
@@ -108,7 +109,8 @@ class BatchContext:
         self.handled: list[IncomingEvent] = []
         self.anchors: list[AuditAnchoredEvent] = []
         self.audited: list[AuditRequest] = []
-        self.anchor_messages: list[IncomingEvent] = []
+        self.erasures: list[ErasureEvent] = []
+        self.set_aside: list[IncomingEvent] = []
         self.undecodable: list[UndecodableMessage] = []
         self.receipts: list[Receipt] = []
         self.stored: list[tuple[int, int]] = []
@@ -165,26 +167,32 @@ class BatchContext:
         self.undecodable = [
             m for m in self.undecodable if not self._is_repeat(m.envelope, m.delivery)
         ]
-        if self.service.keeps_anchors:
-            self._keep_anchors()
+        if self.service.sets_aside:
+            self._set_aside()
         commands, self.commands = self.commands, []
         for pending in commands:
             self._add_command(pending)
 
-    def _keep_anchors(self) -> None:
-        """Set aside the anchors of other services' audit logs: nothing is decided on them."""
+    def _set_aside(self) -> None:
+        """Set aside the anchors of other services' audit logs, and erasures: nothing is decided on them."""
         messages, self.new_events = self.new_events, []
         for message in messages:
-            if not isinstance(message.event, AuditAnchoredEvent):
-                self.new_events.append(message)
-                continue
-            try:
-                require_valid(message.event)
-            except InvalidAnchor as error:
-                self.failures.add(message, error)
+            if isinstance(message.event, ErasureEvent):
+                self.erasures.append(message.event)
+                self.set_aside.append(message)
+            elif isinstance(message.event, AuditAnchoredEvent):
+                self._set_anchor_aside(message, message.event)
             else:
-                self.anchors.append(message.event)
-                self.anchor_messages.append(message)
+                self.new_events.append(message)
+
+    def _set_anchor_aside(self, message: IncomingEvent, event: AuditAnchoredEvent) -> None:
+        try:
+            require_valid(event)
+        except InvalidAnchor as error:
+            self.failures.add(message, error)
+        else:
+            self.anchors.append(event)
+            self.set_aside.append(message)
 
     def _add_command(self, pending: PendingCommand) -> None:
         if pending.key is not None and self._is_answered(pending, pending.key):
@@ -386,9 +394,9 @@ class BatchContext:
     def reject(self, error: Exception) -> None:
         """Fail the commands and events, whose results the database rejects."""
         self.actions.answers += [(pending, error) for pending in self.commands]
-        for message in (*self.new_events, *self.anchor_messages):
+        for message in (*self.new_events, *self.set_aside):
             self.failures.add(message, error)
-        self.anchors, self.anchor_messages = [], []
+        self.anchors, self.erasures, self.set_aside = [], [], []
         # A receipt or notice that the database rejects is dropped: it costs one redelivery.
         self.receipts.clear()
         self.stored.clear()
@@ -510,9 +518,9 @@ class BatchContext:
             return False
         return self.due_windows[agenda].has_come(due_at)
 
-    def acknowledge_anchors(self) -> None:
-        """Acknowledge the anchors, and confirm them."""
-        self._acknowledge(self.anchor_messages)
+    def acknowledge_set_aside(self) -> None:
+        """Acknowledge the anchors and the erasures, and confirm them."""
+        self._acknowledge(self.set_aside)
 
     def _acknowledge(self, handled: Sequence[IncomingEvent]) -> None:
         """Acknowledge these handled events, and confirm those of other services."""

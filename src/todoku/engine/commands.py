@@ -15,6 +15,7 @@ from todoku.engine.idempotency import (
 from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand
 from todoku.engine.pauses import PAUSE_COMMANDS
+from todoku.engine.persons.commands import ErasePerson
 from todoku.engine.relay import Run
 from todoku.engine.service import Service
 from todoku.events import Context
@@ -57,7 +58,7 @@ class Commands:
             else:
                 answered.set_result(result)
 
-        about_pause = isinstance(command, PAUSE_COMMANDS)
+        about_pause = isinstance(command, (*PAUSE_COMMANDS, ErasePerson))
         put = self._mailbox.put_pause if about_pause else self._mailbox.put_command
         put(
             PendingCommand(

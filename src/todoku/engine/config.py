@@ -1,5 +1,7 @@
 """The limits and intervals of the engine."""
 
+from pathlib import Path
+
 import msgspec
 
 
@@ -46,6 +48,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     prune_count: inbox entries or idempotency keys that are deleted in one transaction.
     retry_policy: how a failing message is retried.
     audit: whether the audit log is written.
+    erasure_file: where the persons that were erased are kept beside the database.
     """
 
     batch_max: int = 1_500
@@ -65,3 +68,4 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     prune_count: int = 1_000
     retry_policy: RetryPolicy = RetryPolicy()
     audit: bool = False
+    erasure_file: Path | None = None

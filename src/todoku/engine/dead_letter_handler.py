@@ -45,6 +45,7 @@ from todoku.engine.tracing import BatchSpans
 from todoku.events import (
     AuditAnchoredEvent,
     Envelope,
+    ErasureEvent,
     Event,
     EventRegistry,
     UndecodableEvent,
@@ -235,6 +236,10 @@ class DeadLetterHandler:
             if isinstance(event, AuditAnchoredEvent):
                 self._keep_anchor(pending, letter, event)
                 return
+            if isinstance(event, ErasureEvent):
+                self._context.erasures.append(event)
+                self._resolve_retried(pending, letter)
+                return
             replayed = (
                 event.publisher == self._context.service.name or letter.error_class == REPLAY_FAILED
             )
@@ -262,8 +267,8 @@ class DeadLetterHandler:
             )
         except UndecodableEvent as error:
             raise InvalidEdit(str(error)) from error
-        if isinstance(event, AuditAnchoredEvent):
-            raise InvalidEdit("An anchor of an audit log is kept as it is, or discarded.")
+        if isinstance(event, (AuditAnchoredEvent, ErasureEvent)):
+            raise InvalidEdit("An anchor or an erasure is kept as it is, or discarded.")
         self._resolve(closed)
         replayed = event.publisher == batch_context.service.name
         self.redeliveries.append(Redelivery(pending, successor, envelope, event, replayed))

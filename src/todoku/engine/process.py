@@ -34,6 +34,8 @@ from todoku.engine.messages import (
     Receipt,
     UndecodableMessage,
 )
+from todoku.engine.persons.commands import ErasePerson
+from todoku.engine.persons.file import ErasureFile
 from todoku.engine.post_commit import PostCommitActions, run_post_commit
 from todoku.engine.receipts import Publisher, decode_receipt, receipt_subject
 from todoku.engine.recovery import Recovery
@@ -124,6 +126,7 @@ class Process:
             correction=clock.correction,
             tracer=tracer,
             audit=self.config.audit,
+            erasure_file=ErasureFile(erasures) if (erasures := self.config.erasure_file) else None,
         )
         self.audit = self._audit_keeper() if self.config.audit else None
         self.relay = Relay(
@@ -353,6 +356,8 @@ class Process:
     async def _start(self) -> None:
         """Adopt pending deliveries of earlier processes, connect, and start the loops."""
         await self._adopt()
+        if lacking := await self._run_write(self.writer.apply_erasure_file):
+            log.warning("persons_erased_again", erasures=lacking)
         if self.audit is not None:
             await self.audit.begin()
         self._look_again()
@@ -444,15 +449,19 @@ class Process:
         return self.config.effects_max - len(self.effects)
 
     async def _execute_pause(self, pending: PendingCommand) -> None:
-        """Execute a command about a pause by itself. Once it is answered, what is paused starts nothing
-        more in this process. Without an answer of the database, the caller repeats it with its key."""
+        """Execute a command about a pause, or about a person, by itself. Once it is answered, what is paused
+        starts nothing more in this process. Without an answer of the database, the caller repeats it with its
+        key."""
         now = self.clock.now()
+        erases = isinstance(pending.command, ErasePerson)
+        execute: Any = self.writer.erase_person if erases else self.writer.execute_pause
         try:
             result = await self._run_write(
-                self.writer.execute_pause, pending.command, pending.key, now, pending.request
+                execute, pending.command, pending.key, now, pending.request
             )
         except DatabaseUnavailable as error:
             result = error
+        self.relay.enqueue(self.writer.position)
         pending.answer(result)
 
     async def _commit(self, batch: Sequence[Message]) -> PostCommitActions:

@@ -36,6 +36,8 @@ def create_engine_tables() -> None:
         create_pauses()
     if "audit_log" not in existing:
         create_audit_log()
+    if "erasures" not in existing:
+        create_erasures()
 
 
 def create_first_tables() -> None:
@@ -243,4 +245,16 @@ def create_audit_log() -> None:
         sa.Column("kept_at", Timestamp, nullable=False),
         sqlite_strict=True,
         sqlite_with_rowid=False,
+    )
+
+
+def create_erasures() -> None:
+    """Create the table of the persons that were erased."""
+    op.create_table(
+        "erasures",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("order_ids", sa.Text, nullable=False),
+        sa.Column("erased_at", Timestamp, nullable=False),
+        sqlite_strict=True,
     )

@@ -15,9 +15,10 @@ from todoku.engine.dead_letters import DeadLetter
 from todoku.engine.decisions import Decide, S
 from todoku.engine.idempotency import AnswerFormat, Formats
 from todoku.engine.pauses import PauseRecord
+from todoku.engine.persons.part import Persons
 from todoku.engine.saga import BySagaVersion, SagaStart
 from todoku.engine.tables import EngineTables
-from todoku.events import AuditAnchoredEvent, Envelope, Event, EventRegistry
+from todoku.events import AuditAnchoredEvent, Envelope, ErasureEvent, Event, EventRegistry
 
 RepublishFunction = Callable[[S], Sequence[tuple[Event, datetime]]]
 """A pure function of a state: the events that were decided in it, and when (UTC) each occurred. It
@@ -90,7 +91,8 @@ class Service(Generic[S]):
     result is the next command. `parked_event` and `resolved_event` make the events that tell others
     that a message waits here for manual action, and that it no longer does. `pauses_event` is the one
     that tells them what is paused here, whenever that changes. `anchor_event` anchors the audit log at
-    those that have `keep_anchor` as its handler. `republish` returns the
+    those that have `keep_anchor` as its handler. `persons` exports and erases what is personal; the event of
+    its owner has `keep_erasure` as its handler, and as its replay handler. `republish` returns the
     events that can be published again about an entity. `publishes` lists the types of all events
     that this service publishes. `starts_from` tells where a service that is added to a running system
     begins: at the beginning of the stream, which holds about a day, or with what is published from now
@@ -115,6 +117,7 @@ class Service(Generic[S]):
     resolved_event: DeadLetterEvent | None = None
     pauses_event: PausesPublication | None = None
     anchor_event: type[AuditAnchoredEvent] | None = None
+    persons: Persons | None = None
     replay_handlers: Mapping[type[Event], Decide[S]] = field(default_factory=dict)
     republish: RepublishFunction[S] | None = None
     publishes: Collection[type[Event]] = ()
@@ -127,9 +130,11 @@ class Service(Generic[S]):
     answers: Mapping[type, AnswerFormat] = field(default_factory=dict)
 
     @cached_property
-    def keeps_anchors(self) -> bool:
-        """Return whether this service keeps anchors of the audit logs of others."""
-        return any(issubclass(event, AuditAnchoredEvent) for event in self.event_handlers)
+    def sets_aside(self) -> bool:
+        """Return whether this service handles events on which nothing is decided: anchors of the audit logs
+        of others, and erasures."""
+        handled = (*self.event_handlers, *self.replay_handlers)
+        return any(issubclass(event, (AuditAnchoredEvent, ErasureEvent)) for event in handled)
 
     @property
     def formats(self) -> Formats:

@@ -42,6 +42,7 @@ from todoku.engine.audit_log.tables import AuditLog
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.idempotency import IdempotencyKeys
 from todoku.engine.pause_tables import PausedTimers, Pauses
+from todoku.engine.persons.erasures import Erasures
 
 STREAM = "the stream"
 """The subscriber of events that no service subscribes to: pending until the broker has stored them. No
@@ -480,3 +481,4 @@ class EngineTables:
         self.audit_log = AuditLog(metadata)
         self.audit_names = AuditNames(metadata)
         self.audit_anchors = AuditAnchors(metadata)
+        self.erasures = Erasures(metadata)

@@ -39,11 +39,14 @@ from todoku.engine.messages import (
 )
 from todoku.engine.pause_handler import PauseHandler
 from todoku.engine.pauses import Pause, PauseError, Resume
+from todoku.engine.persons.commands import ErasePerson, PersonError
+from todoku.engine.persons.file import ErasureFile
+from todoku.engine.persons.handler import PersonHandler
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
 from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery, new_epoch
 from todoku.engine.tracing import Tracer
-from todoku.events import NO_CONTEXT, Event, encode, seal
+from todoku.events import NO_CONTEXT, ErasureEvent, Event, encode, fact_id, seal
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +61,8 @@ class Writer:
     """Turns batches of messages into transactions; plain and synchronous.
 
     `owner` identifies this process in the outbox. After `adopt`, the positions of its events follow
-    those that it adopted from dead processes. With `audit` it writes the audit log.
+    those that it adopted from dead processes. With `audit` it writes the audit log. The `erasure_file` has
+    the persons that were erased.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Writer:
         correction: Callable[[], Correction | None] = lambda: None,
         tracer: Tracer | None = None,
         audit: bool = False,
+        erasure_file: ErasureFile | None = None,
     ) -> None:
         self._tracer = tracer
         self._service = service
@@ -87,6 +92,7 @@ class Writer:
         self._failpoint = failpoint
         self._correction = correction
         self._position_lag_max = position_lag_max
+        self._persons = PersonHandler(service.persons, self._tables, erasure_file)
         self._trail: Trail | None = None
         if audit:
             self._trail = Trail(self._tables.audit_log, self._tables.audit_names, owner=owner)
@@ -179,6 +185,8 @@ class Writer:
         """Save that the database is complete up to that sequence."""
         with self._transaction() as connection:
             self._tables.positions.end_recovery(connection, stream_epoch, sequence)
+            self._persons.apply_again(connection)
+        self._cache.clear()
 
     def prune_keys(self, before: datetime, count: int) -> int:
         """Delete up to `count` idempotency keys used before that instant; return how many."""
@@ -251,6 +259,33 @@ class Writer:
         self._publish(event, now)
         self._anchored = head
         return True
+
+    def apply_erasure_file(self) -> int:
+        """Erase the persons that the file has and the database lacks; return how many."""
+        with self._transaction() as connection:
+            return self._persons.apply_file(connection)
+
+    def erase_person(
+        self,
+        command: ErasePerson,
+        key: IdempotencyKey | None,
+        now: datetime,
+        request: AuditRequest | None = None,
+    ) -> object:
+        """Commit the erasure of a person by itself; return the result, a `KeptAnswer` if the key was used
+        before, or an error."""
+        with self._transaction() as connection:
+            result, events = self._find_or_erase(connection, command, key, now)
+            self._add_to_outbox(connection, events, now)
+            if self._trail is not None and request is not None:
+                self._trail.add(connection, [request.entry(result, command)], now)
+        self._position += len(events)
+        self._cache.clear()
+        if self._trail is not None:
+            self._trail.forget_names()
+        if request is not None:
+            request.recorded = self._trail is not None
+        return result
 
     def execute_pause(
         self,
@@ -405,6 +440,8 @@ class Writer:
             unit_of_work.fill_cache(self._cache)
         for request in batch.audited:
             request.recorded = True
+        if batch.erasures:
+            self._cache.clear()  # It holds what was erased.
         self._failed_attempts.note(
             batch.failures.failed,
             chain(batch.handled_ids, (letter.id for letter in batch.failures.parked)),
@@ -415,6 +452,7 @@ class Writer:
     def _transaction(self) -> Iterator[Connection]:
         """Begin a transaction; after one whose result is unknown, read our last position again."""
         certain, self._position_certain = self._position_certain, False
+        self._persons.open_transaction()
         with self._database.transaction() as connection:
             if self._trail is not None:
                 self._trail.open_transaction(connection, certain=certain)
@@ -428,6 +466,7 @@ class Writer:
         self._position_certain = True
         if self._trail is not None:
             self._trail.committed()
+        self._persons.committed()
         if self._stream_position[0]:
             self._committed_position = self._stream_position
 
@@ -454,21 +493,50 @@ class Writer:
         """Publish what is paused, in a transaction of its own: the next batch offers it to the relay."""
         with self._transaction() as connection:
             event, version = self._pauses.event(connection, now)
-            self._add_to_outbox(connection, event, now)
+            self._add_to_outbox(connection, [event], now)
         self._position += 1
         self._pauses.note_published(version)
 
     def _publish(self, event: Event, now: datetime) -> None:
         """Publish an event that no decision has led to, in a transaction of its own."""
         with self._transaction() as connection:
-            self._add_to_outbox(connection, event, now)
+            self._add_to_outbox(connection, [event], now)
         self._position += 1
 
-    def _add_to_outbox(self, connection: Connection, event: Event, now: datetime) -> None:
-        envelope = seal(event, now, NO_CONTEXT)
-        readers = self._topology.readers(type(event)) or (STREAM,)
-        pending = PendingDelivery(envelope.id, type(event).subject, encode(envelope), readers)
-        self._tables.outbox.add(connection, self._owner, self._position, [pending], now)
+    def _add_to_outbox(
+        self, connection: Connection, events: Sequence[Event], now: datetime
+    ) -> None:
+        pending = [
+            PendingDelivery(
+                fact_id(event.key, event.fact),
+                type(event).subject,
+                encode(seal(event, now, NO_CONTEXT)),
+                self._topology.readers(type(event)) or (STREAM,),
+            )
+            for event in events
+        ]
+        self._tables.outbox.add(connection, self._owner, self._position, pending, now)
+
+    def _find_or_erase(
+        self,
+        connection: Connection,
+        command: ErasePerson,
+        key: IdempotencyKey | None,
+        now: datetime,
+    ) -> tuple[object, Sequence[ErasureEvent]]:
+        """Return the result of an erasure, or what its key was answered with before; and its events."""
+        keys = self._tables.idempotency_keys
+        if key is not None and (kept := keys.find(connection, [key.id]).get(key.id)):
+            if kept.fingerprint == key.fingerprint:
+                return kept, ()
+            return IdempotencyKeyReused("This key was sent before, with another request."), ()
+        try:
+            result, events = self._persons.erase_person(connection, command, now)
+        except PersonError as error:
+            return error, ()
+        if key is not None:
+            keys.add(connection, [(key.id, kept_answer(key, result, self._formats))], now)
+        return result, events
 
     # When the database rejects a batch.
 
@@ -547,7 +615,9 @@ class Writer:
             batch.failures.add_undecodable(message)
         batch.resolve_duplicates()
         self._publish_parked(connection, batch)
-        batch.acknowledge_anchors()
+        batch.acknowledge_set_aside()
+        if batch.erasures:
+            self._persons.apply_events(connection, batch.erasures, batch.now)
         self._tables.audit_anchors.keep(connection, batch.anchors, batch.now)
         if self._trail is not None:
             self._audit(connection, batch, self._trail)

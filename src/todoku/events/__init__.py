@@ -15,6 +15,7 @@ from todoku.events.envelope import (
     read_envelope,
     seal,
 )
+from todoku.events.erasure import ErasureEvent
 from todoku.events.event import (
     NO_CONTEXT,
     Context,
@@ -34,6 +35,7 @@ __all__ = [
     "AuditAnchoredEvent",
     "Context",
     "Envelope",
+    "ErasureEvent",
     "Event",
     "EventRegistry",
     "FalseOrigin",

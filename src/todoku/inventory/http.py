@@ -15,6 +15,7 @@ from todoku.inventory.domain import (
     UnknownProduct,
     address_of,
 )
+from todoku.inventory.persons import INVENTORY_PERSONS
 from todoku.inventory.problems import (
     PRODUCT_CHANGED,
     STOCK_NOT_SETTABLE,
@@ -42,6 +43,7 @@ from todoku.web.fields import (
     is_product_id,
 )
 from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
+from todoku.web.persons import person_operations
 from todoku.web.problems import DATABASE_UNAVAILABLE
 from todoku.web.query import invalid_parameter
 
@@ -87,6 +89,7 @@ def inventory_api(backend: Backend) -> Api:
             **STOCK_REFUSALS,
         },
         operations=[
+            *person_operations(backend, INVENTORY_PERSONS),
             Operation(
                 id="listProducts",
                 method="GET",

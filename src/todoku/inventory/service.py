@@ -13,6 +13,7 @@ from todoku.contracts import (
     InventoryPausesChangedEvent,
     LowStockThresholdChangedEvent,
     OrdersAuditAnchoredEvent,
+    PersonErasedEvent,
     ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -32,6 +33,7 @@ from todoku.engine import (
     Service,
     by_saga_version,
     keep_anchor,
+    keep_erasure,
 )
 from todoku.inventory.domain import (
     STOCK_REQUESTS,
@@ -62,6 +64,7 @@ from todoku.inventory.domain import (
     set_product,
     takes_pieces,
 )
+from todoku.inventory.persons import INVENTORY_PERSONS
 from todoku.inventory.store import InventoryStore, publications, queues
 from todoku.settings import Settings
 
@@ -80,6 +83,7 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide[Stock] | BySagaVersion[Stock]]
     ShipmentFailedEvent: release_stock,
     CancellationConfirmedEvent: release_cancelled,
     OrdersAuditAnchoredEvent: keep_anchor,
+    PersonErasedEvent: keep_erasure,
 }
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Stock]]] = {
@@ -131,6 +135,7 @@ def inventory_service(settings: Settings) -> Service[Stock]:
             InventoryPausesChangedEvent, partial(pauses_event, InventoryPausesChangedEvent)
         ),
         anchor_event=InventoryAuditAnchoredEvent,
+        persons=INVENTORY_PERSONS,
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,

@@ -16,6 +16,7 @@ from todoku.audit import (
     pieces_by_owner,
 )
 from todoku.contracts import OrderCreatedEvent
+from todoku.engine import ERASED
 from todoku.orders.changes import cancelled_lines, without
 from todoku.orders.domain import ORDER, OrderStatus
 from todoku.orders.store import decode_changes, order_events, order_items, orders
@@ -46,6 +47,7 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
         select(
             orders.c.id,
             orders.c.status,
+            orders.c.user_id,
             orders.c.shipping_address,
             orders.c.created_at,
             orders.c.updated_at,
@@ -60,8 +62,8 @@ def known_orders(connection: Connection) -> Iterator[KnownOrder]:
             order_id=row.id,
             status=row.status,
             items=items if row.changes is None else _not_cancelled(items, row.changes),
-            # One that was restored from its ending alone has no address.
-            address=row.shipping_address if row.id in created else None,
+            # One that was restored from its ending alone has no address, nor has one of an erased person.
+            address=row.shipping_address if row.id in created and row.user_id != ERASED else None,
             problems=() if row.id in created else (NO_BEGINNING,),
             accepted_at=row.created_at,
             changed_at=row.updated_at,

@@ -31,6 +31,7 @@ from todoku.orders.holds_http import (
 from todoku.orders.list_query import OrderQuery
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
 from todoku.orders.order_streams import stream_operations
+from todoku.orders.persons import ORDERS_PERSONS
 from todoku.orders.placing import InvalidDeadline, InvalidOrder, PlaceOrder
 from todoku.orders.pricing import PriceChanged
 from todoku.orders.pricing_http import PRICE_REFUSALS, NewItem, price_changed, wanted_item
@@ -64,6 +65,7 @@ from todoku.web.fields import (
     canonical_uuid,
 )
 from todoku.web.paging import from_cursor, next_page, page_response
+from todoku.web.persons import person_operations
 from todoku.web.problems import DATABASE_UNAVAILABLE
 
 OnShortage = Annotated[
@@ -141,6 +143,7 @@ def orders_api(backend: Backend) -> Api:
             TooLateToHold: TOO_LATE_TO_HOLD,
         },
         operations=[
+            *person_operations(backend, ORDERS_PERSONS),
             Operation(
                 id="placeOrder",
                 method="POST",

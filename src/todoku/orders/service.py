@@ -24,6 +24,7 @@ from todoku.contracts import (
     OrderCompletedEvent,
     OrderCreatedEvent,
     OrdersAuditAnchoredEvent,
+    PersonErasedEvent,
     ProductChangedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -37,7 +38,14 @@ from todoku.contracts import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
-from todoku.engine import Agenda, Decide, SagaStart, Service, keep_anchor
+from todoku.engine import (
+    Agenda,
+    Decide,
+    SagaStart,
+    Service,
+    keep_anchor,
+    keep_erasure,
+)
 from todoku.orders.backorders import note_stock_awaited
 from todoku.orders.cancellation import (
     CancelOrder,
@@ -74,6 +82,7 @@ from todoku.orders.holding import (
 from todoku.orders.kept_answers import ANSWERS
 from todoku.orders.parking import ParkedMessage, note_parked, note_resolved
 from todoku.orders.pauses_elsewhere import PausesElsewhere, note_pauses
+from todoku.orders.persons import ORDERS_PERSONS
 from todoku.orders.placing import Placement, PlaceOrder, place
 from todoku.orders.pricing import PricePolicy
 from todoku.orders.recovery import (
@@ -118,6 +127,7 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     HoldReleasedEvent: replay_hold_release,
     OrderCompletedEvent: replay_completed_order,
     OrderCancelledEvent: replay_cancelled_order,
+    PersonErasedEvent: keep_erasure,
 }
 
 
@@ -129,6 +139,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     OrderCompletedEvent,
     OrderCancelledEvent,
     OrdersAuditAnchoredEvent,
+    PersonErasedEvent,
 )
 
 
@@ -218,6 +229,7 @@ def orders_service(settings: Settings) -> Service[State]:
         agendas=[deadlines(settings), hold_expiries(settings)],
         event_handlers=EVENT_HANDLERS,
         anchor_event=OrdersAuditAnchoredEvent,
+        persons=ORDERS_PERSONS,
         replay_handlers=REPLAY_HANDLERS,
         republish=_republish,
         publishes=PUBLISHES,

@@ -9,11 +9,13 @@ from msgspec import UNSET, Meta, UnsetType
 from todoku.contracts import Personal, ShippedItem
 from todoku.identity import scopes
 from todoku.shipping.domain import Shipment, ShipmentStatus
+from todoku.shipping.persons import SHIPPING_PERSONS
 from todoku.shipping.problems import UNKNOWN_SHIPMENT
 from todoku.shipping.store import find_shipment, list_shipments
 from todoku.web import Api, Backend, Call, Operation, Problem, Reply, SuccessResponse
 from todoku.web.fields import Uuid, canonical_uuid
 from todoku.web.paging import PageQuery, from_cursor, page_reply, page_response
+from todoku.web.persons import person_operations
 from todoku.web.problems import DATABASE_UNAVAILABLE
 
 
@@ -56,6 +58,7 @@ def shipping_api(backend: Backend) -> Api:
         title="Todoku shipping",
         description=ABOUT,
         operations=[
+            *person_operations(backend, SHIPPING_PERSONS),
             Operation(
                 id="listShipments",
                 method="GET",

@@ -15,6 +15,7 @@ from todoku.contracts import (
     HoldRefusedEvent,
     HoldReleasedEvent,
     HoldRequestedEvent,
+    PersonErasedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
     ShipmentInitiatedEvent,
@@ -27,7 +28,14 @@ from todoku.contracts import (
     parking_event,
     pauses_event,
 )
-from todoku.engine import Agenda, AgendaParts, Decide, PausesPublication, Service
+from todoku.engine import (
+    Agenda,
+    AgendaParts,
+    Decide,
+    PausesPublication,
+    Service,
+    keep_erasure,
+)
 from todoku.settings import Settings
 from todoku.shipping.cancellation import (
     decide_cancellation,
@@ -45,6 +53,7 @@ from todoku.shipping.domain import (
     when_due,
 )
 from todoku.shipping.holding import decide_hold, release_hold, replay_hold_answer
+from todoku.shipping.persons import SHIPPING_PERSONS
 from todoku.shipping.recovery import (
     replay_completed,
     replay_failed,
@@ -127,6 +136,7 @@ def shipping_service(settings: Settings) -> Service[Shipment | None]:
             CancellationRequestedEvent: decide_cancellation,
             HoldRequestedEvent: decide_hold,
             HoldReleasedEvent: partial(release_hold, pickup_delay=delay),
+            PersonErasedEvent: keep_erasure,
         },
         agendas=[bookings(settings.own(ShippingSettings).carrier_delay_seconds.high)],
         command_handlers=COMMAND_HANDLERS,
@@ -136,6 +146,7 @@ def shipping_service(settings: Settings) -> Service[Shipment | None]:
             ShippingPausesChangedEvent, partial(pauses_event, ShippingPausesChangedEvent)
         ),
         anchor_event=ShippingAuditAnchoredEvent,
+        persons=SHIPPING_PERSONS,
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_shipment,
         publishes=PUBLISHES,

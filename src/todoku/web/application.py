@@ -30,6 +30,7 @@ from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware, Trailing
 from todoku.web.operations import Api, Endpoint, ExactRoute, Handler, Limits, Operation, routes
 from todoku.web.pages import page_routes
 from todoku.web.pauses import PAUSE_REFUSALS, pause_operations
+from todoku.web.persons import PERSON_REFUSALS
 from todoku.web.prefix import ForwardedPrefixMiddleware
 from todoku.web.rate_limits import FailureLimitMiddleware, RateLimiter, RateLimitMiddleware
 from todoku.web.resend import resend_operations
@@ -75,7 +76,7 @@ def application(
     api = replace(
         api,
         operations=[*api.operations, *shared_operations(backend), *more],
-        refusals={**api.refusals, **DEAD_LETTER_REFUSALS, **PAUSE_REFUSALS},
+        refusals={**api.refusals, **DEAD_LETTER_REFUSALS, **PAUSE_REFUSALS, **PERSON_REFUSALS},
     )
     if audit is not None:
         noted = [audited(each, audit, api.refusals) for each in api.operations]

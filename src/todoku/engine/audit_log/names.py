@@ -64,6 +64,10 @@ class AuditNames:
             found |= self.digests(connection, new)
         return found
 
+    def all(self, connection: Connection) -> list[str]:
+        """Return every name."""
+        return list(connection.scalars(select(self.table.c.name)))
+
     def wrong(self, connection: Connection) -> list[str]:
         """Return the digests that are not those of their names: somebody has exchanged the names."""
         columns = self.table.c
