@@ -21,8 +21,8 @@ from todoku.database.lock import FileLock
 from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
-GROUPS = {"dead", "order", "product", "shipment", "events"}
-WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume"}
+GROUPS = {"dead", "order", "product", "shipment", "events", "person"}
+WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume", "audit"}
 COLUMNS = 80
 HEAVY = ("starlette", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 
