@@ -24,7 +24,7 @@ User = Annotated[str, Parameter(name="USER")]
 
 
 @person.command
-def export(user: User, /, *, addresses: Addresses = None) -> None:
+def export(user: User, /, *, json: Json = True, addresses: Addresses = None) -> None:
     """Print everything that the services store about a person, as one JSON object.
 
     It holds whole rows by table: orders with their histories, reservations,
