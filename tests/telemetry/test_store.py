@@ -103,6 +103,15 @@ def test_oldest_spans_are_dropped_while_nothing_takes_them(tmp_path: Path) -> No
     assert 0 < len(left) <= 12
 
 
+def test_few_files_are_open_while_nothing_takes_the_spans(tmp_path: Path) -> None:
+    store = SpanStore(tmp_path, "orders")
+    for n in range(1, 101):
+        store.write([span(n)])
+        assert store.take() is not None
+    assert len(list(tmp_path.iterdir())) == 2
+    assert taken(store) == list(range(1, 101))
+
+
 def test_files_are_private(tmp_path: Path) -> None:
     store = SpanStore(tmp_path / "traces", "orders")
     assert store._path is not None

@@ -1,5 +1,6 @@
 """Export spans over OTLP/HTTP, in a thread of its own."""
 
+import contextvars
 import gzip
 import ssl
 from collections.abc import Mapping
@@ -61,7 +62,9 @@ class Exporter:
             key = endpoint.client_key or endpoint.client_certificate
             self._session.cert = (endpoint.client_certificate, key)
         self._stopping = Event()
-        self._thread = Thread(target=self._run, name="export spans", daemon=True)
+        # Its log lines have the fields of the service.
+        run = contextvars.copy_context().run
+        self._thread = Thread(target=run, args=(self._run,), name="export spans", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""

@@ -90,7 +90,8 @@ class SpanStore:
     def take(self) -> Batch | None:
         """Return the oldest spans that wait for their export, None if there are none."""
         with self._lock:
-            if self._kept:
+            # While nothing takes them, they gather in few files.
+            if self._kept and not self._waiting:
                 self._rotate()
             return self._waiting[0] if self._waiting else None
 
