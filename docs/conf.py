@@ -1,8 +1,15 @@
 """Sphinx builds these pages as a site: `make docs`. Nothing in it is fetched from elsewhere."""
 
+import sys
+from pathlib import Path
+
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import markdown_pages
 
 project = "Todoku"
 copyright = "the Todoku authors, Apache-2.0"
@@ -44,6 +51,13 @@ def link_root_files(app: Sphinx, document: nodes.document) -> None:
             link["refdomain"], link["reftarget"], link["reftargetid"] = "doc", page, None
 
 
+def add_markdown(app: Sphinx, error: Exception | None) -> None:
+    """Put every page beside its HTML as Markdown, and their list."""
+    if error is None:
+        markdown_pages.write(Path(app.outdir))
+
+
 def setup(app: Sphinx) -> None:
     """Register what Sphinx calls."""
     app.connect("doctree-read", link_root_files)
+    app.connect("build-finished", add_markdown)
