@@ -12,7 +12,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test seeds mutants prove profile faults cancellations holds traces lint check format docs \
+.PHONY: help install run test test-browser screenshots seeds mutants prove profile faults cancellations holds traces lint check format docs \
 	wheel lock bandit audit sbom nats-server
 
 help: ## Show this list
@@ -52,6 +52,12 @@ holds: $(INSTALLED) ## Hold a fifth of 5,000 orders, restock half of the product
 	$(BIN)/todoku chaos --seconds $(CHAOS_SECONDS) --orders-per-second 100 --cancelled-share 0 --line-share 0 \
 		--held-share 0.2 --restocks --copier-kills 10 --fault "service killed" --fault "broker killed" \
 		--fault "carrier paused" $(ARGS)
+
+test-browser: $(INSTALLED) ## Drive the console with Debian's chromium
+	TODOKU_BROWSER=required $(BIN)/pytest tests/browser $(ARGS)
+
+screenshots: $(INSTALLED) ## Take the pictures of the console in docs/console/ anew
+	cd tests && ../$(BIN)/python -m browser.screenshots $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
 	$(BIN)/ruff check .

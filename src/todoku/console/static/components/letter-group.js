@@ -17,7 +17,7 @@ export function LetterGroup({ group, reload }) {
     <div class="row">
       <button type="button" class="button ghost tiny" data-row aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? "▾" : "▸"} <${Service} name=${group.service} /></button>
       <span class="badge bad">${t("letters.count", { n: group.letters })}</span>
-      <span class="quiet small">${t("letters.orders", { n: group.orders })}</span>
+      ${group.orders > 0 && html`<span class="quiet small">${t("letters.orders", { n: group.orders })}</span>`}
       <span class="grow" />
       <${Action} label=${t("retry.group")} icon="retry" onClick=${() => askToRetry(group, reload)} />
     </div>

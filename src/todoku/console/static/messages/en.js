@@ -33,6 +33,7 @@ export default {
   "audit.details": "Details",
   "audit.lead": "Who changed what, and when. Entries are only ever added.",
   "audit.none": "Nothing has been changed yet",
+  "audit.outcome": "Outcome",
   "audit.what": "What",
   "audit.who": "Who",
   "bulk.button": "Cancel all matching",

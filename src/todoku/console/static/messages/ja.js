@@ -33,6 +33,7 @@ export default {
   "audit.details": "詳細",
   "audit.lead": "誰が、いつ、何を変更したか。記録は追記のみです。",
   "audit.none": "変更の記録はまだありません",
+  "audit.outcome": "結果",
   "audit.what": "操作",
   "audit.who": "操作者",
   "bulk.button": "該当をすべてキャンセル",

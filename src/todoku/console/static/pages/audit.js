@@ -7,7 +7,7 @@ import { Card, Empty, Found, Head, Service, When } from "../components/parts.js"
 import { ofAll, Unreachable } from "./dead-letters.js";
 
 const ROWS = 100;
-const SHOWN_APART = new Set(["at", "time", "actor", "by", "action", "operation", "service"]);
+const SHOWN_APART = new Set(["at", "actor", "operation", "outcome", "service", "chain", "sequence"]);
 
 async function entries(services, abort) {
   const { found, failed } = await ofAll(services, async (service) => {
@@ -19,7 +19,7 @@ async function entries(services, abort) {
   return { offered: kept.length > 0, failed, rows: rows.sort((a, b) => when(b).localeCompare(when(a))) };
 }
 
-const when = (entry) => entry.at ?? entry.time ?? "";
+const when = (entry) => entry.at ?? "";
 
 export function Audit() {
   const state = usePolled((abort) => entries(about.value.services, abort), { seconds: 15, key: about.value.services.join() });
@@ -27,8 +27,8 @@ export function Audit() {
     html`<${Unreachable} failed=${failed} />${!offered ? html`<${Empty} icon="audit" title=${t("audit.absent")}>${t("audit.absent.hint")}<//>` : rows.length ? html`<${Table} rows=${rows} />` : html`<${Empty} icon="audit" title=${t("audit.none")} />`}`}<//><//>`;
 }
 
-const Table = ({ rows }) => html`<div class="scroll"><table><thead><tr><th scope="col">${t("stock.when")}</th><th scope="col">${t("service")}</th><th scope="col">${t("audit.who")}</th><th scope="col">${t("audit.what")}</th><th scope="col">${t("audit.details")}</th></tr></thead><tbody>${rows.map(
-  (entry, index) => html`<tr key=${`${entry.service}-${entry.id ?? entry.sequence ?? index}`} data-row><td><${When} at=${when(entry)} /></td><td><${Service} name=${entry.service} /></td><td>${entry.actor ?? entry.by ?? "–"}</td><td>${entry.action ?? entry.operation ?? "–"}</td><td class="break small quiet">${details(entry)}</td></tr>`,
+const Table = ({ rows }) => html`<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">${t("stock.when")}</th><th scope="col">${t("service")}</th><th scope="col">${t("audit.who")}</th><th scope="col">${t("audit.what")}</th><th scope="col">${t("audit.outcome")}</th><th scope="col">${t("audit.details")}</th></tr></thead><tbody>${rows.map(
+  (entry, index) => html`<tr key=${`${entry.service}-${entry.chain}-${entry.sequence ?? index}`} data-row><td><${When} at=${when(entry)} /></td><td><${Service} name=${entry.service} /></td><td>${entry.actor ?? "–"}</td><td class="mono small">${entry.operation}</td><td><span class=${entry.outcome === "done" ? "good" : entry.outcome === "repeated" ? "quiet" : "bad"}>${entry.outcome}</span></td><td class="break small quiet">${details(entry)}</td></tr>`,
 )}</tbody></table></div>`;
 
 /** Return the rest of an entry on one line. */

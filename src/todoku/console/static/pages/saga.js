@@ -30,10 +30,10 @@ const pending = (from, to) => byLabel(snapshot.value.services[from]?.metrics, "t
 
 function Map({ edges }) {
   const where = places(about.value.services, WIDTH, HEIGHT);
-  return html`<svg class="saga" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${t("saga.described")}>
+  return html`<svg class="saga" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="group" aria-label=${t("saga.described")}>
     <defs><marker id="saga-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0.5L8 4L0 7.5z" fill="context-stroke" /></marker></defs>
     ${pairs(edges, countsByType.value).map((pair) => html`<${Edge} key=${`${pair.from} ${pair.to}`} pair=${pair} from=${where.get(pair.from)} to=${where.get(pair.to)} />`)}
-    ${[...where].map(([name, [x, y]]) => html`<a key=${name} href=${href(`events?source=${name}`)} aria-label=${name}><g class="node"><rect x=${x - BOX[0] / 2} y=${y - BOX[1] / 2} width=${BOX[0]} height=${BOX[1]} rx="10" /><text x=${x} y=${y - 1}>${name}</text><text class="sub" x=${x} y=${y + 17}>${t("saga.published", { n: edges.filter((edge) => edge.from === name).map((edge) => edge.type).filter((type, index, all) => all.indexOf(type) === index).length })}</text></g></a>`)}
+    ${[...where].map(([name, [x, y]]) => html`<a key=${name} href=${href(`events?source=${name}`)}><g class="node"><rect x=${x - BOX[0] / 2} y=${y - BOX[1] / 2} width=${BOX[0]} height=${BOX[1]} rx="10" /><text x=${x} y=${y - 1}>${name}</text><text class="sub" x=${x} y=${y + 17}>${t("saga.published", { n: edges.filter((edge) => edge.from === name).map((edge) => edge.type).filter((type, index, all) => all.indexOf(type) === index).length })}</text></g></a>`)}
   </svg>`;
 }
 

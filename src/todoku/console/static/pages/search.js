@@ -28,14 +28,16 @@ export function lookups(text, services) {
 }
 
 async function find(text, abort) {
-  const all = lookups(text, about.value.services);
-  const answers = await Promise.allSettled(all.map(({ service, path }) => get(service, path, abort)));
-  const found = answers.flatMap((answer, index) => {
-    const link = answer.status === "fulfilled" ? all[index].link(answer.value) : null;
-    return link ? [{ kind: all[index].kind, link }] : [];
-  });
   const event = events.peek().find((each) => each.id === text.toLowerCase());
-  return event ? [...found, { kind: "event", link: `orders/${event.orderId}` }] : found;
+  if (event) return [{ kind: "event", link: `orders/${event.orderId}` }];
+  const found = [];
+  // One after the other: an id belongs to one thing, so that the first hit ends the search.
+  for (const { kind, service, path, link } of lookups(text, about.value.services)) {
+    const target = await get(service, path, abort).then(link, () => null);
+    if (target) found.push({ kind, link: target });
+    if (target && UUID.test(text)) break;
+  }
+  return found;
 }
 
 export function Search() {

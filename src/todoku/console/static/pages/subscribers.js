@@ -34,14 +34,14 @@ export function Subscribers() {
   if (!Object.keys(services).length) return html`<${Head} title=${t("page.subscribers")} /><${Card}><${Loading} /><//>`;
   return html`<${Head} title=${t("page.subscribers")} lead=${t("subscribers.lead")} />
     <div class="stack">
-      <${Card} title=${t("subscribers.deliveries")}><div class="scroll"><table>
+      <${Card} title=${t("subscribers.deliveries")}><div class="scroll" tabindex="0"><table>
         <thead><tr><th scope="col">${t("subscribers.publisher")}</th><th scope="col">${t("subscribers.subscriber")}</th><th scope="col">${t("subscribers.condition")}</th><th scope="col" class="num">${t("subscribers.pending")}</th><th scope="col" class="num">${t("subscribers.oldest")}</th></tr></thead>
         <tbody>${deliveries(services).map((each) => {
           const found = condition(each);
           return html`<tr key=${`${each.publisher}-${each.subscriber}`}><td><${Service} name=${each.publisher} /></td><td><${Service} name=${each.subscriber} /></td><td><span class=${`badge ${LOOKS[found][0]}`}><${Icon} name=${LOOKS[found][1]} size=${13} />${t(`condition.${found}`)}</span></td><td class="num">${each.pending === null ? "–" : number(each.pending)}</td><td class="num">${each.oldest ? duration(each.oldest) : "–"}</td></tr>`;
         })}</tbody>
       </table></div><p class="body quiet small">${t("subscribers.note")}</p><//>
-      <${Card} title=${t("subscribers.inside")}><div class="scroll"><table>
+      <${Card} title=${t("subscribers.inside")}><div class="scroll" tabindex="0"><table>
         <thead><tr><th scope="col">${t("service")}</th><th scope="col" class="num">${t("subscribers.mailbox")}</th><th scope="col" class="num">${t("subscribers.handled")}</th><th scope="col" class="num">${t("subscribers.retried")}</th><th scope="col" class="num">${t("subscribers.parked")}</th><th scope="col" class="num">${t("subscribers.unsent")}</th><th scope="col" class="num">${t("subscribers.repeated")}</th><th scope="col" class="num">${t("subscribers.effects")}</th></tr></thead>
         <tbody>${Object.entries(services).map(([name, { metrics }]) => {
           const messages = byLabel(metrics, "todoku_messages_total", "outcome");

@@ -24,7 +24,7 @@ export function System() {
 const Mark = ({ good }) => (good === null ? "–" : html`<span class=${good ? "good" : "bad"}><${Icon} name=${good ? "check" : "cross"} size=${15} /><span class="visually-hidden">${t(good ? "yes" : "no")}</span></span>`);
 
 function Clocks() {
-  return html`<${Card} title=${t("services")}><div class="scroll"><table>
+  return html`<${Card} title=${t("services")}><div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">${t("service")}</th><th scope="col">${t("system.answers")}</th><th scope="col">${t("service.broker")}</th><th scope="col">${t("service.database")}</th><th scope="col" class="num">${t("system.ahead")}</th><th scope="col" class="num">${t("system.disk")}</th><th scope="col" class="num">${t("system.memory")}</th><th scope="col">${t("system.started")}</th></tr></thead>
     <tbody>${Object.entries(snapshot.value.services).map(([name, { metrics, error, aheadSeconds }]) => {
       const is = (metric) => (metrics ? value(metrics, metric) === 1 : null);
@@ -35,7 +35,7 @@ function Clocks() {
 
 function Parts({ found }) {
   if (!found.length) return null;
-  return html`<${Card} title=${t("system.parts")}><div class="scroll"><table>
+  return html`<${Card} title=${t("system.parts")}><div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">${t("service")}</th><th scope="col">Todoku</th><th scope="col">Python</th><th scope="col">${t("service.database")}</th><th scope="col">${t("service.broker")}</th><th scope="col">${t("system.process")}</th></tr></thead>
     <tbody>${found.map(([name, system]) => html`<tr key=${name}><td><${Service} name=${name} /></td><td>${system.version}</td><td>${system.python}</td><td class="break small">${system.database}</td><td class="break small">${system.broker}</td><td class="small">${system.host} · ${system.pid}</td></tr>`)}</tbody>
   </table></div><//>`;
@@ -45,7 +45,7 @@ function Settings({ found }) {
   if (!found.length) return null;
   const text = (query.value.get("text") ?? "").toLowerCase();
   const names = Object.keys(found[0][1].settings).filter((name) => name.includes(text));
-  return html`<${Card} title=${t("system.settings")} aside=${html`<input value=${query.value.get("text") ?? ""} placeholder=${t("system.find")} aria-label=${t("system.find")} onInput=${(event) => setQuery({ text: event.target.value })} />`}><div class="scroll"><table>
+  return html`<${Card} title=${t("system.settings")} aside=${html`<input value=${query.value.get("text") ?? ""} placeholder=${t("system.find")} aria-label=${t("system.find")} onInput=${(event) => setQuery({ text: event.target.value })} />`}><div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">${t("system.setting")}</th><th scope="col">${t("system.value")}</th><th scope="col">${t("system.variable")}</th></tr></thead>
     <tbody>${names.map((name) => {
       const values = found.map(([service, system]) => [service, system.settings[name]]);
