@@ -249,8 +249,8 @@ A service that listens on a loopback address, as by default, answers under the n
 that a web page which leads its reader's browser here by a change of DNS sees nothing. `public_hosts` adds
 names, such as the one that a proxy forwards; a service that listens on another address checks the Host
 only if it is set. Where the Host is checked, a request that changes something and that a browser sends
-for a page of another site (`Origin`, `Sec-Fetch-Site`) is answered with 403 `foreign-page`. `/livez`,
-`/readyz` and `/metrics` are open under any name.
+for a page of another site (`Origin`, `Sec-Fetch-Site`) is answered with 403 `foreign-page`. `/livez`
+and `/readyz` are open under any name, and `/metrics` where it needs a credential.
 
 Pages of a service are in no frame, load scripts only from the service and nothing from other servers
 (`Content-Security-Policy`). `cors_origins` names other sites whose pages may call it from a browser (CORS);

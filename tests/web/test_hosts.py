@@ -6,6 +6,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from todoku.identity import Caller
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
@@ -76,9 +77,32 @@ async def test_foreign_names_are_refused_by_name(
     assert "public_hosts" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/livez/"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/livez/"])
 async def test_probes_are_answered_under_any_name(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.get(path, headers={"Host": "10.0.0.7:8080"})).status_code == 200
+
+
+async def test_metrics_are_answered_under_any_name_with_a_credential(
+    http: httpx.AsyncClient,
+) -> None:
+    """Without accounts, a page whose name was rebound to this machine would read them."""
+    elsewhere = {"Host": "10.0.0.7:8080"}
+    assert (await http.get("/metrics", headers=elsewhere)).status_code == 421
+    assert (await http.get("/metrics", headers={"Host": "localhost"})).status_code == 200
+
+    async def authenticate(credential: str) -> Caller:
+        return Caller("prometheus", frozenset({"metrics:read"}))
+
+    known = known_hosts("127.0.0.1", "")
+    async with (
+        running(
+            orders_service(Settings()), orders_api, hosts=known, authenticate=authenticate
+        ) as app,
+        client(app) as closed,
+    ):
+        assert (await closed.get("/metrics", headers=elsewhere)).status_code == 401
+        elsewhere["Authorization"] = "Bearer x"
+        assert (await closed.get("/metrics", headers=elsewhere)).status_code == 200
 
 
 @pytest.mark.parametrize(

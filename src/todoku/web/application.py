@@ -24,7 +24,7 @@ from todoku.web.dead_letters import DEAD_LETTER_REFUSALS, dead_letter_operations
 from todoku.web.forwarded import ForwardedMiddleware
 from todoku.web.guard import Authenticate, AuthenticationMiddleware, protected
 from todoku.web.health import health_operations
-from todoku.web.hosts import HostMiddleware, KnownHosts
+from todoku.web.hosts import OPEN_PATHS, PROBED_PATHS, HostMiddleware, KnownHosts
 from todoku.web.metrics import Metrics
 from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware, TrailingSlashMiddleware
 from todoku.web.operations import Api, Endpoint, ExactRoute, Handler, Limits, Operation, routes
@@ -87,6 +87,7 @@ def application(
     documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}
     if events is not None:
         documents["/asyncapi.json"] = events
+    open_paths = OPEN_PATHS if authenticate is not None else PROBED_PATHS
     return Router(
         [
             *routes(api.operations, limits or Limits(), api.refusals, required),
@@ -103,7 +104,11 @@ def application(
             *cross_origin(cors_origins),
             Middleware(ProblemMiddleware, api.refusals),
             Middleware(TrailingSlashMiddleware),
-            *([Middleware(HostMiddleware, hosts, cors_origins)] if hosts is not None else []),
+            *(
+                [Middleware(HostMiddleware, hosts, cors_origins, open_paths)]
+                if hosts is not None
+                else []
+            ),
             *([Middleware(RefusalMiddleware, audit)] if audit is not None else []),
             *([Middleware(FailureLimitMiddleware, limiter)] if limiter is not None else []),
             *([Middleware(AuthenticationMiddleware, authenticate)] if authenticate else []),

@@ -14,8 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.web.problems import FOREIGN_PAGE, UNKNOWN_HOST, Problem
 
-OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""Served under any name: whoever checks a service from outside calls it by its address."""
+PROBED_PATHS: Final = frozenset({"/livez", "/readyz"})
+OPEN_PATHS: Final = PROBED_PATHS | {"/metrics"}
+"""Served under any name: whoever checks a service from outside calls it by its address. Metrics only where
+they need a credential, which a page of another site does not have."""
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -63,13 +65,20 @@ class HostMiddleware:
     Pages of `origins` may change something, too.
     """
 
-    def __init__(self, app: ASGIApp, known: KnownHosts, origins: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        known: KnownHosts,
+        origins: Collection[str] = (),
+        open_paths: Collection[str] = PROBED_PATHS,
+    ) -> None:
         self._app = app
+        self._open_paths = open_paths
         self._known = known
         self._origins = frozenset(origin.lower().encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] not in OPEN_PATHS:
+        if scope["path"] not in self._open_paths:
             self._check(scope)
         await self._app(scope, receive, send)
 

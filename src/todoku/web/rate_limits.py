@@ -136,9 +136,12 @@ def rate_limiter(settings: Settings, *, accounts: bool) -> RateLimiter | None:
 
 
 def _caller(scope: Scope) -> str:
-    """Return whose quota a request takes from: that of its credential, else of its address."""
+    """Return whose quota a request takes from: that of its key or user, else of its address."""
     user = scope.get("user", ANONYMOUS)
-    return f"user {user.identity}" if user.is_authenticated else source_of(scope)
+    if not user.is_authenticated:
+        return source_of(scope)
+    key_id = getattr(user, "key_id", None)
+    return f"key {key_id}" if key_id else f"user {user.identity}"
 
 
 def _refusal(taken: Taken) -> Problem:
