@@ -148,7 +148,9 @@ def test_backup_that_the_stream_knows_nothing_of_is_erased_from_the_file(tmp_pat
         assert PERSON not in file._path.read_text()
         system.restore("orders", backup)
         writer._database = system.databases["orders"]
+        assert [each.invariant for each in system.report().findings if each.invariant == "A2"]
         assert writer.apply_erasure_file() == 1
+        assert not [each for each in system.report().findings if each.invariant == "A2"]
         assert system.rows("orders", "SELECT DISTINCT user_id FROM orders ORDER BY 1") == [
             ("(erased)",),
             ("dave",),

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, MetaData, func, select
 
+from todoku.audit.erasures import persons_back
 from todoku.audit.invariants import ORDER_ENTITY, OrderSeen, findings_about
 from todoku.audit.logs import audit_logs
 from todoku.audit.part import AuditPart, Finding, Known
@@ -44,6 +45,8 @@ def audit(
     findings += about_logs
     for name, part in present.items():
         findings += part.findings(connections[name])
+        if part.entity == ORDER_ENTITY:
+            findings += persons_back(name, connections)
     for seen in _orders_seen(present, connections, held):
         if seen.order is not None:
             statuses[seen.order[1].value] += 1
