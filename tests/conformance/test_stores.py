@@ -1001,6 +1001,13 @@ class TestReplicas:
             other.adopt(NOW + timedelta(seconds=seconds + 9), lease_seconds=15)
         assert owned(replicated[0]) == {"a": 6}
 
+    def test_pages_of_products_have_room_for_updates(
+        self, replicated: tuple[Database, Database]
+    ) -> None:
+        with replicated[0].read() as connection:
+            options = "SELECT reloptions FROM pg_class WHERE oid = 'products'::regclass"
+            assert connection.scalar(text(options)) == ["fillfactor=50"]
+
     def test_same_events_at_two_replicas_at_once_are_handled_once(
         self, replicated: tuple[Database, Database]
     ) -> None:
