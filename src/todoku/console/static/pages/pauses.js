@@ -30,6 +30,6 @@ export function Pauses() {
 }
 
 const Table = ({ pauses, reload }) => html`<div class="scroll"><table>
-  <thead><tr><th scope="col">${t("pauses.what")}</th><th scope="col">${t("order.status")}</th><th scope="col">${t("field.reason")}</th><th scope="col">${t("field.by")}</th><th scope="col">${t("stock.since")}</th>${reload && html`<th scope="col"><span class="visually-hidden">${t("actions")}</span></th>`}</tr></thead>
+  <thead><tr><th scope="col">${t("pauses.what")}</th><th scope="col">${t("order.status")}</th><th scope="col">${t("field.reason")}</th><th scope="col">${t("pauses.by")}</th><th scope="col">${t("stock.since")}</th>${reload && html`<th scope="col"><span class="visually-hidden">${t("actions")}</span></th>`}</tr></thead>
   <tbody>${pauses.map((pause) => html`<tr key=${pause.id} data-row><td><${Service} name=${pause.service} /> ${pause.target === "service" ? "" : pause.target}</td><td><${Status} value=${pause.state} /></td><td class="break">${pause.reason}</td><td>${pause.pausedBy}${pause.resumedBy && html` → ${pause.resumedBy}`}</td><td><${When} at=${pause.pausedAt} /></td>${reload && html`<td>${pause.state === "PAUSED" && html`<${Action} label=${t("resume.button")} icon="play" onClick=${() => askToResume(pause, reload)} />`}</td>`}</tr>`)}</tbody>
 </table></div>`;
