@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from uuid_utils import uuid7
 
 from todoku import logs, start_paused
+from todoku.bootstrap_key import ensure_bootstrap_key
 from todoku.broker.connection import connection_options
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.nats import NatsBroker
@@ -37,6 +38,8 @@ from todoku.tls import HANDSHAKE_SECONDS_MAX, ServerCertificate, require_tls
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
 from todoku.web.descriptors import raise_descriptor_limit
 from todoku.web.hosts import is_loopback, known_hosts
+from todoku.web.keyring import Keyring
+from todoku.web.keys import api_keys
 from todoku.web.page_headers import NO_SNIFFING
 from todoku.web.rate_limits import rate_limiter
 from todoku.web.system import system_operation
@@ -100,6 +103,8 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
             try:
                 await process.started()
                 await descriptor.started(backend, settings)
+                if settings.bootstrap_key_file is not None and service.key_event is not None:
+                    await ensure_bootstrap_key(settings.bootstrap_key_file, process, backend)
                 events = _events(name, settings, services)
                 app = _application(
                     name,
@@ -215,6 +220,7 @@ def _application(
     telemetry: "Telemetry | None",
     audit: AuditKeeper | None,
 ) -> ASGIApp:
+    keyring = Keyring(backend, api_keys) if settings.auth == "required" else None
     return application(
         api,
         backend,
@@ -227,8 +233,9 @@ def _application(
         hosts=known_hosts(settings.host, settings.public_hosts),
         behind_proxy=settings.behind_proxy,
         cors_origins=settings.allowed_origins,
-        limiter=rate_limiter(settings, accounts=False),
+        limiter=rate_limiter(settings, accounts=keyring is not None),
         audit=audit,
+        authenticate=keyring,
         more=[system_operation(name, settings, backend)],
     )
 

@@ -26,6 +26,7 @@ from todoku.contracts import (
     OrderCompletedEvent,
     OrderCreatedEvent,
     OrderedItem,
+    OrdersApiKeyChangedEvent,
     OrdersAuditAnchoredEvent,
     ParkingEvent,
     PersonErasedEvent,
@@ -234,6 +235,16 @@ FULL: Final[tuple[Event, ...]] = (
         )
         for event in PAUSES
     ),
+    OrdersApiKeyChangedEvent(
+        key_id="9f86d081884c7d65",
+        version=2,
+        digest="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        owner="user123",
+        scopes=("orders:create:own", "orders:read:own"),
+        created_at=TIME,
+        expires_at=TIME,
+        revoked_at=TIME,
+    ),
     *(
         event(
             service=event.publisher,
@@ -284,6 +295,7 @@ MINIMAL: Final[tuple[Event, ...]] = (
         for event in PARKING
     ),
     *(event(service=event.publisher, version=1, pauses=()) for event in PAUSES),
+    OrdersApiKeyChangedEvent(key_id="", version=1, digest="", owner="", scopes=(), created_at=TIME),
     *(event(service=event.publisher, chain="", sequence=1, hash="") for event in ANCHORS),
     PersonErasedEvent(erasure_id="1", digest="", order_ids=()),
 )

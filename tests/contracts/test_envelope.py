@@ -22,7 +22,7 @@ from todoku.contracts import (
     fact_id,
     seal,
 )
-from todoku.events import AuditAnchoredEvent, Context, ErasureEvent
+from todoku.events import ApiKeyEvent, AuditAnchoredEvent, Context, ErasureEvent
 
 UUIDS: Final = st.uuids().map(str)
 NAMES: Final = st.text(max_size=40)
@@ -82,6 +82,8 @@ class TestSealing:
             key = event.publisher
         if isinstance(event, ErasureEvent):
             key = event.erasure_id
+        if isinstance(event, ApiKeyEvent):
+            key = event.key_id
         envelope = seal(event, TIME, Context("user123", TRACEPARENT))
         assert envelope.id == fact_id(key, event.fact)
         assert (envelope.source, envelope.type) == (event.publisher, type(event).__name__)
@@ -101,6 +103,7 @@ PERSONAL_FIELDS: Final = {
     "requested_by",
     "released_by",
     "by",
+    "owner",
     "paused_by",
 }
 MODULES: Final = (
@@ -121,6 +124,7 @@ MODULES: Final = (
     "todoku.contracts.pauses",
     "todoku.contracts.anchors",
     "todoku.contracts.persons",
+    "todoku.contracts.keys",
     "todoku.inventory.domain.adjustments",
     "todoku.inventory.domain.low_stock",
     "todoku.inventory.domain.cancellations",
@@ -165,6 +169,7 @@ class TestPersonalData:
         carriers = {each.__name__ for each in structs() if any(fields(each).values())}
         assert carriers == {
             "OrderCreatedEvent",
+            "OrdersApiKeyChangedEvent",
             "OrderCompletedEvent",
             "OrderCancelledEvent",
             "CancellationRequestedEvent",

@@ -91,6 +91,7 @@ def test_every_event_has_the_subject_and_the_publisher_that_others_rely_on() -> 
         "InventoryPausesChangedEvent": ("inventory.pauses_changed", "inventory"),
         "ShippingPausesChangedEvent": ("shipping.pauses_changed", "shipping"),
         "PersonErasedEvent": ("orders.person_erased", "orders"),
+        "OrdersApiKeyChangedEvent": ("orders.api_key_changed", "orders"),
         "OrdersAuditAnchoredEvent": ("orders.audit_anchored", "orders"),
         "InventoryAuditAnchoredEvent": ("inventory.audit_anchored", "inventory"),
         "ShippingAuditAnchoredEvent": ("shipping.audit_anchored", "shipping"),

@@ -100,6 +100,7 @@ def test_document_of_a_service_has_only_its_own_operations() -> None:
         "ShippingPausesChangedEvent",
         "ShippingAuditAnchoredEvent",
         "PersonErasedEvent",
+        "OrdersApiKeyChangedEvent",
         "Receipt",
     }
     assert {it["tags"][0]["name"] for it in described["operations"].values()} == {"shipping"}

@@ -27,6 +27,7 @@ from todoku.contracts import (
     InventoryPausesChangedEvent,
     OrderCreatedEvent,
     OrderedItem,
+    OrdersApiKeyChangedEvent,
     OrdersAuditAnchoredEvent,
     ParkingEvent,
     PersonErasedEvent,
@@ -277,6 +278,19 @@ def anchored(event: type[Any]) -> "Make":
     return make
 
 
+def told_of_key(n: int) -> Message:
+    return incoming(
+        OrdersApiKeyChangedEvent(
+            key_id=f"{n:016x}",
+            version=1,
+            digest="0f" * 32,
+            owner="user",
+            scopes=("orders:read",),
+            created_at=NOW,
+        )
+    )
+
+
 def cancel(n: int) -> Message:
     return asked(CancelOrder(order_id=order_id(n), change_id=f"change {n}"))
 
@@ -346,6 +360,8 @@ CASES: Final[dict[str, tuple[Service, list[Make], Make]]] = {
     "told of pauses of shipping": (ORDERS, [], paused_shipping),
     "person erased, at inventory": (INVENTORY, [set_up, created], erased),
     "person erased, at shipping": (SHIPPING, [reserved], erased),
+    "key of orders": (INVENTORY, [], told_of_key),
+    "key of orders, at shipping": (SHIPPING, [], told_of_key),
     "anchor of orders": (INVENTORY, [], anchored(OrdersAuditAnchoredEvent)),
     "anchor of inventory": (ORDERS, [], anchored(InventoryAuditAnchoredEvent)),
     "anchor of shipping": (ORDERS, [], anchored(ShippingAuditAnchoredEvent)),

@@ -24,7 +24,10 @@ from todoku.engine import (
 )
 from todoku.engine.testing import running as running_process
 from todoku.events import NO_CONTEXT, Context
+from todoku.identity.keys import ApiKey
 from todoku.web import Api, Backend, BoundedHttpProtocol, application
+from todoku.web.keyring import Keyring
+from todoku.web.keys import api_keys
 
 JSON = {"Content-Type": "application/json"}
 
@@ -65,6 +68,9 @@ class RecordingProcess:
     async def transact(self, change: Callable[[Connection], Any]) -> Any:
         raise NotImplementedError
 
+    async def change_key(self, key: ApiKey) -> None:
+        raise NotImplementedError
+
     def resend_all(self) -> None:
         """Do nothing: there are no pending deliveries."""
 
@@ -99,12 +105,14 @@ async def running_together(
     services: Sequence[tuple[Service, Callable[[Backend], Api]]],
     *,
     databases: list[Database] | None = None,
+    keyring: bool = False,
     config: EngineConfig | None = None,
     **options: Any,
 ) -> AsyncIterator[list[ASGIApp]]:
     """Run connected services with real engines and databases; yield their applications.
 
-    Their databases are added to `databases`; `options` go to `application`.
+    Their databases are added to `databases`; `options` go to `application`. With a `keyring`, callers need
+    an API key.
     """
     broker, topology = MemoryBroker(), Topology([service for service, _ in services])
     apps = []
@@ -125,6 +133,8 @@ async def running_together(
                 config=config,
             )
             backend = Backend(process=process, database=database, run_read=run_inline)
+            if keyring:
+                options["authenticate"] = Keyring(backend, api_keys)
             apps.append(application(api(backend), backend, audit=process.audit, **options))
             await stack.enter_async_context(running_process(process))
         yield apps

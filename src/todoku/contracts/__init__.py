@@ -28,6 +28,7 @@ from todoku.contracts.inventory import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.contracts.keys import OrdersApiKeyChangedEvent
 from todoku.contracts.order_event import MAX_SAFE_INTEGER, OrderEvent
 from todoku.contracts.orders import (
     CancellationRequestedEvent,
@@ -114,6 +115,7 @@ __all__ = [
     "OrderCreatedEvent",
     "OrderEvent",
     "OrderedItem",
+    "OrdersApiKeyChangedEvent",
     "OrdersAuditAnchoredEvent",
     "ParkingEvent",
     "PausesEvent",

@@ -26,6 +26,7 @@ from todoku.contracts.inventory import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.contracts.keys import OrdersApiKeyChangedEvent
 from todoku.contracts.orders import (
     CancellationRequestedEvent,
     OrderCancelledEvent,
@@ -252,6 +253,15 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             erasure_id=f"{LETTER_ID}-1",
             digest=f"{'5f' * 16}:{'9f' * 32}",
             order_ids=(ORDER_ID,),
+        ),
+        OrdersApiKeyChangedEvent(
+            key_id="9f86d081884c7d65",
+            version=1,
+            digest="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            owner="user123",
+            scopes=("orders:create:own", "orders:read:own"),
+            created_at=SAID_AT,
+            expires_at=SAID_AT + timedelta(days=90),
         ),
         *(
             event(

@@ -22,6 +22,7 @@ from todoku.contracts.inventory import (
     StockReservationFailedEvent,
     StockReservedEvent,
 )
+from todoku.contracts.keys import OrdersApiKeyChangedEvent
 from todoku.contracts.orders import (
     CancellationRequestedEvent,
     OrderCancelledEvent,
@@ -78,6 +79,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         ShippingMessageClosedEvent,
         InventoryPausesChangedEvent,
         ShippingPausesChangedEvent,
+        OrdersApiKeyChangedEvent,
         OrdersAuditAnchoredEvent,
         InventoryAuditAnchoredEvent,
         ShippingAuditAnchoredEvent,

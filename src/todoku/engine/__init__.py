@@ -1,6 +1,7 @@
 """The engine: inbox, outbox, dead letters, agendas and effects for a service's pure decisions."""
 
 from todoku.engine.agenda import Agenda, context_column
+from todoku.engine.api_keys import ApiKeys, keep_key
 from todoku.engine.audit_log import (
     AuditEntry,
     AuditFilter,
@@ -83,6 +84,7 @@ __all__ = [
     "AgendaParts",
     "AnswerFormat",
     "AnswerUnavailable",
+    "ApiKeys",
     "AuditEntry",
     "AuditFilter",
     "AuditKeeper",
@@ -154,6 +156,7 @@ __all__ = [
     "failpoint_from_environment",
     "keep_anchor",
     "keep_erasure",
+    "keep_key",
     "key_id",
     "request_of_task",
     "rows_about",

@@ -8,6 +8,7 @@ import structlog
 
 from todoku.broker.port import Delivery
 from todoku.engine.agenda import Agenda
+from todoku.engine.api_keys import InvalidApiKey, key_of_event, require_valid_key
 from todoku.engine.audit_log.anchors import InvalidAnchor, require_valid
 from todoku.engine.audit_log.requests import AuditRequest
 from todoku.engine.config import RetryPolicy
@@ -46,6 +47,7 @@ from todoku.engine.stamps import stamped
 from todoku.engine.tracing import BatchSpans
 from todoku.events import (
     NO_CONTEXT,
+    ApiKeyEvent,
     AuditAnchoredEvent,
     Context,
     Envelope,
@@ -56,6 +58,7 @@ from todoku.events import (
     seal,
     trace_fields,
 )
+from todoku.identity.keys import ApiKey
 from todoku.lifecycle import UnknownStatus
 
 ENVELOPE_BYTES_MAX = 1_024
@@ -108,6 +111,7 @@ class BatchContext:
         self.new_events: list[IncomingEvent] = []
         self.handled: list[IncomingEvent] = []
         self.anchors: list[AuditAnchoredEvent] = []
+        self.api_keys: dict[str, ApiKey] = {}
         self.audited: list[AuditRequest] = []
         self.erasures: list[ErasureEvent] = []
         self.set_aside: list[IncomingEvent] = []
@@ -174,25 +178,39 @@ class BatchContext:
             self._add_command(pending)
 
     def _set_aside(self) -> None:
-        """Set aside the anchors of other services' audit logs, and erasures: nothing is decided on them."""
+        """Set aside the anchors of other services' audit logs, erasures, and API keys: nothing is decided on
+        them."""
         messages, self.new_events = self.new_events, []
         for message in messages:
-            if isinstance(message.event, ErasureEvent):
-                self.erasures.append(message.event)
+            event = message.event
+            if isinstance(event, ErasureEvent):
+                self.erasures.append(event)
                 self.set_aside.append(message)
-            elif isinstance(message.event, AuditAnchoredEvent):
-                self._set_anchor_aside(message, message.event)
+            elif isinstance(event, (AuditAnchoredEvent, ApiKeyEvent)):
+                self._set_valid_aside(message, event)
             else:
                 self.new_events.append(message)
 
-    def _set_anchor_aside(self, message: IncomingEvent, event: AuditAnchoredEvent) -> None:
+    def _set_valid_aside(
+        self, message: IncomingEvent, event: AuditAnchoredEvent | ApiKeyEvent
+    ) -> None:
         try:
-            require_valid(event)
-        except InvalidAnchor as error:
+            self.keep_event(event)
+        except (InvalidAnchor, InvalidApiKey) as error:
             self.failures.add(message, error)
         else:
-            self.anchors.append(event)
             self.set_aside.append(message)
+
+    def keep_event(self, event: AuditAnchoredEvent | ApiKeyEvent) -> None:
+        """Keep an event on which nothing is decided. Raises `InvalidAnchor`, `InvalidApiKey`."""
+        if isinstance(event, AuditAnchoredEvent):
+            require_valid(event)
+            self.anchors.append(event)
+            return
+        require_valid_key(event)
+        key, before = key_of_event(event), self.api_keys.get(event.key_id)
+        if before is None or before.version < key.version:
+            self.api_keys[key.id] = key
 
     def _add_command(self, pending: PendingCommand) -> None:
         if pending.key is not None and self._is_answered(pending, pending.key):
@@ -397,6 +415,7 @@ class BatchContext:
         for message in (*self.new_events, *self.set_aside):
             self.failures.add(message, error)
         self.anchors, self.erasures, self.set_aside = [], [], []
+        self.api_keys = {}
         # A receipt or notice that the database rejects is dropped: it costs one redelivery.
         self.receipts.clear()
         self.stored.clear()

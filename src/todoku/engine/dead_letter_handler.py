@@ -9,7 +9,8 @@ import structlog
 from sqlalchemy import Connection
 
 from todoku.broker.port import Delivery, MessageTooLarge
-from todoku.engine.audit_log.anchors import InvalidAnchor, require_valid
+from todoku.engine.api_keys import InvalidApiKey
+from todoku.engine.audit_log.anchors import InvalidAnchor
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.dead_letters import (
@@ -43,6 +44,7 @@ from todoku.engine.messages import PendingCommand
 from todoku.engine.service import UnitOfWork
 from todoku.engine.tracing import BatchSpans
 from todoku.events import (
+    ApiKeyEvent,
     AuditAnchoredEvent,
     Envelope,
     ErasureEvent,
@@ -233,7 +235,7 @@ class DeadLetterHandler:
         except UndecodableEvent as error:
             self._fail(pending, letter, error)
         else:
-            if isinstance(event, AuditAnchoredEvent):
+            if isinstance(event, (AuditAnchoredEvent, ApiKeyEvent)):
                 self._keep_anchor(pending, letter, event)
                 return
             if isinstance(event, ErasureEvent):
@@ -246,15 +248,14 @@ class DeadLetterHandler:
             self.redeliveries.append(Redelivery(pending, letter, envelope, event, replayed))
 
     def _keep_anchor(
-        self, pending: PendingCommand, letter: DeadLetter, event: AuditAnchoredEvent
+        self, pending: PendingCommand, letter: DeadLetter, event: AuditAnchoredEvent | ApiKeyEvent
     ) -> None:
-        """Keep an anchor of another service's audit log; nothing is decided on it."""
+        """Keep an anchor of another service's audit log, or an API key; nothing is decided on it."""
         try:
-            require_valid(event)
-        except InvalidAnchor as error:
+            self._context.keep_event(event)
+        except (InvalidAnchor, InvalidApiKey) as error:
             self._fail(pending, letter, error)
         else:
-            self._context.anchors.append(event)
             self._resolve_retried(pending, letter)
 
     def _replace(
@@ -267,8 +268,8 @@ class DeadLetterHandler:
             )
         except UndecodableEvent as error:
             raise InvalidEdit(str(error)) from error
-        if isinstance(event, (AuditAnchoredEvent, ErasureEvent)):
-            raise InvalidEdit("An anchor or an erasure is kept as it is, or discarded.")
+        if isinstance(event, (AuditAnchoredEvent, ApiKeyEvent, ErasureEvent)):
+            raise InvalidEdit("An anchor, an API key or an erasure is kept as it is, or discarded.")
         self._resolve(closed)
         replayed = event.publisher == batch_context.service.name
         self.redeliveries.append(Redelivery(pending, successor, envelope, event, replayed))

@@ -45,6 +45,7 @@ from todoku.engine.tables import OutboxRow
 from todoku.engine.tracing import Tracer
 from todoku.engine.writer import Writer
 from todoku.events import NO_CONTEXT, Context, read_envelope
+from todoku.identity.keys import ApiKey
 
 log = structlog.get_logger(__name__)
 
@@ -284,6 +285,11 @@ class Process:
 
         result: T = await self._run_write(run)
         return result
+
+    async def change_key(self, key: ApiKey) -> None:
+        """Save an API key that was created or revoked, and publish it."""
+        await self._run_write(self.writer.change_key, key, self.clock.now())
+        self.mailbox.wake()
 
     def resend_all(self) -> None:
         """Publish every pending delivery of the service again, on an operator's request: of all processes

@@ -38,6 +38,8 @@ def create_engine_tables() -> None:
         create_audit_log()
     if "erasures" not in existing:
         create_erasures()
+    if "api_keys" not in existing:
+        create_api_keys()
 
 
 def create_first_tables() -> None:
@@ -205,6 +207,25 @@ def _pause_copy() -> None:
         )
         values = {"id": pause_id(now), "target": SERVICE, "paused_by": BY, "reason": REASON}
         connection.execute(sa.insert(pauses).values(paused_at=now, **values))
+
+
+def create_api_keys() -> None:
+    """Create the table of API keys."""
+    op.create_table(
+        "api_keys",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("version", Integer64, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("scopes", sa.Text, nullable=False),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.Column("created_by", sa.Text),
+        sa.Column("expires_at", Timestamp),
+        sa.Column("revoked_at", Timestamp),
+        sa.Column("last_used_at", Timestamp),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
 
 
 def create_audit_log() -> None:

@@ -18,7 +18,14 @@ from todoku.engine.pauses import PauseRecord
 from todoku.engine.persons.part import Persons
 from todoku.engine.saga import BySagaVersion, SagaStart
 from todoku.engine.tables import EngineTables
-from todoku.events import AuditAnchoredEvent, Envelope, ErasureEvent, Event, EventRegistry
+from todoku.events import (
+    ApiKeyEvent,
+    AuditAnchoredEvent,
+    Envelope,
+    ErasureEvent,
+    Event,
+    EventRegistry,
+)
 
 RepublishFunction = Callable[[S], Sequence[tuple[Event, datetime]]]
 """A pure function of a state: the events that were decided in it, and when (UTC) each occurred. It
@@ -91,9 +98,10 @@ class Service(Generic[S]):
     result is the next command. `parked_event` and `resolved_event` make the events that tell others
     that a message waits here for manual action, and that it no longer does. `pauses_event` is the one
     that tells them what is paused here, whenever that changes. `anchor_event` anchors the audit log at
-    those that have `keep_anchor` as its handler. `persons` exports and erases what is personal; the event of
-    its owner has `keep_erasure` as its handler, and as its replay handler. `republish` returns the
-    events that can be published again about an entity. `publishes` lists the types of all events
+    those that have `keep_anchor` as its handler. `key_event` tells of API keys those that have `keep_key` as
+    its handler; only the service that has one creates keys. `persons` exports and erases what is personal;
+    the event of its owner has `keep_erasure` as its handler, and as its replay handler. `republish` returns
+    the events that can be published again about an entity. `publishes` lists the types of all events
     that this service publishes. `starts_from` tells where a service that is added to a running system
     begins: at the beginning of the stream, which holds about a day, or with what is published from now
     on. `saga` is set where commands start sagas. `not_in_stream` names what commands change without an
@@ -118,6 +126,7 @@ class Service(Generic[S]):
     pauses_event: PausesPublication | None = None
     anchor_event: type[AuditAnchoredEvent] | None = None
     persons: Persons | None = None
+    key_event: type[ApiKeyEvent] | None = None
     replay_handlers: Mapping[type[Event], Decide[S]] = field(default_factory=dict)
     republish: RepublishFunction[S] | None = None
     publishes: Collection[type[Event]] = ()
@@ -132,9 +141,9 @@ class Service(Generic[S]):
     @cached_property
     def sets_aside(self) -> bool:
         """Return whether this service handles events on which nothing is decided: anchors of the audit logs
-        of others, and erasures."""
-        handled = (*self.event_handlers, *self.replay_handlers)
-        return any(issubclass(event, (AuditAnchoredEvent, ErasureEvent)) for event in handled)
+        of others, API keys, and erasures."""
+        kept = (AuditAnchoredEvent, ApiKeyEvent, ErasureEvent)
+        return any(issubclass(e, kept) for e in (*self.event_handlers, *self.replay_handlers))
 
     @property
     def formats(self) -> Formats:

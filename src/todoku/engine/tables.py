@@ -36,6 +36,7 @@ from todoku.database import (
     to_microseconds,
     upsert,
 )
+from todoku.engine.api_keys import ApiKeys
 from todoku.engine.audit_log.anchors import AuditAnchors
 from todoku.engine.audit_log.names import AuditNames
 from todoku.engine.audit_log.tables import AuditLog
@@ -482,3 +483,4 @@ class EngineTables:
         self.audit_names = AuditNames(metadata)
         self.audit_anchors = AuditAnchors(metadata)
         self.erasures = Erasures(metadata)
+        self.api_keys = ApiKeys(metadata)

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from todoku.broker.port import Delivery, Progress
 from todoku.database import ConstraintViolated, Database, DatabaseBroken, DatabaseError
 from todoku.engine.agenda import DUE_MAX, DueRows, DueTimes, earlier
+from todoku.engine.api_keys import event_of_key
 from todoku.engine.audit_log.entries import AuditEntry, Head
 from todoku.engine.audit_log.requests import AuditRequest
 from todoku.engine.audit_log.trail import Trail
@@ -47,6 +48,7 @@ from todoku.engine.service import Service, Topology, UnitOfWork
 from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery, new_epoch
 from todoku.engine.tracing import Tracer
 from todoku.events import NO_CONTEXT, ErasureEvent, Event, encode, fact_id, seal
+from todoku.identity.keys import ApiKey
 
 log = structlog.get_logger(__name__)
 
@@ -286,6 +288,14 @@ class Writer:
         if request is not None:
             request.recorded = self._trail is not None
         return result
+
+    def change_key(self, key: ApiKey, now: datetime) -> None:
+        """Save an API key that was created or revoked, and publish it, in a transaction of its own."""
+        assert self._service.key_event is not None, "another service creates the keys"
+        with self._transaction() as connection:
+            self._tables.api_keys.keep(connection, [key])
+            self._add_to_outbox(connection, [event_of_key(self._service.key_event, key)], now)
+        self._position += 1
 
     def execute_pause(
         self,
@@ -619,6 +629,7 @@ class Writer:
         if batch.erasures:
             self._persons.apply_events(connection, batch.erasures, batch.now)
         self._tables.audit_anchors.keep(connection, batch.anchors, batch.now)
+        self._tables.api_keys.keep(connection, batch.api_keys.values())
         if self._trail is not None:
             self._audit(connection, batch, self._trail)
         for agenda, contexts in batch.contexts.items():

@@ -3,6 +3,7 @@
 A leaf: it imports nothing of Todoku, so that contracts, engine and adopters can build upon it.
 """
 
+from todoku.events.api_key import ApiKeyEvent
 from todoku.events.audit_anchor import AuditAnchoredEvent
 from todoku.events.envelope import (
     CONTENT_TYPE,
@@ -32,6 +33,7 @@ from todoku.events.registry import EventRegistry, FalseOrigin
 __all__ = [
     "CONTENT_TYPE",
     "NO_CONTEXT",
+    "ApiKeyEvent",
     "AuditAnchoredEvent",
     "Context",
     "Envelope",

@@ -12,6 +12,7 @@ from todoku.contracts import (
     InventoryMessageParkedEvent,
     InventoryPausesChangedEvent,
     LowStockThresholdChangedEvent,
+    OrdersApiKeyChangedEvent,
     OrdersAuditAnchoredEvent,
     PersonErasedEvent,
     ProductChangedEvent,
@@ -34,6 +35,7 @@ from todoku.engine import (
     by_saga_version,
     keep_anchor,
     keep_erasure,
+    keep_key,
 )
 from todoku.inventory.domain import (
     STOCK_REQUESTS,
@@ -84,6 +86,7 @@ EVENT_HANDLERS: Final[Mapping[type[Event], Decide[Stock] | BySagaVersion[Stock]]
     CancellationConfirmedEvent: release_cancelled,
     OrdersAuditAnchoredEvent: keep_anchor,
     PersonErasedEvent: keep_erasure,
+    OrdersApiKeyChangedEvent: keep_key,
 }
 
 REPLAY_HANDLERS: Final[Mapping[type[Event], Decide[Stock]]] = {

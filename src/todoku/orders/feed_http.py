@@ -73,7 +73,6 @@ def feed_operations(backend: Backend) -> list[Operation]:
             id="getChanges",
             method="GET",
             scope=scopes.ORDERS_READ,
-            own=True,
             path="/changes",
             summary="Get the changes of all orders, one after the other",
             description=ABOUT_CHANGES,

@@ -14,6 +14,7 @@ from todoku.identity import scopes
 from todoku.orders.domain import Order
 from todoku.orders.holding import HoldOrder, NewHold, ReleaseHold
 from todoku.orders.holds import HOLDS_MAX, Hold, HoldState, find_hold
+from todoku.orders.ownership import require_own_order
 from todoku.orders.problems import (
     INVALID_HOLD,
     TOO_LATE_TO_HOLD,
@@ -171,6 +172,7 @@ class HoldRoutes:
 
     async def list(self, call: Call) -> Reply:
         order_id = call.uuid("orderId", unknown_order)
+        await require_own_order(self._backend, call, order_id)
         holds = await self._backend.read(_find_holds, order_id)
         if holds is None:
             raise unknown_order(order_id)

@@ -31,6 +31,7 @@ from todoku.orders.holds_http import (
 from todoku.orders.list_query import OrderQuery
 from todoku.orders.listing import OrderFilter, Part, count_orders, find_orders
 from todoku.orders.order_streams import stream_operations
+from todoku.orders.ownership import require_own_order, require_own_user
 from todoku.orders.persons import ORDERS_PERSONS
 from todoku.orders.placing import InvalidDeadline, InvalidOrder, PlaceOrder
 from todoku.orders.pricing import PriceChanged
@@ -64,6 +65,7 @@ from todoku.web.fields import (
     Uuid,
     canonical_uuid,
 )
+from todoku.web.keys import key_changing_operations
 from todoku.web.paging import from_cursor, next_page, page_response
 from todoku.web.persons import person_operations
 from todoku.web.problems import DATABASE_UNAVAILABLE
@@ -247,6 +249,7 @@ def orders_api(backend: Backend) -> Api:
             ),
             *feed_operations(backend),
             *catalogue_operations(backend),
+            *key_changing_operations(backend),
         ],
     )
 
@@ -259,6 +262,7 @@ class OrderRoutes:
 
     async def place(self, call: Call) -> Reply:
         new: NewOrder = call.body
+        require_own_user(call, new.user_id, scopes.ORDERS_CREATE)
         order_id = str(uuid7())
         command = PlaceOrder(
             order_id=order_id,
@@ -290,6 +294,7 @@ class OrderRoutes:
 
     async def cancel(self, call: Call) -> Reply:
         order_id = call.uuid("orderId", unknown_order)
+        await require_own_order(self._backend, call, order_id)
         wish: Cancellation = call.body
         order: Order = await self._backend.execute(
             CancelOrder(
@@ -309,6 +314,7 @@ class OrderRoutes:
 
     async def show(self, call: Call) -> Reply:
         order_id = call.uuid("orderId", unknown_order)
+        await require_own_order(self._backend, call, order_id)
         view = await self._backend.read(find_view, order_id)
         if view is None:
             raise unknown_order(order_id)
@@ -316,6 +322,7 @@ class OrderRoutes:
 
     async def history(self, call: Call) -> Reply:
         order_id = call.uuid("orderId", unknown_order)
+        await require_own_order(self._backend, call, order_id)
         entries = await self._backend.read(history, order_id)
         if not entries:  # an order and the first entry of its history are committed together
             raise unknown_order(order_id)
@@ -325,6 +332,9 @@ class OrderRoutes:
         query: OrderQuery = call.query
         part = Part(query.limit, from_cursor(query, canonical_uuid), query.sort == "createdAt")
         wanted = query.filter(self._backend.process.clock.now())
+        if call.owner is not None:
+            require_own_user(call, query.user_id or call.owner, scopes.ORDERS_READ)
+            wanted = msgspec.structs.replace(wanted, user_id=call.owner)
         page = await self._backend.read(_page, query, wanted, part)
         return Reply(200, *page)
 

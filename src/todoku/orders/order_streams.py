@@ -16,6 +16,7 @@ from todoku.orders.feed_pages import FeedEventView, read_head, read_page
 from todoku.orders.following import FeedFollower
 from todoku.orders.list_query import Statuses
 from todoku.orders.live import LiveEvent, LiveFeed
+from todoku.orders.ownership import require_own_order, require_own_user
 from todoku.orders.problems import FEED_RESTARTED, UNKNOWN_ORDER, unknown_order
 from todoku.orders.store import HistoryEntry, history
 from todoku.orders.views import OrderEventView, event_view
@@ -121,12 +122,16 @@ class StreamRoutes:
 
     async def orders(self, call: Call) -> ASGIApp:
         query: StreamQuery = call.query
+        if call.owner is not None:
+            require_own_user(call, query.user_id or call.owner, scopes.ORDERS_READ)
+            query = msgspec.structs.replace(query, user_id=call.owner)
         after = await self._beginning(call.last_event_id, query)
         self._slots.require_free()
         return EventStream(self._events(query, after), self._slots)
 
     async def order(self, call: Call) -> ASGIApp:
         order_id = call.uuid("orderId", unknown_order)
+        await require_own_order(self._backend, call, order_id)
         entries = await self._backend.read(history, order_id)
         if not entries:
             raise unknown_order(order_id)

@@ -23,6 +23,7 @@ from todoku.contracts import (
     OrderCancelledEvent,
     OrderCompletedEvent,
     OrderCreatedEvent,
+    OrdersApiKeyChangedEvent,
     OrdersAuditAnchoredEvent,
     PersonErasedEvent,
     ProductChangedEvent,
@@ -45,6 +46,7 @@ from todoku.engine import (
     Service,
     keep_anchor,
     keep_erasure,
+    keep_key,
 )
 from todoku.orders.backorders import note_stock_awaited
 from todoku.orders.cancellation import (
@@ -128,6 +130,7 @@ REPLAY_HANDLERS: Final[Mapping[type[Event], Decide]] = {
     OrderCompletedEvent: replay_completed_order,
     OrderCancelledEvent: replay_cancelled_order,
     PersonErasedEvent: keep_erasure,
+    OrdersApiKeyChangedEvent: keep_key,
 }
 
 
@@ -138,6 +141,7 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
     HoldReleasedEvent,
     OrderCompletedEvent,
     OrderCancelledEvent,
+    OrdersApiKeyChangedEvent,
     OrdersAuditAnchoredEvent,
     PersonErasedEvent,
 )
@@ -230,6 +234,7 @@ def orders_service(settings: Settings) -> Service[State]:
         event_handlers=EVENT_HANDLERS,
         anchor_event=OrdersAuditAnchoredEvent,
         persons=ORDERS_PERSONS,
+        key_event=OrdersApiKeyChangedEvent,
         replay_handlers=REPLAY_HANDLERS,
         republish=_republish,
         publishes=PUBLISHES,

@@ -199,6 +199,21 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
             description="How long a process may take to stop cleanly, after it has drained, in seconds."
         ),
     ] = 10.0
+    auth: Annotated[
+        Literal["none", "required"],
+        Meta(
+            description="Whether callers need a credential, an API key; none: anybody who reaches a service"
+            " may do everything."
+        ),
+    ] = "none"
+    bootstrap_key_file: Annotated[
+        Path | None,
+        Meta(
+            description="A file with the first API key, which has the role operator. If there is none, the"
+            " service that creates keys makes it at its start, readable by its owner only.",
+            extra={"allowed": "a path"},
+        ),
+    ] = None
     audit: Annotated[
         Literal["auto", "on", "off"],
         Meta(
@@ -240,7 +255,7 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
     @property
     def writes_audit_log(self) -> bool:
         """Return whether the services write audit logs."""
-        return self.audit == "on"
+        return self.audit == "on" or (self.audit == "auto" and self.auth == "required")
 
     def port(self, service: str) -> int:
         """Return the port on which a service listens, or the console."""

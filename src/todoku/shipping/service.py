@@ -15,6 +15,7 @@ from todoku.contracts import (
     HoldRefusedEvent,
     HoldReleasedEvent,
     HoldRequestedEvent,
+    OrdersApiKeyChangedEvent,
     PersonErasedEvent,
     ShipmentCompletedEvent,
     ShipmentFailedEvent,
@@ -35,6 +36,7 @@ from todoku.engine import (
     PausesPublication,
     Service,
     keep_erasure,
+    keep_key,
 )
 from todoku.settings import Settings
 from todoku.shipping.cancellation import (
@@ -133,6 +135,7 @@ def shipping_service(settings: Settings) -> Service[Shipment | None]:
         store=ShippingStore(),
         event_handlers={
             StockReservedEvent: partial(initiate_shipment, pickup_delay=delay),
+            OrdersApiKeyChangedEvent: keep_key,
             CancellationRequestedEvent: decide_cancellation,
             HoldRequestedEvent: decide_hold,
             HoldReleasedEvent: partial(release_hold, pickup_delay=delay),

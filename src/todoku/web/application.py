@@ -25,6 +25,7 @@ from todoku.web.forwarded import ForwardedMiddleware
 from todoku.web.guard import Authenticate, AuthenticationMiddleware, protected
 from todoku.web.health import health_operations
 from todoku.web.hosts import OPEN_PATHS, PROBED_PATHS, HostMiddleware, KnownHosts
+from todoku.web.keys import key_operations
 from todoku.web.metrics import Metrics
 from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware, TrailingSlashMiddleware
 from todoku.web.operations import Api, Endpoint, ExactRoute, Handler, Limits, Operation, routes
@@ -125,6 +126,7 @@ def shared_operations(backend: Backend) -> list[Operation]:
         *resend_operations(backend),
         *pause_operations(backend),
         *audit_operations(backend),
+        *key_operations(backend),
         *health_operations(backend),
     ]
 

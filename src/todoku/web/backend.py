@@ -16,6 +16,7 @@ from todoku.engine import (
     SharedTimeout,
 )
 from todoku.events import NO_CONTEXT, Context
+from todoku.identity.keys import ApiKey
 from todoku.web.idempotency import HEADER, next_key
 from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
 from todoku.web.waiting import Wait
@@ -46,6 +47,9 @@ class Engine(Protocol):
 
     async def transact(self, change: Callable[[Connection], R]) -> R:
         """Run a function in a transaction of its own; return its result."""
+
+    async def change_key(self, key: ApiKey) -> None:
+        """Save an API key that was created or revoked, and publish it."""
 
     def resend_all(self) -> None:
         """Publish every pending delivery again."""

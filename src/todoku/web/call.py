@@ -9,8 +9,9 @@ from starlette.authentication import BaseUser, UnauthenticatedUser
 from starlette.types import Scope
 
 from todoku.events import NO_CONTEXT, Context
+from todoku.identity import Caller
 from todoku.web.fields import canonical_uuid
-from todoku.web.problems import Problem
+from todoku.web.problems import INVALID_BODY, InputError, Problem
 from todoku.web.waiting import Wait
 
 TRACESTATE_BYTES_MAX: Final = 512
@@ -42,6 +43,22 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     last_event_id: str | None = None
     owner: str | None = None
 
+    def decided_by(self, by: str | None) -> str | None:
+        """Return who decides: whom the credential stands for, else who is given as `by`. Raises `Problem` if
+        somebody else is given than the credential says."""
+        if not isinstance(self.principal, Caller):
+            return by
+        if by is not None and by != self.principal.actor:
+            raise _invalid_by("The credential says who decides: leave it out.")
+        return self.principal.actor
+
+    def must_be_decided_by(self, by: str | None) -> str:
+        """Return who decides. Raises `Problem` if nobody is known."""
+        decider = self.decided_by(by)
+        if decider is None:
+            raise _invalid_by("Missing: say who decides.")
+        return decider
+
     def uuid(self, name: str, unknown: Callable[[str], Problem]) -> str:
         """Return a path parameter as a canonical UUID. Raises `unknown(value)` if it is not one."""
         value = self.path[name]
@@ -49,6 +66,10 @@ class Call(msgspec.Struct, frozen=True, gc=False):
         if canonical is None:
             raise unknown(value)
         return canonical
+
+
+def _invalid_by(detail: str) -> Problem:
+    return Problem(INVALID_BODY, f"#/by: {detail}", errors=[InputError(detail, pointer="#/by")])
 
 
 def read_context(scope: Scope, headers: Mapping[bytes, bytes], principal: BaseUser) -> Context:

@@ -94,7 +94,7 @@ class Discard(Body, frozen=True, kw_only=True):
     """Discard a parked message: why, and who decided it."""
 
     reason: Reason
-    by: Who
+    by: Who | None = None
 
 
 def dead_letter_operations(backend: Backend) -> list[Operation]:
@@ -252,7 +252,9 @@ class DeadLetterRoutes:
 
     async def retry(self, call: Call) -> Reply:
         letter_id, retry = call.uuid("letterId", _unknown_letter), call.body
-        await self._execute(call, letter_id, RetryDeadLetter(letter_id=letter_id, by=retry.by))
+        await self._execute(
+            call, letter_id, RetryDeadLetter(letter_id=letter_id, by=call.decided_by(retry.by))
+        )
         return Reply(200, await self._details(letter_id))
 
     async def retry_many(self, call: Call) -> Reply:
@@ -260,7 +262,9 @@ class DeadLetterRoutes:
         if (wanted.group is None) is not wanted.all:
             raise Problem(INVALID_BODY, 'Send either "group" or "all": true.')
         scheduled: RetrySchedule = await self._backend.execute(
-            RetryDeadLetters(per_second=wanted.rate_per_second, group=wanted.group, by=wanted.by),
+            RetryDeadLetters(
+                per_second=wanted.rate_per_second, group=wanted.group, by=call.decided_by(wanted.by)
+            ),
             context=call.context,
             find_out="GET /dead-letters?state=PARKED shows which are scheduled (retryAt).",
         )
@@ -270,7 +274,9 @@ class DeadLetterRoutes:
         letter_id, edit = call.uuid("letterId", _unknown_letter), call.body
         data = msgspec.json.encode(edit.data)
         successor: DeadLetter = await self._execute(
-            call, letter_id, EditDeadLetter(letter_id=letter_id, data=data, by=edit.by)
+            call,
+            letter_id,
+            EditDeadLetter(letter_id=letter_id, data=data, by=call.decided_by(edit.by)),
         )
         details = await self._details(successor.id)
         return Reply(201, details, {"Location": f"/dead-letters/{successor.id}"})
@@ -280,7 +286,11 @@ class DeadLetterRoutes:
         await self._execute(
             call,
             letter_id,
-            DiscardDeadLetter(letter_id=letter_id, reason=discard.reason, by=discard.by),
+            DiscardDeadLetter(
+                letter_id=letter_id,
+                reason=discard.reason,
+                by=call.must_be_decided_by(discard.by),
+            ),
         )
         return Reply(200, await self._details(letter_id))
 

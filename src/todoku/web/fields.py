@@ -14,6 +14,7 @@ from msgspec import Meta
 from todoku.contracts import MAX_SAFE_INTEGER
 from todoku.currencies import CURRENCIES
 from todoku.events import is_canonical_uuid
+from todoku.identity.scopes import SCOPE_PATTERN
 
 ITEMS_MAX: Final = 1_000
 PAGE_MAX: Final = 200
@@ -47,6 +48,7 @@ ALLOWED: Final = {
     " /orders/stream",
     CODE_PATTERN: "1 to 32 capital letters, digits or '_', beginning with a letter",
     GROUP_PATTERN: "a group from GET /dead-letters/groups: 12 hexadecimal digits",
+    SCOPE_PATTERN: "a scope, such as orders:read, or a role",
     TEXT_PATTERN: "a text without the character NUL",
     IDEMPOTENCY_KEY_PATTERN: "1 to 255 printable ASCII characters between quotation marks; these may be"
     " left out if the key has no space, quotation mark, comma, semicolon or backslash",

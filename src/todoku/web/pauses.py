@@ -62,14 +62,14 @@ class PauseRequest(Body, frozen=True, kw_only=True):
 
     target: Target = "service"
     reason: Reason
-    by: Who
+    by: Who | None = None
 
 
 class ResumeRequest(Body, frozen=True, kw_only=True):
     """End a pause: who decided it, and how many due rows and effects per second may start at most until the
     backlog is through; without `rate`, as many as there are."""
 
-    by: Who
+    by: Who | None = None
     rate: Annotated[int, Meta(ge=1, le=1_000)] | None = None
 
 
@@ -187,7 +187,8 @@ class PauseRoutes:
 
     async def pause(self, call: Call) -> Reply:
         wanted: PauseRequest = call.body
-        command = Pause(id=str(uuid7()), target=wanted.target, by=wanted.by, reason=wanted.reason)
+        by = call.must_be_decided_by(wanted.by)
+        command = Pause(id=str(uuid7()), target=wanted.target, by=by, reason=wanted.reason)
         pause = await self._execute(call, command, "GET /pauses shows what is paused.")
         return Reply(201, view(pause), {"Location": f"/pauses/{pause.id}"})
 
@@ -210,7 +211,8 @@ class PauseRoutes:
 
     async def resume(self, call: Call) -> Reply:
         pause_id, wanted = call.uuid("pauseId", _unknown_pause), call.body
-        command = Resume(pause_id=pause_id, by=wanted.by, rate=wanted.rate)
+        by = call.must_be_decided_by(wanted.by)
+        command = Resume(pause_id=pause_id, by=by, rate=wanted.rate)
         pause = await self._execute(call, command, f"GET /pauses/{pause_id} shows its state.")
         return Reply(200, view(pause))
 

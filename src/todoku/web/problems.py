@@ -109,6 +109,13 @@ UNKNOWN_PAUSE = ProblemType(
     "This service has no pause with this id.",
     "See GET /pauses. Each service has its own pauses.",
 )
+UNKNOWN_KEY = ProblemType(
+    "unknown-key",
+    404,
+    "Unknown API key",
+    "This service knows no API key with this id.",
+    "See GET /keys. A new key arrives at the other services within a moment.",
+)
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
     405,
@@ -319,6 +326,7 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     UNKNOWN_ADDRESS,
     UNKNOWN_DEAD_LETTER,
     UNKNOWN_PAUSE,
+    UNKNOWN_KEY,
     METHOD_NOT_ALLOWED,
     REQUEST_TOO_SLOW,
     DEAD_LETTER_RESOLVED,
