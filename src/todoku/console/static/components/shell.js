@@ -11,6 +11,7 @@ import { Connection } from "./connection.js";
 import { Dialogs } from "./dialog.js";
 import { Help } from "./help.js";
 import { Icon } from "./icons.js";
+import { Login } from "./login.js";
 import { Empty } from "./parts.js";
 import { Preferences } from "./preferences.js";
 import { Toasts } from "./toasts.js";
@@ -42,6 +43,7 @@ export function Shell() {
         <${Preferences} />
       </header>
       <main id="main" tabindex="-1" ref=${main} key=${path.value}>
+        <${Login} />
         ${Page ? html`<${Page} ...${found.parameters} />` : html`<${Empty} icon="search" title=${t("page.unknown")}><a href=${href("")}>${t("page.overview")}</a><//>`}
       </main>
     </div>
