@@ -13,7 +13,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-browser screenshots seeds mutants prove profile faults cancellations holds traces lint check format docs \
-	wheel lock bandit audit sbom nats-server
+	wheel lock fuzz bandit audit sbom nats-server
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -25,6 +25,9 @@ run: $(INSTALLED) ## Start the broker and all services, e.g. make run ARGS="--po
 
 test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+fuzz: $(INSTALLED) ## Send 20,000 generated requests to all services, with and without credentials: no server error
+	@cd tests && ../$(BIN)/python -m security.fuzz $(ARGS)
 
 seeds: $(INSTALLED) ## Simulate a thousand seeds of injected faults
 	$(BIN)/todoku simulate --seeds 1000 $(ARGS)
@@ -54,7 +57,7 @@ holds: $(INSTALLED) ## Hold a fifth of 5,000 orders, restock half of the product
 		--fault "carrier paused" $(ARGS)
 
 test-browser: $(INSTALLED) ## Drive the console with Debian's chromium
-	TODOKU_BROWSER=required $(BIN)/pytest tests/browser $(ARGS)
+	TODOKU_BROWSER=required $(BIN)/pytest tests/browser tests/security/test_browser_pages.py $(ARGS)
 
 screenshots: $(INSTALLED) ## Take the pictures of the console in docs/console/ anew
 	cd tests && ../$(BIN)/python -m browser.screenshots $(ARGS)
