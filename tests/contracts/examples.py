@@ -295,7 +295,9 @@ MINIMAL: Final[tuple[Event, ...]] = (
         for event in PARKING
     ),
     *(event(service=event.publisher, version=1, pauses=()) for event in PAUSES),
-    OrdersApiKeyChangedEvent(key_id="", version=1, digest="", owner="", scopes=(), created_at=TIME),
+    OrdersApiKeyChangedEvent(
+        key_id="9f86d081884c7d65", version=1, digest="", owner="", scopes=(), created_at=TIME
+    ),
     *(event(service=event.publisher, chain="", sequence=1, hash="") for event in ANCHORS),
     PersonErasedEvent(erasure_id="1", digest="", order_ids=()),
 )
