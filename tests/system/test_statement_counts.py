@@ -267,7 +267,11 @@ def parking(event: type[ParkingEvent]) -> "Make":
 
 
 def erased(n: int) -> Message:
-    return incoming(PersonErasedEvent(erasure_id=f"{n}", digest="00:00", order_ids=(order_id(n),)))
+    digest = f"{'0f' * 16}:{'0f' * 32}"
+    event = PersonErasedEvent(
+        erasure_id=f"{order_id(n)}-1", digest=digest, order_ids=(order_id(n),)
+    )
+    return incoming(event)
 
 
 def anchored(event: type[Any]) -> "Make":

@@ -41,6 +41,7 @@ from todoku.engine.messages import (
     UndecodableMessage,
 )
 from todoku.engine.pauses import OPEN, Gate
+from todoku.engine.persons import erasures
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
 from todoku.engine.stamps import stamped
@@ -183,27 +184,28 @@ class BatchContext:
         messages, self.new_events = self.new_events, []
         for message in messages:
             event = message.event
-            if isinstance(event, ErasureEvent):
-                self.erasures.append(event)
-                self.set_aside.append(message)
-            elif isinstance(event, (AuditAnchoredEvent, ApiKeyEvent)):
+            if isinstance(event, (AuditAnchoredEvent, ApiKeyEvent, ErasureEvent)):
                 self._set_valid_aside(message, event)
             else:
                 self.new_events.append(message)
 
     def _set_valid_aside(
-        self, message: IncomingEvent, event: AuditAnchoredEvent | ApiKeyEvent
+        self, message: IncomingEvent, event: AuditAnchoredEvent | ApiKeyEvent | ErasureEvent
     ) -> None:
         try:
             self.keep_event(event)
-        except (InvalidAnchor, InvalidApiKey) as error:
+        except (InvalidAnchor, InvalidApiKey, erasures.InvalidErasure) as error:
             self.failures.add(message, error)
         else:
             self.set_aside.append(message)
 
-    def keep_event(self, event: AuditAnchoredEvent | ApiKeyEvent) -> None:
-        """Keep an event on which nothing is decided. Raises `InvalidAnchor`, `InvalidApiKey`."""
-        if isinstance(event, AuditAnchoredEvent):
+    def keep_event(self, event: AuditAnchoredEvent | ApiKeyEvent | ErasureEvent) -> None:
+        """Keep an event on which nothing is decided. Raises `InvalidAnchor`, `InvalidApiKey`,
+        `InvalidErasure`."""
+        if isinstance(event, ErasureEvent):
+            erasures.require_valid(event)
+            self.erasures.append(event)
+        elif isinstance(event, AuditAnchoredEvent):
             require_valid(event)
             self.anchors.append(event)
             return

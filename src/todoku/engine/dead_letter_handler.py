@@ -41,6 +41,7 @@ from todoku.engine.dead_letters import (
     shape,
 )
 from todoku.engine.messages import PendingCommand
+from todoku.engine.persons import erasures
 from todoku.engine.service import UnitOfWork
 from todoku.engine.tracing import BatchSpans
 from todoku.events import (
@@ -239,13 +240,22 @@ class DeadLetterHandler:
                 self._keep_anchor(pending, letter, event)
                 return
             if isinstance(event, ErasureEvent):
-                self._context.erasures.append(event)
-                self._resolve_retried(pending, letter)
+                self._carry_out(pending, letter, event)
                 return
             replayed = (
                 event.publisher == self._context.service.name or letter.error_class == REPLAY_FAILED
             )
             self.redeliveries.append(Redelivery(pending, letter, envelope, event, replayed))
+
+    def _carry_out(self, pending: PendingCommand, letter: DeadLetter, event: ErasureEvent) -> None:
+        """Carry out an erasure; nothing is decided on it."""
+        try:
+            erasures.require_valid(event)
+        except erasures.InvalidErasure as error:
+            self._fail(pending, letter, error)
+        else:
+            self._context.erasures.append(event)
+            self._resolve_retried(pending, letter)
 
     def _keep_anchor(
         self, pending: PendingCommand, letter: DeadLetter, event: AuditAnchoredEvent | ApiKeyEvent

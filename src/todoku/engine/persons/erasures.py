@@ -1,6 +1,7 @@
 """The table of erasures: what has to be erased again if an older copy of the database comes back."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -18,6 +19,7 @@ from todoku.database import (
     table,
     to_microseconds,
 )
+from todoku.events import ErasureEvent
 
 SALT_BYTES = 16
 
@@ -35,6 +37,23 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         if name is None:
             return False
         return digest_of(name, bytes.fromhex(self.digest.partition(":")[0])) == self.digest
+
+
+class InvalidErasure(Exception):
+    """A message is no erasure of a person, although it looks like one."""
+
+
+_is_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}-[1-9][0-9]{0,6}").fullmatch
+_is_digest = re.compile(r"[0-9a-f]{32}:[0-9a-f]{64}").fullmatch
+
+
+def require_valid(event: ErasureEvent) -> None:
+    """Raise `InvalidErasure` for one that no service can have published."""
+    if not (_is_id(event.erasure_id) and _is_digest(event.digest)):
+        raise InvalidErasure(
+            f"{event.publisher} cannot have published it: its id or its digest looks otherwise. Discard the"
+            " message."
+        )
 
 
 def digest_of(person: str, salt: bytes | None = None) -> str:
