@@ -205,7 +205,8 @@ class BatchContext:
         if isinstance(event, ErasureEvent):
             erasures.require_valid(event)
             self.erasures.append(event)
-        elif isinstance(event, AuditAnchoredEvent):
+            return
+        if isinstance(event, AuditAnchoredEvent):
             require_valid(event)
             self.anchors.append(event)
             return
