@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from tempfile import TemporaryDirectory
 
 from anyio.from_thread import start_blocking_portal
 
@@ -69,7 +70,8 @@ def fuzz(address: str, credential: str | None, examples: int) -> tuple[bool, int
     ]
     if credential:
         command.append(f"--header=Authorization: Bearer {credential}")
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    with TemporaryDirectory() as folder:  # It keeps what it has found.
+        run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     made = re.search(r"([\d,]+) generated", run.stdout)
     if run.returncode:
         print(run.stdout, run.stderr, sep="\n")
