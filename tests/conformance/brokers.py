@@ -173,6 +173,13 @@ class NatsServer:
         shutil.rmtree(self._store)
         self.start()
 
+    def keep_only_durables(self) -> None:
+        """Delete everything of the streams but the state of their durables; call it while it is down."""
+        for stream in self._store.glob("jetstream/*/streams/*"):
+            for part in stream.iterdir():
+                if part.name != "obs":
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
+
     def save_disk(self) -> None:
         """Copy the files as they are after a clean stop."""
         self.terminate()

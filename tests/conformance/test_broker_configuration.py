@@ -343,6 +343,35 @@ async def test_older_process_leaves_alone_what_a_newer_one_has_set(host: NatsHos
     await again.stop()
 
 
+async def test_what_rewrites_messages_is_corrected_whatever_version_it_names(
+    host: NatsHost,
+) -> None:
+    """Whoever may create a stream could forge events with it, and name a version above ours."""
+    service = await Service.on(host)
+    await host.update_stream(
+        metadata={VERSION_KEY: str(CONFIG_VERSION + 998)},
+        republish={"src": "orders.>", "dest": "leak.>"},
+        subject_transform={"src": "orders.evil.*.*", "dest": "{{wildcard(1)}}.{{wildcard(2)}}"},
+    )
+    await corrected(host, {"republish": None, "subject_transform": None})
+    await service.stop()
+
+
+async def test_durable_whose_files_are_left_from_a_longer_stream_is_created_again(
+    host: NatsHost,
+) -> None:
+    """Somebody deleted the folder of a running broker, which wrote the state of the durable meanwhile."""
+    service = await Service.on(host)
+    await service.broker.publish([Outgoing("orders.created", b"%d" % n) for n in range(500)])
+    await service.delivers(b"last")
+    await host.stop()
+    host.server.keep_only_durables()
+    await host.start()
+
+    await service.delivers(b"after")
+    await service.stop()
+
+
 def test_three_replicas_are_not_set_back_to_one() -> None:
     wanted = {"name": "T", "subjects": ["a.>"], "max_age": 1, "max_bytes": 1, "num_replicas": 1}
     held = {**new_stream(wanted), "num_replicas": 3, "placement": {"cluster": "tokyo"}}

@@ -143,7 +143,8 @@ async def diagnosis(settings: Settings) -> str | None:
 
     After a full disk or a failed sync a server answers everything but publishes, also once the disk
     works again, until it is restarted. Hence this stores a message. An error response is fine too,
-    for instance where there is no stream yet.
+    for instance where there is no stream yet. Without the operator's seed nothing is known, and a server
+    that works is left alone.
     """
     try:
         free_bytes = shutil.disk_usage(_folder(settings)).free
@@ -158,7 +159,9 @@ async def diagnosis(settings: Settings) -> str | None:
             return await _probe(settings, prefix + PROBE_SUBJECT)
     except TimeoutError:
         return f"it does not acknowledge a message within {STORE_SECONDS_MAX:g} s"
-    except (OSError, ValueError, SeedUnusable) as error:
+    except SeedUnusable:
+        return None
+    except (OSError, ValueError) as error:
         return f"the probe failed ({error})"
 
 

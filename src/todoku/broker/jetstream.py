@@ -179,15 +179,23 @@ class JetStream:
             info = await self.info(link)
             if info is None:
                 self.problems.pop(self._name, None)
-                response = await create(
-                    link, f"STREAM.CREATE.{self._name}", config.new_stream(self._wanted)
-                )
-                return decode(response, StreamInfo)
+                return await self._create_stream(link)
             corrected = config.corrected_stream(info.config, self._wanted, starting=starting)
             if corrected == info.config:
                 self.problems.pop(self._name, None)
                 return info
             return await self._correct_stream(link, info, corrected)
+
+    async def _create_stream(self, link: Link) -> StreamInfo:
+        request, new = f"STREAM.CREATE.{self._name}", config.new_stream(self._wanted)
+        try:
+            return decode(await create(link, request, new), StreamInfo)
+        except Forbidden:
+            if self._as_operator is None:
+                raise BrokerUnavailable(
+                    f"there is no stream {self._name} yet; the service that may create it was not here"
+                ) from None
+            return decode(await self._as_operator(request, new), StreamInfo)
 
     async def _correct_stream(
         self, link: Link, info: StreamInfo, corrected: Mapping[str, Any]
@@ -282,11 +290,22 @@ class JetStream:
         start_after: StartAfter | None = None,
     ) -> str:
         """Create the durable if absent, or correct its configuration; return the stream's epoch."""
-        stream_epoch = (await self.prepare(link)).stream_epoch
+        stream = await self.prepare(link)
+        stream_epoch = stream.stream_epoch
         wanted = self._durable_config(reader, subjects)
         here = start_after is not None and start_after.stream_epoch == stream_epoch
         new = config.new_durable(wanted, start_after.sequence if start_after and here else 0)
         info = await self.consumer_info(link, reader)
+        if info is not None and await self._is_ahead(link, info, stream):
+            log.error(
+                "durable_ahead_of_stream",
+                durable=reader,
+                delivered=info.delivered.stream_seq,
+                last_sequence=stream.state.last_seq,
+            )
+            self.corrections += 1
+            await self.forget_durable(link, reader)
+            info = None
         if info is None:
             self.problems.pop(reader, None)
             await self._create_durable(link, reader, new)
@@ -301,6 +320,19 @@ class JetStream:
         else:
             self.problems.pop(reader, None)
         return stream_epoch
+
+    async def _is_ahead(self, link: Link, durable: ConsumerInfo, stream: StreamInfo) -> bool:
+        """Return whether a durable has delivered what the stream does not have: its files are left from an
+        earlier stream. It would deliver nothing before the stream has grown as long."""
+        if durable.delivered.stream_seq <= stream.state.last_seq:
+            return False
+        await asyncio.sleep(CONFIRM_SECONDS)  # A new leader of the stream may still catch up.
+        again = await self.info(link)
+        return (
+            again is not None
+            and again.stream_epoch == stream.stream_epoch
+            and durable.delivered.stream_seq > again.state.last_seq
+        )
 
     async def _correct_durable(
         self,

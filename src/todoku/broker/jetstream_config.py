@@ -44,6 +44,10 @@ STREAM_FIELDS: Config = {
 }
 """What each of these must be; None and False mean absent."""
 
+REWRITING = ("mirror", "sources", "subject_transform", "republish")
+"""What stores or sends messages under subjects on which they were not published. Whoever may create a stream
+could forge events with it, so it is corrected whatever version the metadata names."""
+
 STREAM_LIMITS = ("max_age", "max_bytes", "num_replicas")
 """Limits that may be larger than wanted; 0 and -1 are unlimited."""
 
@@ -99,10 +103,11 @@ def corrected_stream(held: Config, wanted: Config, *, starting: bool = False) ->
     """Return what a stream's configuration must be; equal to `held` if nothing is wrong.
 
     `wanted` holds the subjects and the limits. A limit is lowered only when `starting`, and only if
-    Todoku itself had set it, so that processes with different settings do not alternate.
+    Todoku itself had set it, so that processes with different settings do not alternate. Of what a newer
+    version has set, only what rewrites messages is corrected.
     """
     if _version(held) > CONFIG_VERSION:
-        return dict(held)
+        return _with_fields(held, {name: STREAM_FIELDS[name] for name in REWRITING})
     limits = {
         name: _limit(name, held, wanted, may_lower=starting)
         for name in STREAM_LIMITS

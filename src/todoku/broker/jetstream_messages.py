@@ -62,8 +62,8 @@ class FoundMessage(msgspec.Struct, frozen=True):
 
 
 class AckFloor(msgspec.Struct, frozen=True):
-    """Hold up to where everything is acknowledged: a sequence number of the stream, and a number of
-    deliveries."""
+    """Hold a place of a durable: a sequence number of the stream, and a number of deliveries. Up to there
+    everything is acknowledged, or delivered."""
 
     stream_seq: int
     consumer_seq: int = 0
@@ -73,6 +73,7 @@ class ConsumerInfo(msgspec.Struct, frozen=True):
     """Hold a durable consumer's configuration and state."""
 
     config: dict[str, Any]
+    delivered: AckFloor
     ack_floor: AckFloor
     num_pending: int
     num_ack_pending: int

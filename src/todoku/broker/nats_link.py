@@ -123,6 +123,11 @@ class Link:
         return self._client.pending_data_size
 
     @property
+    def admits_anybody(self) -> bool:
+        """Return whether the server takes clients that show neither a credential nor a certificate."""
+        return self._client.admits_anybody
+
+    @property
     def body_bytes_max(self) -> int:
         return self._client.max_payload - HEADER_BYTES_MAX
 

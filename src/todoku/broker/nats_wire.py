@@ -121,6 +121,12 @@ class Client(NatsClient):
         self._ps = MessageParser(self)
         self.on_forbidden = on_forbidden
 
+    @property
+    def admits_anybody(self) -> bool:
+        """Return whether the server takes clients that show neither a credential nor a certificate."""
+        server = self._server_info
+        return not (server.get("auth_required") or server.get("tls_verify"))
+
     def _connect_command(self) -> bytes:
         """Return what introduces this client, with its credentials; only over TLS where that was asked for.
 

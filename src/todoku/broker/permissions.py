@@ -64,15 +64,15 @@ def of_operator() -> Permissions:
 
 
 def of_service(name: str, place: Place, *, updates: bool) -> Permissions:
-    """Return what a service may do; one of them `updates` the stream's configuration."""
+    """Return what a service may do; one of them creates the stream and `updates` its configuration: a stream
+    can be configured so that it forges events."""
     own = [place.durable(name + purpose) for purpose in PURPOSES]
     publish = [
         place.subject(f"{name}.>"),
         place.subject(f"receipts.*.{name}.>"),
         place.subject(f"ended.{name}"),
         place.subject(ROLLED_BACK),
-        place.api("STREAM.CREATE"),
-        *([place.api("STREAM.UPDATE")] if updates else []),
+        *([place.api("STREAM.CREATE"), place.api("STREAM.UPDATE")] if updates else []),
         *_looking(place),
         *_consuming(own, place),
     ]

@@ -24,7 +24,7 @@ from todoku.cli.signals import on_stop_signals
 from todoku.local import running
 from todoku.local.claims import Port, data_folder, require_free
 from todoku.local.log_files import LogFiles
-from todoku.local.supervisor import Checkup, Program, Supervisor
+from todoku.local.supervisor import Checkup, NotPrepared, Program, Supervisor
 from todoku.redaction import redact
 from todoku.settings import (
     CONSOLE,
@@ -126,6 +126,14 @@ def _write_broker_config(settings: Settings) -> None:
         ) from error
 
 
+def _prepare_broker(settings: Settings) -> None:
+    """Do the same before a restart, when what runs goes on without the broker."""
+    try:
+        _write_broker_config(settings)
+    except CommandFailed as failed:
+        raise NotPrepared(str(failed)) from failed
+
+
 def _require_suitable_broker(settings: Settings) -> None:
     """Raise `CommandFailed` for an unsuitable broker; warn if it is unavailable."""
     from todoku.broker.nats_link import Refused
@@ -195,7 +203,7 @@ def _broker(settings: Settings, server: embedded.ServerProgram) -> Program:
         argv=embedded.argv(server, settings),
         environment=os.environ,
         is_ready=functools.partial(embedded.is_ready, settings.nats_port),
-        prepare=functools.partial(embedded.write_config, settings, load_system(settings).names),
+        prepare=functools.partial(_prepare_broker, settings),
         checkup=Checkup(
             diagnosis=functools.partial(embedded.diagnosis, settings),
             remedy=functools.partial(embedded.move_files_aside, settings),

@@ -20,6 +20,11 @@ OTHERS_READY_SECONDS = 5.0
 """How long a program that is not awaited waits for the others, so that they start sooner."""
 
 
+class NotPrepared(Exception):
+    """Raised by what is called before a start, if the program cannot be started. The message says why, and
+    what to do."""
+
+
 class Checkup(msgspec.Struct, frozen=True):
     """A check that a running program works.
 
@@ -38,9 +43,9 @@ class Program(msgspec.Struct, frozen=True):
     """A program to keep running.
 
     `argv[0]` is an absolute path. `is_ready` checks once whether it is ready, within two seconds.
-    `prepare` is called before each start. Once it is ready, the `checkup` begins. An exit code in
-    `final_codes` before it was ever ready means that a restart cannot help. One that is not `awaited`
-    starts after the others, and nothing waits for it.
+    `prepare` is called before each start, and may raise `NotPrepared`. Once it is ready, the `checkup`
+    begins. An exit code in `final_codes` before it was ever ready means that a restart cannot help. One
+    that is not `awaited` starts after the others, and nothing waits for it.
     """
 
     name: str
@@ -232,6 +237,8 @@ class ProcessRunner:
             process = await self._start()
         except OSError as error:
             return f"could not be started ({error.strerror})"
+        except NotPrepared as error:
+            return f"could not be started: {error}"
         self.pid = process.pid
         async with asyncio.TaskGroup() as tasks:
             output = tasks.create_task(self._show_output(process))

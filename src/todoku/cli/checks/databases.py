@@ -121,7 +121,7 @@ def _parked(service: ServiceDescriptor, database: Database) -> Iterator[_Concern
         count = connection.scalar(parked) or 0
     if count:
         yield _Concern(
-            f"{counted(count, 'message')} parked, each with its order",
+            f"{counted(count, 'message')} parked",
             f"see `todoku dead list --service {service.name}`",
         )
 

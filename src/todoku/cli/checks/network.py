@@ -278,13 +278,14 @@ async def stream_info(settings: Settings, user: str = READER) -> StreamInfo | No
 async def _credentials(settings: Settings) -> CheckResult:
     """Check that the broker knows the credential of each service."""
 
-    async def connected(_: Link) -> None:
-        """Ask for nothing."""
+    async def connected(link: Link) -> bool:
+        return link.admits_anybody
 
+    anybody = False
     names = load_system(settings).names
     for name in names:
         try:
-            await _ask_broker(settings, connected, name)
+            anybody |= await _ask_broker(settings, connected, name)
         except BrokerUnsuitable as error:
             fix = (
                 "run `todoku up` again: it makes them and configures its broker"
@@ -295,6 +296,12 @@ async def _credentials(settings: Settings) -> CheckResult:
             return wrong("broker credentials", f"{name}: {error}", fix=fix)
         except BrokerError as error:
             return warning("broker credentials", f"{name}: {error}", fix="check the broker's log")
+    if anybody:
+        return warning(
+            "broker credentials",
+            "the broker admits anybody: whoever reaches it can publish events in the name of a service",
+            fix="give it users; `todoku broker-config` writes its configuration and their keys",
+        )
     return ok("broker credentials", f"the broker knows {', '.join(names)}")
 
 
