@@ -1,6 +1,7 @@
 """Simulate customers who name the prices that they saw, and check what their orders pay."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -59,7 +60,8 @@ class Prices:
         self._trusted = dice.random() < TRUSTED_SHARE
         self._refused = dice.random() < REFUSED_SHARE
         self._checked: set[str] = set()
-        self._copies: list[tuple[float, Copy]] = []
+        self._copies: list[tuple[float, Copy]] = [(-math.inf, {})]
+        """What orders knew since when: at first nothing."""
 
     def settings(self) -> Mapping[str, object]:
         """Return the settings of this run."""
