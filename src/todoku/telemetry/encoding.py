@@ -78,12 +78,14 @@ def text_attribute(key: str, value: str) -> bytes:
 
 def link(trace_id: bytes, span_id: bytes, attributes: bytes = b"") -> bytes:
     """Return a link of a span, with attributes from `link_attribute`."""
-    return _message(13, _link(b"\n\x10", trace_id, b"\x12\x08", span_id) + attributes)
+    ids = _link(b"\n\x10", trace_id, b"\x12\x08", span_id)
+    return b"j" + varint(len(ids) + len(attributes)) + ids + attributes
 
 
 def link_attribute(key: str, value: str) -> bytes:
     """Return an attribute of a link."""
-    return _message(4, key_value(key, value))
+    text = value.encode()
+    return _head_of_link_text(key, len(text)) + text
 
 
 def dropped_links(count: int) -> bytes:
@@ -152,6 +154,12 @@ def varint(number: int) -> bytes:
 @lru_cache(maxsize=4096)
 def _head_of_text(key: str, length: int) -> bytes:
     encoded = attribute(key, "x" * length)
+    return encoded[: len(encoded) - length]
+
+
+@lru_cache(maxsize=4096)
+def _head_of_link_text(key: str, length: int) -> bytes:
+    encoded = _message(4, key_value(key, "x" * length))
     return encoded[: len(encoded) - length]
 
 
