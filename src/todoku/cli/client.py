@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 import msgspec
 from uuid_utils import uuid7
 
+from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.formatting import printable
@@ -62,12 +63,14 @@ class ServiceClient:
         timeout_seconds: float = RESPONSE_SECONDS_MAX,
         repeated_for_seconds: float = REPEATED_FOR_SECONDS,
         tls: "SSLContext | None" = None,
+        key: str | None = None,
     ) -> None:
         self.service = service
         self._base = _parse(url)
         self._timeout_seconds = timeout_seconds
         self._repeated_for_seconds = repeated_for_seconds
         self._tls = tls
+        self._key = key
 
     @property
     def url(self) -> str:
@@ -181,6 +184,8 @@ class ServiceClient:
         optional: Mapping[str, str | None],
     ) -> Response:
         headers = {"Accept": f"{JSON}, {PROBLEM}", "Connection": "close"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
         headers |= {name: value for name, value in optional.items() if value is not None}
         if body is not None:
             headers["Content-Type"] = JSON
@@ -265,7 +270,11 @@ def client(
     except TlsUnusable as error:
         raise CommandFailed(str(error), exit_code=ExitCode.USAGE) from error
     return ServiceClient(
-        service, url or settings.http_url(service), timeout_seconds=timeout_seconds, tls=trusted
+        service,
+        url or settings.http_url(service),
+        timeout_seconds=timeout_seconds,
+        tls=trusted,
+        key=credential(),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 
@@ -42,8 +43,10 @@ By = Annotated[
 ]
 
 
-def who(by: str | None) -> str:
-    """Return who decides. Raises `CommandFailed` where the user has no name."""
+def who(by: str | None) -> str | None:
+    """Return who decides; None if a credential says it. Raises `CommandFailed` where the user has no name."""
+    if by is None and credential() is not None:
+        return None
     try:
         return by or getpass.getuser()
     except (OSError, KeyError) as error:  # in a container the user may have no name

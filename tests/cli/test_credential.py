@@ -1,0 +1,23 @@
+"""Which credential commands send."""
+
+from pathlib import Path
+
+import pytest
+
+from todoku.cli.credential import credential
+from todoku.cli.errors import CommandFailed
+
+
+def test_variable_comes_before_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert credential() is None
+    (tmp_path / "key").write_text("tdk_a_b\n")
+    monkeypatch.setenv("TODOKU_KEY_FILE", str(tmp_path / "key"))
+    assert credential() == "tdk_a_b"
+    monkeypatch.setenv("TODOKU_KEY", "tdk_c_d")
+    assert credential() == "tdk_c_d"
+
+
+def test_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TODOKU_KEY_FILE", str(tmp_path / "absent"))
+    with pytest.raises(CommandFailed, match="absent"):
+        credential()
