@@ -255,7 +255,7 @@ def discard(
 def _retry_each(
     letter_ids: Sequence[str],
     service: ServiceName | None,
-    by: str,
+    by: str | None,
     json: bool,
     addresses: AddressFlags | None,
 ) -> ExitCode:
@@ -287,7 +287,7 @@ def _schedule(
     service: ServiceName | None,
     group: str | None,
     rate: int,
-    by: str,
+    by: str | None,
     json: bool,
     addresses: AddressFlags | None,
 ) -> None:

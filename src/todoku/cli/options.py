@@ -44,11 +44,14 @@ By = Annotated[
 
 
 def who(by: str | None) -> str | None:
-    """Return who decides; None if a credential says it. Raises `CommandFailed` where the user has no name."""
-    if by is None and credential() is not None:
-        return None
+    """Return who decides; None if a credential says it. Raises `CommandFailed`."""
+    return by if by or credential() is not None else login_name()
+
+
+def login_name() -> str:
+    """Return the user's name on this machine. Raises `CommandFailed` where the user has none."""
     try:
-        return by or getpass.getuser()
+        return getpass.getuser()
     except (OSError, KeyError) as error:  # in a container the user may have no name
         raise CommandFailed("give your name with --by.", exit_code=ExitCode.USAGE) from error
 

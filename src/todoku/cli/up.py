@@ -17,7 +17,7 @@ from todoku.cli.console import Console
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.cli.options import Flag, who
+from todoku.cli.options import Flag, login_name
 from todoku.cli.pausing import described, paused_now
 from todoku.cli.readiness import is_ready, unresponsive
 from todoku.cli.signals import on_stop_signals
@@ -74,7 +74,7 @@ def up(
     started = time.monotonic()
     loaded = settings_from(flags, on_this_machine=True)
     settings = loaded.settings
-    start = start_paused.to_environment(who(None)) if paused else {}
+    start = start_paused.to_environment(login_name()) if paused else {}
     with data_folder(settings.data_dir, load_system(settings).names):
         server = None if settings.nats_url else _find_server(settings)
         require_free(list(_ports(settings)))
