@@ -100,6 +100,7 @@ class Node:
         self._stop = asyncio.Event()
         self._starts = 0
         self._thread = SteppedThread() if isinstance(database, SharedDatabase) else None
+        self._turn = asyncio.Lock()
 
     async def live(self) -> None:
         """Run a process, and another when it ends, until it is retired, as `todoku up` does."""
@@ -190,12 +191,6 @@ class Node:
         offset = jump.uniform(-CLOCK_JUMP_SECONDS_MAX, CLOCK_JUMP_SECONDS_MAX) if jump else 0.0
         self._trace.note(self.name, "start", f"with a clock offset of {offset:+.0f} s")
         self.owner, self.clock_offset = f"{self.name}-{self._starts}", offset
-        turn = asyncio.Lock()
-
-        async def write(function: Callable[..., Any], *arguments: Any) -> Any:
-            async with turn:
-                return await self._write(function, *arguments)
-
         parts = self._watch(self._wire(self._parts(session)))
         if isinstance(self.database, SharedDatabase):
             parts = watch_due_rows(parts, self.database, self._checker.fail)
@@ -207,7 +202,7 @@ class Node:
             self._topology,
             owner=self.owner,
             clock=SteadyClock(self._wall, asyncio.get_running_loop().time),
-            run_write=write,
+            run_write=self._write_in_turn,
             run_read=_at_once,
             config=parts.config,
             failpoint=parts.failpoint,
@@ -224,6 +219,12 @@ class Node:
             config=self._config,
             failpoint=self._failpoint,
         )
+
+    async def _write_in_turn(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Write to the database, one transaction after the other: also after one that the process before has
+        left, which ends when its thread notices."""
+        async with self._turn:
+            return await self._write(function, *arguments)
 
     async def _write(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Write to the database, with injected delays before and after."""

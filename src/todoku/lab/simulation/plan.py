@@ -14,8 +14,9 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     `only` names the orders and faults that may happen (`order#1`, `kill#2`); None allows all of the
     seed. After `chaos_seconds` no fault is injected any more, and the system must be quiescent within
-    `settle_seconds`; where clocks have jumped, later by the most they may have jumped. `system` names
-    the system as the setting of that name does.
+    `settle_seconds`: an event may be sent again after 40 s, and the carrier answer after 100 s more. Where
+    clocks have jumped, it is later by the most they may have jumped. `system` names the system as the
+    setting of that name does.
 
     With `replicas` = 1, each service is one process with a SQLite database; with more, that many processes
     share a database with PostgreSQL's row locks. With 0 the seed decides.
@@ -24,7 +25,7 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     orders: int = 5
     chaos_seconds: float = 60.0
-    settle_seconds: float = 120.0
+    settle_seconds: float = 180.0
     only: tuple[str, ...] | None = None
     system: str = SYSTEM_NAME
     replicas: int = 0
