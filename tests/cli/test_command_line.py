@@ -21,8 +21,8 @@ from todoku.database.lock import FileLock
 from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
-GROUPS = {"dead", "order", "product", "shipment", "events", "person"}
-WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume", "audit"}
+GROUPS = {"dead", "order", "product", "shipment", "events", "person", "key"}
+WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume", "audit", "whoami"}
 COLUMNS = 80
 HEAVY = ("starlette", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import anyio
 import httpx
+import msgspec
 import pytest
 from sqlalchemy import Connection
 
 from todoku.bootstrap_key import read_or_make
+from todoku.cli.responses import CreatedKey, KeyDetails, KeyList
 from todoku.database import Database
 from todoku.identity.keys import ApiKey, new_key, parse
 from todoku.identity.scopes import ROLES
@@ -109,6 +111,41 @@ async def test_key_is_known_and_revoked_at_every_service_within_five_seconds() -
         shown = (await on.shipping.get(f"/keys/{key_id}", headers=on.operator)).json()
         assert shown["revokedAt"] is not None
         assert not {"key", "digest"} & shown.keys()
+
+
+async def test_whoami_tells_each_caller_what_its_credential_says() -> None:
+    async with stack() as on:
+        created = await create(on, "alice", "orders:read:own")
+        for http in (on.orders, on.inventory, on.shipping):
+            shown = await until(http, "/whoami", created["key"], 200)
+            assert shown.json() == {
+                "auth": "required",
+                "actor": "alice",
+                "keyId": created["id"],
+                "scopes": ["orders:read:own"],
+            }
+            assert (await http.get("/whoami")).status_code == 401
+
+
+async def test_whoami_says_that_credentials_are_not_looked_at() -> None:
+    orders = next(iter(system))
+    async with (
+        running_together([(orders.build(system.settings()), orders.build_api)]) as (app,),
+        client(app) as http,
+    ):
+        shown = await http.get("/whoami", headers=bearer(new_key()[0]))
+    assert shown.json() == {"auth": "none", "actor": None, "keyId": None, "scopes": []}
+
+
+async def test_command_line_reads_what_services_tell_of_keys() -> None:
+    async with stack() as on:
+        created = await create(on, "alice", "staff", expiresAt="2030-01-02T03:04:05Z")
+        assert msgspec.convert(created, CreatedKey).id == created["id"]
+        listed = msgspec.json.decode(
+            (await on.orders.get("/keys", headers=on.operator)).content, type=KeyList
+        )
+        keys = [msgspec.json.decode(each, type=KeyDetails) for each in listed.items]
+        assert {each.owner for each in keys} == {"root", "alice"}
 
 
 async def test_orders_of_others_do_not_exist_for_a_customer() -> None:

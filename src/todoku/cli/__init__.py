@@ -29,6 +29,8 @@ COMMANDS = {
     "audit": "List who has asked for what, and what came of it.",
     "logs": "Show what the services have logged, also about one order.",
     "person": "Export and erase everything about a person.",
+    "key": "Create, list and revoke API keys.",
+    "whoami": "Say who the services take you for, and what you may do.",
     "doctor": "Diagnose problems and suggest fixes.",
     "verify": "Check the databases for broken invariants.",
     "bench": "Measure throughput, latency and cost under load.",

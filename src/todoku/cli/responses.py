@@ -262,6 +262,41 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     orders: int
 
 
+class CreatedKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A new API key: `key` has its secret."""
+
+    id: str
+    key: str
+    owner: str
+
+
+class KeyDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a service knows of an API key."""
+
+    id: str
+    owner: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyList(msgspec.Struct, frozen=True):
+    """The API keys that a service knows, each as raw JSON."""
+
+    items: list[msgspec.Raw]
+
+
+class CallerDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who a service takes the caller for."""
+
+    auth: str
+    actor: str | None
+    key_id: str | None
+    scopes: tuple[str, ...]
+
+
 class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The number of scheduled retries, and the time of the last one."""
 

@@ -1,6 +1,6 @@
 """Identity: scopes, roles, and who sends a request."""
 
 from todoku.identity.caller import Caller
-from todoku.identity.scopes import OPEN, ROLES
+from todoku.identity.scopes import ANY, OPEN, ROLES
 
-__all__ = ["OPEN", "ROLES", "Caller"]
+__all__ = ["ANY", "OPEN", "ROLES", "Caller"]

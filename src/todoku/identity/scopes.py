@@ -8,6 +8,9 @@ from typing import Final
 OPEN: Final = "open"
 """The scope of operations that anybody may call: health checks and documents."""
 
+ANY: Final = "any"
+"""The scope of operations for which every valid credential suffices, whatever it permits."""
+
 ORDERS_CREATE: Final = "orders:create"
 ORDERS_READ: Final = "orders:read"
 ORDERS_CANCEL: Final = "orders:cancel"

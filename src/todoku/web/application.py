@@ -35,6 +35,7 @@ from todoku.web.persons import PERSON_REFUSALS
 from todoku.web.prefix import ForwardedPrefixMiddleware
 from todoku.web.rate_limits import FailureLimitMiddleware, RateLimiter, RateLimitMiddleware
 from todoku.web.resend import resend_operations
+from todoku.web.whoami import whoami_operation
 
 
 async def nothing_to_refresh() -> None:
@@ -127,6 +128,7 @@ def shared_operations(backend: Backend) -> list[Operation]:
         *pause_operations(backend),
         *audit_operations(backend),
         *key_operations(backend),
+        whoami_operation(),
         *health_operations(backend),
     ]
 

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from todoku.identity import OPEN, Caller
+from todoku.identity import ANY, OPEN, Caller
 from todoku.identity.scopes import is_scope, own
 from todoku.web.problems import MISSING_SCOPE, UNAUTHENTICATED, Problem
 
@@ -64,7 +64,7 @@ def permit(needed: str, *, required: bool, has_own: bool = False) -> Permit | No
         caller = scope.get(USER)
         if not isinstance(caller, Caller):
             raise unauthenticated("Send the header `Authorization: Bearer …`.")
-        if needed in caller.scopes:
+        if needed == ANY or needed in caller.scopes:
             return None
         if own_scope in caller.scopes:
             return caller.subject

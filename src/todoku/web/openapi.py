@@ -9,7 +9,7 @@ import msgspec
 from msgspec.inspect import EnumType
 
 import todoku
-from todoku.identity import OPEN
+from todoku.identity import ANY, OPEN
 from todoku.identity.scopes import own
 from todoku.web import conditions, event_streams, idempotency, problems, waiting
 from todoku.web.fields import IdempotencyKey, IfMatch, LastEventId, Preference, to_portable
@@ -157,6 +157,8 @@ def _security(operation: Operation) -> list[dict[str, list[str]]]:
     """Return the scopes each of which suffices; none where anybody may call the operation."""
     if operation.scope == OPEN:
         return []
+    if operation.scope == ANY:
+        return [{SCHEME: []}]
     scopes = (operation.scope, own(operation.scope)) if operation.own else (operation.scope,)
     return [{SCHEME: [scope]} for scope in scopes]
 

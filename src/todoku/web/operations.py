@@ -53,8 +53,9 @@ class SuccessResponse(msgspec.Struct, frozen=True, kw_only=True):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An HTTP operation: method, path, handler and documentation.
 
-    `scope` is what a caller has to be permitted, `OPEN` where anybody may call it. With `own`, the scope
-    with the ending `:own` suffices too, and the handler keeps to the orders of `Call.owner` if there is one.
+    `scope` is what a caller has to be permitted, `OPEN` where anybody may call it, `ANY` where every
+    valid credential suffices. With `own`, the scope with the ending `:own` suffices too, and the handler
+    keeps to the orders of `Call.owner` if there is one.
     `path` has parameters in braces. `path_parameters` gives their types for the documents; they are
     not enforced, because an id that cannot exist is answered with 404. `problems` are those that do
     not follow from the query and body. With `waits`, a client may say with `Prefer: wait=N` that the

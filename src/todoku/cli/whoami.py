@@ -1,0 +1,40 @@
+"""`todoku whoami`: say who the services take you for."""
+
+from todoku.cli.client import client
+from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_from
+from todoku.cli.options import Json, Url
+from todoku.cli.output import console, grid, write_object
+from todoku.cli.responses import CallerDetails
+
+
+def whoami(*, json: Json = False, url: Url = None, addresses: Addresses = None) -> None:
+    """Say who the services take you for, and what you may do.
+
+    The credential is that in TODOKU_KEY, else in the file that TODOKU_KEY_FILE
+    names. The first service is asked, or that at --url.
+
+    For example:
+
+        todoku whoami
+        TODOKU_KEY_FILE=keys/prometheus todoku whoami --json
+    """
+    service = client(SYSTEM_HERE.names[0], url, settings_from(addresses).settings)
+    answer = service.get("/whoami")
+    caller = service.read(answer, CallerDetails)
+    if json:
+        write_object(answer)
+        return
+    console().print(grid(_described(caller)))
+
+
+def _described(caller: CallerDetails) -> list[tuple[str, str]]:
+    if caller.auth == "none":
+        return [
+            (
+                "who",
+                caller.actor or "nobody in particular: credentials are not looked at (auth = none)",
+            ),
+            ("may", "everything, like everybody who reaches the service"),
+        ]
+    key = [("key", caller.key_id)] if caller.key_id is not None else []
+    return [("who", caller.actor or ""), *key, ("may", ", ".join(caller.scopes))]
