@@ -77,6 +77,9 @@ ABOUT_BUILT_IN_SERVICES = {
     "lab/chaos/staff.py": "restocks products",
     "lab/databases.py": "waits until every order has ended",
     "lab/system_client.py": "places and follows orders",
+    "cli/person.py": "the orders of a person come from orders",
+    "engine/persons/handler.py": "the problem counts open orders",
+    "web/persons.py": "the problem has a member with open orders",
 }
 """The modules outside of the services that name one, and why."""
 

@@ -46,3 +46,9 @@ def test_catalogue_has_arrived_once_orders_has_each_version(
 def test_catalogue_of_a_service_that_does_not_answer_has_not_arrived() -> None:
     with answering(problem(503, "not-ready", "t", "d")) as inventory, answering(page()) as orders:
         assert not has_arrived(settings_of(inventory.url, orders.url))
+
+
+@pytest.mark.parametrize(("status", "slug"), [(401, "unauthenticated"), (403, "missing-scope")])
+def test_catalogue_is_not_waited_for_without_the_right_to_see_it(status: int, slug: str) -> None:
+    with answering(problem(status, slug, "t", "d")) as inventory, answering(page()) as orders:
+        assert has_arrived(settings_of(inventory.url, orders.url))

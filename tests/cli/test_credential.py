@@ -6,6 +6,7 @@ import pytest
 
 from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
+from todoku.system import load_settings
 
 
 def test_variable_comes_before_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -21,3 +22,8 @@ def test_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("TODOKU_KEY_FILE", str(tmp_path / "absent"))
     with pytest.raises(CommandFailed, match="absent"):
         credential()
+
+
+def test_its_variables_are_not_taken_for_misspelt_settings() -> None:
+    environment = {"TODOKU_KEY": "tdk_a_b", "TODOKU_KEY_FILE": "key", "TODOKU_CONFIG": "/dev/null"}
+    assert load_settings({}, environment=environment).warnings == ()

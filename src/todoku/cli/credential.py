@@ -2,20 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Final
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-
-VARIABLE: Final = "TODOKU_KEY"
-FILE_VARIABLE: Final = "TODOKU_KEY_FILE"
+from todoku.settings.loading import KEY_FILE_VARIABLE, KEY_VARIABLE
 
 
 def credential() -> str | None:
     """Return the credential of the user, None if there is none. Raises `CommandFailed`."""
-    if key := os.environ.get(VARIABLE, "").strip():
-        return _checked(key, VARIABLE)
-    named = os.environ.get(FILE_VARIABLE)
+    if key := os.environ.get(KEY_VARIABLE, "").strip():
+        return _checked(key, KEY_VARIABLE)
+    named = os.environ.get(KEY_FILE_VARIABLE)
     if not named:
         return None
     path = Path(named)

@@ -19,7 +19,7 @@ from todoku.cli.output import KEY, TEXT, cells, console, ids, note, table, write
 from todoku.cli.responses import CreatedKey, KeyDetails, KeyList
 from todoku.settings import Settings
 
-HOME = "orders"
+HOME = SYSTEM_HERE.names[0]
 """The service that creates and revokes keys."""
 
 PREFIX = "tdk_"

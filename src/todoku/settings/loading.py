@@ -22,6 +22,8 @@ from todoku.settings.declared import (
 from todoku.settings.errors import SettingsInvalid
 
 FILE_VARIABLE = "TODOKU_CONFIG"
+KEY_VARIABLE = "TODOKU_KEY"
+KEY_FILE_VARIABLE = "TODOKU_KEY_FILE"
 FILE_NAME = "todoku.toml"
 
 
@@ -218,7 +220,7 @@ def _unknown_key(name: str, path: Path | None, declared: Iterable[str]) -> str:
 
 def _near_misses(environment: Mapping[str, str], declared: Mapping[str, Setting]) -> Iterator[str]:
     """Warn of variables that look like a misspelt setting; others may be for another program."""
-    known = {*map(variable_of, declared), FILE_VARIABLE}
+    known = {*map(variable_of, declared), FILE_VARIABLE, KEY_VARIABLE, KEY_FILE_VARIABLE}
     known |= {each.file_variable for each in declared.values() if each.may_hold_secret}
     for variable in sorted(environment):
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
