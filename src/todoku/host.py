@@ -31,13 +31,14 @@ from todoku.engine import (
     Topology,
     failpoint_from_environment,
 )
+from todoku.exposure import require_protection
 from todoku.service_metrics import ServiceMetrics
 from todoku.settings import Settings
 from todoku.system import load_system
-from todoku.tls import HANDSHAKE_SECONDS_MAX, ServerCertificate, require_tls
+from todoku.tls import HANDSHAKE_SECONDS_MAX, ServerCertificate
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
 from todoku.web.descriptors import raise_descriptor_limit
-from todoku.web.hosts import is_loopback, known_hosts
+from todoku.web.hosts import known_hosts
 from todoku.web.keyring import Keyring
 from todoku.web.keys import api_keys
 from todoku.web.page_headers import NO_SNIFFING
@@ -72,7 +73,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
     `AddressUnusable`, `TlsUnusable`, `SettingsInvalid`, or the error of a loop that failed. Whatever is
     raised, nothing that was answered is lost by it.
     """
-    require_tls(settings, loopback=is_loopback(settings.host))
+    require_protection(settings)
     certificate = ServerCertificate.of(settings)
     logs.configure(settings.log_level, settings.log_format, name)
     raise_descriptor_limit()

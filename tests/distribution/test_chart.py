@@ -68,8 +68,18 @@ def test_every_service_of_the_system_is_deployed_at_its_port(values: Any) -> Non
 def test_settings_exist() -> None:
     variables = {setting.variable for setting in system.declared.values()}
     for container, _ in containers():
-        named = {variable["name"].removesuffix("_FILE") for variable in container["env"]}
-        assert named <= variables
+        named = {variable["name"] for variable in container["env"]}
+        assert {name.removesuffix("_FILE") for name in named - variables} <= variables
+
+
+def test_callers_need_a_key_and_only_orders_gets_the_first_one() -> None:
+    for container, pod in containers():
+        named = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert named["TODOKU_AUTH"] == "required"
+        assert ("TODOKU_BOOTSTRAP_KEY_FILE" in named) is (container["name"] == "orders")
+        secrets = {volume["name"]: volume for volume in pod["volumes"]}["secrets"]["projected"]
+        mounted = {item["path"] for each in secrets["sources"] for item in each["secret"]["items"]}
+        assert ("bootstrap-key" in mounted) is (container["name"] == "orders")
 
 
 def test_containers_have_no_rights() -> None:
@@ -104,7 +114,11 @@ def test_manifests_are_rendered_from_the_chart() -> None:
 @helm
 @pytest.mark.parametrize("version", VERSIONS)
 def test_everything_that_can_be_enabled_is_valid(version: str) -> None:
-    enabled = ["migrationJob.enabled=true", "nats.existingSecret.name=nats"]
+    enabled = [
+        "migrationJob.enabled=true",
+        "auth.bootstrapKey.existingSecret=",
+        "nats.existingSecret.name=nats",
+    ]
     enabled += [f"services.{service.name}.autoscaling.enabled=true" for service in system]
     for manifest in yaml.safe_load_all(render(version, *enabled)):
         kubernetes_validate.validate(manifest, version, strict=True)

@@ -73,6 +73,19 @@ def test_settings_of_the_services_exist(compose: Any) -> None:
             assert {v for v in service["environment"] if v.startswith("TODOKU_")} <= variables
 
 
+def test_callers_need_a_key_and_the_first_one_is_a_secret(compose: Any) -> None:
+    for descriptor in system:
+        for name in (descriptor.name, f"{descriptor.name}-scaled"):
+            service = compose["services"][name]
+            assert service["environment"]["TODOKU_AUTH"] == "required"
+            file = service["environment"].get("TODOKU_BOOTSTRAP_KEY_FILE")
+            if descriptor.name == "orders":
+                assert file == f"/run/secrets/{service['secrets'][0]}"
+                assert service["secrets"][0] in compose["secrets"]
+            else:
+                assert (file, service.get("secrets")) == (None, None)
+
+
 def test_observability_sees_every_process_of_every_service(compose: Any) -> None:
     scraped = yaml.safe_load((OBSERVABILITY / "prometheus.yaml").read_text())["scrape_configs"][0]
     found = {name: each["port"] for each in scraped["dns_sd_configs"] for name in each["names"]}
@@ -102,8 +115,13 @@ def test_images_of_others_have_a_version(compose: Any) -> None:
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is absent (Debian package prometheus)")
 def test_prometheus_accepts_its_settings(tmp_path: Path) -> None:
     config = (OBSERVABILITY / "prometheus.yaml").read_text()
-    rules = str(OBSERVABILITY / "rules.yaml")
-    (tmp_path / "prometheus.yaml").write_text(config.replace("/etc/prometheus/rules.yaml", rules))
+    (tmp_path / "bootstrap-key").write_text("tdk_")
+    for written, here in (
+        ("/etc/prometheus/rules.yaml", OBSERVABILITY / "rules.yaml"),
+        ("/run/secrets/bootstrap-key", tmp_path / "bootstrap-key"),
+    ):
+        config = config.replace(written, str(here))
+    (tmp_path / "prometheus.yaml").write_text(config)
     assert PROMTOOL is not None
     checked = [PROMTOOL, "check", "config", tmp_path / "prometheus.yaml"]
     subprocess.run(checked, check=True, capture_output=True)

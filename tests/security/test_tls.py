@@ -227,7 +227,9 @@ def test_doctor_tells_how_long_the_certificate_is_valid(
     ends_in: timedelta, verdict: CheckStatus, authority: Authority, tmp_path: Path
 ) -> None:
     cert, key = authority.issue(tmp_path, ends_in=ends_in)
-    reached, certificate = exposure(system.settings(host="0.0.0.0", tls_cert=cert, tls_key=key))
+    reached, certificate = exposure(
+        system.settings(host="0.0.0.0", auth="required", tls_cert=cert, tls_key=key)
+    )
     assert (reached.verdict, reached.found) == (CheckStatus.OK, "0.0.0.0, with TLS")
     assert certificate.verdict is verdict
 

@@ -7,20 +7,21 @@ from typing import Any
 from todoku import logs
 from todoku.console.application import application
 from todoku.console.forwarding import make_client
+from todoku.exposure import require_protection
 from todoku.host import HttpServer, listen, server_config
 from todoku.settings import CONSOLE, Settings, SettingsInvalid
 from todoku.system import load_system
-from todoku.tls import ServerCertificate, own_context, require_tls
+from todoku.tls import ServerCertificate, own_context
 from todoku.web import Limits
 from todoku.web.descriptors import raise_descriptor_limit
-from todoku.web.hosts import is_loopback, known_hosts
+from todoku.web.hosts import known_hosts
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Answer HTTP until `stop` is set. Raises `AddressUnusable`, `SettingsInvalid` and `TlsUnusable`."""
     logs.configure(settings.log_level, settings.log_format, CONSOLE)
     raise_descriptor_limit()
-    require_tls(settings, loopback=is_loopback(settings.host))
+    require_protection(settings)
     certificate = ServerCertificate.of(settings)
     async with make_client(own_context(settings), _here(settings)) as client:
         app = application(

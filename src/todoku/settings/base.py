@@ -203,7 +203,7 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
         Literal["none", "required"],
         Meta(
             description="Whether callers need a credential, an API key; none: anybody who reaches a service"
-            " may do everything."
+            " may do everything, so services listen on a loopback address only."
         ),
     ] = "none"
     bootstrap_key_file: Annotated[

@@ -56,6 +56,12 @@ env:
   - name: TODOKU_NATS_CA_FILE
     value: /run/secrets/todoku/nats-ca.pem
   {{- end }}
+  - name: TODOKU_AUTH
+    value: required
+  {{- if and (eq .service "orders") $values.auth.bootstrapKey.existingSecret }}
+  - name: TODOKU_BOOTSTRAP_KEY_FILE
+    value: /run/secrets/todoku/bootstrap-key
+  {{- end }}
   - name: TODOKU_STREAM_REPLICAS
     value: {{ $values.nats.streamReplicas | quote }}
   - name: TODOKU_BEHIND_PROXY
@@ -122,6 +128,13 @@ volumes:
             items:
               - key: {{ $service.database.key }}
                 path: database
+        {{- if and (eq .service "orders") $values.auth.bootstrapKey.existingSecret }}
+        - secret:
+            name: {{ $values.auth.bootstrapKey.existingSecret }}
+            items:
+              - key: {{ $values.auth.bootstrapKey.key }}
+                path: bootstrap-key
+        {{- end }}
         {{- if $values.nats.existingSecret.name }}
         - secret:
             name: {{ $values.nats.existingSecret.name }}

@@ -7,22 +7,24 @@ from pathlib import Path
 from cryptography import x509
 
 from todoku.diagnosis import CheckResult, ok, warning, wrong
-from todoku.settings import Settings, SettingsInvalid
-from todoku.tls import ServerCertificate, TlsUnusable, require_tls
+from todoku.exposure import unprotected
+from todoku.settings import Settings
+from todoku.tls import ServerCertificate, TlsUnusable
 from todoku.web.hosts import is_loopback
 
 DAYS_LEFT_MIN = 14
 
 
 def exposure(settings: Settings) -> Iterator[CheckResult]:
-    """Check that services that other machines reach have TLS, and that their certificate is valid."""
-    loopback = is_loopback(settings.host)
-    try:
-        require_tls(settings, loopback=loopback)
-    except SettingsInvalid as invalid:
-        yield wrong("exposure", f"{settings.host}, without TLS", fix=invalid.problems[0])
+    """Check that services that other machines reach have TLS and ask for credentials, and that their
+    certificate is valid."""
+    missing = dict(unprotected(settings))
+    if missing:
+        found = f"{settings.host}, without {' and '.join(missing)}"
+        yield wrong("exposure", found, fix=" ".join(missing.values()))
     else:
-        yield ok("exposure", f"{settings.host}, {_protection(settings, loopback=loopback)}")
+        protection = _protection(settings, loopback=is_loopback(settings.host))
+        yield ok("exposure", f"{settings.host}, {protection}")
     if settings.tls_cert is not None:
         yield _certificate(settings, settings.tls_cert, datetime.now(UTC))
 
