@@ -393,3 +393,11 @@ async def test_expected_100_continue_is_sent() -> None:
         )
         writer.write(BODY)
         assert statuses(await asyncio.wait_for(reader.readuntil(BODY), 10)) == [200]
+
+
+async def test_body_that_is_too_large_is_refused_before_it_is_asked_for() -> None:
+    """Who waits for 100 Continue is told at once."""
+    received = await receive_all(
+        POST + b"Expect: 100-continue\r\nContent-Length: 2000000000\r\n\r\n"
+    )
+    assert statuses(received) == [413]

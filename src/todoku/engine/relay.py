@@ -27,6 +27,10 @@ Park = Callable[[OutboxRow, MessageTooLarge], Awaitable[None]]
 
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
+STARTING_FAILURES = 6
+"""How often in a row publishing fails before that is logged, as long as nothing was published: for four
+seconds the broker may just be starting, too."""
+
 
 class PublishedBatch(msgspec.Struct, frozen=True, gc=False):
     """A batch that the broker has stored: the positions above `after` and up to `up_to`.
@@ -281,7 +285,7 @@ class Relay:
 
     async def _pause(self, error: Exception) -> None:
         seconds = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
-        if self._failures == 0:
+        if self._failures == (0 if self.events_sent else STARTING_FAILURES):
             log.warning("publishing_delayed", error=str(error))
         self._failures += 1
         await asyncio.sleep(seconds)

@@ -69,7 +69,9 @@ async def read_body(
         if int(headers.get(b"content-length", b"0")) > bytes_max:
             raise _too_large(bytes_max)
     except Problem:
-        await _drain(receive)
+        # Who waits for 100 Continue has not sent the body, and would send it now.
+        if headers.get(b"expect", b"").lower() != b"100-continue":
+            await _drain(receive)
         raise
     if complete:
         return await _receive_all(receive, bytes_max)
