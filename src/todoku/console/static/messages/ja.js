@@ -259,7 +259,7 @@ export default {
   "page.orders": "注文",
   "page.overview": "概要",
   "page.pauses": "保留と一時停止",
-  "page.saga": "サーガの地図",
+  "page.saga": "サーガマップ",
   "page.search": "検索",
   "page.shipments": "配送",
   "page.stock": "在庫",
