@@ -188,14 +188,14 @@ class JetStream:
 
     async def _create_stream(self, link: Link) -> StreamInfo:
         request, new = f"STREAM.CREATE.{self._name}", config.new_stream(self._wanted)
+        if self._as_operator is not None:
+            return decode(await self._as_operator(request, new), StreamInfo)
         try:
             return decode(await create(link, request, new), StreamInfo)
         except Forbidden:
-            if self._as_operator is None:
-                raise BrokerUnavailable(
-                    f"there is no stream {self._name} yet; the service that may create it was not here"
-                ) from None
-            return decode(await self._as_operator(request, new), StreamInfo)
+            raise BrokerUnavailable(
+                f"there is no stream {self._name} yet; the service that may create it was not here"
+            ) from None
 
     async def _correct_stream(
         self, link: Link, info: StreamInfo, corrected: Mapping[str, Any]
