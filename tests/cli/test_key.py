@@ -79,8 +79,11 @@ def test_key_that_permits_nothing_is_not_asked_for(services: dict[str, Server]) 
 
 
 def test_list_shows_owner_state_and_scopes(
-    services: dict[str, Server], capsys: pytest.CaptureFixture[str]
+    services: dict[str, Server],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     past = DETAILS | {"id": "0" * 16, "expiresAt": "2020-01-02T03:04:05Z"}
     services["orders"].answers = [Scripted(json.dumps({"items": [DETAILS, past]}).encode())]
 

@@ -86,7 +86,9 @@ def application(
     metrics = Metrics(collectors)
     required = authenticate is not None
     show_metrics = protected(_show_metrics(metrics, refresh), METRICS_READ, required=required)
-    documents: dict[str, Mapping[str, Any]] = {"/openapi.json": openapi.document(api)}
+    documents: dict[str, Mapping[str, Any]] = {
+        "/openapi.json": openapi.document(api, required=required)
+    }
     if events is not None:
         documents["/asyncapi.json"] = events
     open_paths = OPEN_PATHS if authenticate is not None else PROBED_PATHS

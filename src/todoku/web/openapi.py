@@ -52,8 +52,8 @@ SECURITY_SCHEME: Final = {
 }
 
 
-def document(api: Api) -> dict[str, Any]:
-    """Return the OpenAPI document of an API."""
+def document(api: Api, *, required: bool = True) -> dict[str, Any]:
+    """Return the OpenAPI document of an API. Where no credential is `required`, it asks for none."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in api.operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
@@ -73,6 +73,14 @@ def document(api: Api) -> dict[str, Any]:
         },
     }
     _add_types(described)
+    return described if required else _open_to_anybody(described)
+
+
+def _open_to_anybody(described: dict[str, Any]) -> dict[str, Any]:
+    del described["components"]["securitySchemes"]
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            operation["security"] = []
     return described
 
 
