@@ -39,7 +39,7 @@ KNOWN_SEEDS = {
     "due-rows-waited-for": 25,
     "restock-wakes-nobody": 24,
     "release-wakes-nobody": 17,
-    "waiting-order-not-replayed": 106,
+    "waiting-order-not-replayed": 331,
     "every-failed-attempt-published": 20,
     "hold-confirmed-and-forgotten": 2,
     "released-shipment-stays-held": 2,
