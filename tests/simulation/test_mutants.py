@@ -5,7 +5,6 @@ import pytest
 from simulation.mutants import KNOWN_SEEDS, MUTANTS, Mutant, hunt
 from todoku.lab.simulation import SimulationPlan, SimulationResult, shrink, simulate
 
-
 UNFOUND = {
     "waiting-order-not-replayed": "no seed up to 300 finds it since the events of persons shift the draws"
 }
