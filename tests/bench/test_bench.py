@@ -72,7 +72,8 @@ def test_fsyncs_are_counted_for_every_process_with_data(tmp_path: Path) -> None:
 
     assert answer.returncode == ExitCode.OK, answer.stderr
     costs = json.loads(answer.stdout)["costs"]
-    between = 1 / orders  # A commit may fall between the reading of one counter and of the other.
+    # A commit, and one of the housekeeping, may fall between the reading of one counter and of the other.
+    between = 2 / orders
     for name in system.names:
         assert 0 < costs[name]["fsyncs"] <= costs[name]["commits"] + between
     assert costs["broker"]["fsyncs"] > 0
