@@ -4,7 +4,7 @@ Each statement sees what is committed when it begins, and what its own transacti
 connection to SQLite is enough for that: it shows the writes of one transaction at a time. When another
 transaction has its turn, the writes of the first are rolled back, and repeated when it continues.
 
-`SELECT … FOR UPDATE` locks the rows that it returns, and a change locks the row that it changes. Who
+`SELECT … FOR UPDATE` locks the rows that it returns, and a change locks the row that it changes or adds. Who
 meets a row that another transaction has locked waits for the end of that one, and looks again.
 """
 
@@ -27,6 +27,9 @@ ENGINE_TABLES = frozenset(_engine_metadata.tables) - {"dead_letters"}
 """The tables that the engine writes without deciding on what it has read: their keys are enough."""
 
 _INSERT = re.compile(r"INSERT INTO (\w+) \(([^)]*)\) VALUES \(")
+_GROWING = re.compile(r"DO UPDATE SET .* WHERE .*excluded\.", re.DOTALL)
+"""A statement that compares what it finds with what it writes, and so needs no lock from before."""
+
 _LEASES = re.compile(r"^(INSERT INTO|DELETE FROM) leases\b")
 
 Rows = list[tuple[Any, ...]]
@@ -68,6 +71,7 @@ class SharedStorage:
         self._shown: Transaction | None = None
         self._repeating = False
         self._meets: Row | None = None
+        self._compares = False
         self._locking: dict[str, _LockingSelect | None] = {}
         for name, function in (
             ("may_change", self._may_change),
@@ -164,6 +168,7 @@ class SharedStorage:
 
     def _change(self, sql: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
         self._meets = None
+        self._compares = _GROWING.search(sql) is not None
         try:
             return self._connection.execute(sql, parameters)
         except sqlite3.OperationalError:
@@ -221,13 +226,18 @@ class SharedStorage:
         if not self.locks.take(transaction, row):
             self._meets = row
             raise _Locked(row)
-        if table not in ENGINE_TABLES and not transaction.owns(row):
+        if table not in ENGINE_TABLES and not self._compares and not transaction.owns(row):
             self._unlocked(row)
         return True
 
     def _inserted(self, table: str, key: str) -> None:
-        assert self._shown is not None
-        self._shown.inserted.add(Row(table, key))
+        """Lock a row that is added: who adds the same one waits, and finds it then."""
+        row, transaction = Row(table, key), self._shown
+        assert transaction is not None
+        if not self._repeating and not self.locks.take(transaction, row):
+            self._meets = row
+            raise _Locked(row)
+        transaction.inserted.add(row)
 
     def _is_free(self, table: str, key: str) -> bool:
         assert self._shown is not None
