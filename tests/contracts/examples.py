@@ -207,7 +207,9 @@ FULL: Final[tuple[Event, ...]] = (
         reason="落下",
         by="alice",
     ),
-    LowStockThresholdChangedEvent(product_id=PRODUCT_ID, change_id=CHANGE_ID, threshold=5),
+    LowStockThresholdChangedEvent(
+        product_id=PRODUCT_ID, change_id=CHANGE_ID, version=2, threshold=5
+    ),
     StockLowEvent(product_id=PRODUCT_ID, cause_id=ORDER_ID, threshold=5, available_quantity=4),
     *(
         event(
@@ -288,7 +290,7 @@ MINIMAL: Final[tuple[Event, ...]] = (
     HoldRefusedEvent(order_id=ORDER_ID, hold_id="", holder="", reason=""),
     StockAwaitedEvent(order_id=ORDER_ID, items=(), missing=(), queued_at=TIME),
     StockAdjustedEvent(product_id="prod001", adjustment_id="", quantity=0, kind=""),
-    LowStockThresholdChangedEvent(product_id="prod001", change_id=""),
+    LowStockThresholdChangedEvent(product_id="prod001", change_id="", version=1),
     StockLowEvent(product_id="prod001", cause_id="", threshold=0, available_quantity=0),
     *(
         event(order_id=ORDER_ID, letter_id="", message_type="", error="", parked_at=TIME)

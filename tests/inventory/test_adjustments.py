@@ -9,6 +9,7 @@ import pytest
 
 from inventory.test_http import assert_problem
 from todoku.contracts import (
+    LowStockThresholdChangedEvent,
     OrderCreatedEvent,
     OrderedItem,
     ReservedItem,
@@ -27,6 +28,7 @@ from todoku.inventory.domain import (
     correct_stock,
     replay_adjustment,
     replay_reservation,
+    replay_threshold,
     reserve_stock,
     restock,
 )
@@ -229,6 +231,18 @@ class TestLowStock:
 
     def test_product_without_threshold_is_never_low(self) -> None:
         assert self.corrected(self.product(5, threshold=None), -5)[1] == []
+
+    def test_older_threshold_that_is_replayed_last_does_not_count(self) -> None:
+        older, newer = [
+            LowStockThresholdChangedEvent(
+                product_id="prod001", change_id=f"c{version}", version=version, threshold=version
+            )
+            for version in (1, 2)
+        ]
+        stock = Stock(products={"prod001": self.product(5, threshold=None)})
+        for event in (newer, older):
+            stock, _ = replay_threshold(stock, event, NOW)
+        assert stock.products["prod001"].low_stock_threshold == 2
 
     def test_order_that_takes_the_last_pieces_makes_a_product_low(self) -> None:
         event = OrderCreatedEvent(

@@ -22,26 +22,10 @@ def faults_of(seed: int) -> Collection[str]:
     return result.faults.keys()
 
 
-OPEN = {
-    247: "of several replicas of orders, one writes an older version of a product over a newer one"
-}
-"""Seeds that break an invariant, and why: faults that are known and not mended yet."""
-
-
 @pytest.mark.parametrize("first", FIRST_SEEDS)
 def test_no_seed_breaks_an_invariant(first: int) -> None:
     for seed in range(first, first + SEEDS_A_TEST):
-        if seed not in OPEN:
-            faults_of(seed)
-
-
-@pytest.mark.parametrize(
-    "seed",
-    [pytest.param(s, marks=pytest.mark.xfail(reason=why, strict=True)) for s, why in OPEN.items()],
-)
-def test_open_fault_is_still_there(seed: int) -> None:
-    """One that is mended must leave the list."""
-    faults_of(seed)
+        faults_of(seed)
 
 
 def test_sixty_concurrent_orders_break_no_invariant() -> None:

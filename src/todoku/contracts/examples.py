@@ -213,7 +213,9 @@ EXAMPLES: Final[dict[type[Event], Event]] = {
             reason="Fell down.",
             by="alice",
         ),
-        LowStockThresholdChangedEvent(product_id="prod001", change_id=CHANGE_ID, threshold=5),
+        LowStockThresholdChangedEvent(
+            product_id="prod001", change_id=CHANGE_ID, version=2, threshold=5
+        ),
         StockLowEvent(product_id="prod001", cause_id=ORDER_ID, threshold=5, available_quantity=4),
         *(
             event(

@@ -31,12 +31,16 @@ class StockAdjustedEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"
 
 
 class LowStockThresholdChangedEvent(ProductEvent, frozen=True, kw_only=True, rename="camel"):
-    """A product is low from now on when `threshold` pieces or fewer are available; None for never."""
+    """A product is low from now on when `threshold` pieces or fewer are available; None for never.
+
+    `version` grows with each change of the threshold: of two events, the one with the higher version counts.
+    """
 
     subject: ClassVar[str] = "inventory.low_stock_threshold_changed"
     publisher: ClassVar[str] = "inventory"
 
     change_id: str
+    version: int
     threshold: int | None = None
 
     @property

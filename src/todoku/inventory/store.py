@@ -81,6 +81,7 @@ products = table(
     Column("changed_at", Timestamp),
     Column("archived", Integer64, nullable=False, server_default="0"),
     Column("low_stock_threshold", Integer64),
+    Column("threshold_version", Integer64, nullable=False, server_default="0"),
     Column("queue", Text),
     CheckConstraint("price BETWEEN 0 AND 9007199254740991", name="price_exact"),
     CheckConstraint("archived IN (0, 1)", name="archived_or_not"),
@@ -194,7 +195,7 @@ _update_products = _update(
     "name", "price", "currency", "version", "changed_at", "archived", *MOVING
 )
 _update_queues = _update("queue")
-_update_thresholds = _update("low_stock_threshold", "updated_at")
+_update_thresholds = _update("low_stock_threshold", "threshold_version", "updated_at")
 _insert_reservations = Many(insert(reservations))
 _end_reservations = Many(
     update(reservations)
@@ -479,7 +480,7 @@ def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) ->
                 changed.append({"key": key, **_product_row(product)})
             if product.queue is not before.queue:
                 queued.append({"key": key, "queue": write_queue(product.queue)})
-            if product.low_stock_threshold != before.low_stock_threshold:
+            if product.threshold_version != before.threshold_version:
                 thresholds.append({"key": key, **_product_row(product)})
     _insert_products(connection, new)
     _update_stock(connection, moved)
@@ -526,6 +527,7 @@ def _product(row: Any) -> Product:
         changed_at=row.changed_at,
         archived=bool(row.archived),
         low_stock_threshold=row.low_stock_threshold,
+        threshold_version=row.threshold_version,
         queue=read_queue(row.queue),
     )
 
@@ -553,6 +555,7 @@ def _product_row(product: Product) -> dict[str, Any]:
         "changed_at": to_microseconds(product.changed_at),
         "archived": int(product.archived),
         "low_stock_threshold": product.low_stock_threshold,
+        "threshold_version": product.threshold_version,
         "queue": write_queue(product.queue),
     }
 

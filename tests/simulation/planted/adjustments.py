@@ -47,6 +47,20 @@ def threshold_not_replayed() -> Wire:
 
 
 @mutant
+def older_threshold_counts() -> Wire:
+    """An older change of a threshold that is delivered again replaces the newer one."""
+
+    def decide(original: Any, state: stock.Stock, event: Any, time: Any) -> Any:
+        products = {
+            key: msgspec.structs.replace(product, threshold_version=-1)
+            for key, product in state.products.items()
+        }
+        return original(msgspec.structs.replace(state, products=products), event, time)
+
+    return planting.replays("inventory", LowStockThresholdChangedEvent, decide)
+
+
+@mutant
 def known_adjustment_entered_again() -> Wire:
     """An adjustment that a restored database has is entered again from its event."""
     return planting.replays(

@@ -29,10 +29,14 @@ def set_low_stock_threshold(
     product = stock.products.get(command.product_id)
     if product is None:
         raise unknown_product(command.product_id)
-    after = _with_threshold(product, command.threshold, now)
+    version = product.threshold_version + 1
+    after = _with_threshold(product, command.threshold, version, now)
     return after, [
         LowStockThresholdChangedEvent(
-            product_id=product.id, change_id=command.change_id, threshold=command.threshold
+            product_id=product.id,
+            change_id=command.change_id,
+            version=version,
+            threshold=command.threshold,
         ),
         *fallen_low(stock.products, after.products, command.change_id),
     ]
@@ -41,19 +45,23 @@ def set_low_stock_threshold(
 def replay_threshold(
     stock: Stock, event: LowStockThresholdChangedEvent, time: datetime
 ) -> tuple[Stock, list[Event]]:
-    """Set a threshold that the database may have lost from its LowStockThresholdChangedEvent: the last one
-    in the stream is the one that counts."""
+    """Set a threshold that the database may have lost from its LowStockThresholdChangedEvent. An older event
+    may be delivered again after it."""
     product = stock.products.get(event.product_id)
     if product is None:
         raise StockLost(
             f"The threshold of product {event.product_id!r} was set to {event.threshold}, and the product is "
             "missing from the database: create it again, then retry."
         )
-    return _with_threshold(product, event.threshold, time), []
+    if event.version <= product.threshold_version:
+        return stock, []
+    return _with_threshold(product, event.threshold, event.version, time), []
 
 
-def _with_threshold(product: Product, threshold: int | None, now: datetime) -> Stock:
-    changed = msgspec.structs.replace(product, low_stock_threshold=threshold, updated_at=now)
+def _with_threshold(product: Product, threshold: int | None, version: int, now: datetime) -> Stock:
+    changed = msgspec.structs.replace(
+        product, low_stock_threshold=threshold, threshold_version=version, updated_at=now
+    )
     return Stock(products={product.id: changed})
 
 

@@ -144,7 +144,8 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
 
     `price` is in minor units of `currency` (ISO 4217); times are UTC. `version` grows with every change of
     what the catalogue says; the last one was at `changed_at`, None if that is unknown. `updated_at` is when
-    anything changed, the stock too. With `low_stock_threshold` available pieces or fewer it is low.
+    anything changed, the stock too. With `low_stock_threshold` available pieces or fewer it is low;
+    `threshold_version` grows with every change of that number.
     It has a `queue` while orders wait for it.
     """
 
@@ -160,6 +161,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: datetime | None = None
     archived: bool = False
     low_stock_threshold: int | None = None
+    threshold_version: int = 0
     queue: Queue | None = None
 
     @property
