@@ -16,11 +16,15 @@ from todoku.local.supervisor import Backoff, Checkup, ProcessRunner, Program, Su
 BOUND_SECONDS = 30.0
 
 STEADY = """
-import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("goodbye", flush=True)))
-print("hello", flush=True)
+import os, signal, sys
+def stop(*_):
+    os.write(1, b"goodbye\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+os.write(1, b"hello\\n")
 while True: signal.pause()
 """
+"""It writes past Python's buffer, which a handler must not enter while `hello` is on its way."""
 STUBBORN = """
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -244,7 +248,7 @@ def test_final_exit_code_ends_all_programs() -> None:
 def test_program_that_was_ready_is_restarted_after_any_exit_code() -> None:
     async def scenario() -> None:
         recorder = Recorder()
-        code = STEADY.replace('print("goodbye", flush=True)', "3")
+        code = STEADY.replace("sys.exit(0)", "sys.exit(3)")
         supervisor = recorder.supervisor([recorder.program("one", code, final_codes=(3,))])
 
         async def story(_: asyncio.Event) -> None:
