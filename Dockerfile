@@ -10,8 +10,10 @@ COPY requirements/image.lock requirements/image-build.lock requirements/
 RUN tools/bin/pip install --no-cache-dir --require-hashes --requirement requirements/image-build.lock \
  && tools/bin/pip --python /opt/todoku/bin/python install --no-cache-dir --no-compile --only-binary :all: \
       --require-hashes --requirement requirements/image.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml LICENSE *.md ./
 COPY src src
+COPY docs docs
+COPY examples/loyalty/README.md examples/loyalty/
 RUN tools/bin/python -m hatchling build -t wheel \
  && tools/bin/pip --python /opt/todoku/bin/python install --no-compile --no-deps --no-index dist/*.whl \
  && mkdir -m 0700 /build/data

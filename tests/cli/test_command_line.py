@@ -22,7 +22,7 @@ from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
 GROUPS = {"dead", "order", "product", "shipment", "events", "person", "key"}
-WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume", "audit", "whoami"}
+WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume", "audit", "whoami", "docs"}
 COLUMNS = 80
 HEAVY = ("starlette", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 

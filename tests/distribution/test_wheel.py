@@ -45,6 +45,17 @@ def test_wheel_contains_all_package_files(wheel: Path) -> None:
     assert expected - packed == set()
 
 
+def test_wheel_contains_the_documentation(wheel: Path) -> None:
+    """Every page, with what it includes in its place; no pictures, which no terminal shows."""
+    folder = "todoku/documentation/pages/"
+    packed = zipfile.ZipFile(wheel)
+    names = {name.removeprefix(folder) for name in packed.namelist() if name.startswith(folder)}
+    docs = ROOT / "docs"
+    expected = [*docs.glob("*.md"), *docs.glob("how-to/*.md"), *docs.glob("decisions/*.md")]
+    assert names == {page.relative_to(docs).as_posix() for page in expected}
+    assert b"{include}" not in packed.read(f"{folder}agents.md")
+
+
 def test_wheel_contains_only_package_and_metadata(wheel: Path) -> None:
     name = f"todoku-{todoku.__version__}"
     for file in zipfile.ZipFile(wheel).namelist():

@@ -31,6 +31,7 @@ COMMANDS = {
     "person": "Export and erase everything about a person.",
     "key": "Create, list and revoke API keys.",
     "whoami": "Say who the services take you for, and what you may do.",
+    "docs": "Read the documentation, and search it.",
     "doctor": "Diagnose problems and suggest fixes.",
     "verify": "Check the databases for broken invariants.",
     "bench": "Measure throughput, latency and cost under load.",
