@@ -6,12 +6,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from random import Random
-from types import TracebackType
 from typing import Final
 
 import msgspec
 
+from todoku.lab.chaos.background import in_background
 from todoku.lab.databases import event_keys
 from todoku.lab.stack import Stack
 
@@ -34,7 +35,7 @@ class _Copied(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Copier:
-    """Runs `todoku events export` again and again while this context lasts; kills it `kills` times at random
+    """Runs `todoku events export` again and again while it is at work; kills it `kills` times at random
     moments. `killed` counts the kills that met it at work."""
 
     def __init__(self, stack: Stack, *, kills: int, seed: int) -> None:
@@ -49,21 +50,10 @@ class Copier:
         self._file = file
         self._kills = kills
         self._dice = Random(f"copier {seed}")
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work)
 
-    def __enter__(self) -> "Copier":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
+    def at_work(self) -> AbstractContextManager[None]:
+        """Return a context in which it copies."""
+        return in_background(self._work)
 
     def differences(self) -> tuple[str, ...]:
         """Copy the rest without a kill, and return what distinguishes the copy from what orders has
@@ -80,12 +70,12 @@ class Copier:
             copied = (msgspec.json.decode(line, type=_Copied) for line in lines)
             return Counter((each.order_id, each.id) for each in copied)
 
-    def _work(self) -> None:
-        while self.killed < self._kills and not self._stopping.is_set():
+    def _work(self, stopping: threading.Event) -> None:
+        while self.killed < self._kills and not stopping.is_set():
             process = subprocess.Popen(
                 self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            self._stopping.wait(self._dice.uniform(*RUNS_SECONDS))
+            stopping.wait(self._dice.uniform(*RUNS_SECONDS))
             self.killed += process.poll() is None
             process.kill()
             process.wait()

@@ -83,7 +83,7 @@ def run_chaos(stack: Stack, plan: ChaosPlan, *, report: Callable[[str], None]) -
     copier = Copier(stack, kills=plan.copier_kills, seed=plan.seed)
     staff = Staff(stack, SHORT if plan.restocks else ())
     ends = time.monotonic() + plan.seconds
-    with copier, staff, _load(stack, plan) as load:
+    with copier.at_work(), staff.at_work(), _load(stack, plan) as load:
         while time.monotonic() < ends:
             load.go_on_for(dice.uniform(0.0, PAUSE_SECONDS_MAX))
             name = next(faults)

@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 from uuid_utils import uuid7
 
+from todoku.lab.chaos.background import in_background
 from todoku.lab.http import HttpFailed
 from todoku.lab.stack import Stack
 
@@ -26,37 +27,27 @@ class _Product(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Staff:
-    """Restocks these products when few pieces are left, while this context lasts; at its end, each gets more
-    than all waiting orders want.
+    """Restocks these products when few pieces are left. `restocked` counts the restocks.
 
-    `restocked` counts the restocks. A request is sent with one key until it is answered.
+    A request is sent with one key until it is answered.
     """
 
     def __init__(self, stack: Stack, products: Sequence[str]) -> None:
         self.restocked = 0
         self._inventory = stack.client.service("inventory")
         self._products = products
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work)
 
-    def __enter__(self) -> "Staff":
-        self._thread.start()
-        return self
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Restock while this context lasts; at its end, each product gets more than all waiting orders
+        want."""
+        with in_background(self._work):
+            yield
+        for product in self._products:
+            self._restock(product, MORE_THAN_WANTED)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-        if kind is None:
-            for product in self._products:
-                self._restock(product, MORE_THAN_WANTED)
-
-    def _work(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
+    def _work(self, stopping: threading.Event) -> None:
+        while not stopping.wait(LOOK_SECONDS):
             for product in self._products:
                 if self._is_short(product):
                     self._restock(product, RESTOCKED)

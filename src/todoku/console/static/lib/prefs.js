@@ -23,10 +23,20 @@ export const zone = signal(first.zone === "UTC" ? "UTC" : "local");
 /** Who decides, as it is written into pauses and dead letters. */
 export const who = signal(typeof first.who === "string" ? first.who : "");
 
+const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
+const dark = signal(systemIsDark.matches);
+systemIsDark.addEventListener("change", (event) => {
+  dark.value = event.matches;
+});
+
+effect(() => {
+  document.documentElement.dataset.theme =
+    theme.value === "system" ? (dark.value ? "dark" : "light") : theme.value;
+});
+
 effect(() => {
   const chosen = { language: language.value, theme: theme.value, zone: zone.value, who: who.value };
   document.documentElement.lang = chosen.language;
-  document.documentElement.dataset.theme = chosen.theme;
   try {
     localStorage.setItem(KEY, JSON.stringify(chosen));
   } catch {
