@@ -65,7 +65,7 @@ STAGES = {
     "encoding events": ("todoku.engine.writer:encode",),
     "outbox": ("todoku.engine.tables:Outbox.add",),
     "receipts, settling": ("todoku.engine.tables:Outbox.mark_delivered",),
-    "stream position": ("todoku.engine.tables:StreamPositions.advance",),
+    "stream position": ("todoku.engine.stream_positions:StreamPositions.advance",),
     "begin and commit": (
         "todoku.database.database:Database._connect",
         "sqlalchemy.engine.default:DefaultDialect.do_commit",

@@ -12,7 +12,7 @@ from todoku.database import Database, DatabaseError, migrate
 from todoku.engine import Pause, PauseRecord, PauseState, Resume, Topology
 from todoku.engine.copies import BY
 from todoku.engine.messages import PendingCommand
-from todoku.engine.tables import MARK_COPY
+from todoku.engine.stream_positions import MARK_COPY
 from todoku.engine.writer import Writer
 from todoku.settings import Settings
 from todoku.shipping.domain import RecordAnswer, Unknown

@@ -687,6 +687,10 @@ class TestStreamPosition:
     def places(branch: Branch) -> list[tuple[Any, ...]]:
         return branch.rows("stream_positions", "incarnation", "sequence")
 
+    @staticmethod
+    def places_of_owners(branch: Branch) -> list[tuple[Any, ...]]:
+        return branch.rows("owner_positions", "owner", "stream_epoch", "sequence")
+
     def test_last_sequence_is_saved_for_each_stream_epoch(self) -> None:
         branch = Branch()
         branch.step(paid(1, sequence=7, epoch="a"), paid(2, sequence=9, epoch="a"))
@@ -718,22 +722,74 @@ class TestStreamPosition:
         with pytest.raises(DatabaseUnavailable):
             branch.step(paid(2, sequence=10, epoch="a"))
         branch.step(paid(2, sequence=10, epoch="a"))
-        assert self.places(branch) == [("a", 10)]
+        if exclusive:
+            assert self.places(branch) == [("a", 10)]
+        else:
+            assert self.places_of_owners(branch) == [(branch.writer.owner, "a", 10)]
 
-    def test_database_that_went_back_under_a_process_ends_it(self) -> None:
-        """PostgreSQL was restored, or replaced by a server that lacks the last commits. The connection is
-        lost by that, and the next start of the process recovers."""
+    def test_replicas_save_in_rows_of_their_own(self) -> None:
         database = Faulty()
         database.exclusive = False
-        branch = Branch(database)  # type: ignore[arg-type]
-        branch.step(paid(1, sequence=5, epoch="a"))
-        with database.transaction() as connection:
-            connection.execute(branch.tables.positions.table.update().values(sequence=4))
+        one = Branch(database)  # type: ignore[arg-type]
+        two = Branch(database, owner="bank-2")  # type: ignore[arg-type]
+        one.step(paid(1, sequence=20, epoch="a"))
+        two.step(paid(2, sequence=15, epoch="a"))
+        assert self.places(one) == []
+        assert self.places_of_owners(one) == [(one.writer.owner, "a", 20), ("bank-2", "a", 15)]
+        positions = one.tables.positions
+        with database.read() as connection:
+            assert positions.get(connection, "a") == 20
+            assert positions.saved_by(connection, "a", "bank-2") == 15
+            assert not positions.is_new(connection)
+
+    def test_rows_of_dead_owners_are_merged(self) -> None:
+        database = Faulty()
+        database.exclusive = False
+        one = Branch(database)  # type: ignore[arg-type]
+        two = Branch(database, owner="bank-2")  # type: ignore[arg-type]
+        one.writer.adopt(seconds(0), 10)
+        one.step(paid(1, sequence=20, epoch="a"))
+        two.step(paid(2, sequence=25, epoch="a"), paid(3, sequence=3, epoch="b"))
+        one.writer.adopt(seconds(1), 10)
+        assert self.places(one) == [("a", 25), ("b", 3)]
+        assert self.places_of_owners(one) == [(one.writer.owner, "a", 20)]
+        # It lives after all.
         database.faults.append("before")
         with pytest.raises(DatabaseUnavailable):
-            branch.step(paid(2, sequence=6, epoch="a"))
+            two.step(paid(4, sequence=4, epoch="b"))
+        two.step(paid(4, sequence=4, epoch="b"))
+        assert self.places_of_owners(one)[-1] == ("bank-2", "b", 4)
+
+    @pytest.mark.parametrize("others", [0, 9])
+    def test_database_that_went_back_under_a_process_ends_it(self, others: int) -> None:
+        """PostgreSQL was restored, or replaced by a server that lacks the last commits. The connection is
+        lost by that, and the next start of the process recovers. What others have handled since then does not
+        hide it."""
+        database = Faulty()
+        database.exclusive = False
+        one = Branch(database)  # type: ignore[arg-type]
+        one.step(paid(1, sequence=5, epoch="a"))
+        with database.transaction() as connection:
+            connection.execute(one.tables.positions.by_owner.update().values(sequence=4))
+        if others:
+            two = Branch(database, owner="bank-2")  # type: ignore[arg-type]
+            two.step(paid(2, sequence=others, epoch="a"))
+        database.faults.append("before")
+        with pytest.raises(DatabaseUnavailable):
+            one.step(paid(3, sequence=6, epoch="a"))
         with pytest.raises(DatabaseBroken, match="up to 4, and this process had committed up to 5"):
-            branch.step(paid(2, sequence=6, epoch="a"))
+            one.step(paid(3, sequence=6, epoch="a"))
+
+    def test_idle_replica_notes_what_others_have_handled(self) -> None:
+        database = Faulty()
+        database.exclusive = False
+        one = Branch(database)  # type: ignore[arg-type]
+        two = Branch(database, owner="bank-2")  # type: ignore[arg-type]
+        one.step(paid(1, sequence=5_000, epoch="a"))
+        two.writer.note_position("a", 5_100)
+        assert self.places_of_owners(one) == [(one.writer.owner, "a", 5_000)]
+        two.writer.note_position("a", 6_500)
+        assert self.places_of_owners(one)[-1] == ("bank-2", "a", 6_500)
 
     def test_sequence_is_saved_when_a_batch_is_split(self) -> None:
         branch = Branch()

@@ -104,7 +104,9 @@ KNOWN_SEEDS = {
     "due-rows-forgotten-at-start": 820,
     "request-that-overtakes-its-order-dropped": 45,
     "one-lost-message-overlooked": 104,
-    "place-noted-too-far": 61,
+    "place-noted-too-far": 18,
+    "owners-positions-ignored": 1,
+    "positions-of-the-dead-forgotten": 1,
     "reserved-pieces-corrected-away": 19,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""

@@ -10,7 +10,7 @@ from system.restoring import System
 from todoku.audit import Report
 from todoku.engine import AuditRequest, EngineConfig, Pause, request_of_task
 from todoku.engine.audit_log.keeper import ANCHOR_SECONDS, WAITING_MAX, AuditKeeper
-from todoku.engine.tables import MARK_COPY
+from todoku.engine.stream_positions import MARK_COPY
 
 AUDITED: Final = EngineConfig(audit=True)
 

@@ -11,7 +11,7 @@ from system.restoring import SERVICES, System
 from todoku.contracts import OrderedItem
 from todoku.engine import ErasedPerson, ErasePerson, PersonHasOpenWork, UnknownPerson
 from todoku.engine.persons import Erasure, ErasureFile, exported, scrubbed
-from todoku.engine.tables import MARK_COPY
+from todoku.engine.stream_positions import MARK_COPY
 from todoku.orders.placing import PlaceOrder
 
 PERSON: Final = "carol@example.com"

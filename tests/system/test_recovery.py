@@ -24,7 +24,7 @@ from todoku.contracts import (
 )
 from todoku.database import Database, migrate
 from todoku.engine import EngineConfig
-from todoku.engine.tables import MARK_COPY
+from todoku.engine.stream_positions import MARK_COPY
 from todoku.orders.store import order_events
 
 

@@ -11,7 +11,7 @@ from system.restoring import SERVICES, System
 from todoku.contracts import OrderedItem, StockAdjustedEvent
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.dead_letters import DiscardDeadLetter, RetryDeadLetters
-from todoku.engine.tables import MARK_COPY
+from todoku.engine.stream_positions import MARK_COPY
 from todoku.inventory.domain import Restock
 from todoku.orders.placing import PlaceOrder
 

@@ -6,7 +6,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from todoku.database import to_microseconds
 from todoku.engine.pauses import SERVICE
-from todoku.engine.tables import MARK_COPY
+from todoku.engine.stream_positions import MARK_COPY
 
 BY = "todoku backup"
 REASON = (

@@ -30,7 +30,7 @@ from todoku.engine.pauses import (
     touches,
 )
 from todoku.engine.service import Service
-from todoku.engine.tables import PAUSES
+from todoku.engine.stream_positions import PAUSES
 from todoku.events import Event
 
 log = structlog.get_logger(__name__)

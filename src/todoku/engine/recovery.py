@@ -23,7 +23,7 @@ from todoku.database import Database
 from todoku.engine.dead_letters import HOLDING, REPLAY_FAILED, ParkLoss, RetryDeadLetter
 from todoku.engine.relay import Run
 from todoku.engine.service import Service
-from todoku.engine.tables import COPIED, TIMELINE
+from todoku.engine.stream_positions import COPIED, TIMELINE
 
 log = structlog.get_logger(__name__)
 

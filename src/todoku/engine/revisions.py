@@ -13,7 +13,7 @@ from sqlalchemy.schema import SchemaItem
 from todoku.database import Integer64, Timestamp
 from todoku.engine.copies import BY, REASON, pause_id
 from todoku.engine.pauses import SERVICE
-from todoku.engine.tables import COPIED, RECOVERY
+from todoku.engine.stream_positions import COPIED, RECOVERY
 
 
 def create_table(name: str, *items: SchemaItem) -> None:
@@ -40,6 +40,8 @@ def create_engine_tables() -> None:
         create_erasures()
     if "api_keys" not in existing:
         create_api_keys()
+    if "owner_positions" not in existing:
+        create_owner_positions()
 
 
 def create_first_tables() -> None:
@@ -226,6 +228,24 @@ def create_api_keys() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
+
+
+def create_owner_positions() -> None:
+    """Create the table of what each process has handled of the stream."""
+    op.create_table(
+        "owner_positions",
+        sa.Column("owner", sa.Text, primary_key=True),
+        sa.Column("stream_epoch", sa.Text, primary_key=True),
+        sa.Column("sequence", Integer64, nullable=False),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
+    if op.get_bind().dialect.name == "postgresql":
+        # Every batch updates a row: within its page, and vacuumed before the dead ones fill many.
+        op.execute(
+            "ALTER TABLE owner_positions"
+            " SET (fillfactor = 50, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0)"
+        )
 
 
 def create_audit_log() -> None:

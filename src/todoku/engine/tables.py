@@ -1,6 +1,5 @@
 """The engine's own tables, in every service's database."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -23,7 +22,6 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.broker.port import Progress
 from todoku.database import (
     Integer64,
     Many,
@@ -44,6 +42,7 @@ from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.idempotency import IdempotencyKeys
 from todoku.engine.pause_tables import PausedTimers, Pauses
 from todoku.engine.persons.erasures import Erasures
+from todoku.engine.stream_positions import StreamPositions
 
 STREAM = "the stream"
 """The subscriber of events that no service subscribes to: pending until the broker has stored them. No
@@ -359,112 +358,6 @@ class Leases:
         connection.execute(self._renew, {"owner": owner, "expires_at": now + duration})
         connection.execute(self._prune, {"now": now, "latest": now + duration + LEASE_AHEAD_MAX})
         return list(connection.scalars(self._alive))
-
-
-TIMELINE = "postgresql timeline"
-"""The name under which the database's timeline is saved beside the stream's epochs."""
-
-RECOVERY = "recovery"
-"""The name under which is saved that the database may lack what it had before: `COPIED` in a backup,
-`RECOVERING` from the beginning of a recovery to its end."""
-
-COPIED = 0
-RECOVERING = 1
-
-
-PAUSES = "pauses published"
-"""The name under which the version of what was published last about pauses is saved."""
-
-EPOCH = "database epoch"
-"""The name under which a number is saved that changes when the database may lack what it had before. Who
-copies what is in the database tells by it that the copy has to start over."""
-
-
-MARK_COPY = f"INSERT OR IGNORE INTO stream_positions VALUES ('{RECOVERY}', {COPIED})"
-"""Saves in a copy of a SQLite database that it is one: when it is used, it has to be recovered."""
-
-
-class StreamPositions:
-    """The last sequence of each stream epoch that this database has handled, the timeline of the
-    database under which it was complete, its own epoch, and whether it has to be recovered."""
-
-    def __init__(self, metadata: MetaData) -> None:
-        self.table = table(
-            "stream_positions",
-            metadata,
-            Column("incarnation", Text, primary_key=True),  # The stream epoch.
-            Column("sequence", Integer64, nullable=False),
-        )
-        self._reach = Many(upsert(self.table, ["incarnation"], ["sequence"], growing="sequence"))
-        self._set = Many(upsert(self.table, ["incarnation"], ["sequence"]))
-        self._reached = Query(
-            select(self.table.c.sequence).where(
-                self.table.c.incarnation == bindparam("incarnation")
-            )
-        )
-
-    def advance(self, connection: Connection, stream_epoch: str, sequence: int) -> None:
-        """Save the last handled sequence, unless another replica has come further."""
-        self._reach(connection, [{"incarnation": stream_epoch, "sequence": sequence}])
-
-    def begin(self, connection: Connection, stream: Progress) -> int:
-        """Return the last handled sequence of the stream; save its last one where none was ever handled."""
-        if self.is_new(connection):
-            self.advance(connection, stream.stream_epoch, stream.last_sequence)
-        return self.reached(connection, stream)
-
-    def is_new(self, connection: Connection) -> bool:
-        """Return whether this database has never handled a message of any stream."""
-        epochs = self.table.c.incarnation.not_in([TIMELINE, RECOVERY, EPOCH, PAUSES])
-        count = select(func.count()).select_from(self.table).where(epochs)
-        return connection.scalar(count) == 0
-
-    def recovery(self, connection: Connection) -> int | None:
-        """Return `COPIED` or `RECOVERING` if this database has to be recovered, else None."""
-        found: int | None = self._reached.scalar(connection, incarnation=RECOVERY)
-        return found
-
-    def epoch(self, connection: Connection) -> int:
-        """Return the epoch of this database; 0 if it was never restored."""
-        return self._reached.scalar(connection, incarnation=EPOCH) or 0
-
-    def next_version(self, connection: Connection, name: str, at_least: int) -> int:
-        """Return a higher version of `name` than any before, and save it. Another process waits for this
-        transaction before it gets the next one, and then sees what this one has changed."""
-        self._reach(connection, [{"incarnation": name, "sequence": at_least}])
-        version = self.get(connection, name) + 1
-        self._set(connection, [{"incarnation": name, "sequence": version}])
-        return version
-
-    def begin_recovery(self, connection: Connection, epoch: int) -> None:
-        """Save that a recovery has begun, and the epoch that begins with it. A crash during it begins it
-        again."""
-        self.advance(connection, RECOVERY, RECOVERING)
-        self._set(connection, [{"incarnation": EPOCH, "sequence": epoch}])
-
-    def end_recovery(self, connection: Connection, stream_epoch: str, sequence: int) -> None:
-        """Save that this database is complete up to that sequence."""
-        connection.execute(delete(self.table).where(self.table.c.incarnation == RECOVERY))
-        self.advance(connection, stream_epoch, sequence)
-
-    def get(self, connection: Connection, stream_epoch: str) -> int:
-        """Return the last handled sequence of that stream epoch; 0 if there is none."""
-        return self._reached.scalar(connection, incarnation=stream_epoch) or 0
-
-    def reached(self, connection: Connection, stream: Progress) -> int:
-        """Return the last handled sequence of the stream: in its epoch, or of what it still holds of
-        earlier ones."""
-        before = (
-            min(self.get(connection, epoch), shared)
-            for epoch, shared in stream.earlier_epochs.items()
-        )
-        return max(self.get(connection, stream.stream_epoch), *before, 0)
-
-
-def new_epoch(owner: str, count: int) -> int:
-    """Return a number that no other process has chosen, nor this one before, in practice: no process ever
-    has the `owner` of another one."""
-    return int.from_bytes(hashlib.sha256(f"{owner} {count}".encode()).digest()[:7], "big")
 
 
 class EngineTables:

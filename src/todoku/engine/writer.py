@@ -45,7 +45,8 @@ from todoku.engine.persons.file import ErasureFile
 from todoku.engine.persons.handler import PersonHandler
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
-from todoku.engine.tables import STREAM, TIMELINE, PendingDelivery, new_epoch
+from todoku.engine.stream_positions import TIMELINE, new_epoch
+from todoku.engine.tables import STREAM, PendingDelivery
 from todoku.engine.tracing import Tracer
 from todoku.events import NO_CONTEXT, ErasureEvent, Event, encode, fact_id, seal
 from todoku.identity.keys import ApiKey
@@ -106,7 +107,8 @@ class Writer:
         self._pauses = PauseHandler(service, self._due_rows, shared=not database.exclusive)
         self._retry_at: datetime | None = None
         self._failed_attempts = FailedAttempts()
-        self._stream_position = self._committed_position = ("", 0)
+        self._stream_position = self._committed_position = self._noted_position = ("", 0)
+        self._position_owner = None if database.exclusive else owner
         self._recoveries = 0
         self._held_keys: frozenset[str] = frozenset()
         self._cache = StateCache(CACHED_STATES_MAX)
@@ -149,6 +151,8 @@ class Writer:
             if not self._database.exclusive:
                 alive = self._tables.leases.renew(connection, self._owner, now, lease_seconds)
             position = self._tables.outbox.adopt(connection, self._owner, self._position, alive)
+            if alive is not None:
+                self._tables.positions.merge_dead(connection, alive)
             retry_at = self._tables.dead_letters.next_retry_at(connection)
             self._held_keys = self._tables.dead_letters.held_keys(connection)
             self._pauses.read(connection, now)
@@ -163,15 +167,20 @@ class Writer:
 
     def note_position(self, stream_epoch: str, sequence: int) -> None:
         """Save that everything up to that sequence is handled, if the saved position is far behind."""
-        epoch, reached = self._stream_position
-        if epoch == stream_epoch and sequence <= reached + self._position_lag_max:
-            return
+        for epoch, reached in (self._stream_position, self._noted_position):
+            if epoch == stream_epoch and sequence <= reached + self._position_lag_max:
+                return
+        positions = self._tables.positions
+        advances = False
         with self._transaction() as connection:
-            reached = self._tables.positions.get(connection, stream_epoch)
+            reached = positions.get(connection, stream_epoch)
             if sequence > reached + self._position_lag_max:
-                self._tables.positions.advance(connection, stream_epoch, sequence)
-                reached = sequence
-        self._stream_position = stream_epoch, reached
+                positions.advance(connection, stream_epoch, sequence, self._position_owner)
+                advances = True
+        if advances:
+            self._stream_position = stream_epoch, sequence
+        else:
+            self._noted_position = stream_epoch, reached
 
     def begin_recovery(self, now: datetime) -> None:
         """Save that a recovery has begun, and with it a new epoch of the database and a new chain of the
@@ -486,7 +495,7 @@ class Writer:
         stream_epoch, committed = self._committed_position
         if self._database.exclusive or not stream_epoch:
             return
-        found = self._tables.positions.get(connection, stream_epoch)
+        found = self._tables.positions.saved_by(connection, stream_epoch, self._owner)
         if found < committed:
             raise DatabaseBroken(
                 f"{self._database.name} has handled the stream up to {found}, and this process had committed"
@@ -704,9 +713,11 @@ class Writer:
         for stream_epoch, sequence in last.items():
             epoch, reached = self._stream_position
             if epoch != stream_epoch:
-                reached = self._tables.positions.get(connection, stream_epoch)
+                reached = self._tables.positions.saved_by(connection, stream_epoch, self._owner)
             if sequence > reached:
-                self._tables.positions.advance(connection, stream_epoch, sequence)
+                self._tables.positions.advance(
+                    connection, stream_epoch, sequence, self._position_owner
+                )
                 self._stream_position = stream_epoch, sequence
 
     # Beside the transactions.

@@ -92,7 +92,9 @@ def place_noted_too_far() -> Wire:
     """A service saves as its place in the stream the one behind the last message that it has handled."""
 
     class Positions(Wrapped):
-        def advance(self, connection: Any, stream_epoch: str, sequence: int) -> None:
-            self.inner.advance(connection, stream_epoch, sequence + 1)
+        def advance(
+            self, connection: Any, stream_epoch: str, sequence: int, owner: str | None = None
+        ) -> None:
+            self.inner.advance(connection, stream_epoch, sequence + 1, owner)
 
     return planting.tables("positions", Positions)

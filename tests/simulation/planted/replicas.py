@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from simulation import planting
 from simulation.planting import Wrapped, mutant_of_pairs, mutant_of_replicas
@@ -131,3 +131,28 @@ def lease_ignored() -> Wire:
             return self.inner.adopt(connection, new_owner, position, alive and [])
 
     return planting.tables("outbox", Outbox)
+
+
+@mutant_of_replicas
+def owners_positions_ignored() -> Wire:
+    """A process that starts overlooks what others have handled: only what dead processes have is common."""
+
+    class Positions(Wrapped):
+        def reached(self, connection: Any, stream: Any) -> int:
+            common = self.inner.table
+            sequence = select(common.c.sequence).where(common.c.incarnation == stream.stream_epoch)
+            return connection.scalar(sequence) or 0
+
+    return planting.tables("positions", Positions)
+
+
+@mutant_of_replicas
+def positions_of_the_dead_forgotten() -> Wire:
+    """The positions of dead processes are deleted, and merged into nothing."""
+
+    class Positions(Wrapped):
+        def merge_dead(self, connection: Any, alive: Any) -> None:
+            owned = self.inner.by_owner
+            connection.execute(delete(owned).where(owned.c.owner.not_in(alive)))
+
+    return planting.tables("positions", Positions)

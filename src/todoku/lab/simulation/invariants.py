@@ -2,8 +2,8 @@
 
 I1 to I5 are the invariants of docs/reliability.md; what they mean for a service is checked by its own
 part of the simulation. R2 and R5 are rules of the engine, checked here for every service: nothing is
-published, acknowledged or receipted before its commit, and every event reaches every subscriber. R1 and
-R6, where several processes of a service run, are checked in `replicas`.
+published, acknowledged or receipted before its commit, and every event reaches every subscriber. R1,
+R6 and R7, where several processes of a service run, are checked in `replicas`.
 """
 
 import asyncio

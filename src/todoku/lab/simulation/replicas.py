@@ -2,6 +2,7 @@
 
 R1: the rows that a transaction changes are locked, and two processes never decide on the same due row.
 R6: a process that lives keeps its lease, and its events stay its own as long as that has not expired.
+R7: no process takes this database for a restored one, which it never is.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ ADOPTING_MAX = 30.0
 
 _OWNERS = "SELECT event_id, reader, owner FROM outbox"
 _LEASES = "SELECT owner, expires_at FROM leases"
+_RECOVERY = "SELECT 1 FROM stream_positions WHERE incarnation = 'recovery'"
 
 DueRowsTaken = dict[tuple[str, str], Transaction]
 """By agenda and key: the transaction that has found the due row."""
@@ -101,11 +103,13 @@ class ReplicaChecker:
         self._leased_since: Mapping[str, float] = {}
 
     def check_commit(self) -> None:
-        """Check R6: events are adopted only from owners whose lease has expired.
+        """Check R7; and R6: events are adopted only from owners whose lease has expired.
 
         An owner may have renewed an expired lease while another process was adopting: so only those
         count that have had one for longer than that takes.
         """
+        if self._database.look(_RECOVERY):
+            self._fail("R7", "a recovery has begun, and nothing was restored")
         seconds = asyncio.get_running_loop().time()
         owners = {(key, reader): owner for key, reader, owner in self._database.look(_OWNERS)}
         if self._clocks_agree():
