@@ -214,10 +214,13 @@ class Lifecycle(Generic[S]):
     # The same facts in other languages.
 
     def check(self, column: str, *, terminal: bool | None = None) -> str:
-        """Return the SQL condition that the column holds a status, or a terminal one, or another one."""
+        """Return the SQL condition that the column holds a status, or a terminal one, or another one.
+
+        It has no `IN (…)`: for a list of more than two values SQLite fills a table whenever a statement is
+        executed, and a CHECK is evaluated for every row.
+        """
         names = (s for s in self.statuses if terminal is None or s.terminal is terminal)
-        quoted = ", ".join(f"'{name}'" for name in names)
-        return f"{column} IN ({quoted})"
+        return " OR ".join(f"{column} = '{name}'" for name in names)
 
     def diagram(self) -> str:
         """Return the lifecycle as a tree of text: from each status, the causes and where they lead."""

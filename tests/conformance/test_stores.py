@@ -767,7 +767,7 @@ CHECKS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ),
     ("stock_ledger", "shipments_have_orders", {"order_id": None}),
     ("stock_ledger", "shipments_have_orders", {"reason": "RESTOCK", "quantity": 1}),
-    ("shipments", "status_known", {"status": "LOST"}),
+    ("shipments", "status_known", {"status": "LOST", "due_at": None}),
     ("shipments", "unfinished_falls_due", {"due_at": None}),
     ("shipments", "unfinished_falls_due", {"status": "FAILED"}),
     ("shipments", "completed_tracked", {"status": "COMPLETED", "due_at": None}),

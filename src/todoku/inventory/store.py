@@ -135,8 +135,9 @@ stock_ledger = table(
     Column("adjustment_id", Text),
     Column("code", Text),
     Column("adjusted_by", Text),
-    CheckConstraint(
-        "reason IN ('OPENING', 'RESTOCK', 'CORRECTION', 'SHIPMENT')", name="reason_known"
+    CheckConstraint(  # For a list with IN, SQLite would fill a table for each row.
+        "reason = 'OPENING' OR reason = 'RESTOCK' OR reason = 'CORRECTION' OR reason = 'SHIPMENT'",
+        name="reason_known",
     ),
     CheckConstraint(
         "reason = 'CORRECTION' OR (reason = 'SHIPMENT') = (quantity < 0)",

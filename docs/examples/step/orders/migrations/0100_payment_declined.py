@@ -8,6 +8,7 @@ def upgrade() -> None:
         orders.drop_constraint("status_known", type_="check")
         orders.create_check_constraint(
             "status_known",
-            "status IN ('PENDING', 'AWAITING_SHIPMENT', 'COMPLETED', 'CANCELLED_NO_STOCK', "
-            "'CANCELLING', 'CANCELLED', 'SHIPMENT_FAILED', 'PAYMENT_DECLINED')",
+            "status = 'PENDING' OR status = 'AWAITING_SHIPMENT' OR status = 'COMPLETED'"
+            " OR status = 'CANCELLED_NO_STOCK' OR status = 'CANCELLING' OR status = 'CANCELLED'"
+            " OR status = 'SHIPMENT_FAILED' OR status = 'PAYMENT_DECLINED'",
         )
