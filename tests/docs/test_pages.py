@@ -103,6 +103,32 @@ def test_every_member_of_a_class_that_the_index_names_exists(members: set[str]) 
     assert named <= members
 
 
+WHERE = re.findall(
+    r"^\| .* \| `([\w/.]+)` \| (.*)\|$",
+    (DOCS / "where.md").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("file", "names"), WHERE, ids=[file for file, _ in WHERE])
+def test_every_place_that_the_page_of_places_names_exists(file: str, names: str) -> None:
+    tree = ast.parse((ROOT / "src" / "todoku" / file).read_text(encoding="utf-8"))
+    assert set(re.findall(r"`([\w.]+)`", names)) <= set(_defined(tree.body))
+
+
+def _defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    """Yield what a module or class defines, as `function`, `CONSTANT`, `Class` and `Class.method`."""
+    for node in body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield prefix + name
+            case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
+                yield prefix + name
+            case ast.ClassDef(name=name):
+                yield prefix + name
+                yield from _defined(node.body, f"{name}.")
+
+
 def test_every_command_that_a_page_names_exists(page: str) -> None:
     typed = re.sub(r"^```text\n.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
     for name in re.findall(r"\btodoku ([a-z]+(?:-[a-z]+)*)\b", typed):
