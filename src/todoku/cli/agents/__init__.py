@@ -1,0 +1,1 @@
+"""The tools that `todoku mcp` offers to agents (Model Context Protocol): bounded, marked, and dry first."""

@@ -1,0 +1,121 @@
+"""The MCP server over HTTP (Streamable HTTP, without sessions), as guarded as the services themselves."""
+
+import asyncio
+from typing import Any, Final
+
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from todoku.cli.agents.server import CREDENTIAL, make_server
+from todoku.cli.agents.tool import Services
+from todoku.cli.agents.toolbox import Toolbox
+from todoku.cli.credential import acting_for
+from todoku.cli.errors import CommandFailed
+from todoku.console.problems import SERVICE_UNREACHABLE
+from todoku.host import HttpServer, listen, server_config
+from todoku.settings import CONSOLE, Settings
+from todoku.tls import ServerCertificate
+from todoku.web.forwarded import ForwardedMiddleware
+from todoku.web.guard import bearer_credential, unauthenticated
+from todoku.web.health import Health
+from todoku.web.hosts import HostMiddleware, known_hosts
+from todoku.web.metrics import Metrics
+from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware
+from todoku.web.operations import Endpoint, ExactRoute
+from todoku.web.problems import UNKNOWN_ADDRESS, Problem
+from todoku.web.reply import Reply
+
+PATH: Final = "/mcp"
+LOOK_SECONDS_MAX: Final = 5.0
+
+
+async def serve_http(
+    toolbox: Toolbox, services: Services, settings: Settings, port: int, stop: asyncio.Event
+) -> None:
+    """Answer HTTP until `stop` is set. Raises `AddressUnusable` and `TlsUnusable`."""
+    certificate = ServerCertificate.of(settings)
+    server = make_server(toolbox)
+    inner = server.streamable_http_app(
+        streamable_http_path=PATH,
+        json_response=True,
+        stateless_http=True,
+        max_request_body_size=settings.request_body_bytes_max,
+        # Host and Origin are checked outside, as at the services.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    app = guarded(inner, services, settings)
+    http = HttpServer(server_config(CONSOLE, settings, app, certificate))
+    async with server.session_manager.run():
+        serving = asyncio.create_task(http.serve(listen(settings.host, port)))
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
+        if certificate is not None:
+            waiting.append(asyncio.create_task(certificate.watch()))
+        await asyncio.wait((serving, *waiting), return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        http.should_exit = True
+        await serving
+
+
+def guarded(inner: ASGIApp, services: Services, settings: Settings) -> ASGIApp:
+    """Return the application with its guards: Host, Origin, and a credential where callers need one."""
+    hosts = known_hosts(settings.host, settings.public_hosts)
+    return Router(
+        [ExactRoute("/livez", Endpoint({"GET": _live}))],
+        redirect_slashes=False,
+        default=_OnePath(inner, services, required=settings.auth == "required"),
+        middleware=[
+            *([Middleware(ForwardedMiddleware)] if settings.behind_proxy else []),
+            Middleware(MetricsMiddleware, Metrics()),
+            Middleware(ProblemMiddleware, {}),
+            *([Middleware(HostMiddleware, hosts)] if hosts is not None else []),
+        ],
+    )
+
+
+class _OnePath:
+    """Serves `PATH` to callers with a credential that the services know, if callers need one."""
+
+    def __init__(self, inner: ASGIApp, services: Services, *, required: bool) -> None:
+        self._inner = inner
+        self._services = services
+        self._required = required
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != PATH:
+            raise Problem(UNKNOWN_ADDRESS, f"Agents call POST {PATH}.")
+        headers = Headers(scope=scope).getlist("authorization")
+        key = bearer_credential(headers) if headers else None
+        if self._required:
+            if key is None:
+                raise unauthenticated("Send the header `Authorization: Bearer …`.")
+            await asyncio.to_thread(self._require_known, key)
+        scope[CREDENTIAL] = key
+        await self._inner(scope, receive, send)
+
+    def _require_known(self, key: str) -> None:
+        """Raise `Problem` unless a service knows the credential: the first that answers is asked."""
+        unreachable: CommandFailed | None = None
+        with acting_for(key):
+            for name in self._services.names:
+                service = self._services.client(name, LOOK_SECONDS_MAX)
+                try:
+                    service.get("/whoami")
+                except CommandFailed as failure:
+                    if failure.problem == "unauthenticated":
+                        raise unauthenticated(
+                            "The credential is not valid.", invalid=True
+                        ) from failure
+                    unreachable = failure
+                else:
+                    return
+        raise Problem(
+            SERVICE_UNREACHABLE, "No service answers that could check the credential."
+        ) from unreachable
+
+
+async def _live(scope: Scope, receive: Receive) -> ASGIApp:
+    return Reply(200, Health(), {"Cache-Control": "no-store"})

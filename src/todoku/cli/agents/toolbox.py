@@ -1,0 +1,148 @@
+"""Call the tools: check the arguments, ask for confirmation of changes, and answer with a text."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+
+from todoku.cli.agents.answers import marked
+from todoku.cli.agents.confirmation import VALID_SECONDS, Confirmations, Unconfirmed
+from todoku.cli.agents.reading import READING
+from todoku.cli.agents.tool import Plan, Services, Tool
+from todoku.cli.agents.writing import WRITING
+from todoku.cli.credential import credential
+from todoku.cli.errors import CommandFailed
+
+DRY_RUN: Final = (
+    "DRY RUN: nothing was changed. To do it, call {tool} again with the same arguments and confirm={token}"
+    " within {seconds} s. Do so only if the user whom you work for wants this change."
+)
+DONE: Final = "DONE by {actor}."
+UNKNOWN_TOOL: Final = "There is no tool {name!r}: there are {names}."
+NOT_OFFERED: Final = (
+    "The tool {name!r} changes something, and this server only reads. Whoever runs it starts it with"
+    " `todoku mcp --write` for that."
+)
+
+log = structlog.get_logger()
+
+
+class Answer(NamedTuple):
+    """The text of an answer, and whether the call failed."""
+
+    text: str
+    failed: bool = False
+
+
+class Actor(NamedTuple):
+    """Who makes a change: `is_known` if a credential says it, so that the audit log has it."""
+
+    name: str
+    is_known: bool
+
+
+class Toolbox:
+    """All tools that are offered; those that change something only if it `writes`."""
+
+    def __init__(
+        self, services: Services, *, writes: bool, confirmations: Confirmations | None = None
+    ) -> None:
+        self.tools = {tool.name: tool for tool in (*READING, *(WRITING if writes else ()))}
+        self._services = services
+        self._confirmations = confirmations or Confirmations()
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> Answer:
+        """Call a tool; whatever goes wrong is an answer, too, which says what to do."""
+        tool = self.tools.get(name)
+        if tool is None:
+            return Answer(self._unknown(name), failed=True)
+        try:
+            given = msgspec.convert(arguments, tool.arguments)
+        except msgspec.ValidationError as error:
+            known = ", ".join(tool.arguments.__struct_fields__) or "none"
+            return Answer(f"Invalid arguments: {error}. {name} takes: {known}.", failed=True)
+        try:
+            if tool.plans is not None:
+                return self._change(tool, tool.plans(self._services, given), given)
+            assert tool.reads is not None
+            return Answer(marked(tool.reads(self._services, given)))
+        except Unconfirmed as unconfirmed:
+            return Answer(str(unconfirmed), failed=True)
+        except CommandFailed as failure:
+            return Answer(marked({"failed": str(failure).removeprefix("todoku: ")}), failed=True)
+
+    def _change(self, tool: Tool, plan: Plan, given: Any) -> Answer:
+        actor = self._actor()
+        asked = {
+            name: value for name, value in msgspec.to_builtins(given).items() if name != "confirm"
+        }
+        change = {"tool": tool.name, "arguments": asked, "caller": _fingerprint(credential())}
+        if given.confirm is None:
+            token = self._confirmations.issue(change, plan.about)
+            told = DRY_RUN.format(tool=tool.name, token=token, seconds=VALID_SECONDS)
+            return Answer(f"{told}\n\n{marked(_shown(plan, actor))}")
+        key = self._confirmations.check(given.confirm, change, plan.about)
+        answer = self._send(tool, plan, actor, key)
+        return Answer(f"{DONE.format(actor=actor.name)}\n\n{marked(answer)}")
+
+    def _send(self, tool: Tool, plan: Plan, actor: Actor, key: str) -> Any:
+        body = None if plan.body is None else _body(plan, plan.body, actor)
+        service = self._services.client(plan.service)
+        log_line = log.bind(tool=tool.name, actor=actor.name, request=f"POST {plan.path}")
+        try:
+            answer = service.send(
+                "POST",
+                plan.path,
+                b"" if body is None else msgspec.json.encode(body),
+                find_out="Look at the state of what it is about before you repeat it.",
+                key=key,
+            )
+        except CommandFailed as failure:
+            log_line.warning("agent_change_failed", problem=failure.problem)
+            raise
+        log_line.info("agent_changed")
+        return service.read(answer, object)
+
+    def _actor(self) -> Actor:
+        """Return who is taken for the actor: whom the credential stands for, else the agent's name."""
+        caller = self._services.get(self._services.names[0], "/whoami")
+        if caller["auth"] == "required":
+            return Actor(str(caller["actor"]), is_known=True)
+        return Actor(self._services.agent, is_known=False)
+
+    def _unknown(self, name: str) -> str:
+        if any(tool.name == name for tool in WRITING):
+            return NOT_OFFERED.format(name=name)
+        return UNKNOWN_TOOL.format(name=name[:100], names=", ".join(self.tools))
+
+
+def _body(plan: Plan, body: Mapping[str, Any], actor: Actor) -> Mapping[str, Any]:
+    """Return the body with who decides it, as far as no credential says it and there is a place for it."""
+    if actor.is_known:
+        return body
+    if plan.takes_by:
+        return {**body, "by": actor.name}
+    return {**body, "reason": f"{actor.name}: {body['reason']}"}
+
+
+def _shown(plan: Plan, actor: Actor) -> dict[str, Any]:
+    recorded = (
+        "in the audit log, as whom the credential stands for"
+        if actor.is_known
+        else "as a name only: the services look at no credentials (auth = none)"
+    )
+    return {
+        "wouldDo": plan.summary,
+        "request": f"POST {plan.path} at {plan.service}",
+        "body": plan.body,
+        "sameAsCommand": plan.command,
+        "actor": actor.name,
+        "actorIsRecorded": recorded,
+        "about": plan.about,
+    }
+
+
+def _fingerprint(key: str | None) -> str:
+    return "" if key is None else hashlib.sha256(key.encode()).hexdigest()
