@@ -24,13 +24,15 @@ run: $(INSTALLED) ## Start the broker and all services, e.g. make run ARGS="--po
 	@$(BIN)/todoku up $(ARGS)
 
 test: $(INSTALLED) ## Run the tests, e.g. make test ARGS="tests/cli -x"
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n $(TEST_WORKERS) --no-loadscope-reorder $(ARGS)
 
 fuzz: $(INSTALLED) ## Send 20,000 generated requests to all services, with and without credentials: no server error
 	@cd tests && ../$(BIN)/python -m security.fuzz $(ARGS)
 
-seeds: $(INSTALLED) ## Simulate a thousand seeds of injected faults
+seeds: $(INSTALLED) ## Simulate a thousand seeds of injected faults, without and with the service of examples/loyalty
 	$(BIN)/todoku simulate --seeds 1000 $(ARGS)
+	TODOKU_SYSTEM=simulated_loyalty:system PYTHONPATH=examples/loyalty/src:examples/loyalty/tests \
+		$(BIN)/todoku simulate --seeds 1000 $(ARGS)
 
 mutants: $(INSTALLED) ## Plant bugs one by one, and show which check of the simulator finds each
 	@$(BIN)/python tests/simulation/mutants.py $(ARGS)

@@ -19,16 +19,16 @@ def test_clean_run_prints_digest(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_jobs_do_not_change_results(capsys: pytest.CaptureFixture[str]) -> None:
-    simulate(seed=1, seeds=10, jobs=2, json=True)
+    simulate(seed=1, seeds=4, jobs=2, json=True)
     together = json.loads(capsys.readouterr().out)
-    simulate(seed=1, seeds=10, jobs=1, json=True)
+    simulate(seed=1, seeds=4, jobs=1, json=True)
     alone = json.loads(capsys.readouterr().out)
 
     del together["seconds"], alone["seconds"]
     assert together == alone
-    assert together["runs"] == 10
+    assert together["runs"] == 4
     # A database that was restored may lack an order that was accepted and never published.
-    assert 45 <= sum(together["orders"].values()) <= 50
+    assert 18 <= sum(together["orders"].values()) <= 20
 
 
 def test_broken_invariant_is_explained_and_repeatable(

@@ -11,7 +11,7 @@ from todoku.lab.simulation import SimulationPlan, replay, simulate
 
 PRINT_DIGESTS = """
 from todoku.lab.simulation import SimulationPlan, simulate
-for seed in range(1, 6):
+for seed in range(1, 4):
     print(simulate(SimulationPlan(seed=seed)).digest)
 """
 
@@ -31,7 +31,7 @@ def digests(hash_seed: str) -> list[str]:
 def test_same_seed_gives_same_digest_in_two_processes() -> None:
     first = digests("1")
 
-    assert len(set(first)) == 5
+    assert len(set(first)) == 3
     assert first == digests("2")
 
 
@@ -50,7 +50,7 @@ def test_run_with_replicas_does_not_depend_on_earlier_runs() -> None:
     assert simulate(SimulationPlan(seed=4, replicas=3)).digest == alone
 
 
-@pytest.mark.parametrize("seed", range(1, 11))
+@pytest.mark.parametrize("seed", range(1, 6))
 def test_naming_every_occurrence_repeats_the_run(seed: int) -> None:
     result = simulate(SimulationPlan(seed=seed))
     everything = tuple(each.label for each in result.occurred)
@@ -61,7 +61,7 @@ def test_naming_every_occurrence_repeats_the_run(seed: int) -> None:
 
 
 def test_trace_of_an_order_shows_its_events_only() -> None:
-    orders = tuple(f"order#{n}" for n in range(1, 6))
+    orders = tuple(f"order#{n}" for n in range(1, 9))
     _, trace = replay(SimulationPlan(seed=1, only=orders, replicas=1))
     asked = [record.text.split()[0] for record in trace.records if record.what == "order"]
     stories = {order_id: "\n".join(trace.lines([order_id])) for order_id in asked}
