@@ -38,6 +38,7 @@ from todoku.system import load_system
 from todoku.tls import HANDSHAKE_SECONDS_MAX, ServerCertificate
 from todoku.web import Api, Backend, BoundedHttpProtocol, Limits, application, asyncapi
 from todoku.web.descriptors import raise_descriptor_limit
+from todoku.web.guard import Authenticate
 from todoku.web.hosts import known_hosts
 from todoku.web.keyring import Keyring
 from todoku.web.keys import api_keys
@@ -221,7 +222,7 @@ def _application(
     telemetry: "Telemetry | None",
     audit: AuditKeeper | None,
 ) -> ASGIApp:
-    keyring = Keyring(backend, api_keys) if settings.auth == "required" else None
+    authenticate = _authenticate(backend, settings) if settings.auth == "required" else None
     return application(
         api,
         backend,
@@ -234,11 +235,24 @@ def _application(
         hosts=known_hosts(settings.host, settings.public_hosts),
         behind_proxy=settings.behind_proxy,
         cors_origins=settings.allowed_origins,
-        limiter=rate_limiter(settings, accounts=keyring is not None),
+        limiter=rate_limiter(settings, accounts=authenticate is not None),
         audit=audit,
-        authenticate=keyring,
+        authenticate=authenticate,
         more=[system_operation(name, settings, backend)],
     )
+
+
+def _authenticate(backend: Backend, settings: Settings) -> Authenticate:
+    """Return how credentials are verified."""
+    keyring = Keyring(backend, api_keys)
+    if settings.oidc_issuer is None:
+        return keyring
+    from todoku.web.access_tokens import access_tokens, keys_or_tokens
+
+    tokens = access_tokens(settings, backend.process.clock.now)
+    if tokens is not None:
+        tokens.begin()
+    return keys_or_tokens(keyring, tokens)
 
 
 async def _serve_http(

@@ -122,6 +122,7 @@ async def test_whoami_tells_each_caller_what_its_credential_says() -> None:
                 "auth": "required",
                 "actor": "alice",
                 "keyId": created["id"],
+                "issuer": None,
                 "scopes": ["orders:read:own"],
             }
             assert (await http.get("/whoami")).status_code == 401
@@ -134,7 +135,13 @@ async def test_whoami_says_that_credentials_are_not_looked_at() -> None:
         client(app) as http,
     ):
         shown = await http.get("/whoami", headers=bearer(new_key()[0]))
-    assert shown.json() == {"auth": "none", "actor": None, "keyId": None, "scopes": []}
+    assert shown.json() == {
+        "auth": "none",
+        "actor": None,
+        "keyId": None,
+        "issuer": None,
+        "scopes": [],
+    }
 
 
 async def test_command_line_reads_what_services_tell_of_keys() -> None:

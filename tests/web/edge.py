@@ -26,6 +26,7 @@ from todoku.engine.testing import running as running_process
 from todoku.events import NO_CONTEXT, Context
 from todoku.identity.keys import ApiKey
 from todoku.web import Api, Backend, BoundedHttpProtocol, application
+from todoku.web.access_tokens import AccessTokens, keys_or_tokens
 from todoku.web.keyring import Keyring
 from todoku.web.keys import api_keys
 
@@ -106,13 +107,14 @@ async def running_together(
     *,
     databases: list[Database] | None = None,
     keyring: bool = False,
+    tokens: AccessTokens | None = None,
     config: EngineConfig | None = None,
     **options: Any,
 ) -> AsyncIterator[list[ASGIApp]]:
     """Run connected services with real engines and databases; yield their applications.
 
     Their databases are added to `databases`; `options` go to `application`. With a `keyring`, callers need
-    an API key.
+    an API key, or one of the access `tokens`.
     """
     broker, topology = MemoryBroker(), Topology([service for service, _ in services])
     apps = []
@@ -134,7 +136,7 @@ async def running_together(
             )
             backend = Backend(process=process, database=database, run_read=run_inline)
             if keyring:
-                options["authenticate"] = Keyring(backend, api_keys)
+                options["authenticate"] = keys_or_tokens(Keyring(backend, api_keys), tokens)
             apps.append(application(api(backend), backend, audit=process.audit, **options))
             await stack.enter_async_context(running_process(process))
         yield apps

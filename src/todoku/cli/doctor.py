@@ -78,6 +78,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     yield from network.ports(settings, running)
     yield from console_check.console(settings)
     yield from exposure.exposure(settings)
+    yield from exposure.issuer(settings)
     yield from network.broker(settings, running=bool(running))
     yield from databases.databases(settings, running)
     yield from pauses.pauses(settings)

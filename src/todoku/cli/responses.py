@@ -295,6 +295,7 @@ class CallerDetails(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     actor: str | None
     key_id: str | None
     scopes: tuple[str, ...]
+    issuer: str | None = None
 
 
 class ScheduledRetries(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

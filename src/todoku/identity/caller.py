@@ -10,12 +10,14 @@ class Caller(BaseUser):
     """Who sends a request, as its credential says.
 
     `subject` is whom the credential stands for: the actor of what is done with it, and, for `:own` scopes,
-    the `userId`. `key_id` is that of an API key, None for an access token.
+    the `userId`. `key_id` is that of an API key, None for an access token, whose
+    `issuer` is set.
     """
 
     subject: str
     scopes: frozenset[str]
     key_id: str | None = None
+    issuer: str | None = None
 
     @property
     def actor(self) -> str:

@@ -202,8 +202,9 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
     auth: Annotated[
         Literal["none", "required"],
         Meta(
-            description="Whether callers need a credential, an API key; none: anybody who reaches a service"
-            " may do everything, so services listen on a loopback address only."
+            description="Whether callers need a credential: an API key, or an access token of `oidc_issuer`;"
+            " none: anybody who reaches a service may do everything, so services listen on a loopback address"
+            " only."
         ),
     ] = "none"
     bootstrap_key_file: Annotated[

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
+from todoku.settings.oidc import OidcSettings
 
-class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
+
+class EdgeSettings(OidcSettings, frozen=True, kw_only=True):
     """The settings of the HTTP edge, which every system has."""
 
     behind_proxy: Annotated[

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from todoku.redaction import redact
-from todoku.settings import nats
+from todoku.settings import nats, oidc
 from todoku.settings.base import Settings
 from todoku.settings.declared import (
     ENVIRONMENT_PREFIX,
@@ -204,6 +204,7 @@ def _contradictions(values: Mapping[str, Any], origins: Mapping[str, Origin]) ->
         if values.get(one) and not values.get(other):
             yield f"{one} ({origins[one]}) is set, but not {other}: TLS needs both. Set {other}."
     yield from nats.contradictions(values)
+    yield from oidc.contradictions(values)
     replicas = values.get("stream_replicas", 1)
     if replicas > 1 and values.get("nats_url") is None:
         yield (

@@ -19,7 +19,11 @@ from todoku.web.parameter_types import parameter_types, value_types
 from todoku.web.problems import ProblemDetails, ProblemType
 
 ALWAYS: Final = (problems.MALFORMED_REQUEST, problems.INVALID_PARAMETER, problems.INTERNAL_ERROR)
-CLOSED: Final = (problems.UNAUTHENTICATED, problems.MISSING_SCOPE)
+CLOSED: Final = (
+    problems.UNAUTHENTICATED,
+    problems.MISSING_SCOPE,
+    problems.ISSUER_UNAVAILABLE,
+)
 CHANGING: Final = (
     problems.REQUEST_TOO_SLOW,
     problems.BODY_TOO_LARGE,
@@ -47,8 +51,8 @@ SCHEME: Final = "bearer"
 SECURITY_SCHEME: Final = {
     "type": "http",
     "scheme": "bearer",
-    "description": "An API key, or an OIDC access token. With the setting `auth` = `none` anybody may call "
-    "everything.",
+    "description": "An API key (`tdk_…`), or an OIDC access token (JWT) of the issuer in the setting "
+    "`oidc_issuer`. With the setting `auth` = `none` anybody may call everything.",
 }
 
 

@@ -282,6 +282,14 @@ DATABASE_UNAVAILABLE = ProblemType(
     "The service cannot reach its database, or the database is locked or full.",
     "Send the request again later. The service's log and /readyz have details.",
 )
+ISSUER_UNAVAILABLE = ProblemType(
+    "issuer-unavailable",
+    503,
+    "Access tokens cannot be verified now",
+    "The service could not read the keys of the issuer of access tokens (OIDC) since its start, or for a "
+    "day. API keys are not affected. Nothing was changed.",
+    "Send the request again later. The service's log and `todoku doctor` say what is wrong.",
+)
 NEWER_VERSION = ProblemType(
     "newer-version",
     503,
@@ -349,6 +357,7 @@ SHARED_PROBLEM_TYPES: Final[Sequence[ProblemType]] = (
     OVERLOADED,
     TOO_MANY_STREAMS,
     DATABASE_UNAVAILABLE,
+    ISSUER_UNAVAILABLE,
     NEWER_VERSION,
     OUTCOME_UNKNOWN,
     NOT_READY,

@@ -18,6 +18,9 @@ class CallerView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     auth: Literal["none", "required"]
     actor: str | None
     key_id: Annotated[str | None, Meta(description="The id of the API key; null if there is none.")]
+    issuer: Annotated[
+        str | None, Meta(description="The issuer of the access token; null if there is none.")
+    ]
     scopes: Annotated[tuple[str, ...], Meta(description="What the credential permits.")]
 
 
@@ -37,11 +40,16 @@ def whoami_operation() -> Operation:
 async def _show(call: Call) -> Reply:
     caller = call.principal
     if not isinstance(caller, Caller):
-        return Reply(200, CallerView(auth="none", actor=call.context.actor, key_id=None, scopes=()))
+        return Reply(200, _nobody(call.context.actor))
     view = CallerView(
         auth="required",
         actor=caller.actor,
         key_id=caller.key_id,
+        issuer=caller.issuer,
         scopes=tuple(sorted(caller.scopes)),
     )
     return Reply(200, view)
+
+
+def _nobody(actor: str | None) -> CallerView:
+    return CallerView(auth="none", actor=actor, key_id=None, issuer=None, scopes=())

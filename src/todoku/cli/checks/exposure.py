@@ -9,7 +9,7 @@ from cryptography import x509
 from todoku.diagnosis import CheckResult, ok, warning, wrong
 from todoku.exposure import unprotected
 from todoku.settings import Settings
-from todoku.tls import ServerCertificate, TlsUnusable
+from todoku.tls import ServerCertificate, TlsUnusable, public_context
 from todoku.web.hosts import is_loopback
 
 DAYS_LEFT_MIN = 14
@@ -27,6 +27,30 @@ def exposure(settings: Settings) -> Iterator[CheckResult]:
         yield ok("exposure", f"{settings.host}, {protection}")
     if settings.tls_cert is not None:
         yield _certificate(settings, settings.tls_cert, datetime.now(UTC))
+
+
+def issuer(settings: Settings) -> Iterator[CheckResult]:
+    """Check that the keys of the issuer of access tokens can be read, if there is one."""
+    if settings.oidc_issuer is None:
+        return
+    import asyncio
+
+    from todoku.identity.tokens import KeySetUnusable, read_key_set
+    from todoku.web.issuer_keys import IssuerUnavailable, fetch_over_http
+
+    try:
+        trusted = public_context(settings.oidc_ca)
+        fetch = fetch_over_http(settings.oidc_issuer, settings.oidc_jwks_url, trusted)
+        keys = read_key_set(asyncio.run(fetch()))
+    except (TlsUnusable, IssuerUnavailable, KeySetUnusable) as error:
+        yield wrong(
+            "issuer",
+            f"{settings.oidc_issuer}: {error}",
+            fix="correct oidc_issuer, oidc_jwks_url or oidc_ca, or start the issuer: no access token can be"
+            " verified",
+        )
+    else:
+        yield ok("issuer", f"{keys.size} usable keys of {settings.oidc_issuer}")
 
 
 def _protection(settings: Settings, *, loopback: bool) -> str:
