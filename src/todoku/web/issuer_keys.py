@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -33,7 +33,7 @@ DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 
 log = structlog.get_logger(__name__)
 
-Fetch = Callable[[], Awaitable[bytes]]
+Fetch = Callable[[], Coroutine[Any, Any, bytes]]
 """Return the JWKS of an issuer. Raises `IssuerUnavailable`."""
 
 
