@@ -112,7 +112,8 @@ class Caller(msgspec.Struct, frozen=True):
 
     def _variables(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return a minimal environment."""
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        names = ("PATH", "HOME", "LANG", "XDG_CONFIG_HOME")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         return {**kept, "TZ": "Asia/Tokyo", **self.environment, **variables}
 
 

@@ -22,7 +22,10 @@ from todoku.system import system
 
 FreePorts = Callable[[int], list[int]]
 GROUPS = {"dead", "order", "product", "shipment", "events", "person", "key"}
-WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume", "audit", "whoami", "docs"}
+WITHOUT_SETTINGS = {"chaos", "simulate", "pause", "pauses", "resume", "audit", "whoami", "docs"} | {
+    "login",
+    "logout",
+}
 COLUMNS = 80
 HEAVY = ("starlette", "sqlalchemy", "nats", "alembic", "uvicorn", "structlog")
 

@@ -1,7 +1,6 @@
 """OIDC access tokens: what is accepted of an issuer, and what of those who pretend to be it."""
 
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 LEEWAY_SECONDS = 30
 NAMES = ClaimNames("scope", "realm_access.roles")
-NOW = time.time()
+NOW = 1_900_000_000.0
 OLD_KEY, NEW_KEY = RSA, RSAKey.generate_key(2048, {"kid": "new"})
 
 
@@ -327,10 +326,9 @@ async def test_customer_with_a_token_places_and_sees_own_orders_only() -> None:
     orders = system["orders"]
     item = {"productId": "prod1", "quantity": 1, "price": 100}
     async with issuing() as issuer:
-        now = time.time()
         tokens = tokens_of(issuer, Clock())
-        alice = {"Authorization": f"Bearer {sign(issuer.claims(now))}"}
-        bob = {"Authorization": f"Bearer {sign(issuer.claims(now, sub='bob'))}"}
+        alice = {"Authorization": f"Bearer {sign(issuer.claims(NOW))}"}
+        bob = {"Authorization": f"Bearer {sign(issuer.claims(NOW, sub='bob'))}"}
         running = running_together(
             [(orders.build(system.settings()), orders.build_api)], keyring=True, tokens=tokens
         )
@@ -350,7 +348,7 @@ async def test_customer_with_a_token_places_and_sees_own_orders_only() -> None:
                 None,
                 issuer.address,
             )
-            expired = sign(issuer.claims(now, exp=now - 100))
+            expired = sign(issuer.claims(NOW, exp=NOW - 100))
             refused = await http.get("/whoami", headers={"Authorization": f"Bearer {expired}"})
             assert refused.json()["detail"] == "The token has expired."
             challenge = 'Bearer realm="todoku", error="invalid_token"'

@@ -30,6 +30,8 @@ COMMANDS = {
     "logs": "Show what the services have logged, also about one order.",
     "person": "Export and erase everything about a person.",
     "key": "Create, list and revoke API keys.",
+    "login": "Keep an API key or an access token for later commands.",
+    "logout": "Delete the credential that `todoku login` has kept.",
     "whoami": "Say who the services take you for, and what you may do.",
     "docs": "Read the documentation, and search it.",
     "doctor": "Diagnose problems and suggest fixes.",

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 import msgspec
 from uuid_utils import uuid7
 
-from todoku.cli.credential import credential
+from todoku.cli.credential import credential, how_to_get_in
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.formatting import printable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 
+UNAUTHENTICATED = 401
 OUTCOME_UNKNOWN = "outcome-unknown"
 IN_PROGRESS = "request-in-progress"
 WRONG_ADDRESS = ("unknown-address", "method-not-allowed")
@@ -252,8 +253,11 @@ class ServiceClient:
         slug = problem.type.rpartition("/")[2]
         if slug in WRONG_ADDRESS:
             return self._not_todoku(f"{answer.status} for {path}, {problem.title}")
+        lines = [*_explained(problem, urljoin(self.url, problem.type))]
+        if answer.status == UNAUTHENTICATED:
+            lines.append(f"  {how_to_get_in(self._key)}")
         return CommandFailed(
-            "\n".join(_explained(problem, urljoin(self.url, problem.type))),
+            "\n".join(lines),
             exit_code=_exit_code(answer.status, slug),
             problem=slug,
         )
@@ -265,8 +269,10 @@ def client(
     settings: Settings,
     *,
     timeout_seconds: float = RESPONSE_SECONDS_MAX,
+    key: str | None = None,
 ) -> ServiceClient:
-    """Return a client of the service at `url`, or at its address in the settings. Raises `CommandFailed`."""
+    """Return a client of the service at `url`, or at its address in the settings. It sends `key`, or the
+    credential of the user. Raises `CommandFailed`."""
     from todoku.tls import TlsUnusable, own_context, public_context
 
     try:
@@ -281,7 +287,7 @@ def client(
         url or settings.http_url(service),
         timeout_seconds=timeout_seconds,
         tls=trusted,
-        key=credential(),
+        key=key or credential(),
     )
 
 

@@ -1,18 +1,31 @@
-"""Find the credential that commands send: an environment variable, or a file; or that of a caller for whom
-this program acts."""
+"""Find the credential that commands send: in an environment variable, in a file that another one names, or in
+that of `todoku login`; or that of a caller for whom this program acts."""
 
+import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+import msgspec
+
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.settings.loading import KEY_FILE_VARIABLE, KEY_VARIABLE
 
+LENGTH_MAX = 16_384
+
 OWN = object()
 _acting_for: ContextVar[object] = ContextVar("acting_for", default=OWN)
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """A key or an access token, and where it comes from."""
+
+    value: str
+    source: str
 
 
 @contextmanager
@@ -30,24 +43,95 @@ def credential() -> str | None:
     user's own. Raises `CommandFailed`."""
     acting = _acting_for.get()
     if acting is not OWN:
-        return None if acting is None else _checked(str(acting), "the header Authorization")
+        return None if acting is None else checked(str(acting), "the header Authorization")
+    found = find_credential()
+    return None if found is None else found.value
+
+
+def find_credential() -> Credential | None:
+    """Return the user's own credential and its source, None if there is none. Raises `CommandFailed`."""
     if key := os.environ.get(KEY_VARIABLE, "").strip():
-        return _checked(key, KEY_VARIABLE)
-    named = os.environ.get(KEY_FILE_VARIABLE)
-    if not named:
+        return Credential(checked(key, KEY_VARIABLE), f"the variable {KEY_VARIABLE}")
+    if named := os.environ.get(KEY_FILE_VARIABLE):
+        key = _read(Path(named))
+        return Credential(key, f"{named} ({KEY_FILE_VARIABLE})")
+    path = login_file()
+    if path is None or not path.exists():
         return None
-    path = Path(named)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise _unusable(f"others can read {path}: make it yours alone with `chmod 600 {path}`.")
+    return Credential(_read(path), f"{path} (todoku login)")
+
+
+def login_file() -> Path | None:
+    """Return where `todoku login` keeps a credential (XDG Base Directory), None for a user without a home."""
+    folder = os.environ.get("XDG_CONFIG_HOME")
+    if folder and Path(folder).is_absolute():
+        return Path(folder) / "todoku" / "key"
+    try:
+        return Path.home() / ".config" / "todoku" / "key"
+    except RuntimeError:
+        return None
+
+
+def keep(key: str) -> Path:
+    """Write a credential into the file of `todoku login`, which only the user can read. Raises
+    `CommandFailed`."""
+    path = login_file()
+    if path is None:
+        raise _unusable(f"you have no home directory to keep it in: use {KEY_FILE_VARIABLE}.")
+    temporary = path.with_name(f".key-{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(temporary, flags, 0o600), "w", encoding="ascii") as file:
+            file.write(f"{key}\n")
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _unusable(f"{path} cannot be written: {error.strerror}.") from error
+    return path
+
+
+def forget() -> Path | None:
+    """Delete the file of `todoku login`; return it, None if there was none. Raises `CommandFailed`."""
+    path = login_file()
+    try:
+        if path is not None:
+            path.unlink()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(f"{path} cannot be deleted: {error.strerror}.") from error
+    return path
+
+
+def checked(key: str, source: str) -> str:
+    """Return a credential that can be sent in a header. Raises `CommandFailed`."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise _unusable(f"{source} has no credential: it is empty, or not one line of ASCII.")
+    if len(key) > LENGTH_MAX:
+        raise _unusable(f"{source} has no credential: it is longer than {LENGTH_MAX:,} characters.")
+    return key
+
+
+def how_to_get_in(sent: str | None) -> str:
+    """Say where the credential that was sent comes from, and how to give another one."""
+    found = find_credential()
+    if sent is None or found is None or found.value != sent:
+        source = "No credential was sent" if sent is None else "That was the one you gave"
+    else:
+        source = f"It comes from {found.source}"
+    return f"{source}: run `todoku login`, or set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to a file with it."
+
+
+def _read(path: Path) -> str:
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(f"the key in {path} cannot be read: {error}.") from error
-    return _checked(key, str(path))
-
-
-def _checked(key: str, source: str) -> str:
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise _unusable(f"{source} has no credential: it is empty, or not one line of ASCII.")
-    return key
+    return checked(key, str(path))
 
 
 def _unusable(problem: str) -> CommandFailed:

@@ -1,6 +1,11 @@
 """`todoku whoami`: say who the services take you for."""
 
+from typing import Any
+
+import msgspec
+
 from todoku.cli.client import client
+from todoku.cli.credential import find_credential
 from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_from
 from todoku.cli.options import Json, Url
 from todoku.cli.output import console, grid, write_object
@@ -11,7 +16,8 @@ def whoami(*, json: Json = False, url: Url = None, addresses: Addresses = None) 
     """Say who the services take you for, and what you may do.
 
     The credential is that in TODOKU_KEY, else in the file that TODOKU_KEY_FILE
-    names. The first service is asked, or that at --url.
+    names, else the one that `todoku login` has kept. The first service is asked,
+    or that at --url.
 
     For example:
 
@@ -21,13 +27,16 @@ def whoami(*, json: Json = False, url: Url = None, addresses: Addresses = None) 
     service = client(SYSTEM_HERE.names[0], url, settings_from(addresses).settings)
     answer = service.get("/whoami")
     caller = service.read(answer, CallerDetails)
+    found = find_credential()
+    source = None if found is None else found.source
     if json:
-        write_object(answer)
+        shown = msgspec.json.decode(answer, type=dict[str, Any]) | {"credentialSource": source}
+        write_object(msgspec.json.encode(shown))
         return
-    console().print(grid(_described(caller)))
+    console().print(grid(_described(caller, source)))
 
 
-def _described(caller: CallerDetails) -> list[tuple[str, str]]:
+def _described(caller: CallerDetails, source: str | None) -> list[tuple[str, str]]:
     if caller.auth == "none":
         return [
             (
@@ -37,4 +46,11 @@ def _described(caller: CallerDetails) -> list[tuple[str, str]]:
             ("may", "everything, like everybody who reaches the service"),
         ]
     key = [("key", caller.key_id)] if caller.key_id is not None else []
-    return [("who", caller.actor or ""), *key, ("may", ", ".join(caller.scopes))]
+    issuer = [("issuer", caller.issuer)] if caller.issuer is not None else []
+    return [
+        ("who", caller.actor or ""),
+        *key,
+        *issuer,
+        *([("from", source)] if source is not None else []),
+        ("may", ", ".join(caller.scopes)),
+    ]

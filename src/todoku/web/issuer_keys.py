@@ -136,14 +136,14 @@ async def _discover(client: httpx.AsyncClient, issuer: str) -> str:
     try:
         found = msgspec.json.decode(await _get(client, address), type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise IssuerUnavailable(f"{address} is not a JSON object") from error
+        raise IssuerUnavailable(f"no JSON object at {address}") from error
     if found.get("issuer") != issuer:
         raise IssuerUnavailable(
-            f"{address} says that the issuer is {found.get('issuer')!r}: oidc_issuer has to be the same"
+            f"its metadata names the issuer {found.get('issuer')!r}, and oidc_issuer has to be the same"
         )
     keys = found.get("jwks_uri")
     if not isinstance(keys, str) or not _is_as_safe(keys, issuer):
-        raise IssuerUnavailable(f"{address} has no jwks_uri with https")
+        raise IssuerUnavailable(f"no jwks_uri with https at {address}")
     return keys
 
 
@@ -161,10 +161,10 @@ async def _get(client: httpx.AsyncClient, address: str) -> bytes:
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     async with client.stream("GET", address, headers=headers) as response:
         if response.status_code != httpx.codes.OK:
-            raise IssuerUnavailable(f"{address} answers {response.status_code}")
+            raise IssuerUnavailable(f"{response.status_code} from {address}")
         body = bytearray()
         async for part in response.aiter_raw():
             body += part
             if len(body) > DOCUMENT_BYTES_MAX:
-                raise IssuerUnavailable(f"{address} is longer than {DOCUMENT_BYTES_MAX:,} bytes")
+                raise IssuerUnavailable(f"more than {DOCUMENT_BYTES_MAX:,} bytes from {address}")
         return bytes(body)

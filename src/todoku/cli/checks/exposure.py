@@ -45,7 +45,7 @@ def issuer(settings: Settings) -> Iterator[CheckResult]:
     except (TlsUnusable, IssuerUnavailable, KeySetUnusable) as error:
         yield wrong(
             "issuer",
-            f"{settings.oidc_issuer}: {error}",
+            f"its keys cannot be read: {error}",
             fix="correct oidc_issuer, oidc_jwks_url or oidc_ca, or start the issuer: no access token can be"
             " verified",
         )
