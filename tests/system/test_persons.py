@@ -1,5 +1,6 @@
 """Everything about a person is exported and erased, at every service, and does not come back."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from todoku.contracts import OrderedItem
 from todoku.engine import ErasedPerson, ErasePerson, PersonHasOpenWork, UnknownPerson
 from todoku.engine.persons import Erasure, ErasureFile, exported, scrubbed
 from todoku.engine.stream_positions import MARK_COPY
+from todoku.identity.keys import ApiKey
 from todoku.orders.placing import PlaceOrder
 
 PERSON: Final = "carol@example.com"
@@ -206,3 +208,56 @@ def test_file_survives_a_line_that_was_cut_off(tmp_path: Path) -> None:
         cut.write(b'{"id":"half')
     file.add([second])
     assert file.read() == [first, second]
+
+
+def key_of(number: int, owner: str = PERSON, **more: Any) -> ApiKey:
+    key_id, at = f"{number:016x}", START
+    digest = "0" * 64
+    return ApiKey(id=key_id, digest=digest, owner=owner, scopes=("repair",), created_at=at, **more)
+
+
+def test_keys_of_a_person_are_exported_and_have_to_be_revoked_before_they_are_erased() -> None:
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        orders = system.processes["orders"]
+        await orders.change_key(key_of(1))
+        await orders.change_key(key_of(2, "dave"))
+        await system.settled()
+        persons = orders.service.persons
+        assert persons is not None
+        with system.databases["orders"].read() as connection:
+            rows = exported(connection, persons, orders.writer._tables, PERSON, [])["api_keys"]
+        assert [(row["id"], "digest" in row) for row in rows] == [(f"{1:016x}", False)]
+        with pytest.raises(PersonHasOpenWork, match="valid API keys: 0000000000000001") as refused:
+            await orders.execute(ERASE)
+        assert refused.value.keys == (f"{1:016x}",)
+        await orders.change_key(key_of(1, revoked_at=START))
+        await erase(system)
+        assert anywhere(system, PERSON) == []
+        for name in SERVICES:
+            owners = system.rows(name, "SELECT owner FROM api_keys ORDER BY id")
+            assert owners == [("(erased)",), ("dave",)], name
+        await system.stop()
+
+    run(scenario())
+
+
+def test_late_news_of_a_key_does_not_bring_its_owner_back_and_a_new_key_keeps_its_own() -> None:
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        await system.processes["orders"].change_key(key_of(1, revoked_at=START))
+        await erase(system)
+        writer = system.processes["shipping"].writer
+        later = START + timedelta(days=1)
+        new = msgspec.structs.replace(key_of(2), created_at=later, revoked_at=later)
+        with system.databases["shipping"].transaction() as connection:
+            late = key_of(3, expires_at=START)
+            writer._tables.api_keys.keep(connection, [late, new])
+            writer._persons.keys_changed(connection)
+            kept = writer._tables.api_keys.read(connection)
+        assert [key.owner for key in kept.values()] == ["(erased)", PERSON, "(erased)"]
+        await system.stop()
+
+    run(scenario())

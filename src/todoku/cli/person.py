@@ -28,7 +28,8 @@ def export(user: User, /, *, json: Json = True, addresses: Addresses = None) -> 
     """Print everything that the services store about a person, as one JSON object.
 
     It holds whole rows by table: orders with their histories, reservations,
-    shipments, dead letters, and what the person did, from the audit logs.
+    shipments, dead letters, API keys, and what the person did, from the audit
+    logs.
 
     For example:
 
@@ -63,10 +64,11 @@ def erase(
 ) -> ExitCode:
     """Erase everything about a person, at every service.
 
-    Refused while an order of the person is open, or a dead letter about one. What
-    was ordered and sold stays, without whose it was. A restored backup does not
-    bring it back, as long as the folder `erasures` in the data folder is kept:
-    it is outside of every backup. Events on the stream end with its age.
+    Refused while an order of the person is open, or a dead letter about one, or an
+    API key of the person valid. What was ordered and sold stays, without whose it
+    was. A restored backup does not bring it back, as long as the folder `erasures`
+    in the data folder is kept: it is outside of every backup. Events on the stream
+    end with its age.
 
     For example:
 

@@ -66,6 +66,12 @@ class ApiKeys:
             .values(last_used_at=bindparam("used_at"))
         )
 
+        self._rename = Many(
+            update(self.table)
+            .where(columns.id == bindparam("key"))
+            .values(owner=bindparam("new_owner"))
+        )
+
     def keep(self, connection: Connection, keys: Iterable[ApiKey]) -> None:
         """Add these keys; those that are known get the state that they have now."""
         self._upsert(connection, [_row(key) for key in keys])
@@ -73,6 +79,15 @@ class ApiKeys:
     def read(self, connection: Connection) -> dict[str, ApiKey]:
         """Return every key, by its id."""
         return {row.id: _key(row) for row in self._all(connection)}
+
+    def of_owner(self, connection: Connection, owner: str) -> list[ApiKey]:
+        """Return the keys of an owner."""
+        return [key for key in self.read(connection).values() if key.owner == owner]
+
+    def rename_owners(self, connection: Connection, names: Mapping[str, str]) -> None:
+        """Replace the owners of these keys, by id."""
+        rows = [{"key": key, "new_owner": name} for key, name in sorted(names.items())]
+        self._rename(connection, rows)
 
     def last_used(self, connection: Connection) -> dict[str, datetime]:
         """Return when keys were used last, as far as it is written."""

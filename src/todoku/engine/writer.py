@@ -638,7 +638,9 @@ class Writer:
         if batch.erasures:
             self._persons.apply_events(connection, batch.erasures, batch.now)
         self._tables.audit_anchors.keep(connection, batch.anchors, batch.now)
-        self._tables.api_keys.keep(connection, batch.api_keys.values())
+        if batch.api_keys:
+            self._tables.api_keys.keep(connection, batch.api_keys.values())
+            self._persons.keys_changed(connection)
         if self._trail is not None:
             self._audit(connection, batch, self._trail)
         for agenda, contexts in batch.contexts.items():

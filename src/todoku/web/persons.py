@@ -39,10 +39,12 @@ UNKNOWN_PERSON: Final = ProblemType(
 PERSON_HAS_OPEN_ORDERS: Final = ProblemType(
     "person-has-open-orders",
     409,
-    "The person has open orders",
-    "Orders of this person have not ended, or dead letters about them are not handled: what is erased now"
-    " would be needed to end them. `orders` and `deadLetters` name them. Nothing was erased.",
-    "Wait until the orders have ended, or cancel them; handle the dead letters. Then send the request again.",
+    "The person has open orders, or valid keys",
+    "Orders of this person have not ended, dead letters about them are not handled, or API keys of the"
+    " person are valid: what is erased now would still be needed. `orders`, `deadLetters` and `keys` name"
+    " them. Nothing was erased.",
+    "Wait until the orders have ended, or cancel them; handle the dead letters; revoke the keys. Then send"
+    " the request again.",
 )
 PERSON_REFUSALS: Final[dict[type[Exception], ProblemType]] = {
     UnknownPerson: UNKNOWN_PERSON,
@@ -179,7 +181,7 @@ class PersonRoutes:
             raise Problem(
                 PERSON_HAS_OPEN_ORDERS,
                 str(error),
-                members={"orders": error.orders, "deadLetters": error.letters},
+                members={"orders": error.orders, "deadLetters": error.letters, "keys": error.keys},
             ) from None
         return Reply(200, ErasedView(erasures=list(erased.erasures), orders=erased.orders))
 
@@ -208,7 +210,8 @@ class PersonRoutes:
 
 ABOUT_ERASING = """\
 Whose orders they were, where they went, and what customers wrote about cancellations is erased from the
-tables of every service, from histories, from messages of handled dead letters and from the names in audit
-logs. What was ordered and sold stays, without whose it was. It is refused while an order of the person is
-open, or a dead letter about one. Events on the stream end with its age. A restored backup does not bring it
-back: each service keeps which orders were erased, also in a file outside of the database."""
+tables of every service, from histories, from messages of handled dead letters, from API keys that have ended
+and from the names in audit logs. What was ordered and sold stays, without whose it was. It is refused while
+an order of the person is open, or a dead letter about one, or a key valid. Events on the stream end with its
+age. A restored backup does not bring it back: each service keeps which orders were erased, also in a file
+outside of the database."""

@@ -14,10 +14,17 @@ class UnknownPerson(PersonError):
 
 
 class PersonHasOpenWork(PersonError):
-    """The person has orders or dead letters that are open."""
+    """The person has orders or dead letters that are open, or API keys that are valid."""
 
-    def __init__(self, text: str, orders: Sequence[str] = (), letters: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        text: str,
+        orders: Sequence[str] = (),
+        letters: Sequence[str] = (),
+        keys: Sequence[str] = (),
+    ) -> None:
         super().__init__(text)
+        self.keys = tuple(keys)
         self.orders = tuple(orders)
         self.letters = tuple(letters)
 

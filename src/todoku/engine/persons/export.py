@@ -40,10 +40,15 @@ def exported(
     log = tables.audit_log.table
     digests = list(tables.audit_names.digests(connection, [person]).values())
     logged = select(log).where(or_(log.c.actor.in_(digests), log.c.about.in_(digests)))
+    owned = tables.api_keys.table
+    # The digest of a secret tells nothing about a person.
+    columns = [column for column in owned.columns if column.name != "digest"]
+    of_owner = select(*columns).where(owned.c.owner == person).order_by(owned.c.id)
     used = select(keys).where(keys.c.id.contains(f"\t{person}\t", autoescape=True))
     return {
         **persons.export(connection, order_ids),
         "dead_letters": rows_about(connection, letters, letters.c.order_id, order_ids),
+        "api_keys": _all(connection, owned, of_owner),
         "idempotency_keys": _all(connection, keys, used),
         "audit_log": _all(connection, log, logged.order_by(log.c.at)),
     }

@@ -20,6 +20,7 @@ from todoku.engine.persons.file import ErasureFile
 from todoku.engine.persons.part import Persons
 from todoku.engine.persons.scrub import ERASED
 from todoku.events import ErasureEvent
+from todoku.identity.keys import ApiKey
 
 if TYPE_CHECKING:
     from todoku.engine.tables import EngineTables
@@ -60,13 +61,14 @@ class PersonHandler:
             raise UnknownPerson("Another service knows which orders are whose: ask orders.")
         order_ids = list(owner.orders_of(connection, command.person))
         names = self._tables.audit_names.digests(connection, [command.person])
-        if not order_ids and not names:
+        keys = self._tables.api_keys.of_owner(connection, command.person)
+        if not order_ids and not names and not keys:
             raise UnknownPerson("Nothing is stored about this person.")
         work = owner.open_work(connection, order_ids)
-        if work.orders or work.letters:
-            raise PersonHasOpenWork(
-                _open_text(work.orders, work.letters), work.orders, work.letters
-            )
+        valid = tuple(key.id for key in keys if key.refusal(now) is None)
+        if work.orders or work.letters or valid:
+            text = _open_text(work.orders, work.letters, valid)
+            raise PersonHasOpenWork(text, work.orders, work.letters, valid)
         digest = digest_of(command.person)
         erasures = [
             Erasure(
@@ -78,9 +80,9 @@ class PersonHandler:
             for number, first in enumerate(range(0, len(order_ids) or 1, ORDERS_MAX), start=1)
         ]
         self.apply(connection, erasures)
-        keys = self._tables.idempotency_keys.table
-        of_person = keys.c.id.contains(f"\t{command.person}\t", autoescape=True)
-        connection.execute(delete(keys).where(of_person))
+        used = self._tables.idempotency_keys.table
+        of_person = used.c.id.contains(f"\t{command.person}\t", autoescape=True)
+        connection.execute(delete(used).where(of_person))
         events = [
             owner.event(erasure_id=each.id, digest=digest, order_ids=each.order_ids)
             for each in erasures
@@ -114,6 +116,10 @@ class PersonHandler:
     def apply_again(self, connection: Connection) -> None:
         """Erase again whatever was ever erased here, since a recovery may have brought it back."""
         self._erase(connection, self._tables.erasures.all(connection))
+
+    def keys_changed(self, connection: Connection) -> None:
+        """Erase who owned these keys if that was erased before their last event came."""
+        self._erase_owners(connection, self._tables.erasures.all(connection))
 
     def apply_file(self, connection: Connection) -> int:
         """Erase what the file has and this database lacks, because it is an older copy; return how many."""
@@ -149,9 +155,30 @@ class PersonHandler:
             if self._persons is not None:
                 self._persons.erase(connection, part, is_person)
             _erase_letters(connection, self._tables, part)
+        self._erase_owners(connection, erasures)
         names = self._tables.audit_names
         for name in filter(is_person, names.all(connection)):
             names.erase(connection, name)
+
+    def _erase_owners(self, connection: Connection, erasures: Sequence[Erasure]) -> None:
+        """Erase who owned the keys that ended before; those of a person who came back later stay."""
+        if not erasures:
+            return
+        keys = self._tables.api_keys
+        erased = {
+            key.id: ERASED
+            for key in keys.read(connection).values()
+            if key.owner != ERASED and any(_is_owner(key, each) for each in erasures)
+        }
+        keys.rename_owners(connection, erased)
+
+
+def _is_owner(key: ApiKey, erasure: Erasure) -> bool:
+    return (
+        key.created_at <= erasure.erased_at
+        and key.refusal(erasure.erased_at) is not None
+        and erasure.is_about(key.owner)
+    )
 
 
 def _erase_letters(
@@ -174,15 +201,13 @@ def _erase_letters(
     connection.execute(emptied, given)
 
 
-def _open_text(orders: Sequence[str], letters: Sequence[str]) -> str:
-    parts = [
-        f"{name}: {_named(ids)}"
-        for name, ids in (("orders", orders), ("dead letters", letters))
-        if ids
-    ]
+def _open_text(orders: Sequence[str], letters: Sequence[str], keys: Sequence[str]) -> str:
+    kinds = (("orders", orders), ("dead letters", letters), ("valid API keys", keys))
+    parts = [f"{name}: {_named(ids)}" for name, ids in kinds if ids]
     return (
-        f"Open are {' and '.join(parts)}. A person can be erased when every order has ended and every dead"
-        " letter is handled: cancel what is still to be cancelled, and see `todoku dead list`."
+        f"Open are {' and '.join(parts)}. A person can be erased when every order has ended, every dead"
+        " letter is handled and every key is revoked: cancel what is still to be cancelled, and see"
+        " `todoku dead list` and `todoku key list`."
     )
 
 
