@@ -1,4 +1,4 @@
-# The image of all services: `docker build -t todoku .`, then `docker run todoku run orders`.
+# The image of all services and of the console: `docker build -t todoku .`, then `docker run todoku run orders`.
 #
 # BASE is any image with Python 3.11 and its venv module; pin it by digest (docs/how-to/containers.md).
 ARG BASE=python:3.11-slim-bookworm
@@ -33,6 +33,6 @@ ENV PATH=/opt/todoku/bin:${PATH} \
     TODOKU_LOG_FORMAT=json
 USER 10001:10001
 WORKDIR /data
-EXPOSE 8080 8081 8082
+EXPOSE 8080 8081 8082 8085
 ENTRYPOINT ["todoku"]
 CMD ["--help"]

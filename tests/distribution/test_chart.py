@@ -12,7 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from todoku.system import system
+from todoku.console.host import addresses
+from todoku.exposure import require_protection
+from todoku.settings import CONSOLE
+from todoku.system import load_settings, system
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "todoku"
@@ -62,7 +65,7 @@ def test_chart_has_the_version_of_the_package() -> None:
 def test_every_service_of_the_system_is_deployed_at_its_port(values: Any) -> None:
     ports = {service.name: service.default_port for service in system}
     assert {name: it["port"] for name, it in values["services"].items()} == ports
-    assert {container["name"] for container, _ in containers()} == set(ports)
+    assert {container["name"] for container, _ in containers()} == {*ports, CONSOLE}
 
 
 def test_settings_exist() -> None:
@@ -77,6 +80,9 @@ def test_callers_need_a_key_and_only_orders_gets_the_first_one() -> None:
         named = {variable["name"]: variable["value"] for variable in container["env"]}
         assert named["TODOKU_AUTH"] == "required"
         assert ("TODOKU_BOOTSTRAP_KEY_FILE" in named) is (container["name"] == "orders")
+        if container["name"] == CONSOLE:
+            assert "volumes" not in pod  # Nor any other secret.
+            continue
         secrets = {volume["name"]: volume for volume in pod["volumes"]}["secrets"]["projected"]
         mounted = {item["path"] for each in secrets["sources"] for item in each["secret"]["items"]}
         assert ("bootstrap-key" in mounted) is (container["name"] == "orders")
@@ -101,14 +107,61 @@ def test_variables_of_kubernetes_do_not_meet_those_of_todoku() -> None:
 
 
 def test_pods_are_given_time_to_drain_and_stop(values: Any) -> None:
-    for _, pod in containers():
-        needed = values["drainSeconds"] + values["shutdownGraceSeconds"]
+    for container, pod in containers():
+        needed = values["shutdownGraceSeconds"]
+        if container["name"] != CONSOLE:
+            needed += values["drainSeconds"]
         assert pod["terminationGracePeriodSeconds"] > needed
+
+
+def test_console_starts_there_and_reaches_each_service_at_its_port() -> None:
+    [console] = [container for container, _ in containers() if container["name"] == CONSOLE]
+    variables = {each["name"]: each["value"] for each in console["env"]}
+    settings = load_settings(environment=variables | {"TODOKU_HOST": "0.0.0.0"}).settings
+    require_protection(settings)
+    deployed = {(each["kind"], each["metadata"]["name"]): each["spec"] for each in MANIFESTS}
+    for name, address in addresses(settings).items():
+        host, port = address.removeprefix("http://").split(":")
+        assert host == f"todoku-{name}"
+        assert deployed["Service", host]["ports"][0]["port"] == int(port)
+    assert settings.console_port == deployed["Service", "todoku-console"]["ports"][0]["port"]
+
+
+def test_console_may_reach_the_services_and_nothing_else() -> None:
+    policies = {each["metadata"]["name"]: each for each in MANIFESTS if "Network" in each["kind"]}
+    of_services, of_console = policies["todoku-todoku"], policies["todoku-todoku-console"]
+    selector = of_services["spec"]["podSelector"]["matchExpressions"]
+    component = "app.kubernetes.io/component"
+    assert selector == [{"key": component, "operator": "NotIn", "values": [CONSOLE]}]
+    allowed = [port for rule in of_console["spec"]["egress"] for port in rule["ports"]]
+    assert [each["port"] for each in allowed] == [
+        53,
+        53,
+        *(it.default_port for it in sorted_system()),
+    ]
+    sources = [each for rule in of_services["spec"]["ingress"] for each in rule["from"]]
+    assert CONSOLE in [
+        each["podSelector"].get("matchLabels", {}).get(component) for each in sources
+    ]
+
+
+def sorted_system() -> list[Any]:
+    """Return the services in the order in which the chart has them."""
+    return sorted(system, key=lambda descriptor: descriptor.name)
+
+
+@helm
+def test_chart_without_console_is_valid_and_has_none() -> None:
+    rendered = render(VERSIONS[-1], "console.enabled=false")
+    assert "component: console" not in rendered
+    for manifest in yaml.safe_load_all(rendered):
+        kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
 
 
 @helm
 def test_manifests_are_rendered_from_the_chart() -> None:
-    assert RENDERED.read_text() == render(VERSIONS[-1])
+    """Versions of Helm differ in empty lines."""
+    assert list(yaml.safe_load_all(render(VERSIONS[-1]))) == MANIFESTS
 
 
 @helm

@@ -17,14 +17,17 @@ import yaml
 from todoku.broker.embedded import find_server, is_ready
 from todoku.broker.server_config import API
 from todoku.cli.broker_config import broker_config
+from todoku.console.host import addresses
+from todoku.exposure import require_protection
 from todoku.settings import Settings
-from todoku.system import system
+from todoku.system import load_settings, system
 
 BOUND_SECONDS = 20.0
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
 CONFIG = ROOT / "deploy" / "nats.conf"
 OBSERVABILITY = ROOT / "deploy" / "observability"
+HAPROXY = shutil.which("haproxy")
 PROMTOOL = shutil.which("promtool")
 
 
@@ -64,6 +67,30 @@ def test_every_service_of_the_system_runs_small_and_at_scale(compose: Any) -> No
         for service in small, scaled:
             assert service["command"] == ["run", name]
             assert f'("127.0.0.1", {descriptor.default_port})' in service["healthcheck"]["test"][-1]
+
+
+@pytest.mark.parametrize(("name", "through"), [("console", ""), ("console-scaled", "balancer")])
+def test_console_starts_there_and_reaches_each_service(
+    compose: Any, name: str, through: str
+) -> None:
+    """With no key of its own: it is in front of services that ask for one."""
+    service = compose["services"][name]
+    assert "secrets" not in service
+    variables = {key: str(value) for key, value in service["environment"].items()}
+    settings = load_settings(environment=variables | {"TODOKU_HOST": "0.0.0.0"}).settings
+    require_protection(settings)
+    for descriptor in system:
+        where = f"http://{through or descriptor.name}:{descriptor.default_port}"
+        assert addresses(settings)[descriptor.name] == where
+    published = compose["services"][through or name]["ports"]
+    assert f"127.0.0.1:{settings.console_port}:{settings.console_port}" in published
+    assert f'("127.0.0.1", {settings.console_port})' in service["healthcheck"]["test"][-1]
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is absent (Debian package haproxy)")
+def test_balancer_accepts_its_settings() -> None:
+    config = ROOT / "deploy" / "haproxy.cfg"
+    subprocess.run([HAPROXY, "-c", "-f", config], check=True, capture_output=True)  # type: ignore[list-item]
 
 
 def test_settings_of_the_services_exist(compose: Any) -> None:

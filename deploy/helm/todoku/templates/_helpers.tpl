@@ -90,10 +90,8 @@ volumeMounts:
     mountPath: /data
 {{- end -}}
 
-{{/* What the pods of a service and of its migration share: dict "root" "service". */}}
-{{- define "todoku.pod" -}}
-{{- $values := .root.Values -}}
-{{- $service := index $values.services .service -}}
+{{/* What all pods share. */}}
+{{- define "todoku.commonPod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false # Their variables begin with TODOKU_, too.
 securityContext:
@@ -103,18 +101,25 @@ securityContext:
   fsGroup: 10001
   seccompProfile:
     type: RuntimeDefault
-{{- with $values.imagePullSecrets }}
+{{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{ toJson . }}
 {{- end }}
-{{- with $values.nodeSelector }}
+{{- with .Values.nodeSelector }}
 nodeSelector: {{ toJson . }}
 {{- end }}
-{{- with $values.tolerations }}
+{{- with .Values.tolerations }}
 tolerations: {{ toJson . }}
 {{- end }}
-{{- with $values.affinity }}
+{{- with .Values.affinity }}
 affinity: {{ toJson . }}
 {{- end }}
+{{- end -}}
+
+{{/* What the pods of a service and of its migration share: dict "root" "service". */}}
+{{- define "todoku.pod" -}}
+{{- $values := .root.Values -}}
+{{- $service := index $values.services .service -}}
+{{ include "todoku.commonPod" .root }}
 volumes:
   - name: data
     emptyDir:
