@@ -25,6 +25,7 @@ SEEDS_MAX = 300
 KNOWN_SEEDS = {
     "low-stock-not-told": 4,
     "threshold-not-replayed": 31,
+    "product-changed-before-the-replay": 331,
     "lost-change-never-replayed": 91,
     "odd-uuid-ends-process": 33,
     "reservation-decided-anew": 8,

@@ -191,6 +191,11 @@ def agenda(service: str, *, due: str | None = None, **changes: Callable[..., Any
     return wire
 
 
+def service(name: str, **changes: Any) -> Wire:
+    """Replace attributes of a service, such as `waits_for_replay`."""
+    return lambda parts: _with(parts, **changes) if parts.service.name == name else parts
+
+
 def _handler(
     table: str, service: str, kind: type[Any], to: Callable[..., Any], parts: Parts
 ) -> Parts:

@@ -5,16 +5,9 @@ import pytest
 from simulation.mutants import KNOWN_SEEDS, MUTANTS, Mutant, hunt
 from todoku.lab.simulation import SimulationPlan, SimulationResult, shrink, simulate
 
-UNFOUND = {
-    "waiting-order-not-replayed": "no seed up to 300 finds it since the events of persons shift the draws"
-}
-"""Planted bugs that the simulation finds no more, and why: gaps that are known and not closed yet."""
-
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_simulation_finds_mutant(mutant: Mutant) -> None:
-    if mutant.name in UNFOUND:
-        pytest.xfail(UNFOUND[mutant.name])
     assert hunt(mutant) is not None, f"nothing finds it: {mutant.meaning}"
 
 

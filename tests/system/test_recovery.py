@@ -23,8 +23,9 @@ from todoku.contracts import (
     seal,
 )
 from todoku.database import Database, migrate
-from todoku.engine import EngineConfig
+from todoku.engine import EngineConfig, MailboxFull
 from todoku.engine.stream_positions import MARK_COPY
+from todoku.inventory.domain import SetProduct
 from todoku.orders.store import order_events
 
 
@@ -330,5 +331,43 @@ def test_promoted_standby_that_lacks_only_new_orders_gets_them_back() -> None:
         await system.start()
         await until(lambda: sum(system.report().orders.values()) == 7, every_seconds=1)
         assert (await system.settled()).findings == ()
+
+    run(scenario())
+
+
+def test_product_is_not_changed_before_the_changes_that_were_lost_are_replayed() -> None:
+    """The new version would be the one of a change that was published, and others would ignore it."""
+
+    def change(price: int) -> SetProduct:
+        return SetProduct(product_id="prod0", name="A product", price=price)
+
+    async def scenario() -> None:
+        system = System()
+        await system.start()
+        await system.stock()
+        await system.order(1)
+        await system.settled()
+        backup = system.databases["inventory"].serialize()
+        await system.processes["inventory"].execute(change(2))
+        await system.order(1)
+        await system.settled()
+        await system.stop()
+
+        system.restore("inventory", backup)
+        await system.start()
+        inventory = system.processes["inventory"]
+        assert not inventory.consumer.replayed
+        with pytest.raises(MailboxFull, match="try later"):
+            await inventory.execute(change(3))
+        entered = SetProduct(product_id="prod9", name="Lost", price=1, stock_quantity=5)
+        await inventory.execute(entered)  # The recovery may wait for this one.
+        await until(lambda: inventory.consumer.replayed)
+        await inventory.execute(change(3))
+        await system.settled()
+
+        of_inventory = "SELECT version, price FROM products WHERE id = 'prod0'"
+        of_orders = "SELECT version, price FROM catalogue WHERE product_id = 'prod0'"
+        assert system.rows("orders", of_orders) == system.rows("inventory", of_inventory)
+        assert [price for _, price in system.rows("orders", of_orders)] == [3]
 
     run(scenario())

@@ -39,7 +39,8 @@ log = structlog.get_logger(__name__)
 class Consumer:
     """A service's durable consumer, with at most `credit` messages requested at a time.
 
-    Until it has `caught_up` the database may lack what was acknowledged before.
+    Until it has `caught_up` the database may lack what was acknowledged before; until it has `replayed`,
+    also what the service itself has published.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Consumer:
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self.caught_up = False
+        self.replayed = False
         self._begin = begin
         self._note_pauses = note_pauses
         self._pauses_event = service.pauses_event.event if service.pauses_event else None
@@ -86,7 +88,7 @@ class Consumer:
             except (BrokerError, DatabaseUnavailable) as error:
                 log.debug("subscribing_delayed", error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)
-        self.caught_up = True
+        self.caught_up = self.replayed = True
         self._mailbox.wake()
 
     async def _choose_start(self) -> None:
@@ -127,7 +129,9 @@ class Consumer:
         events = [*self._service.replay_handlers]
         if self._pauses_event is not None:
             events.append(self._pauses_event)
-        return await self._read_again("recall", events, self._replay, stream, None)
+        whole = await self._read_again("recall", events, self._replay, stream, None)
+        self.replayed = True
+        return whole
 
     async def _read_rest(self, stream: Progress) -> bool:
         """Consume again what the service subscribes to."""

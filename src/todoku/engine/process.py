@@ -261,7 +261,9 @@ class Process:
             raise MailboxFull("This process is stopping: try again later.")
         if self.relay.unsent >= self.config.backlog_max:
             raise MailboxFull(f"{self.relay.unsent} events wait for the broker: try again later.")
-        if not self.consumer.caught_up and self.service.waits_for_recovery(command):
+        if (not self.consumer.caught_up and self.service.waits_for_recovery(command)) or (
+            not self.consumer.replayed and self.service.waits_for_replay(command)
+        ):
             raise MailboxFull(
                 "It is not known yet whether the database lacks something: try later."
             )

@@ -108,7 +108,9 @@ class Service(Generic[S]):
     event, such as "products": a database that is lost lacks it when it was recovered from the stream.
     `endings` are those of them that end an entity: callers may wait for one.
     Commands for which `waits_for_recovery` is true are refused until it is known that the database lacks
-    nothing: what they take may be promised by an event that is still to be replayed.
+    nothing: what they take may be promised by an event that is still to be replayed. Those for which
+    `waits_for_replay` is true are refused until the service's own events were replayed, if they have to be:
+    their results are numbered after what was published.
     `upkeep` runs from time to time, each in a transaction of its own, where several processes share the
     database: what they leave for one of them to do.
     `answers` tells by type how the states that commands lead to are kept for repeated requests, where
@@ -135,6 +137,7 @@ class Service(Generic[S]):
     not_in_stream: str = ""
     endings: Collection[type[Event]] = ()
     waits_for_recovery: Callable[[Any], bool] = _never
+    waits_for_replay: Callable[[Any], bool] = _never
     upkeep: Sequence[Callable[[Connection], object]] = ()
     answers: Mapping[type, AnswerFormat] = field(default_factory=dict)
 

@@ -118,10 +118,18 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
 )
 
 
-def _waits_for_replay(command: object) -> bool:
+def _waits_for_recovery(command: object) -> bool:
     """Return whether what is still to be replayed could contradict a command: pieces that are reserved, or an
     older threshold."""
     return takes_pieces(command) or type(command) is SetLowStockThreshold
+
+
+def _waits_for_replay(command: object) -> bool:
+    """Return whether a command changes a product, whose versions go on from the last one published. One that
+    enters a product again does not wait: the recovery may wait for it."""
+    return isinstance(command, ArchiveProduct) or (
+        isinstance(command, SetProduct) and command.stock_quantity is None
+    )
 
 
 def inventory_service(settings: Settings) -> Service[Stock]:
@@ -142,6 +150,7 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         replay_handlers=REPLAY_HANDLERS,
         republish=republish_reservation,
         publishes=PUBLISHES,
-        waits_for_recovery=_waits_for_replay,
+        waits_for_recovery=_waits_for_recovery,
+        waits_for_replay=_waits_for_replay,
         not_in_stream="products and thresholds of low stock that were not changed since the stream begins",
     )
