@@ -6,7 +6,7 @@ from typing import Final
 from todoku.cli.responses import Waiting
 from todoku.cli.waiting import WORDS, waiting_text
 from todoku.orders.domain import ORDER
-from todoku.orders.waiting import MANUAL_ACTION, RELEASE, RESTOCK
+from todoku.orders.waiting_for import MANUAL_ACTION, RELEASE, RESTOCK
 
 NOW: Final = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 

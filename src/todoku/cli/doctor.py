@@ -68,7 +68,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     """Run every check, each after those that it depends on."""
     # Imported here: the checks take a noticeable time to import.
     from todoku.cli.checks import console as console_check
-    from todoku.cli.checks import databases, exposure, machine, network, pauses, services
+    from todoku.cli.checks import contributed, databases, exposure, machine, network, pauses
 
     running = network.find_services(settings)
     yield from machine.versions(settings)
@@ -82,7 +82,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     yield from network.broker(settings, running=bool(running))
     yield from databases.databases(settings, running)
     yield from pauses.pauses(settings)
-    yield from services.services(settings, running)
+    yield from contributed.services(settings, running)
 
 
 def _worst(results: Sequence[CheckResult]) -> CheckStatus:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from todoku.database import frozen, postgresql, sqlite
+from todoku.database import frozen_transactions, postgresql, sqlite
 from todoku.database.addresses import parse_address
 from todoku.database.errors import (
     DatabaseError,
@@ -148,7 +148,7 @@ class Database:
             return 0
         try:
             with self.read() as connection:
-                return frozen.end_frozen(connection)
+                return frozen_transactions.end_frozen(connection)
         except DatabaseUnavailable:
             return 0
 

@@ -1,4 +1,5 @@
-"""Decide on orders that wait for stock: pure functions."""
+"""What orders does about an order that waits for stock: pure functions. Who gets pieces is decided by
+`inventory.domain.backorders`."""
 
 from datetime import datetime
 

@@ -95,7 +95,7 @@ from todoku.orders.recovery import (
 )
 from todoku.orders.settings import OrdersSettings
 from todoku.orders.store import OrdersStore, feed, orders
-from todoku.orders.waiting import note_booking_failure
+from todoku.orders.waiting_for import note_booking_failure
 from todoku.settings import Settings
 
 EVENT_HANDLERS: Final[Mapping[type[Event], Decide]] = {

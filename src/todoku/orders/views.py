@@ -16,7 +16,7 @@ from todoku.orders.holds_http import HoldView, hold_view
 from todoku.orders.parking import ParkedMessage
 from todoku.orders.pausing import INVENTORY, ORDERS, SHIPPING, Pauses
 from todoku.orders.store import HistoryEntry, OrdersStore, find_order, find_parked, pauses_elsewhere
-from todoku.orders.waiting import NOTHING_PAUSED, WaitingView, waiting_view
+from todoku.orders.waiting_for import NOTHING_PAUSED, WaitingView, waiting_view
 
 V = TypeVar("V", bound=msgspec.Struct)
 

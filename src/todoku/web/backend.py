@@ -18,8 +18,8 @@ from todoku.engine import (
 from todoku.events import NO_CONTEXT, Context
 from todoku.identity.keys import ApiKey
 from todoku.web.idempotency import HEADER, next_key
+from todoku.web.prefer_wait import Wait
 from todoku.web.problems import BODY_TOO_LARGE, OUTCOME_UNKNOWN, Problem
-from todoku.web.waiting import Wait
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,8 +11,8 @@ from starlette.types import Scope
 from todoku.events import NO_CONTEXT, Context
 from todoku.identity import Caller
 from todoku.web.fields import canonical_uuid
+from todoku.web.prefer_wait import Wait
 from todoku.web.problems import INVALID_BODY, InputError, Problem
-from todoku.web.waiting import Wait
 
 TRACESTATE_BYTES_MAX: Final = 512
 """W3C Trace Context, section 3.3.1.5: propagate at least 512 characters."""

@@ -11,7 +11,7 @@ from msgspec.inspect import EnumType
 import todoku
 from todoku.identity import ANY, OPEN
 from todoku.identity.scopes import own
-from todoku.web import conditions, event_streams, idempotency, problems, waiting
+from todoku.web import conditions, event_streams, idempotency, prefer_wait, problems
 from todoku.web.fields import IdempotencyKey, IfMatch, LastEventId, Preference, to_portable
 from todoku.web.hosts import OPEN_PATHS
 from todoku.web.operations import Api, Operation, SuccessResponse
@@ -192,7 +192,7 @@ def _header_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
         yield _parameter(idempotency.HEADER, "header", schema, required=False)
     if operation.waits:
         schema = msgspec.json.schema(Preference)
-        yield _parameter(waiting.HEADER, "header", schema, required=False)
+        yield _parameter(prefer_wait.HEADER, "header", schema, required=False)
     if operation.streams:
         schema = msgspec.json.schema(LastEventId)
         yield _parameter(event_streams.HEADER, "header", schema, required=False)

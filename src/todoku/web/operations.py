@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from todoku.web import conditions, event_streams, idempotency, waiting
+from todoku.web import conditions, event_streams, idempotency, prefer_wait
 from todoku.web.body import BODY_RECEIVED, decode_body, read_body, require_no_body
 from todoku.web.call import ANONYMOUS, Call, header_values, read_context
 from todoku.web.guard import permit
@@ -18,7 +18,7 @@ from todoku.web.query import decode_query
 from todoku.web.rate_limits import require_costly_quota
 
 KEY_HEADER: Final = idempotency.HEADER.lower().encode()
-PREFER_HEADER: Final = waiting.HEADER.lower().encode()
+PREFER_HEADER: Final = prefer_wait.HEADER.lower().encode()
 IF_MATCH_HEADER: Final = conditions.HEADER.lower().encode()
 LAST_EVENT_HEADER: Final = event_streams.HEADER.lower().encode()
 
@@ -224,7 +224,7 @@ def _serve_operation(
         context = read_context(scope, headers, principal)
         wait = None
         if operation.waits and PREFER_HEADER in headers:
-            wait = waiting.read_wait(header_values(scope, PREFER_HEADER), scope)
+            wait = prefer_wait.read_wait(header_values(scope, PREFER_HEADER), scope)
         if_match = None
         if operation.conditional and IF_MATCH_HEADER in headers:
             if_match = conditions.read_if_match(header_values(scope, IF_MATCH_HEADER))

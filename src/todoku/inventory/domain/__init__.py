@@ -44,6 +44,7 @@ from todoku.inventory.domain.publication import (
     replay_product,
 )
 from todoku.inventory.domain.queue import Place, Queue
+from todoku.inventory.domain.queue_places import place_of
 from todoku.inventory.domain.request import STOCK_REQUESTS, StockRequest
 from todoku.inventory.domain.reservations import (
     ContradictoryEvent,
@@ -71,7 +72,6 @@ from todoku.inventory.domain.stock import (
     Walk,
     address_of,
 )
-from todoku.inventory.domain.waiting import place_of
 
 __all__ = [
     "CODES",

@@ -15,6 +15,7 @@ from msgspec import UNSET
 from todoku.contracts import Event, InContext, StockAwaitedEvent, fact_id, holds_of
 from todoku.inventory.domain.low_stock import fallen_low
 from todoku.inventory.domain.queue import Place
+from todoku.inventory.domain.queue_places import left_line, place_of, wait_in_line, with_queue
 from todoku.inventory.domain.reservations import moved, reserved_event, without
 from todoku.inventory.domain.stock import (
     Line,
@@ -24,7 +25,6 @@ from todoku.inventory.domain.stock import (
     Stock,
     StockLost,
 )
-from todoku.inventory.domain.waiting import left_line, place_of, wait_in_line, with_queue
 
 
 def serve_queue(stock: Stock, now: datetime) -> tuple[Stock, list[object]]:

@@ -13,6 +13,7 @@ from todoku.contracts import (
     ReleaseOutcome,
     StockReleasedEvent,
 )
+from todoku.inventory.domain.queue_places import left_line, wait_in_line
 from todoku.inventory.domain.releases import released_event
 from todoku.inventory.domain.reservations import contradiction, moved, only, without
 from todoku.inventory.domain.stock import (
@@ -23,7 +24,6 @@ from todoku.inventory.domain.stock import (
     Stock,
     StockError,
 )
-from todoku.inventory.domain.waiting import left_line, wait_in_line
 
 
 class InvalidCancellation(StockError):

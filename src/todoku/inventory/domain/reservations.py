@@ -20,6 +20,7 @@ from todoku.contracts import (
     waits_for_stock,
 )
 from todoku.inventory.domain.low_stock import fallen_low
+from todoku.inventory.domain.queue_places import left_line, wait_in_line
 from todoku.inventory.domain.releases import republish_releases
 from todoku.inventory.domain.request import StockRequest
 from todoku.inventory.domain.stock import (
@@ -35,7 +36,6 @@ from todoku.inventory.domain.stock import (
     StockError,
     StockLost,
 )
-from todoku.inventory.domain.waiting import left_line, wait_in_line
 
 
 class UnknownReservation(StockError):

@@ -18,7 +18,7 @@ from todoku.inventory.service import inventory_service
 from todoku.orders.http import orders_api
 from todoku.orders.service import orders_service
 from todoku.settings import Settings
-from todoku.web.waiting import WAIT_SECONDS_MAX, read_wait
+from todoku.web.prefer_wait import WAIT_SECONDS_MAX, read_wait
 from web.edge import client, empty_database, listening, run_inline, running, running_together
 
 orders = orders_service(Settings())

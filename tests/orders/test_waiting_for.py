@@ -32,7 +32,7 @@ from todoku.orders.pauses_elsewhere import ForeignPauses, PausesElsewhere, note_
 from todoku.orders.placing import PlaceOrder, place_order
 from todoku.orders.service import EVENT_HANDLERS, PUBLISHES
 from todoku.orders.store import OrdersStore
-from todoku.orders.waiting import WaitingView, note_booking_failure, waiting_view
+from todoku.orders.waiting_for import WaitingView, note_booking_failure, waiting_view
 
 ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-3f6a1c2b4d5e"
 SHIPMENT_ID: Final = fact_id(ORDER_ID, "Shipment")
