@@ -182,6 +182,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def cancellation(self) -> Change | None:
         """Return the cancellation of the whole order; None if nobody asked for it."""
+        if not self.changes:  # As in most orders.
+            return None
         return next((change for change in reversed(self.changes) if change.whole), None)
 
     @property
@@ -196,6 +198,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     def _without(self, changes: Iterable[Change]) -> Mapping[str, int]:
         pieces = {item.product_id: item.quantity for item in self.items}
+        if not self.changes:
+            return pieces
         left = without(pieces, changes)
         return {product_id: quantity for product_id, quantity in left.items() if quantity > 0}
 

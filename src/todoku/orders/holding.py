@@ -7,7 +7,7 @@ Shipping decides, because it owns the pivot. A hold does not change the status o
 the pivot goes on, its deadline too. An order that ends closes its holds.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
@@ -110,13 +110,15 @@ def hold_order(
 
 def holds_with_order(
     order_id: str,
-    wanted: Iterable[NewHold],
+    wanted: Sequence[NewHold],
     now: datetime,
     *,
     holders: Collection[str] = (),
     by: str | None = None,
 ) -> tuple[Hold, ...]:
     """Return the holds of the request that places an order."""
+    if not wanted:
+        return ()
     made = tuple(
         requested_hold(
             fact_id(order_id, f"Hold {n}"), hold, now, holders=holders, by=by, with_order=True

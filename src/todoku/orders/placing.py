@@ -142,6 +142,8 @@ def merge_lines(items: Sequence[OrderedItem]) -> tuple[OrderedItem, ...]:
                 f"{prices[item.product_id]} and {item.price}: send one price for each product."
             )
         quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
+    if len(prices) == len(items):
+        return tuple(items)
     return tuple(
         OrderedItem(product_id=product_id, quantity=quantities[product_id], price=price)
         for product_id, price in prices.items()

@@ -10,7 +10,6 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
-from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.engine import AuditKeeper
@@ -28,7 +27,16 @@ from todoku.web.hosts import OPEN_PATHS, PROBED_PATHS, HostMiddleware, KnownHost
 from todoku.web.keys import key_operations
 from todoku.web.metrics import Metrics
 from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware, TrailingSlashMiddleware
-from todoku.web.operations import Api, Endpoint, ExactRoute, Handler, Limits, Operation, routes
+from todoku.web.operations import (
+    Api,
+    Endpoint,
+    ExactRoute,
+    Handler,
+    Limits,
+    Operation,
+    OperationRouter,
+    routes,
+)
 from todoku.web.pages import page_routes
 from todoku.web.pauses import PAUSE_REFUSALS, pause_operations
 from todoku.web.persons import PERSON_REFUSALS
@@ -92,7 +100,7 @@ def application(
     if events is not None:
         documents["/asyncapi.json"] = events
     open_paths = OPEN_PATHS if authenticate is not None else PROBED_PATHS
-    return Router(
+    return OperationRouter(
         [
             *routes(api.operations, limits or Limits(), api.refusals, required),
             *page_routes(api, documents),

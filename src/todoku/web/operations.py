@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import msgspec
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.web import conditions, event_streams, idempotency, prefer_wait
@@ -154,6 +154,29 @@ class ExactRoute(Route):
             elif name != segment:
                 return Match.NONE, {}
         return Match.FULL, {"endpoint": self.endpoint, "path_params": parameters}
+
+
+class OperationRouter(Router):
+    """Starlette's router, which looks up a path without parameters instead of trying each route."""
+
+    def __init__(self, routes: Sequence[BaseRoute], **options: Any) -> None:
+        super().__init__(routes, **options)
+        self._fixed = {
+            route.path: route
+            for route in reversed(routes)
+            if isinstance(route, ExactRoute) and "{" not in route.path
+        }
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the endpoint of the route that matches."""
+        route = None
+        if not scope.get("root_path") and b"%" not in scope.get("raw_path", b"%"):
+            route = self._fixed.get(scope["path"])
+        if route is None:
+            await super().app(scope, receive, send)
+            return
+        scope["route"], scope["path_params"] = route, {}
+        await route.app(scope, receive, send)
 
 
 def method_not_allowed(allowed: str) -> Problem:
