@@ -1,7 +1,8 @@
 """The decisions of one transaction on commands, events and due rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any, TypeGuard
 
 import msgspec
 import structlog
@@ -11,6 +12,7 @@ from todoku.engine.agenda import Agenda
 from todoku.engine.api_keys import InvalidApiKey, key_of_event, require_valid_key
 from todoku.engine.audit_log.anchors import InvalidAnchor, require_valid
 from todoku.engine.audit_log.requests import AuditRequest
+from todoku.engine.by_type import ByType
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letters import (
     DEAD_LETTER_COMMANDS,
@@ -67,14 +69,22 @@ ENVELOPE_BYTES_MAX = 1_024
 
 log = structlog.get_logger(__name__)
 
+_IS_EVENT: ByType[bool] = ByType({Event: True, object: False})
+_IS_KEPT: ByType[bool] = ByType(
+    {AuditAnchoredEvent: True, ApiKeyEvent: True, ErasureEvent: True, object: False}
+)
+"""Whether an event is one on which nothing is decided, by its type."""
+
 
 class Decided(msgspec.Struct, frozen=True):
-    """What one decision leads to: the new state, the events in their envelopes, and the effects."""
+    """What one decision leads to: the new state, the events in their envelopes, the effects, and when the
+    state falls due, by agenda."""
 
     state: object
     published: Sequence[tuple[Envelope, Event]]
     effects: Sequence[PendingEffect]
     context: Context
+    due: Sequence[tuple[Agenda, datetime]]
 
 
 class BatchContext:
@@ -102,6 +112,7 @@ class BatchContext:
         self.spans = spans
         self.held_keys = held_keys
         self.gate = gate
+        self._gate_is_open = gate.is_open
         self.service = service
         self.now = now
         self.effect_slots = effect_slots
@@ -140,18 +151,17 @@ class BatchContext:
 
     def sort(self, messages: Sequence[Message]) -> None:
         """Sort the messages by their kind."""
+        stored: list[StoredEvents] = []
+        kinds: dict[type, Callable[[Any], None]] = {
+            IncomingEvent: self.new_events.append,
+            PendingCommand: self.commands.append,
+            Receipt: self.receipts.append,
+            UndecodableMessage: self.undecodable.append,
+            StoredEvents: stored.append,
+        }
         for message in messages:
-            match message:
-                case IncomingEvent():
-                    self.new_events.append(message)
-                case PendingCommand():
-                    self.commands.append(message)
-                case Receipt():
-                    self.receipts.append(message)
-                case UndecodableMessage():
-                    self.undecodable.append(message)
-                case StoredEvents():
-                    self.stored.append((message.after, message.up_to))
+            kinds[type(message)](message)
+        self.stored += [(message.after, message.up_to) for message in stored]
 
     def ids(self) -> set[str]:
         """Return the ids by which the inbox knows these messages, if it does."""
@@ -166,17 +176,22 @@ class BatchContext:
     def deduplicate(self, processed_ids: set[str], used_keys: Mapping[str, KeptAnswer]) -> None:
         """Acknowledge what was processed before, answer what was executed before; keep the others."""
         self.processed_ids, self.used_keys = processed_ids, used_keys
+        ids = {m.envelope.id for m in self.new_events}
+        if processed_ids or self.undecodable or len(ids) < len(self.new_events):
+            self._drop_repeats()
+        if self.service.sets_aside and any(_IS_KEPT[type(m.event)] for m in self.new_events):
+            self._set_aside()
+        commands, self.commands = self.commands, []
+        for pending in commands:
+            self._add_command(pending)
+
+    def _drop_repeats(self) -> None:
         self.new_events = [
             m for m in self.new_events if not self._is_repeat(m.envelope, m.delivery)
         ]
         self.undecodable = [
             m for m in self.undecodable if not self._is_repeat(m.envelope, m.delivery)
         ]
-        if self.service.sets_aside:
-            self._set_aside()
-        commands, self.commands = self.commands, []
-        for pending in commands:
-            self._add_command(pending)
 
     def _set_aside(self) -> None:
         """Set aside the anchors of other services' audit logs, erasures, and API keys: nothing is decided on
@@ -460,12 +475,19 @@ class BatchContext:
             state, context = saga.begin(before, state, context, began_in)
         cause = cause or context.cause
         led_to = [(outputs, cause)]
+        due: list[tuple[Agenda, datetime]] = []
         for agenda in self.service.agendas:
             due_at = agenda.due_at_of(state)
-            if due_at is not None and self._may_decide_at_once(agenda, due_at, state):
+            if due_at is None:
+                continue
+            if self._may_decide_at_once(agenda, due_at, state):
                 because = agenda.cause_of(state) or cause
                 state, more = agenda.decide(state, self.now)
                 led_to.append((more, because))
+            else:
+                due.append((agenda, due_at))
+        if len(led_to) > 1:
+            due = self._due_times(state)
         state, at = stamped(before, state, occurred_at, self.now)
         published: list[tuple[Envelope, Event]] = []
         effects: list[PendingEffect] = []
@@ -473,11 +495,21 @@ class BatchContext:
             for result in results:
                 if type(result) is InContext:
                     published.append((seal(result.event, at, result.context), result.event))
-                elif isinstance(result, Event):
+                elif _is_event(result):
                     published.append((seal(result, at, context, because), result))
                 else:
                     effects.append(PendingEffect(result, context.caused_by(because)))
-        return Decided(state, published, effects, context.caused_by(None))
+        if context.cause is not None:
+            context = context.caused_by(None)
+        return Decided(state, published, effects, context, due)
+
+    def _due_times(self, state: object) -> list[tuple[Agenda, datetime]]:
+        """Return when the state falls due, by agenda."""
+        return [
+            (agenda, due_at)
+            for agenda in self.service.agendas
+            if (due_at := agenda.due_at_of(state)) is not None
+        ]
 
     def keep(
         self,
@@ -488,7 +520,7 @@ class BatchContext:
         incoming: Envelope | None = None,
     ) -> None:
         """Keep what was decided. If this raises, the whole batch is to be rejected."""
-        if not self.gate.is_open:
+        if not self._gate_is_open:
             self._keep_while_paused(unit_of_work.view(subject), decided)
         unit_of_work.put(subject, decided.state)
         if incoming is not None:
@@ -498,9 +530,8 @@ class BatchContext:
         self.published += decided.published
         if not self.gate.no_effects:
             self.actions.effects += decided.effects
-        for agenda in self.service.agendas:
-            if (due_at := agenda.due_at_of(decided.state)) is not None:
-                self._note_due(agenda, due_at, subject, decided)
+        for agenda, due_at in decided.due:
+            self._note_due(agenda, due_at, subject, decided)
 
     def _keep_while_paused(self, before: object, decided: Decided) -> None:
         """Note which timers are set while they stand still, and which effects do not start."""
@@ -532,7 +563,7 @@ class BatchContext:
         """Return whether what has this due time is due already, and may be decided on in this transaction."""
         if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
             return False
-        if not self.gate.is_open and (
+        if not self._gate_is_open and (
             self.gate.stops(agenda, state)
             # It has its turn among the others that are due.
             or self.gate.limits(agenda, state)
@@ -552,6 +583,11 @@ class BatchContext:
             if envelope.source != self.service.name:
                 self.handled_ids.append(envelope.id)
                 self.actions.add_receipt(envelope, message.delivery)
+
+
+def _is_event(result: object) -> TypeGuard[Event]:
+    """Return whether a result of a decision is an event; the others are effects."""
+    return _IS_EVENT[type(result)]
 
 
 def _require_publishable(

@@ -48,8 +48,8 @@ class StateCache:
         if self._version is None:
             return
         kept = self._kept.setdefault(kind, {})
-        for key, state in states.items():
-            kept.pop(key, None)
-            kept[key] = state
+        for key in kept.keys() & states.keys():
+            del kept[key]
+        kept.update(states)
         while len(kept) > self._kept_max:
             del kept[next(iter(kept))]

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from todoku.events.event import NO_CONTEXT, Context, Event
+from todoku.events.event import NO_CONTEXT, Context, Event, kind_of
 from todoku.events.fact_ids import fact_id
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
@@ -82,10 +82,11 @@ def seal(
 ) -> Envelope:
     """Return the envelope of an event that was decided `now` (UTC); `cause` is the id of the event that
     led to it, if that is not the context's."""
-    key = event.key
+    kind = kind_of(type(event))
+    key = kind.key_of(event)
     return Envelope(
         specversion="1.0",
-        id=fact_id(key, event.fact),
+        id=fact_id(key, kind.fact or event.fact),
         source=event.publisher,
         type=type(event).__name__,
         subject=key,

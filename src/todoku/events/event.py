@@ -1,5 +1,8 @@
 """The base class of events, and the context in which something is asked or decided."""
 
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
 from typing import ClassVar, Final
 
 import msgspec
@@ -36,6 +39,21 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False)
     def fact(self) -> str:
         """Return what tells this fact from the others about the same key."""
         return type(self).__name__
+
+
+class EventKind(msgspec.Struct, frozen=True):
+    """What all events of one type have in common, found once: how their key is read, and their `fact`; None
+    if that differs from one to the other."""
+
+    key_of: Callable[[Event], str]
+    fact: str | None
+
+
+@cache
+def kind_of(event: type[Event]) -> EventKind:
+    """Return what all events of this type have in common."""
+    key_of = attrgetter(event.key_field if event.key is Event.key else "key")
+    return EventKind(key_of, event.__name__ if event.fact is Event.fact else None)
 
 
 class Context(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -22,9 +22,15 @@ def fact_id(key: str, name: str, n: int = 1) -> str:
     """
     entity, first = _entity(key)
     fact = entity.copy()
-    fact.update(f"{name}\0{n}".encode())
+    fact.update(_suffix(name, n))
     digest = fact.hexdigest()
     return f"{first}-8{digest[1:4]}-{_VARIANTS[digest[4]]}{digest[5:8]}-{digest[8:20]}"
+
+
+@lru_cache(maxsize=256)
+def _suffix(name: str, n: int) -> bytes:
+    """Return what is hashed of a fact after its entity. Most facts have one of a few names."""
+    return f"{name}\0{n}".encode()
 
 
 @lru_cache(maxsize=2048)  # Several facts about one entity, shortly after one another.

@@ -14,7 +14,7 @@ from todoku.events.envelope import (
     require_key,
     require_valid_attributes,
 )
-from todoku.events.event import Event
+from todoku.events.event import Event, EventKind, kind_of
 from todoku.events.fact_ids import fact_id
 
 
@@ -30,6 +30,7 @@ class _Known(msgspec.Struct, frozen=True):
     subject: str
     publisher: str
     decode: Callable[[msgspec.Raw], Event]
+    kind: EventKind
 
 
 class EventRegistry:
@@ -47,7 +48,9 @@ class EventRegistry:
                     f"Two event types are called {event.__name__}: rename one of them."
                 )
             decode = msgspec.json.Decoder(event).decode
-            self._known[event.__name__] = _Known(event, event.subject, event.publisher, decode)
+            self._known[event.__name__] = _Known(
+                event, event.subject, event.publisher, decode, kind_of(event)
+            )
 
     def __iter__(self) -> Iterator[type[Event]]:
         return (known.type for known in self._known.values())
@@ -84,12 +87,12 @@ class EventRegistry:
             event = known.decode(envelope.data)
         except NOT_JSON as error:
             raise UndecodableEvent(f"invalid {envelope.type} payload: {error}") from error
-        key = event.key
+        key = known.kind.key_of(event)
         if key != envelope.subject:
             raise UndecodableEvent(
                 f"the envelope is about {envelope.subject!r}, its data about {key!r}"
             )
-        if arrived_on is not None and envelope.id != fact_id(key, event.fact):
+        if arrived_on is not None and envelope.id != fact_id(key, known.kind.fact or event.fact):
             raise FalseOrigin(
                 f"the id {envelope.id!r} is not that of this {envelope.type}: another event's id "
                 "would hide that event"
