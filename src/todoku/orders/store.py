@@ -159,6 +159,7 @@ _load_items = Query(
     .where(among(order_items.c.order_id, "ids"))
     .order_by(order_items.c.order_id, order_items.c.line)
 )
+_find_order = Query(select(orders).where(orders.c.id == bindparam("order_id")))
 _insert_orders = Many(insert(orders))
 _insert_items = Many(insert(order_items))
 _insert_events = Many(insert_ignoring_duplicates(order_events))
@@ -378,7 +379,7 @@ class OrdersStore:
 
 def find_order(connection: Connection, order_id: str) -> Order | None:
     """The order with this id, if there is one."""
-    rows = connection.execute(select(orders).where(orders.c.id == order_id)).all()
+    rows = _find_order(connection, order_id=order_id)
     return next(iter(with_items(connection, rows)), None)
 
 
