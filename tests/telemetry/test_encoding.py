@@ -54,7 +54,7 @@ def test_text_attribute_is_decoded_as_it_was_encoded(text: str) -> None:
 
 
 def test_links_and_failure_are_decoded_as_they_were_encoded() -> None:
-    about = encoding.link_attribute("messaging.message.id", "id")
+    about = encoding.link_attribute(encoding.text_attribute("messaging.message.id", "id"))
     rest = encoding.link(b"t" * 16, b"s" * 8, about) + encoding.dropped_links(300)
     rest += encoding.failure("TimeoutError", "too slow")
     (span,) = decode([encoding.span(bytes(16), bytes(8), b"", 1, 2, rest)])

@@ -56,7 +56,7 @@ def test_next_process_exports_what_a_killed_one_has_written(tmp_path: Path) -> N
 def test_unfinished_span_is_exported_only_if_its_process_ended_before_it(tmp_path: Path) -> None:
     unanswered = span(1, encoding.shape("unanswered", encoding.SERVER, {}))
     store = SpanStore(tmp_path, "orders")
-    store.write([span(2)], unfinished=[unanswered])
+    store.write([span(2)], unfinished=[((1).to_bytes(8), unanswered)])
     assert taken(store) == [2]
     killed(store)
     after = SpanStore(tmp_path, "orders")
@@ -64,7 +64,7 @@ def test_unfinished_span_is_exported_only_if_its_process_ended_before_it(tmp_pat
     assert taken(after) == [1]
 
     store = SpanStore(tmp_path, "orders")
-    store.write([], unfinished=[unanswered])
+    store.write([], unfinished=[((1).to_bytes(8), unanswered)])
     store.finished((1).to_bytes(8), span(1))
     store.write([span(2)])
     killed(store)

@@ -27,9 +27,14 @@ SPAN: Final = 0x12
 
 NO_PARENT: Final = b""
 
-_root = Struct("<2s16s2s8sBQBQ").pack
-_child = Struct("<2s16s2s8s2s8sBQBQ").pack
-_link = Struct("<2s16s2s8s").pack
+_DIGITS: Final = tuple(bytes((n,)) for n in range(0x80))
+_CONTINUED: Final = tuple(bytes((n | 0x80,)) for n in range(0x80))
+"""The digits of a number in base 128: the last one, and those before."""
+
+_root = Struct("<2s16s2s8sBQBQ")
+_child = Struct("<2s16s2s8s2s8sBQBQ")
+_link = Struct("<2s16s2s8s")
+_plain_link = Struct("<4s16s2s8s").pack
 _double = Struct("<Bd").pack
 _flags = Struct("<HI").pack
 
@@ -39,17 +44,12 @@ def span(
 ) -> bytes:
     """Return a span of ScopeSpans. The times are in nanoseconds since 1970; `rest` is its shape and its own
     attributes, links and status."""
-    if parent:
-        body = (
-            _child(
-                *(b"\n\x10", trace_id, b"\x12\x08", span_id, b'"\x08', parent),
-                *(0x39, began, 0x41, ended),
-            )
-            + rest
-        )
+    if not parent:
+        head = _root.pack(b"\n\x10", trace_id, b"\x12\x08", span_id, 0x39, began, 0x41, ended)
     else:
-        body = _root(b"\n\x10", trace_id, b"\x12\x08", span_id, 0x39, began, 0x41, ended) + rest
-    return b"\x12" + varint(len(body)) + body
+        ids = b"\n\x10", trace_id, b"\x12\x08", span_id, b'"\x08', parent
+        head = _child.pack(*ids, 0x39, began, 0x41, ended)
+    return b"\x12" + varint(len(head) + len(rest)) + head + rest
 
 
 def span_id_of(body: bytes) -> bytes:
@@ -78,14 +78,15 @@ def text_attribute(key: str, value: str) -> bytes:
 
 def link(trace_id: bytes, span_id: bytes, attributes: bytes = b"") -> bytes:
     """Return a link of a span, with attributes from `link_attribute`."""
-    ids = _link(b"\n\x10", trace_id, b"\x12\x08", span_id)
-    return b"j" + varint(len(ids) + len(attributes)) + ids + attributes
+    if not attributes:
+        return _plain_link(b"j\x1c\n\x10", trace_id, b"\x12\x08", span_id)
+    ids = _link.pack(b"\n\x10", trace_id, b"\x12\x08", span_id)
+    return b"j" + varint(_link.size + len(attributes)) + ids + attributes
 
 
-def link_attribute(key: str, value: str) -> bytes:
-    """Return an attribute of a link."""
-    text = value.encode()
-    return _head_of_link_text(key, len(text)) + text
+def link_attribute(of_span: bytes) -> bytes:
+    """Return an attribute of a span as one of a link: it differs in its tag."""
+    return b'"' + of_span[1:]
 
 
 def dropped_links(count: int) -> bytes:
@@ -145,21 +146,13 @@ def records(data: bytes) -> Iterable[tuple[int, bytes]]:
 def varint(number: int) -> bytes:
     """Return a number of at least 0 in base 128, the lowest digit first."""
     if number < 0x80:
-        return bytes((number,))
-    if number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
+        return _DIGITS[number]
+    return _CONTINUED[number & 0x7F] + varint(number >> 7)
 
 
 @lru_cache(maxsize=4096)
 def _head_of_text(key: str, length: int) -> bytes:
     encoded = attribute(key, "x" * length)
-    return encoded[: len(encoded) - length]
-
-
-@lru_cache(maxsize=4096)
-def _head_of_link_text(key: str, length: int) -> bytes:
-    encoded = _message(4, key_value(key, "x" * length))
     return encoded[: len(encoded) - length]
 
 

@@ -85,7 +85,7 @@ class TraceMiddleware:
 
         changes = scope["method"] not in ("GET", "HEAD")
         if changes:
-            self._tracer.open.begin(passed_on, encode)
+            self._tracer.open.begin(passed_on, identity, encode)
         try:
             await self._app(scope, receive, note_location if changes else send)
         finally:

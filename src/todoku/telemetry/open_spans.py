@@ -1,7 +1,6 @@
 """Spans of requests that are being answered: the parents of what their commands lead to."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from todoku.telemetry.store import SpanStore
 
@@ -14,16 +13,16 @@ class OpenSpans:
 
     def __init__(self, store: SpanStore) -> None:
         self._store = store
-        self._open: dict[str, Callable[[], bytes]] = {}
+        self._open: dict[str, tuple[bytes, Callable[[], bytes]]] = {}
 
-    def begin(self, traceparent: str, unfinished: Callable[[], bytes]) -> None:
+    def begin(self, traceparent: str, span_id: bytes, unfinished: Callable[[], bytes]) -> None:
         """Note a span that has begun; `unfinished` encodes it as it would be if the process ended now."""
-        self._open[traceparent] = unfinished
+        self._open[traceparent] = span_id, unfinished
 
-    def unfinished(self, traceparents: Iterable[str]) -> list[bytes]:
-        """Return the spans of these that are not written yet."""
-        found: list[Any] = [self._open.pop(traceparent, None) for traceparent in traceparents]
-        return [encode() for encode in found if encode is not None]
+    def unfinished(self, traceparents: Iterable[str]) -> list[tuple[bytes, bytes]]:
+        """Return the spans of these that are not written yet, each with its id."""
+        found = [self._open.pop(each) for each in traceparents if each in self._open]
+        return [(span_id, encode()) for span_id, encode in found]
 
     def end(self, traceparent: str, span_id: bytes, span: bytes) -> None:
         """Keep a span that has ended."""

@@ -34,12 +34,12 @@ def parent_of(traceparent: str) -> Parent | None:
         return None
     trace = traceparent[3:35]
     try:
-        trace_id, span_id = bytes.fromhex(trace), bytes.fromhex(traceparent[36:52])
+        ids = bytes.fromhex(trace + traceparent[36:52])
     except ValueError:
         return None
-    if len(trace_id) != 16 or len(span_id) != 8:  # Spaces are skipped.
+    if len(ids) != 24:  # Spaces are skipped.
         return None
-    return Parent(trace, trace_id, span_id, traceparent[54] in _ODD)
+    return Parent(trace, ids[:16], ids[16:], traceparent[54] in _ODD)
 
 
 def new_trace(sample: Sample) -> Parent:

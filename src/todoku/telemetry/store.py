@@ -67,15 +67,16 @@ class SpanStore:
             self._keep((span,))
             self._unwritten.append(span)
 
-    def write(self, spans: Iterable[bytes], unfinished: Iterable[bytes] = ()) -> None:
-        """Keep spans, and write them. The `unfinished` ones have begun and will be `finished`."""
+    def write(self, spans: Iterable[bytes], unfinished: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Keep spans, and write them. The `unfinished` ones, each with its id, have begun and will be
+        `finished`."""
         with self._lock:
             spans = tuple(spans)
             self._keep(spans)
-            marked = [b"\x7a" + span[1:] for span in unfinished]
-            for span in marked:
-                ((_, content),) = records(span)
-                self._unfinished[span_id_of(content)] = span
+            marked = []
+            for span_id, span in unfinished:
+                self._unfinished[span_id] = begun = b"\x7a" + span[1:]
+                marked.append(begun)
             data = b"".join((*self._unwritten, *spans, *marked))
             self._unwritten.clear()
             self._write(data)

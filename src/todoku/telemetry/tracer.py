@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from time import time_ns
 from typing import Final
 
-import msgspec
-
 from todoku.engine import BatchSpans, EffectSpan, OutboxRow
 from todoku.events import Context, Envelope
 from todoku.telemetry import encoding
@@ -144,19 +142,11 @@ class ServiceTracer:
         return encoding.shape(f"{operation} {destination}", kind, attributes, flags=flags)
 
 
-class _Decision(msgspec.Struct):
-    """A decision whose span is not encoded yet."""
-
-    parent: Parent
-    span_id: int
-    rest: bytes
-
-
 class _Batch:
     def __init__(self, tracer: ServiceTracer) -> None:
         self._tracer = tracer
         self._began = time_ns()
-        self._decisions: list[_Decision] = []
+        self._decisions: list[tuple[Parent, int, bytes]] = []
         self._links: list[bytes] = []
         self._dropped_links = 0
         self._commands: list[str] = []
@@ -166,61 +156,50 @@ class _Batch:
             self._commands.append(context.traceparent)
 
     def event(self, envelope: Envelope, subject: str, attempt: int = 1) -> Context:
-        context = envelope.context
         parent = self._parent(envelope.traceparent)
         if parent is None:
-            return context
+            return envelope.context
         if not parent.sampled:
-            return context if parent.span_id else within(context, parent.child(new_span_id()))
+            return self._unsampled(parent, envelope.context)
         message_id = encoding.text_attribute("messaging.message.id", envelope.id)
-        link = b""
+        rest = self._tracer.event_shape(subject) + message_id
+        rest += encoding.text_attribute("cloudevents.event_subject", envelope.subject)
         if parent.span_id:
-            self._link(parent, envelope.id)
-            link = encoding.link(parent.trace_id, parent.span_id)
-        if not self._tracer.parents and parent.span_id:
-            return context
-        rest = [
-            self._tracer.event_shape(subject),
-            message_id,
-            encoding.text_attribute("cloudevents.event_subject", envelope.subject),
-            link,
-        ]
+            self._link(parent, message_id)
+            if not self._tracer.parents:
+                return envelope.context
+            rest += encoding.link(parent.trace_id, parent.span_id)
         if attempt > 1:
-            rest.append(encoding.attribute("todoku.delivery.attempt", attempt))
-        return self._begin(parent, context, b"".join(rest))
+            rest += encoding.attribute("todoku.delivery.attempt", attempt)
+        return self._begin(parent, envelope.context, rest)
 
     def due(self, agenda: str, key: str, context: Context) -> Context:
         parent = self._parent(context.traceparent)
         if parent is None:
             return context
         if not parent.sampled:
-            return context if parent.span_id else within(context, parent.child(new_span_id()))
+            return self._unsampled(parent, context)
         if not self._tracer.parents and parent.span_id:
-            self._link(parent, key)
+            self._link(parent, encoding.text_attribute("messaging.message.id", key))
             return context
         rest = self._tracer.due_shape(agenda) + encoding.text_attribute("todoku.key", key)
         return self._begin(parent, context, rest)
 
     def failed(self, error: Exception) -> None:
         if self._decisions:
-            self._decisions[-1].rest += encoding.failure(type(error).__qualname__, "")
+            parent, span_id, rest = self._decisions[-1]
+            rest += encoding.failure(type(error).__qualname__, "")
+            self._decisions[-1] = parent, span_id, rest
 
     def before_commit(self) -> None:
         unfinished = self._tracer.open.unfinished(self._commands) if self._commands else ()
         # Also what effects have left in memory: their results, now committed, refer to it.
         if self._decisions or self._commands:
-            ended = time_ns()
+            began, ended, span = self._began, time_ns(), encoding.span
             self._tracer.store.write(
                 [
-                    encoding.span(
-                        each.parent.trace_id,
-                        each.span_id.to_bytes(8),
-                        each.parent.span_id,
-                        self._began,
-                        ended,
-                        each.rest,
-                    )
-                    for each in self._decisions
+                    span(parent.trace_id, span_id.to_bytes(8), parent.span_id, began, ended, rest)
+                    for parent, span_id, rest in self._decisions
                 ],
                 unfinished,
             )
@@ -240,14 +219,17 @@ class _Batch:
         span_id = new_span_id()
         if context.tracestate is not None:
             rest += encoding.trace_state(context.tracestate)
-        self._decisions.append(_Decision(parent, span_id, rest))
+        self._decisions.append((parent, span_id, rest))
         return within(context, parent.child(span_id))
 
-    def _link(self, parent: Parent, message_id: str) -> None:
+    def _unsampled(self, parent: Parent, context: Context) -> Context:
+        return context if parent.span_id else within(context, parent.child(new_span_id()))
+
+    def _link(self, parent: Parent, message_id: bytes) -> None:
         if len(self._links) >= LINKS_MAX:
             self._dropped_links += 1
             return
-        about = encoding.link_attribute("messaging.message.id", message_id)
+        about = encoding.link_attribute(message_id)
         self._links.append(encoding.link(parent.trace_id, parent.span_id, about))
 
 
