@@ -577,12 +577,13 @@ class BatchContext:
 
     def _acknowledge(self, handled: Sequence[IncomingEvent]) -> None:
         """Acknowledge these handled events, and confirm those of other services."""
-        self.actions.acks += [message.delivery for message in handled]
+        actions, own = self.actions, self.service.name
+        actions.acks += [message.delivery for message in handled]
         for message in handled:
             envelope = message.envelope
-            if envelope.source != self.service.name:
+            if envelope.source != own:
                 self.handled_ids.append(envelope.id)
-                self.actions.add_receipt(envelope, message.delivery)
+                actions.add_receipt(envelope, message.delivery)
 
 
 def _is_event(result: object) -> TypeGuard[Event]:

@@ -35,8 +35,11 @@ class PostCommitActions(msgspec.Struct):
 
     def add_receipt(self, envelope: Envelope, delivery: Delivery) -> None:
         """Add a receipt for the event's publisher."""
-        publisher = Publisher(envelope.source, delivery.owner)
-        self.receipts.setdefault(publisher, []).append(envelope.id)
+        publisher = envelope.source, delivery.owner
+        ids = self.receipts.get(publisher)  # type: ignore[call-overload]  # Equal to a Publisher.
+        if ids is None:
+            ids = self.receipts[Publisher(*publisher)] = []
+        ids.append(envelope.id)
 
     def add_missing_receipt(self, envelope: Envelope, delivery: Delivery) -> None:
         """Add a receipt for another process that has published the event again."""

@@ -6,9 +6,9 @@ from typing import Final, TypeAlias
 from prometheus_client import Counter, Histogram
 
 from todoku.events import Envelope, exemplar_of
-from todoku.orders.domain import ORDER, Order
+from todoku.orders.domain import ORDER, Order, OrderStatus
 
-Recorded: TypeAlias = Sequence[tuple[int, str, Envelope]]
+Recorded: TypeAlias = Sequence[tuple[int, OrderStatus, Envelope]]
 """Events as the history of their order has them: number, status after it, and the event."""
 
 ACCEPTED: Final = Counter("todoku_orders_accepted", "Orders accepted.", registry=None)
@@ -50,11 +50,13 @@ def count_committed(
     are the traces of the events that were `recorded`."""
     traced = bool(recorded) and recorded[-1][2].traceparent is not None
     traces = {each.subject: each.traceparent for _, _, each in recorded} if traced else {}
+    if accepted := len(after.keys() - before.keys()):
+        ACCEPTED.inc(accepted)
     for order_id, order in after.items():
         known = before.get(order_id)
         if known is None:
-            ACCEPTED.inc()
-        elif known.status is not order.status and order.status.terminal:
+            continue
+        if known.status is not order.status and order.status.terminal:
             ended_at = order.status_since or order.updated_at
             seconds = (ended_at - order.created_at).total_seconds()
             _DURATIONS_BY_STATUS[order.status].observe(

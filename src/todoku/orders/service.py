@@ -148,6 +148,8 @@ PUBLISHES: Final[Sequence[type[Event]]] = (
 
 
 def _saga_version_of(state: object) -> int | None:
+    if isinstance(state, Order):
+        return state.saga_version
     return saga_version_of(state.order if isinstance(state, Placement) else state)
 
 

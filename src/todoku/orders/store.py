@@ -237,24 +237,24 @@ class OrdersUnitOfWork:
         self.parked_before = parked or {}
         self.parked = dict(self.parked_before)
         self.event_counts = event_counts
-        self.recorded: list[tuple[int, str, Envelope]] = []
+        self.recorded: list[tuple[int, OrderStatus, Envelope]] = []
 
     def view(
         self, subject: Any
     ) -> Order | Placement | ParkedMessage | CatalogueEntry | PausesElsewhere | None:
         about = _ABOUT[type(subject)]
+        if about is Order:
+            order = self.after.get(_order_id(subject))
+            if order is not None:
+                order.status.require_known("order", order.id)
+            return order
+        if about is Placement:
+            return Placement(self.after.get(subject.order_id), self.products)
         if about is CatalogueEntry:
             return self.products.get(subject.product_id)
         if about is PausesElsewhere:
             return self.paused.get(subject.publisher)
-        if about is ParkedMessage:
-            return self.parked.get((subject.publisher, subject.letter_id))
-        order = self.after.get(_order_id(subject))
-        if about is Placement:
-            return Placement(order, self.products)
-        if order is not None:
-            order.status.require_known("order", order.id)
-        return order
+        return self.parked.get((subject.publisher, subject.letter_id))
 
     def put(
         self, subject: Any, state: Order | ParkedMessage | CatalogueEntry | PausesElsewhere | None
@@ -276,8 +276,9 @@ class OrdersUnitOfWork:
         order = self.after.get(order_id)
         if order is None or not may_be_about_order(envelope.type):
             return  # About a product, or a parked message about an order that never was.
-        sequence = self.event_counts[order_id] = self.event_counts.get(order_id, 0) + 1
-        self.recorded.append((sequence, order.status.value, envelope))
+        counts = self.event_counts
+        sequence = counts[order_id] = counts.get(order_id, 0) + 1
+        self.recorded.append((sequence, order.status, envelope))
 
     def fill_cache(self, cache: StateCache) -> None:
         count_committed(self.before, self.after, self.recorded)
@@ -367,10 +368,11 @@ class OrdersStore:
         _insert_items(connection, [row for each in new for row in _item_rows(each)])
         for update_rows, rows in by_update.items():
             update_rows(connection, rows)
+        recorded_at = to_microseconds(now)
         _insert_events(
             connection,
             [
-                _event_row(sequence, status, envelope, now)
+                _event_row(sequence, status.value, envelope, recorded_at)
                 for sequence, status, envelope in unit_of_work.recorded
             ],
         )
@@ -561,7 +563,9 @@ def _item_rows(order: Order) -> Iterable[dict[str, Any]]:
         }
 
 
-def _event_row(sequence: int, status: str, envelope: Envelope, now: datetime) -> dict[str, Any]:
+def _event_row(
+    sequence: int, status: str, envelope: Envelope, recorded_at: int | None
+) -> dict[str, Any]:
     return {
         "order_id": envelope.subject,
         "event_id": envelope.id,
@@ -570,7 +574,7 @@ def _event_row(sequence: int, status: str, envelope: Envelope, now: datetime) ->
         "source": envelope.source,
         "actor": envelope.actor,
         "said_at": to_microseconds(envelope.time),
-        "recorded_at": to_microseconds(now),
+        "recorded_at": recorded_at,
         "status": status,
         "data": bytes(envelope.data).decode(),
         "cause": envelope.causationid,

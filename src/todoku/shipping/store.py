@@ -183,7 +183,7 @@ class ShippingStore:
         repacked = [s for s in changed if s.items != unit_of_work.before[s.order_id].items]
         _delete_items(connection, [{"key": shipment.id} for shipment in repacked])
         _insert_items(connection, [row for s in (*new, *repacked) for row in _item_rows(s)])
-        _update_shipments(connection, [_update_row(shipment) for shipment in plain])
+        _update_shipments(connection, [_progress_row(shipment) for shipment in plain])
         _update_failing_shipments(connection, [_update_row(shipment) for shipment in failing])
         _update_changed_shipments(connection, [_update_row(shipment) for shipment in changed])
 
@@ -263,6 +263,19 @@ def _shipment_row(shipment: Shipment) -> dict[str, Any]:
         "changes": _encode(shipment.changes).decode() if shipment.changes else None,
         "holds": _encode(shipment.holds).decode() if shipment.holds else None,
         "failure_published_at": to_microseconds(shipment.failure_published_at),
+    }
+
+
+def _progress_row(shipment: Shipment) -> dict[str, Any]:
+    """Return the columns that change with each shipment."""
+    return {
+        "key": shipment.id,
+        "status": shipment.status.value,
+        "attempts": shipment.attempts,
+        "due_at": to_microseconds(shipment.due_at),
+        "tracking_number": shipment.tracking_number,
+        "reason": shipment.reason,
+        "updated_at": to_microseconds(shipment.updated_at),
     }
 
 

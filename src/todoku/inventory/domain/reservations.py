@@ -197,13 +197,13 @@ def deduct_stock(
         entries=tuple(
             LedgerEntry(
                 product_id=line.product_id,
-                quantity=-line.pieces,
+                quantity=-pieces,
                 reason=LedgerReason.SHIPMENT,
                 at=now,
                 order_id=reservation.order_id,
             )
             for line in lines
-            if line.pieces
+            if (pieces := line.pieces)
         ),
     ), []
 
@@ -260,9 +260,9 @@ def reserved_event(reservation: Reservation, shipping_address: str) -> StockRese
     return StockReservedEvent(
         order_id=reservation.order_id,
         items=tuple(
-            ReservedItem(product_id=line.product_id, quantity=line.pieces)
+            ReservedItem(product_id=line.product_id, quantity=pieces)
             for line in reservation.lines
-            if line.pieces
+            if (pieces := line.pieces)
         ),
         changes=tuple(change.id for change in reservation.changes) or UNSET,
         shipping_address=shipping_address,
@@ -335,11 +335,11 @@ def _shortages(
     return tuple(
         FailedItem(
             product_id=line.product_id,
-            requested_quantity=line.pieces,
+            requested_quantity=pieces,
             available_quantity=available,
         )
         for line in lines
-        if line.pieces > (available := count(products, line.product_id))
+        if (pieces := line.pieces) > (available := count(products, line.product_id))
     )
 
 
@@ -364,10 +364,10 @@ def moved(
     """Return the products of the lines, moved by their pieces in these directions (-1, 0, +1)."""
     return {
         line.product_id: products[line.product_id].moved(
-            now, on_hand=on_hand * line.pieces, reserved=reserved * line.pieces
+            now, on_hand=on_hand * pieces, reserved=reserved * pieces
         )
         for line in lines
-        if line.pieces
+        if (pieces := line.pieces)
     }
 
 
