@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from todoku.events import Context
+from todoku.telemetry.encoding import link
 
 Sample = Callable[[str], bool]
 """Tells whether a trace that begins here is sampled, by its id in hexadecimal digits."""
@@ -40,6 +41,17 @@ def parent_of(traceparent: str) -> Parent | None:
     if len(ids) != 24:  # Spaces are skipped.
         return None
     return Parent(trace, ids[:16], ids[16:], traceparent[54] in _ODD)
+
+
+def sampled_link(traceparent: bytes) -> bytes | None:
+    """Return the link of a span to a traceparent, None if that is not sampled, or malformed."""
+    if traceparent[53:] != b"01":
+        return None
+    try:
+        ids = bytes.fromhex((traceparent[3:35] + traceparent[36:52]).decode())
+    except ValueError:
+        return None
+    return link(ids[:16], ids[16:]) if len(ids) == 24 else None
 
 
 def new_trace(sample: Sample) -> Parent:

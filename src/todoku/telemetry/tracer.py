@@ -15,6 +15,7 @@ from todoku.telemetry.parents import (
     new_span_id,
     new_trace,
     parent_of,
+    sampled_link,
     within,
 )
 from todoku.telemetry.plugins import enter_span
@@ -64,13 +65,11 @@ class ServiceTracer:
         dropped = 0
         for row in rows:
             at = row.body.find(b'"traceparent":"')
-            parent = (
-                parent_of(row.body[at + 15 : at + 70].decode(errors="replace")) if at > 0 else None
-            )
-            if parent is None or not parent.sampled:
+            link = sampled_link(row.body[at + 15 : at + 70]) if at > 0 else None
+            if link is None:
                 continue
             if len(links) < LINKS_MAX:
-                links.append(encoding.link(parent.trace_id, parent.span_id))
+                links.append(link)
             else:
                 dropped += 1
         if links:
@@ -165,8 +164,8 @@ class _Batch:
         rest = self._tracer.event_shape(subject) + message_id
         rest += encoding.text_attribute("cloudevents.event_subject", envelope.subject)
         if parent.span_id:
-            self._link(parent, message_id)
             if not self._tracer.parents:
+                self._link(parent, message_id)
                 return envelope.context
             rest += encoding.link(parent.trace_id, parent.span_id)
         if attempt > 1:
@@ -205,7 +204,7 @@ class _Batch:
             )
 
     def committed(self, messages: int) -> None:
-        if self._links:
+        if self._links or (messages and self._decisions):
             span = self._tracer.of_batch(
                 self._began, time_ns(), messages, self._links, self._dropped_links
             )
