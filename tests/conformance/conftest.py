@@ -4,6 +4,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,13 @@ def _lock_file() -> Path:
 @pytest.fixture
 def postgres_url(postgres_server: Engine) -> Iterator[str]:
     """Create an empty PostgreSQL database, dropped at the end of the test."""
+    with temporary_database(postgres_server) as url:
+        yield url
+
+
+@contextmanager
+def temporary_database(postgres_server: Engine) -> Iterator[str]:
+    """Create an empty PostgreSQL database, and drop it at the end; return its address."""
     name = f"test_{uuid.uuid4().hex}"
     with postgres_server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))

@@ -45,6 +45,9 @@ mutant_of_pairs = partial(mutant, replicas=2)
 mutant_of_crowds = partial(mutant, orders=60)
 """Registers a bug that a few orders do not show."""
 
+mutant_of_crowds_at_replicas = partial(mutant, replicas=3, orders=60)
+"""Registers a bug that needs several processes that decide about the same product at the same time."""
+
 
 class Wrapped:
     """Does what the inner object does; a subclass changes a method of its public protocol."""

@@ -66,7 +66,18 @@ class UnitOfWork(Protocol[S]):
 
 
 class Store(Protocol[S]):
-    """A service's tables. The number of statements does not depend on the size of the batch."""
+    """A service's tables. The number of statements does not depend on the size of the batch.
+
+    A store may have two more methods for databases that several processes share, with which a batch does not
+    keep rows locked that all batches touch:
+
+    - `load_unlocked`, which does as `load`, without locks on rows of which it can tell at the end
+      whether what was read still holds;
+    - `save_last(connection, unit_of_work)`, which changes these rows, as the last part of the transaction.
+
+    If what was read no longer holds, saving raises `ConstraintViolated`, and the batch is decided anew with
+    `load`.
+    """
 
     metadata: MetaData
     tables: EngineTables

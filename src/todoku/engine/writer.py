@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -58,6 +59,9 @@ RETRIES_MAX = 100
 
 CACHED_STATES_MAX = 5_000
 """How many states of each kind the cache keeps."""
+
+Load = Callable[[Connection, Sequence[Any], StateCache], UnitOfWork]
+"""Loads what decisions about some subjects need."""
 
 
 class Writer:
@@ -109,6 +113,9 @@ class Writer:
         self._failed_attempts = FailedAttempts()
         self._stream_position = self._committed_position = self._noted_position = ("", 0)
         self._position_owner = None if database.exclusive else owner
+        self._load_unlocked: Load | None = None
+        if not database.exclusive:
+            self._load_unlocked = getattr(service.store, "load_unlocked", None)
         self._recoveries = 0
         self._held_keys: frozenset[str] = frozenset()
         self._cache = StateCache(CACHED_STATES_MAX)
@@ -229,7 +236,7 @@ class Writer:
             self._publish_pauses(now)
         messages = [*batch, *self._find_retries(now)]
         try:
-            actions = self._commit_batch(messages, now, effect_slots, due=due)
+            actions = self._commit_sharing(messages, now, effect_slots, due=due)
         except ConstraintViolated as error:
             log.warning("batch_rejected_splitting", messages=len(messages), error=str(error))
             actions = self._commit_apart(messages, now)
@@ -368,8 +375,28 @@ class Writer:
             keys.add(connection, [(key.id, kept_answer(key, result, self._formats))], now)
         return result
 
-    def _commit_batch(
+    def _commit_sharing(
         self, messages: Sequence[Message], now: datetime, effect_slots: int, *, due: bool
+    ) -> PostCommitActions:
+        """Commit a batch that leaves rows unlocked for other processes, where the store can do that. Decide
+        it anew, with locks, if what was read no longer holds."""
+        if self._load_unlocked is not None:
+            try:
+                return self._commit_batch(
+                    messages, now, effect_slots, due=due, load=self._load_unlocked
+                )
+            except ConstraintViolated as error:
+                log.debug("batch_decided_anew", messages=len(messages), error=str(error))
+        return self._commit_batch(messages, now, effect_slots, due=due)
+
+    def _commit_batch(
+        self,
+        messages: Sequence[Message],
+        now: datetime,
+        effect_slots: int,
+        *,
+        due: bool,
+        load: Load | None = None,
     ) -> PostCommitActions:
         """Commit a batch, with what is due."""
 
@@ -380,12 +407,14 @@ class Writer:
                 batch.effect_slots -= sum(row.agenda.starts_effects for row in batch.due)
             deduplicate()
             letters = self._open_letters(connection, batch)
-            unit_of_work = self._load(connection, batch, letters)
+            unit_of_work = self._load(connection, batch, letters, load or self._service.store.load)
             if unit_of_work is not None:
                 batch.handle_all(unit_of_work)
                 letters.decide(unit_of_work)
                 self._service.store.save(connection, unit_of_work, now)
             self._record(connection, batch, letters)
+            if load is not None and unit_of_work is not None:
+                self._service.store.save_last(connection, unit_of_work)  # type: ignore[attr-defined]
             return unit_of_work
 
         return self._transact(decide, now, effect_slots)
@@ -609,7 +638,7 @@ class Writer:
         return letters
 
     def _load(
-        self, connection: Connection, batch: BatchContext, letters: DeadLetterHandler
+        self, connection: Connection, batch: BatchContext, letters: DeadLetterHandler, load: Load
     ) -> UnitOfWork | None:
         """Load what the decisions need, None if there is nothing to decide on."""
         subjects = [
@@ -620,7 +649,7 @@ class Writer:
         ]
         if not subjects:
             return None
-        return self._service.store.load(connection, subjects, self._cache)
+        return load(connection, subjects, self._cache)
 
     def _record(
         self,

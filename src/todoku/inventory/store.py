@@ -36,6 +36,7 @@ from todoku.contracts import (
 )
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
 from todoku.engine import ByType, EngineTables, RepublishEvents, StateCache
+from todoku.inventory.amounts import Amounts, Floors, require_only_moved
 from todoku.inventory.domain import (
     RESERVATION,
     STOCK_REQUESTS,
@@ -165,10 +166,11 @@ stock_ledger = table(
 
 publications = Publications(metadata, products)
 queues = Queues(metadata, products, reservations)
+amounts = Amounts(products)
 
-_load_products = Query(
-    select(products).where(among(products.c.id, "ids")).order_by(products.c.id).with_for_update()
-)
+_some_products = select(products).where(among(products.c.id, "ids")).order_by(products.c.id)
+_read_products = Query(_some_products)
+_load_products = Query(_some_products.with_for_update())
 _load_reservations = Query(
     select(reservations)
     .where(among(reservations.c.order_id, "ids"))
@@ -230,7 +232,8 @@ _ADJUSTMENTS: frozenset[type[Any]] = frozenset({Restock, CorrectStock, StockAdju
 
 class InventoryUnitOfWork:
     """The products and reservations that a batch touches, the ledger entries that it adds, and how far
-    the catalogue is published: `page` has the ids of the products that are next."""
+    the catalogue is published: `page` has the ids of the products that are next. With `floors`, the products
+    are not locked."""
 
     def __init__(
         self,
@@ -240,7 +243,9 @@ class InventoryUnitOfWork:
         page: Sequence[str] = (),
         adjusted: frozenset[str] = frozenset(),
         walked: Mapping[str, Sequence[Place]] | None = None,
+        floors: Floors | None = None,
     ) -> None:
+        self.floors = floors
         self.walked = walked or {}
         self.publication_before = publication
         self.publication = publication
@@ -349,12 +354,41 @@ class InventoryStore:
     def save(
         self, connection: Connection, unit_of_work: InventoryUnitOfWork, now: datetime
     ) -> None:
-        _save_products(connection, unit_of_work)
+        if unit_of_work.floors is None:
+            _save_products(connection, unit_of_work)
+        else:
+            require_only_moved(unit_of_work.products_before, unit_of_work.products)
         _save_reservations(connection, unit_of_work)
         _insert_ledger(connection, [_ledger_row(entry) for entry in unit_of_work.entries])
         publication = unit_of_work.publication
         if publication is not None and publication is not unit_of_work.publication_before:
             publications.save(connection, publication)
+
+    def load_unlocked(
+        self, connection: Connection, subjects: Sequence[Any], cache: StateCache
+    ) -> InventoryUnitOfWork:
+        """Do as `load`, without locks on products whose exact amounts do not matter."""
+        if not amounts.only_move(subjects):
+            return self.load(connection, subjects, cache)
+        order_ids = {key for subject in subjects if (key := _order_id(subject)) is not None}
+        product_ids = {key for subject in subjects for key in _product_ids(subject)}
+        # A product that is read after a reservation has at least the pieces of that reservation.
+        reserve = _send_reservations(connection, order_ids)
+        named = _send_products(connection, product_ids, _read_products)
+        reserved, found = reserve(), named()
+        lines = (line for held in reserved.values() for line in held.lines)
+        others = {line.product_id for line in lines} - product_ids
+        found |= _send_products(connection, others, _read_products)()
+        floors = amounts.floors(subjects, found)
+        if floors is None:
+            found = _send_products(connection, product_ids | others)()
+        return InventoryUnitOfWork(found, reserved, floors=floors)
+
+    def save_last(self, connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
+        """Write the amounts of products that are not locked."""
+        if unit_of_work.floors is not None:
+            before, after = unit_of_work.products_before, unit_of_work.products
+            amounts.save(connection, unit_of_work.floors, before, after)
 
 
 def find_product(connection: Connection, product_id: str) -> Product | None:
@@ -456,11 +490,13 @@ def _read_adjusted(connection: Connection, subjects: Sequence[Any]) -> frozenset
     return frozenset(row.adjustment_id for row in _load_adjusted(connection, ids=sorted(ids)))
 
 
-def _send_products(connection: Connection, ids: set[str]) -> Callable[[], dict[str, Product]]:
+def _send_products(
+    connection: Connection, ids: set[str], query: Query = _load_products
+) -> Callable[[], dict[str, Product]]:
     """Ask for these products; return what returns them."""
     if not ids:
         return dict
-    rows = _load_products.send(connection, ids=sorted(ids))
+    rows = query.send(connection, ids=sorted(ids))
     return lambda: {row.id: _product(row) for row in rows()}
 
 

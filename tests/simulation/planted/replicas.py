@@ -6,11 +6,17 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 
 from simulation import planting
-from simulation.planting import Wrapped, mutant_of_pairs, mutant_of_replicas
+from simulation.planting import (
+    Wrapped,
+    mutant_of_crowds_at_replicas,
+    mutant_of_pairs,
+    mutant_of_replicas,
+)
 from todoku.engine.tables import LEASE_AHEAD_MAX
+from todoku.inventory import store
 from todoku.lab.simulation.shared_driver import SharedConnection
 from todoku.lab.simulation.wiring import Wire
 
@@ -156,3 +162,67 @@ def positions_of_the_dead_forgotten() -> Wire:
             connection.execute(delete(owned).where(owned.c.owner.not_in(alive)))
 
     return planting.tables("positions", Positions)
+
+
+def amounts(save_last: Callable[[Any, Any, Any], None]) -> Wire:
+    """Replace how inventory writes the amounts of products that it has not locked:
+    `save_last(original, connection, unit_of_work)`."""
+
+    class Store(Wrapped):
+        def save_last(self, connection: Any, unit_of_work: Any) -> None:
+            if unit_of_work.floors is not None:
+                save_last(self.inner.save_last, connection, unit_of_work)
+
+    return planting.store(Store, "inventory")
+
+
+@mutant_of_replicas
+def difference_added_twice() -> Wire:
+    """How a batch has moved the stock is added twice."""
+
+    def twice(original: Callable[..., None], connection: Any, unit_of_work: Any) -> None:
+        original(connection, unit_of_work)
+        original(connection, unit_of_work)
+
+    return amounts(twice)
+
+
+@mutant_of_crowds_at_replicas
+def amounts_written_as_read() -> Wire:
+    """The amounts are written that follow from what was read, over what others have written since."""
+
+    def absolute(original: Callable[..., None], connection: Any, unit_of_work: Any) -> None:
+        original(connection, unit_of_work)
+        table = store.products
+        for key, after in unit_of_work.products.items():
+            if after is not unit_of_work.products_before[key]:
+                connection.execute(
+                    update(table)
+                    .where(table.c.id == key)
+                    .values(stock_quantity=after.on_hand, reserved_quantity=after.reserved)
+                )
+
+    return amounts(absolute)
+
+
+@mutant_of_crowds_at_replicas
+def what_was_read_not_checked() -> Wire:
+    """Differences are added whether or not so many pieces are left as the decisions took for granted."""
+
+    def unchecked(_: Callable[..., None], connection: Any, unit_of_work: Any) -> None:
+        table = store.products
+        for key, after in sorted(unit_of_work.products.items()):
+            before = unit_of_work.products_before[key]
+            if after is before:
+                continue
+            connection.execute(select(table.c.id).where(table.c.id == key).with_for_update())
+            connection.execute(
+                update(table)
+                .where(table.c.id == key)
+                .values(
+                    stock_quantity=table.c.stock_quantity + after.on_hand - before.on_hand,
+                    reserved_quantity=table.c.reserved_quantity + after.reserved - before.reserved,
+                )
+            )
+
+    return amounts(unchecked)

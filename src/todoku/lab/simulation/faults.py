@@ -42,6 +42,7 @@ CHANCES: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
     "database": {
         "slow-statement": (0.0, 0.1, 0.4),
         "slow-decision": (0.0, 0.9),
+        "slow-unlocked": (0.0, 0.3, 0.9),
         "stalled-writes": (0.0, 0.01, 0.05),
     },
     "clock": {"clock-jump": (0.0, 0.5)},

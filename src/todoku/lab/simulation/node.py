@@ -22,7 +22,7 @@ from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import START
 from todoku.lab.simulation.network import SimulatedSession
-from todoku.lab.simulation.replicas import watch_due_rows
+from todoku.lab.simulation.replicas import interrupt_unlocked, watch_due_rows
 from todoku.lab.simulation.stepped import SteppedThread
 from todoku.lab.simulation.trace import Trace
 from todoku.lab.simulation.wiring import Execute, Parts, Wire, execute
@@ -194,6 +194,7 @@ class Node:
         parts = self._watch(self._wire(self._parts(session)))
         if isinstance(self.database, SharedDatabase):
             parts = watch_due_rows(parts, self.database, self._checker.fail)
+            parts = interrupt_unlocked(parts, self.database)
         self._execute = parts.execute
         return Process(
             parts.service,

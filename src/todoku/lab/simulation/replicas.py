@@ -32,6 +32,9 @@ QUIET_SECONDS = 35
 DECISION_SECONDS_MAX = 5.0
 """How long a process that has locked due rows takes to decide on them at most."""
 
+UNLOCKED_SECONDS_MAX = 2.0
+"""How long a process that has read without locks takes to decide at most."""
+
 ADOPTING_MAX = 30.0
 """How many seconds a process takes to adopt events at most, with all injected delays."""
 
@@ -82,6 +85,31 @@ def _checked(
         return found
 
     return checked
+
+
+class _Interrupted:
+    """A store that lets other processes run between what it reads without locks and what it writes."""
+
+    def __init__(self, inner: Any, database: "SharedDatabase") -> None:
+        self._inner = inner
+        self._database = database
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def load_unlocked(self, *arguments: Any) -> Any:
+        found = self._inner.load_unlocked(*arguments)
+        self._database.be_slow("slow-unlocked", UNLOCKED_SECONDS_MAX)
+        return found
+
+
+def interrupt_unlocked(parts: Parts, database: "SharedDatabase") -> Parts:
+    """Let others change what a batch has read without locks, where its store does that."""
+    store: Any = parts.service.store
+    if not hasattr(store, "load_unlocked"):
+        return parts
+    interrupted: Any = _Interrupted(store, database)
+    return msgspec.structs.replace(parts, service=replace(parts.service, store=interrupted))
 
 
 class ReplicaChecker:
