@@ -8,7 +8,7 @@ import msgspec
 
 from todoku.contracts import HoldConfirmedEvent, HoldEvent, HoldRefusedEvent, PlacedHold
 
-TOO_LATE_TO_HOLD: Final = "The carrier was already called."
+CARRIER_CALLED: Final = "The carrier was already called."
 
 
 class ShipmentHold(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -54,7 +54,7 @@ def hold_answer(order_id: str, hold: ShipmentHold) -> HoldConfirmedEvent | HoldR
         hold_id=hold.id,
         holder=hold.holder,
         reason=hold.reason,
-        refusal=TOO_LATE_TO_HOLD,
+        refusal=CARRIER_CALLED,
     )
 
 
