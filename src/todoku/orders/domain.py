@@ -224,7 +224,7 @@ def confirm_reservation(
 def cancel_for_lack_of_stock(
     order: Order | None, event: StockReservationFailedEvent, now: datetime
 ) -> tuple[Order, list[Event]]:
-    """End the order: not enough stock."""
+    """End the order as CANCELLED_NO_STOCK: there is not enough stock."""
     order = known(order, event)
     cancelled = advance(order, event, now, reason=event.reason)
     if cancelled is order:

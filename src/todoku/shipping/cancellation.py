@@ -25,8 +25,7 @@ from todoku.shipping.domain import (
     expected_shipment,
     without,
 )
-
-CARRIER_CALLED = "The carrier was already called."
+from todoku.shipping.holds import CARRIER_CALLED
 
 
 class InvalidCancellation(ShipmentError):

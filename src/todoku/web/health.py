@@ -47,7 +47,9 @@ def health_operations(backend: Backend) -> list[Operation]:
         if not (backend.process.database_available and backend.database.accepts_writes):
             raise Problem(NOT_READY, "The database accepts no writes at present: see the log.")
         if not backend.process.ready:
-            raise Problem(NOT_READY, "The service is starting, stopping, or has failed: see the log.")
+            raise Problem(
+                NOT_READY, "The service is starting, stopping, or has failed: see the log."
+            )
         try:
             async with asyncio.timeout(DATABASE_SECONDS_MAX):
                 await backend.read(_select_one)
