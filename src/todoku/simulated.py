@@ -77,6 +77,9 @@ class World(Protocol):
     async def execute_until_answered(self, command: Any) -> Any:
         """Send a command, and retry until there is a reply; return the result."""
 
+    async def change_key(self, key: Any) -> bool:
+        """Let the service save and publish an `ApiKey`; return whether it has answered that it did."""
+
     async def read(self, query: Callable[[Any, Any], R]) -> tuple[bool, R | None]:
         """Run a query on the database of a process: `query(service, connection)`. Return whether one was
         there to answer, and its result."""

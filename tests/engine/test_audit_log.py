@@ -11,7 +11,7 @@ from engine.test_writer import Faulty
 from todoku.contracts import OrdersAuditAnchoredEvent
 from todoku.database import DatabaseUnavailable
 from todoku.engine import AuditEntry, AuditFilter, AuditRequest, IdempotencyKey
-from todoku.engine.audit_log import Anchor, LogState, check_log
+from todoku.engine.audit_log import Anchor, LogState, check_log, trail
 from todoku.engine.audit_log.entries import NO_HASH, row_hash
 from todoku.engine.audit_log.refusals import SOURCES_MAX, RefusalCounts
 from todoku.engine.messages import PendingCommand
@@ -282,3 +282,64 @@ def test_counts_of_refused_requests_take_no_more_memory_however_many_sources_the
     twice = AuditEntry(operation="refused", outcome="unauthorized", source="10.0.0.1", times=2)
     assert twice in entries
     assert counts.take() == []
+
+
+UNCHAINED: Final = """
+INSERT INTO audit_log (chain, sequence, at, operation, outcome, times, hash)
+SELECT '{}', {}, at, operation, outcome, times, hash FROM audit_log WHERE sequence = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("chain", "sequence", "found"),
+    [
+        (
+            "forged",
+            1,
+            [
+                "its first row does not begin a chain",
+                "row 1 was changed, or exchanged with another",
+            ],
+        ),
+        ("forged", 5, ["rows 1 to 4 are missing"]),
+        ("the chain", 7, ["row 7 was changed, or exchanged with another"]),
+    ],
+)
+def test_row_that_is_in_no_chain_is_found(chain: str, sequence: int, found: list[str]) -> None:
+    branch = Audited()
+    branch.step(*(branch.asked(n, balance=n) for n in range(1, 6)))
+    anchor = branch.anchor()
+    name = anchor.chain if chain == "the chain" else chain
+    branch.tamper(UNCHAINED.format(name, sequence))
+    assert problems(branch.check(anchor)) == found
+
+
+def _unlinked(last: bytes, values: Any) -> bytes:
+    """Hash a row without the one before it."""
+    return row_hash(NO_HASH, values)
+
+
+def _lose_rows(patch: pytest.MonkeyPatch) -> None:
+    """Write all rows of a transaction but the last."""
+    insert = LOG.insert
+    patch.setattr(LOG, "insert", lambda connection, rows: insert(connection, rows[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("plant", "found"),
+    [
+        (
+            lambda patch: patch.setattr(trail, "row_hash", _unlinked),
+            "row 2 and 5 more were changed, or exchanged with another",
+        ),
+        (_lose_rows, "row 1 is missing"),
+    ],
+)
+def test_writer_that_chains_its_rows_wrongly_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    branch = Audited()
+    for n in range(1, 4):
+        branch.step(branch.asked(n, balance=n), branch.asked(n + 10, balance=n))
+    assert problems(branch.check())[0] == found

@@ -111,6 +111,10 @@ KNOWN_SEEDS = {
     "what-was-read-not-checked": 3,
     "owners-positions-ignored": 1,
     "positions-of-the-dead-forgotten": 1,
+    "revocation-never-published": 23,
+    "revocation-never-replayed": 193,
+    "revocation-not-kept": 23,
+    "late-creation-revives-a-key": 23,
     "reserved-pieces-corrected-away": 19,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""

@@ -17,6 +17,7 @@ from todoku.orders.placing import InvalidDeadline, PlaceOrder
 from todoku.orders.simulated_cancellations import GRACE_SECONDS, Cancellations
 from todoku.orders.simulated_copy import Copier
 from todoku.orders.simulated_holds import Holds
+from todoku.orders.simulated_keys import Keys
 from todoku.orders.simulated_prices import (
     LOOK_AGAIN_SECONDS,
     PRICE_REFUSALS,
@@ -72,6 +73,7 @@ class SimulatedOrders(SimulatedService):
         self._cancellations = Cancellations(world)
         self._copier = Copier(world)
         self._holds = Holds(world)
+        self._keys = Keys(world)
         self._prices = Prices(world)
         self._answers: dict[str, Order] = {}
         self._to_come_back: dict[str, Order] = {}
@@ -85,7 +87,7 @@ class SimulatedOrders(SimulatedService):
         return [self._place_order(number) for number in range(1, self.world.orders + 1)]
 
     def scheduled(self) -> Mapping[str, Scheduled]:
-        return self._copier.scheduled()
+        return {**self._copier.scheduled(), **self._keys.scheduled()}
 
     def published_elsewhere(self) -> Iterable[str]:
         return [event_id for (event_id,) in self.world.rows(_EVENT_IDS)]
@@ -102,6 +104,7 @@ class SimulatedOrders(SimulatedService):
         self._cancellations.restored(published)
         self._copier.restored()
         self._holds.restored(published)
+        self._keys.restored()
         self._prices.restored()
 
     def check_commit(self) -> None:
@@ -123,6 +126,7 @@ class SimulatedOrders(SimulatedService):
             self._statuses[order_id] = now
         self._cancellations.check_commit()
         self._holds.check_commit()
+        self._keys.check_commit()
         self._prices.check_commit()
 
     def _check_pauses_elsewhere(self) -> None:
@@ -159,6 +163,7 @@ class SimulatedOrders(SimulatedService):
         self._cancellations.check_end()
         self._copier.check_end()
         self._holds.check_end()
+        self._keys.check_end()
         self._prices.check_end()
         histories: dict[str, set[str]] = defaultdict(set)
         for order_id, name in self.world.rows(_HISTORY):

@@ -14,6 +14,7 @@ from simulation.planted import (  # noqa: I001
     waiting,
     pauses,
     keys,
+    api_keys,
     recovery,
     replicas,
     feed,
@@ -21,6 +22,7 @@ from simulation.planted import (  # noqa: I001
 
 __all__ = [
     "adjustments",
+    "api_keys",
     "backorders",
     "cancellation",
     "catalogue",

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from todoku.broker.memory import MemoryBroker
-from todoku.database import DatabaseBroken, DatabaseUnavailable
+from todoku.database import DatabaseBroken, DatabaseError, DatabaseUnavailable
 from todoku.engine import (
     EngineConfig,
     IdempotencyKey,
@@ -17,6 +17,7 @@ from todoku.engine import (
     SteadyClock,
     Topology,
 )
+from todoku.identity.keys import ApiKey
 from todoku.lab.simulation.database import SharedDatabase, SimulatedDatabase
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
@@ -101,6 +102,7 @@ class Node:
         self._starts = 0
         self._thread = SteppedThread() if isinstance(database, SharedDatabase) else None
         self._turn = asyncio.Lock()
+        self._changing: set[asyncio.Task[None]] = set()
 
     async def live(self) -> None:
         """Run a process, and another when it ends, until it is retired, as `todoku up` does."""
@@ -118,12 +120,16 @@ class Node:
             self._session.kill()
         if process is not None:
             process.abandon()
+        for changing in self._changing:
+            changing.cancel()
         if self._life is not None:
             self._life.cancel()
 
     async def stop(self) -> None:
         """Stop gracefully, as on SIGTERM."""
         stopping, self.process = self.process, None
+        if self._changing:  # A server answers its requests before its process ends.
+            await asyncio.wait(self._changing)
         if stopping is not None and self._life is not None:
             self._stop.set()
             await asyncio.wait([self._life])
@@ -137,6 +143,21 @@ class Node:
         """Send a command to the process; return its result, None if no process runs."""
         process = self.process
         return None if process is None else await self._execute(process, command, key)
+
+    async def change_key(self, key: ApiKey) -> bool:
+        """Let the process save and publish an API key; return whether it has answered that it did."""
+        if self.process is None:
+            return False
+        changing = asyncio.create_task(self.process.change_key(key))
+        self._changing.add(changing)
+        changing.add_done_callback(self._changing.discard)
+        await asyncio.wait([changing])
+        if changing.cancelled():
+            return False
+        error = changing.exception()
+        if error is not None and not isinstance(error, (Crashed, DatabaseError)):
+            raise error
+        return error is None
 
     def disconnect(self) -> None:
         """Lose the connection to the broker, which other nodes keep."""

@@ -15,6 +15,7 @@ from todoku.engine import (
     ProcessFailed,
     RequestInProgress,
 )
+from todoku.identity.keys import ApiKey
 from todoku.lab.simulation.faults import Faults
 from todoku.lab.simulation.invariants import InvariantChecker
 from todoku.lab.simulation.loop import START
@@ -106,6 +107,10 @@ class ServiceWorld:
             if reply is not None:
                 return reply
             await asyncio.sleep(1)
+
+    async def change_key(self, key: ApiKey) -> bool:
+        nodes = [node for node in self.nodes if not node.retired]
+        return await self._choice.choice(nodes).change_key(key) if nodes else False
 
     async def read(self, query: Callable[[Any, Any], R]) -> tuple[bool, R | None]:
         node = self._reader.choice(self.nodes)
