@@ -115,7 +115,7 @@ def test_publication_equals_the_command_of_nats_py() -> None:
     assert publication("a.b", b"body") == command.pub_cmd("a.b", "", b"body")
     assert publication("a.b", b"body", "r.1") == command.pub_cmd("a.b", "r.1", b"body")
     head = b"NATS/1.0\r\nA: 1\r\nB: 2\r\n\r\n"
-    ours = publication("a.b", b"body", "r.1", {"A": "1", "B": "2"})
+    ours = publication("a.b", b"body", "r.1", "A: 1\r\nB: 2\r\n")
     assert ours == command.hpub_cmd("a.b", "r.1", head, b"body")
 
 

@@ -8,6 +8,7 @@ errors end it for good, so a second recovery path would be needed beside it.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -352,7 +353,9 @@ class NatsBroker:
 
     def _send_singles(self, link: Link, chunk: Sequence[Outgoing], reply: str) -> None:
         link.send_all(
-            publication(self._prefix + message.subject, message.body, reply, _headers(message))
+            publication(
+                self._prefix + message.subject, message.body, reply, _owner_line(message.owner)
+            )
             for message in chunk
         )
 
@@ -360,22 +363,20 @@ class NatsBroker:
         link.send_all(self._batch(chunk, reply))
 
     def _batch(self, chunk: Sequence[Outgoing], reply: str) -> Iterator[bytes]:
-        batch_id = reply[-BATCH_ID_LENGTH:]
+        batch = f"Nats-Batch-Id: {reply[-BATCH_ID_LENGTH:]}\r\nNats-Batch-Sequence: "
         for number, message in enumerate(chunk, 1):
-            headers = {
-                "Nats-Batch-Id": batch_id,
-                "Nats-Batch-Sequence": str(number),
-                **(_headers(message) or {}),
-            }
+            headers = f"{batch}{number}\r\n{_owner_line(message.owner)}"
             last = number == len(chunk)
             if last:
-                headers["Nats-Batch-Commit"] = "1"
+                headers += "Nats-Batch-Commit: 1\r\n"
             subject = self._prefix + message.subject
             yield publication(subject, message.body, reply if last else "", headers)
 
 
-def _headers(message: Outgoing) -> dict[str, str] | None:
-    return {OWNER_HEADER: message.owner} if message.owner else None
+@lru_cache(maxsize=16)
+def _owner_line(owner: str) -> str:
+    """Return the header that names the process that publishes a message."""
+    return f"{OWNER_HEADER}: {owner}\r\n" if owner else ""
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -279,6 +279,6 @@ def _attempt_and_sequence(ack_subject: str) -> tuple[int, int]:
     `$JS.ACK.<stream>.<durable>.<attempt>.<sequence>.…`, or with `<domain>.<account>` before the
     stream (ADR-15).
     """
-    parts = ack_subject.split(".")
-    first = 4 if len(parts) == 9 else 6
-    return int(parts[first]), int(parts[first + 1])
+    after = 4 if ack_subject.count(".") == 8 else 6
+    _, attempt, sequence, _ = ack_subject.split(".", after + 2)[after - 1 :]
+    return int(attempt), int(sequence)

@@ -6,6 +6,7 @@ which takes several times as long as processing it here. Source: docs.nats.io, "
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
 import msgspec
 import structlog
@@ -44,8 +45,12 @@ class Headers(Mapping[str, str]):
     def find(self, name: str) -> str:
         """Return the first value of a header, written in exactly this way, or an empty string. It parses no
         others."""
-        _, found, rest = self._raw.partition(f"\r\n{name}: ".encode())
-        return rest.partition(NEWLINE)[0].decode(errors="replace") if found else ""
+        mark = _mark_of(name)
+        place = self._raw.find(mark)
+        if place < 0:
+            return ""
+        value, _, _ = self._raw[place + len(mark) :].partition(NEWLINE)
+        return value.decode(errors="replace")
 
     def __getitem__(self, name: str) -> str:
         return self._all()[name]
@@ -60,6 +65,12 @@ class Headers(Mapping[str, str]):
         if self._parsed is None:
             self._parsed = NatsClient._parse_header_lines(self._raw.partition(NEWLINE)[2])
         return self._parsed
+
+
+@cache
+def _mark_of(name: str) -> bytes:
+    """Return how the line of a header begins, after the line before."""
+    return f"\r\n{name}: ".encode()
 
 
 NO_HEADERS = Headers(b"")
@@ -89,14 +100,12 @@ class ReplyInbox:
             log.exception("broker_message_handler_failed", subject=message.subject)
 
 
-def publication(
-    subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None
-) -> bytes:
-    """Return the command that publishes a message. Subjects and headers are not validated."""
-    if headers is None:
+def publication(subject: str, body: bytes, reply: str = "", headers: str = "") -> bytes:
+    """Return the command that publishes a message; `headers` are lines such as `Name: value\\r\\n`. Subjects
+    and headers are not validated."""
+    if not headers:
         return f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + NEWLINE
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = f"NATS/1.0\r\n{lines}\r\n".encode()
+    head = f"NATS/1.0\r\n{headers}\r\n".encode()
     command = f"HPUB {subject} {reply} {len(head)} {len(head) + len(body)}\r\n".encode()
     return command + head + body + NEWLINE
 
