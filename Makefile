@@ -12,7 +12,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser screenshots seeds mutants prove profile faults cancellations holds traces lint check format docs \
+.PHONY: help install run test test-browser screenshots frames seeds mutants prove profile faults cancellations holds traces alerts lint check format docs \
 	wheel lock fuzz bandit audit sbom nats-server
 
 help: ## Show this list
@@ -49,6 +49,9 @@ faults: $(INSTALLED) ## Inject faults into real processes for half an hour; with
 traces: $(INSTALLED) ## Trace 10,000 orders while services are killed, and check that every trace is whole
 	@$(BIN)/python tests/telemetry/prove.py $(ARGS)
 
+alerts: $(INSTALLED) ## Break real systems, and show that the alerts fire within two minutes; needs Debian's prometheus
+	@$(BIN)/python tests/alerts/run.py $(ARGS)
+
 cancellations: $(INSTALLED) ## Cancel a third of 5,000 orders, a tenth by line, while services and broker are killed
 	$(BIN)/todoku chaos --seconds $(CHAOS_SECONDS) --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \
 		--fault "service killed" --fault "broker killed" $(ARGS)
@@ -63,6 +66,9 @@ test-browser: $(INSTALLED) ## Drive the console with Debian's chromium
 
 screenshots: $(INSTALLED) ## Take the pictures of the console in docs/console/ anew
 	cd tests && ../$(BIN)/python -m browser.screenshots $(ARGS)
+
+frames: $(INSTALLED) ## Measure the frames of the console at 500 events a second; needs Debian's chromium
+	@cd tests && ../$(BIN)/python -m browser.frames $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from alerts import run as real_runs
+
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "deploy" / "observability"
 GUIDE: Final = ROOT / "docs" / "how-to" / "observe.md"
@@ -74,6 +76,13 @@ def test_every_alert_fires_in_its_fault_and_none_in_calm() -> None:
 def test_every_alert_has_a_test_in_which_it_fires() -> None:
     tests = (FOLDER / "rules_test.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r'alertname="(\w+)"', tests)) == alerts()
+
+
+def test_every_alert_fires_in_a_real_run_or_it_is_said_why_not() -> None:
+    """What `make alerts` runs."""
+    shown = {name for scenario in real_runs.SCENARIOS for name in scenario.alerts}
+    assert shown | real_runs.NOT_RUN.keys() == alerts()
+    assert not shown & real_runs.NOT_RUN.keys()
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])

@@ -1,7 +1,7 @@
 // A long list of which only what is seen is drawn.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 
-const AROUND = 8;
+const AROUND = 5;
 
 export function VirtualList({ rows, height, label, children }) {
   const ref = useRef(null);
@@ -24,7 +24,7 @@ export function VirtualList({ rows, height, label, children }) {
     };
   }, []);
   const first = Math.max(0, Math.floor(view.top / height) - AROUND);
-  const shown = rows.slice(first, first + Math.ceil(view.size / height) + 2 * AROUND);
+  const shown = rows.slice(first, Math.ceil((view.top + view.size) / height) + AROUND);
   return html`<div class="tail" ref=${ref} tabindex="0" role="region" aria-label=${label}>
     <div class="pad" style=${{ height: `${rows.length * height}px` }}>${shown.map((row, index) => children(row, (first + index) * height))}</div>
   </div>`;

@@ -1,6 +1,7 @@
 // Texts by key, in the language of the reader.
 import en from "../messages/en.js";
 import ja from "../messages/ja.js";
+import { formatter } from "./formats.js";
 import { language } from "./prefs.js";
 
 export const CATALOGUES = { en, ja };
@@ -10,7 +11,7 @@ export function text(catalogue, locale, key, values = {}) {
   let found = catalogue[key] ?? en[key];
   if (found === undefined) return key;
   if (typeof found === "object") {
-    found = found[new Intl.PluralRules(locale).select(values.n ?? 0)] ?? found.other;
+    found = found[formatter(Intl.PluralRules, locale).select(values.n ?? 0)] ?? found.other;
   }
   return found.replace(/\{(\w+)\}/g, (whole, name) =>
     values[name] === undefined ? whole : typeof values[name] === "number" ? number(values[name]) : String(values[name]),
@@ -23,7 +24,7 @@ export const t = (key, values) => text(CATALOGUES[language.value], language.valu
 export const has = (key) => key in en;
 
 export function number(value, options) {
-  return new Intl.NumberFormat(language.value, options).format(value);
+  return formatter(Intl.NumberFormat, language.value, options).format(value);
 }
 
 export function percent(share) {
@@ -32,7 +33,7 @@ export function percent(share) {
 
 export function money(minorUnits, currency) {
   try {
-    const format = new Intl.NumberFormat(language.value, { style: "currency", currency, currencyDisplay: "narrowSymbol" });
+    const format = formatter(Intl.NumberFormat, language.value, { style: "currency", currency, currencyDisplay: "narrowSymbol" });
     return format.format(minorUnits / 10 ** format.resolvedOptions().maximumFractionDigits);
   } catch {
     return `${number(minorUnits)} ${currency}`;

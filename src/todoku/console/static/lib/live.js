@@ -4,6 +4,7 @@ import { address, problemOf, requestHeaders } from "./api.js";
 import { backoff, readStream } from "./sse.js";
 
 export const KEPT_MAX = 1000;
+const BETWEEN_MILLISECONDS = 100;
 const STALE_MILLISECONDS = 20_000; // A comment comes every 15 s.
 
 /** "connecting", "live", "paused", "reconnecting" or "stale". */
@@ -23,9 +24,11 @@ let running = null;
 let after = null;
 let heardAt = Date.now();
 let pending = [];
-let frame = 0;
+let isPlanned = false;
+let flushedAt = -BETWEEN_MILLISECONDS;
 
-/** Call `listener(events)` for what is new, at most once a frame. Returns what ends it. */
+/** Call `listener(events)` for what is new: in the next frame, but at most ten times a second, which is as often as
+    anybody can read it. Returns what ends it. */
 export function listen(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
@@ -43,8 +46,17 @@ export function resume() {
 
 export const isPaused = () => pausedByReader;
 
+function plan() {
+  if (isPlanned) return;
+  isPlanned = true;
+  const wait = flushedAt + BETWEEN_MILLISECONDS - performance.now();
+  if (wait > 0) setTimeout(() => requestAnimationFrame(flush), wait);
+  else requestAnimationFrame(flush);
+}
+
 function flush() {
-  frame = 0;
+  isPlanned = false;
+  flushedAt = performance.now();
   const fresh = pending;
   pending = [];
   const counts = new Map(countsByType.peek());
@@ -65,7 +77,7 @@ function receive({ id, event, data }) {
   if (id) after = id;
   if (data === null) return;
   pending.push(JSON.parse(data));
-  frame ||= requestAnimationFrame(flush);
+  plan();
 }
 
 async function follow(abort) {

@@ -1,5 +1,6 @@
 // Times in the zone of the reader, and durations in words.
 import { signal } from "./html.js";
+import { formatter } from "./formats.js";
 import { number, t } from "./i18n.js";
 import { language, zone } from "./prefs.js";
 
@@ -13,7 +14,7 @@ const options = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-di
 
 function format(when, chosen) {
   const timeZone = zone.value === "UTC" ? "UTC" : undefined;
-  return new Intl.DateTimeFormat(language.value === "ja" ? "ja-JP" : "en-GB", { ...chosen, timeZone }).format(new Date(when));
+  return formatter(Intl.DateTimeFormat, language.value === "ja" ? "ja-JP" : "en-GB", { ...chosen, timeZone }).format(new Date(when));
 }
 
 export const dateTime = (when) => format(when, options);

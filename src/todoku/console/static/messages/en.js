@@ -242,7 +242,7 @@ export default {
   "order.steps": "Progress: {status}",
   "order.total": "Total",
   "order.tracking": "Tracking number",
-  "orders.new": { one: "{n} new order", other: "{n} new orders" },
+  "orders.new": { one: "{total} new order", other: "{total} new orders" },
   "orders.none": "No orders",
   "orders.none.filter": "Nothing matches this filter.",
   "orders.none.hint": "Place the first one with the button above.",

@@ -242,7 +242,7 @@ export default {
   "order.steps": "進捗：{status}",
   "order.total": "合計",
   "order.tracking": "追跡番号",
-  "orders.new": { other: "新着 {n} 件" },
+  "orders.new": { other: "新着 {total} 件" },
   "orders.none": "注文はありません",
   "orders.none.filter": "条件に合う注文はありません。",
   "orders.none.hint": "上のボタンから最初の注文を登録できます。",

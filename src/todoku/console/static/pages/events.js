@@ -2,6 +2,7 @@
 import { html, useMemo, useState } from "../lib/html.js";
 import { number, t } from "../lib/i18n.js";
 import { connection, countsByType, events, isPaused, KEPT_MAX, openedAt, received, resume } from "../lib/live.js";
+import { language, zone } from "../lib/prefs.js";
 import { query, setQuery } from "../lib/router.js";
 import { clock, now } from "../lib/time.js";
 import { Action, Card, Cli, Empty, Head, OrderLink, Service, Status } from "../components/parts.js";
@@ -45,9 +46,14 @@ export function Events() {
     </div>`;
 }
 
-const Entry = ({ event, top }) => html`<div class="entry" style=${{ top: `${top}px` }}>
-  <time class="mono small quiet" datetime=${event.time}>${clock(event.time)}</time><${Service} name=${event.source} /><span title=${event.type}>${event.type.replace(/Event$/, "")}</span><span><${OrderLink} id=${event.orderId} data-row /></span><span><${Status} value=${event.status} /></span>
-</div>`;
+/** A row moves with each event that comes, but what is in it stays: only its place is computed anew. */
+function Entry({ event, top }) {
+  const content = useMemo(
+    () => html`<time class="mono small quiet" datetime=${event.time}>${clock(event.time)}</time><${Service} name=${event.source} /><span title=${event.type}>${event.type.replace(/Event$/, "")}</span><span><${OrderLink} id=${event.orderId} data-row /></span><span><${Status} value=${event.status} /></span>`,
+    [event, language.value, zone.value],
+  );
+  return html`<div class="entry" style=${{ top: `${top}px` }}>${content}</div>`;
+}
 
 function download(rows) {
   const lines = [...rows].reverse().map((event) => JSON.stringify(event)).join("\n");

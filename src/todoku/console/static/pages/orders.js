@@ -1,5 +1,5 @@
 // Orders: presets and filters in the address, pages, and what is new behind a chip.
-import { html, useEffect, useState } from "../lib/html.js";
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { command } from "../lib/cli.js";
 import { number, t } from "../lib/i18n.js";
@@ -12,6 +12,7 @@ import { PlaceOrder } from "../components/place-order.js";
 
 const PAGE = 50;
 const ROWS_MAX = 1000;
+const NEW_MAX = 1000;
 const FLIGHT = ["PENDING", "AWAITING_SHIPMENT", "CANCELLING"];
 
 /** What a preset asks the service for. */
@@ -84,7 +85,7 @@ export function Orders() {
           const created = new Set(fresh);
           for (const event of events) {
             next.set(event.orderId, event);
-            if (event.type === "OrderCreatedEvent") created.add(event.orderId);
+            if (event.type === "OrderCreatedEvent" && created.size < NEW_MAX) created.add(event.orderId);
           }
           return { statuses: next, fresh: created };
         }),
@@ -93,13 +94,15 @@ export function Orders() {
   );
 
   const preset = parameters.get("preset") ?? "all";
-  const isNew = preset === "all" || preset === "flight" ? [...live.fresh].filter((id) => !list.orders.some((order) => order.id === id)).length : 0;
+  const listed = useMemo(() => new Set(list.orders.map((order) => order.id)), [list.orders]);
+  const isNew = preset === "all" || preset === "flight" ? [...live.fresh].filter((id) => !listed.has(id)).length : 0;
+  const shownNew = `${number(isNew)}${live.fresh.size < NEW_MAX ? "" : "+"}`;
   return html`<${Head} title=${t("page.orders")} lead=${list.total === null ? "" : t("orders.total", { n: Number.parseInt(list.total, 10), total: typeof list.total === "number" ? number(list.total) : list.total })}>
       <${CancelMatching} asked=${asked} total=${list.total} onDone=${() => load()} /><${PlaceOrder} />
     <//>
     <div class="stack">
       <${Filters} parameters=${parameters} preset=${preset} />
-      ${isNew > 0 && html`<button type="button" class="chip new-chip" onClick=${() => load()}>${t("orders.new", { n: isNew })}</button>`}
+      ${isNew > 0 && html`<button type="button" class="chip new-chip" onClick=${() => load()}>${t("orders.new", { n: isNew, total: shownNew })}</button>`}
       <${Card}>
         ${list.error && html`<div class="body"><${Failed} error=${list.error} onRetry=${() => load()} /></div>`}
         ${list.state === "loading" && !list.orders.length && html`<${Loading} />`}

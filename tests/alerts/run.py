@@ -1,0 +1,289 @@
+"""Show that alerts fire in real faults: run systems, break each in its way, and ask a real Prometheus.
+
+make alerts ARGS="broker disk"
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.error import HTTPError, URLError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from alerts.watching import watching
+from broker_access import connect_as_operator
+from todoku.broker.embedded import find_server, is_ready
+from todoku.lab.stack import Stack, free_ports, isolated_settings
+from todoku.settings import Settings, Span, to_environment
+
+SECONDS_MAX: Final = 120.0
+DISK_BYTES: Final = 200 * 2**20
+ORDERS_A_SECOND: Final = 20
+PRODUCT: Final = "plenty"
+PRICE: Final = 100
+
+NOT_RUN: Final = {
+    "TodokuPaused": "fires after an hour by design",
+    "TodokuRecoveryWaits": "needs a database that is older than the stream",
+    "TodokuDatabaseMetricsMissing": "needs a database that answers to writes and not to reads",
+    "TodokuBrokerMisconfigured": "a service corrects what it finds at its start",
+    "TodokuClockOff": "needs another clock for one process",
+}
+"""Alerts that no short run shows, and why; promtool tests them."""
+
+
+class Scenario(NamedTuple):
+    """A fault, the settings of the system that it hits, and the alerts that have to fire. With `from_start`,
+    the settings are a fault themselves, so the time begins with the first order."""
+
+    name: str
+    alerts: set[str]
+    settings: dict[str, Any]
+    break_it: Callable[[Stack, Path], None]
+    from_start: bool = False
+
+
+class Load:
+    """Places orders in a thread until the end, whatever is answered."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(1 / ORDERS_A_SECOND):
+            place_order(self._stack)
+
+
+def place_order(stack: Stack) -> None:
+    """Place an order; whether it was accepted is for the alerts to say."""
+    body = {"userId": "u", "items": [{"productId": PRODUCT, "quantity": 1, "price": PRICE}]}
+    request = urllib.request.Request(
+        f"{stack.url('orders')}/orders",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        urllib.request.urlopen(request, timeout=5).close()
+    except HTTPError as refused:
+        refused.close()
+    except (URLError, OSError):
+        pass
+
+
+def freeze_and_kill(stack: Stack, folder: Path) -> None:
+    """Kill inventory where nobody restarts it."""
+    victim = stack.pid("inventory")
+    os.kill(stack.pids()["up"], signal.SIGSTOP)
+    os.kill(victim, signal.SIGKILL)
+
+
+def poison(stack: Stack, folder: Path) -> None:
+    """Publish messages that no service can read."""
+
+    async def publish() -> None:
+        port, data_dir = stack.settings.nats_port, stack.settings.data_dir
+        async with await connect_as_operator(port, data_dir) as connection:
+            for number in range(20):
+                await connection.jetstream().publish("orders.created", b"\xff %d" % number)
+
+    asyncio.run(publish())
+
+
+def kill_broker(stack: Stack, folder: Path) -> None:
+    """Kill the broker that runs beside the system."""
+    os.kill(int((folder / "broker.pid").read_text()), signal.SIGKILL)
+
+
+def fill_disk(stack: Stack, folder: Path) -> None:
+    """Fill the disk of the databases."""
+    with (stack.settings.data_dir / "filler").open("wb") as file:
+        try:
+            while True:
+                file.write(b"0" * 2**16)
+                file.flush()
+        except OSError:
+            return
+
+
+def nothing(stack: Stack, folder: Path) -> None:
+    """The settings are the fault."""
+
+
+SCENARIOS: Final = (
+    Scenario(
+        "carrier",
+        {"TodokuCarrierFails", "TodokuCarrierSlow", "TodokuProcessDown"},
+        {"carrier": "alerts.carrier:failing"},
+        freeze_and_kill,
+        from_start=True,
+    ),
+    Scenario(
+        "slow",
+        {"TodokuFreshnessBurnFast", "TodokuFreshnessBurnSlow"},
+        {"carrier_delay_seconds": Span(65, 66)},
+        nothing,
+        from_start=True,
+    ),
+    Scenario(
+        "poison",
+        {"TodokuDeadLetters", "TodokuCorrectnessBurnFast", "TodokuCorrectnessBurnSlow"},
+        {},
+        poison,
+    ),
+    Scenario(
+        "broker",
+        {
+            "TodokuBrokerAway",
+            "TodokuDeliveriesLate",
+            "TodokuDueRowsLate",
+            "TodokuCompletenessBurnFast",
+            "TodokuCompletenessBurnSlow",
+        },
+        {"order_deadline_seconds": 20.0, "order_deadline_grace_seconds": 0.0},
+        kill_broker,
+    ),
+    Scenario(
+        "disk",
+        {
+            "TodokuDiskFull",
+            "TodokuDatabaseUnavailable",
+            "TodokuAcceptanceBurnFast",
+            "TodokuAcceptanceBurnSlow",
+        },
+        {},
+        fill_disk,
+        from_start=True,  # The disk is small from the beginning.
+    ),
+)
+
+
+def main() -> int:
+    """Run the scenarios; return 1 if an alert did not fire in time."""
+    options = ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("scenarios", nargs="*", help=", ".join(each.name for each in SCENARIOS))
+    chosen = options.parse_args().scenarios
+    if shutil.which("prometheus") is None:
+        print("Prometheus is absent: apt-get install prometheus", file=sys.stderr)
+        return 2
+    missing = False
+    for scenario in SCENARIOS:
+        if chosen and scenario.name not in chosen:
+            continue
+        if scenario.name == "disk" and os.geteuid() != 0:
+            print("disk: skipped, since only root may mount a small disk")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            found = run(scenario, Path(folder))
+        for name in sorted(scenario.alerts):
+            seconds = found.get(name)
+            missing |= seconds is None
+            told = f"not within {SECONDS_MAX:.0f} s" if seconds is None else f"{seconds:5.0f} s"
+            print(f"{scenario.name:<8} {name:<30} {told}", flush=True)
+    for name, why in NOT_RUN.items():
+        print(f"{'-':<8} {name:<30} {why}")
+    return int(missing)
+
+
+def run(scenario: Scenario, folder: Path) -> dict[str, float]:
+    """Run one scenario; return after how many seconds each of its alerts fired."""
+    with ExitStack() as stack_of:
+        settings = dict(scenario.settings)
+        if scenario.name == "broker":
+            settings["nats_url"] = stack_of.enter_context(broker(folder))
+        data_dir = folder / "data"
+        if scenario.name == "disk":
+            stack_of.enter_context(small_disk(data_dir))
+        stack = stack_of.enter_context(started(isolated_settings(data_dir, **settings), folder))
+        prometheus = stack_of.enter_context(watching(stack, folder))
+        begins = time.monotonic()
+        stack_of.enter_context(Load(stack))
+        if scenario.name == "broker":
+            pause_carrier(stack)
+        time.sleep(15)  # Rates need a time before the fault.
+        broken = time.monotonic()
+        scenario.break_it(stack, folder)
+        since = begins if scenario.from_start else broken
+        return prometheus.wait_for(scenario.alerts, since, SECONDS_MAX)
+
+
+@contextmanager
+def started(settings: Settings, folder: Path) -> Iterator[Stack]:
+    """Run a system that finds the carrier of this folder."""
+    environment = to_environment(settings) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with Stack(settings, folder / "log", environment=environment) as stack:
+        stack.start()
+        stack.client.add_products({PRODUCT: 1_000_000})
+        yield stack
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[str]:
+    """Run a NATS server beside the system, which nobody restarts; yield its address."""
+    [port] = free_ports(1)
+    command = [
+        find_server().path,
+        "-a",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-js",
+        "-sd",
+        folder / "nats",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        (folder / "broker.pid").write_text(str(process.pid))
+        try:
+            while not asyncio.run(is_ready(port)):
+                time.sleep(0.1)
+            yield f"nats://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Mount a small disk at a folder."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def pause_carrier(stack: Stack) -> None:
+    """Pause the calls to the carrier, so that parcels become due and wait."""
+    request = urllib.request.Request(
+        f"{stack.url('shipping')}/pauses",
+        json.dumps({"target": "carrier", "reason": "a test", "by": "alerts"}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
