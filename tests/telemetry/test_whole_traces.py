@@ -19,8 +19,8 @@ from todoku.engine import Process
 from todoku.engine.failpoints import POINTS, Failpoint, no_failpoint
 from todoku.engine.testing import inline, run, until
 from todoku.events import fact_id
-from todoku.orders.order_counts import DURATIONS
-from todoku.shipping.carriers import CALL_DURATIONS
+from todoku.orders.order_counts import DURATIONS, EXEMPLARS
+from todoku.shipping.carriers import CALL_DURATIONS, CALL_EXEMPLARS
 from todoku.system import system
 from todoku.telemetry.http import TraceMiddleware
 from todoku.telemetry.store import SpanStore
@@ -292,6 +292,8 @@ def test_histograms_have_the_trace_of_an_order_as_their_exemplar(tmp_path: Path)
     apps: list[ASGIApp] = []
 
     async def scenario(town: TracedTown) -> None:
+        for exemplars in (EXEMPLARS, CALL_EXEMPLARS):
+            exemplars.clear()  # An order of another test may have been the last one.
         await one_order(town)
         apps.extend(town.apps)
 

@@ -12,16 +12,16 @@ from todoku.engine.mailbox import Mailbox
 from todoku.engine.messages import PendingCommand, PendingEffect
 from todoku.engine.shared_timeout import SharedTimeout
 from todoku.engine.tracing import Tracer
-from todoku.events import exemplar_of, trace_fields
+from todoku.events import trace_fields
 
 log = structlog.get_logger(__name__)
 
-_exemplar: ContextVar[dict[str, str] | None] = ContextVar("exemplar", default=None)
+_traceparent: ContextVar[str | None] = ContextVar("traceparent of an effect", default=None)
 
 
-def current_exemplar() -> dict[str, str] | None:
-    """Return the exemplar of what is measured in this effect, None if it is not traced."""
-    return _exemplar.get()
+def current_traceparent() -> str | None:
+    """Return the traceparent of this effect, None if it is not traced."""
+    return _traceparent.get()
 
 
 class Effects:
@@ -83,7 +83,7 @@ class Effects:
             # Every line that is logged during the call has them, also those of a plug-in.
             structlog.contextvars.bind_contextvars(**trace_fields(context.traceparent))
             if self._tracer is not None:
-                _exemplar.set(exemplar_of(context.traceparent))
+                _traceparent.set(context.traceparent)
         try:
             call = self._handlers[type(pending.effect)](pending.effect)
             command = await self._time_limit.wait_for(call)

@@ -27,6 +27,7 @@ from todoku.events.event import (
     trace_fields,
     trace_id_of,
 )
+from todoku.events.exemplars import Exemplars
 from todoku.events.fact_ids import fact_id, is_canonical_uuid
 from todoku.events.registry import EventRegistry, FalseOrigin
 
@@ -40,6 +41,7 @@ __all__ = [
     "ErasureEvent",
     "Event",
     "EventRegistry",
+    "Exemplars",
     "FalseOrigin",
     "InContext",
     "Personal",

@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 
 from prometheus_client import Counter, Histogram
 
-from todoku.events import Envelope, exemplar_of
+from todoku.events import Envelope, Exemplars
 from todoku.orders.domain import ORDER, Order, OrderStatus
 
 Recorded: TypeAlias = Sequence[tuple[int, OrderStatus, Envelope]]
@@ -13,30 +13,34 @@ Recorded: TypeAlias = Sequence[tuple[int, OrderStatus, Envelope]]
 
 ACCEPTED: Final = Counter("todoku_orders_accepted", "Orders accepted.", registry=None)
 
+BUCKETS_SECONDS: Final = (
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+    1_800,
+    3_600,
+    21_600,
+    86_400,
+    604_800,
+)
+
 DURATIONS: Final = Histogram(
     "todoku_order_duration_seconds",
     "Time from the acceptance of an order to its end, by the `status` in which it ended.",
     ["status"],
-    buckets=(
-        0.05,
-        0.1,
-        0.25,
-        0.5,
-        1,
-        2.5,
-        5,
-        10,
-        30,
-        60,
-        300,
-        1_800,
-        3_600,
-        21_600,
-        86_400,
-        604_800,
-    ),
+    buckets=BUCKETS_SECONDS,
     registry=None,
 )
+
+EXEMPLARS: Final = Exemplars(BUCKETS_SECONDS)
 
 _DURATIONS_BY_STATUS: Final = {
     status: DURATIONS.labels(status.value) for status in ORDER.statuses if status.terminal
@@ -59,6 +63,7 @@ def count_committed(
         if known.status is not order.status and order.status.terminal:
             ended_at = order.status_since or order.updated_at
             seconds = (ended_at - order.created_at).total_seconds()
+            traceparent = traces.get(order_id)
             _DURATIONS_BY_STATUS[order.status].observe(
-                max(0.0, seconds), exemplar_of(traces.get(order_id))
+                max(0.0, seconds), EXEMPLARS.of(traceparent, seconds, order.status)
             )

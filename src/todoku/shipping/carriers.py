@@ -13,7 +13,8 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from todoku.descriptor import Effects
-from todoku.engine import SharedTimeout, current_exemplar
+from todoku.engine import SharedTimeout, current_traceparent
+from todoku.events import Exemplars
 from todoku.settings import Settings, SettingsInvalid
 from todoku.shipping.answers import checked_answer, described, unknown_after
 from todoku.shipping.domain import (
@@ -38,12 +39,14 @@ CALLS: Final = Counter(
 _CALLS_BY_ANSWER: Final = {
     kind: CALLS.labels(kind.__name__.lower()) for kind in (Accepted, Rejected, Unknown)
 }
+CALL_BUCKETS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 9.0)
 CALL_DURATIONS: Final = Histogram(
     "todoku_carrier_call_duration_seconds",
     "Duration of calls to the carrier, whatever it answers; a call is given up after 9 seconds.",
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 9.0),
+    buckets=CALL_BUCKETS_SECONDS,
     registry=None,
 )
+CALL_EXEMPLARS: Final = Exemplars(CALL_BUCKETS_SECONDS)
 COLLECTORS: Final = (CALLS, CALL_DURATIONS)
 """The metrics of the shipping service."""
 
@@ -116,7 +119,8 @@ async def book_parcel(
     """Call the carrier, and check what it answers. An exception means that the outcome is unknown."""
     began = time.perf_counter()
     answer = await _answer(carrier, time_limit, booking)
-    CALL_DURATIONS.observe(time.perf_counter() - began, current_exemplar())
+    seconds = time.perf_counter() - began
+    CALL_DURATIONS.observe(seconds, CALL_EXEMPLARS.of(current_traceparent(), seconds))
     _CALLS_BY_ANSWER[type(answer)].inc()
     if isinstance(answer, Unknown):
         log.warning(

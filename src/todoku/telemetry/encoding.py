@@ -76,6 +76,12 @@ def text_attribute(key: str, value: str) -> bytes:
     return _head_of_text(key, len(text)) + text
 
 
+def list_attribute(key: str, value: str) -> bytes:
+    """Return an attribute of a span with a list of one text, which is another one each time."""
+    text = value.encode()
+    return _head_of_list(key, len(text)) + text
+
+
 def link(trace_id: bytes, span_id: bytes, attributes: bytes = b"") -> bytes:
     """Return a link of a span, with attributes from `link_attribute`."""
     if not attributes:
@@ -153,6 +159,12 @@ def varint(number: int) -> bytes:
 @lru_cache(maxsize=4096)
 def _head_of_text(key: str, length: int) -> bytes:
     encoded = attribute(key, "x" * length)
+    return encoded[: len(encoded) - length]
+
+
+@lru_cache(maxsize=1024)
+def _head_of_list(key: str, length: int) -> bytes:
+    encoded = attribute(key, ["x" * length])
     return encoded[: len(encoded) - length]
 
 

@@ -6,13 +6,12 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from todoku.events import exemplar_of
 from todoku.telemetry import encoding
 from todoku.telemetry.parents import Parent, new_span_id, new_trace, parent_of
 from todoku.telemetry.tracer import ServiceTracer
 from todoku.web.call import header_values, read_traceparent
 from todoku.web.metrics import METHODS
-from todoku.web.middleware import EXEMPLAR, STATUS, route_of
+from todoku.web.middleware import STATUS, TRACED, route_of
 
 UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Requests that monitoring repeats for ever."""
@@ -60,7 +59,7 @@ class TraceMiddleware:
         span_id: int,
         passed_on: str,
     ) -> None:
-        scope[EXEMPLAR] = exemplar_of(passed_on)
+        scope[TRACED] = passed_on
         began, path, location = time_ns(), scope["path"], b""
         identity = span_id.to_bytes(8)
 
@@ -71,8 +70,8 @@ class TraceMiddleware:
                 encoding.text_attribute("url.path", path),
             ]
             if location:
-                where = [location.decode("latin-1")]
-                rest.append(encoding.attribute("http.response.header.location", where))
+                where = location.decode("latin-1")
+                rest.append(encoding.list_attribute("http.response.header.location", where))
             return encoding.span(
                 parent.trace_id, identity, parent.span_id, began, time_ns(), b"".join(rest)
             )

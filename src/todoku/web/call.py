@@ -80,6 +80,8 @@ def read_context(scope: Scope, headers: Mapping[bytes, bytes], principal: BaseUs
     traceparent = read_traceparent(header_values(scope, b"traceparent"))
     if traceparent is None:
         return Context(actor)
+    if b"tracestate" not in headers:
+        return Context(actor, traceparent)
     return Context(actor, traceparent, _read_tracestate(header_values(scope, b"tracestate")))
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.registry import Collector
 
+from todoku.events import Exemplars
+
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
@@ -27,6 +29,7 @@ class Metrics:
             buckets=BUCKETS_SECONDS,
             registry=self.registry,
         )
+        self._exemplars = Exemplars(BUCKETS_SECONDS)
         self._children: dict[tuple[str, str, int], Histogram] = {}
         for collector in collectors:
             self.registry.register(collector)
@@ -37,12 +40,12 @@ class Metrics:
         route: str,
         status: int,
         seconds: float,
-        exemplar: dict[str, str] | None = None,
+        traceparent: str | None = None,
     ) -> None:
-        """Record a request. `route` is a path template, or empty if no route matched; the `exemplar` tells
-        its trace."""
+        """Record a request. `route` is a path template, or empty if no route matched; the
+        `traceparent` tells its trace."""
         key = (method if method in METHODS else "_OTHER", route, status)
         child = self._children.get(key)
         if child is None:
             child = self._children[key] = self._durations.labels(*key)
-        child.observe(seconds, exemplar)
+        child.observe(seconds, self._exemplars.of(traceparent, seconds, key))

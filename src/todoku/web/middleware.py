@@ -42,8 +42,8 @@ log = structlog.get_logger(__name__)
 STATUS: Final = "todoku.status"
 """Scope key: the status of the response, 0 until one has begun."""
 
-EXEMPLAR: Final = "todoku.exemplar"
-"""Scope key: the labels of the exemplar of a request that is traced."""
+TRACED: Final = "todoku.traced"
+"""Scope key: the traceparent of a request that is traced."""
 
 
 class MetricsMiddleware:
@@ -67,7 +67,7 @@ class MetricsMiddleware:
         finally:
             seconds = perf_counter() - began
             self._metrics.observe(
-                scope["method"], route_of(scope), scope[STATUS], seconds, scope.get(EXEMPLAR)
+                scope["method"], route_of(scope), scope[STATUS], seconds, scope.get(TRACED)
             )
 
 

@@ -1,0 +1,40 @@
+"""Which observations of a histogram have their trace as exemplar."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final
+
+from todoku.events.event import exemplar_of
+
+SECONDS: Final = 1.0
+
+
+class Exemplars:
+    """Choose one observation a second of each bucket of a histogram; `bounds` are those of its buckets.
+
+    Prometheus reads only the last one of a bucket, every few seconds, and prometheus_client takes much longer
+    to check an exemplar than to count an observation.
+    """
+
+    def __init__(self, bounds: Sequence[float], clock: Callable[[], float] = monotonic) -> None:
+        self._bounds, self._clock = bounds, clock
+        self._next: dict[object, float] = {}
+
+    def clear(self) -> None:
+        """Let the next observation of each bucket have an exemplar."""
+        self._next.clear()
+
+    def of(
+        self, traceparent: str | None, value: float, labels: object = None
+    ) -> dict[str, str] | None:
+        """Return the exemplar of an observation with these `labels`, None if it is to have none."""
+        if traceparent is None:
+            return None
+        bucket, now = (labels, bisect_left(self._bounds, value)), self._clock()
+        if now < self._next.get(bucket, now):
+            return None
+        exemplar = exemplar_of(traceparent)
+        if exemplar is not None:
+            self._next[bucket] = now + SECONDS
+        return exemplar
