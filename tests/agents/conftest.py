@@ -1,11 +1,10 @@
 """One system that asks callers for credentials and writes audit logs, and keys for agents."""
 
 import json
-import subprocess
-import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,16 +24,19 @@ class Guarded(NamedTuple):
     first_key: str
     agent_key: str
 
-    def todoku(self, *words: str, key: str | None = None) -> str:
-        """Run a command with the addresses of the system, and return what it prints."""
-        command = [sys.executable, "-P", "-m", "todoku", *words]
-        variables = {"PATH": "/usr/bin:/bin", "TODOKU_KEY": key or self.first_key}
-        variables |= self.addresses()
-        done = subprocess.run(
-            command, cwd=self.folder, env=variables, capture_output=True, text=True
+    def ask(self, path: str, body: Any = None) -> Any:
+        """Return what orders answers, as JSON; with a body, to a POST."""
+        request = urllib.request.Request(
+            self.up.settings.http_url("orders") + path,
+            None if body is None else json.dumps(body).encode(),
+            {"Authorization": f"Bearer {self.first_key}", "Content-Type": "application/json"},
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def make_key(self, scope: str, owner: str) -> str:
+        """Return a new API key."""
+        return str(self.ask("/keys", {"owner": owner, "scopes": [scope]})["key"])
 
     def addresses(self) -> dict[str, str]:
         """Return variables with the addresses and the data folder of the system."""
@@ -56,6 +58,4 @@ def guarded(
     with up(folder, free_ports(PORT_COUNT), *flags, "--carrier-delay-seconds", "600") as running:
         running.output.until("todoku is ready in ")
         system = Guarded(running, folder, key_file.read_text().strip(), "")
-        words = ("key", "create", "--role", "operator", "--owner", "agent:night-watch", "--json")
-        agent_key = json.loads(system.todoku(*words))["key"]
-        yield system._replace(agent_key=agent_key)
+        yield system._replace(agent_key=system.make_key("operator", "agent:night-watch"))

@@ -97,17 +97,7 @@ def data_of(text: str) -> Any:
 def place_order(system: Guarded) -> str:
     """Place an order that waits for its carrier, and return its id."""
     body = {"userId": "u", "items": [{"productId": "prod001", "quantity": 1, "price": 5000}]}
-    return str(asked(system, "/orders", body)["id"])
-
-
-def asked(system: Guarded, path: str, body: Any = None) -> Any:
-    request = urllib.request.Request(
-        system.up.settings.http_url("orders") + path,
-        None if body is None else json.dumps(body).encode(),
-        {"Authorization": f"Bearer {system.first_key}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    return str(system.ask("/orders", body)["id"])
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -140,7 +130,7 @@ async def test_change_over_stdio_is_dry_first_confirmed_and_audited_as_the_agent
     wish = {"order_id": order_id, "reason": "Placed twice."}
     async with over_stdio(guarded, "--write") as session:
         planned = await called(session, "cancel_order", **wish)
-        assert asked(guarded, f"/orders/{order_id}")["status"] not in ("CANCELLING", "CANCELLED")
+        assert guarded.ask(f"/orders/{order_id}")["status"] not in ("CANCELLING", "CANCELLED")
         preview = data_of(planned)
         assert preview["actor"] == "agent:night-watch"
         assert preview["sameAsCommand"].startswith(f"todoku order cancel {order_id}")
@@ -148,12 +138,12 @@ async def test_change_over_stdio_is_dry_first_confirmed_and_audited_as_the_agent
 
         other = wish | {"reason": "Another reason.", "confirm": token}
         assert "Nothing was changed" in await called(session, "cancel_order", failed=True, **other)
-        assert asked(guarded, f"/orders/{order_id}")["status"] not in ("CANCELLING", "CANCELLED")
+        assert guarded.ask(f"/orders/{order_id}")["status"] not in ("CANCELLING", "CANCELLED")
 
         # Its stock may be reserved only now, and a token is good for the state of the dry run.
         done = await confirmed(session, "cancel_order", wish)
         assert done.startswith("DONE by agent:night-watch.")
-        change = asked(guarded, f"/orders/{order_id}")["changes"][0]
+        change = guarded.ask(f"/orders/{order_id}")["changes"][0]
         assert (change["by"], change["reason"]) == ("agent:night-watch", "Placed twice.")
         log = data_of(await called(session, "list_audit_log", service="orders", subject=order_id))
     row = log["items"][0]
@@ -186,7 +176,7 @@ async def test_session_over_http_acts_with_the_rights_of_the_caller(
         [pause_seen] = status["shipping"]["pauses"]["items"]
         assert (pause_seen["pausedBy"], pause_seen["reason"]) == ("agent:night-watch", "A recall.")
         await confirmed(session, "pause", target | {"action": "resume"})
-    reader = guarded.todoku("key", "create", "--scope", "orders:read", "--owner", "reader").strip()
+    reader = guarded.make_key("orders:read", "reader")
     async with over_http(address, reader) as session:
         assert "items" in data_of(await called(session, "list_orders"))
         refused = await called(session, "list_dead_letters", failed=True, service="orders")
@@ -221,9 +211,20 @@ def test_strangers_and_foreign_pages_are_refused(
 async def test_texts_of_others_stay_between_the_marks(guarded: Guarded, address: str) -> None:
     """Also those that try to end them, and characters that no person sees are escaped."""
     order_id = place_order(guarded)
-    asked(guarded, f"/orders/{order_id}/holds", {"holder": "fraud", "reason": EVIL})
+    guarded.ask(f"/orders/{order_id}/holds", {"holder": "fraud", "reason": EVIL})
     async with over_http(address, guarded.agent_key) as session:
         text = await called(session, "get_order", order_id=order_id)
     assert data_of(text)["order"]["holds"][0]["reason"] == EVIL
     assert "\u202e" not in text
     assert "\U000e0041" not in text
+
+
+def test_session_without_a_key_says_how_to_get_one(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TODOKU_KEY", raising=False)
+    for is_remote, advice in ((False, "TODOKU_KEY_FILE"), (True, "`Authorization: Bearer …`")):
+        services = Services(guarded.up.settings, agent="a", is_remote=is_remote)
+        answer = Toolbox(services, writes=False).call("list_orders", {})
+        assert answer.failed
+        assert advice in answer.text

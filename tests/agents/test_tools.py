@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from todoku.documentation import documentation
 from todoku.settings import Settings
 from todoku.system import system
 
+ROOT = Path(__file__).parents[2]
 TOOLS_MAX = 15
 
 
@@ -30,7 +32,10 @@ def toolbox(*, writes: bool = False, settings: Settings | None = None) -> Toolbo
 
 
 def test_tools_are_few_and_read_only_by_default() -> None:
-    assert len(READING) + len(WRITING) <= TOOLS_MAX
+    assert len(READING) + len(WRITING) == TOOLS_MAX
+    for readme in ("README.md", "README.ja.md"):
+        text = (ROOT / readme).read_text(encoding="utf-8")
+        assert re.search(rf"MCP.*\b{TOOLS_MAX}\b|\b{TOOLS_MAX} 個のツール", text)
     assert list(toolbox().tools) == [tool.name for tool in READING]
     assert len({tool.name for tool in (*READING, *WRITING)}) == len(READING) + len(WRITING)
     assert all(tool.plans is None for tool in READING)

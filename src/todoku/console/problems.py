@@ -15,8 +15,8 @@ SERVICE_UNREACHABLE: Final = ProblemType(
     "service-unreachable",
     502,
     "The service cannot be reached",
-    "The console could not connect to the service, or the connection was lost before the response. A change "
-    "may or may not have been made.",
+    "The console, or the MCP server, could not connect to the service, or the connection was lost before the "
+    "response. A change may or may not have been made.",
     "Run `todoku doctor`. Look at the result, then send the request again, with the same Idempotency-Key if "
     "it had one.",
 )

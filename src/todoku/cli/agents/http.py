@@ -25,7 +25,8 @@ from todoku.web.hosts import HostMiddleware, known_hosts
 from todoku.web.metrics import Metrics
 from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware
 from todoku.web.operations import Endpoint, ExactRoute
-from todoku.web.problems import UNKNOWN_ADDRESS, Problem
+from todoku.web.pages import problem_routes
+from todoku.web.problems import RATE_LIMITED, UNKNOWN_ADDRESS, Problem, ordered
 from todoku.web.reply import Reply
 
 PATH: Final = "/mcp"
@@ -64,7 +65,10 @@ def guarded(inner: ASGIApp, services: Services, settings: Settings) -> ASGIApp:
     """Return the application with its guards: Host, Origin, and a credential where callers need one."""
     hosts = known_hosts(settings.host, settings.public_hosts)
     return Router(
-        [ExactRoute("/livez", Endpoint({"GET": _live}))],
+        [
+            ExactRoute("/livez", Endpoint({"GET": _live})),
+            *problem_routes(ordered([SERVICE_UNREACHABLE])),
+        ],
         redirect_slashes=False,
         default=_OnePath(inner, services, required=settings.auth == "required"),
         middleware=[
@@ -109,6 +113,8 @@ class _OnePath:
                         raise unauthenticated(
                             "The credential is not valid.", invalid=True
                         ) from failure
+                    if failure.problem == RATE_LIMITED.slug:
+                        raise Problem(RATE_LIMITED, "Too many wrong credentials.") from failure
                     unreachable = failure
                 else:
                     return

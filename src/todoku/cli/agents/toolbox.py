@@ -26,6 +26,13 @@ NOT_OFFERED: Final = (
     " `todoku mcp --write` for that."
 )
 
+UNAUTHENTICATED: Final = "unauthenticated"
+WITHOUT_KEY: Final = (
+    "The services ask for a credential: whoever runs this server sets TODOKU_KEY_FILE to a file with an API"
+    " key, which `todoku key create` makes."
+)
+WITHOUT_KEY_HTTP: Final = "The services ask for a credential: send it as `Authorization: Bearer …`."
+
 log = structlog.get_logger()
 
 
@@ -51,6 +58,7 @@ class Toolbox:
     ) -> None:
         self.tools = {tool.name: tool for tool in (*READING, *(WRITING if writes else ()))}
         self._services = services
+        self._hint = WITHOUT_KEY_HTTP if services.is_remote else WITHOUT_KEY
         self._confirmations = confirmations or Confirmations()
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Answer:
@@ -71,7 +79,9 @@ class Toolbox:
         except Unconfirmed as unconfirmed:
             return Answer(str(unconfirmed), failed=True)
         except CommandFailed as failure:
-            return Answer(marked({"failed": str(failure).removeprefix("todoku: ")}), failed=True)
+            found = {"failed": str(failure).removeprefix("todoku: ")}
+            hint = f"{self._hint}\n\n" if failure.problem == UNAUTHENTICATED else ""
+            return Answer(f"{hint}{marked(found)}", failed=True)
 
     def _change(self, tool: Tool, plan: Plan, given: Any) -> Answer:
         actor = self._actor()
