@@ -35,7 +35,7 @@ from todoku.database import (
     DatabaseUnsuitable,
     Many,
     Query,
-    frozen,
+    frozen_transactions,
     is_postgresql,
     migrate,
     postgresql,
@@ -337,7 +337,7 @@ class TestFrozenProcesses:
 
     @pytest.fixture
     def other(self, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-        monkeypatch.setattr(frozen, "FROZEN_SECONDS", 0)
+        monkeypatch.setattr(frozen_transactions, "FROZEN_SECONDS", 0)
         with Database.open(f"{postgres_url}&options=-c%20lock_timeout%3D300ms") as opened:
             yield opened
 
