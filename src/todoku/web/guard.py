@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.identity import ANY, OPEN, Caller
@@ -22,6 +21,7 @@ USER: Final = "user"
 HEALTH_PATHS: Final = frozenset({"/livez", "/readyz"})
 """They answer whatever credential is sent."""
 
+AUTHORIZATION: Final = b"authorization"
 BEARER: Final = "bearer"
 CREDENTIAL_LENGTH_MAX: Final = 16_384
 
@@ -40,8 +40,9 @@ class AuthenticationMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in HEALTH_PATHS:
-            headers = Headers(scope=scope).getlist("authorization")
-            if headers:
+            found = [value for name, value in scope["headers"] if name == AUTHORIZATION]
+            if found:
+                headers = [value.decode("latin-1") for value in found]
                 scope[USER] = await self._authenticate(bearer_credential(headers))
         await self._app(scope, receive, send)
 
