@@ -19,6 +19,7 @@ from todoku.identity.keys import ApiKey, new_key, parse
 from todoku.identity.scopes import ROLES
 from todoku.settings import SettingsInvalid
 from todoku.system import system
+from todoku.web import event_streams
 from todoku.web.keys import api_keys
 from web.edge import client, running_together
 
@@ -111,6 +112,27 @@ async def test_key_is_known_and_revoked_at_every_service_within_five_seconds() -
         shown = (await on.shipping.get(f"/keys/{key_id}", headers=on.operator)).json()
         assert shown["revokedAt"] is not None
         assert not {"key", "digest"} & shown.keys()
+
+
+async def test_stream_ends_when_its_key_is_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_streams, "RECHECK_SECONDS", 0.05)
+    async with stack() as on:
+        created = await create(on, "alice", "orders:read")
+        await until(on.orders, "/orders", created["key"], 200)
+        ended: list[httpx.Response] = []
+
+        async def follow() -> None:
+            # This client returns a response when it has ended.
+            path = "/orders/stream"
+            ended.append(await on.orders.get(path, headers=bearer(created["key"]), timeout=30))
+
+        with anyio.fail_after(BOUND_SECONDS):
+            async with anyio.create_task_group() as group:
+                group.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                assert not ended
+                await on.orders.post(f"/keys/{created['id']}/revoke", headers=on.operator)
+        assert ended[0].status_code == 200
 
 
 async def test_whoami_tells_each_caller_what_its_credential_says() -> None:

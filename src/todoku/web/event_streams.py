@@ -5,7 +5,7 @@ A client that reads slowly is sent to slowly: what waits for it is at most what 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ from msgspec import UNSET
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from todoku.web.problems import TOO_MANY_STREAMS, Problem
+from todoku.database import DatabaseError
+from todoku.web.guard import RECHECK
+from todoku.web.problems import TOO_MANY_STREAMS, UNAUTHENTICATED, Problem
 from todoku.web.query import invalid_parameter
 from todoku.web.reply import SHUTDOWN, encode
 
@@ -26,6 +28,9 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 
 RETRY_MILLISECONDS: Final = 1_000
 """After how long a client is to connect again when a stream has ended."""
+
+RECHECK_SECONDS: Final = 2.0
+"""How often the credential of a stream is verified again."""
 
 _BEGINNING: Final = b"retry: %d\n\n" % RETRY_MILLISECONDS
 _KEEP_ALIVE: Final = b": keep-alive\n\n"
@@ -76,7 +81,8 @@ class StreamSlots:
 class EventStream:
     """A response that streams server-sent events; an ASGI application.
 
-    The stream ends with the iterator, when the client disconnects, or when the server shuts down. An
+    The stream ends with the iterator, when the client disconnects, when its credential is revoked or has
+    expired, or when the server shuts down. An
     error of the iterator closes the connection. In each case the client connects again. While the
     stream lasts, it takes one of the `slots`.
     """
@@ -97,29 +103,47 @@ class EventStream:
             await head(scope, receive, send)
             return
         shutdown = scope.get(SHUTDOWN) or asyncio.Event()
-        body = _encode_until(shutdown, self._events)
+        body = _encode_until([shutdown.wait(), *_refused(scope)], self._events)
         response = StreamingResponse(body, media_type=MEDIA_TYPE, headers=_HEADERS)
         with self._slots:
             await response(scope, receive, send)
 
 
+def _refused(scope: Scope) -> Iterator[Coroutine[Any, Any, Any]]:
+    """Yield what ends when the credential of the request is not valid any more, if there is one."""
+    recheck = scope.get(RECHECK)
+    if recheck is not None:
+        yield _until_refused(recheck)
+
+
+async def _until_refused(recheck: Callable[[], Awaitable[Any]]) -> None:
+    while True:
+        await asyncio.sleep(RECHECK_SECONDS)
+        try:
+            await recheck()
+        except Problem as problem:
+            if problem.kind is UNAUTHENTICATED:
+                return
+        except DatabaseError:
+            continue  # Nothing new is known of the keys.
+
+
 async def _encode_until(
-    shutdown: asyncio.Event, events: AsyncGenerator[ServerSentEvent, None]
+    ends: Sequence[Coroutine[Any, Any, Any]], events: AsyncGenerator[ServerSentEvent, None]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield encoded events until the generator ends or `shutdown` is set, and a comment from time to
-    time."""
-    stopping = asyncio.ensure_future(shutdown.wait())
+    """Yield encoded events until the generator or one of `ends` ends, and a comment from time to time."""
+    stopping = [asyncio.ensure_future(each) for each in ends]
     upcoming: asyncio.Future[ServerSentEvent] | None = None
     try:
         yield _BEGINNING
         while True:
             upcoming = upcoming or asyncio.ensure_future(anext(events))
             await asyncio.wait(
-                (upcoming, stopping),
+                (upcoming, *stopping),
                 timeout=KEEP_ALIVE_SECONDS,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if stopping.done():
+            if any(each.done() for each in stopping):
                 return
             if not upcoming.done():
                 yield _KEEP_ALIVE
@@ -131,7 +155,8 @@ async def _encode_until(
             upcoming = None
             yield event.encode()
     finally:
-        stopping.cancel()
+        for each in stopping:
+            each.cancel()
         if upcoming is not None and not upcoming.done():
             upcoming.cancel()
             await asyncio.wait((upcoming,))

@@ -1,6 +1,7 @@
 """Find out who sends a request, and check that the caller has the scope that an operation declares."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +18,9 @@ Permit = Callable[[Scope], str | None]
 
 USER: Final = "user"
 """Scope key: who sends the request, as Starlette's `AuthenticationMiddleware` has it."""
+
+RECHECK: Final = "todoku.recheck"
+"""Scope key: authenticates the caller once more, for responses that last. Absent without a credential."""
 
 HEALTH_PATHS: Final = frozenset({"/livez", "/readyz"})
 """They answer whatever credential is sent."""
@@ -42,8 +46,9 @@ class AuthenticationMiddleware:
         if scope["path"] not in HEALTH_PATHS:
             found = [value for name, value in scope["headers"] if name == AUTHORIZATION]
             if found:
-                headers = [value.decode("latin-1") for value in found]
-                scope[USER] = await self._authenticate(bearer_credential(headers))
+                credential = bearer_credential([value.decode("latin-1") for value in found])
+                scope[USER] = await self._authenticate(credential)
+                scope[RECHECK] = partial(self._authenticate, credential)
         await self._app(scope, receive, send)
 
 
