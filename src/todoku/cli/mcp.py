@@ -4,6 +4,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 from cyclopts import Parameter, validators
 
 from todoku.cli.errors import CommandFailed
@@ -87,12 +88,14 @@ async def _serve(toolbox: "Toolbox", services: "Services", port: int) -> None:
     from todoku.cli.agents.http import PATH, serve_http
     from todoku.cli.signals import on_stop_signals
     from todoku.host import AddressUnusable
+    from todoku.settings import CONSOLE
     from todoku.tls import TlsUnusable
 
     stop = asyncio.Event()
     on_stop_signals(stop, again=lambda: os._exit(ExitCode.INTERRUPTED))
-    note(f"agents reach it at http://{services.settings.own_host}:{port}{PATH}")
+    settings = msgspec.structs.replace(services.settings, console_port=port)
+    note(f"agents reach it at {settings.http_url(CONSOLE)}{PATH}")
     try:
-        await serve_http(toolbox, services, services.settings, port, stop)
+        await serve_http(toolbox, services, settings, stop)
     except (AddressUnusable, TlsUnusable) as error:
         raise CommandFailed(str(error), exit_code=ExitCode.CANNOT_START) from error

@@ -34,9 +34,10 @@ LOOK_SECONDS_MAX: Final = 5.0
 
 
 async def serve_http(
-    toolbox: Toolbox, services: Services, settings: Settings, port: int, stop: asyncio.Event
+    toolbox: Toolbox, services: Services, settings: Settings, stop: asyncio.Event
 ) -> None:
-    """Answer HTTP until `stop` is set. Raises `AddressUnusable` and `TlsUnusable`."""
+    """Answer HTTP, at the port that the settings have for the console, until `stop` is set. Raises
+    `AddressUnusable` and `TlsUnusable`."""
     certificate = ServerCertificate.of(settings)
     server = make_server(toolbox)
     inner = server.streamable_http_app(
@@ -50,7 +51,7 @@ async def serve_http(
     app = guarded(inner, services, settings)
     http = HttpServer(server_config(CONSOLE, settings, app, certificate))
     async with server.session_manager.run():
-        serving = asyncio.create_task(http.serve(listen(settings.host, port)))
+        serving = asyncio.create_task(http.serve(listen(settings.host, settings.port(CONSOLE))))
         waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
         if certificate is not None:
             waiting.append(asyncio.create_task(certificate.watch()))
