@@ -640,6 +640,24 @@ class TestStatements:
             run(connection, [])
         assert names(any_database) == left
 
+    @pytest.mark.parametrize(
+        "notes", [(None, None), ("x", None), (None, "x"), ("x", "y")], ids=lambda notes: str(notes)
+    )
+    def test_many_inserts_rows_with_and_without_null(
+        self, any_database: Database, notes: tuple[str | None, str | None]
+    ) -> None:
+        rows = [
+            {"name": name, "balance": 1, "note": note}
+            for name, note in zip("ab", notes, strict=True)
+        ]
+        insert_rows = Many(insert(ACCOUNTS))
+        with any_database.transaction() as connection:
+            insert_rows(connection, [{"name": "first", "balance": 1, "note": None}])
+            insert_rows(connection, rows)
+        with any_database.read() as connection:
+            found = connection.execute(select(ACCOUNTS.c.name, ACCOUNTS.c.note)).all()
+        assert sorted(found) == [*zip("ab", notes, strict=True), ("first", None)]
+
     def test_growing_upsert_keeps_larger_values(self, any_database: Database) -> None:
         deposit(any_database, "a", "b", balance=5)
         with any_database.transaction() as connection:
