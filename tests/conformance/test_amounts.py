@@ -145,6 +145,7 @@ def threshold(pieces: int) -> Message:
 
 def test_both_commit_without_waiting(inventory: Inventory) -> None:
     assert inventory.decide(order(1, 2), meanwhile=order(2, 3)) == ["unlocked"]
+    assert inventory.one.decided_anew == 0
     assert inventory.amounts() == (10, 5)
 
 
@@ -157,6 +158,7 @@ def test_every_movement_of_the_other_is_kept(inventory: Inventory) -> None:
 
 def test_last_pieces_are_not_sold_twice(inventory: Inventory) -> None:
     assert inventory.decide(order(1, 6), meanwhile=order(2, 6)) == ["unlocked", "locked"]
+    assert inventory.one.decided_anew == 1
     assert inventory.amounts() == (10, 6)
     assert inventory.states() == {order_id(1): "REFUSED", order_id(2): "RESERVED"}
     assert inventory.published("StockReservationFailedEvent") == 1

@@ -19,6 +19,12 @@ class EngineMetrics(Collector):
         yield CounterMetricFamily(
             "todoku_batches", "Batches committed to the database.", value=counts.batches
         )
+        yield CounterMetricFamily(
+            "todoku_batches_decided_anew",
+            "Batches that were decided without locks, and once more with locks: the database had rejected the"
+            " result, because another process had changed what it followed from.",
+            value=self._process.writer.decided_anew,
+        )
         messages = CounterMetricFamily(
             "todoku_messages",
             "Messages of the stream, by outcome.",

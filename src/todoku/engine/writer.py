@@ -113,6 +113,8 @@ class Writer:
         self._failed_attempts = FailedAttempts()
         self._stream_position = self._committed_position = self._noted_position = ("", 0)
         self._position_owner = None if database.exclusive else owner
+        self.decided_anew = 0
+        """How many batches were decided without locks, and once more with locks."""
         self._load_unlocked: Load | None = None
         if not database.exclusive:
             self._load_unlocked = getattr(service.store, "load_unlocked", None)
@@ -386,6 +388,7 @@ class Writer:
                     messages, now, effect_slots, due=due, load=self._load_unlocked
                 )
             except ConstraintViolated as error:
+                self.decided_anew += 1
                 log.debug("batch_decided_anew", messages=len(messages), error=str(error))
         return self._commit_batch(messages, now, effect_slots, due=due)
 
