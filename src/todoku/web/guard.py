@@ -46,7 +46,9 @@ class AuthenticationMiddleware:
         if scope["path"] not in HEALTH_PATHS:
             found = [value for name, value in scope["headers"] if name == AUTHORIZATION]
             if found:
-                credential = bearer_credential([value.decode("latin-1") for value in found])
+                credential = _plain(found) or bearer_credential(
+                    [value.decode("latin-1") for value in found]
+                )
                 scope[USER] = await self._authenticate(credential)
                 scope[RECHECK] = partial(self._authenticate, credential)
         await self._app(scope, receive, send)
@@ -112,6 +114,14 @@ def missing_scope(needed: str) -> Problem:
         headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{needed}"'},
         members={"scope": needed},
     )
+
+
+def _plain(headers: list[bytes]) -> str | None:
+    """Return the credential of one header that is written as usual, which saves looking at it closely."""
+    value = headers[0]
+    if len(headers) > 1 or len(value) > CREDENTIAL_LENGTH_MAX or value[:7] != b"Bearer ":
+        return None
+    return value[7:].decode("latin-1").strip()
 
 
 def bearer_credential(headers: list[str]) -> str:
