@@ -33,8 +33,13 @@ if TYPE_CHECKING:
     from todoku.lab.bench.run import Measurement
     from todoku.lab.stack import Stack
 
-DEFAULTS = {"carrier_delay_seconds": "0", "carrier_success_rate": "1", "log_level": "warning"}
-"""The system is measured, and not the delay of a simulated carrier."""
+DEFAULTS = {
+    "carrier_delay_seconds": "0",
+    "carrier_success_rate": "1",
+    "log_level": "warning",
+    "console": "false",
+}
+"""The system is measured, and not the delay of a simulated carrier, nor the start of a console."""
 
 SECONDS = 10.0
 QUIESCENT_SECONDS_MAX = 20.0
@@ -70,8 +75,8 @@ def bench(
 ) -> ExitCode:
     """Measure throughput, latency and cost under load.
 
-    Starts a fresh system in a temporary folder on free ports, with a carrier that
-    accepts every parcel at once. Its settings come from flags only, not from the
+    Starts a fresh system in a temporary folder on free ports, without the console
+    and with a carrier that accepts every parcel at once. Its settings come from flags only, not from the
     environment or todoku.toml. With --data-dir the data is kept there, and
     existing data is used. Exit code 1 if an order did not end, or an invariant
     is broken.
