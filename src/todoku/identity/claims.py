@@ -8,6 +8,9 @@ import msgspec
 from todoku.identity.caller import Caller
 from todoku.identity.scopes import ROLES, expand, is_scope
 
+OF_OPENID: Final = frozenset({"openid", "profile", "email", "address", "phone"})
+"""Scopes that are about the ID token (OpenID Connect Core 1.0, section 5.4)."""
+
 NAMES_MAX: Final = 500
 """How many scopes and roles of a token are looked at."""
 
@@ -23,7 +26,7 @@ def caller_of(claims: Mapping[str, Any], names: ClaimNames) -> Caller:
     """Return who sends a token with these claims: its subject, with what it permits here."""
     # A role has to be in the claim of roles: a scope called `service` may mean something else.
     named = filter(is_scope, _texts(claims, names.scopes))
-    scopes = frozenset(named) - ROLES.keys()
+    scopes = frozenset(named) - ROLES.keys() - OF_OPENID
     roles = [each for each in _texts(claims, names.roles) if each in ROLES]
     return Caller(claims["sub"], scopes | expand(roles), issuer=claims["iss"])
 
