@@ -78,8 +78,8 @@ def bench(
     Starts a fresh system in a temporary folder on free ports, without the console
     and with a carrier that accepts every parcel at once. Its settings come from
     flags only, not from the environment or todoku.toml. With --data-dir the data is
-    kept there, and existing data is used. Exit code 1 if an order did not end, or an
-    invariant is broken.
+    kept there, and existing data is used. Exit code 1 if an order did not end, or
+    an invariant is broken.
 
     For example:
 
