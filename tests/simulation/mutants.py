@@ -26,6 +26,7 @@ KNOWN_SEEDS = {
     "low-stock-not-told": 4,
     "threshold-not-replayed": 31,
     "product-changed-before-the-replay": 331,
+    "pieces-cancelled-before-the-replay": 122,
     "lost-change-never-replayed": 91,
     "odd-uuid-ends-process": 33,
     "reservation-decided-anew": 8,

@@ -11,12 +11,14 @@ from datetime import datetime
 import msgspec
 import pytest
 from sqlalchemy import select, text
+from uuid_utils import uuid7
 
 from engine.virtual import START, run, until
 from system.restoring import SERVICES, System
 from todoku.broker.port import Outgoing
 from todoku.contracts import (
     CancellationRequestedEvent,
+    CancelledItem,
     OrderCancelledEvent,
     OrderCompletedEvent,
     encode,
@@ -26,6 +28,7 @@ from todoku.database import Database, migrate
 from todoku.engine import EngineConfig, MailboxFull
 from todoku.engine.stream_positions import MARK_COPY
 from todoku.inventory.domain import SetProduct
+from todoku.orders.cancellation import CancelOrder, TooLateToCancel
 from todoku.orders.store import order_events
 
 
@@ -369,5 +372,33 @@ def test_product_is_not_changed_before_the_changes_that_were_lost_are_replayed()
         of_orders = "SELECT version, price FROM catalogue WHERE product_id = 'prod0'"
         assert system.rows("orders", of_orders) == system.rows("inventory", of_inventory)
         assert [price for _, price in system.rows("orders", of_orders)] == [3]
+
+    run(scenario())
+
+
+def test_no_piece_is_cancelled_of_an_order_whose_cancellation_was_lost() -> None:
+    async def scenario() -> None:
+        system = System(delay_seconds=60)
+        await system.start()
+        await system.stock()
+        [order_id] = await system.order(1)
+        await until(lambda: not system.report().awaited)
+        backup = system.databases["orders"].serialize()
+        await system.cancel([order_id])
+        await until(lambda: not system.report().awaited)
+        await system.stop()
+
+        system.restore("orders", backup)
+        await system.start()
+        orders = system.processes["orders"]
+        piece = CancelledItem(product_id="prod0", quantity=1)
+        change = CancelOrder(order_id=order_id, change_id=str(uuid7()), items=(piece,))
+        assert not orders.consumer.replayed
+        with pytest.raises(MailboxFull, match="try later"):
+            await orders.execute(change)
+        await until(lambda: orders.consumer.replayed)
+        with pytest.raises(TooLateToCancel):
+            await orders.execute(change)
+        assert (await system.settled()).findings == ()
 
     run(scenario())

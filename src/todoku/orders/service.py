@@ -226,12 +226,19 @@ def _republish(state: State) -> Sequence[tuple[Event, datetime]]:
     return republish_order(state)
 
 
+def _waits_for_replay(command: object) -> bool:
+    """Return whether a command cancels pieces: not of an order whose whole cancellation was published and is
+    to be replayed."""
+    return isinstance(command, CancelOrder) and bool(command.items)
+
+
 def orders_service(settings: Settings) -> Service[State]:
     """Build the service that takes orders."""
     return Service(
         name=OrderCreatedEvent.publisher,
         store=OrdersStore(),
         command_handlers=command_handlers(settings),
+        waits_for_replay=_waits_for_replay,
         agendas=[deadlines(settings), hold_expiries(settings)],
         event_handlers=EVENT_HANDLERS,
         anchor_event=OrdersAuditAnchoredEvent,

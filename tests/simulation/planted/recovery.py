@@ -6,7 +6,13 @@ from typing import Any
 import msgspec
 
 from simulation import planting
-from simulation.planting import Wrapped, WrappedBroker, mutant, mutant_of_crowds
+from simulation.planting import (
+    Wrapped,
+    WrappedBroker,
+    mutant,
+    mutant_of_crowds,
+    mutant_of_replicas,
+)
 from todoku.broker.port import Progress
 from todoku.contracts import CancellationRequestedEvent, OrderCreatedEvent
 from todoku.lab.simulation.wiring import Wire
@@ -98,3 +104,10 @@ def place_noted_too_far() -> Wire:
             self.inner.advance(connection, stream_epoch, sequence + 1, owner)
 
     return planting.tables("positions", Positions)
+
+
+@mutant_of_replicas
+def pieces_cancelled_before_the_replay() -> Wire:
+    """A restored orders takes the cancellation of a piece before it has replayed what it lost: perhaps the
+    cancellation of the whole order."""
+    return planting.service("orders", waits_for_replay=lambda _: False)
