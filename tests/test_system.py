@@ -50,6 +50,8 @@ OF_SERVICES = (
     SOURCE / "system.py",
 )
 ABOUT_BUILT_IN_SERVICES = {
+    "cli/agents/reading.py": "the tools of `todoku mcp`",
+    "cli/agents/writing.py": "the tools of `todoku mcp`",
     "cli/catalogue_copy.py": "whether orders has the products of inventory",
     "cli/causes.py": "why an order waits",
     "cli/events.py": "`todoku events`",

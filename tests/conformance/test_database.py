@@ -816,6 +816,19 @@ class TestMigrations:
                 migrate(database, service)
             assert current_revision(database) is None
 
+    def test_two_migrations_of_one_number_are_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a merge of two branches: one of them would never be executed."""
+        service = package(tmp_path, monkeypatch, "merged_service", ["0001_accounts.py"])
+        other = tmp_path / service / "migrations" / "0001_audit.py"
+        other.write_text("def upgrade(): pass\n")
+        with (
+            Database.in_memory() as database,
+            pytest.raises(ValueError, match=r"0001_accounts\.py and 0001_audit\.py"),
+        ):
+            migrate(database, service)
+
     def test_processes_that_start_together_take_turns(
         self, postgres_url: str, postgres_server: Engine
     ) -> None:

@@ -21,7 +21,7 @@ from todoku.shipping.store import shipment_items, shipments
 
 ADDED_SINCE = (
     *("pauses", "paused_timers", "api_keys", "audit_log", "audit_names", "audit_anchors"),
-    "erasures",
+    *("erasures", "owner_positions"),
 )
 """The tables that shipping has since its migration 0006."""
 

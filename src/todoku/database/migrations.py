@@ -142,7 +142,15 @@ def _current_revision(connection: Connection) -> str | None:
 def _files(service_package: str) -> dict[str, Path]:
     """Return the migrations of a service by their number, the first one first."""
     folder = Path(str(importlib.resources.files(service_package))) / "migrations"
-    return {file.name[:4]: file for file in sorted(folder.glob(MIGRATION_FILES))}
+    files: dict[str, Path] = {}
+    for file in sorted(folder.glob(MIGRATION_FILES)):
+        if other := files.get(file.name[:4]):
+            raise ValueError(
+                f"Two migrations in {folder} have one number: {other.name} and {file.name}. Give the "
+                "one that was not released yet the next number."
+            )
+        files[file.name[:4]] = file
+    return files
 
 
 def _refuse_newer(database: Database, current: str | None, service_package: str) -> None:
