@@ -2,13 +2,14 @@
 
 import gc
 import os
-import socket
 from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+
+from todoku.lab import stack
 
 # How long an example takes depends more on what else runs on the machine.
 settings.register_profile(
@@ -84,12 +85,4 @@ def not_logged_in(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
     """Return a function that chooses free ports of 127.0.0.1, all different."""
-
-    def choose(count: int) -> list[int]:
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-        ports = [each.getsockname()[1] for each in sockets]
-        for each in sockets:
-            each.close()
-        return ports
-
-    return choose
+    return stack.free_ports

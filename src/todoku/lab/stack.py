@@ -1,6 +1,7 @@
 """Runs a real system of its own: `todoku up` in a folder, on free ports."""
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ READY = "todoku is ready in "
 SECONDS_MAX = 60.0
 PROBE_SECONDS = 2.0
 POLL_SECONDS = 0.05
+
+PORTS = range(12_000, 32_000)
+"""Below those that systems give to outgoing connections: one that is free now stays free until it is used."""
 
 
 class StackFailed(Exception):
@@ -259,9 +264,19 @@ def free_port_settings(services: Iterable[str]) -> dict[str, int]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that are free now, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Return ports of 127.0.0.1 that are free now, all different, and others than the last time."""
+    return list(itertools.islice(filter(_is_free, _untried_ports()), count))
+
+
+@cache
+def _untried_ports() -> Iterator[int]:
+    first = os.getpid() * 997 % len(PORTS)  # Other processes choose others.
+    return itertools.cycle((*PORTS[first:], *PORTS[:first]))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
