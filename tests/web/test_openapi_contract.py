@@ -54,7 +54,7 @@ def test_service_conforms_to_its_openapi_document(
             *(sys.executable, "-m", "schemathesis.cli", "run"),
             f"{addresses[service]}/openapi.json",
             "--phases=examples,coverage,fuzzing",
-            "--max-examples=20",
+            "--max-examples=5",
             "--generation-deterministic",
             "--continue-on-failure",
             "--no-color",
