@@ -11,7 +11,6 @@ from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_of_running
 from todoku.cli.options import Flag
-from todoku.cli.output import note
 
 if TYPE_CHECKING:
     from todoku.cli.agents.tool import Services
@@ -64,6 +63,7 @@ def mcp(
     from todoku import logs
     from todoku.cli.agents.tool import Services
     from todoku.cli.agents.toolbox import Toolbox
+    from todoku.cli.signals import end_at_interrupt
     from todoku.exposure import require_protection
     from todoku.settings import SettingsInvalid
 
@@ -76,6 +76,7 @@ def mcp(
         logs.configure(settings.log_level, settings.log_format, "mcp")
         toolbox = Toolbox(services, writes=write)
         if http is None:
+            end_at_interrupt()
             asyncio.run(serve_stdio(toolbox))
         else:
             asyncio.run(_serve(toolbox, services, http))
@@ -85,16 +86,14 @@ def mcp(
 
 
 async def _serve(toolbox: "Toolbox", services: "Services", port: int) -> None:
-    from todoku.cli.agents.http import PATH, serve_http
+    from todoku.cli.agents.http import serve_http
     from todoku.cli.signals import on_stop_signals
     from todoku.host import AddressUnusable
-    from todoku.settings import CONSOLE
     from todoku.tls import TlsUnusable
 
     stop = asyncio.Event()
     on_stop_signals(stop, again=lambda: os._exit(ExitCode.INTERRUPTED))
     settings = msgspec.structs.replace(services.settings, console_port=port)
-    note(f"agents reach it at {settings.http_url(CONSOLE)}{PATH}")
     try:
         await serve_http(toolbox, services, settings, stop)
     except (AddressUnusable, TlsUnusable) as error:

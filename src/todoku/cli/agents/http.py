@@ -14,6 +14,7 @@ from todoku.cli.agents.tool import Services
 from todoku.cli.agents.toolbox import Toolbox
 from todoku.cli.credential import acting_for
 from todoku.cli.errors import CommandFailed
+from todoku.cli.output import note
 from todoku.console.problems import SERVICE_UNREACHABLE
 from todoku.host import HttpServer, listen, server_config
 from todoku.settings import CONSOLE, Settings
@@ -36,8 +37,8 @@ LOOK_SECONDS_MAX: Final = 5.0
 async def serve_http(
     toolbox: Toolbox, services: Services, settings: Settings, stop: asyncio.Event
 ) -> None:
-    """Answer HTTP, at the port that the settings have for the console, until `stop` is set. Raises
-    `AddressUnusable` and `TlsUnusable`."""
+    """Answer HTTP, at the port that the settings have for the console, until `stop` is set; say where, once
+    it listens. Raises `AddressUnusable` and `TlsUnusable`."""
     certificate = ServerCertificate.of(settings)
     server = make_server(toolbox)
     inner = server.streamable_http_app(
@@ -50,8 +51,11 @@ async def serve_http(
     )
     app = guarded(inner, services, settings)
     http = HttpServer(server_config(CONSOLE, settings, app, certificate))
+    # Before the task group of the sessions, which wraps what is raised within it.
+    sockets = listen(settings.host, settings.port(CONSOLE))
+    note(f"agents reach it at {settings.http_url(CONSOLE)}{PATH}")
     async with server.session_manager.run():
-        serving = asyncio.create_task(http.serve(listen(settings.host, settings.port(CONSOLE))))
+        serving = asyncio.create_task(http.serve(sockets))
         waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
         if certificate is not None:
             waiting.append(asyncio.create_task(certificate.watch()))
