@@ -175,7 +175,12 @@ async def test_session_over_http_acts_with_the_rights_of_the_caller(
         status = data_of(await called(session, "system_status"))
         [pause_seen] = status["shipping"]["pauses"]["items"]
         assert (pause_seen["pausedBy"], pause_seen["reason"]) == ("agent:night-watch", "A recall.")
-        await confirmed(session, "pause", target | {"action": "resume"})
+        again = pause | {"reason": "A second recall."}
+        await confirmed(session, "pause", again)
+        done = await confirmed(session, "pause", target | {"action": "resume"})
+        assert [each["state"] for each in data_of(done)] == ["RESUMED", "RESUMED"]
+        status = data_of(await called(session, "system_status"))
+        assert status["shipping"]["pauses"]["items"] == []
     reader = guarded.make_key("orders:read", "reader")
     async with over_http(address, reader) as session:
         assert "items" in data_of(await called(session, "list_orders"))

@@ -5,15 +5,18 @@ import re
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
+from mcp.client import Client
 
 from todoku.cli.agents.answers import CHARACTERS_MAX, bounded, marked
 from todoku.cli.agents.confirmation import VALID_SECONDS, Confirmations, Unconfirmed
 from todoku.cli.agents.reading import READING
-from todoku.cli.agents.tool import Services
-from todoku.cli.agents.toolbox import Toolbox
+from todoku.cli.agents.server import make_server
+from todoku.cli.agents.tool import Plan, Services
+from todoku.cli.agents.toolbox import Actor, Answer, Toolbox
 from todoku.cli.agents.writing import WRITING
-from todoku.cli.credential import acting_for, credential
+from todoku.cli.credential import acting_for, credential, how_to_get_in, keep, without_login
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.mcp import mcp
@@ -157,6 +160,50 @@ def test_own_key_is_not_sent_for_a_caller_without_one(monkeypatch: pytest.Monkey
     assert credential() == "mine"
     with acting_for("two\nlines"), pytest.raises(CommandFailed):
         credential()
+
+
+def test_change_of_several_requests_that_fails_midway_says_how_far_it_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys: list[str] = []
+
+    def post(tool: object, plan: object, path: str, actor: object, key: str) -> None:
+        keys.append(key)
+        if len(keys) == 2:
+            raise CommandFailed("it is gone.", problem="not-found")
+
+    box = toolbox(writes=True)
+    monkeypatch.setattr(box, "_post", post)
+    plan = Plan(
+        service="orders", paths=("/a", "/b", "/c"), body=None, summary="", command="", about=None
+    )
+    with pytest.raises(CommandFailed, match=r"1 of 3 requests were made.*: it is gone"):
+        box._send(box.tools["pause"], plan, Actor("a", is_known=True), "key")
+    assert keys == ["key", "key-1"]
+
+
+def test_key_of_the_operators_login_is_not_the_agents(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("TODOKU_KEY", "TODOKU_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    keep("of-the-operator")
+    assert credential() == "of-the-operator"
+
+    async def credential_of_a_tool() -> str | None:
+        sent: list[str | None] = []
+        box = toolbox()
+        monkeypatch.setattr(box, "call", lambda *_: Answer(str(sent.append(credential()))))
+        async with Client(make_server(box)) as session:
+            await session.call_tool("list_orders", {})
+        return sent[0]
+
+    assert anyio.run(credential_of_a_tool) is None
+    monkeypatch.setenv("TODOKU_KEY", "of-the-agent")
+    assert anyio.run(credential_of_a_tool) == "of-the-agent"
+    with without_login():
+        assert "todoku login" not in how_to_get_in(None)
 
 
 def test_other_machines_are_served_with_protection_only(

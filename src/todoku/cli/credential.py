@@ -18,6 +18,7 @@ from todoku.settings.loading import KEY_FILE_VARIABLE, KEY_VARIABLE
 LENGTH_MAX = 16_384
 
 OWN = object()
+GIVEN = object()
 _acting_for: ContextVar[object] = ContextVar("acting_for", default=OWN)
 
 
@@ -38,10 +39,24 @@ def acting_for(key: str | None) -> Iterator[None]:
         _acting_for.reset(token)
 
 
+@contextmanager
+def without_login() -> Iterator[None]:
+    """Send the credential that the environment gives, or none, but not that of `todoku login`: in this task,
+    or thread."""
+    token = _acting_for.set(GIVEN)
+    try:
+        yield
+    finally:
+        _acting_for.reset(token)
+
+
 def credential() -> str | None:
     """Return the credential to send, None if there is none: the caller's for whom this program acts, else the
     user's own. Raises `CommandFailed`."""
     acting = _acting_for.get()
+    if acting is GIVEN:
+        given = _given_credential()
+        return None if given is None else given.value
     if acting is not OWN:
         return None if acting is None else checked(str(acting), "the header Authorization")
     found = find_credential()
@@ -50,17 +65,24 @@ def credential() -> str | None:
 
 def find_credential() -> Credential | None:
     """Return the user's own credential and its source, None if there is none. Raises `CommandFailed`."""
-    if key := os.environ.get(KEY_VARIABLE, "").strip():
-        return Credential(checked(key, KEY_VARIABLE), f"the variable {KEY_VARIABLE}")
-    if named := os.environ.get(KEY_FILE_VARIABLE):
-        key = _read(Path(named))
-        return Credential(key, f"{named} ({KEY_FILE_VARIABLE})")
+    if (given := _given_credential()) is not None:
+        return given
     path = login_file()
     if path is None or not path.exists():
         return None
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise _unusable(f"others can read {path}: make it yours alone with `chmod 600 {path}`.")
     return Credential(_read(path), f"{path} (todoku login)")
+
+
+def _given_credential() -> Credential | None:
+    """Return the credential that the environment has, or names the file of."""
+    if key := os.environ.get(KEY_VARIABLE, "").strip():
+        return Credential(checked(key, KEY_VARIABLE), f"the variable {KEY_VARIABLE}")
+    if named := os.environ.get(KEY_FILE_VARIABLE):
+        key = _read(Path(named))
+        return Credential(key, f"{named} ({KEY_FILE_VARIABLE})")
+    return None
 
 
 def login_file() -> Path | None:
@@ -123,7 +145,8 @@ def how_to_get_in(sent: str | None) -> str:
         source = "No credential was sent" if sent is None else "That was the one you gave"
     else:
         source = f"It comes from {found.source}"
-    return f"{source}: run `todoku login`, or set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to a file with it."
+    login = "" if _acting_for.get() is GIVEN else "run `todoku login`, or "
+    return f"{source}: {login}set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to a file with it."
 
 
 def _read(path: Path) -> str:

@@ -11,7 +11,7 @@ from mcp.server.stdio import stdio_server
 from todoku import __version__
 from todoku.cli.agents.tool import Tool
 from todoku.cli.agents.toolbox import Answer, Toolbox
-from todoku.cli.credential import acting_for
+from todoku.cli.credential import acting_for, without_login
 
 CREDENTIAL: Final = "todoku.credential"
 """Scope key: the credential that a request over HTTP has."""
@@ -50,10 +50,8 @@ def make_server(toolbox: Toolbox) -> Server[Any]:
 
 
 def _call(toolbox: Toolbox, params: types.CallToolRequestParams, request: Any) -> Answer:
-    """Call a tool, over HTTP with the credential of the request, else with the user's own."""
-    if request is None:
-        return toolbox.call(params.name, params.arguments or {})
-    with acting_for(request.scope.get(CREDENTIAL)):
+    """Call a tool: over HTTP with the credential of the request, else with that of the environment."""
+    with without_login() if request is None else acting_for(request.scope.get(CREDENTIAL)):
         return toolbox.call(params.name, params.arguments or {})
 
 

@@ -85,11 +85,11 @@ class Services:
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A change that a tool would make: the request, which may have no `body`; the same in words and as a
-    command; and the state of what it is about."""
+    """A change that a tool would make: the request, which may have no `body`, to each of `paths`; the same
+    in words and as a command; and the state of what it is about."""
 
     service: str
-    path: str
+    paths: tuple[str, ...]
     body: Mapping[str, Any] | None
     summary: str
     command: str

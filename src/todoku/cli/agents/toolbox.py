@@ -98,13 +98,32 @@ class Toolbox:
         return Answer(f"{DONE.format(actor=actor.name)}\n\n{marked(answer)}")
 
     def _send(self, tool: Tool, plan: Plan, actor: Actor, key: str) -> Any:
+        """Send all requests of a plan, each with an idempotency key of its own; the first that fails is the
+        last."""
+        answers: list[Any] = []
+        for path in plan.paths:
+            own_key = f"{key}-{len(answers)}" if answers else key
+            try:
+                answers.append(self._post(tool, plan, path, actor, own_key))
+            except CommandFailed as failure:
+                if not answers:
+                    raise
+                cause = str(failure).removeprefix("todoku: ")
+                raise CommandFailed(
+                    f"{len(answers)} of {len(plan.paths)} requests were made, then one failed: {cause}",
+                    exit_code=failure.exit_code,
+                    problem=failure.problem,
+                ) from failure
+        return answers[0] if len(answers) == 1 else answers
+
+    def _post(self, tool: Tool, plan: Plan, path: str, actor: Actor, key: str) -> Any:
         body = None if plan.body is None else _body(plan, plan.body, actor)
         service = self._services.client(plan.service)
-        log_line = log.bind(tool=tool.name, actor=actor.name, request=f"POST {plan.path}")
+        log_line = log.bind(tool=tool.name, actor=actor.name, request=f"POST {path}")
         try:
             answer = service.send(
                 "POST",
-                plan.path,
+                path,
                 b"" if body is None else msgspec.json.encode(body),
                 find_out="Look at the state of what it is about before you repeat it.",
                 key=key,
@@ -145,7 +164,7 @@ def _shown(plan: Plan, actor: Actor) -> dict[str, Any]:
     )
     return {
         "wouldDo": plan.summary,
-        "request": f"POST {plan.path} at {plan.service}",
+        "requests": [f"POST {path} at {plan.service}" for path in plan.paths],
         "body": plan.body,
         "sameAsCommand": plan.command,
         "actor": actor.name,

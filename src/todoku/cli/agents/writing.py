@@ -9,9 +9,9 @@ from todoku.cli.agents.tool import Changing, OrderId, Plan, Reason, ServiceName,
 from todoku.cli.client import segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
+from todoku.cli.pausing import PAUSES_MAX
 
 LETTERS_LOOKED_AT: Final = 200
-PAUSES_LOOKED_AT: Final = 200
 
 
 class CancelOrder(Changing, frozen=True, kw_only=True):
@@ -64,7 +64,7 @@ def cancel_order(services: Services, wanted: CancelOrder) -> Plan:
     order = services.get("orders", path)
     return Plan(
         service="orders",
-        path=f"{path}/cancel",
+        paths=(f"{path}/cancel",),
         body={"reason": wanted.reason},
         summary=f"Cancel the order {wanted.order_id}, which is {order['status']}. Shipping refuses it if the"
         " carrier was called. It cannot be undone.",
@@ -81,7 +81,7 @@ def hold_order(services: Services, wanted: HoldOrder) -> Plan:
         _require(wanted.reason, "reason", "hold")
         return Plan(
             service="orders",
-            path=f"{path}/holds",
+            paths=(f"{path}/holds",),
             body={"holder": services.agent, "reason": wanted.reason},
             summary=f"Hold the order {wanted.order_id}, which is {order['status']}: the carrier is not called"
             " until the hold is released.",
@@ -94,7 +94,7 @@ def hold_order(services: Services, wanted: HoldOrder) -> Plan:
     hold_id = _require(wanted.hold_id, "hold_id", "release")
     return Plan(
         service="orders",
-        path=f"{path}/holds/{segment(hold_id)}/release",
+        paths=(f"{path}/holds/{segment(hold_id)}/release",),
         body=None,
         summary=f"Release the hold {hold_id} of the order {wanted.order_id}: it is shipped if no other hold"
         " is open.",
@@ -114,7 +114,7 @@ def retry_dead_letters(services: Services, wanted: RetryDeadLetters) -> Plan:
         names = ("id", "state", "orderId", "eventType", "error", "attempts")
         return Plan(
             service=at,
-            path=f"{path}/retry",
+            paths=(f"{path}/retry",),
             body={},
             summary=f"Retry the dead letter {wanted.letter_id} at {at} now. If it fails, it stays parked.",
             command=_command("dead", "retry", wanted.letter_id, "--service", at),
@@ -131,7 +131,7 @@ def retry_dead_letters(services: Services, wanted: RetryDeadLetters) -> Plan:
     count = f"{len(letters)}{'+' if page['nextCursor'] else ''}"
     return Plan(
         service=at,
-        path="/dead-letters/retry",
+        paths=("/dead-letters/retry",),
         body={"group": wanted.group, "ratePerSecond": wanted.rate_per_second},
         summary=f"Retry {count} dead letters of the group {wanted.group} at {at},"
         f" {wanted.rate_per_second} a second. Those that fail again stay parked.",
@@ -146,15 +146,16 @@ def retry_dead_letters(services: Services, wanted: RetryDeadLetters) -> Plan:
 
 def pause(services: Services, wanted: Pause) -> Plan:
     """Plan to pause a service, or one thing that it does, or to let it go on."""
-    query = {"state": "PAUSED", "limit": PAUSES_LOOKED_AT}
-    pauses = services.get(wanted.service, "/pauses", query)["items"]
+    service = services.client(wanted.service)
+    found = service.list("/pauses", {"state": "PAUSED"}, items_max=PAUSES_MAX)
+    pauses: list[Any] = [service.read(raw, object) for raw in found]
     paused = [each for each in pauses if each["target"] == wanted.target]
     name = wanted.service if wanted.target == "service" else wanted.target
     if wanted.action == "pause":
         _require(wanted.reason, "reason", "pause")
         return Plan(
             service=wanted.service,
-            path="/pauses",
+            paths=("/pauses",),
             body={"target": wanted.target, "reason": wanted.reason},
             summary=f"Pause {wanted.target} of {wanted.service}: orders are taken, but what is paused starts"
             " nothing until it is resumed.",
@@ -168,9 +169,9 @@ def pause(services: Services, wanted: Pause) -> Plan:
         )
     return Plan(
         service=wanted.service,
-        path=f"/pauses/{segment(paused[0]['id'])}/resume",
+        paths=tuple(f"/pauses/{segment(each['id'])}/resume" for each in paused),
         body={},
-        summary=f"Let {wanted.target} of {wanted.service} go on.",
+        summary=f"Let {wanted.target} of {wanted.service} go on: end all its pauses ({len(paused)}).",
         command=_command("resume", name),
         about={"pausedNow": paused},
         takes_by=True,
