@@ -70,6 +70,12 @@ schemes = st.sampled_from(["nats", "tls", "postgresql", "postgresql+psycopg", "h
         ('{"password": "p, w", "port": 1}', '{"password": ***, "port": 1}'),
         ("Authorization: Bearer abc.def", "Authorization: ***"),
         ("sent bearer abc.def", "sent bearer ***"),
+        (
+            "Send the header `Authorization: Bearer …`, and no other scheme.",
+            "Send the header `Authorization: Bearer …`, and no other scheme.",
+        ),
+        ("Authorization: Bearer …abc.def", "Authorization: ***"),
+        ("Authorization: Bearer abc.def`", "Authorization: ***"),
         ("me:pw@host:4222", "***@host:4222"),
         ("as in `order place prod001:2@5000`, or", "as in `order place prod001:2@5000`, or"),
         ("'prod002:1@-5' is not an item", "'prod002:1@-5' is not an item"),

@@ -34,16 +34,19 @@ HOST = r"(?:\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?)
 HOSTS = re.compile(rf"{HOST}(?:,{HOST})*")
 """One host or several as in PostgreSQL, each with or without a port."""
 
+HEADER_IN_ADVICE = "(?-i:Authorization: Bearer …`)"
+"""How advice writes a header, in backticks: no credential has an ellipsis, as headers are ASCII."""
+
 SECRET_NAME = (
     r"\w*(?:password|passwd|passphrase|pwd|secret|token|api_?key|credentials?|authorization|cookie)"
 )
 START = re.compile(
     rf"(?P<scheme>{SCHEME.pattern})"
-    rf"|(?<!\w)(?P<assignment>{SECRET_NAME}[\"']?\s*[=:]\s*)"
+    rf"|(?<!\w)(?!{HEADER_IN_ADVICE})(?P<assignment>{SECRET_NAME}[\"']?\s*[=:]\s*)"
     # user:password@host without a scheme; not product:quantity@price, whose last part is a number.
     r"|(?P<bare>(?<![^\s,;'\"`(<=:@])(?!(?-i:PRODUCT:QUANTITY@PRICE))[^\s,;'\"`(<=:@]+:(?:(?!://)\S)*@)"
     r"(?=\S)(?!-?\d+[.,;:!?'\"`)]*(?:\s|\Z))"
-    r"|\b(?P<bearer>bearer\s+)\S+"
+    r"|\b(?P<bearer>bearer\s+)(?!(?-i:…`))\S+"
     # A seed of NATS, and a JSON Web Token.
     r"|\b(?P<key>(?-i:S[UAONXC][A-Z2-7]{56}\b|eyJ[\w-]+\.[\w.-]+))",
     re.IGNORECASE,

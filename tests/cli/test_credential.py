@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from todoku.cli import credential as credentials
 from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
 from todoku.system import load_settings
@@ -22,6 +23,22 @@ def test_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("TODOKU_KEY_FILE", str(tmp_path / "absent"))
     with pytest.raises(CommandFailed, match="absent"):
         credential()
+
+
+def test_key_file_that_others_can_read_is_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "open" / "key"
+    key.parent.mkdir()
+    key.parent.chmod(0o755)
+    key.write_text("tdk_a_b\n")
+    monkeypatch.setenv("TODOKU_KEY_FILE", str(key))
+    for file, folder, warnings in ((0o600, 0o755, 0), (0o644, 0o700, 0), (0o644, 0o755, 1)):
+        credentials.warn_if_exposed.cache_clear()
+        key.chmod(file)
+        key.parent.chmod(folder)
+        assert (credential(), credential()) == ("tdk_a_b", "tdk_a_b")
+        assert capsys.readouterr().err.count(f"`chmod 600 {key}`") == warnings
 
 
 def test_its_variables_are_not_taken_for_misspelt_settings() -> None:

@@ -29,6 +29,12 @@ def test_list_names_every_page_that_can_be_printed(capsys: Capture) -> None:
     assert [page.name for name in names for page in documentation.find(pages, name)] == names
 
 
+def test_page_that_does_not_exist_is_named_even_if_its_name_is_that_of_a_secret() -> None:
+    with pytest.raises(CommandFailed) as failed:
+        docs("../../etc/passwd")
+    assert "'../../etc/passwd'. `todoku docs` lists all" in str(failed.value)
+
+
 @pytest.mark.parametrize("wanted", ["how-to/dead-letters", "dead-letters", "Dead-Letters.md"])
 def test_page_is_printed_as_markdown(wanted: str, capsys: Capture) -> None:
     docs(wanted)

@@ -91,7 +91,7 @@ def test_key_that_is_not_valid_or_not_needed_is_not_kept(
         assert failed.value.exit_code is ExitCode.REFUSED
     for typed in ("", "two words", "ключ", "x" * 20_000):
         type_key(typed)
-        with pytest.raises(CommandFailed, match="has no credential"):
+        with pytest.raises(CommandFailed, match="has no credential, as it is "):
             login(url=orders.url)
     assert not kept.exists()
 
@@ -115,6 +115,36 @@ def test_variables_come_before_the_file(
     assert shown["credentialSource"] == f"{tmp_path / 'mounted'} (TODOKU_KEY_FILE)"
 
 
+def test_reason_of_a_refusal_is_printed_though_the_kept_file_is_unusable(
+    orders: Server, kept: Path, type_key: Type
+) -> None:
+    kept.parent.mkdir(parents=True)
+    kept.write_text("tdk_old")
+    kept.chmod(0o644)
+    orders.answers = [REFUSED]
+    type_key("tdk_wrong")
+    with pytest.raises(
+        CommandFailed, match=r"The key is revoked\.(.|\n)*That was the one you gave"
+    ):
+        login(url=orders.url)
+
+
+def test_interrupted_prompt_ends_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: str) -> str:
+        raise KeyboardInterrupt
+
+    controller, terminal = os.openpty()
+    with open(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr("getpass.getpass", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            login()
+    os.close(controller)
+    assert capsys.readouterr().err == "\n"
+
+
 def test_file_that_others_can_read_is_not_used(kept: Path) -> None:
     kept.parent.mkdir(parents=True)
     kept.write_text(KEY)
@@ -135,3 +165,5 @@ def test_refused_command_says_where_its_credential_comes_from_and_how_to_give_an
     monkeypatch.setenv("TODOKU_KEY", KEY)
     assert "the variable TODOKU_KEY" in how_to_get_in(KEY)
     assert KEY not in how_to_get_in(KEY)
+    assert "unset TODOKU_KEY and run `todoku login`" in how_to_get_in(KEY)
+    assert "That was the one you gave" in how_to_get_in("tdk_other")

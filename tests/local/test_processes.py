@@ -32,6 +32,14 @@ def test_listener_of_port_is_found() -> None:
     assert listener(port) is None
 
 
+def test_command_that_would_control_a_terminal_is_escaped() -> None:
+    argv = ["/bin/sh", "-c", "read line", "a\x1b[2Jb\nc", "豊富"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
+        until(lambda: command(process.pid) == argv)
+        assert describe(process.pid).endswith(r"(sh -c read line a\x1b[2Jb\nc 豊富)")
+        process.communicate(b"")
+
+
 def test_process_is_described_by_its_command() -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as process:
         try:

@@ -78,6 +78,11 @@ class ServiceClient:
         """The service's address without a trailing slash and without a password."""
         return f"{self._base.scheme}://{self._place}{self._base.path.rstrip('/')}"
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a credential goes with each request."""
+        return self._key is not None
+
     def get(
         self, path: str, query: Mapping[str, object] | None = None, *, wait_seconds: int = 0
     ) -> bytes:

@@ -7,12 +7,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 
 import msgspec
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
+from todoku.cli.output import note
 from todoku.settings.loading import KEY_FILE_VARIABLE, KEY_VARIABLE
 
 LENGTH_MAX = 16_384
@@ -23,10 +25,11 @@ _acting_for: ContextVar[object] = ContextVar("acting_for", default=OWN)
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """A key or an access token, and where it comes from."""
+    """A key or an access token, and where it comes from; `variable` if an environment variable says it."""
 
     value: str
     source: str
+    variable: str | None = None
 
 
 @contextmanager
@@ -78,10 +81,11 @@ def find_credential() -> Credential | None:
 def _given_credential() -> Credential | None:
     """Return the credential that the environment has, or names the file of."""
     if key := os.environ.get(KEY_VARIABLE, "").strip():
-        return Credential(checked(key, KEY_VARIABLE), f"the variable {KEY_VARIABLE}")
+        return Credential(checked(key, KEY_VARIABLE), f"the variable {KEY_VARIABLE}", KEY_VARIABLE)
     if named := os.environ.get(KEY_FILE_VARIABLE):
         key = _read(Path(named))
-        return Credential(key, f"{named} ({KEY_FILE_VARIABLE})")
+        warn_if_exposed(Path(named))
+        return Credential(key, f"{named} ({KEY_FILE_VARIABLE})", KEY_FILE_VARIABLE)
     return None
 
 
@@ -132,19 +136,29 @@ def forget() -> Path | None:
 def checked(key: str, source: str) -> str:
     """Return a credential that can be sent in a header. Raises `CommandFailed`."""
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise _unusable(f"{source} has no credential: it is empty, or not one line of ASCII.")
+        raise _unusable(f"{source} has no credential, as it is empty or not one line of ASCII.")
     if len(key) > LENGTH_MAX:
-        raise _unusable(f"{source} has no credential: it is longer than {LENGTH_MAX:,} characters.")
+        raise _unusable(
+            f"{source} has no credential, as it is longer than {LENGTH_MAX:,} characters."
+        )
     return key
 
 
 def how_to_get_in(sent: str | None) -> str:
     """Say where the credential that was sent comes from, and how to give another one."""
-    found = find_credential()
-    if sent is None or found is None or found.value != sent:
-        source = "No credential was sent" if sent is None else "That was the one you gave"
-    else:
+    try:
+        found = find_credential()
+    except CommandFailed:
+        found = None  # Another than the one that was sent.
+    if sent is not None and found is not None and found.value == sent:
         source = f"It comes from {found.source}"
+        if found.variable is not None and _acting_for.get() is not GIVEN:
+            return (
+                f"{source}, which is used before that of `todoku login`: correct it, or unset"
+                f" {found.variable} and run `todoku login`."
+            )
+    else:
+        source = "No credential was sent" if sent is None else "That was the one you gave"
     login = "" if _acting_for.get() is GIVEN else "run `todoku login`, or "
     return f"{source}: {login}set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to a file with it."
 
@@ -155,6 +169,20 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(f"the key in {path} cannot be read: {error}.") from error
     return checked(key, str(path))
+
+
+@cache
+def warn_if_exposed(path: Path) -> None:
+    """Say once that other users can read a key file of this user. That of somebody else is no matter of the
+    user's: secrets that a platform mounts."""
+    with contextlib.suppress(OSError):
+        file, folder = path.stat(), path.absolute().parent.stat()
+        exposed = file.st_mode & 0o077 and folder.st_mode & 0o011
+        if exposed and file.st_uid == os.geteuid():
+            note(
+                f"others can read {path}, which {KEY_FILE_VARIABLE} names: make it yours alone with"
+                f" `chmod 600 {path}`."
+            )
 
 
 def _unusable(problem: str) -> CommandFailed:

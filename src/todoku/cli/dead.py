@@ -21,11 +21,12 @@ from todoku.cli.dead_letters import (
     suggest_after_list,
     suggest_order,
 )
+from todoku.cli.deciding import who
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, AddressFlags, ServiceName
 from todoku.cli.formatting import counted, day_and_time, printable
-from todoku.cli.options import By, Flag, ItemsMax, Json, JsonLines, who
+from todoku.cli.options import By, Flag, ItemsMax, Json, JsonLines
 from todoku.cli.output import note, suggest, write_line, write_object
 from todoku.cli.responses import DeadLetterDetails, ScheduledRetries
 
@@ -151,10 +152,9 @@ def retry(
     """
     if bool(letter_ids) + bool(group) + all != 1:
         raise CommandFailed("give either ids, or --group, or --all.", exit_code=ExitCode.USAGE)
-    decided_by = who(by)
     if letter_ids:
-        return _retry_each(letter_ids, service, decided_by, json, addresses)
-    _schedule(service, group, rate, decided_by, json, addresses)
+        return _retry_each(letter_ids, service, by, json, addresses)
+    _schedule(service, group, rate, by, json, addresses)
     return ExitCode.OK
 
 
@@ -191,7 +191,7 @@ def edit(
     letter = service_client.read(raw, DeadLetterDetails)
     data = read_correction(file) if file is not None else edited(letter)
     try:
-        body = msgspec.json.encode({"data": msgspec.Raw(data), "by": who(by)})
+        body = msgspec.json.encode({"data": msgspec.Raw(data), "by": who(by, service_client)})
         msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CommandFailed(
@@ -243,7 +243,7 @@ def discard(
     answer = service_client.send(
         "POST",
         f"{path_of(letter.id)}/discard",
-        msgspec.json.encode({"reason": reason, "by": who(by)}),
+        msgspec.json.encode({"reason": reason, "by": who(by, service_client)}),
         find_out=how_to_check(service_client, letter.id),
     )
     if json:
@@ -266,7 +266,7 @@ def _retry_each(
             answer = service_client.send(
                 "POST",
                 f"{path_of(letter_id)}/retry",
-                msgspec.json.encode({"by": by}),
+                msgspec.json.encode({"by": who(by, service_client)}),
                 find_out=how_to_check(service_client, letter_id),
             )
         except CommandFailed as failure:
@@ -291,10 +291,9 @@ def _schedule(
     json: bool,
     addresses: AddressFlags | None,
 ) -> None:
-    body = msgspec.json.encode(
-        {"group": group, "all": group is None, "ratePerSecond": rate, "by": by}
-    )
+    chosen = {"group": group, "all": group is None, "ratePerSecond": rate}
     for service_client in clients(service, addresses):
+        body = msgspec.json.encode(chosen | {"by": who(by, service_client)})
         answer = service_client.send(
             "POST", "/dead-letters/retry", body, find_out="Check with `todoku dead list`."
         )

@@ -72,7 +72,7 @@ def _only(found: list[Page], wanted: str) -> Page:
         what = f"{shown!r} may be {names}{more}: name one of them."
     else:
         what = (
-            f"there is no page {shown!r}: `todoku docs` lists all, `todoku docs --search` looks"
+            f"there is no page {shown!r}. `todoku docs` lists all, `todoku docs --search` looks"
             " for words in them."
         )
     raise CommandFailed(what, exit_code=ExitCode.USAGE)

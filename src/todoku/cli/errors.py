@@ -17,3 +17,9 @@ class CommandFailed(Exception):
         self.exit_code = exit_code
         self.problem = problem
         super().__init__(f"todoku: {redact(what)}")
+
+    @property
+    def summary(self) -> str:
+        """What failed, on one line: if a service refused, with the first detail that it gave."""
+        what, *others = str(self).removeprefix("todoku: ").splitlines()
+        return f"{what}: {others[0].strip()}" if self.problem and others else what

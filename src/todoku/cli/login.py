@@ -65,5 +65,8 @@ def _typed() -> str:
         if sys.stdin.isatty():
             return getpass.getpass("Key or access token: ").strip()
         return sys.stdin.read(20_000).strip()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # The line of the prompt ends.
+        raise
     except (EOFError, UnicodeDecodeError) as error:
         raise CommandFailed("no key was typed.", exit_code=ExitCode.USAGE) from error

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 
@@ -41,11 +40,6 @@ By = Annotated[
     str | None,
     Parameter(help="Who decided this; default: your login name.", show_default=False),
 ]
-
-
-def who(by: str | None) -> str | None:
-    """Return who decides; None if a credential says it. Raises `CommandFailed`."""
-    return by if by or credential() is not None else login_name()
 
 
 def login_name() -> str:

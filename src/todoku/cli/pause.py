@@ -3,11 +3,12 @@
 import msgspec
 
 from todoku.cli.client import ServiceClient
+from todoku.cli.deciding import who
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import SYSTEM_HERE, Addresses
 from todoku.cli.formatting import printable
-from todoku.cli.options import By, JsonLines, who
+from todoku.cli.options import By, JsonLines
 from todoku.cli.output import note, suggest, write_lines
 from todoku.cli.pausing import (
     UNKNOWN_TARGET,
@@ -55,13 +56,13 @@ def pause(
         The id of a product: no order that contains it is booked with the carrier.
     """
     what = chosen(what, product)
-    body = {"reason": reason, "by": who(by)}
 
     def post(service: ServiceClient, target: str) -> bytes:
+        body = {"reason": reason, "by": who(by, service), "target": target}
         answer = service.send(
             "POST",
             "/pauses",
-            msgspec.json.encode(body | {"target": target}),
+            msgspec.json.encode(body),
             find_out="Check with `todoku pauses`.",
         )
         note(f"{printable(name_of(service, target))} is paused")

@@ -80,8 +80,7 @@ def at_each(
         except CommandFailed as failure:
             failures.append(failure)
             if failure.problem != UNKNOWN_TARGET:
-                text = str(failure).removeprefix("todoku: ")
-                note(f"{service.service}: {text.splitlines()[0]}")
+                note(f"{service.service}: {failure.summary}")
     return results, failures
 
 

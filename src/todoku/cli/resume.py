@@ -6,11 +6,12 @@ import msgspec
 from cyclopts import Parameter, validators
 
 from todoku.cli.client import ServiceClient
+from todoku.cli.deciding import who
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses
 from todoku.cli.formatting import printable
-from todoku.cli.options import By, JsonLines, who
+from todoku.cli.options import By, JsonLines
 from todoku.cli.output import note, write_lines
 from todoku.cli.pausing import (
     Found,
@@ -65,10 +66,12 @@ def resume(
         The id of a product that is paused.
     """
     what = chosen(what, product)
-    body = msgspec.json.encode({"by": who(by), "rate": rate})
 
     def resume_all(service: ServiceClient, target: str) -> list[bytes]:
         paused = [each for each in find(service, "PAUSED") if each.pause.target == target]
+        if not paused:
+            return []
+        body = msgspec.json.encode({"by": who(by, service), "rate": rate})
         return [_resume(each, body) for each in paused]
 
     places = places_of(what, addresses)

@@ -13,7 +13,14 @@ def describe(pid: int) -> str:
     words = command(pid)
     if not words:
         return f"process {pid}"
-    return f"process {pid} ({' '.join([Path(words[0]).name, *words[1:]]).strip()})"
+    return f"process {pid} ({_escaped(' '.join([Path(words[0]).name, *words[1:]]).strip())})"
+
+
+def _escaped(text: str) -> str:
+    """Write what is not printable as in Python: a command line holds what its user likes."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def command(pid: int) -> list[str]:

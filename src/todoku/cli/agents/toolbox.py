@@ -28,10 +28,10 @@ NOT_OFFERED: Final = (
 
 UNAUTHENTICATED: Final = "unauthenticated"
 WITHOUT_KEY: Final = (
-    "The services ask for a credential: whoever runs this server sets TODOKU_KEY_FILE to a file with an API"
+    "The services ask for a credential. Whoever runs this server sets TODOKU_KEY_FILE to a file with an API"
     " key, which `todoku key create` makes."
 )
-WITHOUT_KEY_HTTP: Final = "The services ask for a credential: send it as `Authorization: Bearer …`."
+WITHOUT_KEY_HTTP: Final = "The services ask for a credential. Send it as `Authorization: Bearer …`."
 
 log = structlog.get_logger()
 

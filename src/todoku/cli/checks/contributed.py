@@ -1,6 +1,7 @@
 """Run the checks that the services contribute."""
 
 from collections.abc import Container, Iterator
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,8 @@ from todoku.settings import Settings
 from todoku.system import load_system
 
 TIMEOUT_SECONDS = 2.0
+
+REMEDY: Final = "`todoku whoami` says who you are and what you may do; `todoku login` changes it"
 
 
 def services(settings: Settings, running: Container[str]) -> Iterator[CheckResult]:
@@ -26,7 +29,9 @@ def _checked(name: str, checks: Checks, settings: Settings) -> Iterator[CheckRes
         reader = client(name, None, settings, timeout_seconds=TIMEOUT_SECONDS)
         yield from checks(lambda path, items_max: reader.list(path, {}, items_max=items_max))
     except CommandFailed as failure:
-        error = str(failure).removeprefix("todoku: ").splitlines()[0]
-        yield warning(name, "its checks got no answer", fix=error)
+        if failure.problem is None:
+            yield warning(name, "its checks got no answer", fix=failure.summary)
+        else:
+            yield warning(name, f"its checks were refused: {failure.summary}", fix=REMEDY)
     except msgspec.DecodeError as error:
         yield warning(name, f"its checks cannot read the answer: {error}", fix="update todoku here")
