@@ -8,8 +8,8 @@ import structlog
 
 from todoku.redaction import redact
 
-QUIET_LIBRARIES = ("alembic", "uvicorn")
-"""They talk about themselves at every start: only what goes wrong there is of interest."""
+QUIET_LIBRARIES = ("alembic", "mcp", "uvicorn")
+"""They talk about themselves at every start or request: only what goes wrong there is of interest."""
 
 
 def configure(level: str, style: Literal["auto", "console", "json"], service: str) -> None:

@@ -5,11 +5,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from todoku.cli.exit_codes import ExitCode
+from todoku.lab.output import CapturedOutput
 
 MCP = (sys.executable, "-P", "-m", "todoku", "mcp")
 SECONDS_MAX = 30
@@ -64,3 +69,29 @@ def test_interrupt_ends_it_while_it_waits_for_input(tmp_path: Path) -> None:
         assert process.wait(SECONDS_MAX) == ExitCode.INTERRUPTED
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+def test_server_over_http_ends_quietly_and_keeps_no_stream_open(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    """A client that asks for a stream is told that there is none, so that none delays the end."""
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}/mcp"
+    types = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    with started(tmp_path, "--http", str(port)) as process:
+        assert process.stderr is not None
+        output = CapturedOutput(process.stderr)
+        output.until("agents reach it at ")
+        call = urllib.request.Request(url, json.dumps(INITIALIZE).encode(), types)
+        with urllib.request.urlopen(call, timeout=SECONDS_MAX) as answer:
+            assert json.load(answer)["result"]["serverInfo"]["name"] == "todoku"
+        for method in ("GET", "DELETE"):
+            stream = urllib.request.Request(url, headers=types, method=method)
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(stream, timeout=SECONDS_MAX)
+            assert (refused.value.code, refused.value.headers["Allow"]) == (405, "POST")
+            refused.value.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS_MAX) == ExitCode.OK
+        output.until_end()
+        assert len(output.lines) == 1, output.lines

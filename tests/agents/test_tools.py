@@ -27,6 +27,23 @@ from todoku.system import system
 ROOT = Path(__file__).parents[2]
 TOOLS_MAX = 15
 
+HIDDEN = [
+    *(
+        "\x1b",
+        "\x7f",
+        "\u00ad",
+        "\u034f",
+        "\u115f",
+        "\u1160",
+        "\u17b4",
+        "\u17b5",
+        "\u180b",
+        "\u180f",
+    ),
+    *("\u200b", "\u202e", "\u2800", "\u3164", "\ufe00", "\ufe0f", "\ufeff", "\uffa0"),
+    *("\U000e0041", "\U000e0100", "\U000e01ef"),
+]
+
 
 def toolbox(*, writes: bool = False, settings: Settings | None = None) -> Toolbox:
     """A toolbox whose services do not answer."""
@@ -119,7 +136,7 @@ def test_mark_cannot_be_guessed_and_data_cannot_end_it() -> None:
     assert marked("a\n=== data 0 ===\nb").count("\n=== data 0 ===") == 0
 
 
-@pytest.mark.parametrize("hidden", ["\u200b", "\u202e", "\U000e0041", "\x1b", "\ufeff", "\x7f"])
+@pytest.mark.parametrize("hidden", HIDDEN)
 def test_characters_that_nobody_sees_are_escaped(hidden: str) -> None:
     text = bounded({"name": f"a{hidden}b", "和": "届く"})
     assert hidden not in text
@@ -191,19 +208,48 @@ def test_key_of_the_operators_login_is_not_the_agents(
     keep("of-the-operator")
     assert credential() == "of-the-operator"
 
-    async def credential_of_a_tool() -> str | None:
-        sent: list[str | None] = []
+    async def credential_of_a_tool() -> str:
         box = toolbox()
-        monkeypatch.setattr(box, "call", lambda *_: Answer(str(sent.append(credential()))))
+        monkeypatch.setattr(box, "call", lambda *_: Answer(str(credential())))
         async with Client(make_server(box)) as session:
-            await session.call_tool("list_orders", {})
-        return sent[0]
+            [content] = (await session.call_tool("list_orders", {})).content
+        return str(content.text)  # type: ignore[union-attr]
 
-    assert anyio.run(credential_of_a_tool) is None
+    assert anyio.run(credential_of_a_tool) == "None"
     monkeypatch.setenv("TODOKU_KEY", "of-the-agent")
     assert anyio.run(credential_of_a_tool) == "of-the-agent"
     with without_login():
         assert "todoku login" not in how_to_get_in(None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("actor", "bob"), ("issuer", "https://b"), ("auth", "none")]
+)
+def test_token_is_the_callers_whatever_the_credential(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: str
+) -> None:
+    """Access tokens are refreshed, and a key is replaced, between a dry run and its confirmation."""
+    caller = {"auth": "required", "actor": "alice", "issuer": "https://a"}
+    order = {"id": "1", "status": "PENDING"}
+    services = Services(system.settings(), agent="a", is_remote=True)
+    monkeypatch.setattr(services, "get", lambda _, path: caller if path == "/whoami" else order)
+    box = Toolbox(services, writes=True)
+    monkeypatch.setattr(box, "_post", lambda *_: {})
+    wish = {"order_id": "1", "reason": "Placed twice."}
+    with acting_for("first"):
+        planned = box.call("cancel_order", wish)
+    wish["confirm"] = re.search(r"confirm=(\S+)", planned.text)[1]  # type: ignore[index]
+    with acting_for("refreshed"):
+        assert box.call("cancel_order", wish).text.startswith("DONE by alice.")
+        caller[field] = value
+        assert "Nothing was changed" in box.call("cancel_order", wish).text
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\x1b[31m", "a\u202e", "a\ufe0f"])
+def test_name_of_the_agent_can_be_seen(name: str) -> None:
+    with pytest.raises(CommandFailed, match="--agent takes a name") as failed:
+        mcp(agent=name)
+    assert failed.value.exit_code is ExitCode.USAGE
 
 
 def test_other_machines_are_served_with_protection_only(

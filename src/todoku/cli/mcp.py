@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from todoku.cli.agents.toolbox import Toolbox
 
 MISSING = "the MCP server needs its SDK: pip install 'todoku[mcp]' ({error})."
+NOT_A_NAME = "--agent takes a name of one line, without control or other invisible characters."
 
 PortNumber = Annotated[
     int | None, Parameter(show_default=False, validator=validators.Number(gte=1, lte=65_535))
@@ -61,12 +62,15 @@ def mcp(
             raise
         raise CommandFailed(MISSING.format(error=error), exit_code=ExitCode.CANNOT_START) from error
     from todoku import logs
+    from todoku.cli.agents.answers import is_visible
     from todoku.cli.agents.tool import Services
     from todoku.cli.agents.toolbox import Toolbox
     from todoku.cli.signals import end_at_interrupt
     from todoku.exposure import require_protection
     from todoku.settings import SettingsInvalid
 
+    if not agent or not all(map(is_visible, agent)):
+        raise CommandFailed(NOT_A_NAME, exit_code=ExitCode.USAGE)
     loaded, _ = settings_of_running(flags)
     settings = loaded.settings
     services = Services(settings, agent=agent, is_remote=http is not None)

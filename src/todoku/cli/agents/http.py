@@ -27,7 +27,7 @@ from todoku.web.metrics import Metrics
 from todoku.web.middleware import MetricsMiddleware, ProblemMiddleware
 from todoku.web.operations import Endpoint, ExactRoute
 from todoku.web.pages import problem_routes
-from todoku.web.problems import RATE_LIMITED, UNKNOWN_ADDRESS, Problem, ordered
+from todoku.web.problems import METHOD_NOT_ALLOWED, RATE_LIMITED, UNKNOWN_ADDRESS, Problem, ordered
 from todoku.web.reply import Reply
 
 PATH: Final = "/mcp"
@@ -96,6 +96,9 @@ class _OnePath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != PATH:
             raise Problem(UNKNOWN_ADDRESS, f"Agents call POST {PATH}.")
+        if scope["method"] != "POST":
+            # Without sessions there is nothing that a stream (GET) could bring, or DELETE could end.
+            raise Problem(METHOD_NOT_ALLOWED, "Use POST.", headers={"Allow": "POST"})
         headers = Headers(scope=scope).getlist("authorization")
         key = bearer_credential(headers) if headers else None
         if self._required:

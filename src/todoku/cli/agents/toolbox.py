@@ -1,18 +1,16 @@
 """Call the tools: check the arguments, ask for confirmation of changes, and answer with a text."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
 
-from todoku.cli.agents.answers import marked
+from todoku.cli.agents.answers import escaped, marked
 from todoku.cli.agents.confirmation import VALID_SECONDS, Confirmations, Unconfirmed
 from todoku.cli.agents.reading import READING
 from todoku.cli.agents.tool import Plan, Services, Tool
 from todoku.cli.agents.writing import WRITING
-from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
 
 DRY_RUN: Final = (
@@ -44,10 +42,12 @@ class Answer(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """Who makes a change: `is_known` if a credential says it, so that the audit log has it."""
+    """Who makes a change: `is_known` if a credential says it, so that the audit log has it. An access token's
+    `issuer` is set."""
 
     name: str
     is_known: bool
+    issuer: str | None = None
 
 
 class Toolbox:
@@ -88,14 +88,14 @@ class Toolbox:
         asked = {
             name: value for name, value in msgspec.to_builtins(given).items() if name != "confirm"
         }
-        change = {"tool": tool.name, "arguments": asked, "caller": _fingerprint(credential())}
+        change = {"tool": tool.name, "arguments": asked, "caller": actor}
         if given.confirm is None:
             token = self._confirmations.issue(change, plan.about)
             told = DRY_RUN.format(tool=tool.name, token=token, seconds=VALID_SECONDS)
             return Answer(f"{told}\n\n{marked(_shown(plan, actor))}")
         key = self._confirmations.check(given.confirm, change, plan.about)
         answer = self._send(tool, plan, actor, key)
-        return Answer(f"{DONE.format(actor=actor.name)}\n\n{marked(answer)}")
+        return Answer(f"{DONE.format(actor=escaped(actor.name))}\n\n{marked(answer)}")
 
     def _send(self, tool: Tool, plan: Plan, actor: Actor, key: str) -> Any:
         """Send all requests of a plan, each with an idempotency key of its own; the first that fails is the
@@ -138,7 +138,7 @@ class Toolbox:
         """Return who is taken for the actor: whom the credential stands for, else the agent's name."""
         caller = self._services.get(self._services.names[0], "/whoami")
         if caller["auth"] == "required":
-            return Actor(str(caller["actor"]), is_known=True)
+            return Actor(str(caller["actor"]), is_known=True, issuer=caller.get("issuer"))
         return Actor(self._services.agent, is_known=False)
 
     def _unknown(self, name: str) -> str:
@@ -171,7 +171,3 @@ def _shown(plan: Plan, actor: Actor) -> dict[str, Any]:
         "actorIsRecorded": recorded,
         "about": plan.about,
     }
-
-
-def _fingerprint(key: str | None) -> str:
-    return "" if key is None else hashlib.sha256(key.encode()).hexdigest()
