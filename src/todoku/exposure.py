@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
+from todoku.loopback import is_loopback
 from todoku.settings import Settings, SettingsInvalid
 from todoku.tls import require_tls
-from todoku.web.hosts import is_loopback
 
 WITHOUT_CREDENTIALS: Final = (
     "host is {host}, which other machines reach, and whoever reaches a service may do everything: set auth to"

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from todoku.cli import client as client_module
 from todoku.cli import credential as credentials
+from todoku.cli.client import client
 from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
 from todoku.system import load_settings
@@ -44,3 +46,20 @@ def test_key_file_that_others_can_read_is_warned_of_once(
 def test_its_variables_are_not_taken_for_misspelt_settings() -> None:
     environment = {"TODOKU_KEY": "tdk_a_b", "TODOKU_KEY_FILE": "key", "TODOKU_CONFIG": "/dev/null"}
     assert load_settings({}, environment=environment).warnings == ()
+
+
+def test_credential_in_clear_text_over_a_network_is_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client_module.warn_of_clear_text.cache_clear()
+    loaded = load_settings({}, environment={}).settings
+    for url in ("http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://a.example"):
+        client("orders", url, loaded, key="tdk_a_b")
+    client("orders", "http://a.example", loaded)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        client("orders", "http://me:pw@a.example", loaded, key="tdk_a_b")
+    printed = capsys.readouterr().err
+    assert printed.count("goes to a.example in clear text") == 1
+    assert "tdk_a_b" not in printed
+    assert "pw" not in printed

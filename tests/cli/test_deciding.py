@@ -5,11 +5,14 @@ import json
 import pytest
 from scripted import Scripted, answering, problem
 
+from todoku.cli.checks import contributed
 from todoku.cli.client import ServiceClient
 from todoku.cli.deciding import who
 from todoku.cli.errors import CommandFailed
+from todoku.cli.exit_codes import ExitCode
 from todoku.cli.options import login_name
 from todoku.cli.pausing import at_each
+from todoku.system import load_settings
 
 NOBODY = {"auth": "none", "actor": None, "keyId": None, "scopes": []}
 ALICE = {"auth": "required", "actor": "alice", "keyId": "9f86d081", "scopes": ["repair"]}
@@ -49,3 +52,23 @@ def test_detail_of_a_refusal_at_one_of_several_services_is_printed(
     assert capsys.readouterr().err == (
         "todoku: shipping: The body is invalid: #/by: Missing: say who decides.\n"
     )
+
+
+def test_doctor_says_which_scope_a_credential_lacks() -> None:
+    detail = "The credential does not have the scope 'carriers:read'."
+    with answering(problem(403, "missing-scope", "A scope is missing", detail)) as server:
+        environment = {"TODOKU_SHIPPING_PORT": str(server.server_port)}
+        settings = load_settings({}, environment=environment).settings
+        checked = list(contributed.services(settings, {"shipping"}))
+    assert [check.found for check in checked] == [
+        f"its checks were refused: A scope is missing: {detail}"
+    ]
+
+
+def test_reason_is_printed_why_a_service_changes_nothing_yet() -> None:
+    detail = "It is not known yet whether the database lacks something: try later."
+    overloaded = problem(503, "overloaded", "The service is overloaded", detail)
+    with answering(overloaded) as server, pytest.raises(CommandFailed) as failed:
+        ServiceClient("inventory", server.url).send("PUT", "/products/p", b"{}", find_out="Look.")
+    assert failed.value.exit_code is ExitCode.BUSY
+    assert str(failed.value).splitlines()[1].strip() == detail

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
@@ -14,7 +15,9 @@ from todoku.cli.credential import credential, how_to_get_in
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.formatting import printable
+from todoku.cli.output import note
 from todoku.cli.responses import Page, ProblemDetails
+from todoku.loopback import is_loopback
 from todoku.settings import Settings, port_flag, variable_of
 
 RESPONSE_SECONDS_MAX = 35.0
@@ -287,12 +290,21 @@ def client(
             trusted = public_context(settings.tls_ca) if url.startswith("https:") else None
     except TlsUnusable as error:
         raise CommandFailed(str(error), exit_code=ExitCode.USAGE) from error
-    return ServiceClient(
-        service,
-        url or settings.http_url(service),
-        timeout_seconds=timeout_seconds,
-        tls=trusted,
-        key=key or credential(),
+    key = key or credential()
+    address = url or settings.http_url(service)
+    asked = ServiceClient(service, address, timeout_seconds=timeout_seconds, tls=trusted, key=key)
+    parts = urlsplit(address)
+    if key is not None and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        warn_of_clear_text(printable(parts.hostname or ""))
+    return asked
+
+
+@cache
+def warn_of_clear_text(host: str) -> None:
+    """Say once that a credential goes over a network where others can read it."""
+    note(
+        f"your credential goes to {host} in clear text, as the address begins with http://."
+        " Whoever reads along on the way can use it. Use https:// if there is any."
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -296,12 +297,30 @@ def _directory(settings: Settings, server: embedded.ServerProgram | None) -> str
         [
             *(f"  {name:<10} {place}" for name, place in places.items()),
             "",
-            "Place an order:",
-            "",
+            *_how_to_order(settings),
             f"  curl -s {settings.http_url('orders')}/orders"
-            " -H 'content-type: application/json' -d '"
+            + (' -H "Authorization: Bearer $TODOKU_KEY"' if settings.auth == "required" else "")
+            + " -H 'content-type: application/json' -d '"
             '{"userId": "user123", "items":'
             ' [{"productId": "prod001", "quantity": 2, "price": 5000}]}\'',
             "",
         ]
     )
+
+
+def _how_to_order(settings: Settings) -> list[str]:
+    """Return what comes before the command that places an order: where its credential is from."""
+    if settings.auth != "required":
+        return ["Place an order:", ""]
+    file = settings.bootstrap_key_file
+    if file is None:
+        return [
+            "Place an order, with a key of `todoku key create` in TODOKU_KEY (--bootstrap-key-file FILE"
+            " makes the first one):",
+            "",
+        ]
+    return [
+        "Place an order, with the first key or another of `todoku key create`:",
+        "",
+        f'  export TODOKU_KEY="$(cat {shlex.quote(str(file))})"',
+    ]

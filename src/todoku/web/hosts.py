@@ -7,11 +7,11 @@ entry meanwhile (DNS rebinding), the page can read the answers, too; their Host 
 
 from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from todoku.loopback import is_loopback
 from todoku.web.problems import FOREIGN_PAGE, UNKNOWN_HOST, Problem
 
 PROBED_PATHS: Final = frozenset({"/livez", "/readyz"})
@@ -35,16 +35,6 @@ class KnownHosts:
     def _includes(self, authority: bytes) -> bool:
         host = _host(authority.decode("latin-1").lower())
         return host in self._names or host.endswith(".localhost") or is_loopback(host)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a host, which is given by name or by address."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def known_hosts(listens_on: str, public: str) -> KnownHosts | None:

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from todoku.identity.tokens import KeySet, read_key_set
-from todoku.web.hosts import is_loopback
+from todoku.loopback import is_loopback
 
 FRESH_SECONDS: Final = 300.0
 """How old keys may be before they are read again, while the old ones are used."""

@@ -9,11 +9,12 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from todoku.loopback import is_loopback
 from todoku.settings import Settings
 from todoku.web.buckets import Buckets, Policy, Taken
 from todoku.web.call import ANONYMOUS
 from todoku.web.forwarded import source_of
-from todoku.web.hosts import OPEN_PATHS, is_loopback
+from todoku.web.hosts import OPEN_PATHS
 from todoku.web.problems import RATE_LIMITED, Problem
 
 LIMITER: Final = "todoku.rate_limiter"

@@ -8,9 +8,9 @@ from cryptography import x509
 
 from todoku.diagnosis import CheckResult, ok, warning, wrong
 from todoku.exposure import unprotected
+from todoku.loopback import is_loopback
 from todoku.settings import Settings
 from todoku.tls import ServerCertificate, TlsUnusable, public_context
-from todoku.web.hosts import is_loopback
 
 DAYS_LEFT_MIN = 14
 
