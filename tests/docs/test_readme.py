@@ -69,7 +69,7 @@ def blocks_of(readme: str) -> list[Block]:
 
 def _configures_these_tests(name: str) -> bool:
     """Return whether a variable configures these tests, which run under make, or todoku."""
-    return name.startswith(("TODOKU_", "MAKE", "MFLAGS"))
+    return name.startswith(("TODOKU_", "MAKE", "MFLAGS")) or name == "ARGS"
 
 
 class Reader:

@@ -52,7 +52,7 @@ def create(
     For example:
 
         todoku key create --role staff --owner alice
-        (umask 077; todoku key create --scope metrics:read --owner prometheus > prometheus-key)
+        (umask 077; todoku key create --scope metrics:read --owner grafana > key)
 
     Parameters
     ----------
