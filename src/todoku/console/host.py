@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from socket import socket
 from typing import Any
 
 from todoku import logs
@@ -33,15 +34,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             behind_proxy=settings.behind_proxy,
         )
         server = HttpServer(server_config(CONSOLE, settings, app, certificate))
-        serving = asyncio.create_task(server.serve(listen(settings.host, settings.port(CONSOLE))))
-        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
-        if certificate is not None:
-            waiting.append(asyncio.create_task(certificate.watch()))
-        await asyncio.wait((serving, *waiting), return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
-        server.should_exit = True
-        await serving
+        sockets = listen(settings.host, settings.port(CONSOLE))
+        await serve_until(stop, server, sockets, certificate)
+
+
+async def serve_until(
+    stop: asyncio.Event,
+    server: HttpServer,
+    sockets: list[socket],
+    certificate: ServerCertificate | None,
+) -> None:
+    """Serve on these sockets until `stop` is set, and load the certificate again whenever it has changed."""
+    serving = asyncio.create_task(server.serve(sockets))
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
+    if certificate is not None:
+        waiting.append(asyncio.create_task(certificate.watch()))
+    await asyncio.wait((serving, *waiting), return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    server.should_exit = True
+    await serving
 
 
 def addresses(settings: Settings) -> Mapping[str, str]:

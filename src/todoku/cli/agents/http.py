@@ -1,7 +1,7 @@
 """The MCP server over HTTP (Streamable HTTP, without sessions), as guarded as the services themselves."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.datastructures import Headers
@@ -15,6 +15,7 @@ from todoku.cli.agents.toolbox import Toolbox
 from todoku.cli.credential import acting_for
 from todoku.cli.errors import CommandFailed
 from todoku.cli.output import note
+from todoku.console.host import serve_until
 from todoku.console.problems import SERVICE_UNREACHABLE
 from todoku.host import HttpServer, listen, server_config
 from todoku.settings import CONSOLE, Settings
@@ -55,15 +56,7 @@ async def serve_http(
     sockets = listen(settings.host, settings.port(CONSOLE))
     note(f"agents reach it at {settings.http_url(CONSOLE)}{PATH}")
     async with server.session_manager.run():
-        serving = asyncio.create_task(http.serve(sockets))
-        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
-        if certificate is not None:
-            waiting.append(asyncio.create_task(certificate.watch()))
-        await asyncio.wait((serving, *waiting), return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
-        http.should_exit = True
-        await serving
+        await serve_until(stop, http, sockets, certificate)
 
 
 def guarded(inner: ASGIApp, services: Services, settings: Settings) -> ASGIApp:
