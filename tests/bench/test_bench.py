@@ -64,6 +64,16 @@ def test_every_order_ends_and_no_invariant_is_broken(
     assert [path.name for path in tmp_path.iterdir()] == ["x.svg"]
 
 
+def test_each_request_has_a_key_where_one_is_required(tmp_path: Path) -> None:
+    answer = bench(tmp_path, "--orders", "20", "--auth", "required", "--json")
+
+    assert answer.returncode == ExitCode.OK, answer.stderr
+    report = json.loads(answer.stdout)
+    assert report["endings"] == {"COMPLETED": 20}
+    assert report["refused"] == {}
+    assert report["broken"] == []
+
+
 def test_fsyncs_are_counted_for_every_process_with_data(tmp_path: Path) -> None:
     orders = 20
     answer = profile(tmp_path, "--orders", str(orders), "--fsyncs", "--skip-verify", "--json")

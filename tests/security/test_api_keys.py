@@ -1,9 +1,11 @@
 """API keys at every service of a real stack: created, verified, limited to own orders, revoked."""
 
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 
 import anyio
@@ -15,11 +17,12 @@ from sqlalchemy import Connection
 from todoku.bootstrap_key import read_or_make
 from todoku.cli.responses import CreatedKey, KeyDetails, KeyList
 from todoku.database import Database
+from todoku.engine import ApiKeys
 from todoku.identity.keys import ApiKey, new_key, parse
 from todoku.identity.scopes import ROLES
 from todoku.settings import SettingsInvalid
 from todoku.system import system
-from todoku.web import event_streams
+from todoku.web import event_streams, keyring
 from todoku.web.keys import api_keys
 from web.edge import client, running_together
 
@@ -278,6 +281,29 @@ async def test_unknown_keys_do_not_make_the_service_read_its_database_each_time(
                 ).status_code == 401
             seconds = anyio.current_time() - began
         assert keyring_reads <= 6 + 6 * seconds
+
+
+async def test_requests_go_on_while_known_keys_are_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with stack() as on:
+        await on.orders.get("/orders", headers=on.operator)
+        begun, may_end = threading.Event(), threading.Event()
+        read = type(api_keys).read
+
+        def slow(table: ApiKeys, connection: Connection) -> Any:
+            begun.set()
+            may_end.wait(BOUND_SECONDS)
+            return read(table, connection)
+
+        monkeypatch.setattr(type(api_keys), "read", slow)
+        late_seconds = (keyring.READ_EVERY_SECONDS + keyring.KNOWN_SECONDS_MAX) / 2
+        monkeypatch.setattr(keyring, "monotonic", lambda: monotonic() + late_seconds)
+        for _ in range(3):
+            assert (await on.orders.get("/orders", headers=on.operator)).status_code == 200
+        assert await anyio.to_thread.run_sync(begun.wait, BOUND_SECONDS)
+        assert not may_end.is_set()
+        may_end.set()
 
 
 def test_bootstrap_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:

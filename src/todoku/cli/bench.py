@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 
+from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.figures import print_report
@@ -78,8 +79,9 @@ def bench(
     Starts a fresh system in a temporary folder on free ports, without the console
     and with a carrier that accepts every parcel at once. Its settings come from
     flags only, not from the environment or todoku.toml. With --data-dir the data is
-    kept there, and existing data is used. Exit code 1 if an order did not end, or
-    an invariant is broken.
+    kept there, and existing data is used. With --auth required, each request has an
+    API key: raise the limits of one caller, or switch --rate-limits off. Exit code 1
+    if an order did not end, or an invariant is broken.
 
     For example:
 
@@ -166,9 +168,10 @@ def bench(
         if reads is not None:
             require_orders(settings)
             with nullcontext() if running else _own_stack(settings, folder, instruments):
-                return time_reads(settings, reads, cold=cold, json=json)
+                key = credential() if running else None
+                return time_reads(settings, reads, cold=cold, json=json, credential=key)
         if running:
-            report = _measure(options, settings, folder).report
+            report = _measure(options, settings, folder, credential=credential()).report
         else:
             report = _measure_own(options, settings, folder, instruments, audit=not skip_verify)
     if json:
@@ -206,6 +209,8 @@ def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
     environment = {SYSTEM.variable: os.environ.get(SYSTEM.variable, "")}
     data_dir = to_text(folder / "data")
     defaults = {**DEFAULTS, **free_port_settings(SYSTEM_HERE.names), "data_dir": data_dir}
+    if flags.get("auth") == "required":
+        defaults["bootstrap_key_file"] = to_text(folder / "key")
     try:
         return load_settings(
             flags, defaults=defaults, environment=environment, directory=folder
@@ -261,6 +266,7 @@ def _measure(
     folder: Path,
     stack: "Stack | None" = None,
     instruments: Instruments = NO_INSTRUMENTS,
+    credential: str | None = None,
 ) -> "Measurement":
     from todoku.lab.bench.run import LoadFailed, measure
     from todoku.lab.http import HttpFailed
@@ -275,6 +281,7 @@ def _measure(
                 on_progress=on_progress,
                 instruments=instruments,
                 ready_seconds=stack.ready_seconds if stack else None,
+                credential=credential,
             )
     except HttpFailed as failed:
         raise CommandFailed(str(failed), exit_code=ExitCode.UNREACHABLE) from failed

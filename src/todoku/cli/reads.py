@@ -37,14 +37,17 @@ def _files(settings: Settings) -> list[Path]:
     return found
 
 
-def time_reads(settings: Settings, count: int, *, cold: bool, json: bool) -> ExitCode:
+def time_reads(
+    settings: Settings, count: int, *, cold: bool, json: bool, credential: str | None = None
+) -> ExitCode:
     """Measure the running system that the settings describe, and print the latencies."""
     from todoku.database import DatabaseError
     from todoku.lab.bench.reads import NothingToRead, measure_reads
     from todoku.lab.http import HttpFailed
 
     try:
-        report = measure_reads(settings, count, cold=_files(settings) if cold else ())
+        files = _files(settings) if cold else ()
+        report = measure_reads(settings, count, cold=files, credential=credential)
     except HttpFailed as failed:
         raise CommandFailed(str(failed), exit_code=ExitCode.UNREACHABLE) from failed
     except DatabaseError as error:

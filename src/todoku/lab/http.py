@@ -35,7 +35,8 @@ class HttpFailed(OSError):
 
 
 class HttpClient:
-    """Blocking client of one server. With `keep_open`, all requests use one connection."""
+    """Blocking client of one server. With `keep_open`, all requests use one connection; each carries the
+    `credential`, if there is one."""
 
     def __init__(
         self,
@@ -45,9 +46,11 @@ class HttpClient:
         timeout_seconds: float = ANSWER_SECONDS_MAX,
         keep_open: bool = False,
         tls: ssl.SSLContext | None = None,
+        credential: str | None = None,
     ) -> None:
         self._url = f"{'https' if tls else 'http'}://{host}:{port}"
         self._keep_open = keep_open
+        self._headers = {} if credential is None else {"Authorization": f"Bearer {credential}"}
         self._connection = (
             http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=tls)
             if tls
@@ -76,7 +79,7 @@ class HttpClient:
         """Send a request, with `body` as JSON and `key` as its idempotency key. Raises `HttpFailed` for any
         other status."""
         content = None if body is None else msgspec.json.encode(body)
-        headers = {} if body is None else {"Content-Type": JSON}
+        headers = self._headers | ({} if body is None else {"Content-Type": JSON})
         if key is not None:
             headers["Idempotency-Key"] = f'"{key}"'
         try:
@@ -180,10 +183,19 @@ class AsyncHttpClient:
 
 
 def encode_request(
-    method: str, host: str, path: str, body: bytes = b"", *, key: str | None = None
+    method: str,
+    host: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    key: str | None = None,
+    credential: str | None = None,
 ) -> bytes:
-    """Return the bytes of a request; a body is JSON, and `key` its idempotency key."""
+    """Return the bytes of a request; a body is JSON, `key` its idempotency key, `credential` an API key or
+    access token."""
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n"
+    if credential is not None:
+        head += f"Authorization: Bearer {credential}\r\n"
     if key is not None:
         head += f'Idempotency-Key: "{key}"\r\n'
     if body:

@@ -1,5 +1,6 @@
 """Client of a running system: sets up products, reads orders and metrics."""
 
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from urllib.parse import urlencode
@@ -9,9 +10,13 @@ import msgspec
 from todoku.lab.http import ANSWER_SECONDS_MAX, HttpClient, HttpFailed
 from todoku.orders.domain import OrderStatus
 from todoku.settings import Settings
+from todoku.system import load_system
 from todoku.tls import own_context
 
 PAGE_ITEMS = 200
+
+KEY_SECONDS_MAX = 10.0
+KEY_POLL_SECONDS = 0.02
 
 
 class OrderState(msgspec.Struct, frozen=True, rename="camel"):
@@ -33,11 +38,30 @@ class _Page(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class SystemClient:
-    """The services of a system, each request on a new connection. Methods raise `HttpFailed`."""
+    """The services of a system, each request on a new connection. Methods raise `HttpFailed`.
 
-    def __init__(self, settings: Settings, *, timeout_seconds: float = ANSWER_SECONDS_MAX) -> None:
+    Where a credential is required and none is given, it is the key in the settings' `bootstrap_key_file`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        credential: str | None = None,
+        timeout_seconds: float = ANSWER_SECONDS_MAX,
+    ) -> None:
         self._settings = settings
+        self._credential = credential
         self._timeout_seconds = timeout_seconds
+
+    @property
+    def credential(self) -> str | None:
+        """The API key or access token of each request, if there is one."""
+        if self._credential is None and self._settings.auth == "required":
+            file = self._settings.bootstrap_key_file
+            if file is not None and file.exists():
+                self._credential = file.read_text(encoding="utf-8").strip()
+        return self._credential
 
     def service(self, service: str, *, keep_open: bool = False) -> HttpClient:
         """Return a client of one service."""
@@ -47,6 +71,7 @@ class SystemClient:
             timeout_seconds=self._timeout_seconds,
             keep_open=keep_open,
             tls=own_context(self._settings),
+            credential=self.credential,
         )
 
     def is_ready(self, service: str) -> bool:
@@ -55,6 +80,21 @@ class SystemClient:
             return bool(self.service(service).get("/readyz"))
         except HttpFailed:
             return False
+
+    def await_credential(self) -> None:
+        """Wait until the services know the credential: a key reaches them by an event."""
+        if self.credential is None:
+            return
+        deadline = time.monotonic() + KEY_SECONDS_MAX
+        for service in load_system(self._settings).names:
+            while True:
+                try:
+                    self.metrics(service)
+                    break
+                except HttpFailed as failed:
+                    if failed.status != 401 or time.monotonic() > deadline:
+                        raise
+                time.sleep(KEY_POLL_SECONDS)
 
     def metrics(self, service: str) -> Mapping[str, float]:
         """Return the metrics of a service; labels are part of a name."""

@@ -13,9 +13,13 @@ from todoku.identity import Caller
 from todoku.identity.keys import ApiKey, parse, same
 from todoku.web.backend import Backend
 from todoku.web.guard import unauthenticated
+from todoku.web.problems import Problem
 
 READ_EVERY_SECONDS: Final = 1.0
-"""How old what is known of the keys may be: so a revocation holds within this time once it is here."""
+"""How old what is known of the keys may be before a request has them read again, without waiting for it."""
+
+KNOWN_SECONDS_MAX: Final = 2.0
+"""When requests wait for that: so a revocation holds within this time once it is here."""
 
 UNKNOWN_READS_MAX: Final = 5
 """How many times in a second, on average and at once, the keys are read because a request has one that is
@@ -34,7 +38,7 @@ class _Verified(NamedTuple):
 
 
 class Keyring:
-    """The API keys of a service, read again when they may have changed.
+    """The API keys of a service, read again when they may have changed, beside the requests that use them.
 
     Keys that were verified since then are remembered by a digest: no more than there are valid ones.
     """
@@ -47,6 +51,7 @@ class Keyring:
         self._verified: dict[bytes, _Verified] = {}
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._ahead: asyncio.Task[None] | None = None
         self._unknown_reads = float(UNKNOWN_READS_MAX)
         self._unknown_at = monotonic()
         self._used: set[str] = set()
@@ -55,7 +60,10 @@ class Keyring:
     async def __call__(self, credential: str) -> Caller:
         """Return who has this credential. Raises `Problem` (401)."""
         digest = sha256(credential.encode()).digest()
-        if monotonic() - self._read_at < READ_EVERY_SECONDS:
+        age_seconds = monotonic() - self._read_at
+        if age_seconds < KNOWN_SECONDS_MAX:
+            if age_seconds >= READ_EVERY_SECONDS:
+                self._refresh_ahead()
             found = self._verified.get(digest)
             if found is not None and (
                 found.expires_at is None or self._backend.process.clock.now() < found.expires_at
@@ -69,7 +77,7 @@ class Keyring:
         if parsed is None:
             raise unauthenticated("The credential is not an API key.", invalid=True)
         key_id, digest = parsed
-        await self._refresh(READ_EVERY_SECONDS)
+        await self._refresh(KNOWN_SECONDS_MAX)
         if key_id not in self._keys and self._may_read():
             await self._refresh(0.0)
         key = self._keys.get(key_id)
@@ -93,6 +101,17 @@ class Keyring:
         self._unknown_reads -= 1
         return True
 
+    def _refresh_ahead(self) -> None:
+        """Read the keys, and write which were used, while requests go on."""
+        if self._ahead is None or self._ahead.done():
+            self._ahead = asyncio.create_task(self._read_and_note(), name="read API keys")
+
+    async def _read_and_note(self) -> None:
+        # Without the database, requests that wait for the keys say so.
+        with suppress(DatabaseError, Problem):
+            await self._refresh(READ_EVERY_SECONDS)
+            await self._note_use()
+
     async def _refresh(self, age_seconds: float) -> None:
         """Read the keys if what is known of them is older."""
         asked_at = monotonic()
@@ -109,7 +128,6 @@ class Keyring:
             }
             self._keys, self._read_at = found, begun_at
             self._verified.clear()
-            await self._note_use()
 
     async def _note_use(self) -> None:
         """Write when keys were used, of each at most once a minute."""
@@ -122,7 +140,6 @@ class Keyring:
         self._used.clear()
         if due:
             self._noted |= due
-            with suppress(DatabaseError):  # Nobody's request fails for that.
-                await self._backend.process.transact(
-                    lambda connection: self._table.note_use(connection, due)
-                )
+            await self._backend.process.transact(
+                lambda connection: self._table.note_use(connection, due)
+            )

@@ -47,7 +47,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     `bodies` are sent in turn over `connections`. Without a `rate` each connection places its next
     order when the last is answered (closed loop); with one, that many orders are due each second,
     independent of responses (open loop). It ends after `seconds` or `orders`, whichever comes first.
-    `terminal` are the final statuses of an order.
+    `terminal` are the final statuses of an order; `credential` is sent with each request.
     """
 
     host: str
@@ -58,6 +58,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     orders: int | None
     bodies: tuple[str, ...]
     terminal: tuple[str, ...]
+    credential: str | None = None
     result: str
 
 
@@ -97,7 +98,10 @@ class LoadGenerator:
         self._plan = plan
         self._host = host = f"{plan.host}:{plan.port}"
         self._requests = cycle(
-            [encode_request("POST", host, "/orders", body.encode()) for body in plan.bodies]
+            [
+                encode_request("POST", host, "/orders", body.encode(), credential=plan.credential)
+                for body in plan.bodies
+            ]
         )
         self._begun = 0.0
         self._asked = 0
@@ -265,7 +269,12 @@ class LoadGenerator:
                 await asyncio.sleep(WATCH_EVERY_SECONDS)
 
     async def _follow(self, client: AsyncHttpClient, due: float, order_id: bytes) -> None:
-        request = encode_request("GET", self._host, f"/orders/{order_id.decode()}")
+        request = encode_request(
+            "GET",
+            self._host,
+            f"/orders/{order_id.decode()}",
+            credential=self._plan.credential,
+        )
         accepted = self._now()
         while status_of((await client.send(request)).body) not in self._plan.terminal:
             age = self._now() - accepted

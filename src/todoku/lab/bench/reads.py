@@ -105,9 +105,11 @@ READS: Mapping[str, tuple[str, Address]] = {
 """Each kind of read: its service, and its path for an order that was drawn."""
 
 
-def measure_reads(settings: Settings, count: int, *, cold: Sequence[Path] = ()) -> ReadReport:
+def measure_reads(
+    settings: Settings, count: int, *, cold: Sequence[Path] = (), credential: str | None = None
+) -> ReadReport:
     """Read each kind `count` times. The files `cold` are dropped from the page cache before each kind,
-    except for pages that are not on disk yet.
+    except for pages that are not on disk yet. `credential` is as in `SystemClient`.
 
     Raises `HttpFailed`, and `NothingToRead`.
     """
@@ -117,11 +119,13 @@ def measure_reads(settings: Settings, count: int, *, cold: Sequence[Path] = ()) 
     ):
         there = connection.scalar(select(func.count()).select_from(orders)) or 0
         drawn = {kind: draw(connection, Random(f"{SEED} {kind}"), count) for kind in READS}
+    client = SystemClient(settings, credential=credential)
+    client.await_credential()
     latencies = {}
     for kind, (service, path) in READS.items():
         for file in cold:
             _drop_from_page_cache(file)
-        seconds = _read(settings, service, [path(each) for each in drawn[kind]])
+        seconds = _read(client, service, [path(each) for each in drawn[kind]])
         if (latency := Latency.of(seconds)) is not None:
             latencies[kind] = latency
     return ReadReport(there, bool(cold), latencies)
@@ -145,9 +149,9 @@ def draw(connection: Connection, random: Random, count: int) -> list[Drawn]:
     return found
 
 
-def _read(settings: Settings, service: str, paths: Sequence[str]) -> Iterator[float]:
+def _read(system: SystemClient, service: str, paths: Sequence[str]) -> Iterator[float]:
     """Yield how many seconds each request took."""
-    with SystemClient(settings).service(service, keep_open=True) as client:
+    with system.service(service, keep_open=True) as client:
         for path in paths:
             begun = time.perf_counter()
             client.get(path)

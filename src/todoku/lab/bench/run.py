@@ -45,17 +45,19 @@ def measure(
     on_progress: Callable[[Progress], None],
     instruments: Instruments = NO_INSTRUMENTS,
     ready_seconds: float | None = None,
+    credential: str | None = None,
 ) -> Measurement:
     """Put a load on the running system that the settings describe.
 
     `pids` are its processes on this machine, by name; the result of the load generator is written to
-    `folder`. Raises `HttpFailed` and `LoadFailed`.
+    `folder`. `credential` is as in `SystemClient`. Raises `HttpFailed` and `LoadFailed`.
     """
-    client = SystemClient(settings)
+    client = SystemClient(settings, credential=credential)
+    client.await_credential()
     client.add_products(dict.fromkeys(product_ids(options.products), STOCK))
     before = take_snapshot(settings, client, pids, instruments)
     instruments.begin(pids)
-    load = _run_load(_plan(options, settings, folder), on_progress)
+    load = _run_load(_plan(options, settings, folder, client.credential), on_progress)
     if not load.ids:
         raise LoadFailed(f"no order was accepted: {_in_words(load.refused)}")
     states, after = read_endings(
@@ -77,7 +79,9 @@ def measure(
     return Measurement(report, load, ended)
 
 
-def _plan(options: BenchOptions, settings: Settings, folder: Path) -> LoadPlan:
+def _plan(
+    options: BenchOptions, settings: Settings, folder: Path, credential: str | None
+) -> LoadPlan:
     return LoadPlan(
         host=settings.own_host,
         port=settings.port("orders"),
@@ -87,6 +91,7 @@ def _plan(options: BenchOptions, settings: Settings, folder: Path) -> LoadPlan:
         orders=options.orders,
         bodies=tuple(bodies(options, BODIES)),
         terminal=tuple(status for status in OrderStatus if status.terminal),
+        credential=credential,
         result=str(folder / "load.msgpack"),
     )
 
