@@ -1,6 +1,7 @@
 """Show that alerts fire in real faults: run systems, break each in its way, and ask a real Prometheus.
 
 make alerts ARGS="broker disk"
+make alerts ARGS="calm"    # half an hour in which none may fire
 """
 
 import asyncio
@@ -26,13 +27,15 @@ from nats.js.api import StorageType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from alerts.watching import watching
+from alerts.watching import LOOK_SECONDS, watching
 from broker_access import connect_as_operator
 from todoku.broker.embedded import find_server, is_ready
 from todoku.lab.stack import Stack, free_ports, isolated_settings
 from todoku.settings import Settings, Span, to_environment
 
 SECONDS_MAX: Final = 120.0
+CALM: Final = "calm"
+CALM_MINUTES: Final = 30.0
 DISK_BYTES: Final = 200 * 2**20
 ORDERS_A_SECOND: Final = 20
 PRODUCT: Final = "plenty"
@@ -60,9 +63,10 @@ class Scenario(NamedTuple):
 
 
 class Load:
-    """Places orders in a thread until the end, whatever is answered."""
+    """Places orders in a thread until the end, whatever is answered; `placed` counts them."""
 
     def __init__(self, stack: Stack) -> None:
+        self.placed = 0
         self._stack = stack
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -78,6 +82,7 @@ class Load:
     def _run(self) -> None:
         while not self._ended.wait(1 / ORDERS_A_SECOND):
             place_order(self._stack)
+            self.placed += 1
 
 
 def place_order(stack: Stack) -> None:
@@ -202,12 +207,17 @@ SCENARIOS: Final = (
 def main() -> int:
     """Run the scenarios; return 1 if an alert did not fire in time."""
     options = ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("scenarios", nargs="*", help=", ".join(each.name for each in SCENARIOS))
-    chosen = options.parse_args().scenarios
+    names = [*(each.name for each in SCENARIOS), CALM]
+    options.add_argument("scenarios", nargs="*", metavar="scenario", help=", ".join(names))
+    options.add_argument("--minutes", type=float, default=CALM_MINUTES, help=f"how long {CALM} is")
+    given = options.parse_args()
+    chosen = given.scenarios
+    if unknown := set(chosen).difference(names):
+        options.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
     if shutil.which("prometheus") is None:
         print("Prometheus is absent: apt-get install prometheus", file=sys.stderr)
         return 2
-    missing = False
+    missing = CALM in chosen and not is_calm(given.minutes)
     for scenario in SCENARIOS:
         if chosen and scenario.name not in chosen:
             continue
@@ -225,8 +235,28 @@ def main() -> int:
             told = f"not within {SECONDS_MAX:.0f} s" if seconds is None else f"{seconds:5.0f} s"
             print(f"{scenario.name:<8} {name:<30} {told}", flush=True)
     for name, why in NOT_RUN.items():
-        print(f"{'-':<8} {name:<30} {why}")
+        if not chosen:
+            print(f"{'-':<8} {name:<30} {why}")
     return int(missing)
+
+
+def is_calm(minutes: float) -> bool:
+    """Run a system that nothing happens to, with the simulated carrier and its failures; return whether no
+    alert fired."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack_of:
+        settings = isolated_settings(Path(folder) / "data")
+        stack = stack_of.enter_context(started(settings, Path(folder), {}))
+        prometheus = stack_of.enter_context(watching(stack, Path(folder)))
+        load = stack_of.enter_context(Load(stack))
+        fired: dict[str, float] = {}
+        begun = time.monotonic()
+        while (seconds := time.monotonic() - begun) < 60 * minutes:
+            for name in prometheus.firing() - fired.keys():
+                fired[name] = seconds
+                print(f"{CALM:<8} {name:<30} {seconds:5.0f} s", flush=True)
+            time.sleep(LOOK_SECONDS)
+        print(f"{CALM:<8} {len(fired)} alerts in {minutes:g} minutes and {load.placed:,} orders")
+    return not fired
 
 
 def run(scenario: Scenario, folder: Path) -> dict[str, float]:
