@@ -1,8 +1,9 @@
 """OIDC access tokens: what is accepted of an issuer, and what of those who pretend to be it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -21,13 +22,14 @@ from todoku.identity.claims import ClaimNames, caller_of
 from todoku.identity.tokens import Expected, KeySetUnusable, TokenRefused, read_key_set, verify
 from todoku.system import system
 from todoku.tls import public_context
-from todoku.web import access_tokens
+from todoku.web import access_tokens, issuer_keys
 from todoku.web.access_tokens import AccessTokens
 from todoku.web.issuer_keys import (
     FRESH_SECONDS,
     KEPT_SECONDS,
     PAUSE_SECONDS,
     IssuerKeys,
+    IssuerUnavailable,
     fetch_over_http,
 )
 from todoku.web.problems import Problem
@@ -87,6 +89,24 @@ async def test_token_of_the_issuer_says_who_calls_and_what_is_permitted(algorith
         assert caller.scopes == {"orders:create:own", "orders:read:own"}
         assert await tokens(sign(issuer.claims(NOW), algorithm)) == caller
         assert issuer.reads == 1
+
+
+async def test_mute_issuer_is_said_not_to_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(issuer_keys, "ANSWER_SECONDS_MAX", 0.05)
+    asked = asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        fetch = fetch_over_http(f"http://127.0.0.1:{port}", None, public_context(None))
+        with pytest.raises(IssuerUnavailable, match="does not answer in time"):
+            await fetch()
+        assert asked.is_set()
+        server.close()
 
 
 async def test_tokens_that_nobody_or_somebody_else_has_signed_are_refused() -> None:

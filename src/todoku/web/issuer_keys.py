@@ -124,7 +124,7 @@ def fetch_over_http(issuer: str, jwks_url: str | None, trusted: ssl.SSLContext) 
 def _translated() -> Iterator[None]:
     try:
         yield
-    except TimeoutError as error:
+    except (TimeoutError, httpx.TimeoutException) as error:
         raise IssuerUnavailable("it does not answer in time") from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise IssuerUnavailable(str(error) or type(error).__name__) from error
