@@ -93,12 +93,15 @@ async def test_token_of_the_issuer_says_who_calls_and_what_is_permitted(algorith
 
 async def test_mute_issuer_is_said_not_to_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(issuer_keys, "ANSWER_SECONDS_MAX", 0.05)
-    asked = asyncio.Event()
+    asked, left = asyncio.Event(), asyncio.Event()
 
-    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
+        await reader.read()
+        writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
+        left.set()
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -106,7 +109,8 @@ async def test_mute_issuer_is_said_not_to_answer_in_time(monkeypatch: pytest.Mon
         with pytest.raises(IssuerUnavailable, match="does not answer in time"):
             await fetch()
         assert asked.is_set()
-        server.close()
+        with anyio.fail_after(5):
+            await left.wait()
 
 
 async def test_tokens_that_nobody_or_somebody_else_has_signed_are_refused() -> None:
