@@ -70,9 +70,10 @@ from todoku.orders.domain import (
     confirm_reservation,
 )
 from todoku.orders.holding import HoldOrder, NewHold, ReleaseHold, hold_order, release_hold
+from todoku.orders.parking import ParkedMessage
 from todoku.orders.placing import Placement, PlaceOrder, place, place_order
 from todoku.orders.pricing import PricePolicy
-from todoku.orders.store import OrdersStore, find_order, history, orders
+from todoku.orders.store import OrdersStore, find_order, history, orders, parked_messages
 from todoku.settings import Settings
 from todoku.shipping.cancellation import decide_cancellation, replay_refusal
 from todoku.shipping.domain import (
@@ -875,6 +876,28 @@ class TestInvariants:
             if not columns[column].nullable and not columns[column].primary_key:
                 with pytest.raises(ConstraintViolated):
                     put(databases, table, {column: None})
+
+
+class TestParkedMessages:
+    def test_resolved_message_stays_closed_when_another_process_hears_of_it_later(
+        self, databases: dict[str, Database]
+    ) -> None:
+        """Each has found no row: one handles that it is resolved, the other that it was parked."""
+        parked = ParkedMessage(
+            service="shipping",
+            letter_id="letter",
+            order_id=new_order(),
+            message_type="OrderCreatedEvent",
+            error="ValueError",
+            parked_at=NOW,
+        )
+        resolved = msgspec.structs.replace(parked, closed=True)
+        for said in (resolved, parked):
+            with databases["orders"].transaction() as connection:
+                parked_messages.save(connection, [said])
+        with databases["orders"].transaction() as connection:
+            found = parked_messages.load(connection, [parked.order_id])
+        assert list(found.values()) == [resolved]
 
 
 class TestIdempotencyKeys:

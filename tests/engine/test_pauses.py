@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ from todoku.engine import (
     UnknownPause,
     UnknownPauseTarget,
 )
+from todoku.engine.pauses import Allowance
 from todoku.engine.testing import (
     START,
     MemoryBroker,
@@ -519,6 +520,29 @@ def test_rate_survives_a_kill() -> None:
         assert all(later - before >= 0.9 for before, later in pairwise(at))
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("ahead_seconds", "allowed"),
+    [(0.0, 1), (0.01, 0), (0.02, 0), (0.021, 1), (8 * 3600, 1)],
+)
+def test_next_start_far_ahead_was_written_by_another_clock(
+    ahead_seconds: float, allowed: int
+) -> None:
+    """A rate of 50 has its next start 20 ms ahead at most: who waited longer would wait for a clock."""
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    ended = PauseRecord(
+        id="p1",
+        target="service",
+        paused_at=now,
+        paused_by="bob",
+        reason="a test",
+        resumed_at=now,
+        resumed_by="bob",
+        rate=50,
+        next_at=now + timedelta(seconds=ahead_seconds),
+    )
+    assert Allowance([ended], now).limit([ended], wanted=10) == allowed
 
 
 def test_other_replica_knows_of_a_pause_within_a_second() -> None:

@@ -275,10 +275,7 @@ class Allowance:
 
     def __init__(self, pauses: Iterable[PauseRecord], now: datetime) -> None:
         self._pauses = {pause.id: pause for pause in pauses}
-        self._base = {
-            pause.id: max(pause.next_at or now, now - timedelta(seconds=CATCH_UP_SECONDS))
-            for pause in self._pauses.values()
-        }
+        self._base = {pause.id: _next_start(pause, now) for pause in self._pauses.values()}
         self._taken = dict.fromkeys(self._pauses, 0)
         self._left_over: set[str] = set()
         self._now = now
@@ -318,3 +315,16 @@ class Allowance:
         seconds = (self._now - self._base[pause_id]).total_seconds()
         allowed = int(seconds * pause.rate) + 1 if seconds >= 0 else 0
         return max(0, allowed - self._taken[pause_id])
+
+
+def _next_start(pause: PauseRecord, now: datetime) -> datetime:
+    """Return from when on the rate of this pause allows starts.
+
+    A process writes at most one interval of the rate ahead. If it is more, that process's clock was ahead, or
+    this one was set back: who waited for it would wait that long, so the next start is now.
+    """
+    assert pause.rate is not None
+    next_at = pause.next_at or now
+    if next_at > now + timedelta(seconds=1 / pause.rate):
+        return now
+    return max(next_at, now - timedelta(seconds=CATCH_UP_SECONDS))

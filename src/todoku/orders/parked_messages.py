@@ -48,7 +48,9 @@ class ParkedMessages:
         about = select(self.table).where(among(self.table.c.order_id, "ids"))
         self._read = Query(about)
         self._load = Query(about.order_by(*self.table.primary_key).with_for_update())
-        self._save = Many(upsert(self.table, ["order_id", "service", "letter_id"], ["closed"]))
+        # Never opened again: another process may have closed it meanwhile, on the later event.
+        key = ["order_id", "service", "letter_id"]
+        self._save = Many(upsert(self.table, key, ["closed"], growing="closed"))
 
     def load(
         self, connection: Connection, order_ids: Collection[str]

@@ -117,6 +117,9 @@ def authorize_payment(
             total_amount=event.total_amount,
             currency=event.currency,
             shipping_address=event.shipping_address,
+            holds=event.holds,
+            on_shortage=event.on_shortage,
+            created_at=event.created_at,
         )
     ]
 

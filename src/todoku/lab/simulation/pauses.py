@@ -183,11 +183,13 @@ class PauseChecker:
         for pause in pauses:
             if pause.is_active and pause.id not in self._since:
                 self._since[pause.id] = _now()
-                self._begun[pause.id] = timers
+                self._begun[pause.id] = {name: dict(due) for name, due in timers.items()}
             elif not pause.is_active and pause.id in self._since:
                 del self._since[pause.id]
                 self._resumed[pause.id] = _now()
                 self._check_timers(pause, pauses, self._begun.pop(pause.id), timers)
+        for begun in self._begun.values():
+            _drop_changed(begun, timers)
         self._timers = timers
 
     def _check_timers(
@@ -321,6 +323,12 @@ def _timers_of(agenda: Agenda) -> str:
     return (
         f"SELECT {key.name}, {due_at.name} FROM {due_at.table.name} WHERE {due_at.name} IS NOT NULL"
     )
+
+
+def _drop_changed(begun: Timers, now: Timers) -> None:
+    """Drop the timers that were set again since a pause began, also if it is to the same time."""
+    for name, due in begun.items():
+        begun[name] = {key: at for key, at in due.items() if now[name].get(key) == at}
 
 
 def _now() -> float:

@@ -26,6 +26,9 @@ EngineTables(_engine_metadata)
 ENGINE_TABLES = frozenset(_engine_metadata.tables) - {"dead_letters"}
 """The tables that the engine writes without deciding on what it has read: their keys are enough."""
 
+_ADDED_BY_SEVERAL = frozenset({"api_keys", "paused_timers", "stream_positions"})
+"""Those of them to which two processes may add the same row: the second waits, and finds it then."""
+
 _INSERT = re.compile(r"INSERT INTO (\w+) \(([^)]*)\) VALUES \(")
 _GROWING = re.compile(r"DO UPDATE SET .* WHERE .*excluded\.", re.DOTALL)
 """A statement that compares what it finds with what it writes, and so needs no lock from before."""
@@ -321,7 +324,7 @@ def add_row_triggers(connection: sqlite3.Connection) -> None:
                 f" SELECT RAISE(IGNORE) WHERE NOT may_change('{table}', {json_key('OLD', columns)});"
                 " END"
             )
-        if table not in ENGINE_TABLES:
+        if table not in ENGINE_TABLES or table in _ADDED_BY_SEVERAL:
             connection.execute(
                 f"CREATE TRIGGER simulated_INSERT_{table} AFTER INSERT ON {table} BEGIN"
                 f" SELECT inserted('{table}', {json_key('NEW', columns)}); END"
