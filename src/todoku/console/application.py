@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import todoku
 from todoku.console.forwarding import PREFIX, Forwarder
+from todoku.console.logins import Logins
 from todoku.console.pages import Files, Page, SecurityHeadersMiddleware
 from todoku.console.problems import PROBLEM_TYPES
 from todoku.web.forwarded import ForwardedMiddleware
@@ -29,21 +30,23 @@ def application(
     client: httpx.AsyncClient,
     *,
     limits: Limits,
+    logins: Logins | None = None,
     hosts: KnownHosts | None = None,
     trust_forwarded_prefix: bool = False,
     behind_proxy: bool = False,
 ) -> ASGIApp:
     """Return the ASGI application. `addresses` are those of the services by name, in the order in which
-    an order passes them."""
+    an order passes them; without `logins` nobody logs in, and requests bring their own credential."""
     return Router(
         [
             _json_route("/api", {"version": todoku.__version__, "services": list(addresses)}),
             _json_route("/livez", Health()),
             _json_route("/readyz", Health()),
+            *(logins.routes if logins is not None else []),
             *problem_routes(ordered(PROBLEM_TYPES)),
         ],
         redirect_slashes=False,
-        default=_Default(Forwarder(addresses, client, limits)),
+        default=_Default(Forwarder(addresses, client, limits, logins)),
         middleware=[
             *([Middleware(ForwardedMiddleware)] if behind_proxy else []),
             *([Middleware(ForwardedPrefixMiddleware)] if trust_forwarded_prefix else []),

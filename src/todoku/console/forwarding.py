@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from ssl import SSLContext
-from typing import Final
+from typing import Any, Final
 
 import httpx
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from todoku.console.logins import Logins
 from todoku.console.problems import SERVICE_SLOW, SERVICE_UNREACHABLE, UNKNOWN_SERVICE
+from todoku.console.sessions import Session
 from todoku.web.body import BODY_RECEIVED, read_body
 from todoku.web.event_streams import MEDIA_TYPE
 from todoku.web.forwarded import source_of
@@ -35,7 +37,8 @@ REQUEST_HEADERS: Final = frozenset(
         b"tracestate",
     }
 )
-"""What a service is told of a request. Cookies are the console's own."""
+"""What a service is told of a request. Cookies are the console's own: a request without Authorization has the
+credential of the session that its cookie names."""
 
 KEPT_BACK: Final = frozenset(
     {
@@ -79,29 +82,64 @@ class Forwarder:
     """Sends `/api/SERVICE/PATH` to that service as `/PATH`; an ASGI application."""
 
     def __init__(
-        self, addresses: Mapping[str, str], client: httpx.AsyncClient, limits: Limits
+        self,
+        addresses: Mapping[str, str],
+        client: httpx.AsyncClient,
+        limits: Limits,
+        logins: Logins | None = None,
     ) -> None:
         self._addresses = {name: httpx.URL(address) for name, address in addresses.items()}
         self._client = client
         self._limits = limits
+        self._logins = logins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name, path = _target(scope)
         if name not in self._addresses:
             known = ", ".join(self._addresses)
             raise Problem(UNKNOWN_SERVICE, f"No service is called {name!r}: there are {known}.")
+        session = await self._session(scope)
         body = await self._body(scope, receive)
         request = self._client.build_request(
             scope["method"],
             self._addresses[name].copy_with(raw_path=path),
-            headers=_request_headers(scope),
+            headers=_request_headers(scope, session),
             content=body or None,
         )
         response = await self._send(name, request)
         try:
-            await _reply(response, scope)(scope, receive, send)
+            if session is not None and response.status_code == httpx.codes.UNAUTHORIZED:
+                self._end(session, name)
+            await self._reply(response, scope, session)(scope, receive, send)
         finally:
             await response.aclose()
+
+    async def _session(self, scope: Scope) -> Session | None:
+        """Return the session of a request that brings no credential itself."""
+        if self._logins is None or any(name == b"authorization" for name, _ in scope["headers"]):
+            return None
+        return await self._logins.session_of(scope)
+
+    def _end(self, session: Session, name: str) -> None:
+        """End a session whose credential the service refuses that has accepted it before. Others may not know
+        a new key yet."""
+        if self._logins is not None and name == next(iter(self._addresses)):
+            self._logins.refused(session)
+
+    def _reply(self, response: httpx.Response, scope: Scope, session: Session | None) -> Response:
+        content = response.aiter_raw()
+        if response.headers.get("content-type", "").startswith(MEDIA_TYPE):
+            stops = [(scope.get(SHUTDOWN) or asyncio.Event()).wait()]
+            if session is not None and self._logins is not None:
+                stops.append(self._logins.wait_for_end(session))
+            content = _until(stops, content)
+        reply = StreamingResponse(content, status_code=response.status_code)
+        reply.raw_headers = [
+            (name.lower(), value)
+            for name, value in response.headers.raw
+            if name.lower() not in KEPT_BACK
+        ]
+        return reply
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         if scope["method"] in ("GET", "HEAD"):
@@ -139,8 +177,10 @@ def _target(scope: Scope) -> tuple[str, bytes]:
     return name, (slash + path or "/").encode("latin-1") + (b"?" + query if query else b"")
 
 
-def _request_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+def _request_headers(scope: Scope, session: Session | None) -> list[tuple[bytes, bytes]]:
     headers = [(name, value) for name, value in scope["headers"] if name in REQUEST_HEADERS]
+    if session is not None:
+        headers.append((b"authorization", b"Bearer " + session.credential.encode()))
     if not any(name == b"accept-encoding" for name, _ in headers):
         headers.append((b"accept-encoding", b"identity"))
     # Services count it only if they are told that a proxy is in front of them.
@@ -148,35 +188,25 @@ def _request_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def _reply(response: httpx.Response, scope: Scope) -> Response:
-    content = response.aiter_raw()
-    if response.headers.get("content-type", "").startswith(MEDIA_TYPE):
-        content = _until(scope.get(SHUTDOWN) or asyncio.Event(), content)
-    reply = StreamingResponse(content, status_code=response.status_code)
-    reply.raw_headers = [
-        (name.lower(), value)
-        for name, value in response.headers.raw
-        if name.lower() not in KEPT_BACK
-    ]
-    return reply
-
-
-async def _until(shutdown: asyncio.Event, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the chunks of a stream until it ends or breaks, or until `shutdown` is set."""
-    stopping = asyncio.ensure_future(shutdown.wait())
+async def _until(
+    stops: Sequence[Coroutine[Any, Any, object]], chunks: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """Yield the chunks of a stream until it ends or breaks, or until one of `stops` returns."""
+    stopping = [asyncio.ensure_future(each) for each in stops]
     upcoming: asyncio.Future[bytes] | None = None
     try:
         while True:
             upcoming = asyncio.ensure_future(anext(chunks))
-            await asyncio.wait((upcoming, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not upcoming.done():
+            await asyncio.wait((upcoming, *stopping), return_when=asyncio.FIRST_COMPLETED)
+            if any(each.done() for each in stopping) or not upcoming.done():
                 return
             try:
                 yield upcoming.result()
             except (StopAsyncIteration, httpx.HTTPError):
                 return  # The client connects again, and goes on behind the last event.
     finally:
-        stopping.cancel()
+        for each in stopping:
+            each.cancel()
         if upcoming is not None and not upcoming.done():
             upcoming.cancel()
             await asyncio.wait((upcoming,))

@@ -2,20 +2,27 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from socket import socket
 from typing import Any
 
+import httpx
+
 from todoku import logs
 from todoku.console.application import application
+from todoku.console.code_flow import Client, CodeFlow
 from todoku.console.forwarding import make_client
+from todoku.console.logins import Logins
+from todoku.console.sessions import Sessions
 from todoku.exposure import require_protection
 from todoku.host import HttpServer, listen, server_config
 from todoku.settings import CONSOLE, Settings, SettingsInvalid
 from todoku.system import load_system
-from todoku.tls import ServerCertificate, own_context
+from todoku.tls import ServerCertificate, own_context, public_context
 from todoku.web import Limits
 from todoku.web.descriptors import raise_descriptor_limit
 from todoku.web.hosts import known_hosts
+from todoku.web.issuer_keys import IssuerKeys, fetch_over_http
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -25,10 +32,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     require_protection(settings)
     certificate = ServerCertificate.of(settings)
     async with make_client(own_context(settings), _here(settings)) as client:
+        limits = Limits(body_bytes_max=settings.request_body_bytes_max)
+        services = addresses(settings)
         app = application(
-            addresses(settings),
+            services,
             client,
-            limits=Limits(body_bytes_max=settings.request_body_bytes_max),
+            limits=limits,
+            logins=logins(settings, services, client, limits),
             hosts=known_hosts(settings.host, settings.public_hosts),
             trust_forwarded_prefix=settings.trust_forwarded_prefix,
             behind_proxy=settings.behind_proxy,
@@ -36,6 +46,45 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         server = HttpServer(server_config(CONSOLE, settings, app, certificate))
         sockets = listen(settings.host, settings.port(CONSOLE))
         await serve_until(stop, server, sockets, certificate)
+
+
+def logins(
+    settings: Settings, services: Mapping[str, str], client: httpx.AsyncClient, limits: Limits
+) -> Logins:
+    """Return how people log in: by key, and at the issuer if the settings name a client for that. Raises
+    `TlsUnusable`."""
+    return Logins(
+        Sessions(
+            seconds_max=settings.console_session_seconds,
+            idle_seconds_max=settings.console_session_idle_seconds,
+        ),
+        client,
+        f"{next(iter(services.values()))}/whoami",
+        limits=limits,
+        flow=_code_flow(settings),
+        url=settings.console_url,
+        behind_proxy=settings.behind_proxy,
+    )
+
+
+def _code_flow(settings: Settings) -> CodeFlow | None:
+    issuer, audience = settings.oidc_issuer, settings.oidc_audience
+    if settings.oidc_console_client_id is None or issuer is None or audience is None:
+        return None
+    trusted = public_context(settings.oidc_ca)
+    return CodeFlow(
+        Client(
+            id=settings.oidc_console_client_id,
+            secret_file=settings.oidc_console_client_secret_file,
+            scope=settings.oidc_console_scope,
+            issuer=issuer,
+            audience=audience,
+            leeway_seconds=settings.oidc_leeway_seconds,
+        ),
+        IssuerKeys(fetch_over_http(issuer, settings.oidc_jwks_url, trusted), issuer),
+        trusted,
+        lambda: datetime.now(UTC),
+    )
 
 
 async def serve_until(

@@ -29,4 +29,14 @@ SERVICE_SLOW: Final = ProblemType(
     "it had one.",
 )
 
-PROBLEM_TYPES: Final = (UNKNOWN_SERVICE, SERVICE_UNREACHABLE, SERVICE_SLOW)
+CSRF_TOKEN_MISSING: Final = ProblemType(
+    "csrf-token-missing",
+    403,
+    "The request has no valid CSRF token",
+    "A request with the cookie of a session at the console changes something only if it repeats the token of "
+    "that session: a page of another site does not know it. Nothing was changed.",
+    "Read GET /session, and send its `csrfToken` in the header X-CSRF-Token. Programs send the header "
+    "Authorization instead, and need neither.",
+)
+
+PROBLEM_TYPES: Final = (UNKNOWN_SERVICE, CSRF_TOKEN_MISSING, SERVICE_UNREACHABLE, SERVICE_SLOW)

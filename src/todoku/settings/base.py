@@ -14,6 +14,7 @@ from todoku.settings.types import (
     Count,
     Name,
     Port,
+    PublicUrl,
     Retention,
     Seconds,
     SubjectPrefix,
@@ -131,6 +132,31 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
             extra={"allowed": "NAME=http://HOST:PORT, joined by commas"},
         ),
     ] = ""
+    console_url: Annotated[
+        PublicUrl | None,
+        Meta(
+            description="Where browsers reach the console, if its proxy changes the header Host:"
+            " `https://shop.example/console`. The issuer sends people who log in back to it.",
+            extra={"allowed": "http(s)://HOST, with a path if there is one"},
+        ),
+    ] = None
+    console_session_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=2_592_000,
+            description="How long somebody stays logged in at the console, in seconds; with an access token"
+            " that cannot be refreshed, no longer than that is valid.",
+        ),
+    ] = 43_200.0
+    console_session_idle_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=2_592_000,
+            description="How long a login at the console lasts while no tab of it is visible, in seconds.",
+        ),
+    ] = 3_600.0
 
     inbox_retention_seconds: Annotated[
         Retention,

@@ -22,6 +22,7 @@ KeysUrl = Annotated[
     Meta(pattern=rf"^(https://[^\s#@]+|{_LOOPBACK}(/[^\s#@]*)?)\Z", extra={"allowed": _ALLOWED}),
 ]
 Audience = Annotated[str, Meta(min_length=1, extra={"allowed": "a text"})]
+ClientId = Annotated[str, Meta(min_length=1, max_length=1_000, extra={"allowed": "a text"})]
 Claim = Annotated[str, Meta(pattern=r"^\S+\Z", extra={"allowed": "the name of a claim"})]
 
 
@@ -72,13 +73,49 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
             description="How far the clocks of issuer and services may differ, in seconds.",
         ),
     ] = 30.0
+    oidc_console_client_id: Annotated[
+        ClientId | None,
+        Meta(
+            description="The client as which the console logs people in at the issuer (authorization code"
+            " flow with PKCE). Without it, they log in with an API key.",
+            extra={"allowed": "a text"},
+        ),
+    ] = None
+    oidc_console_client_secret_file: Annotated[
+        Path | None,
+        Meta(
+            description="The file with the secret of that client, if it is a confidential one; without it,"
+            " it is a public client.",
+            extra={"allowed": "the path of a file"},
+        ),
+    ] = None
+    oidc_console_scope: Annotated[
+        str,
+        Meta(
+            pattern=r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*\Z",
+            max_length=2_000,
+            description="The scopes that the console asks the issuer for; `openid` is added.",
+            extra={"allowed": "scopes, joined by spaces"},
+        ),
+    ] = "openid"
 
 
 def contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with settings of access tokens that are good alone and bad together."""
+    if values.get("oidc_console_client_secret_file") and not values.get("oidc_console_client_id"):
+        yield (
+            "oidc_console_client_secret_file is set, but not oidc_console_client_id: nobody logs in with it."
+            " Set oidc_console_client_id."
+        )
     given = [
         name
-        for name in ("oidc_audience", "oidc_jwks_url", "oidc_ca", "oidc_roles_claim")
+        for name in (
+            "oidc_audience",
+            "oidc_jwks_url",
+            "oidc_ca",
+            "oidc_roles_claim",
+            "oidc_console_client_id",
+        )
         if values.get(name) is not None
     ]
     if values.get("oidc_issuer") is None:

@@ -78,3 +78,11 @@ SubjectPrefix = Annotated[
         extra={"allowed": "words of letters, digits, - and _, joined by dots"},
     ),
 ]
+
+PublicUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?\Z",
+        extra={"allowed": "http(s)://HOST, with a path if there is one"},
+    ),
+]

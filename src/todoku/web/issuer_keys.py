@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -102,26 +101,35 @@ def fetch_over_http(issuer: str, jwks_url: str | None, trusted: ssl.SSLContext) 
     """Return how the keys of an issuer are read: at `jwks_url`, else where its metadata says (OpenID Connect
     Discovery 1.0)."""
 
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # It logs every request.
-    # No proxy that the environment names is asked for what is on this machine.
-    client = partial(
-        httpx.AsyncClient,
-        verify=trusted,
-        timeout=ANSWER_SECONDS_MAX,
-        follow_redirects=False,
-        trust_env=not is_loopback(urlsplit(issuer).hostname or ""),
-    )
-
     async def fetch() -> bytes:
-        with _translated():
-            async with asyncio.timeout(2 * ANSWER_SECONDS_MAX), client() as connected:
-                return await _get(connected, jwks_url or await _discover(connected, issuer))
+        with answering():
+            async with client_of(issuer, trusted) as client:
+                if jwks_url is not None:
+                    return await _get(client, jwks_url)
+                found = await read_metadata(client, issuer)
+                return await _get(client, endpoint(found, "jwks_uri", issuer))
 
     return fetch
 
 
+@contextlib.asynccontextmanager
+async def client_of(issuer: str, trusted: ssl.SSLContext) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client for a few requests to an issuer, which follows no redirects."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # It logs every request.
+    client = httpx.AsyncClient(
+        verify=trusted,
+        timeout=ANSWER_SECONDS_MAX,
+        follow_redirects=False,
+        # No proxy that the environment names is asked for what is on this machine.
+        trust_env=not is_loopback(urlsplit(issuer).hostname or ""),
+    )
+    async with asyncio.timeout(2 * ANSWER_SECONDS_MAX), client:
+        yield client
+
+
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def answering() -> Iterator[None]:
+    """Raise `IssuerUnavailable` for whatever may go wrong on the way to an issuer."""
     try:
         yield
     except (TimeoutError, httpx.TimeoutException) as error:
@@ -130,8 +138,8 @@ def _translated() -> Iterator[None]:
         raise IssuerUnavailable(str(error) or type(error).__name__) from error
 
 
-async def _discover(client: httpx.AsyncClient, issuer: str) -> str:
-    """Return where the metadata of an issuer says that its keys are."""
+async def read_metadata(client: httpx.AsyncClient, issuer: str) -> dict[str, Any]:
+    """Return what an issuer says of itself (OpenID Connect Discovery 1.0). Raises `IssuerUnavailable`."""
     address = issuer.rstrip("/") + DISCOVERY_PATH
     try:
         found = msgspec.json.decode(await _get(client, address), type=dict[str, Any])
@@ -141,10 +149,15 @@ async def _discover(client: httpx.AsyncClient, issuer: str) -> str:
         raise IssuerUnavailable(
             f"its metadata names the issuer {found.get('issuer')!r}, and oidc_issuer has to be the same"
         )
-    keys = found.get("jwks_uri")
-    if not isinstance(keys, str) or not _is_as_safe(keys, issuer):
-        raise IssuerUnavailable(f"no jwks_uri with https at {address}")
-    return keys
+    return found
+
+
+def endpoint(metadata: Mapping[str, Any], name: str, issuer: str) -> str:
+    """Return an address that the metadata of an issuer has. Raises `IssuerUnavailable`."""
+    address = metadata.get(name)
+    if not isinstance(address, str) or not _is_as_safe(address, issuer):
+        raise IssuerUnavailable(f"no {name} with https at {issuer.rstrip('/') + DISCOVERY_PATH}")
+    return address
 
 
 def _is_as_safe(address: str, issuer: str) -> bool:

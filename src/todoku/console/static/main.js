@@ -1,6 +1,6 @@
 // Start the console: preferences, keys, the stream, and the page that the address names.
 import { html, render } from "./lib/html.js";
-import { loadAbout } from "./lib/api.js";
+import { loadAbout, loadSession } from "./lib/api.js";
 import { handleKeys } from "./lib/keys.js";
 import { begin as follow } from "./lib/live.js";
 import { followLinks } from "./lib/router.js";
@@ -12,5 +12,10 @@ followLinks(document);
 handleKeys();
 render(html`<${Shell} />`, root);
 loadAbout().catch(() => {});
-follow();
-measure();
+// The first requests already carry the token of the session.
+loadSession()
+  .catch(() => {})
+  .finally(() => {
+    follow();
+    measure();
+  });

@@ -1,6 +1,6 @@
 // A dialog for an action: what it does, its fields, a preview, the command that does the same.
 import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "../lib/html.js";
-import { newKey } from "../lib/api.js";
+import { newKey, session } from "../lib/api.js";
 import { t } from "../lib/i18n.js";
 import { who } from "../lib/prefs.js";
 import { Cli, explain } from "./parts.js";
@@ -28,7 +28,9 @@ function close() {
 
 function Dialog({ action }) {
   const ref = useRef(null);
-  const [values, setValues] = useState(() => Object.fromEntries((action.fields ?? []).map((field) => [field.name, field.value ?? ""])));
+  // Whoever is logged in decides: no other name is asked for, and the services would refuse one.
+  const fields = (action.fields ?? []).filter((field) => field.name !== "by" || !session.value.actor);
+  const [values, setValues] = useState(() => Object.fromEntries(fields.map((field) => [field.name, field.value ?? ""])));
   const [state, setState] = useState({ busy: false, error: null });
 
   useLayoutEffect(() => {
@@ -64,7 +66,7 @@ function Dialog({ action }) {
     <form onSubmit=${submit}>
       <h2 id="dialog-title">${action.title}</h2>
       ${action.intro && html`<p class="quiet">${action.intro}</p>`}
-      ${(action.fields ?? []).map((field) => html`<${Field} field=${field} key=${field.name} value=${values[field.name]} set=${(value) => setValues({ ...values, [field.name]: value })} />`)}
+      ${fields.map((field) => html`<${Field} field=${field} key=${field.name} value=${values[field.name]} set=${(value) => setValues({ ...values, [field.name]: value })} />`)}
       ${action.preview && html`<div class="preview" role="status">${action.preview(values)}</div>`}
       ${action.cli && html`<${Cli} command=${action.cli(values)} />`}
       ${state.error && html`<div class="notice bad" role="alert"><${Icon} name="warn" /><div class="grow break">${explain(state.error)}${

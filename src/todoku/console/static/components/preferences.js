@@ -1,9 +1,11 @@
 // Language, colours, time zone.
 import { html, signal, useEffect, useRef } from "../lib/html.js";
+import { session } from "../lib/api.js";
 import { t } from "../lib/i18n.js";
 import { language, theme, who, zone } from "../lib/prefs.js";
 import { zoneName } from "../lib/time.js";
 import { Icon } from "./icons.js";
+import { LoggedIn } from "./login.js";
 
 const shown = signal(false);
 
@@ -18,10 +20,11 @@ function Sheet() {
   useEffect(() => ref.current.showModal(), []);
   return html`<dialog ref=${ref} onClose=${() => (shown.value = false)} aria-labelledby="prefs-title"><div class="sheet">
     <h2 id="prefs-title">${t("prefs")}</h2>
+    <${LoggedIn} />
     <${Choice} label=${t("prefs.language")} chosen=${language} options=${[["en", "English"], ["ja", "日本語"]]} />
     <${Choice} label=${t("prefs.theme")} chosen=${theme} options=${["system", "light", "dark"].map((each) => [each, t(`prefs.theme.${each}`)])} />
     <${Choice} label=${t("prefs.zone")} chosen=${zone} options=${[["local", Intl.DateTimeFormat().resolvedOptions().timeZone], ["UTC", "UTC"]]} />
-    <div class="field"><label for="prefs-who">${t("field.by")}</label><input id="prefs-who" value=${who.value} autocomplete="off" onInput=${(event) => (who.value = event.target.value)} /><div class="hint">${t("field.by.hint")}</div></div>
+    ${!session.value.actor && html`<div class="field"><label for="prefs-who">${t("field.by")}</label><input id="prefs-who" value=${who.value} autocomplete="off" onInput=${(event) => (who.value = event.target.value)} /><div class="hint">${t("field.by.hint")}</div></div>`}
     <p class="quiet small">${t("prefs.note", { zone: zoneName() })}</p>
     <div class="buttons"><button type="button" class="button primary" onClick=${() => ref.current.close()}>${t("close")}</button></div>
   </div></dialog>`;

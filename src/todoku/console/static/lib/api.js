@@ -3,8 +3,8 @@ import { signal } from "./html.js";
 
 export const base = new URL(document.baseURI).pathname;
 
-/** The key of the reader; in the memory of this tab only. */
-export const credential = signal(null);
+/** Who is logged in: `{actor, csrfToken, issuer}`. The credential itself is at the console; no script ever has it. */
+export const session = signal({ actor: null, csrfToken: null, issuer: false });
 /** Whether a service wants to know who the reader is. */
 export const needsLogin = signal(false);
 
@@ -22,16 +22,19 @@ export class Problem extends Error {
 export const address = (service, path) => `${base}api/${service}${path}`;
 
 export function requestHeaders(more = {}) {
-  return credential.value ? { Authorization: `Bearer ${credential.value}`, ...more } : more;
+  return session.peek().csrfToken ? { "X-CSRF-Token": session.peek().csrfToken, ...more } : more;
 }
 
 export async function problemOf(response) {
-  if (response.status === 401) needsLogin.value = true;
   const details = await response.json().catch(() => ({}));
+  if (response.status === 401) {
+    if (!needsLogin.peek() && session.peek().actor) loadSession();
+    needsLogin.value = true;
+  }
   return new Problem(response.status, details);
 }
 
-async function send(service, path, init) {
+async function send(service, path, init, isAgain = false) {
   let response;
   try {
     response = await fetch(address(service, path), { ...init, headers: requestHeaders(init.headers) });
@@ -39,9 +42,39 @@ async function send(service, path, init) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { type: "console-unreachable", title: "console-unreachable" });
   }
-  if (!response.ok) throw await problemOf(response);
+  if (!response.ok) {
+    const problem = await problemOf(response);
+    if (problem.slug !== "csrf-token-missing" || isAgain) throw problem;
+    await loadSession(); // Another tab has logged in again.
+    return send(service, path, init, true);
+  }
   needsLogin.value = false;
   return response;
+}
+
+/** Ask who is logged in. */
+export async function loadSession() {
+  const response = await fetch(`${base}session`, { cache: "no-store" });
+  if (response.ok) session.value = await response.json();
+}
+
+/** Log in with a key, which is not kept here. Returns whether it was accepted. */
+export async function logIn(key) {
+  const response = await fetch(`${base}session`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ key }),
+  });
+  if (!response.ok) throw await problemOf(response);
+  session.value = await response.json();
+  await loadSession(); // It says so only if the browser has kept the cookie.
+  return session.value.actor !== null;
+}
+
+export async function logOut() {
+  const response = await fetch(`${base}session`, { method: "DELETE", headers: requestHeaders() });
+  if (!response.ok) throw await problemOf(response);
+  session.value = await response.json();
 }
 
 export async function get(service, path, abort) {

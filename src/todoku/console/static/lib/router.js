@@ -40,7 +40,7 @@ export function followLinks(root) {
     if (!link || !plain || link.target || link.hasAttribute("download") || event.defaultPrevented) return;
     const url = new URL(link.href);
     if (url.origin !== location.origin || !url.pathname.startsWith(base) || url.hash) return;
-    if (/^(api|static|problems)\//.test(url.pathname.slice(base.length))) return;
+    if (/^(api|session|static|problems)\//.test(url.pathname.slice(base.length))) return;
     event.preventDefault();
     navigate(url.pathname.slice(base.length) + url.search);
   });
