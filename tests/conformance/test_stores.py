@@ -963,6 +963,16 @@ def refusable() -> OrderCreatedEvent:
     return OrderCreatedEvent(order_id=new_order(), user_id="u", items=items, total_amount=1)
 
 
+def confirmed(order_id: str, change_id: str, product_id: str) -> CancellationConfirmedEvent:
+    """Return that a line is cancelled, or with the change `rest`, all that was left of an order."""
+    return CancellationConfirmedEvent(
+        order_id=order_id,
+        change_id=change_id,
+        items=(CancelledItem(product_id=product_id, quantity=1),),
+        whole=change_id == "rest",
+    )
+
+
 @pytest.fixture
 def replicated(postgres_url: str) -> Iterator[tuple[Database, Database]]:
     """One PostgreSQL database, open twice, as by two replicas of the inventory."""
@@ -1067,6 +1077,33 @@ class TestReplicas:
             assert actions.naks == []
         assert sum(owned(replicated[0]).values()) == 40
         assert sum(len(actions.published) for actions in outcomes.values()) == 40
+
+    def test_two_changes_of_an_order_that_has_not_arrived_meet(
+        self, replicated: tuple[Database, Database]
+    ) -> None:
+        """Each process finds nothing of the order, and adds a line of another product. Without a place where
+        they meet, it would be expected and cancelled at once, and be reserved when it arrives."""
+        order_id = new_order()
+        one = confirmed(order_id, "one", "coffee")
+        rest = confirmed(order_id, "rest", "tea")
+        store = InventoryStore()
+
+        def handle_both_at_once() -> None:
+            with replicated[1].transaction() as later:
+                unit_of_work = store.load(later, [rest], StateCache(0))
+                with replicated[0].transaction() as connection:
+                    apply(store, connection, release_cancelled, one, NOW)
+                state, _ = release_cancelled(unit_of_work.view(rest), rest, NOW)
+                unit_of_work.put(rest, state)
+                store.save(later, unit_of_work, NOW)
+
+        with pytest.raises(ConstraintViolated):
+            handle_both_at_once()
+        with replicated[1].transaction() as connection:
+            apply(store, connection, release_cancelled, rest, NOW)
+            found = store.load(connection, [rest], StateCache(0)).view(rest).reservation
+        assert found.state is ReservationState.CANCELLED
+        assert [each.id for each in found.changes] == ["one", "rest"]
 
     def test_the_same_request_at_both_at_once_is_executed_once(
         self, replicated: tuple[Database, Database]

@@ -19,10 +19,8 @@ from todoku.audit import (
     orders_named,
     pieces_by_owner,
 )
-from todoku.inventory.domain import RESERVATION, ReservationState
+from todoku.inventory.domain import NOT_ARRIVED, RESERVATION, ReservationState
 from todoku.inventory.store import products, reservations, stock_ledger
-
-NOT_ARRIVED = (ReservationState.EXPECTED, ReservationState.CANCELLED)
 
 
 class _Seen(msgspec.Struct):

@@ -38,6 +38,7 @@ from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_
 from todoku.engine import ByType, EngineTables, RepublishEvents, StateCache
 from todoku.inventory.amounts import Amounts, Floors, require_only_moved
 from todoku.inventory.domain import (
+    NOT_ARRIVED,
     RESERVATION,
     STOCK_REQUESTS,
     ArchiveProduct,
@@ -122,6 +123,14 @@ reservations = table(
     clustered=True,
 )
 
+# What of an order was cancelled before it arrived: here two processes meet that have each found nothing, and
+# add lines of different products.
+early_changes = table(
+    "early_changes",
+    metadata,
+    Column("order_id", Text, primary_key=True),
+)
+
 stock_ledger = table(
     "stock_ledger",
     metadata,
@@ -200,6 +209,7 @@ _update_products = _update(
 _update_queues = _update("queue")
 _update_thresholds = _update("low_stock_threshold", "threshold_version", "updated_at")
 _insert_reservations = Many(insert(reservations))
+_insert_early_changes = Many(insert(early_changes))
 _end_reservations = Many(
     update(reservations)
     .where(reservations.c.order_id == bindparam("key"))
@@ -543,6 +553,8 @@ def _save_reservations(connection: Connection, unit_of_work: InventoryUnitOfWork
             new.append(held)
         elif held is not before:
             (rewritten if held.changes or held.lines is not before.lines else ended).append(held)
+    early = [held.order_id for held in new if held.state in NOT_ARRIVED]
+    _insert_early_changes(connection, [{"order_id": order_id} for order_id in early])
     _delete_reservations(connection, [{"key": held.order_id} for held in rewritten])
     _insert_reservations(
         connection, [row for held in (*new, *rewritten) for row in _reservation_rows(held)]

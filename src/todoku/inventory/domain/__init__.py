@@ -57,6 +57,7 @@ from todoku.inventory.domain.reservations import (
     reserve_stock,
 )
 from todoku.inventory.domain.stock import (
+    NOT_ARRIVED,
     RESERVATION,
     LedgerEntry,
     LedgerReason,
@@ -75,6 +76,7 @@ from todoku.inventory.domain.stock import (
 
 __all__ = [
     "CODES",
+    "NOT_ARRIVED",
     "PAGE",
     "RESERVATION",
     "STOCK_REQUESTS",

@@ -129,6 +129,9 @@ class ReservationState(Status):
 
 RESERVATION: Final = Lifecycle("reservation", ReservationState)
 
+NOT_ARRIVED: Final = (ReservationState.EXPECTED, ReservationState.CANCELLED)
+"""The states in which nothing is known of an order but what was cancelled of it."""
+
 
 class LedgerReason(StrEnum):
     """Why the stock on hand changed."""
