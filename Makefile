@@ -12,7 +12,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser screenshots frames seeds mutants prove profile faults cancellations holds traces alerts lint check format docs \
+.PHONY: help install run test test-browser screenshots frames seeds mutants prove profile faults cancellations holds traces alerts scale lint check format docs \
 	wheel lock fuzz bandit audit sbom nats-server
 
 help: ## Show this list
@@ -51,6 +51,9 @@ traces: $(INSTALLED) ## Trace 10,000 orders while services are killed, and check
 
 alerts: $(INSTALLED) ## Break real systems, and show that the alerts fire within two minutes; needs Debian's prometheus
 	@$(BIN)/python tests/alerts/run.py $(ARGS)
+
+scale: $(INSTALLED) ## Break everything once under 10,000 orders: three replicas of each service, NATS and PostgreSQL
+	@$(BIN)/python tests/scale/prove.py $(ARGS)
 
 cancellations: $(INSTALLED) ## Cancel a third of 5,000 orders, a tenth by line, while services and broker are killed
 	$(BIN)/todoku chaos --seconds $(CHAOS_SECONDS) --orders-per-second 100 --cancelled-share 0.33 --line-share 0.1 \

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from faults.conftest import Prove
-from faults.postgres import needs_postgresql, postgresql
+from faults.postgres import needs_pgbouncer, needs_postgresql, pgbouncer, postgresql
 from todoku.lab.chaos import OrderLoad, prepare_products
 from todoku.lab.stack import TODOKU, Stack, free_ports
 from todoku.settings import to_environment
@@ -104,4 +104,33 @@ def test_replica_that_freezes_in_a_batch(
             load.until_accepted(100)
             prove_note = f"the others stood still for {stall:.1f} s at most"
         prove(stack, load, injected=1, note=prove_note)
+        stack.kill_up()
+
+
+@needs_pgbouncer
+@pytest.mark.parametrize("pool_mode", ["session", "transaction"])
+def test_replica_that_freezes_behind_pgbouncer(
+    pool_mode: str, make_stack: Callable[..., Stack], prove: Prove
+) -> None:
+    """The backend that holds its locks is PgBouncer's: it is ended all the same."""
+    with postgresql() as server, pgbouncer(server, pool_mode) as port:
+        server.create_databases(system.names)
+        stack = make_stack(
+            **{
+                f"{name}_database_url": f"postgresql://postgres@127.0.0.1:{port}/{name}"
+                for name in system.names
+            }
+        )
+        stack.start()
+        prepare_products(stack)
+        freeze_at = f"before-commit:{FREEZES_AT_THE}@inventory"
+        with OrderLoad(stack) as load, replica(stack, "inventory", freeze_at) as pid:
+            until_frozen(pid)
+            query = b"SELECT count(*) FROM reservations"
+            stall = longest_stall(server.url("inventory"), query)
+            assert stall < STALL_SECONDS_MAX
+            assert is_frozen(pid)
+            os.kill(pid, signal.SIGCONT)
+            load.until_accepted(100)
+        prove(stack, load, injected=1, note=f"the others stood still for {stall:.1f} s at most")
         stack.kill_up()

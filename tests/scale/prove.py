@@ -1,0 +1,273 @@
+"""Prove that nothing is lost at scale: place orders while each part of a large system breaks.
+
+Three replicas of each service behind HAProxy, three NATS servers, PostgreSQL with a standby. Each service is
+rolled from the last release to this source, a replica of each is killed and frozen, the stream's leader is
+killed, PostgreSQL is restarted, and fails over. With root; needs Debian's haproxy and postgresql.
+
+make scale ARGS="--orders 10000 --rate 100"
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from conformance.brokers import NatsCluster
+from faults.postgres import BIN, PostgreSQL, postgresql, standby_of
+from scale.replicas import HAPROXY, Replica, balancer, source_of_the_last_release, until
+from todoku.lab.chaos import OrderLoad, judge, prepare_products
+from todoku.lab.chaos.load import Outcome
+from todoku.lab.http import Response
+from todoku.lab.stack import TODOKU, Stack, free_ports, isolated_settings
+from todoku.orders.domain import OrderStatus
+from todoku.settings import Settings, to_environment
+from todoku.system import system
+
+EACH = 3
+ANSWER_SECONDS_MAX = 5.0
+FROZEN_SECONDS = 20.0
+STALL_SECONDS_MAX = 10.0
+SETTLE_SECONDS = 120.0
+PROBLEMS_SHOWN = 20
+GATEWAY = (502, 504)
+ENDED = b"SELECT count(*) FROM orders WHERE status = ANY (%s)"
+TERMINAL = [status.value for status in OrderStatus if status.terminal]
+KNOWN_BY_THE_LAST_RELEASE = (
+    *("TODOKU_DATA_DIR", "TODOKU_HOST", "TODOKU_NATS_URL", "TODOKU_LOG_FORMAT"),
+    "TODOKU_CARRIER_DELAY_SECONDS",
+)
+
+
+class BalancedLoad(OrderLoad):
+    """Customers behind a balancer. What it answers for a dead service says nothing about the order."""
+
+    gateway_errors = 0
+
+    def _read(self, response: Response) -> Outcome:
+        if response.status in GATEWAY:
+            self.gateway_errors += 1
+            return Outcome.UNKNOWN
+        return super()._read(response)
+
+
+class Watch:
+    """Looks how long at a time no order ended."""
+
+    def __init__(self, url: str) -> None:
+        self.longest = 0.0
+        self._url = url
+        self._changed_at = time.monotonic()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def restart(self) -> None:
+        """Forget the longest time."""
+        self.longest, self._changed_at = 0.0, time.monotonic()
+
+    def _look(self) -> None:
+        last = None
+        while not self._stopping.is_set():
+            with (
+                suppress(psycopg.Error),
+                psycopg.connect(self._url, autocommit=True, connect_timeout=2) as connection,
+            ):
+                while not self._stopping.wait(0.1):
+                    found = connection.execute(ENDED, (TERMINAL,)).fetchone()
+                    self.longest = max(self.longest, time.monotonic() - self._changed_at)
+                    if found != last:
+                        last, self._changed_at = found, time.monotonic()
+            self._stopping.wait(0.1)
+
+
+class System:
+    """All processes, and the faults that they meet in turn."""
+
+    def __init__(
+        self, stack: Stack, cluster: NatsCluster, replicas: dict[str, list[Replica]]
+    ) -> None:
+        self.cluster = cluster
+        self.replicas = replicas
+        self.current = to_environment(stack.settings)
+
+    def roll(self, service: str) -> None:
+        """Stop one replica after the other, and start this source in its place."""
+        for each in self.replicas[service]:
+            code = each.end(signal.SIGTERM)
+            assert code == 0, f"{service} ended with exit code {code}"
+            each.start(self.current)
+
+    def kill(self, service: str) -> None:
+        """Kill a replica, and start it again."""
+        self.replicas[service][0].kill()
+        self.replicas[service][0].start(self.current)
+
+    def freeze(self, service: str) -> None:
+        """Stop all threads of a replica for a while."""
+        frozen = self.replicas[service][1]
+        frozen.send(signal.SIGSTOP)
+        time.sleep(FROZEN_SECONDS)
+        frozen.send(signal.SIGCONT)
+        until(frozen.is_ready, f"{service} is not ready after it was frozen")
+
+    def kill_leader(self) -> None:
+        """Kill the server that leads the stream, and start it again."""
+        leader = self.cluster.servers[asyncio.run(self.cluster.leader())]
+        leader.stop()
+        time.sleep(FROZEN_SECONDS / 2)
+        leader.start()
+
+
+def main() -> int:
+    """Run the proof; return 1 if anything is broken, 2 if something needed is missing."""
+    options = ArgumentParser(description="Prove that nothing is lost at scale.")
+    options.add_argument("--orders", type=int, default=10_000)
+    options.add_argument("--rate", type=float, default=100.0)
+    options.add_argument("--seed", type=int, default=1)
+    chosen = options.parse_args()
+    if os.geteuid() != 0 or BIN is None or HAPROXY is None:
+        print("make scale needs root, and: apt-get install postgresql haproxy", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
+        return prove(Path(folder), started, chosen.orders, chosen.rate, chosen.seed)
+
+
+def prove(folder: Path, started: ExitStack, orders: int, rate: float, seed: int) -> int:
+    """Start everything, break it step by step, and judge."""
+    primary = started.enter_context(postgresql())
+    primary.create_databases(system.names)
+    standby = started.enter_context(standby_of(primary))
+    # What is committed is on both: nothing that was answered is lost with the primary.
+    primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    primary.execute("SELECT pg_reload_conf()")
+    cluster = NatsCluster(folder, free_ports(3))
+    cluster.start()
+    started.callback(cluster.stop)
+    stack = Stack(_settings(folder, primary, standby, cluster), folder / "log")
+    replicas = {name: [Replica(name, stack.log) for _ in range(EACH)] for name in system.names}
+    for each in (each for those in replicas.values() for each in those):
+        started.callback(each.kill)
+    _start_last_release(folder, stack.settings, primary, replicas)
+    ports = {name: stack.settings.port(name) for name in system.names}
+    started.enter_context(balancer(folder, ports, replicas))
+    until(lambda: all(map(stack.client.is_ready, system.names)), "the balancer has no server")
+    prepare_products(stack)
+    parts = System(stack, cluster, replicas)
+    load = BalancedLoad(
+        stack, orders_per_second=rate, seed=seed, answer_seconds_max=ANSWER_SECONDS_MAX
+    )
+    stalls: dict[str, float] = {}
+    with Watch(str(stack.settings.database("orders"))) as watch, load:
+        for name in system.names:
+            with _step(f"{name} rolled", load, watch, stalls):
+                parts.roll(name)
+        for name in system.names:
+            with _step(f"a replica of {name} killed", load, watch, stalls):
+                parts.kill(name)
+            with _step(f"a replica of {name} frozen", load, watch, stalls):
+                parts.freeze(name)
+        with _step("the stream's leader killed", load, watch, stalls):
+            parts.kill_leader()
+        with _step("PostgreSQL restarted", load, watch, stalls):
+            primary.stop()
+            primary.start()
+        with _step("PostgreSQL failed over", load, watch, stalls):
+            primary.stop()
+            standby.promote()
+        while len(load.accepted) < orders:
+            load.until_accepted(min(100, orders - len(load.accepted)))
+    return _judge(stack, load, stalls)
+
+
+def _settings(
+    folder: Path, primary: PostgreSQL, standby: PostgreSQL, cluster: NatsCluster
+) -> Settings:
+    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+    query = "target_session_attrs=read-write"
+    urls = {
+        f"{name}_database_url": f"postgresql://postgres@{hosts}/{name}?{query}"
+        for name in system.names
+    }
+    return isolated_settings(
+        folder / "data",
+        **urls,
+        nats_url=",".join(cluster.urls),
+        stream_replicas=EACH,
+        drain_seconds=2.0,
+    )
+
+
+def _start_last_release(
+    folder: Path, settings: Settings, primary: PostgreSQL, replicas: dict[str, list[Replica]]
+) -> None:
+    """Start the last release on the primary: it knows neither the standby nor replicas of the stream."""
+    known = {k: v for k, v in to_environment(settings).items() if k in KNOWN_BY_THE_LAST_RELEASE}
+    urls = {f"TODOKU_{name.upper()}_DATABASE_URL": primary.url(name) for name in replicas}
+    environment = source_of_the_last_release(folder) | known | urls
+    for those in replicas.values():
+        for each in those:
+            each.start(environment)
+
+
+@contextmanager
+def _step(name: str, load: OrderLoad, watch: Watch, stalls: dict[str, float]) -> Iterator[None]:
+    load.until_accepted(100)
+    watch.restart()
+    yield
+    load.until_accepted(200)
+    stalls[name] = watch.longest
+    print(
+        f"{len(load.accepted):>6,} accepted: {name}, no order ended for {watch.longest:.1f} s",
+        flush=True,
+    )
+
+
+def _judge(stack: Stack, load: BalancedLoad, stalls: dict[str, float]) -> int:
+    verdict = judge(stack.settings, load, within_seconds=SETTLE_SECONDS)
+    environment = {**os.environ, **to_environment(stack.settings)}
+    verified = subprocess.run([*TODOKU, "verify", "--strict"], env=environment, check=False)
+    problems = [*verdict.broken]
+    if load.unknown:
+        problems.append(f"{load.unknown} requests were never answered")
+    if verified.returncode:
+        problems.append("todoku verify has found something")
+    problems += [
+        f"no order ended for {stall:.1f} s: {name}"
+        for name, stall in stalls.items()
+        if stall > STALL_SECONDS_MAX and "PostgreSQL" not in name
+    ]
+    print(
+        f"{load}; {load.gateway_errors} answers 502 or 504; {verdict.orders}, quiescent after"
+        f" {verdict.settled_seconds} s; {len(problems)} problems"
+    )
+    for problem in problems[:PROBLEMS_SHOWN]:
+        print(f"  {problem}")
+    if problems:
+        kept = Path(tempfile.mkdtemp(prefix="todoku-scale-"), "log")
+        shutil.copy(stack.log, kept)
+        print(f"what the services logged: {kept}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
