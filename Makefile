@@ -70,7 +70,7 @@ test-browser: $(INSTALLED) ## Drive the console with Debian's chromium
 screenshots: $(INSTALLED) ## Take the pictures of the console in docs/console/ anew
 	cd tests && ../$(BIN)/python -m browser.screenshots $(ARGS)
 
-frames: $(INSTALLED) ## Measure the frames of the console at 500 events a second; needs Debian's chromium
+frames: $(INSTALLED) ## Measure the frames of the console at 500 events a second, and the loads (ARGS="--data DIR"); needs chromium
 	@cd tests && ../$(BIN)/python -m browser.frames $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports

@@ -38,11 +38,13 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def console_stack(folder: Path, **changes: Any) -> Iterator["ConsoleStack"]:
-    """Start a system with its console."""
+def console_stack(
+    folder: Path, data_dir: Path | None = None, **changes: Any
+) -> Iterator["ConsoleStack"]:
+    """Start a system with its console; `data_dir` is its data folder, if it is not one in `folder`."""
     (port,) = free_ports(1)
     settings = isolated_settings(
-        folder / "data",
+        data_dir or folder / "data",
         **{
             "console": True,
             "console_port": port,

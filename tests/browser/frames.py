@@ -25,6 +25,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from browser.driving import CHROMIUM, INSTALL, ConsoleStack, chromium, console_stack, tab
+from browser.loads import measure_loads
 from todoku.console.application import application
 from todoku.console.forwarding import Forwarder, make_client
 from todoku.lab.stack import free_ports
@@ -195,21 +196,38 @@ def at(values: list[float], quantile: float) -> float:
     return values[min(len(values) - 1, int(len(values) * quantile))]
 
 
+def last_order(stack: ConsoleStack) -> str:
+    """Return the id of the newest order."""
+    return str(stack.request("orders", "/orders?limit=1")["items"][0]["id"])
+
+
 def main() -> int:
     """Measure each page, and print a table; return 1 if the median frame of a page is too long."""
     options = ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("pages", nargs="*", default=PAGES)
     options.add_argument("--seconds", type=float, default=SECONDS)
+    options.add_argument(
+        "--data", type=Path, help="a data folder, which is written to; its pages are timed as well"
+    )
     chosen = options.parse_args()
     if CHROMIUM is None:
         print(INSTALL, file=sys.stderr)
         return 2
-    print(f"{EVENTS_A_SECOND} events a second; milliseconds of work a frame\n")
-    print("page          frames   p50   p95   p99    max  >16 ms  thread  CPU/frame  events")
     slow = False
-    with tempfile.TemporaryDirectory() as folder, console_stack(Path(folder)) as stack:
-        order = stack.place()
+    given = {"data_dir": chosen.data.absolute(), "demo_catalogue": False} if chosen.data else {}
+    with tempfile.TemporaryDirectory() as folder, console_stack(Path(folder), **given) as stack:
+        order = last_order(stack) if chosen.data else stack.place()
         with busy_console(stack) as url, chromium() as browser:
+            print(f"{EVENTS_A_SECOND} events a second come in.\n")
+            if chosen.data:
+                print("page, or filter                              until shown   slowest request")
+                for load in measure_loads(browser, stack, url):
+                    print(load, flush=True)
+                print()
+            print("milliseconds of work a frame\n")
+            print(
+                "page          frames   p50   p95   p99    max  >16 ms  thread  CPU/frame  events"
+            )
             for path in chosen.pages:
                 name = "" if path == "overview" else path.format(order=order)
                 found = measure(browser, url, name, chosen.seconds)

@@ -1,5 +1,5 @@
 // What happens now: the last events, filtered, paused, downloaded.
-import { html, useMemo, useState } from "../lib/html.js";
+import { html, useLayoutEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { number, t } from "../lib/i18n.js";
 import { connection, countsByType, events, isPaused, KEPT_MAX, openedAt, received, resume } from "../lib/live.js";
 import { language, zone } from "../lib/prefs.js";
@@ -40,7 +40,7 @@ export function Events() {
         <span class="quiet small">${t("events.shown", { n: rows.length, max: KEPT_MAX })}</span>
       </div>
       <${Card}>${rows.length
-        ? html`<${VirtualList} rows=${rows} height=${ROW_PIXELS} label=${t("page.events")}>${(event, top) => html`<${Entry} key=${event.id} event=${event} top=${top} />`}<//>`
+        ? html`<${VirtualList} rows=${rows} height=${ROW_PIXELS} label=${t("page.events")}>${(event, top, slot) => html`<${Entry} key=${slot} event=${event} top=${top} />`}<//>`
         : html`<${Empty} icon="live" title=${t(connection.value === "live" ? "events.waiting" : `connection.${connection.value}`)}>${t("events.waiting.hint")}${isPaused() && html`<button type="button" class="button" onClick=${resume}>${t("connection.resume")}</button>`}<//>`}<//>
       <${Cli} command="todoku events tail" />
     </div>`;
@@ -48,11 +48,14 @@ export function Events() {
 
 /** A row moves with each event that comes, but what is in it stays: only its place is computed anew. */
 function Entry({ event, top }) {
+  const ref = useRef(null);
+  // Its element may have shown another event: whoever had chosen that one must not open this one.
+  useLayoutEffect(() => () => ref.current?.contains(document.activeElement) && document.activeElement.blur(), [event.id]);
   const content = useMemo(
     () => html`<time class="mono small quiet" datetime=${event.time}>${clock(event.time)}</time><${Service} name=${event.source} /><span title=${event.type}>${event.type.replace(/Event$/, "")}</span><span><${OrderLink} id=${event.orderId} data-row /></span><span><${Status} value=${event.status} /></span>`,
     [event, language.value, zone.value],
   );
-  return html`<div class="entry" style=${{ top: `${top}px` }}>${content}</div>`;
+  return html`<div class="entry" ref=${ref} style=${{ top: `${top}px` }}>${content}</div>`;
 }
 
 function download(rows) {
