@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Page
 
 from browser.driving import ConsoleStack
 
@@ -156,30 +156,3 @@ def test_problems_are_found_in_what_the_services_tell(page: Page) -> None:
         "attention.letters",
         "attention.down",
     ]
-
-
-def test_page_asks_for_a_key_in_memory_where_services_want_one(
-    browser: Browser, stack: ConsoleStack
-) -> None:
-    context = browser.new_context(locale="en-GB")
-    page = context.new_page()
-    seen: list[str | None] = []
-
-    def answer(route: Route) -> None:
-        given = route.request.headers.get("authorization")
-        seen.append(given)
-        if given == "Bearer right":
-            route.continue_()
-        else:
-            route.fulfill(status=401, json={"title": "No"})
-
-    page.route("**/api/orders/**", answer)
-    page.goto(stack.console_url)
-    page.locator("#login-key").fill("right")
-    page.get_by_role("button", name="Log in").click()
-    page.locator("[data-connection=live]").wait_for()
-    assert "Bearer right" in seen
-    kept = page.evaluate("() => JSON.stringify(localStorage) + JSON.stringify(sessionStorage)")
-    assert "right" not in kept
-    assert context.cookies() == []
-    context.close()
