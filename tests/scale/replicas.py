@@ -62,6 +62,11 @@ class Replica:
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start it, and wait until it is ready."""
+        self.launch(environment)
+        until(self.is_ready, f"{self.service} on port {self.port} is not ready")
+
+    def launch(self, environment: Mapping[str, str]) -> None:
+        """Start it, without waiting."""
         port = {f"TODOKU_{self.service.upper()}_PORT": str(self.port)}
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
@@ -71,11 +76,15 @@ class Replica:
                 stderr=log,
                 start_new_session=True,
             )
-        until(self.is_ready, f"{self.service} on port {self.port} is not ready")
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process is None or self._process.poll() is not None
 
     def is_ready(self) -> bool:
         """Return whether it answers that it is ready. Raises `ChildProcessError` if it has ended."""
-        if self._process is None or self._process.poll() is not None:
+        if self.ended:
             raise ChildProcessError(f"{self.service} has ended: see {self._log}")
         try:
             return bool(HttpClient("127.0.0.1", self.port, timeout_seconds=2).get("/readyz"))
@@ -95,7 +104,7 @@ class Replica:
 
     def kill(self) -> None:
         """Kill it if it runs."""
-        if self._process is not None and self._process.poll() is None:
+        if not self.ended:
             self.end(SIGKILL)
 
 
