@@ -110,6 +110,10 @@ def test_order_that_does_not_end_in_time_fails_the_bench(tmp_path: Path) -> None
         ("--rate", "nan"),
         ("--seconds", "inf"),
         ("--plot", "x.svg"),
+        ("--replicas", "2"),  # SQLite has one process
+        ("--replicas", "0"),
+        ("--database-delay", "5"),
+        ("--running", "--replicas", "2"),
     ],
 )
 def test_impossible_load_is_a_usage_error(arguments: tuple[str, ...], tmp_path: Path) -> None:

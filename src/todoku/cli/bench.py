@@ -30,6 +30,7 @@ from todoku.system import SYSTEM, load_settings
 if TYPE_CHECKING:
     from todoku.lab.bench.load import Progress
     from todoku.lab.bench.options import BenchOptions
+    from todoku.lab.bench.replicas import Replica
     from todoku.lab.bench.report import BenchReport
     from todoku.lab.bench.run import Measurement
     from todoku.lab.stack import Stack
@@ -49,9 +50,16 @@ RATE_MAX = 100_000
 LARGE = 100_000_000
 """The limit of all other figures."""
 
+OF_DATABASES = ("--replicas", "--database-delay")
+
 EXCLUSIVE = (
     ("--running", ("--skip-verify",), "measures a system whose databases are not audited"),
-    ("--reads", ("--rate", "--seconds", "--orders", "--hot", "--skip-verify"), "places no orders"),
+    ("--running", ("--replicas", "--database-delay"), "measures a system as it is"),
+    (
+        "--reads",
+        ("--rate", "--seconds", "--orders", "--hot", "--skip-verify", *OF_DATABASES),
+        "places no orders",
+    ),
 )
 """Options, those that would have no effect with each, and why."""
 
@@ -70,6 +78,8 @@ def bench(
     skip_verify: Flag = False,
     reads: int | None = None,
     cold: Flag = False,
+    replicas: int = 1,
+    database_delay: float | None = None,
     json: Json = False,
     flags: Flags = None,
     instruments: Annotated[Instruments, Parameter(parse=False)] = NO_INSTRUMENTS,
@@ -119,6 +129,10 @@ def bench(
         many times, one after the other.
     cold
         With --reads: read from the disk, not from memory (SQLite on Linux).
+    replicas
+        How many processes of each service share its PostgreSQL database.
+    database_delay
+        Delay each round trip to PostgreSQL by that many milliseconds.
     json
         Print one JSON object.
     """
@@ -132,6 +146,8 @@ def bench(
             "--orders": orders,
             "--items": items,
             "--reads": reads,
+            "--replicas": replicas,
+            "--database-delay": database_delay,
         }
     )
     if products < items:
@@ -149,6 +165,8 @@ def bench(
             "--reads": reads,
             "--cold": cold,
             "--skip-verify": skip_verify,
+            "--replicas": replicas > 1,
+            "--database-delay": database_delay,
         }
     )
     interrupt_on_stop_signals()
@@ -173,7 +191,16 @@ def bench(
         if running:
             report = _measure(options, settings, folder, credential=credential()).report
         else:
-            report = _measure_own(options, settings, folder, instruments, audit=not skip_verify)
+            _require_shareable(settings, replicas)
+            with _delayed(settings, database_delay) as delayed:
+                report = _measure_own(
+                    options,
+                    delayed,
+                    folder,
+                    instruments,
+                    audit=not skip_verify,
+                    replicas=replicas,
+                )
     if json:
         write_object(msgspec.json.encode(report))
     else:
@@ -202,6 +229,35 @@ def _require_compatible(given: Mapping[str, object]) -> None:
         )
 
 
+def _require_shareable(settings: Settings, replicas: int) -> None:
+    """Refuse several processes of a service on a database that only one can use."""
+    from todoku.database.addresses import is_postgresql
+
+    for name in SYSTEM_HERE.names if replicas > 1 else ():
+        if not is_postgresql(settings.database(name)):
+            raise CommandFailed(
+                f"--replicas needs PostgreSQL: set --{name.replace('_', '-')}-database-url.",
+                exit_code=ExitCode.USAGE,
+            )
+
+
+@contextmanager
+def _delayed(settings: Settings, milliseconds: float | None) -> Iterator[Settings]:
+    """Yield the settings, with a delay before each database if one is asked for."""
+    if milliseconds is None:
+        yield settings
+        return
+    from todoku.lab.bench.replicas import NoDelay, delayed_databases
+
+    try:
+        with delayed_databases(settings, milliseconds) as delayed:
+            yield delayed
+    except NoDelay as impossible:
+        raise CommandFailed(
+            f"--database-delay: {impossible}.", exit_code=ExitCode.USAGE
+        ) from impossible
+
+
 def _own_settings(flags: Mapping[str, object], folder: Path) -> Settings:
     """Return the settings of a system of its own, from flags and nothing else of this machine."""
     from todoku.lab.stack import free_port_settings
@@ -226,11 +282,16 @@ def _measure_own(
     instruments: Instruments,
     *,
     audit: bool,
+    replicas: int,
 ) -> "BenchReport":
+    from todoku.lab.bench.replicas import more_replicas
     from todoku.lab.databases import audit_all, until_quiescent, violations
 
-    with _own_stack(settings, folder, instruments) as stack:
-        measurement = _measure(options, settings, folder, stack, instruments)
+    with (
+        _own_stack(settings, folder, instruments) as stack,
+        more_replicas(stack, replicas) as more,
+    ):
+        measurement = _measure(options, settings, folder, stack, instruments, replicas=more)
         if audit:
             until_quiescent(settings, seconds_max=QUIESCENT_SECONDS_MAX)
             found = audit_all(settings, overdue_seconds=options.patience_seconds)
@@ -267,6 +328,7 @@ def _measure(
     stack: "Stack | None" = None,
     instruments: Instruments = NO_INSTRUMENTS,
     credential: str | None = None,
+    replicas: "Mapping[str, Replica] | None" = None,
 ) -> "Measurement":
     from todoku.lab.bench.run import LoadFailed, measure
     from todoku.lab.http import HttpFailed
@@ -282,6 +344,7 @@ def _measure(
                 instruments=instruments,
                 ready_seconds=stack.ready_seconds if stack else None,
                 credential=credential,
+                replicas=replicas,
             )
     except HttpFailed as failed:
         raise CommandFailed(str(failed), exit_code=ExitCode.UNREACHABLE) from failed

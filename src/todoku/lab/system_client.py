@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -35,6 +36,10 @@ class OrderState(msgspec.Struct, frozen=True, rename="camel"):
 class _Page(msgspec.Struct, frozen=True, rename="camel"):
     items: list[OrderState]
     next_cursor: str | None
+
+
+ADDED_AT_ONCE = 32
+"""How many products are created at the same time."""
 
 
 class SystemClient:
@@ -103,12 +108,19 @@ class SystemClient:
         return {name: float(value) for name, _, value in lines}
 
     def add_products(self, stock: Mapping[str, int]) -> None:
-        """Create the products that do not exist yet, with this stock."""
-        inventory = self.service("inventory")
-        for product_id, quantity in stock.items():
-            product = {"name": product_id, "price": 100, "stockQuantity": quantity}
-            # 409: an earlier run has created it, and orders have reserved some of it.
-            inventory.request("PUT", f"/products/{product_id}", product, allowed=(200, 201, 409))
+        """Create the products that do not exist yet, with this stock; many at once, in batches of the
+        service."""
+
+        def add(product_id: str) -> None:
+            product = {"name": product_id, "price": 100, "stockQuantity": stock[product_id]}
+            with self.service("inventory") as inventory:
+                # 409: an earlier run has created it, and orders have reserved some of it.
+                inventory.request(
+                    "PUT", f"/products/{product_id}", product, allowed=(200, 201, 409)
+                )
+
+        with ThreadPoolExecutor(min(len(stock), ADDED_AT_ONCE) or 1) as threads:
+            list(threads.map(add, stock))
 
     def order(self, order_id: str) -> OrderState:
         """Return an order."""

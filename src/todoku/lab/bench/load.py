@@ -47,7 +47,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     `bodies` are sent in turn over `connections`. Without a `rate` each connection places its next
     order when the last is answered (closed loop); with one, that many orders are due each second,
     independent of responses (open loop). It ends after `seconds` or `orders`, whichever comes first.
-    `terminal` are the final statuses of an order; `credential` is sent with each request.
+    `terminal` are the final statuses of an order; `credential` is sent with each request. `more_ports` are
+    those of other processes of orders, which the connections take in turn.
     """
 
     host: str
@@ -59,6 +60,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     bodies: tuple[str, ...]
     terminal: tuple[str, ...]
     credential: str | None = None
+    more_ports: tuple[int, ...] = ()
     result: str
 
 
@@ -103,6 +105,7 @@ class LoadGenerator:
                 for body in plan.bodies
             ]
         )
+        self._ports = cycle((plan.port, *plan.more_ports))
         self._begun = 0.0
         self._asked = 0
         self._connections: set[HttpConnection] = set()
@@ -164,7 +167,7 @@ class LoadGenerator:
         _, connection = await loop.create_connection(
             lambda: HttpConnection(self._on_response, self._on_loss),
             self._plan.host,
-            self._plan.port,
+            next(self._ports),
         )
         self._connections.add(connection)
         return connection

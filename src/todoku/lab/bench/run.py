@@ -13,6 +13,7 @@ from todoku.lab.bench.instruments import NO_INSTRUMENTS, Instruments
 from todoku.lab.bench.load import LoadPlan, LoadResult, Progress
 from todoku.lab.bench.options import BenchOptions
 from todoku.lab.bench.orders import STOCK, bodies, product_ids, read_endings
+from todoku.lab.bench.replicas import Replica
 from todoku.lab.bench.report import BenchReport, Cost, Latency, Traffic
 from todoku.lab.bench.snapshot import Difference, take_snapshot
 from todoku.lab.system_client import OrderState, SystemClient
@@ -46,25 +47,30 @@ def measure(
     instruments: Instruments = NO_INSTRUMENTS,
     ready_seconds: float | None = None,
     credential: str | None = None,
+    replicas: Mapping[str, Replica] | None = None,
 ) -> Measurement:
     """Put a load on the running system that the settings describe.
 
-    `pids` are its processes on this machine, by name; the result of the load generator is written to
-    `folder`. `credential` is as in `SystemClient`. Raises `HttpFailed` and `LoadFailed`.
+    `pids` are its processes on this machine, by name; `replicas` those beside one of each service. The
+    result of the load generator is written to `folder`. `credential` is as in `SystemClient`. Raises
+    `HttpFailed` and `LoadFailed`.
     """
     client = SystemClient(settings, credential=credential)
     client.await_credential()
     client.add_products(dict.fromkeys(product_ids(options.products), STOCK))
-    before = take_snapshot(settings, client, pids, instruments)
+    replicas = replicas or {}
+    pids = {**pids, **{name: replica.pid for name, replica in replicas.items()}}
+    before = take_snapshot(settings, client, pids, instruments, replicas)
     instruments.begin(pids)
-    load = _run_load(_plan(options, settings, folder, client.credential), on_progress)
+    plan = _plan(options, settings, folder, client.credential, replicas)
+    load = _run_load(plan, on_progress)
     if not load.ids:
         raise LoadFailed(f"no order was accepted: {_in_words(load.refused)}")
     states, after = read_endings(
         client,
         load.ids,
         patience_seconds=options.patience_seconds,
-        when_last_ended=lambda: take_snapshot(settings, client, pids, instruments),
+        when_last_ended=lambda: take_snapshot(settings, client, pids, instruments, replicas),
     )
     used = Difference(before, after)
     ended = _ended(load, states)
@@ -80,7 +86,11 @@ def measure(
 
 
 def _plan(
-    options: BenchOptions, settings: Settings, folder: Path, credential: str | None
+    options: BenchOptions,
+    settings: Settings,
+    folder: Path,
+    credential: str | None,
+    replicas: Mapping[str, Replica],
 ) -> LoadPlan:
     return LoadPlan(
         host=settings.own_host,
@@ -92,6 +102,7 @@ def _plan(
         bodies=tuple(bodies(options, BODIES)),
         terminal=tuple(status for status in OrderStatus if status.terminal),
         credential=credential,
+        more_ports=tuple(each.port for each in replicas.values() if each.service == "orders"),
         result=str(folder / "load.msgpack"),
     )
 

@@ -10,6 +10,7 @@ from todoku.broker.connection import connection_options
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.permissions import OPERATOR
 from todoku.lab.bench.instruments import Instruments
+from todoku.lab.bench.replicas import Replica
 from todoku.lab.processes import Usage, busy_seconds, usage_of
 from todoku.lab.system_client import SystemClient
 from todoku.settings import Settings
@@ -90,7 +91,11 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def take_snapshot(
-    settings: Settings, client: SystemClient, pids: Mapping[str, int], instruments: Instruments
+    settings: Settings,
+    client: SystemClient,
+    pids: Mapping[str, int],
+    instruments: Instruments,
+    replicas: Mapping[str, Replica],
 ) -> Snapshot:
     """Take a snapshot; `pids` are the processes of the system on this machine, by name."""
     return Snapshot(
@@ -99,7 +104,10 @@ def take_snapshot(
         busy_seconds=busy_seconds() if pids else None,
         usage={name: usage_of(pid) for name, pid in pids.items()},
         fsyncs=instruments.fsyncs(settings.data_dir),
-        metrics={name: client.metrics(name) for name in load_system(settings).names},
+        metrics={
+            **{name: client.metrics(name) for name in load_system(settings).names},
+            **{name: replica.metrics() for name, replica in replicas.items()},
+        },
         stream=asyncio.run(_stream_state(settings)),
     )
 

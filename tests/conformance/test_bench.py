@@ -1,0 +1,44 @@
+"""`todoku bench` with several processes of each service, on a real PostgreSQL server."""
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from conformance.conftest import temporary_database
+from todoku.system import system
+
+
+def test_replicas_share_the_databases_and_are_all_measured(
+    postgres_server: Engine, tmp_path: Path
+) -> None:
+    with ExitStack() as databases:
+        urls = [
+            word
+            for name in system.names
+            for word in (
+                f"--{name}-database-url",
+                databases.enter_context(temporary_database(postgres_server)),
+            )
+        ]
+        answer = subprocess.run(
+            [
+                *(sys.executable, "-P", "-m", "todoku", "bench", "--orders", "20", "--json"),
+                *("--products", "4", "--replicas", "2", *urls),
+            ],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(answer.stdout)
+    assert report["endings"] == {"COMPLETED": 20}
+    assert report["broken"] == []
+    for name in system.names:
+        assert {name, f"{name}-2"} <= report["costs"].keys()
