@@ -5,6 +5,7 @@ rolled from the last release to this source, a replica of each is killed and fro
 killed, PostgreSQL is restarted, and fails over. With root; needs Debian's haproxy and postgresql.
 
 make scale ARGS="--orders 10000 --rate 100"
+make scale ARGS="--beside 60"    # two releases beside each other for an hour, and nothing else
 """
 
 import asyncio
@@ -16,8 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from argparse import ArgumentParser
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -110,9 +111,9 @@ class System:
         self.replicas = replicas
         self.current = to_environment(stack.settings)
 
-    def roll(self, service: str) -> None:
+    def roll(self, service: str, replicas: Sequence[Replica]) -> None:
         """Stop one replica after the other, and start this source in its place."""
-        for each in self.replicas[service]:
+        for each in replicas:
             code = each.end(signal.SIGTERM)
             assert code == 0, f"{service} ended with exit code {code}"
             each.start(self.current)
@@ -162,16 +163,17 @@ def main() -> int:
     options = ArgumentParser(description="Prove that nothing is lost at scale.")
     options.add_argument("--orders", type=int, default=10_000)
     options.add_argument("--rate", type=float, default=100.0)
+    options.add_argument("--beside", type=float, default=0.0, metavar="MINUTES")
     options.add_argument("--seed", type=int, default=1)
     chosen = options.parse_args()
     if os.geteuid() != 0 or BIN is None or HAPROXY is None:
         print("make scale needs root, and: apt-get install postgresql haproxy", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
-        return prove(Path(folder), started, chosen.orders, chosen.rate, chosen.seed)
+        return prove(Path(folder), started, chosen)
 
 
-def prove(folder: Path, started: ExitStack, orders: int, rate: float, seed: int) -> int:
+def prove(folder: Path, started: ExitStack, chosen: Namespace) -> int:
     """Start everything, break it step by step, and judge."""
     primary = started.enter_context(postgresql())
     primary.create_databases(system.names)
@@ -193,30 +195,52 @@ def prove(folder: Path, started: ExitStack, orders: int, rate: float, seed: int)
     prepare_products(stack)
     parts = System(stack, cluster, replicas)
     load = BalancedLoad(
-        stack, orders_per_second=rate, seed=seed, answer_seconds_max=ANSWER_SECONDS_MAX
+        stack,
+        orders_per_second=chosen.rate,
+        seed=chosen.seed,
+        answer_seconds_max=ANSWER_SECONDS_MAX,
     )
     stalls: dict[str, float] = {}
     with Watch(str(stack.settings.database("orders"))) as watch, load:
+        if chosen.beside:
+            with _step("both releases beside each other", load, watch, stalls):
+                for name in system.names:
+                    parts.roll(name, parts.replicas[name][:1])
+                load.go_on_for(chosen.beside * 60)
         for name in system.names:
             with _step(f"{name} rolled", load, watch, stalls):
-                parts.roll(name)
-        for name in system.names:
-            with _step(f"a replica of {name} killed", load, watch, stalls):
-                parts.kill(name)
-            with _step(f"a replica of {name} frozen", load, watch, stalls):
-                parts.freeze(name)
-        with _step("the stream's leader killed", load, watch, stalls):
-            parts.kill_leader()
-        with _step("PostgreSQL restarted", load, watch, stalls):
-            primary.stop()
-            primary.start()
-        with parts.supervised():
-            with _step("PostgreSQL failed over", load, watch, stalls):
-                primary.stop()
-                standby.promote()
-            while len(load.accepted) < orders:
-                load.until_accepted(min(100, orders - len(load.accepted)))
+                parts.roll(name, parts.replicas[name])
+        if not chosen.beside:
+            _break_everything(parts, primary, standby, load, watch, stalls, chosen.orders)
     return _judge(stack, load, stalls)
+
+
+def _break_everything(
+    parts: System,
+    primary: PostgreSQL,
+    standby: PostgreSQL,
+    load: BalancedLoad,
+    watch: Watch,
+    stalls: dict[str, float],
+    orders: int,
+) -> None:
+    """Break each part once, and go on until so many orders have been accepted."""
+    for name in system.names:
+        with _step(f"a replica of {name} killed", load, watch, stalls):
+            parts.kill(name)
+        with _step(f"a replica of {name} frozen", load, watch, stalls):
+            parts.freeze(name)
+    with _step("the stream's leader killed", load, watch, stalls):
+        parts.kill_leader()
+    with _step("PostgreSQL restarted", load, watch, stalls):
+        primary.stop()
+        primary.start()
+    with parts.supervised():
+        with _step("PostgreSQL failed over", load, watch, stalls):
+            primary.stop()
+            standby.promote()
+        while len(load.accepted) < orders:
+            load.until_accepted(min(100, orders - len(load.accepted)))
 
 
 def _settings(
