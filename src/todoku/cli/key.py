@@ -124,8 +124,8 @@ def list_keys(*, json: JsonLines = False, addresses: Addresses = None) -> None:
 def revoke(key_id: KeyId, /, *, json: Json = False, addresses: Addresses = None) -> ExitCode:
     """Revoke an API key, and wait until every service knows it.
 
-    A service refuses the key within two seconds from then on. Those that do not know
-    it within 5 seconds are named: they refuse it once the event from orders
+    A service refuses the key within two seconds from then on. Those that do not
+    know it within 5 seconds are named: they refuse it once the event from orders
     arrives there.
 
     For example:

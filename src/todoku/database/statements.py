@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     bindparam,
+    case,
     cast,
     func,
     select,
@@ -54,6 +55,19 @@ def upsert(
         index_elements=list(key_columns),
         set_={name: statement.excluded[name] for name in update_columns},
         where=None if growing is None else table.c[growing] < statement.excluded[growing],
+    )
+
+
+def count_up(table: Table, key: Column[str], number: Column[int]) -> Insert:
+    """Build an INSERT that saves a number, or where one is saved that is as high, the one after that.
+
+    The row is changed in any case, so a second transaction waits for the first, and counts on.
+    """
+    statement = insert(table)
+    given = statement.excluded[number.name]
+    return statement.on_conflict_do_update(
+        index_elements=[key],
+        set_={number.name: case((number >= given, number + 1), else_=given)},
     )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 
 from todoku.broker.port import Progress
-from todoku.database import Integer64, Many, Query, table, upsert
+from todoku.database import Integer64, Many, Query, count_up, table, upsert
 
 TIMELINE = "postgresql timeline"
 """The name under which the database's timeline is saved beside the stream's epochs."""
@@ -69,6 +69,7 @@ class StreamPositions:
         common, owned = self.table.c, self.by_owner.c
         self._reach = Many(upsert(self.table, ["incarnation"], ["sequence"], growing="sequence"))
         self._set = Many(upsert(self.table, ["incarnation"], ["sequence"]))
+        self._count_up = count_up(self.table, self.table.c.incarnation, self.table.c.sequence)
         self._reach_own = Many(
             upsert(self.by_owner, ["owner", "stream_epoch"], ["sequence"], growing="sequence")
         )
@@ -129,10 +130,8 @@ class StreamPositions:
     def next_version(self, connection: Connection, name: str, at_least: int) -> int:
         """Return a higher version of `name` than any before, and save it. Another process waits for this
         transaction before it gets the next one, and then sees what this one has changed."""
-        self._reach(connection, [{"incarnation": name, "sequence": at_least}])
-        version = self.get(connection, name) + 1
-        self._set(connection, [{"incarnation": name, "sequence": version}])
-        return version
+        connection.execute(self._count_up, {"incarnation": name, "sequence": at_least + 1})
+        return self.get(connection, name)
 
     def begin_recovery(self, connection: Connection, epoch: int) -> None:
         """Save that a recovery has begun, and the epoch that begins with it. A crash during it begins it
