@@ -90,8 +90,8 @@ def bench(
     and with a carrier that accepts every parcel at once. Its settings come from
     flags only, not from the environment or todoku.toml. With --data-dir the data is
     kept there, and existing data is used. With --auth required, each request has an
-    API key: raise the limits of one caller, or switch --rate-limits off. Exit code 1
-    if an order did not end, or an invariant is broken.
+    API key: raise the limits of one caller, or switch --rate-limits off. Exit code
+    1 if an order did not end, or an invariant is broken.
 
     For example:
 
