@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from sqlalchemy import func, select
 
+from bench.running import bench, profile
 from todoku.cli.exit_codes import ExitCode
 from todoku.database.lock import FileLock
 from todoku.lab.bench.fill import fill
@@ -20,26 +21,6 @@ from todoku.lab.bench.reads import READS
 from todoku.lab.databases import audit_all, read_all, violations
 from todoku.orders.store import feed, order_events, orders
 from todoku.system import system
-
-
-def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return run(folder, "-m", "todoku", "bench", *arguments)
-
-
-def profile(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return run(folder, str(Path(__file__).with_name("measure.py")), *arguments)
-
-
-def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
 
 
 def test_every_order_ends_and_no_invariant_is_broken(

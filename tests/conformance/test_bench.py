@@ -1,14 +1,14 @@
 """`todoku bench` with several processes of each service, on a real PostgreSQL server."""
 
 import json
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from sqlalchemy import Engine
 
+from bench.running import bench
 from conformance.conftest import temporary_database
+from todoku.cli.exit_codes import ExitCode
 from todoku.system import system
 
 
@@ -24,19 +24,9 @@ def test_replicas_share_the_databases_and_are_all_measured(
                 databases.enter_context(temporary_database(postgres_server)),
             )
         ]
-        answer = subprocess.run(
-            [
-                *(sys.executable, "-P", "-m", "todoku", "bench", "--orders", "20", "--json"),
-                *("--products", "4", "--replicas", "2", *urls),
-            ],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert answer.returncode == 0, answer.stderr
+        load = ("--orders", "20", "--products", "4", "--replicas", "2")
+        answer = bench(tmp_path, *load, *urls, "--json")
+    assert answer.returncode == ExitCode.OK, answer.stderr
     report = json.loads(answer.stdout)
     assert report["endings"] == {"COMPLETED": 20}
     assert report["broken"] == []

@@ -28,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conformance.brokers import NatsCluster
 from faults.postgres import BIN, PostgreSQL, postgresql, standby_of
-from scale.replicas import HAPROXY, Replica, balancer, source_of_the_last_release, until
+from scale.replicas import HAPROXY, balancer, source_of_the_last_release
 from todoku.lab.chaos import OrderLoad, judge, prepare_products
 from todoku.lab.chaos.load import Outcome
 from todoku.lab.http import Response
+from todoku.lab.replica import Replica, until
 from todoku.lab.stack import TODOKU, Stack, free_ports, isolated_settings
 from todoku.orders.domain import OrderStatus
 from todoku.settings import Settings, to_environment
@@ -104,24 +105,21 @@ class Watch:
 class System:
     """All processes, and the faults that they meet in turn."""
 
-    def __init__(
-        self, stack: Stack, cluster: NatsCluster, replicas: dict[str, list[Replica]]
-    ) -> None:
+    def __init__(self, cluster: NatsCluster, replicas: dict[str, list[Replica]]) -> None:
         self.cluster = cluster
         self.replicas = replicas
-        self.current = to_environment(stack.settings)
 
     def roll(self, service: str, replicas: Sequence[Replica]) -> None:
         """Stop one replica after the other, and start this source in its place."""
         for each in replicas:
-            code = each.end(signal.SIGTERM)
+            code = each.stop()
             assert code == 0, f"{service} ended with exit code {code}"
-            each.start(self.current)
+            each.start()
 
     def kill(self, service: str) -> None:
         """Kill a replica, and start it again."""
         self.replicas[service][0].kill()
-        self.replicas[service][0].start(self.current)
+        self.replicas[service][0].start()
 
     def freeze(self, service: str) -> None:
         """Stop all threads of a replica for a while."""
@@ -140,7 +138,7 @@ class System:
             while not stopping.wait(0.2):
                 for each in (each for those in self.replicas.values() for each in those):
                     if each.ended:
-                        each.launch(self.current)
+                        each.launch()
 
         thread = threading.Thread(target=supervise)
         thread.start()
@@ -185,7 +183,11 @@ def prove(folder: Path, started: ExitStack, chosen: Namespace) -> int:
     cluster.start()
     started.callback(cluster.stop)
     stack = Stack(_settings(folder, primary, standby, cluster), folder / "log")
-    replicas = {name: [Replica(name, stack.log) for _ in range(EACH)] for name in system.names}
+    replicas = {
+        # Not tethered: the thread that starts them again at the failover ends before they do.
+        name: [Replica(name, stack.settings, stack.log, tethered=False) for _ in range(EACH)]
+        for name in system.names
+    }
     for each in (each for those in replicas.values() for each in those):
         started.callback(each.kill)
     _start_last_release(folder, stack.settings, primary, replicas)
@@ -193,7 +195,7 @@ def prove(folder: Path, started: ExitStack, chosen: Namespace) -> int:
     started.enter_context(balancer(folder, ports, replicas))
     until(lambda: all(map(stack.client.is_ready, system.names)), "the balancer has no server")
     prepare_products(stack)
-    parts = System(stack, cluster, replicas)
+    parts = System(cluster, replicas)
     load = BalancedLoad(
         stack,
         orders_per_second=chosen.rate,

@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,9 +30,9 @@ from todoku.system import SYSTEM, load_settings
 if TYPE_CHECKING:
     from todoku.lab.bench.load import Progress
     from todoku.lab.bench.options import BenchOptions
-    from todoku.lab.bench.replicas import Replica
     from todoku.lab.bench.report import BenchReport
     from todoku.lab.bench.run import Measurement
+    from todoku.lab.replica import Replica
     from todoku.lab.stack import Stack
 
 DEFAULTS = {
@@ -45,16 +45,18 @@ DEFAULTS = {
 
 SECONDS = 10.0
 QUIESCENT_SECONDS_MAX = 20.0
+LOG_LINES_SHOWN = 20
 
 RATE_MAX = 100_000
 LARGE = 100_000_000
 """The limit of all other figures."""
 
 OF_DATABASES = ("--replicas", "--database-delay")
+"""Options about the databases of a system of its own."""
 
 EXCLUSIVE = (
     ("--running", ("--skip-verify",), "measures a system whose databases are not audited"),
-    ("--running", ("--replicas", "--database-delay"), "measures a system as it is"),
+    ("--running", OF_DATABASES, "measures a system as it is"),
     (
         "--reads",
         ("--rate", "--seconds", "--orders", "--hot", "--skip-verify", *OF_DATABASES),
@@ -183,13 +185,13 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="todoku-bench-") as temporary:
         folder = Path(temporary)
         settings = settings_from(flags).settings if running else _own_settings(flags or {}, folder)
+        key = credential() if running else None
         if reads is not None:
             require_orders(settings)
             with nullcontext() if running else _own_stack(settings, folder, instruments):
-                key = credential() if running else None
                 return time_reads(settings, reads, cold=cold, json=json, credential=key)
         if running:
-            report = _measure(options, settings, folder, credential=credential()).report
+            report = _measure(options, settings, folder, credential=key).report
         else:
             _require_shareable(settings, replicas)
             with _delayed(settings, database_delay) as delayed:
@@ -285,16 +287,24 @@ def _measure_own(
     replicas: int,
 ) -> "BenchReport":
     from todoku.lab.bench.replicas import more_replicas
-    from todoku.lab.databases import audit_all, until_quiescent, violations
+    from todoku.lab.databases import audit_when_quiescent, violations
 
-    with (
-        _own_stack(settings, folder, instruments) as stack,
-        more_replicas(stack, replicas) as more,
-    ):
+    with ExitStack() as running:
+        stack = running.enter_context(_own_stack(settings, folder, instruments))
+        try:
+            more = running.enter_context(more_replicas(stack, replicas))
+        except (TimeoutError, ChildProcessError) as error:
+            logged = stack.log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+            raise CommandFailed(
+                "\n".join([f"{error}:", *logged]), exit_code=ExitCode.CANNOT_START
+            ) from error
         measurement = _measure(options, settings, folder, stack, instruments, replicas=more)
         if audit:
-            until_quiescent(settings, seconds_max=QUIESCENT_SECONDS_MAX)
-            found = audit_all(settings, overdue_seconds=options.patience_seconds)
+            _, found = audit_when_quiescent(
+                settings,
+                seconds_max=QUIESCENT_SECONDS_MAX,
+                overdue_seconds=options.patience_seconds,
+            )
             report = msgspec.structs.replace(measurement.report, broken=violations(found))
             measurement = msgspec.structs.replace(measurement, report=report)
     return instruments.complete(measurement, folder)

@@ -41,15 +41,22 @@ def audit_all(settings: Settings, *, overdue_seconds: float) -> Report:
         )
 
 
-def until_quiescent(settings: Settings, *, seconds_max: float) -> float:
-    """Wait until every order has ended and no event waits for a receipt, or until the time is over.
+def audit_when_quiescent(
+    settings: Settings, *, seconds_max: float, overdue_seconds: float
+) -> tuple[float, Report]:
+    """Audit the databases once every order has ended and no event waits for a receipt, or when the time is
+    over; return how many seconds that took, and the report.
 
-    Returns how many seconds that took.
+    A service may publish again after it was looked at, such as the head of its audit log: then look again.
     """
     began = time.monotonic()
-    while not _is_quiescent(settings) and time.monotonic() < began + seconds_max:
-        time.sleep(LOOK_SECONDS)
-    return time.monotonic() - began
+    while True:
+        while not _is_quiescent(settings) and time.monotonic() < began + seconds_max:
+            time.sleep(LOOK_SECONDS)
+        seconds = time.monotonic() - began
+        report = audit_all(settings, overdue_seconds=overdue_seconds)
+        if report.settled or seconds >= seconds_max:
+            return seconds, report
 
 
 def unanswered_changes(settings: Settings) -> set[str]:

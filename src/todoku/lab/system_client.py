@@ -19,6 +19,9 @@ PAGE_ITEMS = 200
 KEY_SECONDS_MAX = 10.0
 KEY_POLL_SECONDS = 0.02
 
+ADDED_AT_ONCE = 32
+"""How many products are created at the same time."""
+
 
 class OrderState(msgspec.Struct, frozen=True, rename="camel"):
     """The status of an order, and when it changed last by the clock of the orders service."""
@@ -36,10 +39,6 @@ class OrderState(msgspec.Struct, frozen=True, rename="camel"):
 class _Page(msgspec.Struct, frozen=True, rename="camel"):
     items: list[OrderState]
     next_cursor: str | None
-
-
-ADDED_AT_ONCE = 32
-"""How many products are created at the same time."""
 
 
 class SystemClient:

@@ -16,10 +16,11 @@ from todoku.web.guard import unauthenticated
 from todoku.web.problems import Problem
 
 READ_EVERY_SECONDS: Final = 1.0
-"""How old what is known of the keys may be before a request has them read again, without waiting for it."""
+"""How old what is known of the keys may be before a request causes another read, without waiting for it."""
 
 KNOWN_SECONDS_MAX: Final = 2.0
-"""When requests wait for that: so a revocation holds within this time once it is here."""
+"""How old it may be at most. If it is older, requests wait until the keys are read; so a revocation holds
+within this time once it has arrived at this service."""
 
 UNKNOWN_READS_MAX: Final = 5
 """How many times in a second, on average and at once, the keys are read because a request has one that is

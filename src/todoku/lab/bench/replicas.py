@@ -1,37 +1,19 @@
 """Runs more processes of each service beside a stack, and puts a delay before its databases."""
 
-import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import msgspec
 
 from todoku.database.addresses import parse_address
-from todoku.lab.stack import TODOKU, Stack, free_ports
-from todoku.lab.system_client import SystemClient
-from todoku.settings import Settings, to_environment
+from todoku.lab.replica import Replica
+from todoku.lab.stack import Stack
+from todoku.settings import Settings
 from todoku.system import load_system
 
-READY_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 30.0
-POLL_SECONDS = 0.05
 POSTGRESQL_PORT = "5432"
-
-
-class Replica(msgspec.Struct, frozen=True):
-    """One more process of a service."""
-
-    service: str
-    port: int
-    pid: int
-    client: SystemClient
-
-    def metrics(self) -> Mapping[str, float]:
-        """Return its metrics."""
-        return self.client.metrics(self.service)
 
 
 class NoDelay(Exception):
@@ -41,45 +23,19 @@ class NoDelay(Exception):
 @contextmanager
 def more_replicas(stack: Stack, count: int) -> Iterator[dict[str, Replica]]:
     """Run processes of each service until there are `count`, with the one of the stack; yield those by name.
-    Raises `TimeoutError` if one does not become ready."""
+    Raises `TimeoutError` and `ChildProcessError` if one does not become ready."""
     with ExitStack() as running:
         found = {
-            f"{service}-{number}": running.enter_context(_replica(stack, service))
+            f"{service}-{number}": Replica(service, stack.settings, stack.log)
             for number in range(2, count + 1)
             for service in stack.services
         }
-        deadline = time.monotonic() + READY_SECONDS_MAX
-        for name, replica in found.items():
-            while not replica.client.is_ready(replica.service):
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{name} did not become ready: see {stack.log}")
-                time.sleep(POLL_SECONDS)
+        for replica in found.values():
+            replica.launch()
+            running.callback(replica.stop)
+        for replica in found.values():
+            replica.until_ready()
         yield found
-
-
-@contextmanager
-def _replica(stack: Stack, service: str) -> Iterator[Replica]:
-    port = free_ports(1)[0]
-    settings = msgspec.structs.replace(
-        stack.settings, ports={**stack.settings.ports, service: port}
-    )
-    with stack.log.open("a") as log:
-        process = subprocess.Popen(
-            [*TODOKU, "run", service],
-            env={**os.environ, **to_environment(settings)},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield Replica(service, port, process.pid, SystemClient(settings, timeout_seconds=5.0))
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from todoku.lab.bench.instruments import NO_INSTRUMENTS, Instruments
 from todoku.lab.bench.load import LoadPlan, LoadResult, Progress
 from todoku.lab.bench.options import BenchOptions
 from todoku.lab.bench.orders import STOCK, bodies, product_ids, read_endings
-from todoku.lab.bench.replicas import Replica
 from todoku.lab.bench.report import BenchReport, Cost, Latency, Traffic
 from todoku.lab.bench.snapshot import Difference, take_snapshot
+from todoku.lab.replica import Replica
 from todoku.lab.system_client import OrderState, SystemClient
 from todoku.orders.domain import OrderStatus
 from todoku.settings import Settings

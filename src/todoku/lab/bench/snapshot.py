@@ -10,8 +10,8 @@ from todoku.broker.connection import connection_options
 from todoku.broker.embedded import PROBE_SUBJECT
 from todoku.broker.permissions import OPERATOR
 from todoku.lab.bench.instruments import Instruments
-from todoku.lab.bench.replicas import Replica
 from todoku.lab.processes import Usage, busy_seconds, usage_of
+from todoku.lab.replica import Replica
 from todoku.lab.system_client import SystemClient
 from todoku.settings import Settings
 from todoku.system import load_system

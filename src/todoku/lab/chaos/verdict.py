@@ -7,11 +7,10 @@ import msgspec
 from todoku.audit import Finding
 from todoku.lab.chaos.load import OrderLoad
 from todoku.lab.databases import (
-    audit_all,
+    audit_when_quiescent,
     order_ids,
     unanswered_changes,
     unanswered_holds,
-    until_quiescent,
 )
 from todoku.settings import Settings
 
@@ -69,8 +68,9 @@ def judge(
 
     `before` are the orders that existed before the load.
     """
-    waited_seconds = until_quiescent(settings, seconds_max=within_seconds)
-    report = audit_all(settings, overdue_seconds=within_seconds)
+    waited_seconds, report = audit_when_quiescent(
+        settings, seconds_max=within_seconds, overdue_seconds=within_seconds
+    )
     existing = order_ids(settings)
     return Verdict(
         accepted=len(load.accepted),
