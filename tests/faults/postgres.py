@@ -77,7 +77,9 @@ class PostgreSQL:
         )
 
     def stop(self, mode: str = "immediate") -> None:
-        """Stop; `immediate` is like `kill -9` of all its processes."""
+        """Stop, if it runs; `immediate` is like `kill -9` of all its processes."""
+        if not (self.data / "postmaster.pid").exists():
+            return
         with contextlib.suppress(subprocess.CalledProcessError):
             self._as_user("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
 
