@@ -36,7 +36,7 @@ class SimulatedLowStock:
         """The last threshold of each product that was confirmed."""
         self._unanswered: set[str] = set()
         """The products with a change of which it is not known whether it was done."""
-        self._may_come: dict[str, set[int]] = {}
+        self._not_answered: dict[str, set[int]] = {}
         """The thresholds of attempts without an answer: a process that hung may set them last."""
         self._one_at_a_time = asyncio.Lock()
         self._restored = False
@@ -72,7 +72,7 @@ class SimulatedLowStock:
         for product_id, last in self._set.items():
             known = product_id not in self._unanswered
             expected = known and (not self._restored or self._is_stored(last))
-            possible = {last.threshold} | self._may_come.get(product_id, set())
+            possible = {last.threshold} | self._not_answered.get(product_id, set())
             if expected and found.get(product_id) not in possible:
                 problem = (
                     f"product {product_id} has the threshold {found.get(product_id)}: {last.threshold} "
@@ -102,7 +102,7 @@ class SimulatedLowStock:
             )
             if await self._world.execute(command):
                 return command
-            self._may_come.setdefault(product_id, set()).add(threshold)
+            self._not_answered.setdefault(product_id, set()).add(threshold)
             await asyncio.sleep(1)
 
     def _is_stored(self, change: SetLowStockThreshold) -> bool:
