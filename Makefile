@@ -13,7 +13,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-browser screenshots frames seeds mutants prove profile faults cancellations holds traces alerts scale lint check format docs \
-	wheel lock fuzz bandit audit sbom nats-server
+	wheel lock fuzz bandit audit sbom nats-server chart
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -72,6 +72,12 @@ screenshots: $(INSTALLED) ## Take the pictures of the console in docs/console/ a
 
 frames: $(INSTALLED) ## Measure the frames of the console at 500 events a second, and the loads (ARGS="--data DIR"); needs chromium
 	@cd tests && ../$(BIN)/python -m browser.frames $(ARGS)
+
+KUBERNETES := 1.37
+chart: $(INSTALLED) ## Render deploy/kubernetes/ from the Helm chart, and check both; needs helm
+	@command -v helm >/dev/null || { echo "make chart needs helm, 3.8 or later: https://helm.sh/docs/intro/install" >&2; exit 2; }
+	helm template todoku deploy/helm/todoku --kube-version $(KUBERNETES) > deploy/kubernetes/todoku.yaml
+	$(BIN)/pytest tests/distribution/test_chart.py $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
 	$(BIN)/ruff check .

@@ -159,6 +159,24 @@ def test_chart_without_console_is_valid_and_has_none() -> None:
 
 
 @helm
+def test_console_gets_the_secret_of_its_client_and_no_other() -> None:
+    manifests = yaml.safe_load_all(
+        render(VERSIONS[-1], "console.oidcClientSecret.existingSecret=idp")
+    )
+    [pod] = [
+        manifest["spec"]["template"]["spec"]
+        for manifest in manifests
+        if manifest["kind"] == "Deployment" and manifest["metadata"]["name"] == "todoku-console"
+    ]
+    [volume], [container] = pod["volumes"], pod["containers"]
+    assert volume["secret"]["secretName"] == "idp"
+    [mount] = container["volumeMounts"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    file = variables["TODOKU_OIDC_CONSOLE_CLIENT_SECRET_FILE"]
+    assert file == f"{mount['mountPath']}/{volume['secret']['items'][0]['path']}"
+
+
+@helm
 def test_manifests_are_rendered_from_the_chart() -> None:
     """Versions of Helm differ in empty lines."""
     assert list(yaml.safe_load_all(render(VERSIONS[-1]))) == MANIFESTS
@@ -171,6 +189,9 @@ def test_everything_that_can_be_enabled_is_valid(version: str) -> None:
         "migrationJob.enabled=true",
         "auth.bootstrapKey.existingSecret=",
         "nats.existingSecret.name=nats",
+        "nats.seeds.existingSecret=nats-seeds",
+        "nats.ca.existingSecret=nats-ca",
+        "console.oidcClientSecret.existingSecret=console-client",
     ]
     enabled += [f"services.{service.name}.autoscaling.enabled=true" for service in system]
     for manifest in yaml.safe_load_all(render(version, *enabled)):
