@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,3 +96,40 @@ def test_server_over_http_ends_quietly_and_keeps_no_stream_open(
         assert process.wait(SECONDS_MAX) == ExitCode.OK
         output.until_end()
         assert len(output.lines) == 1, output.lines
+
+
+def test_interrupt_gives_up_a_call_that_waits_for_a_mute_service(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    """Services may take 35 s to answer. The caller is told that the outcome is unknown."""
+    [port] = free_ports(1)
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "list_orders", "arguments": {}},
+    }
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/mcp",
+        json.dumps(call).encode(),
+        {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"},
+    )
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        started(
+            tmp_path, "--http", str(port), "--orders-port", str(mute.getsockname()[1])
+        ) as process,
+        ThreadPoolExecutor(1) as caller,
+    ):
+        assert process.stderr is not None
+        CapturedOutput(process.stderr).until("agents reach it at ")
+        calling = caller.submit(urllib.request.urlopen, request, timeout=SECONDS_MAX)
+        mute.settimeout(SECONDS_MAX)
+        connection, _ = mute.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS_MAX) == ExitCode.OK
+            with calling.result() as answer:
+                result = json.load(answer)["result"]
+    assert result["isError"]
+    assert "was stopped while it waited" in result["content"][0]["text"]

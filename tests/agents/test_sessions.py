@@ -17,6 +17,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from agents.conftest import Guarded
+from todoku.cli.agents.calls import Calls
 from todoku.cli.agents.server import make_server
 from todoku.cli.agents.tool import Services
 from todoku.cli.agents.toolbox import Toolbox
@@ -106,7 +107,7 @@ async def test_session_reads(guarded: Guarded, mode: str, monkeypatch: pytest.Mo
     order_id = place_order(guarded)
     monkeypatch.setenv("TODOKU_KEY", guarded.agent_key)
     services = Services(guarded.up.settings, agent="a", is_remote=False)
-    server = make_server(Toolbox(services, writes=False))
+    server = make_server(Toolbox(services, writes=False), Calls())
     async with Client(server, mode=mode) as session:
         tools = (await session.list_tools()).tools
         assert all(tool.annotations.read_only_hint for tool in tools if tool.annotations)

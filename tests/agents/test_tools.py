@@ -10,6 +10,7 @@ import pytest
 from mcp.client import Client
 
 from todoku.cli.agents.answers import CHARACTERS_MAX, bounded, marked
+from todoku.cli.agents.calls import Calls
 from todoku.cli.agents.confirmation import VALID_SECONDS, Confirmations, Unconfirmed
 from todoku.cli.agents.reading import READING
 from todoku.cli.agents.server import make_server
@@ -211,7 +212,7 @@ def test_key_of_the_operators_login_is_not_the_agents(
     async def credential_of_a_tool() -> str:
         box = toolbox()
         monkeypatch.setattr(box, "call", lambda *_: Answer(str(credential())))
-        async with Client(make_server(box)) as session:
+        async with Client(make_server(box, Calls())) as session:
             [content] = (await session.call_tool("list_orders", {})).content
         return str(content.text)  # type: ignore[union-attr]
 

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from todoku.cli.agents.calls import Calls, CallStopped
 from todoku.cli.agents.server import CREDENTIAL, make_server
 from todoku.cli.agents.tool import Services
 from todoku.cli.agents.toolbox import Toolbox
@@ -41,7 +42,8 @@ async def serve_http(
     """Answer HTTP, at the port that the settings have for the console, until `stop` is set; say where, once
     it listens. Raises `AddressUnusable` and `TlsUnusable`."""
     certificate = ServerCertificate.of(settings)
-    server = make_server(toolbox)
+    calls = Calls(stop)
+    server = make_server(toolbox, calls)
     inner = server.streamable_http_app(
         streamable_http_path=PATH,
         json_response=True,
@@ -50,7 +52,7 @@ async def serve_http(
         # Host and Origin are checked outside, as at the services.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    app = guarded(inner, services, settings)
+    app = guarded(inner, services, settings, calls)
     http = HttpServer(server_config(CONSOLE, settings, app, certificate))
     # Before the task group of the sessions, which wraps what is raised within it.
     sockets = listen(settings.host, settings.port(CONSOLE))
@@ -59,7 +61,7 @@ async def serve_http(
         await serve_until(stop, http, sockets, certificate)
 
 
-def guarded(inner: ASGIApp, services: Services, settings: Settings) -> ASGIApp:
+def guarded(inner: ASGIApp, services: Services, settings: Settings, calls: Calls) -> ASGIApp:
     """Return the application with its guards: Host, Origin, and a credential where callers need one."""
     hosts = known_hosts(settings.host, settings.public_hosts)
     return Router(
@@ -68,7 +70,7 @@ def guarded(inner: ASGIApp, services: Services, settings: Settings) -> ASGIApp:
             *problem_routes(ordered([SERVICE_UNREACHABLE])),
         ],
         redirect_slashes=False,
-        default=_OnePath(inner, services, required=settings.auth == "required"),
+        default=_OnePath(inner, services, calls, required=settings.auth == "required"),
         middleware=[
             *([Middleware(ForwardedMiddleware)] if settings.behind_proxy else []),
             Middleware(MetricsMiddleware, Metrics()),
@@ -81,9 +83,10 @@ def guarded(inner: ASGIApp, services: Services, settings: Settings) -> ASGIApp:
 class _OnePath:
     """Serves `PATH` to callers with a credential that the services know, if callers need one."""
 
-    def __init__(self, inner: ASGIApp, services: Services, *, required: bool) -> None:
+    def __init__(self, inner: ASGIApp, services: Services, calls: Calls, *, required: bool) -> None:
         self._inner = inner
         self._services = services
+        self._calls = calls
         self._required = required
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +100,10 @@ class _OnePath:
         if self._required:
             if key is None:
                 raise unauthenticated("Send the header `Authorization: Bearer …`.")
-            await asyncio.to_thread(self._require_known, key)
+            try:
+                await self._calls.run(self._require_known, key)
+            except CallStopped:
+                raise Problem(SERVICE_UNREACHABLE, "The MCP server was stopped.") from None
         scope[CREDENTIAL] = key
         await self._inner(scope, receive, send)
 
