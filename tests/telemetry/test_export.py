@@ -18,7 +18,7 @@ SPAN = encoding.span(bytes(15) + b"\1", bytes(7) + b"\1", b"", 1, 2, encoding.sh
 
 def test_spans_arrive_with_their_resource(tmp_path: Path) -> None:
     store = SpanStore(tmp_path, "orders")
-    store.write([SPAN, SPAN])
+    store.write(SPAN + SPAN, 2)
     with receiving() as receiver:
         exporter = Exporter(store, Endpoint(url=receiver.url), HEAD)
         assert exporter.export()
@@ -34,7 +34,7 @@ def test_spans_wait_while_the_endpoint_is_busy_and_are_dropped_if_it_refuses_the
     tmp_path: Path,
 ) -> None:
     store = SpanStore(tmp_path, "orders")
-    store.write([SPAN])
+    store.write(SPAN, 1)
     with receiving() as receiver:
         exporter = Exporter(store, Endpoint(url=receiver.url), HEAD)
         receiver.status = 503
@@ -42,7 +42,7 @@ def test_spans_wait_while_the_endpoint_is_busy_and_are_dropped_if_it_refuses_the
         receiver.status = 200
         assert exporter.export()
         assert (len(receiver.spans), store.dropped) == (1, 0)
-        store.write([SPAN])
+        store.write(SPAN, 1)
         receiver.status = 400
         assert exporter.export()
         assert store.dropped == 1
@@ -52,7 +52,7 @@ def test_unreachable_endpoint_loses_nothing(tmp_path: Path) -> None:
     with receiving() as receiver:
         url = receiver.url
     store = SpanStore(tmp_path, "orders")
-    store.write([SPAN])
+    store.write(SPAN, 1)
     exporter = Exporter(store, Endpoint(url=url), HEAD)
     exporter.start()
     exporter.stop()

@@ -33,7 +33,7 @@ def killed(store: SpanStore) -> None:
 
 def test_spans_are_exported_once_and_leave_no_file(tmp_path: Path) -> None:
     store = SpanStore(tmp_path, "orders")
-    store.write([span(1)])
+    store.write(span(1), 1)
     store.add(span(2))
     assert taken(store) == [1, 2]
     assert taken(store) == []
@@ -43,9 +43,9 @@ def test_spans_are_exported_once_and_leave_no_file(tmp_path: Path) -> None:
 
 def test_next_process_exports_what_a_killed_one_has_written(tmp_path: Path) -> None:
     store = SpanStore(tmp_path, "orders")
-    store.write([span(1)])
+    store.write(span(1), 1)
     assert store.take() is not None  # It is being exported.
-    store.write([span(2)])
+    store.write(span(2), 1)
     store.add(span(3))  # Nothing refers to it yet.
     killed(store)
     after = SpanStore(tmp_path, "orders")
@@ -56,7 +56,7 @@ def test_next_process_exports_what_a_killed_one_has_written(tmp_path: Path) -> N
 def test_unfinished_span_is_exported_only_if_its_process_ended_before_it(tmp_path: Path) -> None:
     unanswered = span(1, encoding.shape("unanswered", encoding.SERVER, {}))
     store = SpanStore(tmp_path, "orders")
-    store.write([span(2)], unfinished=[((1).to_bytes(8), unanswered)])
+    store.write(span(2), 1, unfinished={"one": unanswered})
     assert taken(store) == [2]
     killed(store)
     after = SpanStore(tmp_path, "orders")
@@ -64,9 +64,9 @@ def test_unfinished_span_is_exported_only_if_its_process_ended_before_it(tmp_pat
     assert taken(after) == [1]
 
     store = SpanStore(tmp_path, "orders")
-    store.write([], unfinished=[((1).to_bytes(8), unanswered)])
-    store.finished((1).to_bytes(8), span(1))
-    store.write([span(2)])
+    store.write(b"", 0, unfinished={"one": unanswered})
+    store.finished("one", span(1))
+    store.write(span(2), 1)
     killed(store)
     after = SpanStore(tmp_path, "orders")
     after.adopt()
@@ -75,8 +75,8 @@ def test_unfinished_span_is_exported_only_if_its_process_ended_before_it(tmp_pat
 
 def test_files_of_living_processes_and_of_other_services_are_left_alone(tmp_path: Path) -> None:
     living, other = SpanStore(tmp_path, "orders"), SpanStore(tmp_path, "shipping")
-    living.write([span(1)])
-    other.write([span(2)])
+    living.write(span(1), 1)
+    other.write(span(2), 1)
     killed(other)
     assert SpanStore(tmp_path, "orders").adopt() == 0
     assert taken(living) == [1]
@@ -84,7 +84,7 @@ def test_files_of_living_processes_and_of_other_services_are_left_alone(tmp_path
 
 def test_record_that_was_torn_by_a_power_cut_is_left_out(tmp_path: Path) -> None:
     store = SpanStore(tmp_path, "orders")
-    store.write([span(1), span(2)])
+    store.write(span(1) + span(2), 2)
     assert store._path is not None
     os.truncate(store._path, store._path.stat().st_size - 1)
     killed(store)
@@ -96,7 +96,7 @@ def test_record_that_was_torn_by_a_power_cut_is_left_out(tmp_path: Path) -> None
 def test_oldest_spans_are_dropped_while_nothing_takes_them(tmp_path: Path) -> None:
     store = SpanStore(tmp_path, "orders", bytes_max=10 * len(span(1)))
     for n in range(1, 101):
-        store.write([span(n)])
+        store.write(span(n), 1)
     left = taken(store)
     assert left[-1] == 100
     assert len(left) + store.dropped == 100
@@ -106,7 +106,7 @@ def test_oldest_spans_are_dropped_while_nothing_takes_them(tmp_path: Path) -> No
 def test_few_files_are_open_while_nothing_takes_the_spans(tmp_path: Path) -> None:
     store = SpanStore(tmp_path, "orders")
     for n in range(1, 101):
-        store.write([span(n)])
+        store.write(span(n), 1)
         assert store.take() is not None
     assert len(list(tmp_path.iterdir())) == 2
     assert taken(store) == list(range(1, 101))
@@ -122,5 +122,5 @@ def test_files_are_private(tmp_path: Path) -> None:
 def test_spans_are_kept_in_memory_where_the_folder_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "traces").write_text("a file is in its place")
     store = SpanStore(tmp_path / "traces", "orders")
-    store.write([span(1)])
+    store.write(span(1), 1)
     assert taken(store) == [1]

@@ -27,6 +27,14 @@ SPAN: Final = 0x12
 
 NO_PARENT: Final = b""
 
+LINK: Final = b"j\x1c\n\x10"
+"""What goes before the trace id in a link without attributes; then come `b"\\x12\\x08"` and the span id."""
+
+LINK_LENGTH: Final = 30
+
+LAYOUTS_MAX: Final = 4096
+"""How many layouts of spans are kept: one for each kind, and each length of its texts."""
+
 _DIGITS: Final = tuple(bytes((n,)) for n in range(0x80))
 _CONTINUED: Final = tuple(bytes((n | 0x80,)) for n in range(0x80))
 """The digits of a number in base 128: the last one, and those before."""
@@ -35,6 +43,7 @@ _root = Struct("<2s16s2s8sBQBQ")
 _child = Struct("<2s16s2s8s2s8sBQBQ")
 _link = Struct("<2s16s2s8s")
 _plain_link = Struct("<4s16s2s8s").pack
+_times = Struct("<BQBQ").pack
 _double = Struct("<Bd").pack
 _flags = Struct("<HI").pack
 
@@ -50,6 +59,21 @@ def span(
         ids = b"\n\x10", trace_id, b"\x12\x08", span_id, b'"\x08', parent
         head = _child.pack(*ids, 0x39, began, 0x41, ended)
     return b"\x12" + varint(len(head) + len(rest)) + head + rest
+
+
+def head(length: int, *, has_parent: bool) -> bytes:
+    """Return what goes before the trace id of a span, if so many bytes follow its times.
+
+    After the trace id come `b"\\x12\\x08"` and the span id, then, if it has a parent, `b'"\\x08'` and its id,
+    then the `times`.
+    """
+    size = _child.size if has_parent else _root.size
+    return b"\x12" + varint(size + length) + b"\n\x10"
+
+
+def times(began: int, ended: int) -> bytes:
+    """Return the times of a span, in nanoseconds since 1970."""
+    return _times(0x39, began, 0x41, ended)
 
 
 def span_id_of(body: bytes) -> bytes:
@@ -73,21 +97,49 @@ def attribute(key: str, value: Value) -> bytes:
 def text_attribute(key: str, value: str) -> bytes:
     """Return an attribute of a span with a text that is another one each time."""
     text = value.encode()
-    return _head_of_text(key, len(text)) + text
+    return head_of_text(key, len(text)) + text
 
 
-def list_attribute(key: str, value: str) -> bytes:
-    """Return an attribute of a span with a list of one text, which is another one each time."""
-    text = value.encode()
-    return _head_of_list(key, len(text)) + text
+@lru_cache(maxsize=4096)
+def count(key: str, number: int) -> bytes:
+    """Return an attribute of a span with a number that is often the same."""
+    return attribute(key, number)
+
+
+@lru_cache(maxsize=4096)
+def head_of_text(key: str, length: int) -> bytes:
+    """Return an attribute without its text, which has so many bytes."""
+    encoded = attribute(key, "x" * length)
+    return encoded[: len(encoded) - length]
+
+
+@lru_cache(maxsize=1024)
+def head_of_list(key: str, length: int) -> bytes:
+    """Return an attribute that is a list of one text, without the text, which has so many bytes."""
+    encoded = attribute(key, ["x" * length])
+    return encoded[: len(encoded) - length]
 
 
 def link(trace_id: bytes, span_id: bytes, attributes: bytes = b"") -> bytes:
     """Return a link of a span, with attributes from `link_attribute`."""
     if not attributes:
-        return _plain_link(b"j\x1c\n\x10", trace_id, b"\x12\x08", span_id)
+        return _plain_link(LINK, trace_id, b"\x12\x08", span_id)
     ids = _link.pack(b"\n\x10", trace_id, b"\x12\x08", span_id)
     return b"j" + varint(_link.size + len(attributes)) + ids + attributes
+
+
+def links(ids: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the links to these trace and span ids, which are in hexadecimal digits. Those that are malformed
+    are left out."""
+    ids = [*ids]
+    text = b"".join([b"6a1c0a10%b1208%b" % pair for pair in ids]).decode("latin-1")
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) == LINK_LENGTH * len(ids):
+        return found
+    return b"".join(map(links, zip(ids))) if len(ids) > 1 else b""
 
 
 def link_attribute(of_span: bytes) -> bytes:
@@ -154,18 +206,6 @@ def varint(number: int) -> bytes:
     if number < 0x80:
         return _DIGITS[number]
     return _CONTINUED[number & 0x7F] + varint(number >> 7)
-
-
-@lru_cache(maxsize=4096)
-def _head_of_text(key: str, length: int) -> bytes:
-    encoded = attribute(key, "x" * length)
-    return encoded[: len(encoded) - length]
-
-
-@lru_cache(maxsize=1024)
-def _head_of_list(key: str, length: int) -> bytes:
-    encoded = attribute(key, ["x" * length])
-    return encoded[: len(encoded) - length]
 
 
 def _any_value(value: Value) -> bytes:

@@ -1,8 +1,18 @@
 """Spans of requests that are being answered: the parents of what their commands lead to."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from todoku.telemetry.store import SpanStore
+
+
+class OpenSpan(Protocol):
+    """The span of a request that is being answered."""
+
+    traceparent: str
+
+    def encode(self, status: int) -> bytes:
+        """Return the span as it would be if it ended now with this status, 0 for unanswered."""
 
 
 class OpenSpans:
@@ -13,18 +23,20 @@ class OpenSpans:
 
     def __init__(self, store: SpanStore) -> None:
         self._store = store
-        self._open: dict[str, tuple[bytes, Callable[[], bytes]]] = {}
+        self._open: dict[str, OpenSpan] = {}
 
-    def begin(self, traceparent: str, span_id: bytes, unfinished: Callable[[], bytes]) -> None:
-        """Note a span that has begun; `unfinished` encodes it as it would be if the process ended now."""
-        self._open[traceparent] = span_id, unfinished
+    def begin(self, span: OpenSpan) -> None:
+        """Note a span that has begun."""
+        self._open[span.traceparent] = span
 
-    def unfinished(self, traceparents: Iterable[str]) -> list[tuple[bytes, bytes]]:
-        """Return the spans of these that are not written yet, each with its id."""
-        found = [self._open.pop(each) for each in traceparents if each in self._open]
-        return [(span_id, encode()) for span_id, encode in found]
+    def unfinished(self, traceparents: Iterable[str]) -> dict[str, bytes]:
+        """Return the spans of these that are not written yet, by their traceparents."""
+        spans = self._open
+        return {each: spans.pop(each).encode(0) for each in traceparents if each in spans}
 
-    def end(self, traceparent: str, span_id: bytes, span: bytes) -> None:
+    def end(self, span: OpenSpan, status: int) -> None:
         """Keep a span that has ended."""
-        self._open.pop(traceparent, None)
-        self._store.finished(span_id, span)
+        if self._open.pop(span.traceparent, None) is None:
+            self._store.finished(span.traceparent, span.encode(status))
+        else:
+            self._store.add(span.encode(status))

@@ -5,15 +5,29 @@ An instrumented HTTP client sends its context along, and the spans that a plug-i
 
 from opentelemetry import context, trace
 
-from todoku.telemetry.parents import Parent
+from todoku.telemetry.parents import is_sampled
 
 
-def enter_span(parent: Parent, span_id: int) -> None:
+class CallSpan(trace.NonRecordingSpan):
+    """The span of a call, by its traceparent. Its `SpanContext` is made when somebody asks: most calls are
+    over before anybody does."""
+
+    def __init__(self, traceparent: str) -> None:
+        self._traceparent = traceparent
+
+    def get_span_context(self) -> trace.SpanContext:
+        """Return the ids that the children of this span need."""
+        return trace.SpanContext(
+            trace_id=int(self._traceparent[3:35], 16),
+            span_id=int(self._traceparent[36:52], 16),
+            is_remote=False,
+            trace_flags=trace.TraceFlags(int(is_sampled(self._traceparent))),
+        )
+
+    def __repr__(self) -> str:
+        return f"CallSpan({self._traceparent})"
+
+
+def enter_span(traceparent: str) -> None:
     """Make a span the current one of the task that runs."""
-    current = trace.SpanContext(
-        trace_id=int(parent.trace, 16),
-        span_id=span_id,
-        is_remote=False,
-        trace_flags=trace.TraceFlags(int(parent.sampled)),
-    )
-    context.attach(trace.set_span_in_context(trace.NonRecordingSpan(current)))
+    context.attach(trace.set_span_in_context(CallSpan(traceparent)))

@@ -8,7 +8,7 @@ loses nothing, a power cut the last second), and what a process left behind is e
 import fcntl
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -24,6 +24,11 @@ log = structlog.get_logger(__name__)
 
 BYTES_MAX: Final = 64 * 2**20
 """How many bytes of spans are kept at most while nothing takes them; the oldest are dropped."""
+
+ADDED_MAX: Final = 1000
+"""How many spans are added at most until they are written."""
+
+NONE: Final[Mapping[str, bytes]] = {}
 
 UNFINISHED: Final = 0x7A
 """The tag of a span that has begun, to be exported only if its process ended before it."""
@@ -50,10 +55,10 @@ class SpanStore:
         self._lock = Lock()
         self._name = f"{service}-{uuid7()}"
         self._files = 0
+        self._added: list[bytes] = []
         self._kept: list[bytes] = []
-        self._kept_bytes = 0
-        self._unwritten: list[bytes] = []
-        self._unfinished: dict[bytes, bytes] = {}
+        self._kept_count = self._kept_bytes = 0
+        self._unfinished: dict[str, bytes] = {}
         self._waiting: deque[Batch] = deque()
         self._waiting_bytes = 0
         self.dropped = 0
@@ -63,36 +68,37 @@ class SpanStore:
 
     def add(self, span: bytes) -> None:
         """Keep a span that nothing refers to yet; it is written with the next ones."""
-        with self._lock:
-            self._keep((span,))
-            self._unwritten.append(span)
+        self._added.append(span)  # Without the lock: appending is one step, and so is taking them.
+        if len(self._added) >= ADDED_MAX:
+            self.write(b"", 0)
 
-    def write(self, spans: Iterable[bytes], unfinished: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Keep spans, and write them. The `unfinished` ones, each with its id, have begun and will be
-        `finished`."""
+    def write(self, spans: bytes, count: int, unfinished: Mapping[str, bytes] = NONE) -> None:
+        """Keep so many spans, and write them. The `unfinished` ones, each with its name, have begun and will
+        be `finished`."""
         with self._lock:
-            spans = tuple(spans)
-            self._keep(spans)
-            marked = []
-            for span_id, span in unfinished:
-                self._unfinished[span_id] = begun = b"\x7a" + span[1:]
-                marked.append(begun)
-            data = b"".join((*self._unwritten, *spans, *marked))
-            self._unwritten.clear()
-            self._write(data)
+            data = self._keep_added()
+            if spans:
+                self._keep(spans, count)
+            if unfinished:
+                begun = {name: b"\x7a" + span[1:] for name, span in unfinished.items()}
+                self._unfinished.update(begun)
+                self._write(b"".join((data, spans, *begun.values())))
+            else:
+                self._write(data + spans)
+            if self._kept_bytes > self._bytes_max // 8:
+                self._rotate()
 
-    def finished(self, span_id: bytes, span: bytes) -> None:
+    def finished(self, name: str, span: bytes) -> None:
         """Keep a span that was unfinished."""
         with self._lock:
-            self._keep((span,))
-            self._unwritten.append(span)
-            self._unfinished.pop(span_id, None)
+            self._added.append(span)
+            self._unfinished.pop(name, None)
 
     def take(self) -> Batch | None:
         """Return the oldest spans that wait for their export, None if there are none."""
         with self._lock:
             # While nothing takes them, they gather in few files.
-            if self._kept and not self._waiting:
+            if (self._kept or self._added) and not self._waiting:
                 self._rotate()
             return self._waiting[0] if self._waiting else None
 
@@ -107,8 +113,7 @@ class SpanStore:
     def close(self) -> None:
         """Write what is left, and release the files: another process may export them."""
         with self._lock:
-            self._write(b"".join(self._unwritten))
-            self._unwritten.clear()
+            self._write(self._keep_added())
             if not self._kept and not self._unfinished and self._path is not None:
                 _delete(Batch(b"", 0, self._path, self._descriptor))
             elif self._descriptor is not None:
@@ -136,18 +141,26 @@ class SpanStore:
                 self._wait(batch)
         return found
 
-    def _keep(self, spans: tuple[bytes, ...]) -> None:
-        self._kept += spans
-        self._kept_bytes += sum(map(len, spans))
-        if self._kept_bytes > self._bytes_max // 8:
-            self._rotate()
+    def _keep_added(self) -> bytes:
+        """Keep what was added meanwhile; return it, to be written."""
+        added = self._added[:]
+        if not added:
+            return b""
+        del self._added[: len(added)]
+        spans = b"".join(added)
+        self._keep(spans, len(added))
+        return spans
+
+    def _keep(self, spans: bytes, count: int) -> None:
+        self._kept.append(spans)
+        self._kept_count += count
+        self._kept_bytes += len(spans)
 
     def _rotate(self) -> None:
         """Let what is kept wait for its export, and begin another file with what is unfinished."""
-        self._write(b"".join(self._unwritten))
-        self._unwritten.clear()
-        batch = Batch(b"".join(self._kept), len(self._kept), self._path, self._descriptor)
-        self._kept, self._kept_bytes = [], 0
+        self._write(self._keep_added())
+        batch = Batch(b"".join(self._kept), self._kept_count, self._path, self._descriptor)
+        self._kept, self._kept_count, self._kept_bytes = [], 0, 0
         self._path, self._descriptor = self._open()
         self._write(b"".join(self._unfinished.values()))
         self._wait(batch)

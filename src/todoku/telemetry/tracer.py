@@ -7,19 +7,22 @@ from typing import Final
 from todoku.engine import BatchSpans, EffectSpan, OutboxRow
 from todoku.events import Context, Envelope
 from todoku.telemetry import encoding
-from todoku.telemetry.encoding import CLIENT, CONSUMER, INTERNAL, PRODUCER
+from todoku.telemetry.encoding import CLIENT, CONSUMER, INTERNAL, LINK, PRODUCER
 from todoku.telemetry.open_spans import OpenSpans
 from todoku.telemetry.parents import (
-    Parent,
+    ODD,
+    TRACEPARENT_LENGTH,
     Sample,
+    is_sampled,
     new_span_id,
-    new_trace,
+    new_trace_id,
     parent_of,
-    sampled_link,
-    within,
 )
 from todoku.telemetry.plugins import enter_span
 from todoku.telemetry.store import SpanStore
+
+IDS_OF_CHILD_LENGTH: Final = 32
+"""How many bytes the ids of a trace and of two spans have."""
 
 LINKS_MAX: Final = 128
 """How many links a span has at most: the default of OpenTelemetry's limits."""
@@ -48,6 +51,7 @@ class ServiceTracer:
         self._service = service
         self._prefix = f"{prefix}." if prefix else ""
         self._shapes: dict[tuple[str, str], bytes] = {}
+        self._layouts: dict[tuple[str, int, int], tuple[bytes, bytes, bytes]] = {}
         self._batch = self._messaging("process", destination, CONSUMER, encoding.SAMPLED)
         self._publish = self._messaging("send", destination, PRODUCER, encoding.SAMPLED)
 
@@ -61,21 +65,20 @@ class ServiceTracer:
 
     def published(self, rows: Sequence[OutboxRow], seconds: float) -> None:
         """Note that the stream has stored these events, which took so long."""
-        links: list[bytes] = []
-        dropped = 0
+        sampled = []
         for row in rows:
-            at = row.body.find(b'"traceparent":"')
-            link = sampled_link(row.body[at + 15 : at + 70]) if at > 0 else None
-            if link is None:
-                continue
-            if len(links) < LINKS_MAX:
-                links.append(link)
-            else:
-                dropped += 1
-        if links:
-            ended = time_ns()
-            began = ended - int(seconds * 1e9)
-            self.store.add(self._of_many(self._publish, began, ended, len(rows), links, dropped))
+            body = row.body
+            at = body.find(b'"traceparent":"')
+            if at > 0 and body[at + 68 : at + 70] == b"01":
+                sampled.append((body[at + 18 : at + 50], body[at + 51 : at + 67]))
+        if not sampled:
+            return
+        ended = time_ns()
+        links = encoding.links(sampled[:LINKS_MAX])
+        if len(sampled) > LINKS_MAX:
+            links += encoding.dropped_links(len(sampled) - LINKS_MAX)
+        began = ended - int(seconds * 1e9)
+        self.store.add(_of_many(self._publish, began, ended, len(rows), links))
 
     def event_shape(self, subject: str) -> bytes:
         """Return what the spans of all events on a subject have in common."""
@@ -84,6 +87,21 @@ class ServiceTracer:
             found = self._shapes[key] = self._messaging(
                 "process", self._prefix + subject, CONSUMER, encoding.SAMPLED_REMOTE
             )
+        return found
+
+    def event_layout(self, key: tuple[str, int, int]) -> tuple[bytes, bytes, bytes]:
+        """Return what goes before the trace id, the id and the subject of an event. The `key` is the broker's
+        subject, and the lengths of id and subject."""
+        if (found := self._layouts.get(key)) is None:
+            if len(self._layouts) >= encoding.LAYOUTS_MAX:
+                self._layouts.clear()
+            subject, *lengths = key
+            before_id = self.event_shape(subject)
+            before_id += encoding.head_of_text("messaging.message.id", lengths[0])
+            before_subject = encoding.head_of_text("cloudevents.event_subject", lengths[1])
+            length = len(before_id) + len(before_subject) + sum(lengths) + encoding.LINK_LENGTH
+            head = encoding.head(length, has_parent=True)
+            found = self._layouts[key] = head, before_id, before_subject
         return found
 
     def due_shape(self, agenda: str) -> bytes:
@@ -104,30 +122,9 @@ class ServiceTracer:
             )
         return found
 
-    def of_batch(
-        self, began: int, ended: int, messages: int, links: Sequence[bytes], dropped: int
-    ) -> bytes:
-        """Return the span of a batch."""
-        return self._of_many(self._batch, began, ended, messages, links, dropped)
-
-    def _of_many(
-        self,
-        shape: bytes,
-        began: int,
-        ended: int,
-        messages: int,
-        links: Sequence[bytes],
-        dropped: int,
-    ) -> bytes:
-        count = encoding.attribute("messaging.batch.message_count", messages)
-        rest = [shape, count, *links]
-        if dropped:
-            rest.append(encoding.dropped_links(dropped))
-        trace = new_trace(lambda _: True)
-        span_id = new_span_id().to_bytes(8)
-        return encoding.span(
-            trace.trace_id, span_id, encoding.NO_PARENT, began, ended, b"".join(rest)
-        )
+    def of_batch(self, began: int, messages: int, links: bytes) -> bytes:
+        """Return the span of a batch that ends now."""
+        return _of_many(self._batch, began, time_ns(), messages, links)
 
     def _messaging(self, operation: str, destination: str, kind: int, flags: int) -> bytes:
         attributes: dict[str, encoding.Value] = {
@@ -141,11 +138,35 @@ class ServiceTracer:
         return encoding.shape(f"{operation} {destination}", kind, attributes, flags=flags)
 
 
+def _of_many(shape: bytes, began: int, ended: int, messages: int, links: bytes) -> bytes:
+    """Return the span of many messages, the root of a trace of its own."""
+    ids = bytes.fromhex(new_trace_id() + new_span_id())
+    rest = shape + encoding.count("messaging.batch.message_count", messages) + links
+    return encoding.span(ids[:16], ids[16:], encoding.NO_PARENT, began, ended, rest)
+
+
 class _Batch:
+    """The spans of a transaction: noted while it decides, and encoded together before its commit."""
+
+    __slots__ = (
+        "_began",
+        "_commands",
+        "_dropped_links",
+        "_events",
+        "_links",
+        "_other_at",
+        "_others",
+        "_parents",
+        "_tracer",
+        "_without_span_at",
+    )
+
     def __init__(self, tracer: ServiceTracer) -> None:
-        self._tracer = tracer
+        self._tracer, self._parents = tracer, tracer.parents
         self._began = time_ns()
-        self._decisions: list[tuple[Parent, int, bytes]] = []
+        self._events: list[tuple[str, str, str, str, str]] = []
+        self._others: list[tuple[bytes, str, bytes, bytes]] = []
+        self._other_at = self._without_span_at = 0
         self._links: list[bytes] = []
         self._dropped_links = 0
         self._commands: list[str] = []
@@ -155,99 +176,151 @@ class _Batch:
             self._commands.append(context.traceparent)
 
     def event(self, envelope: Envelope, subject: str, attempt: int = 1) -> Context:
-        parent = self._parent(envelope.traceparent)
-        if parent is None:
-            return envelope.context
-        if not parent.sampled:
-            return self._unsampled(parent, envelope.context)
-        message_id = encoding.text_attribute("messaging.message.id", envelope.id)
-        rest = self._tracer.event_shape(subject) + message_id
-        rest += encoding.text_attribute("cloudevents.event_subject", envelope.subject)
-        if parent.span_id:
-            if not self._tracer.parents:
-                self._link(parent, message_id)
-                return envelope.context
-            rest += encoding.link(parent.trace_id, parent.span_id)
-        if attempt > 1:
-            rest += encoding.attribute("todoku.delivery.attempt", attempt)
-        return self._begin(parent, envelope.context, rest)
+        traceparent = envelope.traceparent
+        if (
+            attempt > 1
+            or traceparent is None
+            or not self._parents
+            or envelope.tracestate is not None
+            or len(traceparent) != TRACEPARENT_LENGTH
+            or traceparent[54] not in ODD
+        ):
+            return self._other_event(envelope, subject, attempt)
+        span_id = new_span_id()
+        self._events.append((subject, traceparent, span_id, envelope.id, envelope.subject))
+        child = f"00-{traceparent[3:35]}-{span_id}-01"
+        return Context(envelope.actor, child, None, envelope.sagaversion)
 
     def due(self, agenda: str, key: str, context: Context) -> Context:
-        parent = self._parent(context.traceparent)
-        if parent is None:
-            return context
-        if not parent.sampled:
-            return self._unsampled(parent, context)
-        if not self._tracer.parents and parent.span_id:
-            self._link(parent, encoding.text_attribute("messaging.message.id", key))
-            return context
         rest = self._tracer.due_shape(agenda) + encoding.text_attribute("todoku.key", key)
-        return self._begin(parent, context, rest)
+        return self._begin(context, key, rest, links=False)
 
     def failed(self, error: Exception) -> None:
-        if self._decisions:
-            parent, span_id, rest = self._decisions[-1]
-            rest += encoding.failure(type(error).__qualname__, "")
-            self._decisions[-1] = parent, span_id, rest
+        begun = len(self._events) + len(self._others)
+        if begun == self._without_span_at:
+            return
+        status = encoding.failure(type(error).__qualname__, "")
+        if begun != self._other_at:
+            subject, traceparent, span_id, message_id, key = self._events.pop()
+            ids = parent_of(traceparent)
+            if ids is None:
+                return
+            rest = self._of_event(subject, message_id, key) + encoding.link(ids[:16], ids[16:])
+            self._others.append((ids[:16], span_id, ids[16:], rest))
+        trace_id, span_id, parent, rest = self._others[-1]
+        self._others[-1] = trace_id, span_id, parent, rest + status
 
     def before_commit(self) -> None:
-        unfinished = self._tracer.open.unfinished(self._commands) if self._commands else ()
+        commands = self._commands
         # Also what effects have left in memory: their results, now committed, refer to it.
-        if self._decisions or self._commands:
-            began, ended, span = self._began, time_ns(), encoding.span
-            self._tracer.store.write(
-                [
-                    span(parent.trace_id, span_id.to_bytes(8), parent.span_id, began, ended, rest)
-                    for parent, span_id, rest in self._decisions
-                ],
-                unfinished,
-            )
+        if self._events or self._others or commands:
+            unfinished = self._tracer.open.unfinished(commands) if commands else {}
+            spans = self._encoded()
+            self._tracer.store.write(spans, len(self._events) + len(self._others), unfinished)
 
     def committed(self, messages: int) -> None:
-        if self._links or (messages and self._decisions):
-            span = self._tracer.of_batch(
-                self._began, time_ns(), messages, self._links, self._dropped_links
-            )
-            self._tracer.store.add(span)
+        if self._links or (messages and (self._events or self._others)):
+            links = b"".join(self._links)
+            if self._dropped_links:
+                links += encoding.dropped_links(self._dropped_links)
+            self._tracer.store.add(self._tracer.of_batch(self._began, messages, links))
 
-    def _parent(self, traceparent: str | None) -> Parent | None:
-        """Return the parent of a decision, or the beginning of a trace; None for a malformed one."""
-        return new_trace(self._tracer.sample) if traceparent is None else parent_of(traceparent)
+    def _encoded(self) -> bytes:
+        """Return the spans of the decisions: each has its message as parent and as link."""
+        began, ended = self._began, time_ns()
+        spans = [
+            encoding.span(trace_id, bytes.fromhex(span_id), parent, began, ended, rest)
+            for trace_id, span_id, parent, rest in self._others
+        ]
+        times, layout = encoding.times(began, ended), self._tracer.event_layout
+        for subject, traceparent, span_id, message_id, key in self._events:
+            try:
+                ids = bytes.fromhex(f"{traceparent[3:35]}{traceparent[36:52]}{span_id}")
+            except ValueError:
+                continue  # It came in a malformed traceparent.
+            if len(ids) != IDS_OF_CHILD_LENGTH:
+                continue
+            trace_id, parent = ids[:16], ids[16:24]
+            text, about = message_id.encode(), key.encode()
+            head, before_id, before_key = layout((subject, len(text), len(about)))
+            spans += (head, trace_id, b"\x12\x08", ids[24:], b'"\x08', parent, times, before_id)
+            spans += (text, before_key, about, LINK, trace_id, b"\x12\x08", parent)
+        return b"".join(spans)
 
-    def _begin(self, parent: Parent, context: Context, rest: bytes) -> Context:
+    def _other_event(self, envelope: Envelope, subject: str, attempt: int) -> Context:
+        """Begin to decide on an event that is not like most: it is repeated, or has no trace, or none that is
+        sampled, or batches only link."""
+        rest = self._of_event(subject, envelope.id, envelope.subject) if self._parents else b""
+        if attempt > 1:
+            rest += encoding.attribute("todoku.delivery.attempt", attempt)
+        return self._begin(envelope.context, envelope.id, rest, links=True)
+
+    def _of_event(self, subject: str, message_id: str, key: str) -> bytes:
+        shape = self._tracer.event_shape(subject)
+        shape += encoding.text_attribute("messaging.message.id", message_id)
+        return shape + encoding.text_attribute("cloudevents.event_subject", key)
+
+    def _begin(self, context: Context, key: str, rest: bytes, *, links: bool) -> Context:
+        """Begin the span of a decision, if it has one; return the context of what follows from it."""
+        self._without_span_at = len(self._events) + len(self._others)
+        parent, traceparent = b"", context.traceparent
+        if traceparent is None:
+            trace_id = new_trace_id()
+            sampled = self._tracer.sample(trace_id)
+        else:
+            ids = parent_of(traceparent)
+            if ids is None:
+                return context
+            trace_id, parent, sampled = traceparent[3:35], ids[16:], is_sampled(traceparent)
+            if sampled and not self._parents:
+                self._link(ids, encoding.text_attribute("messaging.message.id", key))
+            if not sampled or not self._parents:
+                return context
         span_id = new_span_id()
-        if context.tracestate is not None:
-            rest += encoding.trace_state(context.tracestate)
-        self._decisions.append((parent, span_id, rest))
-        return within(context, parent.child(span_id))
+        if sampled:
+            trace = bytes.fromhex(trace_id)
+            if links and parent:
+                rest += encoding.link(trace, parent)
+            if context.tracestate is not None:
+                rest += encoding.trace_state(context.tracestate)
+            self._others.append((trace, span_id, parent, rest))
+            self._other_at = len(self._events) + len(self._others)
+        return _within(context, f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}")
 
-    def _unsampled(self, parent: Parent, context: Context) -> Context:
-        return context if parent.span_id else within(context, parent.child(new_span_id()))
-
-    def _link(self, parent: Parent, message_id: bytes) -> None:
+    def _link(self, ids: bytes, message_id: bytes) -> None:
         if len(self._links) >= LINKS_MAX:
             self._dropped_links += 1
             return
         about = encoding.link_attribute(message_id)
-        self._links.append(encoding.link(parent.trace_id, parent.span_id, about))
+        self._links.append(encoding.link(ids[:16], ids[16:], about))
 
 
 class _Effect:
+    """The span of an effect."""
+
+    __slots__ = ("_began", "_effect", "_span_id", "_traceparent", "_tracer", "context")
+
     def __init__(self, tracer: ServiceTracer, effect: str, context: Context) -> None:
-        self._tracer, self._effect, self.context = tracer, effect, context
-        self._parent: Parent | None = None
-        parent = None if context.traceparent is None else parent_of(context.traceparent)
-        if parent is None:
+        self.context = context
+        self._traceparent: str | None = None
+        traceparent = context.traceparent
+        if traceparent is None or len(traceparent) != TRACEPARENT_LENGTH:
             return
-        self._span_id = new_span_id()
-        self.context = within(context, parent.child(self._span_id))
-        enter_span(parent, self._span_id)
-        if parent.sampled:
-            self._parent, self._began = parent, time_ns()
+        sampled = traceparent[54] in ODD
+        span_id = new_span_id()
+        child = f"00-{traceparent[3:35]}-{span_id}-{'01' if sampled else '00'}"
+        self.context = _within(context, child)
+        enter_span(child)
+        if sampled:
+            self._tracer, self._effect, self._span_id = tracer, effect, span_id
+            self._traceparent, self._began = traceparent, time_ns()
 
     def end(self, error: Exception | str | None) -> None:
-        parent = self._parent
-        if parent is None:
+        traceparent = self._traceparent
+        if traceparent is None:
+            return
+        ids = parent_of(traceparent)
+        if ids is None:
             return
         rest = self._tracer.effect_shape(self._effect)
         if self.context.cause is not None:
@@ -255,7 +328,13 @@ class _Effect:
         if error is not None:
             kind = error if isinstance(error, str) else type(error).__qualname__
             rest += encoding.failure(kind, "")
-        span_id = self._span_id.to_bytes(8)
-        self._tracer.store.add(
-            encoding.span(parent.trace_id, span_id, parent.span_id, self._began, time_ns(), rest)
-        )
+        span_id, ended = bytes.fromhex(self._span_id), time_ns()
+        span = encoding.span(ids[:16], span_id, ids[16:], self._began, ended, rest)
+        self._tracer.store.add(span)
+
+
+def _within(context: Context, traceparent: str) -> Context:
+    """Return a context with another traceparent."""
+    return Context(
+        context.actor, traceparent, context.tracestate, context.saga_version, context.cause
+    )

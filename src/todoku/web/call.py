@@ -21,6 +21,9 @@ TRACESTATE_MEMBERS_MAX: Final = 32
 
 ANONYMOUS: Final = UnauthenticatedUser()
 
+TRACED: Final = "todoku.traced"
+"""Scope key: the traceparent of a request that is traced."""
+
 
 class Call(msgspec.Struct, frozen=True, gc=False):
     """A parsed request: path parameters, and the query and body as the operation declares them.
@@ -77,7 +80,7 @@ def read_context(scope: Scope, headers: Mapping[bytes, bytes], principal: BaseUs
     actor = principal.identity if principal.is_authenticated else None
     if b"traceparent" not in headers:
         return Context(actor) if actor else NO_CONTEXT
-    traceparent = read_traceparent(header_values(scope, b"traceparent"))
+    traceparent = scope.get(TRACED) or read_traceparent(header_values(scope, b"traceparent"))
     if traceparent is None:
         return Context(actor)
     if b"tracestate" not in headers:

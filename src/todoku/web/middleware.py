@@ -1,8 +1,8 @@
 """ASGI middleware of every application: metrics, problems, trailing slashes."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from todoku.engine import (
 from todoku.events import trace_fields
 from todoku.lifecycle import UnknownStatus
 from todoku.web.body import ClientDisconnected
-from todoku.web.call import header_values, read_traceparent
+from todoku.web.call import TRACED, header_values, read_traceparent
 from todoku.web.metrics import Metrics
 from todoku.web.operations import Refusals, method_not_allowed
 from todoku.web.problems import (
@@ -42,12 +42,23 @@ log = structlog.get_logger(__name__)
 STATUS: Final = "todoku.status"
 """Scope key: the status of the response, 0 until one has begun."""
 
-TRACED: Final = "todoku.traced"
-"""Scope key: the traceparent of a request that is traced."""
+REQUEST_SPAN: Final = "todoku.request_span"
+"""Scope key: the `RequestSpan` of a request that is traced."""
+
+
+class RequestSpan(Protocol):
+    """The span of a request, which has begun."""
+
+    def respond(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Note the headers of the response."""
+
+    def end(self) -> None:
+        """End the span, with the status that the scope has."""
 
 
 class MetricsMiddleware:
-    """Count and time HTTP requests; note the status of the response in the scope."""
+    """Count and time HTTP requests; note the status of the response in the scope; end the span of a request
+    that is traced."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -56,16 +67,21 @@ class MetricsMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
         scope[STATUS] = 0  # It stays 0 if the client disconnected before a response.
+        span: RequestSpan | None = scope.pop(REQUEST_SPAN, None)  # It refers to the scope.
 
         def note_status(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 scope[STATUS] = message["status"]
+                if span is not None:
+                    span.respond(message["headers"])
             return send(message)
 
         try:
             await self._app(scope, receive, note_status)
         finally:
             seconds = perf_counter() - began
+            if span is not None:
+                span.end()
             self._metrics.observe(
                 scope["method"], route_of(scope), scope[STATUS], seconds, scope.get(TRACED)
             )
