@@ -13,7 +13,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-browser screenshots frames seeds mutants prove profile faults cancellations holds traces alerts scale lint check format docs \
-	wheel lock fuzz bandit audit sbom nats-server chart
+	wheel lock fuzz bandit audit sbom nats-server chart test-kubernetes kubernetes-cluster
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -78,6 +78,12 @@ chart: $(INSTALLED) ## Render deploy/kubernetes/ from the Helm chart, and check 
 	@command -v helm >/dev/null || { echo "make chart needs helm, 3.8 or later: https://helm.sh/docs/intro/install" >&2; exit 2; }
 	helm template todoku deploy/helm/todoku --kube-version $(KUBERNETES) > deploy/kubernetes/todoku.yaml
 	$(BIN)/pytest tests/distribution/test_chart.py $(ARGS)
+
+test-kubernetes: $(INSTALLED) ## Install the chart on the cluster of KUBECONFIG, disturb it under load, and judge; needs kubectl and helm
+	@$(BIN)/python tests/kubernetes/prove.py $(ARGS)
+
+kubernetes-cluster: $(INSTALLED) ## Build a cluster of one node from Debian's packages, and run it; with root, on amd64
+	@$(BIN)/python tests/kubernetes/cluster.py $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
 	$(BIN)/ruff check .

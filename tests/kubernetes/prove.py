@@ -1,0 +1,349 @@
+"""Install the chart on a cluster, disturb it under load, and check that nothing is lost.
+
+In a namespace of its own: NATS (three servers) and PostgreSQL as plain pods, three of each service, and
+customers in a pod, who repeat with its Idempotency-Key what got no answer. Every deployment is restarted,
+upgraded and scaled, and pods are deleted by force. Then each order has to exist once and to have ended, and
+`todoku verify --strict` to find nothing.
+
+make test-kubernetes ARGS="--image registry.example/todoku:0.2.0"
+"""
+
+import base64
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kubernetes.images import todoku_image
+from todoku.lab.stack import TODOKU
+from todoku.system import system
+
+ROOT: Final = Path(__file__).parents[2]
+HERE: Final = Path(__file__).parent
+RELEASE: Final = "shop"
+REPLICAS, MORE, FEWER = 3, 5, 2
+SERVERS: Final = [f"nats-{number}.nats" for number in range(3)]
+READY_SECONDS_MAX: Final = 240
+CALM_SECONDS: Final = 3.0
+GAP_SECONDS_MAX: Final = 10.0
+REPEATABLE: Final = ("connection ", "503", "502", "409 request-in-progress")
+"""What a client may see besides an accepted order: after any of these it sends the request again."""
+
+
+class Cluster:
+    """A namespace of the cluster."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+
+    def kubectl(self, *words: str, text: str | None = None, check: bool = True) -> str:
+        """Run kubectl in the namespace, and return its output."""
+        command = ["kubectl", "--namespace", self.namespace, *words]
+        return _output(command, text=text, check=check)
+
+    def apply(self, file: Path, **names: str) -> None:
+        """Create what a file describes."""
+        self.kubectl("apply", "--filename=-", text=Template(file.read_text()).substitute(names))
+
+    def make_secret(self, name: str, **content: str) -> None:
+        """Create a secret."""
+        self._make("Secret", name, data={k: _base64(v) for k, v in content.items()})
+
+    def make_files(self, name: str, **content: str) -> None:
+        """Create a ConfigMap."""
+        self._make("ConfigMap", name, data=content)
+
+    def wait_for(self, *resources: str) -> None:
+        """Wait until all pods of deployments or stateful sets are new and ready."""
+        for resource in resources:
+            self.kubectl("rollout", "status", resource, f"--timeout={READY_SECONDS_MAX}s")
+
+    def pods(self, component: str) -> list[str]:
+        """Return the names of the pods of a service that run."""
+        selector = f"--selector=app.kubernetes.io/component={component}"
+        running = "--field-selector=status.phase=Running"
+        return self.kubectl("get", "pods", selector, running, "--output=name").split()
+
+    def phase(self, pod: str) -> str:
+        """Return the phase of a pod."""
+        return self.kubectl("get", f"pod/{pod}", "--output=jsonpath={.status.phase}")
+
+    def _make(self, kind: str, name: str, **content: object) -> None:
+        described = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **content}
+        self.kubectl("create", "--filename=-", text=json.dumps(described))
+
+
+class Load:
+    """The customers' pod, by its log."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def lines(self) -> list[Any]:
+        """Return all lines that it has written."""
+        log = self._cluster.kubectl("logs", "load", "--tail=-1", check=False)
+        return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+    def seconds(self) -> list[Any]:
+        """Return the lines of its seconds."""
+        return [line for line in self.lines() if "second" in line]
+
+    def until_accepted(self, more: int) -> None:
+        """Wait until that many more orders have been accepted."""
+        goal = self.accepted() + more
+        until(lambda: self.accepted() >= goal, f"fewer than {more} orders were accepted")
+
+    def accepted(self) -> int:
+        """Return how many orders have been accepted."""
+        seconds = self.seconds()
+        return seconds[-1]["accepted"] if seconds else 0
+
+    def result(self) -> Any:
+        """End the load, and return what it has found."""
+        self._cluster.kubectl("exec", "load", "--", "touch", "/data/stop")
+        until(lambda: self._cluster.phase("load") != "Running", "the customers have not ended")
+        lines = self.lines()
+        if not lines or "result" not in lines[-1]:
+            raise SystemExit("the customers failed: " + self._cluster.kubectl("logs", "load"))
+        return lines[-1]["result"]
+
+
+def main() -> int:
+    """Run the proof; return 1 if anything is wrong, 2 if something needed is missing."""
+    options = ArgumentParser(description="Prove the chart on a cluster that KUBECONFIG names.")
+    options.add_argument("--image", default=todoku_image(), help="of this source: NAME:TAG")
+    options.add_argument("--nats-image", default="nats:2.12-alpine")
+    options.add_argument("--postgres-image", default="postgres:17")
+    options.add_argument("--rate", type=float, default=60.0, help="orders a second")
+    options.add_argument("--customers", type=int, default=16)
+    options.add_argument("--keep", action="store_true", help="leave the namespace as it is")
+    chosen = options.parse_args()
+    if complaint := _missing():
+        print(f"make test-kubernetes: {complaint}", file=sys.stderr)
+        return 2
+    cluster = Cluster(f"todoku-test-{secrets.token_hex(3)}")
+    print(f"namespace {cluster.namespace}", flush=True)
+    _output(["kubectl", "create", "namespace", cluster.namespace])
+    try:
+        return prove(cluster, chosen)
+    except BaseException:
+        keep_logs(cluster)
+        raise
+    finally:
+        if not chosen.keep:
+            _output(["kubectl", "delete", "namespace", cluster.namespace])
+
+
+def prove(cluster: Cluster, chosen: Namespace) -> int:
+    """Install everything, disturb it step by step, and judge."""
+    _output(["kubectl", "label", "namespace", cluster.namespace, *_RESTRICTED])
+    began = time.monotonic()
+    install_dependencies(cluster, chosen)
+    print(f"NATS and PostgreSQL ready after {time.monotonic() - began:.0f} s", flush=True)
+    began = time.monotonic()
+    helm(cluster, "install", chosen.image)
+    deployments = [f"deployment/{RELEASE}-{name}" for name in (*system.names, "console")]
+    cluster.wait_for(*deployments)
+    print(f"the chart's pods ready after {time.monotonic() - began:.0f} s", flush=True)
+    cluster.make_files("load", **{"load.py": (HERE / "load.py").read_text()})
+    pods = {"image": chosen.image, "release": RELEASE, "rate": str(chosen.rate)}
+    load_pod, verify_pod = (HERE / "pods.yaml").read_text().split("---\n")
+    fill = pods | {"customers": str(chosen.customers)}
+    cluster.kubectl("create", "--filename=-", text=Template(load_pod).substitute(fill))
+    load = Load(cluster)
+    until(lambda: load.accepted() > 0, "no order is accepted")
+    problems: list[str] = []
+    for name, disturb in disturbances(cluster, chosen.image):
+        with step(name, load, problems):
+            disturb()
+    result = load.result()
+    cluster.kubectl("create", "--filename=-", text=Template(verify_pod).substitute(fill))
+    until(lambda: cluster.phase("verify") in ("Succeeded", "Failed"), "verify has not ended")
+    print(cluster.kubectl("logs", "verify"), end="")
+    if cluster.phase("verify") != "Succeeded":
+        problems.append("todoku verify --strict has found something")
+    problems += judge(result)
+    print(json.dumps(result, indent=1))
+    for problem in problems:
+        print(f"PROBLEM {problem}")
+    print(f"{len(problems)} problems")
+    if problems:
+        keep_logs(cluster)
+    return 1 if problems else 0
+
+
+def install_dependencies(cluster: Cluster, chosen: Namespace) -> None:
+    """Start NATS, with a key for each service, and PostgreSQL, with a database for each; make the secrets."""
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = [f"--node={server}" for server in SERVERS]
+        _output([*TODOKU, "broker-config", folder, *nodes])
+        configs = {path.name: path.read_text() for path in Path(folder).glob("*.conf")}
+        seeds = {path.name: path.read_text() for path in Path(folder).glob("credentials/*.nk")}
+    password = secrets.token_hex(16)
+    cluster.make_secret("nats-config", **configs)
+    cluster.make_secret("nats-seeds", **seeds)
+    cluster.make_secret("postgres-password", password=password)
+    for name in system.names:
+        url = f"postgresql://todoku:{password}@postgres/{name}"
+        cluster.make_secret(f"todoku-{name}-database", url=url)
+    key = f"tdk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+    cluster.make_secret("todoku-bootstrap-key", key=key)
+    images = {"nats_image": chosen.nats_image, "postgres_image": chosen.postgres_image}
+    cluster.apply(HERE / "dependencies.yaml", **images)
+    cluster.wait_for("statefulset/nats", "statefulset/postgres")
+
+
+def helm(cluster: Cluster, command: str, image: str, **values: object) -> None:
+    """Install or upgrade the chart of this source."""
+    repository, _, tag = image.rpartition(":")
+    replicas = {name: {"replicas": REPLICAS} for name in system.names}
+    merged = {
+        "image": {"repository": repository, "tag": tag},
+        "nats": {
+            "url": ",".join(f"nats://{server}:4222" for server in SERVERS),
+            "seeds": {"existingSecret": "nats-seeds"},
+        },
+        "services": replicas,
+        **values,
+    }
+    chart = str(ROOT / "deploy" / "helm" / "todoku")
+    words = ["helm", command, RELEASE, chart, f"--namespace={cluster.namespace}", "--values=-"]
+    _output([*words, f"--timeout={READY_SECONDS_MAX}s"], text=json.dumps(merged))
+
+
+def disturbances(cluster: Cluster, image: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield what happens to the system, with a name."""
+    deployments = {name: f"deployment/{RELEASE}-{name}" for name in (*system.names, "console")}
+
+    def restart(*names: str) -> None:
+        cluster.kubectl("rollout", "restart", *(deployments[name] for name in names))
+        cluster.wait_for(*(deployments[name] for name in names))
+
+    def scale(number: int) -> None:
+        for name in system.names:
+            cluster.kubectl("scale", deployments[name], f"--replicas={number}")
+        cluster.wait_for(*(deployments[name] for name in system.names))
+        for name in system.names:
+            until(lambda name=name: len(cluster.pods(name)) == number, f"{name} is not scaled")
+
+    def delete(name: str) -> None:
+        cluster.kubectl("delete", cluster.pods(name)[0], "--grace-period=0", "--force")
+        cluster.wait_for(deployments[name])
+
+    def upgrade() -> None:
+        helm(cluster, "upgrade", image, migrationJob={"enabled": True}, podLabels={"upgrade": "1"})
+        cluster.wait_for(*deployments.values())
+
+    for name in deployments:
+        yield f"rollout restart of {name}", lambda name=name: restart(name)
+    yield "rollout restart of all at once", lambda: restart(*deployments)
+    yield f"scale of each from {REPLICAS} to {MORE}", lambda: scale(MORE)
+    yield f"scale of each from {MORE} to {FEWER}", lambda: scale(FEWER)
+    for name in system.names:
+        yield f"a pod of {name} deleted by force", lambda name=name: delete(name)
+    yield "helm upgrade with a migration job", upgrade
+
+
+@contextmanager
+def step(name: str, load: Load, problems: list[str]) -> Iterator[None]:
+    """Do something to the system while orders are placed, before and after it too."""
+    load.until_accepted(100)
+    first = len(load.seconds())
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    load.until_accepted(100)
+    gap = max(line["gap"] for line in load.seconds()[first:])
+    if gap > GAP_SECONDS_MAX:
+        problems.append(f"no order was accepted for {gap} s: {name}")
+    print(f"{load.accepted():>7,} accepted: {name}, {took:.0f} s, longest gap {gap} s", flush=True)
+
+
+def judge(result: Any) -> list[str]:
+    """Return what is wrong in what the customers have found."""
+    problems = [
+        f"{result[kind]} orders {told}"
+        for kind, told in {
+            "lost": "were accepted and do not exist",
+            "beyond": "exist that nobody placed, or twice",
+            "shared": "were the answer to two requests",
+            "not_ended": "have not ended",
+        }.items()
+        if result[kind]
+    ]
+    problems += [f"a client saw {answer}" for answer in result["wrong"]]
+    problems += [
+        f"a client saw {count} times: {kind}"
+        for kind, count in result["errors"].items()
+        if not kind.startswith(REPEATABLE)
+    ]
+    return problems
+
+
+def keep_logs(cluster: Cluster) -> None:
+    """Save what the pods have logged, and what happened to them."""
+    folder = Path(tempfile.mkdtemp(prefix="todoku-kubernetes-"))
+    for pod in cluster.kubectl("get", "pods", "--output=name", check=False).split():
+        log = cluster.kubectl("logs", pod, "--tail=-1", check=False)
+        (folder / f"{pod.partition('/')[2]}.log").write_text(log)
+    for kind in ("events", "pods"):
+        (folder / kind).write_text(cluster.kubectl("get", kind, "--output=wide", check=False))
+    print(f"what the pods logged: {folder}", file=sys.stderr)
+
+
+def until(look: Callable[[], bool], complaint: str) -> None:
+    """Wait until something is so. Raises `TimeoutError` with the complaint."""
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    while not look():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{complaint} after {READY_SECONDS_MAX} s")
+        time.sleep(1.0)
+
+
+def _missing() -> str | None:
+    """Return what is missing, and what to do."""
+    if missing := [program for program in ("kubectl", "helm") if shutil.which(program) is None]:
+        where = "https://kubernetes.io/docs/tasks/tools and https://helm.sh/docs/intro/install"
+        return f"install {' and '.join(missing)}: {where}"
+    answer = subprocess.run(
+        ["kubectl", "get", "nodes", "--request-timeout=10s"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if answer.returncode:
+        return (
+            "no cluster answers; set KUBECONFIG to that of one, or run make kubernetes-cluster\n"
+            + answer.stderr.strip()
+        )
+    return None
+
+
+def _output(command: list[str], *, text: str | None = None, check: bool = True) -> str:
+    """Run a command, and return what it prints. Ends the program with its error if it fails."""
+    done = subprocess.run(command, input=text, check=False, capture_output=True, text=True)
+    if check and done.returncode:
+        raise SystemExit(f"{' '.join(command)}:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+_RESTRICTED: Final = ["pod-security.kubernetes.io/enforce=restricted"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
