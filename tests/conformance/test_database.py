@@ -427,6 +427,23 @@ class TestSqliteFile:
             }.items():
                 assert connection.scalar(text(f"PRAGMA {pragma}")) == value
 
+    def test_pages_that_become_free_are_not_written(self, sqlite_file: Path) -> None:
+        with Database.open(sqlite_file) as database, database.transaction() as connection:
+            assert connection.scalar(text("PRAGMA secure_delete")) == 2
+
+    def test_memory_is_not_counted_where_the_driver_shows_its_library(self, tmp_path: Path) -> None:
+        script = f"""
+import ctypes, _sqlite3
+from pathlib import Path
+from todoku.database import Database
+from todoku.database.sqlite_memory import count_no_memory
+counts = not count_no_memory()
+with Database.open(Path({str(tmp_path / "service.db")!r})) as database, database.transaction():
+    used = 0 if counts else ctypes.CDLL(_sqlite3.__file__).sqlite3_memory_used()
+print(used)
+"""
+        assert outcome(script) == "0"
+
     def test_path_with_special_characters_works(self, tmp_path: Path) -> None:
         with Database.open(tmp_path / "100% größer? #1.db") as database:
             migrate(database, SERVICE)
