@@ -45,8 +45,10 @@ def run(service: ProgramName, *, flags: Flags = None) -> ExitCode:
     from todoku.broker.port import BrokerUnsuitable
     from todoku.cli.databases import user_of
     from todoku.database import DatabaseError
+    from todoku.database.sqlite_memory import count_no_memory
     from todoku.tls import TlsUnusable
 
+    count_no_memory()
     if user := user_of(settings.database(service)):
         from todoku.cli.output import note  # It imports rich, which a service does not need.
 
