@@ -156,3 +156,61 @@ def test_problems_are_found_in_what_the_services_tell(page: Page) -> None:
         "attention.letters",
         "attention.down",
     ]
+
+
+TROUBLE = (
+    "import('/static/lib/metrics.js').then(({parse}) => m.findProblems({at: 1e6, services: {"
+    "orders: {metrics: parse('todoku_orders_held 2\\ntodoku_orders_oldest_hold_seconds 60\\n')},"
+    "inventory: {error: {message: 'no'}, metrics: null, lastAt: 5000},"
+    "shipping: {metrics: parse('todoku_pauses 1\\ntodoku_shipments_failing 3\\n"
+    "todoku_disk_free_bytes 1000\\ntodoku_database_available 0\\n')}}, callSeconds: 7, details: {"
+    "pauses: {shipping: [{id: 'p', target: 'carrier', pausedBy: 'bob', reason: 'closed',"
+    " pausedAt: '1970-01-01T00:10:00Z'}]},"
+    "failing: {id: 'o', waitingFor: {lastError: 'KeyError', since: '1970-01-01T00:11:40Z'}},"
+    "short: {orders: 4, products: ['a/b'], since: '1970-01-01T00:00:01Z'},"
+    "held: {id: 'h', holds: [{holder: 'fraud', reason: 'new card', state: 'confirmed'}]}}}))"
+)
+
+
+def test_problems_say_since_when_why_and_where_to_go(page: Page) -> None:
+    found = {each["key"]: each for each in run(page, "lib/attention.js", f"await {TROUBLE}")}
+    assert [(key, each["since"], each["link"]) for key, each in found.items()] == [
+        ("attention.down", 5_000, "system"),
+        ("attention.full", None, "system"),
+        ("attention.pause", 600_000, "pauses"),
+        ("attention.carrier", 700_000, "orders/o"),
+        ("attention.slow", None, "shipments"),
+        ("attention.short", 1_000, "stock/a%2Fb"),
+        ("attention.held.by", 940_000, "orders?preset=held"),
+    ]
+    assert found["attention.carrier"]["error"]["message"] == "KeyError"
+    assert found["attention.pause"]["values"]["reason"] == "closed"
+
+
+def test_problem_keeps_the_time_at_which_it_was_seen_first(page: Page) -> None:
+    code = (
+        "(() => { const one = {key: 'a', values: {service: 's'}}, other = {key: 'b', values: {}};"
+        " const before = m.noticed([one], [], 1); return m.noticed([other, one], before, 2)"
+        ".map((each) => each.noticedAt); })()"
+    )
+    assert run(page, "lib/attention.js", code) == [2, 1]
+
+
+def test_calls_of_the_last_minute_are_averaged(page: Page) -> None:
+    samples = [
+        {"at": at * 1000, "calls": calls, "callSeconds": seconds}
+        for at, calls, seconds in ((0, 10, 1), (50, 20, 2), (60, 20, 2), (110, 24, 30))
+    ]
+    code = "[m.callSeconds(given), m.callSeconds(given.slice(0, 1))]"
+    assert run(page, "lib/snapshot.js", code, samples) == [7, None]
+
+
+def test_service_that_takes_connections_and_is_mute_is_given_up(page: Page) -> None:
+    code = (
+        "(async () => { const there = window.fetch; window.fetch = (_, {signal}) => new Promise("
+        "(_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));"
+        " try { await m.getText('orders', '/metrics', {secondsMax: 0.01}); }"
+        " catch (error) { return [error.slug, error.service, error.seconds]; }"
+        " finally { window.fetch = there; } })()"
+    )
+    assert run(page, "lib/api.js", f"await {code}") == ["service-unanswered", "orders", 0.01]

@@ -18,7 +18,7 @@ function Row({ order, status, last, fresh, brief }) {
     <td><${OrderLink} id=${order.id} /></td>
     <td><span class="row"><${Status} value=${status} />${order.parked.length > 0 && html`<span class="badge bad">${t("order.parked")}</span>`}${
       waits?.what === "release" && html`<span class="badge warn">${t("order.held")}</span>`
-    }${waits?.pauses?.length > 0 && html`<span class="badge warn">${t("order.paused")}</span>`}</span></td>
+    }${waits?.what === "restock" && html`<span class="badge warn">${t("order.short")}</span>`}${waits?.pauses?.length > 0 && html`<span class="badge warn">${t("order.paused")}</span>`}</span></td>
     <td class="hide-small"><${Steps} status=${status} title=${last ?? ""} /></td>
     <td class="hide-small break">${order.userId}</td>
     ${!brief && html`<td class="hide-small quiet small break">${items(order.items)}</td>`}

@@ -75,6 +75,7 @@ export const Loading = () => html`<div role="status"><span class="visually-hidde
 
 /** Return what went wrong in words; what the services say is in English. */
 export function explain(error) {
+  if (error.slug === "service-unanswered") return t(error.changes ? "error.unanswered.change" : "error.unanswered", error);
   if (error.status === 0) return t("error.console");
   if (error.slug === "service-unreachable") return t("error.service", { detail: error.message });
   if (error.status === 401) return t("error.login");

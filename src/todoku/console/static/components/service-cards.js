@@ -4,7 +4,7 @@ import { t } from "../lib/i18n.js";
 import { value } from "../lib/metrics.js";
 import { href } from "../lib/router.js";
 import { snapshot } from "../lib/snapshot.js";
-import { duration } from "../lib/time.js";
+import { dateTime, duration } from "../lib/time.js";
 import { Icon } from "./icons.js";
 import { Card, explain, Loading, Service } from "./parts.js";
 
@@ -16,7 +16,7 @@ export function ServiceCards() {
 }
 
 function ServiceCard({ name, state }) {
-  const { metrics, error } = state;
+  const { metrics, error, lastAt } = state;
   const paused = value(metrics, "todoku_pauses");
   const started = value(metrics, "process_start_time_seconds");
   return html`<div class="service-card" data-service=${name}>
@@ -24,7 +24,7 @@ function ServiceCard({ name, state }) {
       ${error ? html`<${Mark} level="bad" icon="cross" text=${t("service.down")} />` : html`<${Mark} level="good" icon="check" text=${t("service.up")} />`}
       ${paused > 0 && html`<${Mark} level="warn" icon="pauses" text=${t("service.paused")} />`}
     </div>
-    ${error && html`<p class="small bad break">${explain(error)}</p>`}
+    ${error && html`<p class="small bad break">${explain(error)}${lastAt && html` <span class="nowrap">${t("service.last", { time: dateTime(lastAt) })}</span>`}</p>`}
     ${metrics && html`<div class="row small quiet">
       <${Fact} good=${value(metrics, "todoku_broker_connected") === 1} text=${t("service.broker")} />
       <${Fact} good=${value(metrics, "todoku_database_available") === 1} text=${t("service.database")} />

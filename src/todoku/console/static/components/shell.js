@@ -4,7 +4,7 @@ import { about, base } from "../lib/api.js";
 import { has, t } from "../lib/i18n.js";
 import { helpShown } from "../lib/keys.js";
 import { href, match, navigate, path } from "../lib/router.js";
-import { snapshot } from "../lib/snapshot.js";
+import { problems, snapshot } from "../lib/snapshot.js";
 import { sum } from "../lib/metrics.js";
 import { NAVIGATION, PAGES } from "../pages/index.js";
 import { Connection } from "./connection.js";
@@ -56,7 +56,9 @@ const pageName = (page) => t(has(`page.${page || "overview"}`) ? `page.${page ||
 function counts() {
   const all = Object.values(snapshot.value.services).map((each) => each.metrics);
   const total = (name) => all.reduce((so, each) => so + sum(each, name), 0);
+  const urgent = problems.value.filter(({ level }) => level !== "info");
   return {
+    "": [urgent.length, urgent[0]?.level],
     "dead-letters": [total("todoku_dead_letters_parked"), "bad"],
     pauses: [total("todoku_pauses") + sum(snapshot.value.services.orders?.metrics, "todoku_orders_held"), "warn"],
   };

@@ -19,7 +19,21 @@ export class Problem extends Error {
   }
 }
 
+/** How long an answer is waited for: a service that is stopped keeps its connections open. */
+const READ_SECONDS_MAX = 10;
+const CHANGE_SECONDS_MAX = 30;
+
 export const address = (service, path) => `${base}api/${service}${path}`;
+
+/** A service that takes connections and does not answer: it is stopped, or stuck. */
+export class Unanswered extends Problem {
+  constructor(service, seconds, changes) {
+    super(0, { type: "service-unanswered", title: `${service} has not answered for ${seconds} s` });
+    this.service = service;
+    this.seconds = seconds;
+    this.changes = changes;
+  }
+}
 
 export function requestHeaders(more = {}) {
   return session.peek().csrfToken ? { "X-CSRF-Token": session.peek().csrfToken, ...more } : more;
@@ -34,19 +48,24 @@ export async function problemOf(response) {
   return new Problem(response.status, details);
 }
 
-async function send(service, path, init, isAgain = false) {
-  let response;
+/** Send a request, and return what `read` makes of the response. */
+async function send(service, path, { secondsMax = READ_SECONDS_MAX, ...init }, read) {
+  const limit = AbortSignal.timeout(secondsMax * 1000);
   try {
-    response = await fetch(address(service, path), { ...init, headers: requestHeaders(init.headers) });
+    return await read(await answered(service, path, { ...init, signal: init.signal ? AbortSignal.any([init.signal, limit]) : limit }));
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(0, { type: "console-unreachable", title: "console-unreachable" });
+    if (error instanceof Problem || init.signal?.aborted) throw error;
+    throw limit.aborted ? new Unanswered(service, secondsMax, init.method !== undefined) : new Problem(0, { type: "console-unreachable", title: "console-unreachable" });
   }
+}
+
+async function answered(service, path, init, isAgain = false) {
+  const response = await fetch(address(service, path), { ...init, headers: requestHeaders(init.headers) });
   if (!response.ok) {
     const problem = await problemOf(response);
     if (problem.slug !== "csrf-token-missing" || isAgain) throw problem;
     await loadSession(); // Another tab has logged in again.
-    return send(service, path, init, true);
+    return answered(service, path, init, true);
   }
   needsLogin.value = false;
   return response;
@@ -78,17 +97,16 @@ export async function logOut() {
 }
 
 export async function get(service, path, abort) {
-  return (await send(service, path, { signal: abort })).json();
+  return send(service, path, { signal: abort }, (response) => response.json());
 }
 
-export async function getText(service, path, abort) {
-  return (await send(service, path, { signal: abort })).text();
+export async function getText(service, path, { secondsMax } = {}) {
+  return send(service, path, { secondsMax }, (response) => response.text());
 }
 
 /** Return the answer and its entity tag. */
 export async function getTagged(service, path) {
-  const response = await send(service, path, {});
-  return { value: await response.json(), tag: response.headers.get("etag") };
+  return send(service, path, {}, async (response) => ({ value: await response.json(), tag: response.headers.get("etag") }));
 }
 
 /** Change something. The same `key` sent again gets the answer of the first time. */
@@ -97,8 +115,8 @@ export async function change(method, service, path, body, { key, ifMatch } = {})
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key && method === "POST") headers["Idempotency-Key"] = `"${key}"`;
   if (ifMatch) headers["If-Match"] = ifMatch;
-  const response = await send(service, path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  return response.status === 204 ? null : response.json();
+  const init = { method, headers, body: body === undefined ? undefined : JSON.stringify(body), secondsMax: CHANGE_SECONDS_MAX };
+  return send(service, path, init, (response) => (response.status === 204 ? null : response.json()));
 }
 
 /** Return a key for one request and its repetitions. */

@@ -4,6 +4,7 @@ import { about, get } from "../lib/api.js";
 import { t } from "../lib/i18n.js";
 import { usePolled } from "../lib/poll.js";
 import { query, setQuery } from "../lib/router.js";
+import { snapshot } from "../lib/snapshot.js";
 import { Letter } from "../components/letter.js";
 import { LetterGroup } from "../components/letter-group.js";
 import { LetterTable } from "../components/letter-table.js";
@@ -13,9 +14,14 @@ import { Icon } from "../components/icons.js";
 const LETTERS = 100;
 const STATES = ["PARKED", "RETRIED", "EDITED", "DISCARDED"];
 
-/** Ask every service; one that does not answer does not hide what the others tell. */
+/** Ask every service; one that does not answer does not hide what the others tell. One that is known to be mute is not waited for. */
 export async function ofAll(services, load) {
-  const answers = await Promise.allSettled(services.map(load));
+  const answers = await Promise.allSettled(
+    services.map((service) => {
+      const { error } = snapshot.peek().services[service] ?? {};
+      return error?.slug === "service-unanswered" ? Promise.reject(error) : load(service);
+    }),
+  );
   const failed = answers.map((each, index) => [services[index], each.reason]).filter(([, reason]) => reason);
   if (failed.length === services.length) throw failed[0][1];
   return { found: answers.flatMap((each, index) => (each.status === "fulfilled" ? [[services[index], each.value]] : [])), failed };
@@ -44,7 +50,7 @@ function Groups({ services }) {
   const state = usePolled((abort) => ofAll(services, (service) => get(service, "/dead-letters/groups", abort)), { key: services.join() });
   return html`<${Card}><${Found} state=${state}>${({ found, failed }) => {
     const groups = found.flatMap(([service, { items }]) => items.map((group) => ({ service, ...group })));
-    return html`<${Unreachable} failed=${failed} />${groups.length === 0 && html`<${Empty} icon="check" title=${t("letters.none")}>${t("letters.none.hint")}<//>`}${groups.map((group) => html`<${LetterGroup} key=${group.service + group.group} group=${group} reload=${state.reload} />`)}`;
+    return html`<${Unreachable} failed=${failed} />${groups.length === 0 && !failed.length && html`<${Empty} icon="check" title=${t("letters.none")}>${t("letters.none.hint")}<//>`}${groups.map((group) => html`<${LetterGroup} key=${group.service + group.group} group=${group} reload=${state.reload} />`)}`;
   }}<//><//>`;
 }
 
@@ -52,6 +58,6 @@ function Closed({ services, state: wanted }) {
   const state = usePolled((abort) => ofAll(services, (service) => get(service, `/dead-letters?state=${wanted}&limit=${LETTERS}`, abort)), { key: services.join() + wanted });
   return html`<${Card}><${Found} state=${state}>${({ found, failed }) => {
     const letters = found.flatMap(([service, { items }]) => items.map((each) => ({ service, ...each })));
-    return html`<${Unreachable} failed=${failed} />${letters.length ? html`<${LetterTable} letters=${letters} />` : html`<${Empty} icon="letters" title=${t("letters.none.state")} />`}`;
+    return html`<${Unreachable} failed=${failed} />${letters.length ? html`<${LetterTable} letters=${letters} />` : !failed.length && html`<${Empty} icon="letters" title=${t("letters.none.state")} />`}`;
   }}<//><//>`;
 }

@@ -1,13 +1,12 @@
 // How the system is: figures, what needs a person, the services, the newest orders.
 import { html } from "../lib/html.js";
-import { findProblems } from "../lib/attention.js";
-import { has, number, percent, t } from "../lib/i18n.js";
+import { number, percent, t } from "../lib/i18n.js";
 import { largest, quantile, value } from "../lib/metrics.js";
 import { href } from "../lib/router.js";
 import { history, snapshot } from "../lib/snapshot.js";
 import { duration } from "../lib/time.js";
-import { Icon } from "../components/icons.js";
-import { Card, Cli, Head, Loading } from "../components/parts.js";
+import { Attention } from "../components/attention.js";
+import { Card, Head, Loading } from "../components/parts.js";
 import { PlaceOrder } from "../components/place-order.js";
 import { RecentOrders } from "../components/recent-orders.js";
 import { ServiceCards } from "../components/service-cards.js";
@@ -77,23 +76,4 @@ function Figures() {
 function Tile({ name, value: shown, note, values, link, level }) {
   const body = html`<span class="name">${name}</span><span class=${`value ${level ?? ""}`}>${shown}</span><span class="note">${note}</span>${values && html`<${Sparkline} values=${values} label=${t("figure.hour", { name })} />`}`;
   return link === undefined ? html`<div class="card tile">${body}</div>` : html`<a class="card tile" href=${href(link)}>${body}</a>`;
-}
-
-function Attention({ known }) {
-  if (!known) return html`<${Card} title=${t("attention")}><${Loading} /><//>`;
-  const problems = findProblems(snapshot.value);
-  if (!problems.length) return html`<${Card} title=${t("attention")}><div class="all-well good"><${Icon} name="check" size=${20} /><strong>${t("attention.none")}</strong></div><//>`;
-  return html`<${Card} title=${t("attention")} aside=${html`<span class="count bad">${problems.length}</span>`}><ul class="attention">${problems.map(
-    ({ key, level, values, link, command }) => html`<li key=${key + JSON.stringify(values)} class="row-item">
-      <span class=${level}><${Icon} name="warn" size=${18} /></span>
-      <div class="grow"><a href=${href(link)} data-row><strong>${t(key, words(values))}</strong></a>${has(`${key}.why`) && html`<p class="quiet small">${t(`${key}.why`, words(values))}</p>`}<${Cli} command=${command} /></div>
-    </li>`,
-  )}</ul><//>`;
-}
-
-function words(values) {
-  const shown = { ...values };
-  if (values.seconds !== undefined) shown.seconds = duration(Math.abs(values.seconds));
-  if (values.bytes !== undefined) shown.bytes = number(values.bytes / 2 ** 30, { maximumFractionDigits: 2 });
-  return shown;
 }

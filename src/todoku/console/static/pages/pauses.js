@@ -21,7 +21,7 @@ export function Pauses() {
         const open = all.filter((pause) => pause.state !== "RESUMED");
         const ended = all.filter((pause) => pause.state === "RESUMED").slice(0, ENDED_SHOWN);
         return html`<${Card} title=${t("pauses.open")} aside=${html`<span class=${`count ${open.length ? "warn" : ""}`}>${open.length}</span>`}><${Unreachable} failed=${failed} />
-          ${open.length ? html`<${Table} pauses=${open} reload=${state.reload} />` : html`<${Empty} icon="play" title=${t("pauses.none")}>${t("pauses.none.hint")}<//>`}<//>
+          ${open.length ? html`<${Table} pauses=${open} reload=${state.reload} />` : !failed.length && html`<${Empty} icon="play" title=${t("pauses.none")}>${t("pauses.none.hint")}<//>`}<//>
           ${ended.length > 0 && html`<details class="card"><summary>${t("pauses.ended")}</summary><${Table} pauses=${ended} /></details>`}`;
       }}<//>
       <${Card} title=${t("holds.orders")} aside=${html`<a href=${href("orders?preset=held")}>${t("overview.all")}</a>`}><${Found} state=${held}>${(page) => (page.items.length ? html`<${OrderTable} orders=${page.items} />` : html`<${Empty} icon="orders" title=${t("holds.none")}>${t("holds.none.hint")}<//>`)}<//><//>

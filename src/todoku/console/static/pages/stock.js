@@ -46,7 +46,7 @@ function Table({ products: shown, reload }) {
       <td><a href=${href(`stock/${encodeURIComponent(product.id)}`)}>${product.id}</a>${product.archived && html` <span class="badge">${t("stock.archived")}</span>`}</td>
       <td class="hide-small break">${product.name}</td><td class="num hide-small nowrap">${money(product.price, product.currency)}</td>
       <td class="num">${number(product.stockQuantity)}</td><td class="num">${number(product.reservedQuantity)}</td>
-      <td class="num"><strong class=${product.availableQuantity === 0 ? "bad" : isLow(product) ? "warn" : ""}>${number(product.availableQuantity)}</strong>${isLow(product) && html` <span class="badge warn">${t("stock.low")}</span>`}</td>
+      <td class="num"><strong class=${product.availableQuantity === 0 ? "bad" : isLow(product) ? "warn" : ""}>${number(product.availableQuantity)}</strong>${product.availableQuantity === 0 && !product.archived ? html` <span class="badge bad">${t("stock.out")}</span>` : isLow(product) && html` <span class="badge warn">${t("stock.low")}</span>`}</td>
       <td><span class="row" style=${{ justifyContent: "flex-end", flexWrap: "nowrap" }}><${Action} label=${t("restock.button")} icon="plus" onClick=${() => askToRestock(product, reload)} /><span class="hide-small"><${Action} label=${t("count.button")} onClick=${() => askForCount(product, reload)} /></span></span></td>
     </tr>`)}</tbody>
   </table></div>`;
