@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 from brokers import ACK_WAIT_SECONDS, NatsHost, until
 
 from todoku.broker import Broker, BrokerUnavailable, Delivery, Outgoing, nats_consumer
+from todoku.broker.jetstream import JetStream
 from todoku.broker.jetstream_config import (
     CONFIG_VERSION,
     DURABLE_FIELDS,
@@ -20,7 +22,9 @@ from todoku.broker.jetstream_config import (
     new_durable,
     new_stream,
 )
+from todoku.broker.jetstream_messages import ConsumerInfo
 from todoku.broker.nats import NatsBroker
+from todoku.broker.nats_link import Link
 
 pytestmark = pytest.mark.anyio
 
@@ -370,6 +374,30 @@ async def test_durable_whose_files_are_left_from_a_longer_stream_is_created_agai
 
     await service.delivers(b"after")
     await service.stop()
+
+
+async def test_durable_whose_server_lags_has_not_consumed_what_it_does_not_know(
+    host: NatsHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster the server that leads it may be behind the one that leads the stream: a new service on a
+    new cluster would take its database for a lost one."""
+    broker = await host.connect()
+    subscription = await broker.subscribe("inventory", SUBJECTS, lambda _: None)
+    async with asyncio.timeout(20):
+        while "inventory" not in (await broker.progress(["inventory"])).consumed:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await broker.publish([Outgoing("orders.created", b"1"), Outgoing("orders.created", b"2")])
+    as_it_is = JetStream.consumer_info
+
+    async def as_before(jetstream: JetStream, link: Link, reader: str) -> ConsumerInfo | None:
+        info = await as_it_is(jetstream, link, reader)
+        assert info is not None
+        return msgspec.structs.replace(info, num_pending=0)
+
+    monkeypatch.setattr(JetStream, "consumer_info", as_before)
+    assert (await broker.progress(["inventory"])).consumed == {"inventory": 0}
+    await subscription.stop()
+    await broker.stop()
 
 
 def test_three_replicas_are_not_set_back_to_one() -> None:

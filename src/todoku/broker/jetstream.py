@@ -410,9 +410,28 @@ class JetStream:
             if refused.error.err_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
                 raise
 
+    async def consumed(self, link: Link, info: ConsumerInfo, last_sequence: int) -> int:
+        """Return up to where a durable has acknowledged all, if the stream ended at `last_sequence` before.
+
+        In a cluster, the server that leads the durable may know fewer messages than the one that leads the
+        stream. So where it has nothing pending, look in the stream for one that it does not know.
+        """
+        if info.pending:
+            return info.ack_floor.stream_seq
+        if info.place >= last_sequence:
+            return last_sequence
+        following = await asyncio.gather(
+            *(self._first_after(link, info.place, subject) for subject in info.subjects)
+        )
+        unknown = [sequence - 1 for sequence in following if sequence is not None]
+        return min([last_sequence, *unknown])
+
     async def first_after(self, link: Link, sequence: int, subject: str) -> int | None:
         """Return the sequence number of the first message on `subject` after `sequence`, or None."""
-        wanted = {"seq": sequence + 1, "next_by_subj": self.prefix + subject}
+        return await self._first_after(link, sequence, self.prefix + subject)
+
+    async def _first_after(self, link: Link, sequence: int, subject: str) -> int | None:
+        wanted = {"seq": sequence + 1, "next_by_subj": subject}
         try:
             response = await ask(link, f"STREAM.MSG.GET.{self._name}", wanted)
         except Refused as refused:

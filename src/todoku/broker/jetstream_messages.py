@@ -79,8 +79,19 @@ class ConsumerInfo(msgspec.Struct, frozen=True):
     num_ack_pending: int
     paused: bool = False
 
-    def consumed(self, last_sequence: int) -> int:
-        """Return up to where all is acknowledged, if the stream ended at `last_sequence` before."""
-        if self.num_pending == 0 and self.num_ack_pending == 0:
-            return last_sequence
-        return self.ack_floor.stream_seq
+    @property
+    def pending(self) -> bool:
+        """Return whether it has messages to deliver, or unacknowledged ones, as far as it knows."""
+        return self.num_pending > 0 or self.num_ack_pending > 0
+
+    @property
+    def subjects(self) -> list[str]:
+        """Return what it subscribes to."""
+        several: list[str] = self.config.get("filter_subjects") or []
+        return several or [self.config.get("filter_subject") or ">"]
+
+    @property
+    def place(self) -> int:
+        """Return the sequence number of the last message that it has delivered, or behind which it begins."""
+        first: int = self.config.get("opt_start_seq", 0)
+        return max(self.delivered.stream_seq, first - 1)

@@ -175,22 +175,21 @@ class NatsBroker:
 
     async def progress(self, readers: Sequence[str]) -> Progress:
         link = self._serving()
-        # Ask for the stream before its consumers: one with nothing pending then has consumed all of it.
+        # Ask for the stream before its consumers: these then tell how much of it they have consumed.
         stream = await self._stream.prepare(link)
-        infos = await asyncio.gather(*(self._stream.consumer_info(link, name) for name in readers))
+        found = await asyncio.gather(*(self._stream.consumer_info(link, name) for name in readers))
+        infos = {name: info for name, info in zip(readers, found, strict=True) if info is not None}
+        last = stream.state.last_seq
+        places = await asyncio.gather(
+            *(self._stream.consumed(link, info, last) for info in infos.values())
+        )
         return Progress(
             stream_epoch=stream.stream_epoch,
             first_sequence=stream.state.first_seq,
-            last_sequence=stream.state.last_seq,
-            consumed={
-                name: info.consumed(stream.state.last_seq)
-                for name, info in zip(readers, infos, strict=True)
-                if info is not None
-            },
+            last_sequence=last,
+            consumed=dict(zip(infos, places, strict=True)),
             acknowledged=frozenset(
-                name
-                for name, info in zip(readers, infos, strict=True)
-                if info is not None and info.ack_floor.consumer_seq > 0
+                name for name, info in infos.items() if info.ack_floor.consumer_seq > 0
             ),
             earlier_epochs=stream.earlier_epochs,
         )
