@@ -15,7 +15,7 @@ from todoku.telemetry import encoding
 HEAD = encoding.request({"service.name": "test"}, "todoku", "1")
 
 
-def decode(spans: Iterable[bytes]) -> list[Span]:
+def decode(spans: Sequence[bytes]) -> list[Span]:
     """Decode spans as our encoder wrote them, with the official package."""
     request = ExportTraceServiceRequest.FromString(encoding.body(HEAD, spans))
     return [*request.resource_spans[0].scope_spans[0].spans] if request.resource_spans else []

@@ -19,7 +19,7 @@ def taken(store: SpanStore) -> list[int]:
     """Return the ids of all spans that wait, as if they were exported."""
     found: list[int] = []
     while (batch := store.take()) is not None:
-        found += [int.from_bytes(each.span_id) for each in decode([batch.spans])]
+        found += [int.from_bytes(each.span_id) for each in decode(batch.spans)]
         store.done(batch)
     return found
 

@@ -147,7 +147,7 @@ class TracedTown(Town):
         """Return all spans, after the export of what the processes have now."""
         for tracer in self._tracers.values():
             while (batch := tracer.store.take()) is not None:
-                self._exported.append(batch.spans)
+                self._exported += batch.spans
                 tracer.store.done(batch)
         return decode(self._exported)
 

@@ -32,6 +32,11 @@ LINK: Final = b"j\x1c\n\x10"
 
 LINK_LENGTH: Final = 30
 
+IDS_LENGTH: Final = 56
+"""How many bytes ids and times of a span with a parent have."""
+
+TIME_LENGTH: Final = 9
+
 LAYOUTS_MAX: Final = 4096
 """How many layouts of spans are kept: one for each kind, and each length of its texts."""
 
@@ -39,11 +44,13 @@ _DIGITS: Final = tuple(bytes((n,)) for n in range(0x80))
 _CONTINUED: Final = tuple(bytes((n | 0x80,)) for n in range(0x80))
 """The digits of a number in base 128: the last one, and those before."""
 
-_root = Struct("<2s16s2s8sBQBQ")
-_child = Struct("<2s16s2s8s2s8sBQBQ")
+_root = Struct("<2s16s2s8sBQBQ").pack
+_child = Struct("<2s16s2s8s2s8sBQBQ").pack
+_start = Struct("<2s16s2s8sBQ").pack
 _link = Struct("<2s16s2s8s")
 _plain_link = Struct("<4s16s2s8s").pack
 _times = Struct("<BQBQ").pack
+_time = Struct("<BQ").pack
 _double = Struct("<Bd").pack
 _flags = Struct("<HI").pack
 
@@ -54,26 +61,38 @@ def span(
     """Return a span of ScopeSpans. The times are in nanoseconds since 1970; `rest` is its shape and its own
     attributes, links and status."""
     if not parent:
-        head = _root.pack(b"\n\x10", trace_id, b"\x12\x08", span_id, 0x39, began, 0x41, ended)
+        ids = _root(b"\n\x10", trace_id, b"\x12\x08", span_id, 0x39, began, 0x41, ended)
     else:
-        ids = b"\n\x10", trace_id, b"\x12\x08", span_id, b'"\x08', parent
-        head = _child.pack(*ids, 0x39, began, 0x41, ended)
-    return b"\x12" + varint(len(head) + len(rest)) + head + rest
+        ids = _child(
+            *(b"\n\x10", trace_id, b"\x12\x08", span_id, b'"\x08', parent),
+            *(0x39, began, 0x41, ended),
+        )
+    return b"".join((b"\x12", varint(len(ids) + len(rest)), ids, rest))
 
 
-def head(length: int, *, has_parent: bool) -> bytes:
-    """Return what goes before the trace id of a span, if so many bytes follow its times.
+# The same in parts, for spans of which most bytes are the same each time. Most are of the form
+#     head, b"\n\x10", trace id, b"\x12\x08", span id, b'"\x08', id of the parent, times, rest
 
-    After the trace id come `b"\\x12\\x08"` and the span id, then, if it has a parent, `b'"\\x08'` and its id,
-    then the `times`.
-    """
-    size = _child.size if has_parent else _root.size
-    return b"\x12" + varint(size + length) + b"\n\x10"
+
+def head(length: int) -> bytes:
+    """Return what goes before a span of so many bytes."""
+    return b"\x12" + varint(length)
 
 
 def times(began: int, ended: int) -> bytes:
     """Return the times of a span, in nanoseconds since 1970."""
     return _times(0x39, began, 0x41, ended)
+
+
+def start(trace_id: bytes, span_id: bytes, parent: bytes, began: int) -> bytes:
+    """Return the beginning of a span that has not ended yet."""
+    ids = _start(b"\n\x10", trace_id, b"\x12\x08", span_id, 0x39, began)
+    return ids + b'"\x08' + parent if parent else ids
+
+
+def ended(at: int) -> bytes:
+    """Return the time at which a span ended."""
+    return _time(0x41, at)
 
 
 def span_id_of(body: bytes) -> bytes:
@@ -128,18 +147,20 @@ def link(trace_id: bytes, span_id: bytes, attributes: bytes = b"") -> bytes:
     return b"j" + varint(_link.size + len(attributes)) + ids + attributes
 
 
-def links(ids: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the links to these trace and span ids, which are in hexadecimal digits. Those that are malformed
-    are left out."""
-    ids = [*ids]
-    text = b"".join([b"6a1c0a10%b1208%b" % pair for pair in ids]).decode("latin-1")
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        found = b""
-    if len(found) == LINK_LENGTH * len(ids):
-        return found
-    return b"".join(map(links, zip(ids))) if len(ids) > 1 else b""
+def links(of: Sequence[bytes]) -> bytes:
+    """Return the links to these spans, each as in a traceparent, from the trace id to the flags. Those that
+    are malformed or not sampled are left out."""
+    text = b"".join([each + b"|" for each in of])
+    if text.count(b"-01|") == len(of):
+        # In hexadecimal digits, too, are the tags and lengths of the link, its trace id and its span id.
+        digits = b"6a1c0a10" + text.replace(b"-01|", b"6a1c0a10")[:-8].replace(b"-", b"1208")
+        try:
+            found = bytes.fromhex(digits.decode("latin-1"))
+        except ValueError:
+            found = b""
+        if len(found) == LINK_LENGTH * len(of):
+            return found
+    return b"".join([links([each]) for each in of]) if len(of) > 1 else b""
 
 
 def link_attribute(of_span: bytes) -> bytes:
@@ -174,11 +195,13 @@ def request(resource: Mapping[str, Value], scope: str, version: str) -> tuple[by
     return _message(1, fields), _message(1, _text(1, scope) + _text(2, version))
 
 
-def body(head: tuple[bytes, bytes], spans: Iterable[bytes]) -> bytes:
+def body(head: tuple[bytes, bytes], spans: Sequence[bytes]) -> bytes:
     """Return an ExportTraceServiceRequest with these spans of one resource and scope."""
     resource, scope = head
-    scope_spans = scope + b"".join(spans)
-    return _message(1, resource + _message(2, scope_spans))
+    size = len(scope) + sum(map(len, spans))
+    of_scope = b"\x12" + varint(size)
+    length = len(resource) + len(of_scope) + size
+    return b"".join((b"\n", varint(length), resource, of_scope, scope, *spans))
 
 
 def records(data: bytes) -> Iterable[tuple[int, bytes]]:
@@ -205,6 +228,8 @@ def varint(number: int) -> bytes:
     """Return a number of at least 0 in base 128, the lowest digit first."""
     if number < 0x80:
         return _DIGITS[number]
+    if number < 0x4000:
+        return _CONTINUED[number & 0x7F] + _DIGITS[number >> 7]
     return _CONTINUED[number & 0x7F] + varint(number >> 7)
 
 

@@ -103,7 +103,7 @@ class Exporter:
         """Send a batch; return False if it is to be sent again later."""
         import requests
 
-        data = encoding.body(self._head, [batch.spans])
+        data = encoding.body(self._head, batch.spans)
         if self._endpoint.compressed:
             data = gzip.compress(data, 1)
         try:

@@ -7,6 +7,7 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.telemetry import encoding
+from todoku.telemetry.open_spans import OpenSpans
 from todoku.telemetry.parents import is_sampled, new_span_id, new_trace_id
 from todoku.telemetry.tracer import ServiceTracer
 from todoku.web.call import TRACED, header_values, read_traceparent
@@ -33,7 +34,7 @@ class TraceMiddleware:
 
     def __init__(self, app: ASGIApp, tracer: ServiceTracer) -> None:
         self._app, self._tracer = app, tracer
-        self._layouts: dict[_Key, tuple[bytes, bytes, bytes]] = {}
+        self._layouts: dict[_Key, tuple[bytes, bytes]] = {}
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and scope["path"] not in UNTRACED:
@@ -58,34 +59,33 @@ class TraceMiddleware:
         scope["headers"] = [*headers, (b"traceparent", traceparent.encode())]
         if sampled:
             scope[TRACED] = traceparent
-            scope[REQUEST_SPAN] = span = _RequestSpan(self, scope, traceparent, parent)
+            scope[REQUEST_SPAN] = span = _RequestSpan(
+                self._tracer.open, self._layouts, scope, traceparent, parent
+            )
             if scope["method"] not in UNCHANGING:
                 self._tracer.open.begin(span)
-
-    def layout(self, key: "_Key") -> tuple[bytes, bytes, bytes]:
-        """Return what goes before the trace id, the path and the Location of a span."""
-        if (found := self._layouts.get(key)) is None:
-            if len(self._layouts) >= encoding.LAYOUTS_MAX:
-                self._layouts.clear()  # The lengths of paths are up to the clients.
-            found = self._layouts[key] = _layout(*key)
-        return found
-
-    def end(self, span: "_RequestSpan", status: int) -> None:
-        """Keep a span that has ended."""
-        self._tracer.open.end(span, status)
 
 
 class _RequestSpan:
     """The span of one request: a `RequestSpan` of the web, and an `OpenSpan`."""
 
-    __slots__ = ("_began", "_location", "_middleware", "_parent", "_path", "_scope", "traceparent")
+    __slots__ = (
+        *("_began", "_layouts", "_location", "_open", "_parent", "_path", "_scope", "_start"),
+        "traceparent",
+    )
 
     def __init__(
-        self, middleware: TraceMiddleware, scope: Scope, traceparent: str, parent: str | None
+        self,
+        spans: OpenSpans,
+        layouts: "dict[_Key, tuple[bytes, bytes]]",
+        scope: Scope,
+        traceparent: str,
+        parent: str | None,
     ) -> None:
         self.traceparent = traceparent
-        self._middleware, self._scope, self._parent = middleware, scope, parent
-        self._path, self._location, self._began = scope["path"], b"", time_ns()
+        self._open, self._layouts, self._scope, self._parent = spans, layouts, scope, parent
+        self._path, self._location, self._start = scope["path"], b"", b""
+        self._began = time_ns()
 
     def respond(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Note the headers of the response."""
@@ -96,34 +96,36 @@ class _RequestSpan:
 
     def end(self) -> None:
         """End the span, with the status that the scope has."""
-        self._middleware.end(self, self._scope[STATUS])
+        self._open.end(self, self.encode(self._scope[STATUS]))
 
     def encode(self, status: int) -> bytes:
         """Return the span as it would be if it ended now with this status, 0 for unanswered."""
-        scope, traceparent, parent = self._scope, self.traceparent, self._parent
-        path, location = self._path.encode(), self._location
-        head, before_path, before_location = self._middleware.layout(
-            (
-                scope["method"],
-                scope.get("scheme", "http"),
-                route_of(scope),
-                status,
-                parent is not None,
-                len(path),
-                len(location),
-            )
+        scope, location = self._scope, self._location
+        start = self._start or self._encode_start()
+        key = (
+            *(scope["method"], scope.get("scheme", "http"), route_of(scope), status),
+            *(self._parent is not None, len(start), len(location)),
         )
+        if (layout := self._layouts.get(key)) is None:
+            if len(self._layouts) >= encoding.LAYOUTS_MAX:
+                self._layouts.clear()  # The lengths of paths are up to the clients.
+            layout = self._layouts[key] = _layout(*key)
+        head, before_location = layout
+        return b"".join((head, start, encoding.ended(time_ns()), before_location, location))
+
+    def _encode_start(self) -> bytes:
+        """Encode once what does not change until the end."""
+        traceparent, parent = self.traceparent, self._parent
         ids = bytes.fromhex(traceparent[3:35] + traceparent[36:52])
-        times = encoding.times(self._began, time_ns())
-        start = (head, ids[:16], b"\x12\x08", ids[16:])
-        end = (times, before_path, path, before_location, location)
-        if parent is None:
-            return b"".join((*start, *end))
-        return b"".join((*start, b'"\x08', bytes.fromhex(parent[36:52]), *end))
+        if parent is not None:
+            ids += bytes.fromhex(parent[36:52])
+        start = encoding.start(ids[:16], ids[16:24], ids[24:], self._began)
+        self._start = start = start + encoding.text_attribute("url.path", self._path)
+        return start
 
 
 _Key = tuple[str, str, str, int, bool, int, int]
-"""Method, scheme, route, status, whether there is a parent, and the lengths of path and Location."""
+"""Method, scheme, route, status, whether there is a parent, and the lengths of the start and of Location."""
 
 
 def _layout(
@@ -132,17 +134,16 @@ def _layout(
     route: str,
     status: int,
     has_parent: bool,
-    path_length: int,
+    start_length: int,
     location_length: int,
-) -> tuple[bytes, bytes, bytes]:
+) -> tuple[bytes, bytes]:
+    """Return what goes before the start of a span, and before its Location."""
     method = method if method in METHODS else "_OTHER"
-    before_path = _shape(method, scheme, route, status, has_parent)
-    before_path += encoding.head_of_text("url.path", path_length)
-    before_location = b""
+    shape = _shape(method, scheme, route, status, has_parent)
     if location_length:
-        before_location = encoding.head_of_list("http.response.header.location", location_length)
-    length = len(before_path) + path_length + len(before_location) + location_length
-    return encoding.head(length, has_parent=has_parent), before_path, before_location
+        shape += encoding.head_of_list("http.response.header.location", location_length)
+    length = start_length + encoding.TIME_LENGTH + len(shape) + location_length
+    return encoding.head(length), shape
 
 
 def _shape(method: str, scheme: str, route: str, status: int, has_parent: bool) -> bytes:

@@ -34,9 +34,9 @@ class OpenSpans:
         spans = self._open
         return {each: spans.pop(each).encode(0) for each in traceparents if each in spans}
 
-    def end(self, span: OpenSpan, status: int) -> None:
+    def end(self, span: OpenSpan, encoded: bytes) -> None:
         """Keep a span that has ended."""
         if self._open.pop(span.traceparent, None) is None:
-            self._store.finished(span.traceparent, span.encode(status))
+            self._store.finished(span.traceparent, encoded)
         else:
-            self._store.add(span.encode(status))
+            self._store.add(encoded)

@@ -8,7 +8,7 @@ loses nothing, a power cut the last second), and what a process left behind is e
 import fcntl
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -35,9 +35,11 @@ UNFINISHED: Final = 0x7A
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Spans to be exported together, and the file that has them until then."""
+    """So many spans to be exported together, in pieces of together `size` bytes, and the file that has them
+    until then."""
 
-    spans: bytes
+    spans: Sequence[bytes]
+    size: int
     count: int
     path: Path | None
     descriptor: int | None
@@ -107,7 +109,7 @@ class SpanStore:
         with self._lock:
             if self._waiting and self._waiting[0] is batch:
                 self._waiting.popleft()
-                self._waiting_bytes -= len(batch.spans)
+                self._waiting_bytes -= batch.size
                 _delete(batch)
 
     def close(self) -> None:
@@ -115,7 +117,7 @@ class SpanStore:
         with self._lock:
             self._write(self._keep_added())
             if not self._kept and not self._unfinished and self._path is not None:
-                _delete(Batch(b"", 0, self._path, self._descriptor))
+                _delete(Batch((), 0, 0, self._path, self._descriptor))
             elif self._descriptor is not None:
                 os.close(self._descriptor)
             self._descriptor = None
@@ -132,7 +134,7 @@ class SpanStore:
             if descriptor is None:
                 continue
             spans = list(_left_behind(_content(descriptor)))
-            batch = Batch(b"".join(spans), len(spans), path, descriptor)
+            batch = Batch(spans, sum(map(len, spans)), len(spans), path, descriptor)
             if not spans:
                 _delete(batch)
                 continue
@@ -159,7 +161,7 @@ class SpanStore:
     def _rotate(self) -> None:
         """Let what is kept wait for its export, and begin another file with what is unfinished."""
         self._write(self._keep_added())
-        batch = Batch(b"".join(self._kept), self._kept_count, self._path, self._descriptor)
+        batch = Batch(self._kept, self._kept_bytes, self._kept_count, self._path, self._descriptor)
         self._kept, self._kept_count, self._kept_bytes = [], 0, 0
         self._path, self._descriptor = self._open()
         self._write(b"".join(self._unfinished.values()))
@@ -167,10 +169,10 @@ class SpanStore:
 
     def _wait(self, batch: Batch) -> None:
         self._waiting.append(batch)
-        self._waiting_bytes += len(batch.spans)
+        self._waiting_bytes += batch.size
         while self._waiting_bytes > self._bytes_max and len(self._waiting) > 1:
             oldest = self._waiting.popleft()
-            self._waiting_bytes -= len(oldest.spans)
+            self._waiting_bytes -= oldest.size
             self.dropped += oldest.count
             _delete(oldest)
 

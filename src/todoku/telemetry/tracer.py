@@ -52,6 +52,7 @@ class ServiceTracer:
         self._prefix = f"{prefix}." if prefix else ""
         self._shapes: dict[tuple[str, str], bytes] = {}
         self._layouts: dict[tuple[str, int, int], tuple[bytes, bytes, bytes]] = {}
+        self._effect_layouts: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         self._batch = self._messaging("process", destination, CONSUMER, encoding.SAMPLED)
         self._publish = self._messaging("send", destination, PRODUCER, encoding.SAMPLED)
 
@@ -65,18 +66,19 @@ class ServiceTracer:
 
     def published(self, rows: Sequence[OutboxRow], seconds: float) -> None:
         """Note that the stream has stored these events, which took so long."""
-        sampled = []
+        traced = []
         for row in rows:
-            body = row.body
-            at = body.find(b'"traceparent":"')
-            if at > 0 and body[at + 68 : at + 70] == b"01":
-                sampled.append((body[at + 18 : at + 50], body[at + 51 : at + 67]))
-        if not sampled:
+            at = row.body.find(b'"traceparent":"00-') + 18
+            if at > 18:
+                traced.append(row.body[at : at + 52])
+        if len(traced) > LINKS_MAX:
+            traced = [each for each in traced if each.endswith(b"-01")]
+        links = encoding.links(traced[:LINKS_MAX])
+        if not links:
             return
+        if len(traced) > LINKS_MAX:
+            links += encoding.dropped_links(len(traced) - LINKS_MAX)
         ended = time_ns()
-        links = encoding.links(sampled[:LINKS_MAX])
-        if len(sampled) > LINKS_MAX:
-            links += encoding.dropped_links(len(sampled) - LINKS_MAX)
         began = ended - int(seconds * 1e9)
         self.store.add(_of_many(self._publish, began, ended, len(rows), links))
 
@@ -99,9 +101,9 @@ class ServiceTracer:
             before_id = self.event_shape(subject)
             before_id += encoding.head_of_text("messaging.message.id", lengths[0])
             before_subject = encoding.head_of_text("cloudevents.event_subject", lengths[1])
-            length = len(before_id) + len(before_subject) + sum(lengths) + encoding.LINK_LENGTH
-            head = encoding.head(length, has_parent=True)
-            found = self._layouts[key] = head, before_id, before_subject
+            length = len(before_id) + len(before_subject) + sum(lengths)
+            head = encoding.head(encoding.IDS_LENGTH + length + encoding.LINK_LENGTH)
+            found = self._layouts[key] = head + b"\n\x10", before_id, before_subject
         return found
 
     def due_shape(self, agenda: str) -> bytes:
@@ -113,13 +115,20 @@ class ServiceTracer:
             )
         return found
 
-    def effect_shape(self, effect: str) -> bytes:
-        """Return what the spans of all effects of a type have in common."""
-        key = "effect", effect
-        if (found := self._shapes.get(key)) is None:
-            found = self._shapes[key] = encoding.shape(
+    def effect_layout(self, key: tuple[str, int]) -> tuple[bytes, bytes]:
+        """Return what goes before the trace id of an effect, and before the id of its cause. The `key` is its
+        type, and the length of that id, 0 for none."""
+        if (found := self._effect_layouts.get(key)) is None:
+            if len(self._effect_layouts) >= encoding.LAYOUTS_MAX:
+                self._effect_layouts.clear()
+            effect, length = key
+            shape = encoding.shape(
                 effect, CLIENT, {"todoku.effect": effect}, flags=encoding.SAMPLED
             )
+            if length:
+                shape += encoding.head_of_text("todoku.cause", length)
+            head = encoding.head(encoding.IDS_LENGTH + len(shape) + length)
+            found = self._effect_layouts[key] = head + b"\n\x10", shape
         return found
 
     def of_batch(self, began: int, messages: int, links: bytes) -> bytes:
@@ -319,18 +328,23 @@ class _Effect:
         traceparent = self._traceparent
         if traceparent is None:
             return
-        ids = parent_of(traceparent)
-        if ids is None:
+        try:
+            ids = bytes.fromhex(f"{traceparent[3:35]}{traceparent[36:52]}{self._span_id}")
+        except ValueError:
+            return  # It came in a malformed traceparent.
+        if len(ids) != IDS_OF_CHILD_LENGTH:
             return
-        rest = self._tracer.effect_shape(self._effect)
-        if self.context.cause is not None:
-            rest += encoding.text_attribute("todoku.cause", self.context.cause)
-        if error is not None:
-            kind = error if isinstance(error, str) else type(error).__qualname__
-            rest += encoding.failure(kind, "")
-        span_id, ended = bytes.fromhex(self._span_id), time_ns()
-        span = encoding.span(ids[:16], span_id, ids[16:], self._began, ended, rest)
-        self._tracer.store.add(span)
+        began, ended, trace_id, parent = self._began, time_ns(), ids[:16], ids[16:24]
+        cause = b"" if self.context.cause is None else self.context.cause.encode()
+        head, shape = self._tracer.effect_layout((self._effect, len(cause)))
+        if error is None:
+            times = encoding.times(began, ended)
+            parts = (head, trace_id, b"\x12\x08", ids[24:], b'"\x08', parent, times, shape, cause)
+            self._tracer.store.add(b"".join(parts))
+            return
+        kind = error if isinstance(error, str) else type(error).__qualname__
+        rest = shape + cause + encoding.failure(kind, "")
+        self._tracer.store.add(encoding.span(trace_id, ids[24:], parent, began, ended, rest))
 
 
 def _within(context: Context, traceparent: str) -> Context:
