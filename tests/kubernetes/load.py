@@ -123,7 +123,8 @@ async def main(release: str, rate: float, customers: int) -> None:
     while not running.done():
         await asyncio.wait([running], timeout=1.0)
         second += 1
-        write(second=second, accepted=len(load.orders), gap=load.take_longest_gap())
+        gap = load.take_longest_gap()
+        write(second=second, accepted=len(load.orders), gap=gap, errors=load.errors)
     await running
     exist, settled_seconds = wait_until_ended(f"{release}-orders", credential)
     known = set(load.orders.values())

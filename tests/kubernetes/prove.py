@@ -12,11 +12,13 @@ import base64
 import json
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +37,12 @@ RELEASE: Final = "shop"
 REPLICAS, MORE, FEWER = 3, 5, 2
 SERVERS: Final = [f"nats-{number}.nats" for number in range(3)]
 READY_SECONDS_MAX: Final = 240
-CALM_SECONDS: Final = 3.0
+CALM_ORDERS: Final = 100
+"""How many orders are accepted before and after each disturbance."""
+
+POLICY_V1_SINCE: Final = 22
+"""The minor version of Kubernetes since which evictions are asked for by policy/v1."""
+
 GAP_SECONDS_MAX: Final = 10.0
 REPEATABLE: Final = ("connection ", "503", "502", "409 request-in-progress")
 """What a client may see besides an accepted order: after any of these it sends the request again."""
@@ -74,6 +81,22 @@ class Cluster:
         selector = f"--selector=app.kubernetes.io/component={component}"
         running = "--field-selector=status.phase=Running"
         return self.kubectl("get", "pods", selector, running, "--output=name").split()
+
+    def evict(self, pod: str) -> bool:
+        """Ask for the eviction of a pod, as a node that is drained does; return whether it is permitted."""
+        name = pod.partition("/")[2]
+        server = json.loads(self.kubectl("version", "--output=json"))["serverVersion"]
+        recent = int(server["minor"].rstrip("+")) >= POLICY_V1_SINCE
+        eviction = {
+            "apiVersion": "policy/v1" if recent else "policy/v1beta1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": self.namespace},
+        }
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction"
+        answer = self.kubectl(
+            "create", "--raw", path, "--filename=-", text=json.dumps(eviction), check=False
+        )
+        return "Success" in answer
 
     def phase(self, pod: str) -> str:
         """Return the phase of a pod."""
@@ -132,6 +155,7 @@ def main() -> int:
     if complaint := _missing():
         print(f"make test-kubernetes: {complaint}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     cluster = Cluster(f"todoku-test-{secrets.token_hex(3)}")
     print(f"namespace {cluster.namespace}", flush=True)
     _output(["kubectl", "create", "namespace", cluster.namespace])
@@ -164,7 +188,7 @@ def prove(cluster: Cluster, chosen: Namespace) -> int:
     load = Load(cluster)
     until(lambda: load.accepted() > 0, "no order is accepted")
     problems: list[str] = []
-    for name, disturb in disturbances(cluster, chosen.image):
+    for name, disturb in disturbances(cluster, chosen.image, problems):
         with step(name, load, problems):
             disturb()
     result = load.result()
@@ -215,6 +239,8 @@ def helm(cluster: Cluster, command: str, image: str, **values: object) -> None:
             "seeds": {"existingSecret": "nats-seeds"},
         },
         "services": replicas,
+        # So little that five of each fit on a node of two cores.
+        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}},
         **values,
     }
     chart = str(ROOT / "deploy" / "helm" / "todoku")
@@ -222,7 +248,9 @@ def helm(cluster: Cluster, command: str, image: str, **values: object) -> None:
     _output([*words, f"--timeout={READY_SECONDS_MAX}s"], text=json.dumps(merged))
 
 
-def disturbances(cluster: Cluster, image: str) -> Iterator[tuple[str, Callable[[], None]]]:
+def disturbances(
+    cluster: Cluster, image: str, problems: list[str]
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield what happens to the system, with a name."""
     deployments = {name: f"deployment/{RELEASE}-{name}" for name in (*system.names, "console")}
 
@@ -241,6 +269,14 @@ def disturbances(cluster: Cluster, image: str) -> Iterator[tuple[str, Callable[[
         cluster.kubectl("delete", cluster.pods(name)[0], "--grace-period=0", "--force")
         cluster.wait_for(deployments[name])
 
+    def evict(name: str) -> None:
+        first, second, *_ = cluster.pods(name)
+        if not cluster.evict(first):
+            problems.append(f"no pod of {name} may be evicted")
+        if cluster.evict(second):
+            problems.append(f"two pods of {name} were evicted at once")
+        cluster.wait_for(deployments[name])
+
     def upgrade() -> None:
         helm(cluster, "upgrade", image, migrationJob={"enabled": True}, podLabels={"upgrade": "1"})
         cluster.wait_for(*deployments.values())
@@ -253,21 +289,30 @@ def disturbances(cluster: Cluster, image: str) -> Iterator[tuple[str, Callable[[
     for name in system.names:
         yield f"a pod of {name} deleted by force", lambda name=name: delete(name)
     yield "helm upgrade with a migration job", upgrade
+    for name in system.names:
+        yield f"two pods of {name} evicted, one permitted", lambda name=name: evict(name)
 
 
 @contextmanager
 def step(name: str, load: Load, problems: list[str]) -> Iterator[None]:
     """Do something to the system while orders are placed, before and after it too."""
-    load.until_accepted(100)
-    first = len(load.seconds())
+    load.until_accepted(CALM_ORDERS)
+    before = load.seconds()
     began = time.monotonic()
     yield
     took = time.monotonic() - began
-    load.until_accepted(100)
-    gap = max(line["gap"] for line in load.seconds()[first:])
+    load.until_accepted(CALM_ORDERS)
+    seconds = load.seconds()
+    gap = max(line["gap"] for line in seconds[len(before) :])
     if gap > GAP_SECONDS_MAX:
         problems.append(f"no order was accepted for {gap} s: {name}")
-    print(f"{load.accepted():>7,} accepted: {name}, {took:.0f} s, longest gap {gap} s", flush=True)
+    errors = Counter(seconds[-1]["errors"])
+    errors.subtract(before[-1]["errors"])
+    seen = ", ".join(f"{count} × {kind}" for kind, count in errors.items() if count)
+    print(
+        f"{load.accepted():>7,} accepted: {name}, {took:.0f} s, longest gap {gap} s; {seen or 'no errors'}",
+        flush=True,
+    )
 
 
 def judge(result: Any) -> list[str]:
