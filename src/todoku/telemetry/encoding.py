@@ -32,6 +32,9 @@ LINK: Final = b"j\x1c\n\x10"
 
 LINK_LENGTH: Final = 30
 
+IDS_OF_ROOT_LENGTH: Final = 46
+"""How many bytes ids and times of a span without a parent have."""
+
 IDS_LENGTH: Final = 56
 """How many bytes ids and times of a span with a parent have."""
 
@@ -117,12 +120,6 @@ def text_attribute(key: str, value: str) -> bytes:
     """Return an attribute of a span with a text that is another one each time."""
     text = value.encode()
     return head_of_text(key, len(text)) + text
-
-
-@lru_cache(maxsize=4096)
-def count(key: str, number: int) -> bytes:
-    """Return an attribute of a span with a number that is often the same."""
-    return attribute(key, number)
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,7 @@ An instrumented HTTP client sends its context along, and the spans that a plug-i
 
 from opentelemetry import context, trace
 
-from todoku.telemetry.parents import is_sampled
+from todoku.telemetry.parents import is_sampled, parent_of
 
 
 class CallSpan(trace.NonRecordingSpan):
@@ -16,10 +16,13 @@ class CallSpan(trace.NonRecordingSpan):
         self._traceparent = traceparent
 
     def get_span_context(self) -> trace.SpanContext:
-        """Return the ids that the children of this span need."""
+        """Return the ids that the children of this span need; invalid ones of a malformed traceparent."""
+        ids = parent_of(self._traceparent)
+        if ids is None:
+            return trace.INVALID_SPAN_CONTEXT
         return trace.SpanContext(
-            trace_id=int(self._traceparent[3:35], 16),
-            span_id=int(self._traceparent[36:52], 16),
+            trace_id=int.from_bytes(ids[:16]),
+            span_id=int.from_bytes(ids[16:]),
             is_remote=False,
             trace_flags=trace.TraceFlags(int(is_sampled(self._traceparent))),
         )

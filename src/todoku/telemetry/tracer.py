@@ -1,6 +1,8 @@
 """The tracer of a service: spans of batches, decisions, effects and publishes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from random import randbytes
 from time import time_ns
 from typing import Final
 
@@ -51,7 +53,7 @@ class ServiceTracer:
         self._service = service
         self._prefix = f"{prefix}." if prefix else ""
         self._shapes: dict[tuple[str, str], bytes] = {}
-        self._layouts: dict[tuple[str, int, int], tuple[bytes, bytes, bytes]] = {}
+        self.layouts: dict[tuple[str, int, int], tuple[bytes, bytes, bytes]] = {}
         self._effect_layouts: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         self._batch = self._messaging("process", destination, CONSUMER, encoding.SAMPLED)
         self._publish = self._messaging("send", destination, PRODUCER, encoding.SAMPLED)
@@ -92,18 +94,17 @@ class ServiceTracer:
         return found
 
     def event_layout(self, key: tuple[str, int, int]) -> tuple[bytes, bytes, bytes]:
-        """Return what goes before the trace id, the id and the subject of an event. The `key` is the broker's
-        subject, and the lengths of id and subject."""
-        if (found := self._layouts.get(key)) is None:
-            if len(self._layouts) >= encoding.LAYOUTS_MAX:
-                self._layouts.clear()
-            subject, *lengths = key
-            before_id = self.event_shape(subject)
-            before_id += encoding.head_of_text("messaging.message.id", lengths[0])
-            before_subject = encoding.head_of_text("cloudevents.event_subject", lengths[1])
-            length = len(before_id) + len(before_subject) + sum(lengths)
-            head = encoding.head(encoding.IDS_LENGTH + length + encoding.LINK_LENGTH)
-            found = self._layouts[key] = head + b"\n\x10", before_id, before_subject
+        """Add to `layouts` what goes before the trace id, the id and the subject of an event; return it. The
+        `key` is the broker's subject, and the lengths of id and subject."""
+        if len(self.layouts) >= encoding.LAYOUTS_MAX:
+            self.layouts.clear()
+        subject, *lengths = key
+        before_id = self.event_shape(subject)
+        before_id += encoding.head_of_text("messaging.message.id", lengths[0])
+        before_subject = encoding.head_of_text("cloudevents.event_subject", lengths[1])
+        length = len(before_id) + len(before_subject) + sum(lengths)
+        head = encoding.head(encoding.IDS_LENGTH + length + encoding.LINK_LENGTH)
+        found = self.layouts[key] = head + b"\n\x10", before_id, before_subject
         return found
 
     def due_shape(self, agenda: str) -> bytes:
@@ -149,9 +150,17 @@ class ServiceTracer:
 
 def _of_many(shape: bytes, began: int, ended: int, messages: int, links: bytes) -> bytes:
     """Return the span of many messages, the root of a trace of its own."""
-    ids = bytes.fromhex(new_trace_id() + new_span_id())
-    rest = shape + encoding.count("messaging.batch.message_count", messages) + links
-    return encoding.span(ids[:16], ids[16:], encoding.NO_PARENT, began, ended, rest)
+    ids, times = randbytes(24), encoding.times(began, ended)
+    head, about = _layout_of_many(shape, messages, len(links))
+    return b"".join((head, ids[:16], b"\x12\x08", ids[16:], times, about, links))
+
+
+@lru_cache(maxsize=encoding.LAYOUTS_MAX)
+def _layout_of_many(shape: bytes, messages: int, links_length: int) -> tuple[bytes, bytes]:
+    """Return what goes before the trace id, and before the links."""
+    about = shape + encoding.attribute("messaging.batch.message_count", messages)
+    head = encoding.head(encoding.IDS_OF_ROOT_LENGTH + len(about) + links_length)
+    return head + b"\n\x10", about
 
 
 class _Batch:
@@ -241,7 +250,7 @@ class _Batch:
             encoding.span(trace_id, bytes.fromhex(span_id), parent, began, ended, rest)
             for trace_id, span_id, parent, rest in self._others
         ]
-        times, layout = encoding.times(began, ended), self._tracer.event_layout
+        times, layouts = encoding.times(began, ended), self._tracer.layouts
         for subject, traceparent, span_id, message_id, key in self._events:
             try:
                 ids = bytes.fromhex(f"{traceparent[3:35]}{traceparent[36:52]}{span_id}")
@@ -251,7 +260,8 @@ class _Batch:
                 continue
             trace_id, parent = ids[:16], ids[16:24]
             text, about = message_id.encode(), key.encode()
-            head, before_id, before_key = layout((subject, len(text), len(about)))
+            layout = subject, len(text), len(about)
+            head, before_id, before_key = layouts.get(layout) or self._tracer.event_layout(layout)
             spans += (head, trace_id, b"\x12\x08", ids[24:], b'"\x08', parent, times, before_id)
             spans += (text, before_key, about, LINK, trace_id, b"\x12\x08", parent)
         return b"".join(spans)
