@@ -177,6 +177,16 @@ def test_console_gets_the_secret_of_its_client_and_no_other() -> None:
 
 
 @helm
+def test_services_that_clients_reach_directly_need_a_certificate() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        render(VERSIONS[-1], "behindProxy=false")
+    assert "need a certificate, tls.existingSecret" in refused.value.stderr
+    rendered = render(VERSIONS[-1], "behindProxy=false", "tls.existingSecret=todoku-tls")
+    assert rendered.count("scheme: HTTPS") == rendered.count("httpGet:")
+    assert "orders=https://todoku-orders:8080" in rendered
+
+
+@helm
 def test_manifests_are_rendered_from_the_chart() -> None:
     """Versions of Helm differ in empty lines."""
     assert list(yaml.safe_load_all(render(VERSIONS[-1]))) == MANIFESTS
@@ -192,6 +202,8 @@ def test_everything_that_can_be_enabled_is_valid(version: str) -> None:
         "nats.seeds.existingSecret=nats-seeds",
         "nats.ca.existingSecret=nats-ca",
         "console.oidcClientSecret.existingSecret=console-client",
+        "tls.existingSecret=todoku-tls",
+        "behindProxy=false",
     ]
     enabled += [f"services.{service.name}.autoscaling.enabled=true" for service in system]
     for manifest in yaml.safe_load_all(render(version, *enabled)):

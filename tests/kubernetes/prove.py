@@ -36,7 +36,7 @@ HERE: Final = Path(__file__).parent
 RELEASE: Final = "shop"
 REPLICAS, MORE, FEWER = 3, 5, 2
 SERVERS: Final = [f"nats-{number}.nats" for number in range(3)]
-READY_SECONDS_MAX: Final = 240
+READY_SECONDS_MAX: Final = 600
 CALM_ORDERS: Final = 100
 """How many orders are accepted before and after each disturbance."""
 

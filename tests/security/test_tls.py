@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvloop
 
@@ -18,6 +19,7 @@ from security.certificates import Authority
 from todoku.cli.checks.exposure import exposure
 from todoku.cli.client import ServiceClient, client
 from todoku.cli.errors import CommandFailed
+from todoku.console.forwarding import make_client
 from todoku.diagnosis import CheckStatus
 from todoku.host import HttpServer, server_config
 from todoku.settings import Settings, SettingsInvalid, Sources, load
@@ -85,6 +87,24 @@ def test_new_certificate_is_served_without_closing_connections(
                 assert serial(old) == first
 
     run(scenario())
+
+
+def test_console_trusts_services_elsewhere_by_their_authority(
+    authority: Authority, tmp_path: Path
+) -> None:
+    cert, key = authority.issue(tmp_path)
+    trusted = public_context(authority.write(tmp_path / "ca.pem"))
+    settings = system.settings(tls_cert=cert, tls_key=key)
+
+    async def scenario() -> None:
+        async with serving(settings, ServerCertificate(cert, key)) as port:
+            async with make_client(others=trusted) as http:
+                assert (await http.get(f"https://127.0.0.1:{port}/")).status_code == 200
+            async with make_client() as http:
+                with pytest.raises(httpx.ConnectError):
+                    await http.get(f"https://127.0.0.1:{port}/")
+
+    asyncio.run(scenario())
 
 
 def test_unusable_new_certificate_leaves_the_old_one_in_use(

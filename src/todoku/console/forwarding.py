@@ -63,10 +63,13 @@ CONNECTIONS: Final = httpx.Limits(max_connections=600, max_keepalive_connections
 
 
 def make_client(
-    own: SSLContext | None = None, own_addresses: Sequence[str] = ()
+    own: SSLContext | None = None,
+    own_addresses: Sequence[str] = (),
+    others: SSLContext | None = None,
 ) -> httpx.AsyncClient:
     """Return a client that goes to the services directly, whatever proxy the environment names. `own` is how
-    to trust those at `own_addresses`; others are trusted by the system's certificate authorities."""
+    to trust those at `own_addresses`, `others` how to trust the rest; without it, by the system's certificate
+    authorities."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # It logs every request.
     mounts = {
         address: httpx.AsyncHTTPTransport(verify=own, limits=CONNECTIONS)
@@ -74,7 +77,12 @@ def make_client(
         if own is not None
     }
     return httpx.AsyncClient(
-        trust_env=False, timeout=TIMEOUT, limits=CONNECTIONS, follow_redirects=False, mounts=mounts
+        trust_env=False,
+        verify=True if others is None else others,
+        timeout=TIMEOUT,
+        limits=CONNECTIONS,
+        follow_redirects=False,
+        mounts=mounts,
     )
 
 

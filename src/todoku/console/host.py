@@ -31,7 +31,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     raise_descriptor_limit()
     require_protection(settings)
     certificate = ServerCertificate.of(settings)
-    async with make_client(own_context(settings), _here(settings)) as client:
+    others = public_context(settings.tls_ca) if settings.tls_ca else None
+    async with make_client(own_context(settings), _here(settings), others) as client:
         limits = Limits(body_bytes_max=settings.request_body_bytes_max)
         services = addresses(settings)
         app = application(

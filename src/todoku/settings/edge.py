@@ -37,8 +37,8 @@ class EdgeSettings(OidcSettings, frozen=True, kw_only=True):
     tls_ca: Annotated[
         Path | None,
         Meta(
-            description="The certificate authorities that commands trust when they call a service at --url;"
-            " without one, those of the system.",
+            description="The certificate authorities that commands trust when they call a service at --url,"
+            " and the console when it calls those of `console_services`; without one, those of the system.",
             extra={"allowed": "the path of a PEM file"},
         ),
     ] = None

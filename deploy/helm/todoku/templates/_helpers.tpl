@@ -16,6 +16,37 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
+{{- define "todoku.scheme" -}}
+{{- if not (or .Values.behindProxy .Values.tls.existingSecret) -}}
+{{- fail "behindProxy is false: services that clients reach directly need a certificate, tls.existingSecret" -}}
+{{- end -}}
+{{- ternary "https" "http" (ne .Values.tls.existingSecret "") -}}
+{{- end -}}
+
+{{/* What all containers share that serve HTTP: variables, and the certificate. */}}
+{{- define "todoku.tlsVariables" -}}
+{{- if .Values.tls.existingSecret -}}
+- name: TODOKU_TLS_CERT
+  value: /run/secrets/tls/tls.crt
+- name: TODOKU_TLS_KEY
+  value: /run/secrets/tls/tls.key
+{{- end -}}
+{{- end -}}
+
+{{- define "todoku.tlsMount" -}}
+{{- if .Values.tls.existingSecret -}}
+- {name: tls, mountPath: /run/secrets/tls, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "todoku.tlsVolume" -}}
+{{- with .Values.tls.existingSecret -}}
+- name: tls
+  secret:
+    secretName: {{ . }}
+{{- end -}}
+{{- end -}}
+
 {{- define "todoku.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
@@ -72,6 +103,9 @@ env:
     value: {{ $values.shutdownGraceSeconds | quote }}
   - name: TODOKU_{{ .service | upper }}_DATABASE_URL_FILE
     value: /run/secrets/todoku/database
+  {{- with include "todoku.tlsVariables" .root }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- range $name, $value := merge (deepCopy $service.settings) $values.settings }}
   - name: {{ $name }}
     value: {{ $value | quote }}
@@ -88,6 +122,9 @@ volumeMounts:
     readOnly: true
   - name: data
     mountPath: /data
+  {{- with include "todoku.tlsMount" .root }}
+  {{- . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{/* What all pods share. */}}
@@ -125,6 +162,9 @@ volumes:
     emptyDir:
       medium: Memory
       sizeLimit: 16Mi
+  {{- with include "todoku.tlsVolume" .root }}
+  {{- . | nindent 2 }}
+  {{- end }}
   - name: secrets
     projected:
       sources:
