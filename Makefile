@@ -12,7 +12,7 @@ TEST_WORKERS ?= 3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-browser screenshots frames seeds mutants prove profile faults cancellations holds traces alerts scale lint check format docs \
+.PHONY: help install run test test-browser screenshots frames operate seeds mutants prove profile faults cancellations holds traces alerts scale lint check format docs \
 	wheel lock fuzz bandit audit sbom nats-server chart test-kubernetes kubernetes-cluster
 
 help: ## Show this list
@@ -84,6 +84,9 @@ test-kubernetes: $(INSTALLED) ## Install the chart on the cluster of KUBECONFIG,
 
 kubernetes-cluster: $(INSTALLED) ## Build a cluster of one node from Debian's packages, and run it; with root, on amd64
 	@$(BIN)/python tests/kubernetes/cluster.py $(ARGS)
+
+operate: $(INSTALLED) ## Plant faults in a system, and find and cure each in the console with chromium: a table of how
+	@cd tests && ../$(BIN)/python -m operate.run $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 from broker_access import connect_as_operator
-from todoku.lab.stack import Stack, free_ports, isolated_settings
+from todoku.lab.stack import READY, Stack, free_ports, isolated_settings
 from todoku.settings import CONSOLE, Span
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -25,6 +25,7 @@ REQUIRED: Final = os.environ.get("TODOKU_BROWSER") == "required"
 
 ARGUMENTS: Final = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 BOUND_MILLISECONDS: Final = 40_000
+START_SECONDS_MAX: Final = 180.0
 
 
 @contextmanager
@@ -67,6 +68,12 @@ class ConsoleStack(Stack):
         """The address of the console, with a slash at the end."""
         return self.url(CONSOLE) + "/"
 
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Run `todoku up`, and wait until everything is ready, longer than usual: a browser is started beside
+        it. Raises `TimeoutError`."""
+        self.launch(environment)
+        self.output.until(READY, START_SECONDS_MAX)
+
     def until_responds(self, program: str) -> None:
         """Wait until a service is ready, or the console, for which `up` does not wait."""
         self._until(lambda: self.client.is_ready(program), f"{program} does not respond")
@@ -95,9 +102,9 @@ class ConsoleStack(Stack):
         return answer.json()
 
     def place(self, product: str = "prod001", quantity: int = 1, **more: Any) -> str:
-        """Place an order past the console; return its id."""
+        """Place an order past the console, of alice unless `userId` is given; return its id."""
         items = [{"productId": product, "quantity": quantity}]
-        order = self.request("orders", "/orders", {"userId": "alice", "items": items, **more})
+        order = self.request("orders", "/orders", {"userId": "alice", "items": items} | more)
         return str(order["id"])
 
 

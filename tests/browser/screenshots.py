@@ -1,7 +1,13 @@
 """Take the pictures of the console in `docs/console/` anew: `make screenshots`."""
 
+import shutil
+import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +21,14 @@ BYTES_MAX: Final = 60_000
 QUALITY: Final = 60
 PRODUCTS: Final = ("prod001", "prod002", "prod003", "keyboard", "mouse", "headset", "monitor")
 PEOPLE: Final = ("alice", "田中", "suzuki", "bob")
+ORDERS: Final = 24
+ORDER_EVERY_SECONDS: Final = 0.4
+
+SAMPLED: Final = """async () => {
+    const {history} = await import('/static/lib/snapshot.js');
+    return history.value.length > 4;
+}"""
+"""Whether the page has asked for the figures several times."""
 
 PAGES: Final = {
     "overview": "",
@@ -33,29 +47,43 @@ PAGES: Final = {
 }
 
 
-def busy(stack: ConsoleStack) -> str:
-    """Let things happen; return the id of an order with a story."""
-    for number in range(24):
-        product = PRODUCTS[number % len(PRODUCTS)]
-        stack.request(
-            "orders",
-            "/orders",
-            {
-                "userId": PEOPLE[number % len(PEOPLE)],
-                "items": [{"productId": product, "quantity": 1 + number % 2}],
-                "shippingAddress": "東京都千代田区1-1",
-            },
-        )
+def make_busy(stack: ConsoleStack) -> str:
+    """Let things happen that every page has something to show of; return the id of an order with a story."""
+    for number in range(ORDERS):
+        body = {
+            "userId": PEOPLE[number % len(PEOPLE)],
+            "items": [{"productId": PRODUCTS[number % len(PRODUCTS)], "quantity": 1 + number % 2}],
+            "shippingAddress": "東京都千代田区1-1",
+        }
+        stack.request("orders", "/orders", body)
+    for _ in range(3):
+        stack.place("monitor", 2, onShortage="wait")
     stack.publish("orders.created", b"no event 1", b"no event 2", b"no event 3")
-    stack.request(
-        "shipping",
-        "/pauses",
-        {"target": "carrier", "reason": "The warehouse is closed.", "by": "alice"},
-    )
-    order = stack.place("prod001", 1)
+    pause = {"target": "product:headset", "reason": "A recall is being checked.", "by": "alice"}
+    stack.request("shipping", "/pauses", pause)
+    stack.request("inventory", "/products/prod001/restock", {"quantity": 200, "reason": "Delivery"})
     hold = {"holder": "fraud-review", "reason": "Three orders in an hour."}
-    stack.request("orders", f"/orders/{order}/holds", hold)
-    return order
+    return stack.place("prod001", 1, userId="田中", holds=[hold])
+
+
+@contextmanager
+def trickle(stack: ConsoleStack) -> Iterator[None]:
+    """Place orders of a product of which there is enough, a few a second."""
+    ended = threading.Event()
+
+    def run() -> None:
+        for number in count():
+            if ended.wait(ORDER_EVERY_SECONDS):
+                return
+            stack.place("prod001", 1, userId=PEOPLE[number % len(PEOPLE)])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def picture(page: Page, path: Path) -> None:
@@ -66,16 +94,15 @@ def picture(page: Page, path: Path) -> None:
             return
 
 
-def take(browser: Browser, stack: ConsoleStack, language: str) -> None:
+def take(browser: Browser, stack: ConsoleStack, order: str, language: str) -> None:
     """Take a picture of each page in one language."""
-    order = busy(stack) if not stack.request("orders", "/orders?held=true")["items"] else ""
-    order = order or stack.request("orders", "/orders?held=true")["items"][0]["id"]
     options = {"locale": "ja-JP" if language == "ja" else "en-GB"}
     options |= {"viewport": {"width": 1280, "height": 800}}
     with tab(browser, stack.console_url, **options) as watched:
         page = watched.page
         page.locator("[data-connection=live]").wait_for()
-        stack.place("mouse", 1, holds=[{"holder": "address-check", "reason": "No house number."}])
+        # Figures are drawn as lines, and events come in.
+        page.wait_for_function(SAMPLED)
         for name, path in PAGES.items():
             page.evaluate(
                 "(to) => { history.pushState(null, '', to);"
@@ -85,22 +112,38 @@ def take(browser: Browser, stack: ConsoleStack, language: str) -> None:
             page.locator("main h1").first.wait_for()
             page.wait_for_function("() => !document.querySelector('main .skeleton')")
             picture(page, TARGET / f"{name}.{language}.jpg")
-            print(f"{name}.{language}.jpg")
+            print(f"{name}.{language}.jpg", flush=True)
+
+
+def has_japanese_font() -> bool:
+    """Return whether the pictures can show Japanese; True where that is unknown."""
+    if shutil.which("fc-list") is None:
+        return True
+    found = subprocess.run(["fc-list", ":lang=ja"], capture_output=True, check=True)
+    return bool(found.stdout.strip())
 
 
 def main() -> None:
     """Take all pictures."""
     if CHROMIUM is None:
         sys.exit(INSTALL)
+    if not has_japanese_font():
+        sys.exit("no Japanese font is installed: `apt-get install fonts-noto-cjk` (Debian)")
     TARGET.mkdir(parents=True, exist_ok=True)
-    changes = {"carrier_success_rate": 0.8, "carrier_delay_seconds": Span(0.2, 3)}
+    changes = {
+        "carrier_success_rate": 0.8,
+        "carrier_delay_seconds": Span(0.2, 3),
+        "audit": "on",
+    }
     with (
         tempfile.TemporaryDirectory() as folder,
         console_stack(Path(folder), **changes) as stack,
         chromium() as browser,
     ):
-        for language in ("en", "ja"):
-            take(browser, stack, language)
+        order = make_busy(stack)
+        with trickle(stack):
+            for language in ("en", "ja"):
+                take(browser, stack, order, language)
 
 
 if __name__ == "__main__":

@@ -111,10 +111,23 @@ def test_group_of_dead_letters_is_retried_and_one_discarded(
         confirm(page)
         expect(page.locator("main .card").first).to_contain_text("Discarded")
         expect(page.locator(".dead-group").first).to_contain_text("2 messages")
-    for letter in stack.request("inventory", "/dead-letters?state=PARKED")["items"]:
-        stack.request(
-            "inventory", f"/dead-letters/{letter['id']}/discard", {"reason": "done", "by": "test"}
+
+
+def test_group_of_dead_letters_is_discarded(browser: Browser, stack: ConsoleStack) -> None:
+    stack.publish("orders.created", b"no event 4", b"no event 5")
+    with tab(browser, f"{stack.console_url}dead-letters") as watched:
+        page = watched.page
+        page.get_by_role("button", name="Discard all").first.click()
+        expect(page.locator("dialog .preview")).to_contain_text("messages of inventory")
+        fill(page, "reason", "A test.")
+        fill(page, "by", "alice")
+        expect(page.locator("dialog .cli code")).to_contain_text(
+            "xargs -n1 todoku dead discard --service inventory --reason 'A test.' --by alice"
         )
+        confirm(page)
+        page.locator("dialog").get_by_role("button", name="Close").click()
+        expect(page.get_by_text("No message needs a decision")).to_be_visible()
+    assert stack.request("inventory", "/dead-letters?state=PARKED")["items"] == []
 
 
 def test_restock_and_a_count_that_somebody_else_overtakes(

@@ -163,7 +163,7 @@ TROUBLE = (
     "orders: {metrics: parse('todoku_orders_held 2\\ntodoku_orders_oldest_hold_seconds 60\\n')},"
     "inventory: {error: {message: 'no'}, metrics: null, lastAt: 5000},"
     "shipping: {metrics: parse('todoku_pauses 1\\ntodoku_shipments_failing 3\\n"
-    "todoku_disk_free_bytes 1000\\ntodoku_database_available 0\\n')}}, callSeconds: 7, details: {"
+    "todoku_disk_free_bytes 1000\\ntodoku_database_available 1\\n')}}, callSeconds: 7, details: {"
     "pauses: {shipping: [{id: 'p', target: 'carrier', pausedBy: 'bob', reason: 'closed',"
     " pausedAt: '1970-01-01T00:10:00Z'}]},"
     "failing: {id: 'o', waitingFor: {lastError: 'KeyError', since: '1970-01-01T00:11:40Z'}},"
@@ -196,13 +196,21 @@ def test_problem_keeps_the_time_at_which_it_was_seen_first(page: Page) -> None:
     assert run(page, "lib/attention.js", code) == [2, 1]
 
 
-def test_calls_of_the_last_minute_are_averaged(page: Page) -> None:
+def test_calls_that_ended_last_are_averaged(page: Page) -> None:
     samples = [
         {"at": at * 1000, "calls": calls, "callSeconds": seconds}
-        for at, calls, seconds in ((0, 10, 1), (50, 20, 2), (60, 20, 2), (110, 24, 30))
+        for at, calls, seconds in ((0, 10, 1), (50, 20, 2), (80, 21, 3), (100, 25, 31))
     ]
-    code = "[m.callSeconds(given), m.callSeconds(given.slice(0, 1))]"
-    assert run(page, "lib/snapshot.js", code, samples) == [7, None]
+    code = "[4, 3, 1].map((count) => m.callSeconds(given.slice(0, count)))"
+    assert run(page, "lib/snapshot.js", code, samples) == [7, 1, None]
+
+
+def test_calls_of_the_last_minute_are_averaged_if_none_ended_lately(page: Page) -> None:
+    samples = [
+        {"at": at * 1000, "calls": calls, "callSeconds": seconds}
+        for at, calls, seconds in ((0, 10, 1), (30, 12, 15), (59, 12, 15))
+    ]
+    assert run(page, "lib/snapshot.js", "m.callSeconds(given)", samples) == 7
 
 
 def test_service_that_takes_connections_and_is_mute_is_given_up(page: Page) -> None:

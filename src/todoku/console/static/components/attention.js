@@ -43,7 +43,7 @@ export function since({ since: began, noticedAt }) {
 function words(values) {
   const shown = { ...values };
   if (values.seconds !== undefined) shown.seconds = duration(Math.abs(values.seconds));
-  if (values.bytes !== undefined) shown.bytes = number(values.bytes / 2 ** 30, { maximumFractionDigits: 2 });
+  if (values.bytes !== undefined) shown.space = `${number(values.bytes / 2 ** 20, { maximumFractionDigits: 0 })} MiB`;
   if (values.target !== undefined) shown.target = values.target === "service" ? values.service : `${values.target} (${values.service})`;
   return shown;
 }

@@ -1,16 +1,14 @@
 // Cancel all orders that match the filters: with a preview, a pace, and a stop.
-import { html, signal, useEffect, useRef } from "../lib/html.js";
+import { html } from "../lib/html.js";
 import { change, get } from "../lib/api.js";
-import { number, t } from "../lib/i18n.js";
+import { t } from "../lib/i18n.js";
 import { listCommand } from "../pages/orders.js";
+import { doAll } from "./bulk.js";
 import { ask } from "./dialog.js";
-import { Action, Cli } from "./parts.js";
+import { Action } from "./parts.js";
 
 const MATCHING_MAX = 1000;
 const OPEN = ["PENDING", "AWAITING_SHIPMENT", "CANCELLING"];
-const MILLISECONDS_EACH = 50; // 20 a second.
-
-const progress = signal(null);
 
 /** Return the open orders that match, at most MATCHING_MAX, and whether there are more. */
 async function findMatching(asked) {
@@ -40,44 +38,15 @@ export function CancelMatching({ asked, total, onDone }) {
       confirm: t("bulk.confirm", { n: orders.length }),
       danger: true,
       blocked: () => orders.length === 0,
-      run: async ({ reason }, key) => void cancelAll(orders, reason, key, onDone),
+      run: async ({ reason }, key) =>
+        void doAll({
+          ids: orders.map((order) => order.id),
+          run: (id) => change("POST", "orders", `/orders/${id}/cancel`, { reason }, { key: `${key}-${id}` }),
+          running: t("bulk.running"),
+          cli: "todoku order list --status CANCELLING",
+          onDone,
+        }),
     });
   };
-  return html`<${Action} label=${t("bulk.button")} icon="undo" why=${filtered ? "" : t("bulk.why")} onClick=${start} /><${Progress} />`;
-}
-
-async function cancelAll(orders, reason, key, onDone) {
-  const state = { all: orders.length, done: 0, refused: [], stopped: false };
-  progress.value = { ...state };
-  for (const order of orders) {
-    if (progress.peek() === null || progress.peek().stopped) break;
-    try {
-      await change("POST", "orders", `/orders/${order.id}/cancel`, { reason }, { key: `${key}-${order.id}` });
-    } catch (error) {
-      state.refused.push({ id: order.id, text: error.message });
-    }
-    state.done += 1;
-    progress.value = { ...progress.peek(), ...state, stopped: progress.peek().stopped };
-    await new Promise((resolve) => setTimeout(resolve, MILLISECONDS_EACH));
-  }
-  progress.value = { ...progress.peek(), ended: true };
-  onDone();
-}
-
-function Progress() {
-  const ref = useRef(null);
-  const state = progress.value;
-  useEffect(() => {
-    if (state && !ref.current.open) ref.current.showModal();
-  }, [state !== null]);
-  if (!state) return null;
-  const over = state.ended || state.stopped;
-  return html`<dialog ref=${ref} onCancel=${(event) => !over && event.preventDefault()} onClose=${() => (progress.value = null)} aria-labelledby="bulk-title"><div class="sheet">
-    <h2 id="bulk-title">${t(over ? "bulk.over" : "bulk.running")}</h2>
-    <progress max=${state.all} value=${state.done} aria-label=${t("bulk.running")} style=${{ width: "100%" }} />
-    <p role="status">${t("bulk.progress", { done: number(state.done), all: number(state.all), refused: number(state.refused.length) })}</p>
-    ${state.refused.length > 0 && html`<details><summary>${t("bulk.refused", { n: state.refused.length })}</summary><pre tabindex="0">${state.refused.slice(0, 50).map((each) => `${each.id}  ${each.text}`).join("\n")}</pre></details>`}
-    <${Cli} command="todoku order list --status CANCELLING" />
-    <div class="buttons">${over ? html`<button type="button" class="button primary" onClick=${() => ref.current.close()}>${t("close")}</button>` : html`<button type="button" class="button danger" onClick=${() => (progress.value = { ...state, stopped: true })}>${t("bulk.stop")}</button>`}</div>
-  </div></dialog>`;
+  return html`<${Action} label=${t("bulk.button")} icon="undo" why=${filtered ? "" : t("bulk.why")} onClick=${start} />`;
 }

@@ -5,11 +5,14 @@ import { command } from "../lib/cli.js";
 import { t } from "../lib/i18n.js";
 import { usePolled } from "../lib/poll.js";
 import { duration } from "../lib/time.js";
+import { doAll } from "./bulk.js";
 import { ask, byField } from "./dialog.js";
 import { LetterTable } from "./letter-table.js";
 import { Action, Ago, Found, Service } from "./parts.js";
 
 const SHOWN = 50;
+const PAGE = 200;
+const DISCARDED_MAX = 1000;
 
 export function LetterGroup({ group, reload }) {
   const [open, setOpen] = useState(false);
@@ -20,6 +23,7 @@ export function LetterGroup({ group, reload }) {
       ${group.orders > 0 && html`<span class="quiet small">${t("letters.orders", { n: group.orders })}</span>`}
       <span class="grow" />
       <${Action} label=${t("retry.group")} icon="retry" onClick=${() => askToRetry(group, reload)} />
+      <${Action} label=${t("discard.group")} icon="cross" danger onClick=${() => askToDiscard(group, reload)} />
     </div>
     <code class="break">${group.error}</code>
     <div class="quiet small">${t("letters.first")} <${Ago} at=${group.firstParkedAt} /> · ${t("letters.last")} <${Ago} at=${group.lastParkedAt} /></div>
@@ -45,5 +49,41 @@ function askToRetry(group, reload) {
       setTimeout(reload, 500);
       return t("retry.done", { n: scheduled });
     },
+  });
+}
+
+/** Return the ids of what is parked in a group now, at most DISCARDED_MAX: what fails with the same error later is not among them. */
+async function idsOf(group) {
+  const found = [];
+  let cursor = null;
+  do {
+    const wanted = new URLSearchParams({ state: "PARKED", group: group.group, limit: PAGE, ...(cursor && { cursor }) });
+    const page = await get(group.service, `/dead-letters?${wanted}`);
+    found.push(...page.items.map((letter) => letter.id));
+    cursor = page.nextCursor;
+  } while (cursor && found.length < DISCARDED_MAX);
+  return found.slice(0, DISCARDED_MAX);
+}
+
+async function askToDiscard(group, reload) {
+  const ids = await idsOf(group);
+  const { service } = group;
+  ask({
+    title: t("discard.title", { n: ids.length }),
+    intro: t(group.letters > DISCARDED_MAX ? "discard.more" : "discard.intro", { n: DISCARDED_MAX }),
+    fields: [{ name: "reason", label: t("field.reason"), required: true, maxlength: 500 }, byField()],
+    preview: () => html`<strong>${t("discard.preview", { n: ids.length, service })}</strong><div class="small break">${group.error}</div>`,
+    cli: ({ reason, by }) => `todoku dead list --service ${service} --group ${group.group} --limit ${DISCARDED_MAX} --json | jq -r .id | xargs -n1 ${command(["dead", "discard"], { service, reason: reason || "REASON", by })}`,
+    confirm: t("discard.confirm", { n: ids.length }),
+    danger: true,
+    blocked: () => ids.length === 0,
+    run: async ({ reason, by }, key) =>
+      void doAll({
+        ids,
+        run: (id) => change("POST", service, `/dead-letters/${id}/discard`, { reason, by }, { key: `${key}-${id}` }),
+        running: t("discard.running"),
+        cli: `todoku dead list --service ${service} --state DISCARDED`,
+        onDone: reload,
+      }),
   });
 }

@@ -21,7 +21,7 @@ function ServiceCard({ name, state }) {
   const started = value(metrics, "process_start_time_seconds");
   return html`<div class="service-card" data-service=${name}>
     <div class="row"><${Service} name=${name} /><span class="grow" />
-      ${error ? html`<${Mark} level="bad" icon="cross" text=${t("service.down")} />` : html`<${Mark} level="good" icon="check" text=${t("service.up")} />`}
+      ${error ? html`<${Mark} level="bad" icon="cross" text=${t("service.down")} />` : value(metrics, "todoku_database_available") === 0 ? html`<${Mark} level="bad" icon="cross" text=${t("service.readOnly")} />` : html`<${Mark} level="good" icon="check" text=${t("service.up")} />`}
       ${paused > 0 && html`<${Mark} level="warn" icon="pauses" text=${t("service.paused")} />`}
     </div>
     ${error && html`<p class="small bad break">${explain(error)}${lastAt && html` <span class="nowrap">${t("service.last", { time: dateTime(lastAt) })}</span>`}</p>`}

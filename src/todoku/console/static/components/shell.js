@@ -7,6 +7,7 @@ import { href, match, navigate, path } from "../lib/router.js";
 import { problems, snapshot } from "../lib/snapshot.js";
 import { sum } from "../lib/metrics.js";
 import { NAVIGATION, PAGES } from "../pages/index.js";
+import { Progress } from "./bulk.js";
 import { Connection } from "./connection.js";
 import { Dialogs } from "./dialog.js";
 import { Help } from "./help.js";
@@ -47,7 +48,7 @@ export function Shell() {
         ${Page ? html`<${Page} ...${found.parameters} />` : html`<${Empty} icon="search" title=${t("page.unknown")}><a href=${href("")}>${t("page.overview")}</a><//>`}
       </main>
     </div>
-    <${Dialogs} /><${Help} open=${helpShown} /><${Toasts} />
+    <${Dialogs} /><${Progress} /><${Help} open=${helpShown} /><${Toasts} />
   </div>`;
 }
 

@@ -5,6 +5,7 @@ const CLOCK_SECONDS_MAX = 3;
 const OUTBOX_SECONDS_MAX = 30;
 const DUE_SECONDS_MAX = 30;
 const DISK_BYTES_MIN = 2 ** 30;
+/** With less, a disk counts as full, as for `todoku doctor`: the broker stores nothing, even while a database can still write. */
 const DISK_BYTES_FULL = 100 * 2 ** 20;
 const CALL_SECONDS_MAX = 5;
 const LEVELS = ["bad", "warn", "info"];
@@ -20,6 +21,7 @@ export function findProblems({ services, details = {}, callSeconds = null, at = 
     add("bad", "attention.console", {}, "system", "todoku doctor", { since: states[0][1].lastAt });
     return found;
   }
+  const disks = { full: [], low: [] };
   for (const [service, state] of states) {
     const { metrics } = state;
     if (state.error) {
@@ -28,11 +30,10 @@ export function findProblems({ services, details = {}, callSeconds = null, at = 
     }
     if (!metrics) continue;
     const free = value(metrics, "todoku_disk_free_bytes");
-    const writes = value(metrics, "todoku_database_available") !== 0;
-    const full = !writes && free !== null && free < DISK_BYTES_FULL;
-    if (full) add("bad", "attention.full", { service, bytes: free }, "system", "todoku doctor");
-    else if (free !== null && free < DISK_BYTES_MIN) add("warn", "attention.disk", { service, bytes: free }, "system", "todoku doctor");
-    if (!writes && !full) add("bad", "attention.database", { service }, "system", "todoku doctor");
+    const full = free !== null && free < DISK_BYTES_FULL;
+    if (full) disks.full.push([service, free]);
+    else if (free !== null && free < DISK_BYTES_MIN) disks.low.push([service, free]);
+    if (value(metrics, "todoku_database_available") === 0 && !full) add("bad", "attention.database", { service }, "system", "todoku doctor");
     if (value(metrics, "todoku_broker_connected") === 0) add("bad", "attention.broker", { service }, "system", "todoku doctor");
     const letters = value(metrics, "todoku_dead_letters_parked");
     if (letters) {
@@ -55,6 +56,10 @@ export function findProblems({ services, details = {}, callSeconds = null, at = 
     if (due > DUE_SECONDS_MAX && !pauses) add("warn", "attention.due", { service }, "system", "todoku doctor", ago(due));
     if (Math.abs(state.aheadSeconds ?? 0) > CLOCK_SECONDS_MAX) add("warn", "attention.clock", { service, seconds: state.aheadSeconds }, "system", "todoku doctor");
   }
+  // Services on one machine share a disk.
+  const spare = (disk) => ({ services: disk.map(([name]) => name).join(", "), bytes: Math.min(...disk.map(([, bytes]) => bytes)) });
+  if (disks.full.length) add("bad", "attention.full", spare(disks.full), "system", "todoku doctor");
+  else if (disks.low.length) add("warn", "attention.disk", spare(disks.low), "system", "todoku doctor");
   addOrders(services, details, callSeconds, add, ago);
   return found.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
 }

@@ -7,7 +7,7 @@ import { largest, buckets, parse, sum, value } from "./metrics.js";
 const EVERY_MILLISECONDS = 5000;
 const ANSWER_SECONDS_MAX = 4;
 const KEPT_MAX = 720;
-const MINUTE = 60_000;
+const CALL_WINDOWS = [20_000, 60_000];
 const STOCK_SECONDS_MAX = 10;
 const ORDERS_MAX = 100;
 
@@ -66,12 +66,15 @@ async function waitingForStock() {
 /** Return the products that an order waits for. */
 export const missing = (order) => order.lines.filter((line) => line.reserved + line.cancelled < line.ordered).map((line) => line.productId);
 
-/** Return how long calls to the carrier took on average that ended in the last minute; null if none did. */
+/** Return how long calls to the carrier took on average that ended in the last 20 s, or else in the last minute; null if none did. */
 export function callSeconds(samples) {
   const last = samples.at(-1);
-  const before = samples.findLast((each) => each.at <= last.at - MINUTE) ?? samples[0];
-  const calls = last.calls - before.calls;
-  return calls > 0 ? (last.callSeconds - before.callSeconds) / calls : null;
+  for (const milliseconds of CALL_WINDOWS) {
+    const before = samples.findLast((each) => each.at <= last.at - milliseconds) ?? samples[0];
+    const calls = last.calls - before.calls;
+    if (calls > 0) return (last.callSeconds - before.callSeconds) / calls;
+  }
+  return null;
 }
 
 /** Return what the overview draws as lines. */
