@@ -123,6 +123,7 @@ class Agenda(Generic[S]):
         self.name = str(due_at)
         self.due_column, self.key_column = due_at, key
         context = due_at.table.c.get(CONTEXT_COLUMN)
+        self.keeps_contexts = context is not None
         rows = (
             select(key, null().label(CONTEXT_COLUMN) if context is None else context)
             .order_by(due_at, key)

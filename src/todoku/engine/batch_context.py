@@ -553,7 +553,7 @@ class BatchContext:
         batch, and the context, which a row that was due has already."""
         if agenda.look_every is not None:
             self.earliest_due[agenda] = min(due_at, self.earliest_due.get(agenda, due_at))
-        if decided.context is NO_CONTEXT:
+        if decided.context is NO_CONTEXT or not agenda.keeps_contexts:
             return
         if not (isinstance(subject, Due) and subject.agenda is agenda):
             key = agenda.key_of(decided.state)

@@ -26,6 +26,9 @@ from todoku.telemetry.store import SpanStore
 IDS_OF_CHILD_LENGTH: Final = 32
 """How many bytes the ids of a trace and of two spans have."""
 
+BYTES_BEFORE_TRACEPARENT: Final = 90
+"""How many bytes an encoded envelope has at least before its traceparent: the attributes that each has."""
+
 LINKS_MAX: Final = 128
 """How many links a span has at most: the default of OpenTelemetry's limits."""
 
@@ -70,9 +73,10 @@ class ServiceTracer:
         """Note that the stream has stored these events, which took so long."""
         traced = []
         for row in rows:
-            at = row.body.find(b'"traceparent":"00-') + 18
+            body = row.body
+            at = body.find(b'"traceparent":"00-', BYTES_BEFORE_TRACEPARENT) + 18
             if at > 18:
-                traced.append(row.body[at : at + 52])
+                traced.append(body[at : at + 52])
         if len(traced) > LINKS_MAX:
             traced = [each for each in traced if each.endswith(b"-01")]
         links = encoding.links(traced[:LINKS_MAX])
