@@ -238,7 +238,8 @@ class Many:
         if connection.dialect.name == "postgresql" and not isinstance(self._statement, TextClause):
             arrays = array_statement(compiled, connection.dialect)
         several = None
-        if connection.dialect.name == "sqlite" and isinstance(self._statement, Insert):
+        driver = connection.connection.driver_connection
+        if isinstance(self._statement, Insert) and isinstance(driver, sqlite3.Connection):
             several = _for_several_rows(str(compiled), len(names))
         key = type(connection.dialect), absent
         found = self._compiled[key] = str(compiled), arrange, arrays, several
