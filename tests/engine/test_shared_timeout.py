@@ -62,3 +62,50 @@ def test_cancelled_wait_is_cancelled_and_error_is_raised() -> None:
         await asyncio.sleep(2.0)  # The deadlines of ended waits pass.
 
     in_virtual_time(scenario())
+
+
+def test_task_that_is_cancelled_at_its_deadline_ends() -> None:
+    async def scenario() -> None:
+        limit = SharedTimeout(1.0)
+        wait = asyncio.create_task(limit.wait_for(asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_at(
+            1.0, wait.cancel
+        )  # In the turn in which the limit ends it.
+        with pytest.raises(asyncio.CancelledError):
+            await wait
+
+    in_virtual_time(scenario())
+
+
+def test_outer_limit_counts_a_wait_that_its_inner_limit_has_ended() -> None:
+    async def scenario() -> None:
+        inner, outer = SharedTimeout(1.0), SharedTimeout(3.0)
+
+        async def wait_twice() -> None:
+            with pytest.raises(TimeoutError):
+                await inner.wait_for(asyncio.Event().wait())
+            await asyncio.Event().wait()
+
+        task = asyncio.current_task()
+        assert task is not None
+        with pytest.raises(TimeoutError):
+            await outer.wait_for(wait_twice())
+        assert (asyncio.get_running_loop().time(), task.cancelling()) == (3.0, 0)
+
+    in_virtual_time(scenario())
+
+
+def test_wait_that_goes_on_after_its_deadline_leaves_no_cancellation_behind() -> None:
+    async def scenario() -> None:
+        async def go_on() -> str:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return "result"
+
+        task = asyncio.current_task()
+        assert task is not None
+        assert await SharedTimeout(1.0).wait_for(go_on()) == "result"
+        assert task.cancelling() == 0
+
+    in_virtual_time(scenario())
