@@ -150,6 +150,7 @@ def main() -> int:
     options.add_argument("--postgres-image", default="postgres:17")
     options.add_argument("--rate", type=float, default=60.0, help="orders a second")
     options.add_argument("--customers", type=int, default=16)
+    options.add_argument("--only", default="", metavar="WORD", help="in the names of disturbances")
     options.add_argument("--keep", action="store_true", help="leave the namespace as it is")
     chosen = options.parse_args()
     if complaint := _missing():
@@ -189,8 +190,9 @@ def prove(cluster: Cluster, chosen: Namespace) -> int:
     until(lambda: load.accepted() > 0, "no order is accepted")
     problems: list[str] = []
     for name, disturb in disturbances(cluster, chosen.image, problems):
-        with step(name, load, problems):
-            disturb()
+        if chosen.only in name:
+            with step(name, load, problems):
+                disturb()
     result = load.result()
     cluster.kubectl("create", "--filename=-", text=Template(verify_pod).substitute(fill))
     until(lambda: cluster.phase("verify") in ("Succeeded", "Failed"), "verify has not ended")
