@@ -1,7 +1,8 @@
 """The ids of spans: which trace they belong to, who is their parent, whether they are sampled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from os import urandom
+from struct import Struct
 from typing import Final
 
 Sample = Callable[[str], bool]
@@ -12,6 +13,9 @@ TRACEPARENT_LENGTH: Final = 55
 IDS_LENGTH: Final = 24
 ODD: Final = frozenset("13579bdf")
 """How the flags of a traceparent end that is sampled."""
+
+_child: Final = Struct("<x16s8sx8s")
+"""A traceparent and a span id after it, without the dashes."""
 
 _POOL_BYTES: Final = 8 * 512
 _pool: list[str] = []
@@ -42,6 +46,15 @@ def parent_of(traceparent: str) -> bytes | None:
     except ValueError:
         return None
     return ids if len(ids) == IDS_LENGTH else None  # Spaces are skipped.
+
+
+def children(digits: Sequence[str]) -> Iterable[tuple[bytes, ...]]:
+    """Return the ids of trace, parent and child for each traceparent of a parent that is followed by the span
+    id of the child. Raises `ValueError` if one is malformed."""
+    ids = bytes.fromhex("".join(digits).replace("-", ""))
+    if len(ids) != _child.size * len(digits):
+        raise ValueError("a traceparent is malformed")
+    return _child.iter_unpack(ids)
 
 
 def is_sampled(traceparent: str) -> bool:

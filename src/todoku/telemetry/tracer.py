@@ -1,6 +1,6 @@
 """The tracer of a service: spans of batches, decisions, effects and publishes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from random import randbytes
 from time import time_ns
@@ -15,6 +15,7 @@ from todoku.telemetry.parents import (
     ODD,
     TRACEPARENT_LENGTH,
     Sample,
+    children,
     is_sampled,
     new_span_id,
     new_trace_id,
@@ -22,9 +23,6 @@ from todoku.telemetry.parents import (
 )
 from todoku.telemetry.plugins import enter_span
 from todoku.telemetry.store import SpanStore
-
-IDS_OF_CHILD_LENGTH: Final = 32
-"""How many bytes the ids of a trace and of two spans have."""
 
 BYTES_BEFORE_TRACEPARENT: Final = 90
 """How many bytes an encoded envelope has at least before its traceparent: the attributes that each has."""
@@ -209,7 +207,7 @@ class _Batch:
         ):
             return self._other_event(envelope, subject, attempt)
         span_id = new_span_id()
-        self._events.append((subject, traceparent, span_id, envelope.id, envelope.subject))
+        self._events.append((traceparent, span_id, subject, envelope.id, envelope.subject))
         child = f"00-{traceparent[3:35]}-{span_id}-01"
         return Context(envelope.actor, child, None, envelope.sagaversion)
 
@@ -223,7 +221,7 @@ class _Batch:
             return
         status = encoding.failure(type(error).__qualname__, "")
         if begun != self._other_at:
-            subject, traceparent, span_id, message_id, key = self._events.pop()
+            traceparent, span_id, subject, message_id, key = self._events.pop()
             ids = parent_of(traceparent)
             if ids is None:
                 return
@@ -255,20 +253,24 @@ class _Batch:
             for trace_id, span_id, parent, rest in self._others
         ]
         times, layouts = encoding.times(began, ended), self._tracer.layouts
-        for subject, traceparent, span_id, message_id, key in self._events:
-            try:
-                ids = bytes.fromhex(f"{traceparent[3:35]}{traceparent[36:52]}{span_id}")
-            except ValueError:
-                continue  # It came in a malformed traceparent.
-            if len(ids) != IDS_OF_CHILD_LENGTH:
-                continue
-            trace_id, parent = ids[:16], ids[16:24]
+        for (trace_id, parent, span_id), (_, _, subject, message_id, key) in zip(
+            self._ids(), self._events, strict=True
+        ):
             text, about = message_id.encode(), key.encode()
             layout = subject, len(text), len(about)
             head, before_id, before_key = layouts.get(layout) or self._tracer.event_layout(layout)
-            spans += (head, trace_id, b"\x12\x08", ids[24:], b'"\x08', parent, times, before_id)
+            spans += (head, trace_id, b"\x12\x08", span_id, b'"\x08', parent, times, before_id)
             spans += (text, before_key, about, LINK, trace_id, b"\x12\x08", parent)
         return b"".join(spans)
+
+    def _ids(self) -> Iterable[tuple[bytes, ...]]:
+        """Return trace id, parent and span id of each event; drop those with a malformed traceparent."""
+        try:
+            return children([traceparent + span_id for traceparent, span_id, *_ in self._events])
+        except ValueError:
+            valid = [each for each in self._events if parent_of(each[0]) is not None]
+            self._events = valid
+            return children([traceparent + span_id for traceparent, span_id, *_ in valid])
 
     def _other_event(self, envelope: Envelope, subject: str, attempt: int) -> Context:
         """Begin to decide on an event that is not like most: it is repeated, or has no trace, or none that is
@@ -343,22 +345,20 @@ class _Effect:
         if traceparent is None:
             return
         try:
-            ids = bytes.fromhex(f"{traceparent[3:35]}{traceparent[36:52]}{self._span_id}")
+            ((trace_id, parent, span_id),) = children([traceparent + self._span_id])
         except ValueError:
             return  # It came in a malformed traceparent.
-        if len(ids) != IDS_OF_CHILD_LENGTH:
-            return
-        began, ended, trace_id, parent = self._began, time_ns(), ids[:16], ids[16:24]
+        began, ended = self._began, time_ns()
         cause = b"" if self.context.cause is None else self.context.cause.encode()
         head, shape = self._tracer.effect_layout((self._effect, len(cause)))
         if error is None:
             times = encoding.times(began, ended)
-            parts = (head, trace_id, b"\x12\x08", ids[24:], b'"\x08', parent, times, shape, cause)
+            parts = (head, trace_id, b"\x12\x08", span_id, b'"\x08', parent, times, shape, cause)
             self._tracer.store.add(b"".join(parts))
             return
         kind = error if isinstance(error, str) else type(error).__qualname__
         rest = shape + cause + encoding.failure(kind, "")
-        self._tracer.store.add(encoding.span(trace_id, ids[24:], parent, began, ended, rest))
+        self._tracer.store.add(encoding.span(trace_id, span_id, parent, began, ended, rest))
 
 
 def _within(context: Context, traceparent: str) -> Context:
