@@ -135,3 +135,19 @@ def test_plug_in_sees_the_span_of_its_call(tracer: ServiceTracer) -> None:
         ids = f"00-{seen.trace_id:032x}-{seen.span_id:016x}-{seen.trace_flags:02x}"
         assert ids == context.traceparent
         assert (seen.is_valid, seen.trace_flags.sampled) == (True, sampled)
+
+
+def test_batch_that_only_links_has_the_ids_of_its_messages(tmp_path: Path) -> None:
+    tracer = ServiceTracer("a", SpanStore(tmp_path, "a"), lambda _: True, parents=False)
+    spans, keys = tracer.batch(), [f"注文 {n}" for n in range(LINKS_MAX + 2)]
+    for key in keys:
+        assert spans.event(event(key), "orders.created") == Context(traceparent=SAMPLED)
+    spans.failed(ValueError("has no span"))
+    spans.event(event("unsampled", UNSAMPLED), "orders.created")
+    spans.before_commit()
+    spans.committed(len(keys))
+    (batch,) = exported(tracer)
+    found = [attributes(link)["messaging.message.id"] for link in batch.links]
+    assert found == [f"id of {key}" for key in keys[:LINKS_MAX]]
+    assert {(link.trace_id.hex(), link.span_id.hex()) for link in batch.links} == {(TRACE, PARENT)}
+    assert batch.dropped_links_count == 2

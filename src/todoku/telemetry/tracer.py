@@ -165,15 +165,32 @@ def _layout_of_many(shape: bytes, messages: int, links_length: int) -> tuple[byt
     return head + b"\n\x10", about
 
 
+def _link(traceparent: str, message_id: str) -> bytes:
+    """Return the link of a batch to one of its messages; none to a malformed traceparent."""
+    ids = parent_of(traceparent)
+    if ids is None:
+        return b""
+    text = message_id.encode()
+    head, before_id = _layout_of_link(len(text))
+    return b"".join((head, ids[:16], b"\x12\x08", ids[16:], before_id, text))
+
+
+@lru_cache(maxsize=encoding.LAYOUTS_MAX)
+def _layout_of_link(length: int) -> tuple[bytes, bytes]:
+    """Return what goes before the trace id, and before the id of the message, which has so many bytes."""
+    before_id = encoding.link_attribute(encoding.head_of_text("messaging.message.id", length))
+    size = encoding.LINK_LENGTH - 2 + len(before_id) + length
+    return b"j" + encoding.varint(size) + b"\n\x10", before_id
+
+
 class _Batch:
     """The spans of a transaction: noted while it decides, and encoded together before its commit."""
 
     __slots__ = (
         "_began",
         "_commands",
-        "_dropped_links",
         "_events",
-        "_links",
+        "_linked",
         "_other_at",
         "_others",
         "_parents",
@@ -187,8 +204,7 @@ class _Batch:
         self._events: list[tuple[str, str, str, str, str]] = []
         self._others: list[tuple[bytes, str, bytes, bytes]] = []
         self._other_at = self._without_span_at = 0
-        self._links: list[bytes] = []
-        self._dropped_links = 0
+        self._linked: list[tuple[str, str]] = []
         self._commands: list[str] = []
 
     def command(self, context: Context) -> None:
@@ -239,10 +255,11 @@ class _Batch:
             self._tracer.store.write(spans, len(self._events) + len(self._others), unfinished)
 
     def committed(self, messages: int) -> None:
-        if self._links or (messages and (self._events or self._others)):
-            links = b"".join(self._links)
-            if self._dropped_links:
-                links += encoding.dropped_links(self._dropped_links)
+        linked = self._linked
+        if linked or (messages and (self._events or self._others)):
+            links = b"".join([_link(*each) for each in linked[:LINKS_MAX]])
+            if len(linked) > LINKS_MAX:
+                links += encoding.dropped_links(len(linked) - LINKS_MAX)
             self._tracer.store.add(self._tracer.of_batch(self._began, messages, links))
 
     def _encoded(self) -> bytes:
@@ -275,6 +292,10 @@ class _Batch:
     def _other_event(self, envelope: Envelope, subject: str, attempt: int) -> Context:
         """Begin to decide on an event that is not like most: it is repeated, or has no trace, or none that is
         sampled, or batches only link."""
+        if not self._parents and envelope.traceparent and is_sampled(envelope.traceparent):
+            self._without_span_at = len(self._events) + len(self._others)
+            self._linked.append((envelope.traceparent, envelope.id))
+            return envelope.context
         rest = self._of_event(subject, envelope.id, envelope.subject) if self._parents else b""
         if attempt > 1:
             rest += encoding.attribute("todoku.delivery.attempt", attempt)
@@ -298,7 +319,7 @@ class _Batch:
                 return context
             trace_id, parent, sampled = traceparent[3:35], ids[16:], is_sampled(traceparent)
             if sampled and not self._parents:
-                self._link(ids, encoding.text_attribute("messaging.message.id", key))
+                self._linked.append((traceparent, key))
             if not sampled or not self._parents:
                 return context
         span_id = new_span_id()
@@ -311,13 +332,6 @@ class _Batch:
             self._others.append((trace, span_id, parent, rest))
             self._other_at = len(self._events) + len(self._others)
         return _within(context, f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}")
-
-    def _link(self, ids: bytes, message_id: bytes) -> None:
-        if len(self._links) >= LINKS_MAX:
-            self._dropped_links += 1
-            return
-        about = encoding.link_attribute(message_id)
-        self._links.append(encoding.link(ids[:16], ids[16:], about))
 
 
 class _Effect:
