@@ -57,9 +57,8 @@ const pageName = (page) => t(has(`page.${page || "overview"}`) ? `page.${page ||
 function counts() {
   const all = Object.values(snapshot.value.services).map((each) => each.metrics);
   const total = (name) => all.reduce((so, each) => so + sum(each, name), 0);
-  const urgent = problems.value.filter(({ level }) => level !== "info");
   return {
-    "": [urgent.length, urgent[0]?.level],
+    "": [problems.value.length, problems.value[0]?.level],
     "dead-letters": [total("todoku_dead_letters_parked"), "bad"],
     pauses: [total("todoku_pauses") + sum(snapshot.value.services.orders?.metrics, "todoku_orders_held"), "warn"],
   };

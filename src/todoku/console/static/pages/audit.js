@@ -1,7 +1,7 @@
 // Who changed what, where the services keep a log of it.
 import { html } from "../lib/html.js";
 import { about, get } from "../lib/api.js";
-import { t } from "../lib/i18n.js";
+import { has, t } from "../lib/i18n.js";
 import { usePolled } from "../lib/poll.js";
 import { Card, Empty, Found, Head, Service, When } from "../components/parts.js";
 import { ofAll, Unreachable } from "./dead-letters.js";
@@ -28,11 +28,14 @@ export function Audit() {
 }
 
 const Table = ({ rows }) => html`<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">${t("stock.when")}</th><th scope="col">${t("service")}</th><th scope="col">${t("audit.who")}</th><th scope="col">${t("audit.what")}</th><th scope="col">${t("audit.outcome")}</th><th scope="col">${t("audit.details")}</th></tr></thead><tbody>${rows.map(
-  (entry, index) => html`<tr key=${`${entry.service}-${entry.chain}-${entry.sequence ?? index}`} data-row><td><${When} at=${when(entry)} /></td><td><${Service} name=${entry.service} /></td><td>${entry.actor ?? "–"}</td><td class="mono small">${entry.operation}</td><td><span class=${entry.outcome === "done" ? "good" : entry.outcome === "repeated" ? "quiet" : "bad"}>${entry.outcome}</span></td><td class="break small quiet">${details(entry)}</td></tr>`,
+  (entry, index) => html`<tr key=${`${entry.service}-${entry.chain}-${entry.sequence ?? index}`} data-row><td><${When} at=${when(entry)} /></td><td><${Service} name=${entry.service} /></td><td>${entry.actor ?? "–"}</td><td class="mono small">${entry.operation}</td><td><span class=${entry.outcome === "done" ? "good" : entry.outcome === "repeated" ? "quiet" : "bad"}>${named("outcome", entry.outcome)}</span></td><td class="break small quiet">${details(entry)}</td></tr>`,
 )}</tbody></table></div>`;
 
 /** Return the rest of an entry on one line. */
 export function details(entry) {
-  const rest = Object.entries(entry).filter(([name, value]) => !SHOWN_APART.has(name) && value !== null && value !== "");
-  return rest.map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(" · ");
+  const rest = Object.entries(entry).filter(([name, value]) => !SHOWN_APART.has(name) && value !== null && value !== "" && !(name === "times" && value === 1));
+  return rest.map(([name, value]) => `${named("key", name)}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(" · ");
 }
+
+/** Return what a word of the log is called; those of which there are many, such as problems, stay as they are. */
+const named = (kind, word) => (has(`audit.${kind}.${word}`) ? t(`audit.${kind}.${word}`) : word);

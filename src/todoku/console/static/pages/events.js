@@ -26,7 +26,7 @@ export function Events() {
   const missed = frozen ? received.value - frozen.received : 0;
   const types = [...countsByType.value].sort((a, b) => b[1] - a[1]);
   const minutes = (now.value - openedAt.value) / 60_000;
-  return html`<${Head} title=${t("page.events")} lead=${t("events.lead", { n: received.value, rate: number(minutes > 0.05 ? received.value / minutes : 0, { maximumFractionDigits: 0 }) })}>
+  return html`<${Head} title=${t("page.events")} lead=${t("events.lead", { n: received.value, rate: number(received.value / Math.max(minutes, 0.05), { maximumFractionDigits: 0 }) })}>
       ${frozen
         ? html`<${Action} label=${t("events.resume", { n: missed })} icon="play" primary onClick=${() => setFrozen(null)} />`
         : html`<${Action} label=${t("events.pause")} icon="pauses" onClick=${() => setFrozen({ events: events.value, received: received.value })} />`}

@@ -4,11 +4,13 @@ import { get } from "../lib/api.js";
 import { items, t } from "../lib/i18n.js";
 import { usePolled } from "../lib/poll.js";
 import { href, query } from "../lib/router.js";
+import { now } from "../lib/time.js";
 import { Ago, Card, Cli, Empty, Found, Head, OrderLink, shortId, Status, When } from "../components/parts.js";
 import { isCalled } from "../components/waiting.js";
 
 const PAGE = 50;
 const ROWS_MAX = 1000;
+const LATE_MILLISECONDS = 2000;
 
 export function Shipments() {
   const orderId = query.value.get("orderId");
@@ -39,5 +41,5 @@ async function shipments(orderId, size, abort) {
 const Table = ({ shipments: shown }) => html`<div class="scroll"><table class="wide-only-cells">
   <thead><tr><th scope="col">${t("order.shipment")}</th><th scope="col">${t("order")}</th><th scope="col">${t("order.status")}</th><th scope="col" class="hide-small">${t("order.items")}</th><th scope="col" class="num">${t("letter.attempts")}</th><th scope="col" class="hide-small">${t("shipments.detail")}</th><th scope="col">${t("shipments.updated")}</th></tr></thead>
   <tbody>${shown.map((each) => html`<tr key=${each.id} data-row><td class="id" title=${each.id}>${shortId(each.id)}</td><td><${OrderLink} id=${each.orderId} /></td><td><${Status} value=${each.status} /></td><td class="hide-small break small quiet">${items(each.items)}</td><td class="num">${each.attempts}</td>
-    <td class="hide-small break small">${each.trackingNumber ? html`<span class="mono">${each.trackingNumber}</span>` : (each.lastError ?? each.reason ?? "")}${isCalled(each) ? html`<span class="quiet">${t("shipments.called")}</span>` : each.nextAttemptAt && html` <span class="quiet">${t("shipments.next")} <${When} at=${each.nextAttemptAt} /></span>`}</td><td><${Ago} at=${each.updatedAt} /></td></tr>`)}</tbody>
+    <td class="hide-small break small">${each.trackingNumber ? html`<span class="mono">${each.trackingNumber}</span>` : (each.lastError ?? each.reason ?? "")}${isCalled(each) ? html`<span class="quiet">${t("shipments.called")}</span>` : each.nextAttemptAt && html` <span class="quiet">${t(Date.parse(each.nextAttemptAt) < now.value - LATE_MILLISECONDS ? "shipments.due" : "shipments.next")} <${When} at=${each.nextAttemptAt} /></span>`}</td><td><${Ago} at=${each.updatedAt} /></td></tr>`)}</tbody>
 </table></div>`;
