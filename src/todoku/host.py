@@ -153,6 +153,7 @@ def _process(
             backlog_max=settings.outbox_backlog_max,
             inbox_retention_seconds=settings.inbox_retention_seconds,
             key_retention_seconds=settings.idempotency_key_retention_seconds,
+            partitions=settings.partitions,
             audit=settings.writes_audit_log,
             erasure_file=settings.data_dir / "erasures" / f"{service.name}.ndjson",
         ),

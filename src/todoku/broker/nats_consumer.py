@@ -12,6 +12,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from todoku.broker.jetstream import NANOSECONDS, JetStream
 from todoku.broker.nats_link import Link
 from todoku.broker.nats_wire import Message, ReplyInbox, publication
+from todoku.broker.partitions import without_slot
 from todoku.broker.port import (
     OWNER_HEADER,
     BrokerError,
@@ -226,7 +227,7 @@ class NatsConsumer:
             self._loop.call_soon(self._deliver_arrived)
         self._arrived.append(
             Delivery(
-                subject=message.subject[len(self._stream.prefix) :],
+                subject=without_slot(message.subject[len(self._stream.prefix) :]),
                 body=message.body,
                 attempt=attempt,
                 sequence=sequence,
@@ -234,6 +235,7 @@ class NatsConsumer:
                 stream_epoch=self._stream_epoch,
                 headers=message.headers,
                 owner=message.headers.find(OWNER_HEADER),
+                durable=self._durable,
             )
         )
 

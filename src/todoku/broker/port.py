@@ -58,7 +58,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
     `attempt` counts its deliveries from 1. `sequence` is its sequence number within `stream_epoch`.
     `token` is the broker's own handle, given back to acknowledge the message. `owner` is the process that
-    published it, empty if it is unknown.
+    published it, empty if it is unknown. `durable` is the durable consumer that it came through. The slot
+    that a subject may end with (`broker/partitions.py`) is not in `subject`.
     """
 
     subject: str
@@ -69,6 +70,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     stream_epoch: str = ""
     headers: Mapping[str, str] | None = None
     owner: str = ""
+    durable: str = ""
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -118,7 +120,8 @@ class Subscription(Protocol):
         """
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge these. Returns at once: a lost acknowledgement costs one redelivery."""
+        """Acknowledge these, also those of another subscription of this process. Returns at once: a lost
+        acknowledgement costs one redelivery."""
 
     def nak(self, delivery: Delivery, delay_seconds: float) -> None:
         """Request redelivery of this one, not before `delay_seconds` have passed."""

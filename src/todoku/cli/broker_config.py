@@ -56,7 +56,8 @@ def broker_config(
         Where the servers keep their files.
     """
     settings = settings_from(flags).settings
-    layout = Layout(_place(settings), load_system(settings).names, listener)
+    names = load_system(settings).names
+    layout = Layout(_place(settings), names, listener, settings.partitions)
     _require_names(layout, node)
     nodes = node or (NODE,)
     try:

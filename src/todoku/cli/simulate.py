@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import msgspec
 
+from todoku.broker.partitions import NUMBERS
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import settings_from
@@ -62,6 +63,7 @@ def simulate(
     seeds: int = 1,
     orders: int = 5,
     replicas: int = 0,
+    partitions: int = 1,
     only: str = "",
     jobs: int = 0,
     trace: Flag = False,
@@ -93,6 +95,9 @@ def simulate(
         How many orders are placed in each run.
     replicas
         How many processes of each service share a database; 1 for SQLite, 0 to let the seed decide.
+    partitions
+        Into how many parts processes that share a database divide what they read; 0 for another number at
+        each start of a process.
     only
         Only these orders and faults may happen, named as in a failed run: order#1,kill#2
     jobs
@@ -104,6 +109,9 @@ def simulate(
     json
         Print one JSON object.
     """
+    if partitions not in (0, *NUMBERS):
+        numbers = ", ".join(map(str, NUMBERS))
+        raise CommandFailed(f"--partitions is one of {numbers}, or 0.", exit_code=ExitCode.USAGE)
     if min(seeds, orders) < 1 or min(jobs, replicas) < 0 or (trace and (seeds > 1 or json)):
         raise CommandFailed(
             "--seeds and --orders start at 1, --jobs and --replicas at 0; --trace takes one seed and"
@@ -113,7 +121,14 @@ def simulate(
     allowed = tuple(only.split(",")) if only else None
     system = settings_from(None).settings.system
     plans = [
-        SimulationPlan(seed=seed + n, orders=orders, only=allowed, system=system, replicas=replicas)
+        SimulationPlan(
+            seed=seed + n,
+            orders=orders,
+            only=allowed,
+            system=system,
+            replicas=replicas,
+            partitions=partitions,
+        )
         for n in range(seeds)
     ]
     if trace:

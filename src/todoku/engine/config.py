@@ -47,6 +47,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         passed.
     prune_count: inbox entries or idempotency keys that are deleted in one transaction.
     retry_policy: how a failing message is retried.
+    partitions: into how many partitions the processes of a service that share a database divide what they
+        read; with more than one, events are published with slots.
     audit: whether the audit log is written.
     erasure_file: where the persons that were erased are kept beside the database.
     """
@@ -67,5 +69,6 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     position_lag_max: int = 1_000
     prune_count: int = 1_000
     retry_policy: RetryPolicy = RetryPolicy()
+    partitions: int = 1
     audit: bool = False
     erasure_file: Path | None = None

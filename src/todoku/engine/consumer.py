@@ -2,11 +2,17 @@
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 import msgspec
 import structlog
 
+from todoku.broker.partitions import (
+    Partition,
+    durables_of,
+    most_consumed,
+)
 from todoku.broker.port import (
     Broker,
     BrokerError,
@@ -39,6 +45,10 @@ log = structlog.get_logger(__name__)
 class Consumer:
     """A service's durable consumer, with at most `credit` messages requested at a time.
 
+    With several `partitions` it has a durable for each, and reads those that it `own`s: then events of one
+    entity are handled by one process, and none waits for rows that another has locked. That is all it is
+    for: what two processes handle at once, they handle rightly.
+
     Until it has `caught_up` the database may lack what was acknowledged before; until it has `replayed`,
     also what the service itself has published.
     """
@@ -54,8 +64,14 @@ class Consumer:
         credit: int,
         begin: Callable[[Progress], Awaitable[int]],
         note_pauses: Callable[[int], None],
+        partitions: Sequence[Partition] = (),
+        begin_partition: Callable[[str, str, int], Awaitable[None]] | None = None,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
+        self._partitions = partitions or (Partition(service.name),)
+        self._begin_partition = begin_partition
+        self._owned: frozenset[int] = frozenset()
+        self._reading = asyncio.Lock()
         self.caught_up = False
         self.replayed = False
         self._begin = begin
@@ -70,7 +86,8 @@ class Consumer:
         self._credit = credit
         self._failpoint = failpoint
         self._start_after: StartAfter | None = None
-        self._subscription: Subscription | None = None
+        self._subscriptions: dict[str, Subscription] = {}
+        """By durable."""
         self._stopped = False
 
     async def start(self) -> None:
@@ -84,12 +101,25 @@ class Consumer:
                         self._replay_own, self._read_rest, self._start_after
                     )
                 await self._subscribe()
+                self.caught_up = self.replayed = True
                 break
             except (BrokerError, DatabaseUnavailable) as error:
                 log.debug("subscribing_delayed", error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)
-        self.caught_up = self.replayed = True
         self._mailbox.wake()
+
+    @property
+    def owned(self) -> int:
+        """How many partitions this process reads; 1 where there is only one."""
+        return len(self._owned) if len(self._partitions) > 1 else 1
+
+    async def own(self, numbers: frozenset[int]) -> None:
+        """Read these partitions from now on, and no others."""
+        if numbers != self._owned:
+            log.info("partitions_owned", partitions=sorted(numbers))
+        self._owned = numbers
+        if self.caught_up and len(self._partitions) > 1:
+            await self._subscribe()
 
     async def _choose_start(self) -> None:
         """Find the place behind which a service that starts from now begins. It is saved before the
@@ -103,12 +133,13 @@ class Consumer:
     async def stop(self) -> None:
         """Stop receiving; what is in the mailbox can still be acknowledged."""
         self._stopped = True
-        if self._subscription is not None:
-            await self._subscription.stop()
+        for subscription in list(self._subscriptions.values()):
+            await subscription.stop()
 
     def acknowledge(self, actions: PostCommitActions) -> None:
         """Acknowledge, nack or terminate messages after their commit."""
-        subscription = self._subscription
+        # Any of them can: what was delivered names the durable that it came through.
+        subscription = next(iter(self._subscriptions.values()), None)
         if subscription is None or not (actions.acks or actions.naks or actions.terms):
             return
         self._failpoint("before-ack")
@@ -119,10 +150,13 @@ class Consumer:
             subscription.term(delivery)
         self._failpoint("after-ack")
 
-    def refill(self, used: int) -> None:
-        """Request as many messages as have left the mailbox."""
-        if self._subscription is not None and used and not self._stopped:
-            self._subscription.want(used)
+    def refill(self, used: Iterable[Delivery]) -> None:
+        """Request as many messages as have left the mailbox, of each durable that is still read."""
+        if self._stopped:
+            return
+        for durable, count in Counter(delivery.durable for delivery in used).items():
+            if durable in self._subscriptions:
+                self._subscriptions[durable].want(count)
 
     async def _replay_own(self, stream: Progress) -> bool:
         """Replay the service's own events, and those that end what they began."""
@@ -152,24 +186,58 @@ class Consumer:
             return True
         durable = f"{self._service.name}-{purpose}"
         await self._broker.forget(durable)
-        subjects = [event.subject for event in events]
-        self._subscription = await self._broker.subscribe(
+        subjects = Partition(self._service.name).filters(event.subject for event in events)
+        subscription = await self._broker.subscribe(
             durable, subjects, deliver, start_after=start_after
         )
+        self._subscriptions[durable] = subscription
         try:
-            self._subscription.want(self._credit)
+            subscription.want(self._credit)
             whole = await self._recovery.caught_up(durable, stream)
         finally:
-            await self._subscription.stop()
+            del self._subscriptions[durable]
+            await subscription.stop()
         await self._broker.forget(durable)
         return whole
 
     async def _subscribe(self) -> None:
-        if subjects := [event.subject for event in self._service.event_handlers]:
-            self._subscription = await self._broker.subscribe(
-                self._service.name, subjects, self._deliver, start_after=self._start_after
-            )
-            self._subscription.want(self._credit)
+        """Read what this process owns, and stop to read what it no longer does."""
+        if not self._service.event_handlers:
+            return
+        if len(self._partitions) == 1:
+            await self._read_partition(self._partitions[0], self._start_after, self._credit)
+            return
+        async with self._reading:
+            for partition in self._partitions:
+                if partition.number not in self._owned:
+                    if subscription := self._subscriptions.pop(partition.durable, None):
+                        await subscription.stop()
+                elif partition.durable not in self._subscriptions and not self._stopped:
+                    start_after = await self._start_of(partition)
+                    credit = max(1, self._credit // len(self._owned))
+                    await self._read_partition(partition, start_after, credit)
+
+    async def _read_partition(
+        self, partition: Partition, start_after: StartAfter | None, credit: int
+    ) -> None:
+        subjects = [event.subject for event in self._service.event_handlers]
+        subscription = await self._broker.subscribe(
+            partition.durable, partition.filters(subjects), self._deliver, start_after=start_after
+        )
+        self._subscriptions[partition.durable] = subscription
+        subscription.want(credit)
+
+    async def _start_of(self, partition: Partition) -> StartAfter | None:
+        """Return the place behind which a new partition begins: where the service has acknowledged everything
+        that it read in another number of partitions, or undivided. That place is saved before the durable
+        exists: nothing before it is lacking."""
+        progress = await self._broker.progress(durables_of(self._service.name))
+        floor = most_consumed(progress.consumed, self._service.name)
+        if partition.durable in progress.consumed or not floor:
+            return self._start_after
+        assert self._begin_partition is not None
+        await self._begin_partition(progress.stream_epoch, partition.durable, floor)
+        return StartAfter(progress.stream_epoch, floor)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         self._mailbox.put_messages([self._read(delivery) for delivery in deliveries])
@@ -187,10 +255,10 @@ class Consumer:
             else:
                 replayed.append(msgspec.structs.replace(message, replayed=True))
         self._mailbox.put_messages(replayed)
-        if self._subscription is not None and done:
-            self._subscription.ack(done)
+        if self._subscriptions and done:
+            next(iter(self._subscriptions.values())).ack(done)
             # They never reach the mailbox, from which the others are requested again.
-            self.refill(len(done))
+            self.refill(done)
             self._mailbox.wake()
 
     def _read(self, delivery: Delivery) -> IncomingEvent | UndecodableMessage:

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
+from todoku.broker.partitions import partitions_of
 from todoku.broker.port import Broker, BrokerError, BrokerUnavailable, MessageTooLarge
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.agenda import DueTimes, earlier
@@ -34,6 +35,7 @@ from todoku.engine.messages import (
     Receipt,
     UndecodableMessage,
 )
+from todoku.engine.partition_share import PartitionShare
 from todoku.engine.persons.commands import ErasePerson
 from todoku.engine.persons.file import ErasureFile
 from todoku.engine.post_commit import PostCommitActions, run_post_commit
@@ -41,6 +43,7 @@ from todoku.engine.receipts import Publisher, decode_receipt, receipt_subject
 from todoku.engine.recovery import Recovery
 from todoku.engine.relay import Relay, Run
 from todoku.engine.service import Service, Topology
+from todoku.engine.stream_positions import place_in
 from todoku.engine.tables import OutboxRow
 from todoku.engine.tracing import Tracer
 from todoku.engine.writer import Writer
@@ -116,6 +119,10 @@ class Process:
         )
         self.endings = Endings(service, broker, shared=not database.exclusive)
         self.commits = Commits()
+        # A process that has its database to itself reads everything anyway.
+        count = 1 if database.exclusive else self.config.partitions
+        self._partitions = partitions_of(service.name, count)
+        self._share = PartitionShare(owner, count)
         self.writer = Writer(
             service,
             database,
@@ -128,6 +135,7 @@ class Process:
             tracer=tracer,
             audit=self.config.audit,
             erasure_file=ErasureFile(erasures) if (erasures := self.config.erasure_file) else None,
+            partitions=[each.durable for each in self._partitions] if count > 1 else (),
         )
         self.audit = self._audit_keeper() if self.config.audit else None
         self.relay = Relay(
@@ -144,6 +152,7 @@ class Process:
             stored=self.mailbox.put_stored,
             failpoint=failpoint,
             tracer=tracer,
+            partitions=self.config.partitions,
         )
         self.recovery = Recovery(
             service,
@@ -153,6 +162,7 @@ class Process:
             execute=self.commands.execute_own,
             begin=self._begin_recovery,
             end=partial(run_write, self.writer.end_recovery),
+            partitions=self._partitions,
         )
         self.consumer = Consumer(
             service,
@@ -163,6 +173,8 @@ class Process:
             credit=self.config.credit,
             begin=partial(run_write, self.writer.begin),
             note_pauses=self.writer.note_replayed_pauses,
+            partitions=self._partitions,
+            begin_partition=partial(run_write, self.writer.begin_partition),
             failpoint=failpoint,
         )
         self.effects = Effects(
@@ -325,7 +337,9 @@ class Process:
         self.endings.tell(actions.ended)
         self.commits.tell()
         self.consumer.refill(
-            sum(isinstance(message, (IncomingEvent, UndecodableMessage)) for message in batch)
+            message.delivery
+            for message in batch
+            if isinstance(message, (IncomingEvent, UndecodableMessage))
         )
 
     async def progress_step(self) -> None:
@@ -353,6 +367,7 @@ class Process:
                 if self.consumer.caught_up:
                     await self._run_write(self.writer.save_timeline)
             await self._prune()
+            await self._divide()
             await self._note_position()
         except DatabaseUnavailable as error:
             log.warning("housekeeping_delayed", error=str(error))
@@ -373,6 +388,7 @@ class Process:
         await self._broker.start()
         await self._listen_for_receipts()
         await self.endings.start()
+        await self._divide()
         self._loops.append(asyncio.create_task(self.consumer.start(), name="start consumer"))
         steps: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("write", self.write_step),
@@ -409,6 +425,7 @@ class Process:
                 await self.mailbox.wait_until_empty()
         except TimeoutError:
             log.info("mailbox_not_drained", left=len(self.mailbox))
+        await self._leave()
         if self.audit is not None:
             await self.audit.end()
 
@@ -566,16 +583,37 @@ class Process:
         now = self.clock.now()
         self.relay.enqueue(await self._run_write(self.writer.adopt, now, self.config.lease_seconds))
 
+    async def _divide(self) -> None:
+        """Read the partitions that this process owns among those that live."""
+        if len(self._partitions) > 1:
+            now = asyncio.get_running_loop().time()
+            await self.consumer.own(self._share.numbers(self.writer.alive, now))
+
+    async def _leave(self) -> None:
+        """Let others read the partitions of this process at once, now that it stops."""
+        if len(self._partitions) > 1:
+            try:
+                await self._run_write(self.writer.leave)
+            except DatabaseUnavailable as error:
+                log.debug("lease_left_to_expire", error=str(error))
+
     async def _note_position(self) -> None:
         """Save that the database is complete up to where the stream is, where other services' messages
         have brought it far ahead: else nothing would tell whether a backup lacks some of them."""
         if not self.consumer.caught_up:
             return
-        name = self.service.name
-        progress = await self._broker.progress([name])
-        consumed = progress.consumed.get(name, 0)
-        self.stream_lag = max(0, progress.last_sequence - consumed)
-        await self._run_write(self.writer.note_position, progress.stream_epoch, consumed)
+        durables = [each.durable for each in self._partitions]
+        progress = await self._broker.progress(durables)
+        consumed = {durable: progress.consumed.get(durable, 0) for durable in durables}
+        self.stream_lag = max(0, progress.last_sequence - min(consumed.values()))
+        self._share.look(
+            {each.number: consumed[each.durable] for each in self._partitions},
+            progress.last_sequence,
+            asyncio.get_running_loop().time(),
+        )
+        for durable, sequence in consumed.items():
+            place = place_in(progress.stream_epoch, durable if len(durables) > 1 else "")
+            await self._run_write(self.writer.note_position, place, sequence)
 
     async def _prune(self) -> None:
         now, config = self.clock.now(), self.config

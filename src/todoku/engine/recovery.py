@@ -14,10 +14,11 @@ recovery begins it again, because it is saved in the database that it has begun.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
+from todoku.broker.partitions import Partition
 from todoku.broker.port import Broker, BrokerError, Progress, StartAfter
 from todoku.database import Database
 from todoku.engine.dead_letters import HOLDING, REPLAY_FAILED, ParkLoss, RetryDeadLetter
@@ -56,7 +57,11 @@ class Recovery:
         execute: Execute,
         begin: Callable[[], Awaitable[None]],
         end: Callable[[str, int], Awaitable[None]],
+        partitions: Sequence[Partition] = (),
     ) -> None:
+        self._whole = Partition(service.name)
+        self._partitions = [p for p in partitions if p.count > 1]
+        """Through which durables this service reads, beside the one of old."""
         self.waits_for = 0
         self._service = service
         self._broker = broker
@@ -75,24 +80,32 @@ class Recovery:
         saved sequence is acknowledged, that commit was undone. A copy of the database says that it is
         one. A standby of PostgreSQL that was promoted may also lack commits that acknowledged nothing:
         another timeline tells.
+
+        A service that reads in partitions asks this of each of them: what one has handled says nothing of
+        another. The durable that it read before has handled what it has.
         """
-        name = self._service.name
-        progress = await self._broker.progress([name])
-        reached = await self._run(self._reached, progress)
-        if reached > progress.last_sequence:
+        durables = [each.durable for each in (self._whole, *self._partitions)]
+        progress = await self._broker.progress(durables)
+        reached: Mapping[str, int] = await self._run(self._reached, progress)
+        if max(reached.values()) > progress.last_sequence:
             # The broker's disk was rolled back: it is the stream that lacks messages, and the
             # outboxes resend them in the new epoch.
             await self._broker.begin_epoch(progress.stream_epoch)
-            progress = await self._broker.progress([name])
+            progress = await self._broker.progress(durables)
             reached = await self._run(self._reached, progress)
         if await self._run(self._is_marked_incomplete):
             return True
         subjects = [event.subject for event in self._service.event_handlers]
-        following = await self._broker.first_after(reached, subjects)
-        consumed = progress.consumed.get(name, 0)
-        if following is not None and following <= consumed:
-            return True
-        return name in progress.acknowledged and await self._run(self._is_new)
+        for each in (self._whole, *self._partitions):
+            consumed = progress.consumed.get(each.durable, 0)
+            if self._partitions and not consumed:
+                continue  # There is no such durable, or it has acknowledged nothing.
+            following = await self._broker.first_after(
+                reached[each.durable], each.filters(subjects)
+            )
+            if following is not None and following <= consumed:
+                return True
+        return bool(progress.acknowledged) and await self._run(self._is_new)
 
     async def recover(
         self, replay_own: ReadAgain, read_rest: ReadAgain, start_after: StartAfter | None
@@ -130,7 +143,7 @@ class Recovery:
 
     async def _park_loss(self, stream: Progress, start_after: StartAfter | None) -> None:
         """Park what is lost for certain: the stream no longer holds it, or never did."""
-        reached = await self._run(self._reached, stream)
+        reached = await self._least_reached(stream)
         first = stream.first_sequence
         if first > reached + 1 and start_after is None:
             await self._park(
@@ -203,9 +216,22 @@ class Recovery:
         log.warning("database_timeline_changed", before=saved, now=current)
         return True
 
-    def _reached(self, stream: Progress) -> int:
+    async def _least_reached(self, stream: Progress) -> int:
+        """Return up to where every durable that this service reads through has handled the stream."""
+        reached: Mapping[str, int] = await self._run(self._reached, stream)
+        mine = [each.durable for each in self._partitions] or [self._whole.durable]
+        return min(reached[durable] for durable in mine)
+
+    def _reached(self, stream: Progress) -> Mapping[str, int]:
+        """Return the last handled sequence of the stream by durable."""
         with self._database.read() as connection:
-            return self._positions.reached(connection, stream)
+            return {
+                self._whole.durable: self._positions.reached(connection, stream),
+                **{
+                    each.durable: self._positions.reached(connection, stream, each.durable)
+                    for each in self._partitions
+                },
+            }
 
 
 def _require(result: object) -> None:

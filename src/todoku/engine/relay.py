@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from todoku.broker.partitions import progress_of, with_slot
 from todoku.broker.port import Broker, BrokerError, MessageTooLarge, Outgoing, Progress
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.failpoints import Failpoint, no_failpoint
@@ -16,6 +17,7 @@ from todoku.engine.messages import StoredEvents
 from todoku.engine.receipts import owner_token
 from todoku.engine.tables import Outbox, OutboxRow
 from todoku.engine.tracing import Tracer
+from todoku.events import read_envelope
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +74,9 @@ class Relay:
         stored: Callable[[StoredEvents], None] = lambda _: None,
         failpoint: Failpoint = no_failpoint,
         tracer: Tracer | None = None,
+        partitions: int = 1,
     ) -> None:
+        self._partitions = partitions
         self._tracer = tracer
         self._broker = broker
         self._database = database
@@ -163,7 +167,7 @@ class Relay:
         ]
         if not outstanding:
             return
-        progress = await self._broker.progress(tuple(self._sent))
+        progress = await progress_of(self._broker, tuple(self._sent), self._partitions)
         if any(sent.stream_epoch != progress.stream_epoch for sent in outstanding):
             log.warning("stream_replaced_resending_all")
             self.resend_all()
@@ -258,7 +262,7 @@ class Relay:
         began = time.perf_counter()
         try:
             stored = await self._broker.publish(
-                [Outgoing(row.subject, row.body, self.owner_token) for row in rows]
+                [Outgoing(self._subject_of(row), row.body, self.owner_token) for row in rows]
             )
         except MessageTooLarge as error:
             await self._park_too_large([rows[n] for n in error.sizes], error)
@@ -275,6 +279,12 @@ class Relay:
         )
         for reader in readers:
             self._sent[reader].append(sent)
+
+    def _subject_of(self, row: OutboxRow) -> str:
+        """Return the subject on which an event is published: with a slot, where readers divide."""
+        if self._partitions == 1:
+            return row.subject
+        return with_slot(row.subject, read_envelope(row.body).subject)
 
     async def _park_too_large(self, rows: Sequence[OutboxRow], error: MessageTooLarge) -> None:
         """Park what the broker does not take, so that the others pass."""

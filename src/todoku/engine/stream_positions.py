@@ -1,7 +1,7 @@
 """How far a database has handled the stream, and what else tells whether it lacks something."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 
 from sqlalchemy import (
     Column,
@@ -41,6 +41,12 @@ MARK_COPY = f"INSERT OR IGNORE INTO stream_positions VALUES ('{RECOVERY}', {COPI
 """Saves in a copy of a SQLite database that it is one: when it is used, it has to be recovered."""
 
 
+def place_in(stream_epoch: str, durable: str = "") -> str:
+    """Return the name under which the place of a partition's durable in a stream epoch is saved; without one,
+    that of the service."""
+    return f"{stream_epoch} {durable}" if durable else stream_epoch
+
+
 class StreamPositions:
     """The last sequence of each stream epoch that this database has handled, the timeline of the
     database under which it was complete, its own epoch, and whether it has to be recovered.
@@ -48,7 +54,8 @@ class StreamPositions:
     Where several processes share the database, each saves the sequences that it has handled in a row of
     its own (`owner_positions`): they would wait for each other's commits in a common one. The
     database has handled the highest of them all. `stream_positions` has what no living process has written:
-    the rows of dead processes are merged into it.
+    the rows of dead processes are merged into it. A service that reads in partitions has such places for the
+    durable of each (`place_in`).
     """
 
     def __init__(self, metadata: MetaData) -> None:
@@ -98,11 +105,21 @@ class StreamPositions:
     ) -> None:
         """Save the last handled sequence, unless a higher one is saved: in the row of its owner, or in the
         common one."""
+        self.advance_all(connection, {stream_epoch: sequence}, owner)
+
+    def advance_all(
+        self, connection: Connection, places: Mapping[str, int], owner: str | None
+    ) -> None:
+        """Save the last handled sequence of each of these places, in one statement."""
         if owner is None:
-            self._reach(connection, [{"incarnation": stream_epoch, "sequence": sequence}])
+            common = [{"incarnation": place, "sequence": at} for place, at in places.items()]
+            self._reach(connection, common)
         else:
-            row = {"owner": owner, "stream_epoch": stream_epoch, "sequence": sequence}
-            self._reach_own(connection, [row])
+            own = [
+                {"owner": owner, "stream_epoch": place, "sequence": at}
+                for place, at in sorted(places.items())
+            ]
+            self._reach_own(connection, own)
 
     def begin(self, connection: Connection, stream: Progress) -> int:
         """Return the last handled sequence of the stream; save its last one where none was ever handled."""
@@ -139,10 +156,14 @@ class StreamPositions:
         self.advance(connection, RECOVERY, RECOVERING)
         self._set(connection, [{"incarnation": EPOCH, "sequence": epoch}])
 
-    def end_recovery(self, connection: Connection, stream_epoch: str, sequence: int) -> None:
-        """Save that this database is complete up to that sequence."""
+    def end_recovery(
+        self, connection: Connection, stream_epoch: str, sequence: int, durables: Iterable[str] = ()
+    ) -> None:
+        """Save that this database is complete up to that sequence, also of these partitions' durables."""
         connection.execute(delete(self.table).where(self.table.c.incarnation == RECOVERY))
         self.advance(connection, stream_epoch, sequence)
+        for durable in durables:
+            self.advance(connection, place_in(stream_epoch, durable), sequence)
 
     def merge_dead(self, connection: Connection, alive: Collection[str]) -> None:
         """Merge the rows of all owners that are not alive into the common ones. A row that is locked is left
@@ -161,14 +182,14 @@ class StreamPositions:
         have handled; 0 if there is none."""
         return self._saved.scalar(connection, epoch=stream_epoch, owner=owner) or 0
 
-    def reached(self, connection: Connection, stream: Progress) -> int:
-        """Return the last handled sequence of the stream: in its epoch, or of what it still holds of
-        earlier ones."""
+    def reached(self, connection: Connection, stream: Progress, durable: str = "") -> int:
+        """Return the last handled sequence of the stream, or of a partition's durable: in its epoch, or of
+        what it still holds of earlier ones."""
         before = (
-            min(self.get(connection, epoch), shared)
+            min(self.get(connection, place_in(epoch, durable)), shared)
             for epoch, shared in stream.earlier_epochs.items()
         )
-        return max(self.get(connection, stream.stream_epoch), *before, 0)
+        return max(self.get(connection, place_in(stream.stream_epoch, durable)), *before, 0)
 
 
 def new_epoch(owner: str, count: int) -> int:

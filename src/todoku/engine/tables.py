@@ -359,6 +359,10 @@ class Leases:
         connection.execute(self._prune, {"now": now, "latest": now + duration + LEASE_AHEAD_MAX})
         return list(connection.scalars(self._alive))
 
+    def give_up(self, connection: Connection, owner: str) -> None:
+        """End the lease of an owner that stops: others take over what it had at their next look."""
+        connection.execute(delete(self.table).where(self.table.c.owner == owner))
+
 
 class EngineTables:
     """All of the engine's tables, added to a service's own metadata."""

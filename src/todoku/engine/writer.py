@@ -9,7 +9,7 @@ One of three functions runs the transaction, each from top to bottom:
 Commands about pauses have a transaction of their own, `execute_pause`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
@@ -46,7 +46,7 @@ from todoku.engine.persons.file import ErasureFile
 from todoku.engine.persons.handler import PersonHandler
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.service import Service, Topology, UnitOfWork
-from todoku.engine.stream_positions import TIMELINE, new_epoch
+from todoku.engine.stream_positions import TIMELINE, new_epoch, place_in
 from todoku.engine.tables import STREAM, PendingDelivery
 from todoku.engine.tracing import Tracer
 from todoku.events import NO_CONTEXT, ErasureEvent, Event, encode, fact_id, seal
@@ -87,7 +87,11 @@ class Writer:
         tracer: Tracer | None = None,
         audit: bool = False,
         erasure_file: ErasureFile | None = None,
+        partitions: Collection[str] = (),
     ) -> None:
+        self._partitions = frozenset(partitions)
+        self.alive: Collection[str] = (owner,)
+        """The processes that shared the database when their leases were last looked at."""
         self._tracer = tracer
         self._service = service
         self._database = database
@@ -111,7 +115,9 @@ class Writer:
         self._pauses = PauseHandler(service, self._due_rows, shared=not database.exclusive)
         self._retry_at: datetime | None = None
         self._failed_attempts = FailedAttempts()
-        self._stream_position = self._committed_position = self._noted_position = ("", 0)
+        self._stream_positions: dict[str, int] = {}
+        self._committed_positions: dict[str, int] = {}
+        self._noted_positions: dict[str, int] = {}
         self._position_owner = None if database.exclusive else owner
         self.decided_anew = 0
         """How many batches were decided without locks, and once more with locks."""
@@ -167,29 +173,41 @@ class Writer:
             self._pauses.read(connection, now)
         self._position = position
         self._retry_at = retry_at
+        self.alive = alive or (self._owner,)
         return position
+
+    def leave(self) -> None:
+        """Give up this process's lease, so that others need not wait until it expires."""
+        with self._database.transaction() as connection:
+            self._tables.leases.give_up(connection, self._owner)
+
+    def begin_partition(self, stream_epoch: str, durable: str, sequence: int) -> None:
+        """Save that a partition's durable, which is about to be created, begins behind that sequence."""
+        with self._database.transaction() as connection:
+            self._tables.positions.advance(connection, place_in(stream_epoch, durable), sequence)
 
     def prune_inbox(self, before: datetime, count: int) -> int:
         """Delete up to `count` inbox entries received before that instant; return how many."""
         with self._database.transaction() as connection:
             return self._tables.inbox.prune(connection, before, count)
 
-    def note_position(self, stream_epoch: str, sequence: int) -> None:
-        """Save that everything up to that sequence is handled, if the saved position is far behind."""
-        for epoch, reached in (self._stream_position, self._noted_position):
-            if epoch == stream_epoch and sequence <= reached + self._position_lag_max:
+    def note_position(self, place: str, sequence: int) -> None:
+        """Save that everything up to that sequence is handled, if the saved position is far behind; `place`
+        is that of the service or of a partition (`place_in`)."""
+        for known in (self._stream_positions, self._noted_positions):
+            if place in known and sequence <= known[place] + self._position_lag_max:
                 return
         positions = self._tables.positions
         advances = False
         with self._transaction() as connection:
-            reached = positions.get(connection, stream_epoch)
+            reached = positions.get(connection, place)
             if sequence > reached + self._position_lag_max:
-                positions.advance(connection, stream_epoch, sequence, self._position_owner)
+                positions.advance(connection, place, sequence, self._position_owner)
                 advances = True
         if advances:
-            self._stream_position = stream_epoch, sequence
+            self._stream_positions[place] = sequence
         else:
-            self._noted_position = stream_epoch, reached
+            self._noted_positions[place] = reached
 
     def begin_recovery(self, now: datetime) -> None:
         """Save that a recovery has begun, and with it a new epoch of the database and a new chain of the
@@ -204,7 +222,9 @@ class Writer:
     def end_recovery(self, stream_epoch: str, sequence: int) -> None:
         """Save that the database is complete up to that sequence."""
         with self._transaction() as connection:
-            self._tables.positions.end_recovery(connection, stream_epoch, sequence)
+            self._tables.positions.end_recovery(
+                connection, stream_epoch, sequence, self._partitions
+            )
             self._persons.apply_again(connection)
         self._cache.clear()
 
@@ -509,7 +529,7 @@ class Writer:
                 self._trail.open_transaction(connection, certain=certain)
             if not certain:
                 self._require_not_gone_back(connection)
-                self._stream_position = ("", 0)
+                self._stream_positions = {}
                 self._cache.clear()
                 pending = self._tables.outbox.last_position(connection, self._owner)
                 self._position = max(self._position, pending)
@@ -518,17 +538,17 @@ class Writer:
         if self._trail is not None:
             self._trail.committed()
         self._persons.committed()
-        if self._stream_position[0]:
-            self._committed_position = self._stream_position
+        self._committed_positions |= self._stream_positions
 
     def _require_not_gone_back(self, connection: Connection) -> None:
         """Raise `DatabaseBroken` if a shared database lacks what this process has committed: it was restored
         or replaced while the process ran, which only the start of a process recovers from."""
-        stream_epoch, committed = self._committed_position
-        if self._database.exclusive or not stream_epoch:
+        if self._database.exclusive:
             return
-        found = self._tables.positions.saved_by(connection, stream_epoch, self._owner)
-        if found < committed:
+        for place, committed in self._committed_positions.items():
+            found = self._tables.positions.saved_by(connection, place, self._owner)
+            if found >= committed:
+                continue
             raise DatabaseBroken(
                 f"{self._database.name} has handled the stream up to {found}, and this process had committed"
                 f" up to {committed}: it was restored or replaced in the meantime. The next start recovers"
@@ -739,20 +759,22 @@ class Writer:
         )
 
     def _note_positions(self, connection: Connection, handled: Iterable[Delivery]) -> None:
-        """Save the last handled sequence of each stream epoch, so that a restored backup can be
-        recognised. A batch may hold messages of two epochs."""
-        last: dict[str, int] = {}
+        """Save the last handled sequence of each stream epoch, and of each partition, so that a restored
+        backup can be recognised. A batch may hold messages of two epochs."""
+        last: dict[tuple[str, str], int] = {}
         for delivery in handled:
-            last[delivery.stream_epoch] = max(delivery.sequence, last.get(delivery.stream_epoch, 0))
-        for stream_epoch, sequence in last.items():
-            epoch, reached = self._stream_position
-            if epoch != stream_epoch:
-                reached = self._tables.positions.saved_by(connection, stream_epoch, self._owner)
-            if sequence > reached:
-                self._tables.positions.advance(
-                    connection, stream_epoch, sequence, self._position_owner
-                )
-                self._stream_position = stream_epoch, sequence
+            key = delivery.stream_epoch, delivery.durable
+            last[key] = max(delivery.sequence, last.get(key, 0))
+        advanced: dict[str, int] = {}
+        for (stream_epoch, durable), sequence in last.items():
+            place = place_in(stream_epoch, durable if durable in self._partitions else "")
+            reached = self._stream_positions.get(place)
+            if reached is None:
+                reached = self._tables.positions.saved_by(connection, place, self._owner)
+            if sequence > max(reached, advanced.get(place, 0)):
+                advanced[place] = sequence
+        self._tables.positions.advance_all(connection, advanced, self._position_owner)
+        self._stream_positions |= advanced
 
     # Beside the transactions.
 

@@ -113,6 +113,15 @@ class Settings(NatsSettings, frozen=True, kw_only=True):
         ),
     ] = 1
 
+    partitions: Annotated[
+        Literal[1, 2, 3, 4, 6],
+        Meta(
+            description="Into how many parts the processes of a service that share a PostgreSQL database"
+            " divide what they read, so that they do not wait for each other; best the number of processes or"
+            " a multiple of it. The same for all services; raise it when all run this version."
+        ),
+    ] = 1
+
     console: Annotated[
         bool, Meta(description="Whether `todoku up` also runs the operator's console.")
     ] = True

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from todoku.broker.memory.subjects import matches
+from todoku.broker.partitions import without_slot
 from todoku.broker.port import Delivery
 
 if TYPE_CHECKING:
@@ -141,13 +142,14 @@ class Durable:
         self._expect(sequence, unacknowledged, self._broker.ack_wait_seconds)
         message = self._broker.messages[sequence]
         delivery = Delivery(
-            subject=message.subject,
+            subject=without_slot(message.subject),
             body=message.body,
             attempt=unacknowledged.attempt,
             sequence=sequence,
             token=self,
             stream_epoch=self._broker.stream_epoch,
             owner=message.owner,
+            durable=reader.durable_name,
         )
         reader.send(delivery)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from todoku.broker.memory import MemoryBroker
+from todoku.broker.partitions import durables_of
 from todoku.contracts import Event
 from todoku.database import Database
 from todoku.engine import Topology
@@ -147,9 +148,12 @@ class Disturbances:
         self._broker.roll_back(image)
 
     async def _delete_durable(self, dice: Random) -> None:
-        name = self._any_node(dice).service.name
-        if self._broker.consumed(name) is not None:
-            self._broker.delete_durable(name)
+        service = self._any_node(dice).service.name
+        durables = [
+            each for each in durables_of(service) if self._broker.consumed(each) is not None
+        ]
+        if durables:
+            self._broker.delete_durable(dice.choice(durables) if len(durables) > 1 else durables[0])
 
     async def _take_database_away(self, dice: Random) -> None:
         database = self._any_node(dice).database

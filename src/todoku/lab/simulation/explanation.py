@@ -47,6 +47,8 @@ def explain(failed: SimulationResult, *, seconds_max: float = 20.0) -> Explanati
     again = [f"{chosen}todoku simulate --trace", f"--seed {plan.seed}", f"--orders {plan.orders}"]
     if plan.replicas:
         again.append(f"--replicas {plan.replicas}")
+    if plan.partitions != 1:
+        again.append(f"--partitions {plan.partitions}")
     if plan.only is not None:
         again.append(f"--only {','.join(plan.only) or 'nothing'}")
     return Explanation(

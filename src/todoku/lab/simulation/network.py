@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from todoku.broker.memory import Hostility, MemoryBroker, MemoryConsumer, MemorySession
+from todoku.broker.partitions import durables_of
 from todoku.broker.port import Delivery, Outgoing, StartAfter, Stored
 from todoku.engine.receipts import decode_receipt
 from todoku.lab.simulation.faults import Faults
@@ -130,7 +131,7 @@ class RecordingSubscription(MemoryConsumer):
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         # The durables of a recovery are read again after a crash, whatever was acknowledged.
-        if self.durable_name == self._service:
+        if self.durable_name in durables_of(self._service):
             self._checker.acknowledged(self._service, deliveries)
         for delivery in deliveries:
             self._trace.note(self._where, "ack", body=delivery.body)

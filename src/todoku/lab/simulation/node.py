@@ -5,7 +5,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import msgspec
+
 from todoku.broker.memory import MemoryBroker
+from todoku.broker.partitions import NUMBERS
 from todoku.database import DatabaseBroken, DatabaseError, DatabaseUnavailable
 from todoku.engine import (
     EngineConfig,
@@ -74,6 +77,7 @@ class Node:
         random: Random,
         wire: Wire,
         watch: Wire,
+        partitions: Random | None = None,
     ) -> None:
         self.name = name
         self.service = service
@@ -91,6 +95,7 @@ class Node:
         self._trace = trace
         self._config = config
         self._random = random
+        self._partitions = partitions
         self._wire = wire
         self._watch = watch
         self._execute: Execute = execute
@@ -238,9 +243,21 @@ class Node:
             service=self.service,
             database=self.database,
             broker=session,
-            config=self._config,
+            config=self._draw_partitions(),
             failpoint=self._failpoint,
         )
+
+    def agree_on_partitions(self) -> None:
+        """Start again, and always read in the number of partitions of the run, as all others do: an operator
+        ends a change of that setting."""
+        self._partitions = None
+        self.crash("killed at the end of a change of the setting")
+
+    def _draw_partitions(self) -> EngineConfig:
+        """Return the limits of a process, which may read in another number of partitions than the last."""
+        if self._partitions is None:
+            return self._config
+        return msgspec.structs.replace(self._config, partitions=self._partitions.choice(NUMBERS))
 
     async def _write_in_turn(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Write to the database, one transaction after the other: also after one that the process before has

@@ -19,7 +19,9 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     setting of that name does.
 
     With `replicas` = 1, each service is one process with a SQLite database; with more, that many processes
-    share a database with PostgreSQL's row locks. With 0 the seed decides.
+    share a database with PostgreSQL's row locks. With 0 the seed decides. `partitions` is the setting of that
+    name; with 0 each process that starts draws another one, as while operators change it, until no fault is
+    injected any more.
     """
 
     seed: int
@@ -29,6 +31,7 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     only: tuple[str, ...] | None = None
     system: str = SYSTEM_NAME
     replicas: int = 0
+    partitions: int = 1
 
 
 class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from random import Random
 import msgspec
 
 from todoku.broker.memory import MemoryBroker
+from todoku.broker.partitions import durables_of, most_consumed, without_slot
 from todoku.database import ConstraintViolated, sqlite
 from todoku.engine.copies import mark_copy
 from todoku.engine.dead_letters import HOLDING, DeadLetterError, RetryDeadLetter
@@ -126,8 +127,14 @@ class Restores:
         ]
 
     def _behind(self, name: str, last: int) -> bool:
-        consumed = self._broker.consumed(name)
+        consumed = self._consumed(name)
         return consumed is not None and consumed < last
+
+    def _consumed(self, name: str) -> int | None:
+        """Return up to where a service has acknowledged everything, through whichever durables it reads."""
+        places = {each: self._broker.consumed(each) for each in durables_of(name)}
+        known = {each: place for each, place in places.items() if place is not None}
+        return most_consumed(known, name)
 
     def cancel(self) -> None:
         """End the operators."""
@@ -210,17 +217,17 @@ class Restores:
         """Return how many messages an image lacks that its service has acknowledged behind its position: by
         these the service can tell that it was restored."""
         reached = image.positions.get(self._broker.stream_epoch, 0)
-        consumed = self._broker.consumed(name) or 0
+        consumed = self._consumed(name) or 0
         subjects = {event.subject for event in self._nodes[name].service.event_handlers}
         return sum(
-            reached < sequence <= consumed and message.subject in subjects
+            reached < sequence <= consumed and without_slot(message.subject) in subjects
             for sequence, message in self._broker.messages.items()
         )
 
     def _take_out(self, subjects: Collection[str]) -> None:
         """Take events out of the stream, as if a version had decided on them that did not publish them."""
         for sequence, message in list(self._broker.messages.items()):
-            if message.subject in subjects:
+            if without_slot(message.subject) in subjects:
                 self._broker.messages[sequence] = msgspec.structs.replace(
                     message, subject="unpublished"
                 )

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from todoku.broker.memory import MemoryBroker
+from todoku.broker.partitions import NUMBERS
 from todoku.engine import EngineConfig, Service, Topology
 from todoku.lab.simulation.database import ExclusiveDatabase, SharedDatabase, SimulatedDatabase
 from todoku.lab.simulation.disturbances import Disturbances
@@ -248,6 +249,7 @@ class _Run:
             Random(f"{self.plan.seed} restarts of {name}"),
             self._wire,
             self._pause_checkers[service.name].watch,
+            Random(f"{self.plan.seed} partitions at {name}") if not self.plan.partitions else None,
         )
 
     def _check_replicas(self) -> dict[str, ReplicaChecker]:
@@ -277,7 +279,12 @@ class _Run:
         whether a duplicate gets a receipt."""
         dice = Random(f"{self.plan.seed} tuning")
         seconds = dice.choice((15.0, 90.0, 86_400.0))
-        return msgspec.structs.replace(SIMULATION_CONFIG, inbox_retention_seconds=seconds)
+        return msgspec.structs.replace(
+            SIMULATION_CONFIG,
+            inbox_retention_seconds=seconds,
+            partitions=self.plan.partitions
+            or Random(f"{self.plan.seed} partitions").choice(NUMBERS),
+        )
 
     def _config_of(self, service: str) -> EngineConfig:
         if service not in self._replicas:
@@ -333,6 +340,9 @@ class _Run:
         self.trace.note("world", "heal")
         self._disturbances.heal()
         self._message_limit.heal()
+        if not self.plan.partitions:
+            for node in self._nodes.values():
+                node.agree_on_partitions()
         self._resuming = self._begin(self._pausing.resume_all())
 
     async def _settle(self, clients: Sequence[asyncio.Task[None]]) -> None:
