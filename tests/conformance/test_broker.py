@@ -20,6 +20,7 @@ from todoku.broker import (
     Subscription,
 )
 from todoku.broker.nats import NatsBroker
+from todoku.broker.partitions import Partition, partitions_of, with_slot
 from todoku.broker.port import StartAfter
 
 pytestmark = pytest.mark.anyio
@@ -292,6 +293,39 @@ async def test_deliveries_name_the_process_that_published(
 
 
 # Credit
+
+
+async def test_partitions_divide_what_is_published(host: BrokerHost, connect: Connections) -> None:
+    """Slots are not seen by who reads; any subscription of the process acknowledges."""
+    broker = await connect(host)
+    readers = {
+        each.durable: await RecordingConsumer.of(
+            broker, each.durable, each.filters(["orders.created"])
+        )
+        for each in partitions_of("inventory", 2)
+    }
+    whole = await RecordingConsumer.of(
+        broker, "shipping", Partition("shipping").filters(["orders.created"])
+    )
+    keys = [f"order {n}" for n in range(24)]
+    await broker.publish(
+        [Outgoing(with_slot("orders.created", key), key.encode()) for key in keys]
+        + [Outgoing("orders.created", b"without")]
+    )
+    await whole.has(len(keys) + 1)
+    await until(lambda: sum(len(each.deliveries) for each in readers.values()) == len(keys) + 1)
+
+    first, second = readers.values()
+    assert b"without" in first.bodies
+    assert sorted(first.bodies + second.bodies) == sorted(whole.bodies)
+    assert second.bodies
+    for name, reader in readers.items():
+        assert {(each.subject, each.durable) for each in reader.deliveries} == {
+            ("orders.created", name)
+        }
+    first.subscription.ack(first.deliveries + second.deliveries)
+    for durable in readers:
+        await acknowledged_up_to(broker, durable, len(keys) + 1)
 
 
 async def test_deliveries_never_exceed_the_credit(host: BrokerHost, connect: Connections) -> None:

@@ -17,22 +17,26 @@ from todoku.lab.simulation.wiring import Parts, Wire
 
 class Mutant(msgspec.Struct, frozen=True):
     """A bug: its name, what it does wrong, how it is planted into one run, how many replicas the services
-    have in it (0 lets the seed decide), and how many orders are placed."""
+    have in it (0 lets the seed decide), how many orders are placed, and in how many partitions is read."""
 
     name: str
     meaning: str
     plant: Callable[[], Wire]
     replicas: int
     orders: int
+    partitions: int
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(plant: Callable[[], Wire], *, replicas: int = 1, orders: int = 5) -> Callable[[], Wire]:
+def mutant(
+    plant: Callable[[], Wire], *, replicas: int = 1, orders: int = 5, partitions: int = 1
+) -> Callable[[], Wire]:
     """Register a bug: the function's name is its name, the docstring what it does wrong."""
     name = plant.__name__.replace("_", "-")
-    MUTANTS.append(Mutant(name, " ".join((plant.__doc__ or "").split()), plant, replicas, orders))
+    meaning = " ".join((plant.__doc__ or "").split())
+    MUTANTS.append(Mutant(name, meaning, plant, replicas, orders, partitions))
     return plant
 
 
@@ -41,6 +45,9 @@ mutant_of_replicas = partial(mutant, replicas=0)
 
 mutant_of_pairs = partial(mutant, replicas=2)
 """Registers a bug that is found faster if every service has two processes."""
+
+mutant_of_partitions = partial(mutant, replicas=3, partitions=3)
+"""Registers a bug that needs processes that divide what they read."""
 
 mutant_of_crowds = partial(mutant, orders=60)
 """Registers a bug that a few orders do not show."""

@@ -71,6 +71,13 @@ def test_due_row_that_another_process_has_locked_is_looked_for_later() -> None:
     assert next_due.effects_at == NOW + timedelta(seconds=1)
 
 
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_no_seed_breaks_an_invariant_with_partitions(seed: int) -> None:
+    """With one number of them, and while operators change it."""
+    plan = SimulationPlan(seed=seed, replicas=3, partitions=(seed % 2) * 3)
+    assert simulate(plan).violations == ()
+
+
 @pytest.mark.parametrize("seed", range(1, 13))
 def test_no_seed_breaks_an_invariant_with_replicas(seed: int) -> None:
     assert simulate(SimulationPlan(seed=seed, replicas=2 + seed % 2)).violations == ()

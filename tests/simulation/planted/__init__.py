@@ -17,6 +17,7 @@ from simulation.planted import (  # noqa: I001
     api_keys,
     recovery,
     replicas,
+    partitions,
     feed,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "holds",
     "keys",
     "once",
+    "partitions",
     "pauses",
     "poison",
     "recovery",
