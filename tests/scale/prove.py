@@ -1,8 +1,9 @@
 """Prove that nothing is lost at scale: place orders while each part of a large system breaks.
 
 Three replicas of each service behind HAProxy, three NATS servers, PostgreSQL with a standby. Each service is
-rolled from the last release to this source, a replica of each is killed and frozen, the stream's leader is
-killed, PostgreSQL is restarted, and fails over. With root; needs Debian's haproxy and postgresql.
+rolled from the last release to this source, and once more to divide what it reads in partitions; a replica of
+each is killed and frozen, the stream's leader is killed, PostgreSQL is restarted, and fails over. With root;
+needs Debian's haproxy and postgresql.
 
 make scale ARGS="--orders 10000 --rate 100"
 make scale ARGS="--beside 60"    # two releases beside each other for an hour, and nothing else
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conformance.brokers import NatsCluster
 from faults.postgres import BIN, PostgreSQL, postgresql, standby_of
 from scale.replicas import HAPROXY, balancer, source_of_the_last_release
+from todoku.broker.partitions import NUMBERS
 from todoku.lab.chaos import OrderLoad, judge, prepare_products
 from todoku.lab.chaos.load import Outcome
 from todoku.lab.http import Response
@@ -161,6 +163,7 @@ def main() -> int:
     options = ArgumentParser(description="Prove that nothing is lost at scale.")
     options.add_argument("--orders", type=int, default=10_000)
     options.add_argument("--rate", type=float, default=100.0)
+    options.add_argument("--partitions", type=int, default=EACH, choices=NUMBERS)
     options.add_argument("--beside", type=float, default=0.0, metavar="MINUTES")
     options.add_argument("--seed", type=int, default=1)
     chosen = options.parse_args()
@@ -212,6 +215,12 @@ def prove(folder: Path, started: ExitStack, chosen: Namespace) -> int:
         for name in system.names:
             with _step(f"{name} rolled", load, watch, stalls):
                 parts.roll(name, parts.replicas[name])
+        if chosen.partitions > 1:
+            with _step(f"all rolled to {chosen.partitions} partitions", load, watch, stalls):
+                for name in system.names:
+                    for each in parts.replicas[name]:
+                        each.configure(TODOKU_PARTITIONS=str(chosen.partitions))
+                    parts.roll(name, parts.replicas[name])
         if not chosen.beside:
             _break_everything(parts, primary, standby, load, watch, stalls, chosen.orders)
     return _judge(stack, load, stalls)

@@ -147,7 +147,11 @@ class DeadLetterHandler:
         """Save the letters; return when the next retry is due."""
         if not self._has_commands:
             return None
-        self._letters.replace(self._connection, list(self._changed.values()), self._attempts)
+        known = [each for each in self._changed.values() if each.id in self._found]
+        # Another process may have parked it in the meantime, and a person have resolved it.
+        new = [each for each in self._changed.values() if each.id not in self._found]
+        self._letters.park(self._connection, new, ())
+        self._letters.replace(self._connection, known, self._attempts)
         self._context.held_keys = self._letters.held_keys(self._connection)
         return self._letters.next_retry_at(self._connection)
 

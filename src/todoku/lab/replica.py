@@ -56,6 +56,10 @@ class Replica:
         self.launch(environment)
         self.until_ready()
 
+    def configure(self, **changes: str) -> None:
+        """Use these environment variables, too, from its next start on."""
+        self._environment = {**self._environment, **changes}
+
     def launch(self, environment: Mapping[str, str] | None = None) -> None:
         """Start it without waiting; with another environment than that of its settings, if one is given."""
         if self._process is not None:
