@@ -258,12 +258,7 @@ def _users(settings: Settings, services: Sequence[str]) -> list[dict[str, Any]]:
     """Return the public key and the permissions of each service, of `up` and of who only looks."""
     place = Place(settings.stream_name, settings.subject_prefix)
     permissions = {
-        **{
-            name: of_service(
-                name, place, updates=name == services[0], partitions=settings.partitions
-            )
-            for name in services
-        },
+        **{name: of_service(name, place, updates=name == services[0]) for name in services},
         OPERATOR: of_operator(),
         READER: of_reader(place),
     }

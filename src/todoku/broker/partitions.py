@@ -77,6 +77,11 @@ def durables_of(service: str) -> list[str]:
     return [each.durable for count in NUMBERS for each in partitions_of(service, count)]
 
 
+def partitioned_durables(service: str) -> list[str]:
+    """Return those through which a service reads only a part."""
+    return [durable for durable in durables_of(service) if durable != service]
+
+
 def most_consumed(consumed: Mapping[str, int], service: str) -> int | None:
     """Return up to where a service has acknowledged everything that it reads, given this of its durables;
     None if none of them says so.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from todoku.broker.partitions import partitions_of
+from todoku.broker.partitions import partitioned_durables
 
 OPERATOR = "up"
 """Who may do everything, such as deleting the stream: `todoku up`, chaos, benchmarks."""
@@ -65,12 +65,11 @@ def of_operator() -> Permissions:
     return Permissions(EVERYTHING, EVERYTHING)
 
 
-def of_service(name: str, place: Place, *, updates: bool, partitions: int = 1) -> Permissions:
+def of_service(name: str, place: Place, *, updates: bool) -> Permissions:
     """Return what a service may do; one of them creates the stream and `updates` its configuration: a stream
-    can be configured so that it forges events. With several `partitions` it has a durable for each."""
-    own = [place.durable(name + purpose) for purpose in PURPOSES]
-    if partitions > 1:
-        own += [place.durable(each.durable) for each in partitions_of(name, partitions)]
+    can be configured so that it forges events."""
+    durables = [*(name + purpose for purpose in PURPOSES), *partitioned_durables(name)]
+    own = [place.durable(each) for each in durables]
     publish = [
         place.subject(f"{name}.>"),
         place.subject(f"receipts.*.{name}.>"),

@@ -44,7 +44,6 @@ class Layout(msgspec.Struct, frozen=True):
     place: Place
     services: tuple[str, ...]
     listeners: tuple[str, ...] = ()
-    partitions: int = 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,12 +55,7 @@ class Layout(msgspec.Struct, frozen=True):
         return {
             READER: of_reader(self.place),
             **{
-                name: of_service(
-                    name,
-                    self.place,
-                    updates=name == self.services[0],
-                    partitions=self.partitions,
-                )
+                name: of_service(name, self.place, updates=name == self.services[0])
                 for name in self.services
             },
             **{name: of_listener(name, self.place) for name in self.listeners},

@@ -56,8 +56,7 @@ def broker_config(
         Where the servers keep their files.
     """
     settings = settings_from(flags).settings
-    names = load_system(settings).names
-    layout = Layout(_place(settings), names, listener, settings.partitions)
+    layout = Layout(_place(settings), load_system(settings).names, listener)
     _require_names(layout, node)
     nodes = node or (NODE,)
     try:

@@ -30,7 +30,10 @@ fields. Fields marked `x-personal` identify a person.
 
 A service that consumes an event sends its publisher a receipt over core NATS once the event is in
 its own database. Until then the publisher keeps the event in its outbox. Other subscribers, with
-consumers of their own, send no receipts."""
+consumers of their own, send no receipts.
+
+Where the setting `partitions` is above 1, the subject of an event is followed by a dot and a number
+that depends on the key: read `<address>.*` beside `<address>`."""
 
 
 def document(
