@@ -122,7 +122,6 @@ KNOWN_SEEDS = {
     "older-threshold-counts": 331,
     "shipped-as-reserved": 3,
     "slot-that-no-durable-reads": 9,
-    "parked-over-what-was-resolved": 164,
     "partition-begins-where-the-stream-ends": 5,
 }
 """For mutants that the first seeds do not find, one that did: it is tried first, which saves time."""

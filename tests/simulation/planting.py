@@ -49,9 +49,6 @@ mutant_of_pairs = partial(mutant, replicas=2)
 mutant_of_partitions = partial(mutant, replicas=3, partitions=3)
 """Registers a bug that needs processes that divide what they read."""
 
-mutant_of_changing_partitions = partial(mutant, replicas=3, partitions=0)
-"""Registers a bug that shows while operators change into how many parts."""
-
 mutant_of_crowds = partial(mutant, orders=60)
 """Registers a bug that a few orders do not show."""
 

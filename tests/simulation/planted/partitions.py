@@ -1,4 +1,4 @@
-"""Bugs: processes divide what they read, and not all of it is read, or some of it twice."""
+"""Bugs: processes divide what they read, and not all of it is read."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,14 +6,8 @@ from typing import Any
 import msgspec
 
 from simulation import planting
-from simulation.planting import (
-    Wrapped,
-    WrappedBroker,
-    mutant_of_changing_partitions,
-    mutant_of_partitions,
-)
+from simulation.planting import WrappedBroker, mutant_of_partitions
 from todoku.broker.port import Progress, StartAfter
-from todoku.engine.dead_letters import DeadLetter
 from todoku.lab.simulation.wiring import Wire
 
 
@@ -90,17 +84,3 @@ class _Deaf:
 
     async def stop(self) -> None:
         """Stop."""
-
-
-@mutant_of_changing_partitions
-def parked_over_what_was_resolved() -> Wire:
-    """A letter that another process has parked in the meantime is parked again, whatever became of it."""
-
-    class Letters(Wrapped):
-        def park(self, connection: Any, letters: Sequence[DeadLetter], attempts: Any) -> None:
-            if attempts == ():
-                self.inner.replace(connection, letters, attempts)
-            else:
-                self.inner.park(connection, letters, attempts)
-
-    return planting.tables("dead_letters", Letters)
