@@ -18,6 +18,9 @@ from todoku.system import load_system
 
 RECONNECT_SECONDS = 0.2
 
+LOOKS_MAX = 50
+"""How often to look for a moment in which nothing is written."""
+
 
 class StreamState(msgspec.Struct, frozen=True):
     """The state of the stream, as JetStream reports it. `probes` are messages of `todoku up` itself."""
@@ -97,17 +100,26 @@ def take_snapshot(
     instruments: Instruments,
     replicas: Mapping[str, Replica],
 ) -> Snapshot:
-    """Take a snapshot; `pids` are the processes of the system on this machine, by name."""
+    """Take a snapshot; `pids` are the processes of the system on this machine, by name.
+
+    Fsyncs and commits are counted in different places: they are read again until nothing was written
+    between the two.
+    """
+    for _ in range(LOOKS_MAX):
+        fsyncs = instruments.fsyncs(settings.data_dir)
+        metrics = {
+            **{name: client.metrics(name) for name in load_system(settings).names},
+            **{name: replica.metrics() for name, replica in replicas.items()},
+        }
+        if instruments.fsyncs(settings.data_dir) == fsyncs:
+            break
     return Snapshot(
         at=time.monotonic(),
         own_seconds=time.process_time(),
         busy_seconds=busy_seconds() if pids else None,
         usage={name: usage_of(pid) for name, pid in pids.items()},
-        fsyncs=instruments.fsyncs(settings.data_dir),
-        metrics={
-            **{name: client.metrics(name) for name in load_system(settings).names},
-            **{name: replica.metrics() for name, replica in replicas.items()},
-        },
+        fsyncs=fsyncs,
+        metrics=metrics,
         stream=asyncio.run(_stream_state(settings)),
     )
 
