@@ -88,9 +88,15 @@ class Recovery:
         progress = await self._broker.progress(durables)
         reached: Mapping[str, int] = await self._run(self._reached, progress)
         if max(reached.values()) > progress.last_sequence:
-            # The broker's disk was rolled back: it is the stream that lacks messages, and the
-            # outboxes resend them in the new epoch.
-            await self._broker.begin_epoch(progress.stream_epoch)
+            # Other processes may have handled what was stored since then. What they had, is stored now.
+            now = await self._broker.progress(durables)
+            if (
+                now.stream_epoch == progress.stream_epoch
+                and max(reached.values()) > now.last_sequence
+            ):
+                # The broker's disk was rolled back: it is the stream that lacks messages, and the
+                # outboxes resend them in the new epoch.
+                await self._broker.begin_epoch(now.stream_epoch)
             progress = await self._broker.progress(durables)
             reached = await self._run(self._reached, progress)
         if await self._run(self._is_marked_incomplete):
