@@ -102,7 +102,7 @@ class Node:
 
     def _start_kubelet(self) -> None:
         root = self._state / "kubelet"
-        self._started.callback(_unmount_below, root)
+        self._started.callback(_unmount, root)  # The kubelet mounts it on itself.
         self._started.callback(_remove_containers, self._folder)
         config = f"--kubeconfig={self.kubeconfig}"
         self._run(
@@ -212,9 +212,9 @@ def _remove_containers(folder: Path) -> None:
         subprocess.run(removal, check=False, capture_output=True)
 
 
-def _unmount_below(folder: Path) -> None:
+def _unmount(folder: Path) -> None:
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in reversed([each for each in mounts if each.startswith(f"{folder}/")]):
+    for mount in reversed([each for each in mounts if f"{each}/".startswith(f"{folder}/")]):
         subprocess.run(["umount", mount], check=False)
 
 
