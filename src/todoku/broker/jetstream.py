@@ -89,6 +89,8 @@ class JetStream:
         self.stream_epoch = ""
         self.history = SequenceHistory()
         self._published: _Published | None = None
+        self._looked_at: dict[tuple[str, str], tuple[int, int]] = {}
+        """Durables that the stream has confirmed to know all: how far they and the stream were."""
         self._disposable = disposable
         self._as_operator = as_operator
         self._api_prefix = api_prefix
@@ -414,16 +416,22 @@ class JetStream:
         """Return up to where a durable has acknowledged all, if the stream ended at `last_sequence` before.
 
         In a cluster, the server that leads the durable may know fewer messages than the one that leads the
-        stream. So where it has nothing pending, look in the stream for one that it does not know.
+        stream. So where it has nothing pending, look in the stream for one that it does not know; once, as
+        long as neither of them goes on.
         """
         if info.pending:
             return info.ack_floor.stream_seq
         if info.place >= last_sequence:
             return last_sequence
+        durable, state = info.config.get("durable_name", ""), (info.place, last_sequence)
+        if self._looked_at.get((self.stream_epoch, durable)) == state:
+            return last_sequence
         following = await asyncio.gather(
             *(self._first_after(link, info.place, subject) for subject in info.subjects)
         )
         unknown = [sequence - 1 for sequence in following if sequence is not None]
+        if not unknown:
+            self._looked_at[self.stream_epoch, durable] = state
         return min([last_sequence, *unknown])
 
     async def first_after(self, link: Link, sequence: int, subject: str) -> int | None:

@@ -1,6 +1,6 @@
 """Bugs: a restored database is not recovered, or not before something is decided on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -98,10 +98,11 @@ def place_noted_too_far() -> Wire:
     """A service saves as its place in the stream the one behind the last message that it has handled."""
 
     class Positions(Wrapped):
-        def advance(
-            self, connection: Any, stream_epoch: str, sequence: int, owner: str | None = None
+        def advance_all(
+            self, connection: Any, places: Mapping[str, int], owner: str | None
         ) -> None:
-            self.inner.advance(connection, stream_epoch, sequence + 1, owner)
+            further = {place: sequence + 1 for place, sequence in places.items()}
+            self.inner.advance_all(connection, further, owner)
 
     return planting.tables("positions", Positions)
 
