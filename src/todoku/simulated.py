@@ -55,6 +55,10 @@ class World(Protocol):
     def seconds(self) -> float:
         """How long faults are injected."""
 
+    @property
+    def clocks_differ(self) -> bool:
+        """Whether several processes of the service run, and the clocks of some have been set."""
+
     def random(self, name: str) -> Random:
         """Return a random generator of that name, which depends on the seed alone."""
 

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from alerts.watching import LOOK_SECONDS, watching
 from broker_access import connect_as_operator
+from faults import disks
 from todoku.broker.embedded import find_server, is_ready
 from todoku.lab.stack import Stack, free_ports, isolated_settings
 from todoku.settings import Settings, Span, to_environment
@@ -127,13 +128,7 @@ def kill_broker(stack: Stack, folder: Path) -> None:
 
 def fill_disk(stack: Stack, folder: Path) -> None:
     """Fill the disk of the databases."""
-    with (stack.settings.data_dir / "filler").open("wb") as file:
-        try:
-            while True:
-                file.write(b"0" * 2**16)
-                file.flush()
-        except OSError:
-            return
+    disks.fill(stack.settings.data_dir)
 
 
 def lose_database(stack: Stack, folder: Path) -> None:

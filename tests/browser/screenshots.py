@@ -4,16 +4,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
+from contextlib import AbstractContextManager
+from itertools import cycle
 from pathlib import Path
 from typing import Final
 
 from playwright.sync_api import Browser, Page
 
 from browser.driving import CHROMIUM, INSTALL, ConsoleStack, chromium, console_stack, tab
+from repeating import repeating
 from todoku.settings import Span
 
 TARGET: Final = Path(__file__).parents[2] / "docs" / "console"
@@ -66,24 +65,12 @@ def make_busy(stack: ConsoleStack) -> str:
     return stack.place("prod001", 1, userId="田中", holds=[hold])
 
 
-@contextmanager
-def trickle(stack: ConsoleStack) -> Iterator[None]:
+def trickle(stack: ConsoleStack) -> AbstractContextManager[None]:
     """Place orders of a product of which there is enough, a few a second."""
-    ended = threading.Event()
-
-    def run() -> None:
-        for number in count():
-            if ended.wait(ORDER_EVERY_SECONDS):
-                return
-            stack.place("prod001", 1, userId=PEOPLE[number % len(PEOPLE)])
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    people = cycle(PEOPLE)
+    return repeating(
+        lambda: stack.place("prod001", 1, userId=next(people)), every_seconds=ORDER_EVERY_SECONDS
+    )
 
 
 def picture(page: Page, path: Path) -> None:

@@ -468,6 +468,19 @@ async def test_stopped_subscription_gets_no_more_messages(
     assert consumer.bodies == bodies(1)
 
 
+async def test_stopped_subscription_acknowledges_what_it_has_delivered(
+    host: BrokerHost, connect: Connections
+) -> None:
+    """A process that stops finishes its work, and nobody has to do it once more."""
+    broker = await connect(host)
+    consumer = await RecordingConsumer.of(broker)
+    await broker.publish(orders(3))
+    delivered = await consumer.has(3)
+    await consumer.subscription.stop()
+    consumer.subscription.ack(delivered)
+    await acknowledged_up_to(broker, "inventory", 3)
+
+
 # Progress
 
 

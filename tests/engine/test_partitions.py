@@ -15,7 +15,7 @@ from todoku.broker.partitions import (
     with_slot,
     without_slot,
 )
-from todoku.engine.partition_share import HELPING_SECONDS, PartitionShare
+from todoku.engine.partition_share import TAKEOVER_SECONDS, PartitionShare
 
 SUBJECT = "orders.created"
 
@@ -86,7 +86,7 @@ def test_process_that_is_not_among_the_living_counts_itself() -> None:
     assert PartitionShare("only", 3).numbers([], 0.0) == {0, 1, 2}
 
 
-def test_partition_that_does_not_go_on_is_read_by_others_for_a_while() -> None:
+def test_partition_without_progress_is_read_by_others_for_a_while() -> None:
     """Its owner lives, and hangs or has lost the broker."""
     share = PartitionShare("a", 3)
     alive = ["a", "b", "c"]
@@ -96,10 +96,10 @@ def test_partition_that_does_not_go_on_is_read_by_others_for_a_while() -> None:
     assert share.numbers(alive, 2.0) == {0, 1}
     share.look({0: 9, 1: 7, 2: 8}, last_sequence=9, now=4.0)
     assert share.numbers(alive, 4.0) == {0, 1}
-    assert share.numbers(alive, 2.1 + HELPING_SECONDS) == {0}
+    assert share.numbers(alive, 2.1 + TAKEOVER_SECONDS) == {0}
 
 
-def test_partition_with_nothing_to_read_needs_no_help() -> None:
+def test_partition_with_nothing_to_read_is_not_taken_over() -> None:
     share = PartitionShare("a", 2)
     for second in range(5):
         share.look({0: 9, 1: 9}, last_sequence=9, now=float(second))

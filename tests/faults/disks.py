@@ -17,6 +17,9 @@ FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 """Drop what is neither on the disk nor in its journal, as in a power cut. Source: ext4.h."""
 
+FILLER = "filler"
+"""The name of the file that fills a disk."""
+
 UNMOUNT_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.1
 
@@ -52,15 +55,11 @@ class Disk:
 
     def fill(self) -> None:
         """Fill all free space."""
-        with self._filler.open("ab", buffering=0) as filler:
-            for size in (2**20, 2**12, 1):
-                with contextlib.suppress(OSError):
-                    while True:
-                        filler.write(bytes(size))
+        fill(self.path)
 
     def free(self) -> None:
         """Free the space again."""
-        self._filler.unlink(missing_ok=True)
+        free(self.path)
 
     def cut_power(self) -> None:
         """Lose what has not been synced. Every use of the disk fails from now on."""
@@ -75,9 +74,19 @@ class Disk:
         self.unmount()
         self.mount()
 
-    @property
-    def _filler(self) -> Path:
-        return self.path / "filler"
+
+def fill(folder: Path) -> None:
+    """Fill all free space of the disk that a folder is on, with a file in it."""
+    with (folder / FILLER).open("ab", buffering=0) as filler:
+        for size in (2**20, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    filler.write(bytes(size))
+
+
+def free(folder: Path) -> None:
+    """Free the space again."""
+    (folder / FILLER).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 from playwright.sync_api import expect
 
 from browser.driving import ConsoleStack
+from faults import disks
 from operate.carrier import ACCEPTS, IS_SLOW, RAISES
 from operate.operator import Operator
 
 PLENTY: Final = "plenty"
 SCARCE: Final = "scarce"
 SINCE: Final = r"since \d\d/\d\d/\d{4}, \d\d:\d\d:\d\d \(.+\)"
-FILLER: Final = "filler"
 
 
 class Night(NamedTuple):
@@ -124,18 +124,12 @@ def release(operator: Operator) -> None:
 
 def fill_disk(night: Night) -> None:
     """Fill the disk of the databases to the last byte."""
-    with (night.data_dir / FILLER).open("wb") as file:
-        try:
-            while True:
-                file.write(b"0" * 2**16)
-                file.flush()
-        except OSError:
-            return
+    disks.fill(night.data_dir)
 
 
 def free_disk(night: Night) -> None:
     """Delete what fills the disk."""
-    (night.data_dir / FILLER).unlink()
+    disks.free(night.data_dir)
 
 
 def kill_for_good(night: Night) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from browser.driving import CHROMIUM, INSTALL, ConsoleStack, chromium, tab
 from operate.carrier import ACCEPTS, VARIABLE
 from operate.faults import DISK, FAULTS, PLENTY, Fault, Night
 from operate.operator import PATIENCE_SECONDS, Operator
+from repeating import repeating
 from todoku.lab.stack import free_ports, isolated_settings
 from todoku.settings import CONSOLE, Span, to_environment
 
@@ -180,22 +180,15 @@ def started(*, small: bool) -> Iterator[Night]:
 @contextmanager
 def load(stack: ConsoleStack) -> Iterator[None]:
     """Place orders in a thread, whatever is answered."""
-    ended = threading.Event()
+    body = {"userId": "alice", "items": [{"productId": PLENTY, "quantity": 1}]}
+    with httpx.Client(base_url=stack.url("orders"), trust_env=False, timeout=5) as http:
 
-    def run() -> None:
-        body = {"userId": "alice", "items": [{"productId": PLENTY, "quantity": 1}]}
-        with httpx.Client(base_url=stack.url("orders"), trust_env=False, timeout=5) as http:
-            while not ended.wait(1 / ORDERS_A_SECOND):
-                with suppress(httpx.HTTPError):
-                    http.post("/orders", json=body)
+        def place() -> None:
+            with suppress(httpx.HTTPError):
+                http.post("/orders", json=body)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+        with repeating(place, every_seconds=1 / ORDERS_A_SECOND):
+            yield
 
 
 def print_row(cells: "list[str] | tuple[str, ...]") -> None:

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conformance.brokers import NatsCluster
 from faults.postgres import BIN, PostgreSQL, postgresql, standby_of
+from repeating import repeating
 from scale.replicas import HAPROXY, balancer, source_of_the_last_release
 from todoku.broker.partitions import NUMBERS
 from todoku.lab.chaos import OrderLoad, judge, prepare_products
@@ -134,21 +135,14 @@ class System:
     @contextmanager
     def supervised(self) -> Iterator[None]:
         """Start again what ends by itself: after a failover services end, and recover at their start."""
-        stopping = threading.Event()
 
-        def supervise() -> None:
-            while not stopping.wait(0.2):
-                for each in (each for those in self.replicas.values() for each in those):
-                    if each.ended:
-                        each.launch()
+        def launch_again() -> None:
+            for each in (each for those in self.replicas.values() for each in those):
+                if each.ended:
+                    each.launch()
 
-        thread = threading.Thread(target=supervise)
-        thread.start()
-        try:
+        with repeating(launch_again, every_seconds=0.2):
             yield
-        finally:
-            stopping.set()
-            thread.join()
 
     def kill_leader(self) -> None:
         """Kill the server that leads the stream, and start it again."""

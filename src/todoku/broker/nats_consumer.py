@@ -103,7 +103,12 @@ class NatsConsumer:
         self._deliver_arrived()
         if self._link is not None and self._subscription is not None:
             await self._link.drain(self._subscription)
+        link, stream_epoch = self._link, self._stream_epoch
         self.detach()
+        if self._serving is not None:
+            await asyncio.gather(self._serving, return_exceptions=True)
+        # What was delivered is acknowledged after this, as long as the connection lasts.
+        self._link, self._stream_epoch = link, stream_epoch
 
     def attach(self, link: Link) -> None:
         """Consume through this connection until `detach`."""

@@ -89,10 +89,9 @@ def most_consumed(consumed: Mapping[str, int], service: str) -> int | None:
     All partitions of one number read everything, as the one durable does: what has been read with one
     number is not read again with another.
     """
-    places = (
-        [consumed.get(each.durable) for each in partitions_of(service, count)] for count in NUMBERS
-    )
-    floors = [
-        min(known) for each in places if (known := [p for p in each if p is not None]) == each
-    ]
+    floors = []
+    for count in NUMBERS:
+        durables = [each.durable for each in partitions_of(service, count)]
+        if all(durable in consumed for durable in durables):
+            floors.append(min(consumed[durable] for durable in durables))
     return max(floors, default=None)

@@ -8,11 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 import msgspec
 import structlog
 
-from todoku.broker.partitions import (
-    Partition,
-    durables_of,
-    most_consumed,
-)
+from todoku.broker.partitions import Partition, durables_of, most_consumed
 from todoku.broker.port import (
     Broker,
     BrokerError,
@@ -46,8 +42,8 @@ class Consumer:
     """A service's durable consumer, with at most `credit` messages requested at a time.
 
     With several `partitions` it has a durable for each, and reads those that it `own`s: then events of one
-    entity are handled by one process, and none waits for rows that another has locked. That is all it is
-    for: what two processes handle at once, they handle rightly.
+    entity are handled by one process, and none waits for rows that another has locked. That is the only
+    purpose: what two processes handle at the same time is handled correctly, too.
 
     Until it has `caught_up` the database may lack what was acknowledged before; until it has `replayed`,
     also what the service itself has published.
@@ -64,11 +60,11 @@ class Consumer:
         credit: int,
         begin: Callable[[Progress], Awaitable[int]],
         note_pauses: Callable[[int], None],
-        partitions: Sequence[Partition] = (),
-        begin_partition: Callable[[str, str, int], Awaitable[None]] | None = None,
+        partitions: Sequence[Partition],
+        begin_partition: Callable[[str, str, int], Awaitable[None]],
         failpoint: Failpoint = no_failpoint,
     ) -> None:
-        self._partitions = partitions or (Partition(service.name),)
+        self._partitions = partitions
         self._begin_partition = begin_partition
         self._owned: frozenset[int] = frozenset()
         self._reading = asyncio.Lock()
@@ -88,6 +84,8 @@ class Consumer:
         self._start_after: StartAfter | None = None
         self._subscriptions: dict[str, Subscription] = {}
         """By durable."""
+        self._last_subscription: Subscription | None = None
+        """The latest, whether it is stopped or not."""
         self._stopped = False
 
     async def start(self) -> None:
@@ -107,11 +105,6 @@ class Consumer:
                 log.debug("subscribing_delayed", error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)
         self._mailbox.wake()
-
-    @property
-    def owned(self) -> int:
-        """How many partitions this process reads; 1 where there is only one."""
-        return len(self._owned) if len(self._partitions) > 1 else 1
 
     async def own(self, numbers: frozenset[int]) -> None:
         """Read these partitions from now on, and no others."""
@@ -138,8 +131,7 @@ class Consumer:
 
     def acknowledge(self, actions: PostCommitActions) -> None:
         """Acknowledge, nack or terminate messages after their commit."""
-        # Any of them can: what was delivered names the durable that it came through.
-        subscription = next(iter(self._subscriptions.values()), None)
+        subscription = self._acknowledging()
         if subscription is None or not (actions.acks or actions.naks or actions.terms):
             return
         self._failpoint("before-ack")
@@ -149,6 +141,11 @@ class Consumer:
         for delivery in actions.terms:
             subscription.term(delivery)
         self._failpoint("after-ack")
+
+    def _acknowledging(self) -> Subscription | None:
+        """Return a subscription that acknowledges: any of them can, since a delivery names its durable; one
+        that is stopped can until the connection is lost."""
+        return next(iter(self._subscriptions.values()), self._last_subscription)
 
     def refill(self, used: Iterable[Delivery]) -> None:
         """Request as many messages as have left the mailbox, of each durable that is still read."""
@@ -190,7 +187,7 @@ class Consumer:
         subscription = await self._broker.subscribe(
             durable, subjects, deliver, start_after=start_after
         )
-        self._subscriptions[durable] = subscription
+        self._subscriptions[durable] = self._last_subscription = subscription
         try:
             subscription.want(self._credit)
             whole = await self._recovery.caught_up(durable, stream)
@@ -224,7 +221,7 @@ class Consumer:
         subscription = await self._broker.subscribe(
             partition.durable, partition.filters(subjects), self._deliver, start_after=start_after
         )
-        self._subscriptions[partition.durable] = subscription
+        self._subscriptions[partition.durable] = self._last_subscription = subscription
         subscription.want(credit)
 
     async def _start_of(self, partition: Partition) -> StartAfter | None:
@@ -235,7 +232,6 @@ class Consumer:
         floor = most_consumed(progress.consumed, self._service.name)
         if partition.durable in progress.consumed or not floor:
             return self._start_after
-        assert self._begin_partition is not None
         await self._begin_partition(progress.stream_epoch, partition.durable, floor)
         return StartAfter(progress.stream_epoch, floor)
 
@@ -255,8 +251,8 @@ class Consumer:
             else:
                 replayed.append(msgspec.structs.replace(message, replayed=True))
         self._mailbox.put_messages(replayed)
-        if self._subscriptions and done:
-            next(iter(self._subscriptions.values())).ack(done)
+        if done and (subscription := self._acknowledging()):
+            subscription.ack(done)
             # They never reach the mailbox, from which the others are requested again.
             self.refill(done)
             self._mailbox.wake()

@@ -135,7 +135,7 @@ class Process:
             tracer=tracer,
             audit=self.config.audit,
             erasure_file=ErasureFile(erasures) if (erasures := self.config.erasure_file) else None,
-            partitions=[each.durable for each in self._partitions] if count > 1 else (),
+            partition_durables=[each.durable for each in self._partitions] if count > 1 else (),
         )
         self.audit = self._audit_keeper() if self.config.audit else None
         self.relay = Relay(
@@ -425,9 +425,9 @@ class Process:
                 await self.mailbox.wait_until_empty()
         except TimeoutError:
             log.info("mailbox_not_drained", left=len(self.mailbox))
-        await self._leave()
         if self.audit is not None:
             await self.audit.end()
+        await self._leave()
 
     async def _end(self) -> None:
         """End all tasks, and disconnect from the broker."""

@@ -57,11 +57,11 @@ class Recovery:
         execute: Execute,
         begin: Callable[[], Awaitable[None]],
         end: Callable[[str, int], Awaitable[None]],
-        partitions: Sequence[Partition] = (),
+        partitions: Sequence[Partition],
     ) -> None:
         self._whole = Partition(service.name)
         self._partitions = [p for p in partitions if p.count > 1]
-        """Through which durables this service reads, beside the one of old."""
+        """What this service reads through several durables; empty if it reads through one."""
         self.waits_for = 0
         self._service = service
         self._broker = broker
@@ -82,7 +82,7 @@ class Recovery:
         another timeline tells.
 
         A service that reads in partitions asks this of each of them: what one has handled says nothing of
-        another. The durable that it read before has handled what it has.
+        another. So is the one durable asked, through which it may have read before.
         """
         durables = [each.durable for each in (self._whole, *self._partitions)]
         progress = await self._broker.progress(durables)

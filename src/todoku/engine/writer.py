@@ -87,11 +87,11 @@ class Writer:
         tracer: Tracer | None = None,
         audit: bool = False,
         erasure_file: ErasureFile | None = None,
-        partitions: Collection[str] = (),
+        partition_durables: Collection[str] = (),
     ) -> None:
-        self._partitions = frozenset(partitions)
+        self._partition_durables = frozenset(partition_durables)
         self.alive: Collection[str] = (owner,)
-        """The processes that shared the database when their leases were last looked at."""
+        """The processes that had a lease when leases were last read."""
         self._tracer = tracer
         self._service = service
         self._database = database
@@ -223,7 +223,7 @@ class Writer:
         """Save that the database is complete up to that sequence."""
         with self._transaction() as connection:
             self._tables.positions.end_recovery(
-                connection, stream_epoch, sequence, self._partitions
+                connection, stream_epoch, sequence, self._partition_durables
             )
             self._persons.apply_again(connection)
         self._cache.clear()
@@ -767,7 +767,7 @@ class Writer:
             last[key] = max(delivery.sequence, last.get(key, 0))
         advanced: dict[str, int] = {}
         for (stream_epoch, durable), sequence in last.items():
-            place = place_in(stream_epoch, durable if durable in self._partitions else "")
+            place = place_in(stream_epoch, durable if durable in self._partition_durables else "")
             reached = self._stream_positions.get(place)
             if reached is None:
                 reached = self._tables.positions.saved_by(connection, place, self._owner)

@@ -72,6 +72,11 @@ class ServiceWorld:
         self._choice = self.random(f"replica of {service}")
         self._reader = self.random(f"reader of {service}")
 
+    @property
+    def clocks_differ(self) -> bool:
+        set_clocks = self._faults.counts["clock-jump"] + self._faults.counts["set-clock"]
+        return len(self.nodes) > 1 and set_clocks > 0
+
     def random(self, name: str) -> Random:
         return Random(f"{self._seed} {name}")
 
