@@ -27,6 +27,11 @@ SPAN: Final = 0x12
 
 NO_PARENT: Final = b""
 
+TRACE_ID: Final = b"\n\x10"
+SPAN_ID: Final = b"\x12\x08"
+PARENT_ID: Final = b'"\x08'
+"""The tag and the length of an id, in a span; those of trace and span are the same in a link."""
+
 LINK: Final = b"j\x1c\n\x10"
 """What goes before the trace id in a link without attributes; then come `b"\\x12\\x08"` and the span id."""
 
@@ -64,17 +69,17 @@ def span(
     """Return a span of ScopeSpans. The times are in nanoseconds since 1970; `rest` is its shape and its own
     attributes, links and status."""
     if not parent:
-        ids = _root(b"\n\x10", trace_id, b"\x12\x08", span_id, 0x39, began, 0x41, ended)
+        ids = _root(TRACE_ID, trace_id, SPAN_ID, span_id, 0x39, began, 0x41, ended)
     else:
         ids = _child(
-            *(b"\n\x10", trace_id, b"\x12\x08", span_id, b'"\x08', parent),
+            *(TRACE_ID, trace_id, SPAN_ID, span_id, PARENT_ID, parent),
             *(0x39, began, 0x41, ended),
         )
     return b"".join((b"\x12", varint(len(ids) + len(rest)), ids, rest))
 
 
 # The same in parts, for spans of which most bytes are the same each time. Most are of the form
-#     head, b"\n\x10", trace id, b"\x12\x08", span id, b'"\x08', id of the parent, times, rest
+#     head, TRACE_ID, trace id, SPAN_ID, span id, PARENT_ID, id of the parent, times, rest
 
 
 def head(length: int) -> bytes:
@@ -89,8 +94,8 @@ def times(began: int, ended: int) -> bytes:
 
 def start(trace_id: bytes, span_id: bytes, parent: bytes, began: int) -> bytes:
     """Return the beginning of a span that has not ended yet."""
-    ids = _start(b"\n\x10", trace_id, b"\x12\x08", span_id, 0x39, began)
-    return ids + b'"\x08' + parent if parent else ids
+    ids = _start(TRACE_ID, trace_id, SPAN_ID, span_id, 0x39, began)
+    return ids + PARENT_ID + parent if parent else ids
 
 
 def ended(at: int) -> bytes:
@@ -139,8 +144,8 @@ def head_of_list(key: str, length: int) -> bytes:
 def link(trace_id: bytes, span_id: bytes, attributes: bytes = b"") -> bytes:
     """Return a link of a span, with attributes from `link_attribute`."""
     if not attributes:
-        return _plain_link(LINK, trace_id, b"\x12\x08", span_id)
-    ids = _link.pack(b"\n\x10", trace_id, b"\x12\x08", span_id)
+        return _plain_link(LINK, trace_id, SPAN_ID, span_id)
+    ids = _link.pack(TRACE_ID, trace_id, SPAN_ID, span_id)
     return b"j" + varint(_link.size + len(attributes)) + ids + attributes
 
 

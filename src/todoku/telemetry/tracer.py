@@ -9,7 +9,16 @@ from typing import Final
 from todoku.engine import BatchSpans, EffectSpan, OutboxRow
 from todoku.events import Context, Envelope
 from todoku.telemetry import encoding
-from todoku.telemetry.encoding import CLIENT, CONSUMER, INTERNAL, LINK, PRODUCER
+from todoku.telemetry.encoding import (
+    CLIENT,
+    CONSUMER,
+    INTERNAL,
+    LINK,
+    PARENT_ID,
+    PRODUCER,
+    SPAN_ID,
+    TRACE_ID,
+)
 from todoku.telemetry.open_spans import OpenSpans
 from todoku.telemetry.parents import (
     ODD,
@@ -106,7 +115,7 @@ class ServiceTracer:
         before_subject = encoding.head_of_text("cloudevents.event_subject", lengths[1])
         length = len(before_id) + len(before_subject) + sum(lengths)
         head = encoding.head(encoding.IDS_LENGTH + length + encoding.LINK_LENGTH)
-        found = self.layouts[key] = head + b"\n\x10", before_id, before_subject
+        found = self.layouts[key] = head + TRACE_ID, before_id, before_subject
         return found
 
     def due_shape(self, agenda: str) -> bytes:
@@ -131,7 +140,7 @@ class ServiceTracer:
             if length:
                 shape += encoding.head_of_text("todoku.cause", length)
             head = encoding.head(encoding.IDS_LENGTH + len(shape) + length)
-            found = self._effect_layouts[key] = head + b"\n\x10", shape
+            found = self._effect_layouts[key] = head + TRACE_ID, shape
         return found
 
     def of_batch(self, began: int, messages: int, links: bytes) -> bytes:
@@ -154,7 +163,7 @@ def _of_many(shape: bytes, began: int, ended: int, messages: int, links: bytes) 
     """Return the span of many messages, the root of a trace of its own."""
     ids, times = randbytes(24), encoding.times(began, ended)
     head, about = _layout_of_many(shape, messages, len(links))
-    return b"".join((head, ids[:16], b"\x12\x08", ids[16:], times, about, links))
+    return b"".join((head, ids[:16], SPAN_ID, ids[16:], times, about, links))
 
 
 @lru_cache(maxsize=encoding.LAYOUTS_MAX)
@@ -162,7 +171,7 @@ def _layout_of_many(shape: bytes, messages: int, links_length: int) -> tuple[byt
     """Return what goes before the trace id, and before the links."""
     about = shape + encoding.attribute("messaging.batch.message_count", messages)
     head = encoding.head(encoding.IDS_OF_ROOT_LENGTH + len(about) + links_length)
-    return head + b"\n\x10", about
+    return head + TRACE_ID, about
 
 
 def _link(traceparent: str, message_id: str) -> bytes:
@@ -172,7 +181,7 @@ def _link(traceparent: str, message_id: str) -> bytes:
         return b""
     text = message_id.encode()
     head, before_id = _layout_of_link(len(text))
-    return b"".join((head, ids[:16], b"\x12\x08", ids[16:], before_id, text))
+    return b"".join((head, ids[:16], SPAN_ID, ids[16:], before_id, text))
 
 
 @lru_cache(maxsize=encoding.LAYOUTS_MAX)
@@ -180,7 +189,7 @@ def _layout_of_link(length: int) -> tuple[bytes, bytes]:
     """Return what goes before the trace id, and before the id of the message, which has so many bytes."""
     before_id = encoding.link_attribute(encoding.head_of_text("messaging.message.id", length))
     size = encoding.LINK_LENGTH - 2 + len(before_id) + length
-    return b"j" + encoding.varint(size) + b"\n\x10", before_id
+    return b"j" + encoding.varint(size) + TRACE_ID, before_id
 
 
 class _Batch:
@@ -276,8 +285,8 @@ class _Batch:
             text, about = message_id.encode(), key.encode()
             layout = subject, len(text), len(about)
             head, before_id, before_key = layouts.get(layout) or self._tracer.event_layout(layout)
-            spans += (head, trace_id, b"\x12\x08", span_id, b'"\x08', parent, times, before_id)
-            spans += (text, before_key, about, LINK, trace_id, b"\x12\x08", parent)
+            spans += (head, trace_id, SPAN_ID, span_id, PARENT_ID, parent, times, before_id)
+            spans += (text, before_key, about, LINK, trace_id, SPAN_ID, parent)
         return b"".join(spans)
 
     def _ids(self) -> Iterable[tuple[bytes, ...]]:
@@ -367,7 +376,7 @@ class _Effect:
         head, shape = self._tracer.effect_layout((self._effect, len(cause)))
         if error is None:
             times = encoding.times(began, ended)
-            parts = (head, trace_id, b"\x12\x08", span_id, b'"\x08', parent, times, shape, cause)
+            parts = (head, trace_id, SPAN_ID, span_id, PARENT_ID, parent, times, shape, cause)
             self._tracer.store.add(b"".join(parts))
             return
         kind = error if isinstance(error, str) else type(error).__qualname__

@@ -133,7 +133,7 @@ export default {
   "error.forbidden": "権限がありません：{detail}",
   "error.login": "表示するにはログインしてください。",
   "error.service": "サービスが応答していません：{detail}",
-  "error.unanswered": "{service} は接続を受け付けますが、{seconds} 秒間応答していません。プロセスが停止しているか、固まっています。",
+  "error.unanswered": "{service} は接続を受け付けますが、{seconds} 秒間応答していません。プロセスが一時停止しているか、応答できない状態です。",
   "error.unanswered.change": "{service} から {seconds} 秒間応答がありません。処理済みの可能性がありますが、もう一度押しても実行されるのは一度だけです。",
   "event.actor": "操作者",
   "event.cause": "原因",

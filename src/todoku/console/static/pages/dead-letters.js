@@ -14,7 +14,7 @@ import { Icon } from "../components/icons.js";
 const LETTERS = 100;
 const STATES = ["PARKED", "RETRIED", "EDITED", "DISCARDED"];
 
-/** Ask every service; one that does not answer does not hide what the others tell. One that is known to be mute is not waited for. */
+/** Ask every service; one that does not answer does not hide what the others tell. One that is known not to respond is not waited for. */
 export async function ofAll(services, load) {
   const answers = await Promise.allSettled(
     services.map((service) => {
