@@ -50,6 +50,7 @@ def console_stack(
             "console": True,
             "console_port": port,
             "demo_catalogue": True,
+            "carrier_success_rate": 1.0,  # What becomes of an order is not left to chance.
             "carrier_delay_seconds": Span(0.2, 0.4),
         }
         | changes,
