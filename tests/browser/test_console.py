@@ -237,6 +237,26 @@ def test_keyboard_is_enough(browser: Browser, stack: ConsoleStack) -> None:
         expect(page).to_have_url(re.compile(f"/orders/{order}$"))
 
 
+def test_dialogs_are_open_at_first_sight(browser: Browser, stack: ConsoleStack) -> None:
+    with tab(browser, stack.console_url) as watched:
+        page, keys = watched.page, watched.page.keyboard
+        page.evaluate(
+            "() => { window.seen = [];"
+            " new MutationObserver(() => document.querySelectorAll('dialog').forEach((each) =>"
+            " window.seen.push(each.open))).observe(document.body, {childList: true, subtree: true}); }"
+        )
+        for name in ("Preferences", "Place an order"):
+            button = page.get_by_role("button", name=name)
+            button.click()
+            expect(page.locator("dialog")).to_have_count(1)
+            keys.press("Escape")
+            expect(page.locator("dialog")).to_have_count(0)
+            expect(button).to_be_focused()
+        keys.press("?")
+        expect(page.locator("dialog")).to_have_count(1)
+        assert set(page.evaluate("() => window.seen")) == {True}
+
+
 def test_new_orders_wait_behind_a_chip(browser: Browser, stack: ConsoleStack) -> None:
     with tab(browser, f"{stack.console_url}orders") as watched:
         page = watched.page

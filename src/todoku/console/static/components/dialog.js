@@ -1,10 +1,11 @@
 // A dialog for an action: what it does, its fields, a preview, the command that does the same.
-import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "../lib/html.js";
+import { html, signal, useState } from "../lib/html.js";
 import { newKey, session } from "../lib/api.js";
 import { t } from "../lib/i18n.js";
 import { who } from "../lib/prefs.js";
 import { Cli, explain } from "./parts.js";
 import { Icon } from "./icons.js";
+import { Modal } from "./modal.js";
 import { say } from "./toasts.js";
 
 const open = signal(null);
@@ -27,23 +28,10 @@ function close() {
 }
 
 function Dialog({ action }) {
-  const ref = useRef(null);
   // Whoever is logged in decides: no other name is asked for, and the services would refuse one.
   const fields = (action.fields ?? []).filter((field) => field.name !== "by" || !session.value.actor);
   const [values, setValues] = useState(() => Object.fromEntries(fields.map((field) => [field.name, field.value ?? ""])));
   const [state, setState] = useState({ busy: false, error: null });
-
-  useLayoutEffect(() => {
-    const before = document.activeElement;
-    ref.current.showModal();
-    (ref.current.querySelector("input, select, textarea") ?? ref.current.querySelector("button[type=submit]"))?.focus();
-    return () => before?.isConnected && before.focus();
-  }, []);
-  useEffect(() => {
-    const dialog = ref.current;
-    dialog.addEventListener("close", close);
-    return () => dialog.removeEventListener("close", close);
-  }, []);
 
   async function submit(event) {
     event.preventDefault();
@@ -62,7 +50,7 @@ function Dialog({ action }) {
     }
   }
 
-  return html`<dialog ref=${ref} aria-labelledby="dialog-title">
+  return html`<${Modal} label="dialog-title" onClose=${close}>
     <form onSubmit=${submit}>
       <h2 id="dialog-title">${action.title}</h2>
       ${action.intro && html`<p class="quiet">${action.intro}</p>`}
@@ -77,7 +65,7 @@ function Dialog({ action }) {
         <button type="submit" class=${`button primary ${action.danger ? "danger" : ""}`} disabled=${state.busy || action.blocked?.(values)}>${state.busy ? t("busy") : action.confirm}</button>
       </div>
     </form>
-  </dialog>`;
+  <//>`;
 }
 
 function Field({ field, value, set }) {

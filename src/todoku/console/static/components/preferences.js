@@ -1,11 +1,12 @@
 // Language, colours, time zone.
-import { html, signal, useEffect, useRef } from "../lib/html.js";
+import { html, signal } from "../lib/html.js";
 import { session } from "../lib/api.js";
 import { t } from "../lib/i18n.js";
 import { language, theme, who, zone } from "../lib/prefs.js";
 import { zoneName } from "../lib/time.js";
 import { Icon } from "./icons.js";
 import { LoggedIn } from "./login.js";
+import { Modal } from "./modal.js";
 
 const shown = signal(false);
 
@@ -15,10 +16,12 @@ export function Preferences() {
     ${shown.value && html`<${Sheet} />`}`;
 }
 
+function close() {
+  shown.value = false;
+}
+
 function Sheet() {
-  const ref = useRef(null);
-  useEffect(() => ref.current.showModal(), []);
-  return html`<dialog ref=${ref} onClose=${() => (shown.value = false)} aria-labelledby="prefs-title"><div class="sheet">
+  return html`<${Modal} label="prefs-title" onClose=${close}><div class="sheet">
     <h2 id="prefs-title">${t("prefs")}</h2>
     <${LoggedIn} />
     <${Choice} label=${t("prefs.language")} chosen=${language} options=${[["en", "English"], ["ja", "日本語"]]} />
@@ -26,8 +29,8 @@ function Sheet() {
     <${Choice} label=${t("prefs.zone")} chosen=${zone} options=${[["local", Intl.DateTimeFormat().resolvedOptions().timeZone], ["UTC", "UTC"]]} />
     ${!session.value.actor && html`<div class="field"><label for="prefs-who">${t("field.by")}</label><input id="prefs-who" value=${who.value} autocomplete="off" onInput=${(event) => (who.value = event.target.value)} /><div class="hint">${t("field.by.hint")}</div></div>`}
     <p class="quiet small">${t("prefs.note", { zone: zoneName() })}</p>
-    <div class="buttons"><button type="button" class="button primary" onClick=${() => ref.current.close()}>${t("close")}</button></div>
-  </div></dialog>`;
+    <div class="buttons"><button type="button" class="button primary" onClick=${close}>${t("close")}</button></div>
+  </div><//>`;
 }
 
 const Choice = ({ label, chosen, options }) => html`<div class="field" role="group" aria-label=${label}><span class="label">${label}</span><div class="row">${options.map(
