@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from todoku.broker.partitions import NUMBERS
 from todoku.console.host import addresses
 from todoku.exposure import require_protection
 from todoku.settings import CONSOLE
@@ -53,6 +54,11 @@ def test_values_fit_their_schema(values: Any) -> None:
     assert [str(e) for e in jsonschema_rs.validator_for(schema).iter_errors(values)] == []
     values["image"]["digets"] = "sha256:0"
     assert not jsonschema_rs.validator_for(schema).is_valid(values)
+
+
+def test_numbers_of_partitions_are_those_that_the_services_know() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert tuple(schema["properties"]["partitions"]["enum"]) == NUMBERS
 
 
 def test_chart_has_the_version_of_the_package() -> None:
@@ -184,6 +190,20 @@ def test_services_that_clients_reach_directly_need_a_certificate() -> None:
     rendered = render(VERSIONS[-1], "behindProxy=false", "tls.existingSecret=todoku-tls")
     assert rendered.count("scheme: HTTPS") == rendered.count("httpGet:")
     assert "orders=https://todoku-orders:8080" in rendered
+
+
+@helm
+def test_number_of_partitions_is_the_same_for_all_services() -> None:
+    manifests = yaml.safe_load_all(render(VERSIONS[-1], "partitions=3"))
+    numbers = [
+        variable["value"]
+        for manifest in manifests
+        if manifest["kind"] == "Deployment"
+        for container in manifest["spec"]["template"]["spec"]["containers"]
+        for variable in container["env"]
+        if variable["name"] == "TODOKU_PARTITIONS"
+    ]
+    assert numbers == ["3"] * len(system.names)
 
 
 @helm

@@ -95,6 +95,8 @@ env:
   {{- end }}
   - name: TODOKU_STREAM_REPLICAS
     value: {{ $values.nats.streamReplicas | quote }}
+  - name: TODOKU_PARTITIONS
+    value: {{ $values.partitions | quote }}
   - name: TODOKU_BEHIND_PROXY
     value: {{ $values.behindProxy | quote }}
   - name: TODOKU_DRAIN_SECONDS
