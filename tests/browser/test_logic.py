@@ -163,6 +163,7 @@ TROUBLE = (
     "orders: {metrics: parse('todoku_orders_held 2\\ntodoku_orders_oldest_hold_seconds 60\\n')},"
     "inventory: {error: {message: 'no'}, metrics: null, lastAt: 5000},"
     "shipping: {metrics: parse('todoku_pauses 1\\ntodoku_shipments_failing 3\\n"
+    "todoku_carrier_call_limit_seconds 12\\n"
     "todoku_disk_free_bytes 1000\\ntodoku_database_available 1\\n')}}, callSeconds: 7, details: {"
     "pauses: {shipping: [{id: 'p', target: 'carrier', pausedBy: 'bob', reason: 'closed',"
     " pausedAt: '1970-01-01T00:10:00Z'}]},"
@@ -185,6 +186,8 @@ def test_problems_say_since_when_why_and_where_to_go(page: Page) -> None:
     ]
     assert found["attention.carrier"]["error"]["message"] == "KeyError"
     assert found["attention.pause"]["values"]["reason"] == "closed"
+    assert found["attention.slow"]["values"]["callLimit"] == 12
+    assert found["attention.carrier"]["values"]["pauseLimit"] is None  # An older shipping.
 
 
 def test_problem_keeps_the_time_at_which_it_was_seen_first(page: Page) -> None:

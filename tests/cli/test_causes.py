@@ -132,9 +132,11 @@ class TestNightOfAnOperator:
             metrics={
                 "todoku_carrier_call_duration_seconds_sum": 74.0,
                 "todoku_carrier_call_duration_seconds_count": 10.0,
+                "todoku_carrier_call_limit_seconds": 12.0,
             },
         )
         found = explained(order("carrier"), {"shipping": shipping}, shipment=shipment())
+        assert "given up after 12 s" in first(found).fix  # As the running service has it.
         assert codes(found) == ["carrier-slow"]
         assert "(4s ago) and has not answered" in first(found).text
         assert "7.4 s on average" in first(found).text

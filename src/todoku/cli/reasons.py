@@ -18,6 +18,9 @@ SOON: Final = timedelta(seconds=5)
 LATE_SECONDS: Final = 10.0
 """A delivery or a due row that has waited for longer is late."""
 
+MINUTE: Final = 60
+"""In seconds."""
+
 LAG_MIN: Final = 100
 """So many messages before a service explain that it is late."""
 
@@ -71,7 +74,7 @@ def _carrier(evidence: Evidence) -> Iterator[Cause]:
             text=f"The carrier has not booked the parcel: {counted(attempts, 'call')} failed, the last one"
             f" with: {first_line(error)}.{when}",
             fix="Check that the carrier is reachable, and its credentials. Calls are repeated by themselves,"
-            f" with the same key, at most {BACKOFF_SECONDS_MAX // 60} minutes apart.",
+            f" with the same key, at most {_limit(evidence, 'pause', BACKOFF_SECONDS_MAX)} apart.",
             actions=(show,),
         )
     elif shipment is None:
@@ -81,8 +84,8 @@ def _carrier(evidence: Evidence) -> Iterator[Cause]:
             code="carrier-slow",
             text=f"The carrier is being called since {day_and_time(shipment.updated_at)}"
             f" ({age(shipment.updated_at, evidence.now)} ago) and has not answered.{_call_seconds(evidence)}",
-            fix=f"A call is given up after {CALL_SECONDS_MAX:g} s and repeated with the same key. If calls"
-            " stay slow, ask the carrier.",
+            fix=f"A call is given up after {_limit(evidence, 'call', CALL_SECONDS_MAX)} and repeated with the"
+            " same key. If calls stay slow, ask the carrier.",
             actions=(watch, show),
         )
     elif next_at is not None and next_at > evidence.now:
@@ -124,6 +127,13 @@ def _call_seconds(evidence: Evidence) -> str:
         return ""
     seconds = shipping.metric("carrier_call_duration_seconds_sum") / calls
     return f" Calls take {seconds:,.1f} s on average since shipping was started."
+
+
+def _limit(evidence: Evidence, name: str, usual_seconds: float) -> str:
+    """Return a limit of the running shipping service; if it does not tell, the one of this version."""
+    shipping = evidence.services.get("shipping", ServiceState())
+    seconds = shipping.metric(f"carrier_{name}_limit_seconds") or usual_seconds
+    return f"{seconds:g} s" if seconds < MINUTE else f"{seconds / MINUTE:g} minutes"
 
 
 def _stock(evidence: Evidence) -> Iterator[Cause]:

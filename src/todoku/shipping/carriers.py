@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import Final, Protocol
 
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from todoku.descriptor import Effects
 from todoku.engine import SharedTimeout, current_traceparent
@@ -18,6 +18,7 @@ from todoku.events import Exemplars
 from todoku.settings import Settings, SettingsInvalid
 from todoku.shipping.answers import checked_answer, described, unknown_after
 from todoku.shipping.domain import (
+    BACKOFF_SECONDS_MAX,
     Accepted,
     Answer,
     BookParcel,
@@ -39,15 +40,27 @@ CALLS: Final = Counter(
 _CALLS_BY_ANSWER: Final = {
     kind: CALLS.labels(kind.__name__.lower()) for kind in (Accepted, Rejected, Unknown)
 }
-CALL_BUCKETS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 9.0)
+CALL_BUCKETS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, CALL_SECONDS_MAX)
 CALL_DURATIONS: Final = Histogram(
     "todoku_carrier_call_duration_seconds",
-    "Duration of calls to the carrier, whatever it answers; a call is given up after 9 seconds.",
+    "Duration of calls to the carrier, whatever it answers, also of those that were given up.",
     buckets=CALL_BUCKETS_SECONDS,
     registry=None,
 )
 CALL_EXEMPLARS: Final = Exemplars(CALL_BUCKETS_SECONDS)
-COLLECTORS: Final = (CALLS, CALL_DURATIONS)
+CALL_LIMIT: Final = Gauge(
+    "todoku_carrier_call_limit_seconds",
+    "After so long a call to the carrier is given up, and repeated with the same key.",
+    registry=None,
+)
+CALL_LIMIT.set(CALL_SECONDS_MAX)
+PAUSE_LIMIT: Final = Gauge(
+    "todoku_carrier_pause_limit_seconds",
+    "The longest pause before a call to the carrier is repeated.",
+    registry=None,
+)
+PAUSE_LIMIT.set(BACKOFF_SECONDS_MAX)
+COLLECTORS: Final = (CALLS, CALL_DURATIONS, CALL_LIMIT, PAUSE_LIMIT)
 """The metrics of the shipping service."""
 
 
@@ -57,7 +70,7 @@ class Carrier(Protocol):
     `book` may be called several times with the same `key`, also from several processes and after a
     crash: the same key must mean the same parcel and get the same answer. An exception counts as
     `Unknown`: the call is repeated later. So does an answer that is none of the three, one whose text is
-    empty or no text, and no answer within 9 seconds. A tracking number is cut to 200 characters, a
+    empty or no text, and no answer within `CALL_SECONDS_MAX`. A tracking number is cut to 200 characters, a
     reason to 500.
     """
 

@@ -4,7 +4,7 @@ import { problemId } from "../lib/attention.js";
 import { has, number, t } from "../lib/i18n.js";
 import { href } from "../lib/router.js";
 import { problems, refresh } from "../lib/snapshot.js";
-import { dateTime, duration, now } from "../lib/time.js";
+import { callLimit, dateTime, duration, now, pauseLimit } from "../lib/time.js";
 import { Icon } from "./icons.js";
 import { Action, Card, Cli, explain, Loading } from "./parts.js";
 import { askToResume } from "./pause-actions.js";
@@ -43,6 +43,8 @@ export function since({ since: began, noticedAt }) {
 function words(values) {
   const shown = { ...values };
   if (values.seconds !== undefined) shown.seconds = duration(Math.abs(values.seconds));
+  if (values.callLimit !== undefined) shown.limit = callLimit(values.callLimit);
+  if (values.pauseLimit !== undefined) shown.limit = pauseLimit(values.pauseLimit);
   if (values.bytes !== undefined) shown.space = `${number(values.bytes / 2 ** 20, { maximumFractionDigits: 0 })} MiB`;
   if (values.target !== undefined) shown.target = values.target === "service" ? values.service : `${values.target} (${values.service})`;
   return shown;

@@ -4,9 +4,10 @@ import { command } from "../lib/cli.js";
 import { has, t } from "../lib/i18n.js";
 import { href } from "../lib/router.js";
 import { get } from "../lib/api.js";
+import { value } from "../lib/metrics.js";
 import { usePolled } from "../lib/poll.js";
 import { missing, problems, snapshot } from "../lib/snapshot.js";
-import { dateTime, duration, secondsSince } from "../lib/time.js";
+import { callLimit, dateTime, duration, secondsSince } from "../lib/time.js";
 import { since as toldSince, title } from "./attention.js";
 import { Icon } from "./icons.js";
 import { Cli } from "./parts.js";
@@ -42,8 +43,9 @@ function Call({ order }) {
   const { data } = usePolled((abort) => get("shipping", `/shipments?orderId=${order.id}&limit=1`, abort), { key: order.id });
   const shipment = data?.items[0];
   if (!shipment || !isCalled(shipment)) return null;
-  const { callSeconds } = snapshot.value;
-  return html`<div>${t("waits.called", { duration: duration(secondsSince(shipment.updatedAt)) })} ${callSeconds ? t("waits.callsTake", { duration: duration(callSeconds) }) : ""} ${t("waits.givenUp")}</div>`;
+  const { callSeconds, services } = snapshot.value;
+  const limit = callLimit(value(services.shipping?.metrics, "todoku_carrier_call_limit_seconds"));
+  return html`<div>${t("waits.called", { duration: duration(secondsSince(shipment.updatedAt)) })} ${callSeconds ? t("waits.callsTake", { duration: duration(callSeconds) }) : ""} ${t("waits.givenUp", { limit })}</div>`;
 }
 
 /** Return whether the carrier is being called for the first time: else its last error is told. */

@@ -72,9 +72,9 @@ function addOrders({ orders, shipping }, { failing, short, held }, callSeconds, 
   if (failed) {
     const waiting = failing?.waitingFor;
     const told = waiting ? { error: { message: waiting.lastError }, since: Date.parse(waiting.since) } : {};
-    add("warn", "attention.carrier", { n: failed }, failing ? `orders/${failing.id}` : "shipments", failing ? `todoku order why ${failing.id}` : "todoku shipment list", told);
+    add("warn", "attention.carrier", { n: failed, pauseLimit: value(shipping.metrics, "todoku_carrier_pause_limit_seconds") }, failing ? `orders/${failing.id}` : "shipments", failing ? `todoku order why ${failing.id}` : "todoku shipment list", told);
   }
-  if (callSeconds > CALL_SECONDS_MAX) add("warn", "attention.slow", { seconds: callSeconds }, "shipments", "todoku shipment list");
+  if (callSeconds > CALL_SECONDS_MAX) add("warn", "attention.slow", { seconds: callSeconds, callLimit: value(shipping?.metrics, "todoku_carrier_call_limit_seconds") }, "shipments", "todoku shipment list");
   if (short?.orders) {
     const [product] = short.products;
     const link = short.products.length === 1 ? `stock/${encodeURIComponent(product)}` : "stock";

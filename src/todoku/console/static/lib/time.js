@@ -44,5 +44,9 @@ export function duration(seconds) {
     .join(language.value === "ja" ? "" : " ");
 }
 
+/** Return how long a call to the carrier may take, or a pause between two, as shipping tells it (`lib/metrics.js`); an older one does not. */
+export const callLimit = (seconds) => (seconds === null ? t("time.fewSeconds") : duration(seconds));
+export const pauseLimit = (seconds) => (seconds === null ? t("time.fewMinutes") : duration(seconds));
+
 export const secondsSince = (when) => Math.max(0, (now.value - Date.parse(when)) / 1000);
 export const ago = (when) => t("time.ago", { duration: duration(secondsSince(when)) });
