@@ -139,7 +139,7 @@ class TestNightOfAnOperator:
         assert "given up after 12 s" in first(found).fix  # As the running service has it.
         assert codes(found) == ["carrier-slow"]
         assert "(4s ago) and has not answered" in first(found).text
-        assert "7.4 s on average" in first(found).text
+        assert "took 7.4 s on average" in first(found).text
 
     def test_frozen_service_comes_before_what_the_order_waits_for(self) -> None:
         frozen = ServiceState(
@@ -165,11 +165,13 @@ class TestNightOfAnOperator:
 
     def test_embedded_broker_that_was_killed_is_restarted_by_up(self) -> None:
         down = wrong(
-            "broker", "no NATS server answers at nats://127.0.0.1:4222", fix="run `todoku up`"
+            "broker",
+            "no NATS server answers at nats://127.0.0.1:4222",
+            fix="wait: `todoku up` (process 17) restarts it",
         )
-        found = explained(order("stock", "PENDING"), broker=down, supervised=17)
+        found = explained(order("stock", "PENDING"), broker=down)
         assert first(found).code == "broker"
-        assert "`todoku up` (process 17) restarts it by itself" in first(found).fix
+        assert first(found).fix == "Wait: `todoku up` (process 17) restarts it."
 
     def test_full_disk_comes_before_the_service_that_it_stops(self) -> None:
         stopped = ServiceState(
@@ -258,10 +260,11 @@ class TestNothingIsBroken:
 
     def test_pause_is_named_with_the_command_that_ends_it(self) -> None:
         pause = PauseSeen(
-            "shipping", "carrier", "carrier is paused since 03:00 by bob: stocktaking"
+            "shipping", "carrier", "carrier is paused since 03:00 by bob: Stocktaking."
         )
         found = explained(order("carrier"), shipment=shipment("INITIATED"), pauses=(pause,))
         assert first(found).code == "paused"
+        assert first(found).text.endswith("by bob: Stocktaking. Nothing of it starts.")
         assert commands(found)[0] == "todoku resume carrier"
 
     def test_hold_is_named_with_the_command_that_releases_it(self) -> None:

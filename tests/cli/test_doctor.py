@@ -246,10 +246,13 @@ def test_event_that_waits_for_long_and_parked_messages_are_reported(
     found = checks(examined())["orders database"]
 
     assert found["verdict"] == CheckStatus.WARNING
-    assert "1 message parked" in found["found"]
+    assert "1 message parked: ValueError" in found["found"]
     assert "2 events not yet confirmed by inventory, the oldest for 1h" in found["found"]
     assert "shipping" not in found["found"]
-    assert "`todoku dead list --service orders`; check that the broker" in found["fix"]
+    assert (
+        "see `todoku dead list --service orders`; once the cause is gone, `todoku dead"
+        in found["fix"]
+    )
 
 
 def test_process_that_uses_data_folder_is_named(

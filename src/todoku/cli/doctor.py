@@ -39,7 +39,7 @@ def doctor(*, json: Json = False, flags: Flags = None) -> ExitCode:
         todoku doctor --json | jq '.checks[] | select(.verdict != "ok")'
     """
     loaded, up = settings_of_running(flags)
-    results = [*_settings(loaded, up), *examine(loaded.settings)]
+    results = [*_settings(loaded, up), *examine(loaded.settings, up)]
     worst = _worst(results)
     if json:
         write_object(to_json({"verdict": worst, "checks": results}))
@@ -64,22 +64,23 @@ def _settings(loaded: Loaded, up: RunningUp | None) -> Iterator[CheckResult]:
         yield ok("settings", found)
 
 
-def examine(settings: Settings) -> Iterator[CheckResult]:
+def examine(settings: Settings, up: RunningUp | None) -> Iterator[CheckResult]:
     """Run every check, each after those that it depends on."""
     # Imported here: the checks take a noticeable time to import.
     from todoku.cli.checks import console as console_check
     from todoku.cli.checks import contributed, databases, exposure, machine, network, pauses
 
     running = network.find_services(settings)
+    pid = None if up is None else up.pid
     yield from machine.versions(settings)
     yield from machine.disk(settings)
     yield from machine.clock(settings)
     yield from network.clocks(running)
-    yield from network.ports(settings, running)
+    yield from network.ports(settings, running, up=pid)
     yield from console_check.console(settings)
     yield from exposure.exposure(settings)
     yield from exposure.issuer(settings)
-    yield from network.broker(settings, running=bool(running))
+    yield from network.broker(settings, running=bool(running), up=pid)
     yield from databases.databases(settings, running)
     yield from pauses.pauses(settings)
     yield from contributed.services(settings, running)

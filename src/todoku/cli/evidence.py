@@ -14,7 +14,6 @@ from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.databases import file_of
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.formatting import printable
 from todoku.cli.pausing import described, find
 from todoku.cli.responses import DeadLetter, Order, Shipment
 from todoku.database import Database, DatabaseError
@@ -58,7 +57,7 @@ class PauseSeen(msgspec.Struct, frozen=True):
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What was found at `now`. `from_database` if the orders service did not answer and its database did;
-    `broker` is what is wrong with the broker. `supervised` is the process of the `todoku up` that runs here.
+    `broker` is what is wrong with the broker.
     """
 
     now: datetime
@@ -70,19 +69,21 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     broker: CheckResult | None = None
     pauses: tuple[PauseSeen, ...] = ()
     free_bytes: int | None = None
-    supervised: int | None = None
 
 
 def gather(
-    order_id: str, settings: Settings, *, supervised: int | None, with_database: bool = True
+    order_id: str, settings: Settings, *, up: int | None, with_database: bool = True
 ) -> Evidence:
     """Ask everything that is concerned with an order; `with_database`, the database of orders if the service
-    does not answer. Raises `CommandFailed` if the order cannot be read."""
+    does not answer. `up` is the process of the `todoku up` that runs here. Raises `CommandFailed` if the
+    order cannot be read."""
     names = load_system(settings).names
     with ThreadPoolExecutor(len(names) + 1) as pool:
         # In a copy of this context, which has the credential.
-        states = [(name, pool.submit(copy_context().run, _state, name, settings)) for name in names]
-        broker = pool.submit(copy_context().run, _broker, settings)
+        states = [
+            (name, pool.submit(copy_context().run, _state, name, settings, up)) for name in names
+        ]
+        broker = pool.submit(copy_context().run, _broker, settings, up)
         services = {name: state.result() for name, state in states}
     answering = [name for name, state in services.items() if state.answers]
     read = _order if with_database else _order_of_service
@@ -97,7 +98,6 @@ def gather(
         broker=broker.result(),
         pauses=tuple(_pauses(settings, answering)),
         free_bytes=_free_bytes(settings),
-        supervised=supervised,
     )
 
 
@@ -166,7 +166,7 @@ def _pauses(settings: Settings, answering: Iterable[str]) -> Iterator[PauseSeen]
                 yield PauseSeen(name, found.what, described(found))
 
 
-def _state(service: str, settings: Settings) -> ServiceState:
+def _state(service: str, settings: Settings, up: int | None) -> ServiceState:
     """Return whether a service is ready, and why not."""
     service_client = _client(service, settings)
     asked_at = datetime.now(UTC)
@@ -174,20 +174,15 @@ def _state(service: str, settings: Settings) -> ServiceState:
         ready = service_client.read(service_client.get("/readyz"), network.EngineTime)
     except CommandFailed as failure:
         if failure.problem:
-            wrong = f"it is not ready: {_detail(failure)}"
             return ServiceState(
-                wrong=wrong, fix=f"see the log of {service}", metrics=_metrics(service, settings)
+                wrong=f"it is not ready: {network.detail(failure)}",
+                fix=network.remedy(service, settings),
+                metrics=_metrics(service, settings),
             )
-        found = network.unanswered(service, settings)
+        found = network.unanswered(service, settings, up=up)
         return ServiceState(answers=False, wrong=found.found, fix=found.fix)
     ahead = network.difference_seconds(ready.time, asked_at, datetime.now(UTC))
     return ServiceState(metrics=_metrics(service, settings), ahead_seconds=ahead)
-
-
-def _detail(failure: CommandFailed) -> str:
-    """Return the detail of a problem, which is its second line."""
-    lines = str(failure).splitlines()
-    return printable(lines[1].strip() if len(lines) > 1 else lines[0])
 
 
 def _metrics(service: str, settings: Settings) -> Mapping[str, float]:
@@ -196,11 +191,11 @@ def _metrics(service: str, settings: Settings) -> Mapping[str, float]:
     return {}
 
 
-def _broker(settings: Settings) -> CheckResult | None:
+def _broker(settings: Settings, up: int | None) -> CheckResult | None:
     """Return what is wrong with the broker, None if nothing is."""
     wrong: Iterator[CheckResult] = (
         result
-        for result in network.broker(settings, running=True)
+        for result in network.broker(settings, running=True, up=up)
         if result.verdict is not CheckStatus.OK
     )
     return next(wrong, None)

@@ -63,17 +63,11 @@ def _broker(evidence: Evidence) -> Iterator[Cause]:
         if state.metrics.get("todoku_broker_connected", 1.0) == 0.0
     ]
     if found is not None:
-        fix = as_sentence(found.fix)
-        if evidence.supervised is not None and "todoku up" in found.fix:
-            fix = (
-                f"`todoku up` (process {evidence.supervised}) restarts it by itself; if it does not,"
-                " see what that prints."
-            )
         yield Cause(
             code="broker",
             text=f"The broker does not work: {found.found}. Orders are accepted all the same, and their"
             " events are kept until it does.",
-            fix=fix,
+            fix=as_sentence(found.fix),
             actions=(Action("todoku doctor", "check the broker again"),),
         )
     elif cut_off:
@@ -91,7 +85,7 @@ def _recoveries(evidence: Evidence) -> Iterator[Cause]:
             yield Cause(
                 code="recovery-waits",
                 text=f"The {name} service handles nothing new: its database was restored or lost, and"
-                f" {counted(letters, 'dead letter')} tell what it lacks.",
+                f" {counted(letters, 'dead letter tells', 'dead letters tell')} what it lacks.",
                 fix="Enter again what is missing, then retry them.",
                 actions=(
                     Action(f"todoku dead list --service {name}", "see what is missing"),
@@ -113,7 +107,7 @@ def _pauses(evidence: Evidence) -> Iterator[Cause]:
         if pause.service in names:
             yield Cause(
                 code="paused",
-                text=f"{pause.text}. Nothing of it starts.",
+                text=f"{pause.text.rstrip('.')}. Nothing of it starts.",
                 fix="Resume it when the reason is gone.",
                 actions=(Action(f"todoku resume {pause.what}", "let it go on"),),
             )

@@ -42,7 +42,7 @@ def why(
     from todoku.cli.evidence import gather
 
     loaded, up = settings_of_running(flags)
-    found = explain(gather(order_id, loaded.settings, supervised=None if up is None else up.pid))
+    found = explain(gather(order_id, loaded.settings, up=None if up is None else up.pid))
     if json:
         write_object(msgspec.json.encode(found))
     else:

@@ -12,8 +12,9 @@ from todoku.orders.holds import HoldState
 from todoku.shipping.carriers import CALL_SECONDS_MAX
 from todoku.shipping.domain import BACKOFF_SECONDS_MAX
 
-SOON: Final = timedelta(seconds=5)
-"""An order that has waited for less is not late."""
+SOON: Final = timedelta(seconds=20)
+"""An order that has waited for less is not late: a message whose decision raises is tried for 15 s before it
+is parked with its error."""
 
 LATE_SECONDS: Final = 10.0
 """A delivery or a due row that has waited for longer is late."""
@@ -126,7 +127,7 @@ def _call_seconds(evidence: Evidence) -> str:
     if not calls:
         return ""
     seconds = shipping.metric("carrier_call_duration_seconds_sum") / calls
-    return f" Calls take {seconds:,.1f} s on average since shipping was started."
+    return f" Calls that have ended since shipping was started took {seconds:,.1f} s on average."
 
 
 def _limit(evidence: Evidence, name: str, usual_seconds: float) -> str:

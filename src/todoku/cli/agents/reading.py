@@ -149,7 +149,7 @@ def explain_order(services: Services, wanted: OneOrder) -> Any:
             "note": "Some services run elsewhere, so only the order was asked: look at system_status.",
         }
     evidence = gather(
-        wanted.order_id, services.settings, supervised=None, with_database=not services.is_remote
+        wanted.order_id, services.settings, up=None, with_database=not services.is_remote
     )
     return msgspec.to_builtins(explain(evidence))
 

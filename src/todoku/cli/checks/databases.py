@@ -20,7 +20,6 @@ from todoku.database import (
 from todoku.descriptor import ServiceDescriptor
 from todoku.diagnosis import CheckResult, ok, warning, wrong
 from todoku.engine import EngineTables
-from todoku.engine.dead_letters import DeadLetterState
 from todoku.settings import Settings
 from todoku.system import load_system
 
@@ -115,14 +114,16 @@ def _holding(database: Database) -> int:
 
 
 def _parked(service: ServiceDescriptor, database: Database) -> Iterator[_Concern]:
-    letters = _tables.dead_letters.table.c
-    parked = select(func.count()).where(letters.state == DeadLetterState.PARKED.value)
     with database.read() as connection:
-        count = connection.scalar(parked) or 0
-    if count:
+        groups = _tables.dead_letters.groups(connection)
+    if groups:
+        most = groups[0]
+        others = f" and {counted(len(groups) - 1, 'other error')}" if len(groups) > 1 else ""
+        which = f"--group {most.id}" if most.id else f"--all --service {service.name}"
         yield _Concern(
-            f"{counted(count, 'message')} parked",
-            f"see `todoku dead list --service {service.name}`",
+            f"{counted(sum(group.letters for group in groups), 'message')} parked: {most.shape}{others}",
+            f"see `todoku dead list --service {service.name}`; once the cause is gone,"
+            f" `todoku dead retry {which}`",
         )
 
 

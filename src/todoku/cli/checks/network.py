@@ -18,11 +18,13 @@ from todoku.broker.jetstream_messages import StreamInfo
 from todoku.broker.nats_link import Link
 from todoku.broker.permissions import READER
 from todoku.broker.port import BrokerError, BrokerUnavailable, BrokerUnsuitable
-from todoku.cli.client import ServiceClient, client
+from todoku.cli.client import client
+from todoku.cli.databases import file_of
 from todoku.cli.errors import CommandFailed
-from todoku.cli.formatting import counted
+from todoku.cli.formatting import counted, printable
 from todoku.diagnosis import CheckResult, CheckStatus, ok, warning, wrong
 from todoku.local.claims import Port, refusal_of
+from todoku.local.holders import writer
 from todoku.local.processes import command, describe, is_stopped, listener
 from todoku.redaction import redact
 from todoku.settings import Settings, flag_of, port_flag
@@ -60,10 +62,11 @@ class EngineTime(msgspec.Struct, frozen=True):
 
 class RunningService(msgspec.Struct, frozen=True):
     """A service that responds: its version, and how far its engine's clock is ahead, in seconds; None if
-    it is not ready."""
+    it is not ready, which `not_ready` explains."""
 
     version: str
-    ahead_seconds: float | None
+    ahead_seconds: float | None = None
+    not_ready: str = ""
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -93,17 +96,28 @@ def _find(service: str, settings: Settings) -> RunningService | None:
         return None
     if api.title != f"Todoku {service}":
         return None
-    return RunningService(api.version, _ahead_seconds(service_client))
-
-
-def _ahead_seconds(service: ServiceClient) -> float | None:
-    """Return how far the clock of a service's engine is ahead of this machine's, None if it is not ready."""
     requested_at = datetime.now(UTC)
     try:
-        time = service.read(service.get("/readyz"), EngineTime).time
-    except CommandFailed:
-        return None
-    return difference_seconds(time, requested_at, datetime.now(UTC))
+        time = service_client.read(service_client.get("/readyz"), EngineTime).time
+    except CommandFailed as failure:
+        return RunningService(api.version, not_ready=detail(failure))
+    ahead = difference_seconds(time, requested_at, datetime.now(UTC))
+    return RunningService(api.version, ahead_seconds=ahead)
+
+
+def detail(failure: CommandFailed) -> str:
+    """Return the detail of a problem, which is its second line, without a full stop."""
+    lines = str(failure).splitlines()
+    return printable(lines[1].strip() if len(lines) > 1 else lines[0]).rstrip(".")
+
+
+def remedy(service: str, settings: Settings) -> str:
+    """Return what to do about a service that answers that it is not ready."""
+    file = file_of(settings.database(service))
+    locker = None if file is None else writer(file)
+    if locker is None or command(locker)[-2:] == ["run", service]:
+        return f"see the log of {service}"
+    return f"{describe(locker)} has locked {file}: let it end what it writes, or end it with `kill {locker}`"
 
 
 def difference_seconds(time: datetime, earliest: datetime, latest: datetime) -> float:
@@ -112,40 +126,87 @@ def difference_seconds(time: datetime, earliest: datetime, latest: datetime) -> 
     return (time - nearest).total_seconds()
 
 
-def ports(settings: Settings, running: Mapping[str, RunningService]) -> Iterator[CheckResult]:
-    """Check each service's port: served by it, free, or in use by another program."""
+def ports(
+    settings: Settings, running: Mapping[str, RunningService], *, up: int | None
+) -> Iterator[CheckResult]:
+    """Check each service's port: served by it, free, or in use by another program. `up` is the process of the
+    `todoku up` that runs here."""
     for service in load_system(settings).names:
         check, number = f"{service} port", settings.port(service)
         if service in running:
-            yield ok(check, f"{number}, served by todoku {running[service].version}")
-        else:
-            flag = port_flag(service)
-            yield _port_without_service(check, Port(settings.host, number, service, flag))
+            yield _served(check, service, settings, running[service])
+            continue
+        flag = port_flag(service)
+        result = _port_without_service(check, Port(settings.host, number, service, flag), up=up)
+        if result.verdict is CheckStatus.OK and (running or up is not None):
+            result = unanswered(service, settings, up=up)
+            if up is None:  # It may run on another machine.
+                result = warning(check, result.found, fix=result.fix)
+        yield result
+    if (
+        not running
+        and up is None
+        and any(_exists(name, settings) for name in load_system(settings).names)
+    ):
+        yield warning(
+            "services",
+            "none answers: no order is accepted, and none goes on",
+            fix="start them with `todoku up`",
+        )
 
 
-def unanswered(service: str, settings: Settings) -> CheckResult:
+def _served(check: str, service: str, settings: Settings, running: RunningService) -> CheckResult:
+    found = f"{settings.port(service)}, served by todoku {running.version}"
+    if not running.not_ready:
+        return ok(check, found)
+    fix = remedy(service, settings)
+    return wrong(check, f"{found}, which is not ready: {running.not_ready}", fix=fix)
+
+
+def _exists(service: str, settings: Settings) -> bool:
+    """Return whether a service has run before: its file exists, or its database is a server's."""
+    file = file_of(settings.database(service))
+    return file is None or file.exists()
+
+
+def unanswered(service: str, settings: Settings, *, up: int | None) -> CheckResult:
     """Return why a service does not answer at its address, as far as this machine shows it."""
     check, number = f"{service} port", settings.port(service)
-    result = _port_without_service(check, Port(settings.host, number, service, port_flag(service)))
+    port = Port(settings.host, number, service, port_flag(service))
+    result = _port_without_service(check, port, up=up)
     if result.verdict is not CheckStatus.OK:
         return result
-    return wrong(
-        check,
-        f"nothing listens at {settings.http_url(service)}",
-        fix=f"start it with `todoku up` or `todoku run {service}`; a running `todoku up` restarts it, and"
-        " prints why it ended",
-    )
+    found = f"nothing listens at {settings.http_url(service)}"
+    if up is None:
+        return wrong(check, found, fix=f"start it with `todoku up` or `todoku run {service}`")
+    return _ended(check, found, up)
+
+
+def _ended(check: str, found: str, up: int) -> CheckResult:
+    """Return what to do about a program that has ended, where `todoku up` runs."""
+    if is_stopped(up):
+        return wrong(
+            check,
+            f"{found}, and `todoku up` is stopped (process {up})",
+            fix=f"continue that with `kill -CONT {up}`: it restarts what has ended",
+        )
+    fix = f"wait: `todoku up` (process {up}) restarts it; if it does not, see what that prints"
+    return wrong(check, found, fix=fix)
 
 
 def _port_without_service(
-    check: str, port: Port, is_own: Callable[[Sequence[str]], bool] | None = None
+    check: str,
+    port: Port,
+    is_own: Callable[[Sequence[str]], bool] | None = None,
+    *,
+    up: int | None,
 ) -> CheckResult:
     refusal = refusal_of(port)
     if refusal is None:
         return ok(check, f"{port.number}, free")
     if refusal.errno == errno.EADDRINUSE:
         return _occupied(
-            check, port, is_own or (lambda words: words[-2:] == ["run", port.wanted_by])
+            check, port, is_own or (lambda words: words[-2:] == ["run", port.wanted_by]), up=up
         )
     return wrong(
         check,
@@ -154,7 +215,9 @@ def _port_without_service(
     )
 
 
-def _occupied(check: str, port: Port, is_own: Callable[[Sequence[str]], bool]) -> CheckResult:
+def _occupied(
+    check: str, port: Port, is_own: Callable[[Sequence[str]], bool], *, up: int | None
+) -> CheckResult:
     """Return what is wrong with a port that is in use and at which the service does not respond. `is_own`
     tells by its command line whether it is the service that uses it."""
     user = listener(port.number)
@@ -164,11 +227,14 @@ def _occupied(check: str, port: Port, is_own: Callable[[Sequence[str]], bool]) -
         found, fix = f"in use by {describe(user)}", "stop that program"
     elif is_stopped(user):
         found = f"{port.wanted_by} does not respond (process {user} is stopped)"
-        fix = f"continue it with `kill -CONT {user}`, or wait until `todoku up` restarts it"
+        wait = "" if up is None else ", or wait until `todoku up` restarts it"
+        fix = f"continue it with `kill -CONT {user}`{wait}"
         return wrong(check, f"{port.number}, {found}", fix=fix)
     else:
         found = f"{port.wanted_by} does not respond ({describe(user)})"
         fix = "check its log, and restart it"
+        if up is not None:
+            fix = f"wait: `todoku up` (process {up}) restarts it if that lasts"
         return wrong(check, f"{port.number}, {found}", fix=fix)
     return wrong(
         check, f"{port.number}, {found}", fix=f"{fix}, or choose another port with {port.flag}"
@@ -192,20 +258,23 @@ def clocks(running: Mapping[str, RunningService]) -> Iterator[CheckResult]:
             yield ok(check, f"within {CLOCK_SECONDS_MAX:g} s of this machine's")
 
 
-def broker(settings: Settings, *, running: bool) -> Iterator[CheckResult]:
-    """Check the broker and its stream; `running` is whether any service runs."""
+def broker(settings: Settings, *, running: bool, up: int | None) -> Iterator[CheckResult]:
+    """Check the broker and its stream; `running` is whether any service runs, `up` the process of the
+    `todoku up` that runs here."""
     greeting = _greeting(settings.broker_url)
-    yield _broker(settings, greeting, running=running)
+    yield _broker(settings, greeting, running=running, up=up)
     if greeting and greeting.jetstream and not greeting.is_old:
         yield asyncio.run(_stream(settings, running=running))
         yield from asyncio.run(_configuration(settings, running=running))
         yield asyncio.run(_credentials(settings))
 
 
-def _broker(settings: Settings, greeting: Greeting | None, *, running: bool) -> CheckResult:
+def _broker(
+    settings: Settings, greeting: Greeting | None, *, running: bool, up: int | None
+) -> CheckResult:
     address = redact(settings.broker_url)
     if greeting is None:
-        return _without_broker(settings, address, running=running)
+        return _without_broker(settings, address, running=running, up=up)
     found = f"nats-server {greeting.version} at {address}"
     if greeting.is_old:
         wanted = ".".join(map(str, VERSION_MIN))
@@ -215,7 +284,9 @@ def _broker(settings: Settings, greeting: Greeting | None, *, running: bool) -> 
     return ok("broker", found)
 
 
-def _without_broker(settings: Settings, address: str, *, running: bool) -> CheckResult:
+def _without_broker(
+    settings: Settings, address: str, *, running: bool, up: int | None
+) -> CheckResult:
     if settings.nats_url:
         fix = "start it, or correct --nats-url; until then, orders are accepted but not processed"
         return wrong("broker", f"no NATS server answers at {address}", fix=fix)
@@ -225,7 +296,9 @@ def _without_broker(settings: Settings, address: str, *, running: bool) -> Check
     def is_broker(words: Sequence[str]) -> bool:
         return any(word.startswith(configuration) for word in words)
 
-    result = _port_without_service("broker port", port, is_broker)
+    result = _port_without_service("broker port", port, is_broker, up=up)
+    if result.verdict is CheckStatus.OK and up is not None:
+        return _ended("broker", f"no NATS server answers at {address}", up)
     if result.verdict is CheckStatus.OK and running:
         fix = (
             "run `todoku up`, or give a broker with --nats-url; until then, orders are accepted but"
