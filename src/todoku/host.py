@@ -29,6 +29,7 @@ from todoku.engine import (
     Service,
     SteadyClock,
     Topology,
+    add_trace,
     failpoint_from_environment,
 )
 from todoku.exposure import require_protection
@@ -76,7 +77,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
     """
     require_protection(settings)
     certificate = ServerCertificate.of(settings)
-    logs.configure(settings.log_level, settings.log_format, name)
+    logs.configure(settings.log_level, settings.log_format, name, add_trace)
     raise_descriptor_limit()
     system = load_system(settings)
     descriptor = system[name]

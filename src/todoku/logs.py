@@ -12,8 +12,14 @@ QUIET_LIBRARIES = ("alembic", "mcp", "uvicorn")
 """They talk about themselves at every start or request: only what goes wrong there is of interest."""
 
 
-def configure(level: str, style: Literal["auto", "console", "json"], service: str) -> None:
-    """Write log lines of at least `level` to stderr, each with its time and service.
+def configure(
+    level: str,
+    style: Literal["auto", "console", "json"],
+    service: str,
+    *processors: structlog.typing.Processor,
+) -> None:
+    """Write log lines of at least `level` to stderr, each with its time, its service, and what these
+    processors add.
 
     Lines of libraries go the same way as our own. "auto" is console on a terminal, else JSON.
     """
@@ -21,6 +27,7 @@ def configure(level: str, style: Literal["auto", "console", "json"], service: st
         style = "console" if sys.stderr.isatty() else "json"
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        *processors,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

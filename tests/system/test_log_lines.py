@@ -2,13 +2,13 @@
 
 from typing import Any, Final
 
-import structlog
 from structlog.testing import capture_logs
 
 from engine.virtual import START
 from system.test_dead_letters import parked, reserved
 from system.test_process import PRODUCT, Town, in_town, order_id, place
 from todoku.contracts import encode, seal
+from todoku.engine import add_trace
 from todoku.engine.testing import until
 from todoku.events import Context, trace_id_of
 from todoku.shipping.domain import Accepted, Parcel
@@ -43,7 +43,7 @@ def test_lines_that_a_carrier_logs_have_the_trace_of_the_order() -> None:
         seen: list[dict[str, Any]] = []
 
         async def book(key: str, parcel: Parcel) -> Accepted:
-            seen.append(structlog.contextvars.get_contextvars())
+            seen.append(dict(add_trace(None, "", {"event": "parcel_booked"})))
             return Accepted("T-1")
 
         town.courier.book = book  # type: ignore[method-assign,assignment]
@@ -80,7 +80,7 @@ def test_failed_call_to_the_carrier_is_logged_with_order_and_trace() -> None:
         town.courier.answers = [ValueError("down")]
         orders, inventory, _ = [await town.start(name) for name in town.services]
         await inventory.execute(PRODUCT)
-        with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        with capture_logs(processors=[add_trace]) as logs:
             await orders.execute(place(1), CONTEXT)
             await until(lambda: set(town.statuses().values()) == {"COMPLETED"})
         (line,) = [line for line in logs if line["event"] == "carrier_call_failed"]

@@ -20,7 +20,7 @@ from todoku.engine.commits import Commits
 from todoku.engine.config import EngineConfig, RetryPolicy
 from todoku.engine.dead_letter_tables import DeadLetters
 from todoku.engine.decisions import Decide
-from todoku.engine.effects import current_traceparent
+from todoku.engine.effects import add_trace, current_traceparent
 from todoku.engine.failpoints import from_environment as failpoint_from_environment
 from todoku.engine.idempotency import (
     AnswerFormat,
@@ -148,6 +148,7 @@ __all__ = [
     "UnknownPause",
     "UnknownPauseTarget",
     "UnknownPerson",
+    "add_trace",
     "by_saga_version",
     "context_column",
     "current_traceparent",

@@ -17,11 +17,20 @@ from todoku.events import trace_fields
 log = structlog.get_logger(__name__)
 
 _traceparent: ContextVar[str | None] = ContextVar("traceparent of an effect", default=None)
+_of_caller: ContextVar[str | None] = ContextVar("traceparent that was passed on", default=None)
 
 
 def current_traceparent() -> str | None:
     """Return the traceparent of this effect, None if it is not traced."""
     return _traceparent.get()
+
+
+def add_trace(
+    _: structlog.typing.WrappedLogger, __: str, entry: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Add the trace of the effect that runs to a log line, also to one of a plug-in; for structlog."""
+    traceparent = _traceparent.get() or _of_caller.get()
+    return entry if traceparent is None else {**trace_fields(traceparent), **entry}
 
 
 class Effects:
@@ -80,10 +89,7 @@ class Effects:
             span = self._tracer.effect(pending.effect, context)
             context = span.context
         if context.traceparent is not None:
-            # Every line that is logged during the call has them, also those of a plug-in.
-            structlog.contextvars.bind_contextvars(**trace_fields(context.traceparent))
-            if self._tracer is not None:
-                _traceparent.set(context.traceparent)
+            (_of_caller if self._tracer is None else _traceparent).set(context.traceparent)
         try:
             call = self._handlers[type(pending.effect)](pending.effect)
             command = await self._time_limit.wait_for(call)

@@ -1,7 +1,7 @@
 """The ids of spans: which trace they belong to, who is their parent, whether they are sampled."""
 
 from collections.abc import Callable, Iterable, Sequence
-from os import urandom
+from random import Random
 from struct import Struct
 from typing import Final
 
@@ -17,6 +17,9 @@ ODD: Final = frozenset("13579bdf")
 _child: Final = Struct("<x16s8sx8s")
 """A traceparent and a span id after it, without the dashes."""
 
+randbytes: Final = Random().randbytes
+"""Makes random bytes, without handing on the interpreter's lock as `os.urandom` does."""
+
 _POOL_BYTES: Final = 8 * 512
 _pool: list[str] = []
 
@@ -26,7 +29,7 @@ def new_span_id() -> str:
     try:
         return _pool.pop()
     except IndexError:
-        digits = urandom(_POOL_BYTES).hex()
+        digits = randbytes(_POOL_BYTES).hex()
         _pool.extend([digits[at : at + SPAN_DIGITS] for at in range(0, len(digits), SPAN_DIGITS)])
         return new_span_id()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from random import randbytes
 from time import time_ns
 from typing import Final
 
@@ -29,6 +28,7 @@ from todoku.telemetry.parents import (
     new_span_id,
     new_trace_id,
     parent_of,
+    randbytes,
 )
 from todoku.telemetry.plugins import enter_span
 from todoku.telemetry.store import SpanStore
