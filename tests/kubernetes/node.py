@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kubernetes.images import NATS, PAUSE, POSTGRES
-from kubernetes.processes import LOOK_SECONDS, docker, docker_daemon, process, until
+from kubernetes.processes import LOOK_SECONDS, docker, docker_daemon, process, unmount, until
 
 SERVICES: Final = "10.96.0.0/16"
 PODS: Final = "172.17.0.0/16"
@@ -102,7 +102,7 @@ class Node:
 
     def _start_kubelet(self) -> None:
         root = self._state / "kubelet"
-        self._started.callback(_unmount, root)  # The kubelet mounts it on itself.
+        self._started.callback(unmount, root)  # The kubelet mounts it on itself.
         self._started.callback(_remove_containers, self._folder)
         config = f"--kubeconfig={self.kubeconfig}"
         self._run(
@@ -210,12 +210,6 @@ def _remove_containers(folder: Path) -> None:
     if found:
         removal = [*docker(folder), "rm", "--force", "--volumes", *found]
         subprocess.run(removal, check=False, capture_output=True)
-
-
-def _unmount(folder: Path) -> None:
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in reversed([each for each in mounts if f"{each}/".startswith(f"{folder}/")]):
-        subprocess.run(["umount", mount], check=False)
 
 
 if __name__ == "__main__":

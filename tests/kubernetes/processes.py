@@ -42,9 +42,12 @@ def docker_daemon(folder: Path, *arguments: str) -> Iterator[None]:
         *(f"--exec-root={folder / 'docker-run'}", f"--pidfile={folder / 'docker.pid'}"),
         *(f"--add-runtime=todoku={runtime}", "--default-runtime=todoku", *arguments),
     ]
-    with process(folder, "dockerd", *command):
-        until(lambda: _answers([*docker(folder), "version"]), "Docker does not answer", folder)
-        yield
+    try:
+        with process(folder, "dockerd", *command):
+            until(lambda: _answers([*docker(folder), "version"]), "Docker does not answer", folder)
+            yield
+    finally:
+        unmount(folder / "docker-run")  # It leaves the network namespaces of builds there.
 
 
 @contextmanager
@@ -65,6 +68,13 @@ def process(folder: Path, name: str, *command: str) -> "Iterator[subprocess.Pope
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
+
+
+def unmount(folder: Path) -> None:
+    """Unmount what is mounted in a folder, or on it."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed([each for each in mounts if f"{each}/".startswith(f"{folder}/")]):
+        subprocess.run(["umount", mount], check=False)
 
 
 def until(look: Callable[[], bool], complaint: str, folder: Path) -> None:

@@ -2,13 +2,12 @@
 
 In a namespace of its own: NATS (three servers) and PostgreSQL as plain pods, three of each service, and
 customers in a pod, who repeat with its Idempotency-Key what got no answer. Every deployment is restarted,
-upgraded and scaled, and pods are deleted by force. Then each order has to exist once and to have ended, and
-`todoku verify --strict` to find nothing.
+scaled, upgraded and divided into partitions, and pods are deleted by force and evicted. Then each order has
+to exist once and to have ended, and `todoku verify --strict` to find nothing.
 
 make test-kubernetes ARGS="--image registry.example/todoku:0.2.0"
 """
 
-import base64
 import json
 import secrets
 import shutil
@@ -28,6 +27,8 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kubernetes.images import todoku_image
+from kubernetes.namespace import READY_SECONDS_MAX, Cluster, output, until
+from todoku.broker.partitions import partitions_of
 from todoku.lab.stack import TODOKU
 from todoku.system import system
 
@@ -36,75 +37,12 @@ HERE: Final = Path(__file__).parent
 RELEASE: Final = "shop"
 REPLICAS, MORE, FEWER = 3, 5, 2
 SERVERS: Final = [f"nats-{number}.nats" for number in range(3)]
-READY_SECONDS_MAX: Final = 600
 CALM_ORDERS: Final = 100
 """How many orders are accepted before and after each disturbance."""
-
-POLICY_V1_SINCE: Final = 22
-"""The minor version of Kubernetes since which evictions are asked for by policy/v1."""
 
 GAP_SECONDS_MAX: Final = 10.0
 REPEATABLE: Final = ("connection ", "503", "502", "409 request-in-progress")
 """What a client may see besides an accepted order: after any of these it sends the request again."""
-
-
-class Cluster:
-    """A namespace of the cluster."""
-
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
-
-    def kubectl(self, *words: str, text: str | None = None, check: bool = True) -> str:
-        """Run kubectl in the namespace, and return its output."""
-        command = ["kubectl", "--namespace", self.namespace, *words]
-        return _output(command, text=text, check=check)
-
-    def apply(self, file: Path, **names: str) -> None:
-        """Create what a file describes."""
-        self.kubectl("apply", "--filename=-", text=Template(file.read_text()).substitute(names))
-
-    def make_secret(self, name: str, **content: str) -> None:
-        """Create a secret."""
-        self._make("Secret", name, data={k: _base64(v) for k, v in content.items()})
-
-    def make_files(self, name: str, **content: str) -> None:
-        """Create a ConfigMap."""
-        self._make("ConfigMap", name, data=content)
-
-    def wait_for(self, *resources: str) -> None:
-        """Wait until all pods of deployments or stateful sets are new and ready."""
-        for resource in resources:
-            self.kubectl("rollout", "status", resource, f"--timeout={READY_SECONDS_MAX}s")
-
-    def pods(self, component: str) -> list[str]:
-        """Return the names of the pods of a service that run."""
-        selector = f"--selector=app.kubernetes.io/component={component}"
-        running = "--field-selector=status.phase=Running"
-        return self.kubectl("get", "pods", selector, running, "--output=name").split()
-
-    def evict(self, pod: str) -> bool:
-        """Ask for the eviction of a pod, as a node that is drained does; return whether it is permitted."""
-        name = pod.partition("/")[2]
-        server = json.loads(self.kubectl("version", "--output=json"))["serverVersion"]
-        recent = int(server["minor"].rstrip("+")) >= POLICY_V1_SINCE
-        eviction = {
-            "apiVersion": "policy/v1" if recent else "policy/v1beta1",
-            "kind": "Eviction",
-            "metadata": {"name": name, "namespace": self.namespace},
-        }
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction"
-        answer = self.kubectl(
-            "create", "--raw", path, "--filename=-", text=json.dumps(eviction), check=False
-        )
-        return "Success" in answer
-
-    def phase(self, pod: str) -> str:
-        """Return the phase of a pod."""
-        return self.kubectl("get", f"pod/{pod}", "--output=jsonpath={.status.phase}")
-
-    def _make(self, kind: str, name: str, **content: object) -> None:
-        described = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **content}
-        self.kubectl("create", "--filename=-", text=json.dumps(described))
 
 
 class Load:
@@ -159,7 +97,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     cluster = Cluster(f"todoku-test-{secrets.token_hex(3)}")
     print(f"namespace {cluster.namespace}", flush=True)
-    _output(["kubectl", "create", "namespace", cluster.namespace])
+    output(["kubectl", "create", "namespace", cluster.namespace])
     try:
         return prove(cluster, chosen)
     except BaseException:
@@ -167,12 +105,12 @@ def main() -> int:
         raise
     finally:
         if not chosen.keep:
-            _output(["kubectl", "delete", "namespace", cluster.namespace])
+            output(["kubectl", "delete", "namespace", cluster.namespace])
 
 
 def prove(cluster: Cluster, chosen: Namespace) -> int:
     """Install everything, disturb it step by step, and judge."""
-    _output(["kubectl", "label", "namespace", cluster.namespace, *_RESTRICTED])
+    output(["kubectl", "label", "namespace", cluster.namespace, *_RESTRICTED])
     began = time.monotonic()
     install_dependencies(cluster, chosen)
     print(f"NATS and PostgreSQL ready after {time.monotonic() - began:.0f} s", flush=True)
@@ -213,7 +151,7 @@ def install_dependencies(cluster: Cluster, chosen: Namespace) -> None:
     """Start NATS, with a key for each service, and PostgreSQL, with a database for each; make the secrets."""
     with tempfile.TemporaryDirectory() as folder:
         nodes = [f"--node={server}" for server in SERVERS]
-        _output([*TODOKU, "broker-config", folder, *nodes])
+        output([*TODOKU, "broker-config", folder, *nodes])
         configs = {path.name: path.read_text() for path in Path(folder).glob("*.conf")}
         seeds = {path.name: path.read_text() for path in Path(folder).glob("credentials/*.nk")}
     password = secrets.token_hex(16)
@@ -247,7 +185,7 @@ def helm(cluster: Cluster, command: str, image: str, **values: object) -> None:
     }
     chart = str(ROOT / "deploy" / "helm" / "todoku")
     words = ["helm", command, RELEASE, chart, f"--namespace={cluster.namespace}", "--values=-"]
-    _output([*words, f"--timeout={READY_SECONDS_MAX}s"], text=json.dumps(merged))
+    output([*words, f"--timeout={READY_SECONDS_MAX}s"], text=json.dumps(merged))
 
 
 def disturbances(
@@ -279,9 +217,14 @@ def disturbances(
             problems.append(f"two pods of {name} were evicted at once")
         cluster.wait_for(deployments[name])
 
-    def upgrade() -> None:
-        helm(cluster, "upgrade", image, migrationJob={"enabled": True}, podLabels={"upgrade": "1"})
+    def upgrade(**values: object) -> None:
+        helm(cluster, "upgrade", image, migrationJob={"enabled": True}, **values)
         cluster.wait_for(*deployments.values())
+
+    def divide() -> None:
+        upgrade(partitions=REPLICAS)
+        wanted = {each.durable for name in system.names for each in partitions_of(name, REPLICAS)}
+        until(lambda: wanted <= cluster.durables(), "the partitions are not read")
 
     for name in deployments:
         yield f"rollout restart of {name}", lambda name=name: restart(name)
@@ -290,7 +233,8 @@ def disturbances(
     yield f"scale of each from {MORE} to {FEWER}", lambda: scale(FEWER)
     for name in system.names:
         yield f"a pod of {name} deleted by force", lambda name=name: delete(name)
-    yield "helm upgrade with a migration job", upgrade
+    yield "helm upgrade with a migration job", lambda: upgrade(podLabels={"upgrade": "1"})
+    yield f"helm upgrade to {REPLICAS} partitions", divide
     for name in system.names:
         yield f"two pods of {name} evicted, one permitted", lambda name=name: evict(name)
 
@@ -349,15 +293,6 @@ def keep_logs(cluster: Cluster) -> None:
     print(f"what the pods logged: {folder}", file=sys.stderr)
 
 
-def until(look: Callable[[], bool], complaint: str) -> None:
-    """Wait until something is so. Raises `TimeoutError` with the complaint."""
-    deadline = time.monotonic() + READY_SECONDS_MAX
-    while not look():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{complaint} after {READY_SECONDS_MAX} s")
-        time.sleep(1.0)
-
-
 def _missing() -> str | None:
     """Return what is missing, and what to do."""
     if missing := [program for program in ("kubectl", "helm") if shutil.which(program) is None]:
@@ -375,18 +310,6 @@ def _missing() -> str | None:
             + answer.stderr.strip()
         )
     return None
-
-
-def _output(command: list[str], *, text: str | None = None, check: bool = True) -> str:
-    """Run a command, and return what it prints. Ends the program with its error if it fails."""
-    done = subprocess.run(command, input=text, check=False, capture_output=True, text=True)
-    if check and done.returncode:
-        raise SystemExit(f"{' '.join(command)}:\n{done.stderr.strip()}")
-    return done.stdout
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
 
 
 _RESTRICTED: Final = ["pod-security.kubernetes.io/enforce=restricted"]
