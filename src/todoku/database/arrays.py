@@ -22,28 +22,36 @@ class ArrayStatement:
     """Hold a statement that takes rows as arrays.
 
     `key` names the values that tell its rows apart. The statement cannot be used for rows of which two
-    have the same key, since the last of them must win.
+    have the same key, since the last of them must win. `places` tells where a row has each value.
     """
 
-    def __init__(self, sql: str, columns: Mapping[str, Column], key: Sequence[str]) -> None:
+    def __init__(
+        self,
+        sql: str,
+        columns: Mapping[str, Column],
+        key: Sequence[str],
+        places: Mapping[str, Any],
+    ) -> None:
         self.sql = sql
-        self._columns = columns
-        self._key = key
+        self._columns = [(name, places[name], write) for name, write in columns.items()]
+        self._key = [places[name] for name in key]
 
-    def takes(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+    def takes(self, rows: Sequence[Any]) -> bool:
         """Return whether it means the same as one statement for each row."""
         if not self._key or len(rows) == 1:
             return True
-        return len({tuple([row[name] for name in self._key]) for row in rows}) == len(rows)
+        return len({tuple([row[place] for place in self._key]) for row in rows}) == len(rows)
 
-    def parameters(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def parameters(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Return the rows as arrays."""
-        return {name: write([row[name] for row in rows]) for name, write in self._columns.items()}
+        return {name: write([row[place] for row in rows]) for name, place, write in self._columns}
 
 
-def array_statement(compiled: SQLCompiler, dialect: Dialect) -> ArrayStatement | None:
+def array_statement(
+    compiled: SQLCompiler, dialect: Dialect, places: Mapping[str, Any]
+) -> ArrayStatement | None:
     """Return the array form of an INSERT of values, or of an UPDATE or DELETE whose condition is that
-    columns are equal to parameters; None for any other statement."""
+    columns are equal to parameters; None for any other statement. Its rows have their values at `places`."""
     types = {name: _type_name(bind.type, dialect) for bind, name in compiled.bind_names.items()}
     sql = _PARAMETER.sub(lambda found: f'given."{found[1]}"', str(compiled)).replace("\n", " ")
     columns = {name: _COLUMNS.get(type_, list) for name, type_ in types.items()}
@@ -51,12 +59,13 @@ def array_statement(compiled: SQLCompiler, dialect: Dialect) -> ArrayStatement |
         head, values, conflict = insert.groups()
         key = _CONFLICT.match(conflict)
         sql = f"{head} SELECT {values} FROM {_given(types)}{conflict}"  # nosec B608
-        return ArrayStatement(sql, columns, key[1].split(", ") if key else ())
+        return ArrayStatement(sql, columns, key[1].split(", ") if key else (), places)
     if change := _CHANGE.fullmatch(sql):
         head, condition = change.groups()
         equalities = [_EQUALITY.fullmatch(part) for part in condition.split(" AND ")]
         if all(equalities):
-            return _change(head, [found.groups() for found in equalities if found], types, columns)
+            found = [each.groups() for each in equalities if each]
+            return _change(head, found, types, columns, places)
     return None
 
 
@@ -65,6 +74,7 @@ def _change(
     equalities: Sequence[Sequence[str]],
     types: Mapping[str, str],
     columns: Mapping[str, Column],
+    places: Mapping[str, Any],
 ) -> ArrayStatement | None:
     """Build an UPDATE or DELETE. Its rows are found through the index of the first column, once for each
     value, whatever the planner believes about the size of the table."""
@@ -72,18 +82,18 @@ def _change(
     among = f"{column} = ANY (%({name})s::{types[name]}[])"
     given = _given(types)
     if len(types) == 1:
-        return ArrayStatement(f"{head} WHERE {among}", columns, ())
+        return ArrayStatement(f"{head} WHERE {among}", columns, (), places)
     if head.startswith("DELETE"):
         whole = ", ".join([column for column, _ in equalities])
         names = ", ".join([f'"{name}"' for _, name in equalities])
         # IS TRUE keeps it from becoming a join.
         rows = f"(({whole}) IN (SELECT {names} FROM {given})) IS TRUE"  # nosec B608
-        return ArrayStatement(f"{head} WHERE {among} AND {rows}", columns, ())
+        return ArrayStatement(f"{head} WHERE {among} AND {rows}", columns, (), places)
     if any(types[name] not in _SAME for _, name in equalities):
         return None
     same = [f'{column} {_SAME[types[name]]} = given."{name}"' for column, name in equalities]
     sql = f"{head} FROM {given} WHERE {among} AND {' AND '.join(same)}"
-    return ArrayStatement(sql, columns, [name for _, name in equalities])
+    return ArrayStatement(sql, columns, [name for _, name in equalities], places)
 
 
 _SAME = {"TEXT": "|| ''", "BIGINT": "+ 0"}

@@ -183,31 +183,37 @@ class Many:
     """Execute a statement for many rows at once, compiled once for each database.
 
     The rows, which all have the same keys, hold values as the driver accepts them: an instant through
-    `to_microseconds`, an enumeration by its value. On SQLite an INSERT leaves out the columns that are NULL
-    in all rows: its driver takes longer to bind a NULL than a text. It inserts `ROWS_A_STATEMENT` rows at
-    once, since to begin and end a statement takes a quarter of its time.
+    `to_microseconds`, an enumeration by its value. A row is a mapping; or, for statements with named
+    `columns`, a tuple of their values in this order, which takes less than half the time: so are the rows
+    that every order writes. On SQLite an INSERT leaves out the columns that are NULL in all rows: its driver
+    takes longer to bind a NULL than a text. It inserts `ROWS_A_STATEMENT` rows at once, since to begin and
+    end a statement takes a quarter of its time.
     """
 
-    def __init__(self, statement: Insert | Update | Delete | TextClause) -> None:
+    def __init__(
+        self, statement: Insert | Update | Delete | TextClause, columns: Sequence[str] = ()
+    ) -> None:
         self._statement = statement
-        self._compiled: dict[tuple[type[Dialect], tuple[str, ...]], _CompiledMany] = {}
-        self._nullable: tuple[str, ...] = ()
+        self._places: Mapping[str, int] = {name: place for place, name in enumerate(columns)}
+        self._compiled: dict[tuple[type[Dialect], tuple[Any, ...]], _CompiledMany] = {}
+        self._nullable: Sequence[str] = ()
         if isinstance(statement, Insert):
-            columns = statement.table.columns
-            self._nullable = tuple(c.name for c in columns if c.nullable and not c.server_default)
+            nullable = (c for c in statement.table.columns if c.nullable and not c.server_default)
+            self._nullable = [c.name for c in nullable]
+        self._nullable_places = [self._places[n] for n in self._nullable if n in self._places]
 
-    def __call__(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __call__(self, connection: Connection, rows: Sequence[Any]) -> None:
         """Execute it for all rows; for none, do nothing."""
         if not rows:
             return
         dialect = connection.dialect
-        absent = _absent(self._nullable, rows) if dialect.name == "sqlite" else ()
+        absent = self._absent(rows) if self._nullable and dialect.name == "sqlite" else ()
         compiled = self._compiled.get((type(dialect), absent))
         if compiled is None:
             compiled = self._compile(connection, rows[0], absent)
         sql, arrange, arrays, several = compiled
         if arrays is None or not arrays.takes(rows):
-            values = list(map(arrange, rows))
+            values = rows if arrange is None else list(map(arrange, rows))
             if several is not None and len(values) >= ROWS_A_STATEMENT:
                 values = _insert_several(connection, several, values)
             if values:
@@ -219,24 +225,43 @@ class Many:
             raise_translated(connection.dialect, error)
         execute_on_driver(connection, arrays.sql, [given], many=True)
 
+    def _absent(self, rows: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the keys of the columns that are NULL in all rows."""
+        first = rows[0]
+        nullable: Sequence[Any] = self._nullable_places
+        if not self._places:
+            nullable = [name for name in self._nullable if name in first]
+        absent = tuple([key for key in nullable if first[key] is None])
+        if not absent or len(rows) == 1:
+            return absent
+        values = _getter(absent)
+        if list(map(values, rows)).count(values(first)) == len(rows):  # As nearly always.
+            return absent
+        return tuple(key for key in absent if all(row[key] is None for row in rows))
+
     def _compile(
-        self, connection: Connection, row: Mapping[str, Any], absent: tuple[str, ...]
+        self, connection: Connection, row: Any, absent: tuple[Any, ...]
     ) -> "_CompiledMany":
-        keys = None
+        key_of = self._places or {name: name for name in row}
+        given = None
         if isinstance(self._statement, Insert):
-            keys = [name for name in row if name not in absent]
-        compiled = self._statement.compile(dialect=connection.dialect, column_keys=keys)
+            given = [name for name, key in key_of.items() if key not in absent]
+        compiled = self._statement.compile(dialect=connection.dialect, column_keys=given)
         assert isinstance(compiled, SQLCompiler)
         names = tuple(compiled.positiontup or compiled.bind_names.values())
+        keys = {name: key_of[name] for name in names}
+        arrange: Callable[[Any], Any] | None
         if not compiled.positional:
-            arrange: Callable[[Any], Any] = partial(_only, names)
+            arrange = partial(_only, keys)
+        elif names == tuple(self._places):
+            arrange = None
         elif len(names) == 1:  # `itemgetter` would give the value itself.
-            arrange = partial(_values, names)
+            arrange = partial(_values, (*keys.values(),))
         else:
-            arrange = itemgetter(*names)
+            arrange = itemgetter(*(keys[name] for name in names))
         arrays = None
         if connection.dialect.name == "postgresql" and not isinstance(self._statement, TextClause):
-            arrays = array_statement(compiled, connection.dialect)
+            arrays = array_statement(compiled, connection.dialect, key_of)
         several = None
         driver = connection.connection.driver_connection
         if isinstance(self._statement, Insert) and isinstance(driver, sqlite3.Connection):
@@ -246,9 +271,9 @@ class Many:
         return found
 
 
-_CompiledMany = tuple[str, Callable[[Any], Any], ArrayStatement | None, str | None]
-"""A statement for one row, what makes its parameters of a row, its form that takes rows as arrays, and its
-form for `ROWS_A_STATEMENT` rows."""
+_CompiledMany = tuple[str, Callable[[Any], Any] | None, ArrayStatement | None, str | None]
+"""A statement for one row, what makes its parameters of a row (None if the row is them), its form that takes
+rows as arrays, and its form for `ROWS_A_STATEMENT` rows."""
 
 
 def _for_several_rows(sql: str, columns: int) -> str | None:
@@ -261,8 +286,8 @@ def _for_several_rows(sql: str, columns: int) -> str | None:
 
 
 def _insert_several(
-    connection: Connection, sql: str, values: list[tuple[Any, ...]]
-) -> list[tuple[Any, ...]]:
+    connection: Connection, sql: str, values: Sequence[tuple[Any, ...]]
+) -> Sequence[tuple[Any, ...]]:
     """Insert `ROWS_A_STATEMENT` rows at a time; return those that are left over."""
     inserted = len(values) - len(values) % ROWS_A_STATEMENT
     parameters = [
@@ -273,26 +298,14 @@ def _insert_several(
     return values[inserted:]
 
 
-def _absent(nullable: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return those of the nullable columns that are NULL in all rows."""
-    first = rows[0]
-    absent = tuple([name for name in nullable if first.get(name, first) is None])
-    if not absent or len(rows) == 1:
-        return absent
-    values = _getter(absent)
-    if list(map(values, rows)).count(values(first)) == len(rows):  # As nearly always.
-        return absent
-    return tuple(name for name in absent if all(row[name] is None for row in rows))
-
-
 @lru_cache(maxsize=256)
-def _getter(names: tuple[str, ...]) -> Callable[[Any], Any]:
-    return itemgetter(*names)
+def _getter(keys: tuple[Any, ...]) -> Callable[[Any], Any]:
+    return itemgetter(*keys)
 
 
-def _values(names: Sequence[str], row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in names)
+def _values(keys: Sequence[Any], row: Any) -> tuple[Any, ...]:
+    return tuple(row[key] for key in keys)
 
 
-def _only(names: Sequence[str], row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in names}
+def _only(keys: Mapping[str, Any], row: Any) -> dict[str, Any]:
+    return {name: row[key] for name, key in keys.items()}

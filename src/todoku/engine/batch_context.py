@@ -76,7 +76,7 @@ _IS_KEPT: ByType[bool] = ByType(
 """Whether an event is one on which nothing is decided, by its type."""
 
 
-class Decided(msgspec.Struct, frozen=True):
+class Decided(msgspec.Struct, frozen=True, gc=False):
     """What one decision leads to: the new state, the events in their envelopes, the effects, and when the
     state falls due, by agenda."""
 
@@ -552,7 +552,9 @@ class BatchContext:
         """Note that a row will fall due: the first time of an agenda whose rows are not looked for in every
         batch, and the context, which a row that was due has already."""
         if agenda.look_every is not None:
-            self.earliest_due[agenda] = min(due_at, self.earliest_due.get(agenda, due_at))
+            first = self.earliest_due.get(agenda)
+            if first is None or due_at < first:
+                self.earliest_due[agenda] = due_at
         if decided.context is NO_CONTEXT or not agenda.keeps_contexts:
             return
         if not (isinstance(subject, Due) and subject.agenda is agenda):
@@ -561,15 +563,15 @@ class BatchContext:
 
     def _may_decide_at_once(self, agenda: Agenda, due_at: datetime, state: object) -> bool:
         """Return whether what has this due time is due already, and may be decided on in this transaction."""
+        if not self.due_windows[agenda].has_come(due_at):
+            return False
         if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
             return False
-        if not self._gate_is_open and (
+        return self._gate_is_open or not (
             self.gate.stops(agenda, state)
             # It has its turn among the others that are due.
             or self.gate.limits(agenda, state)
-        ):
-            return False
-        return self.due_windows[agenda].has_come(due_at)
+        )
 
     def acknowledge_set_aside(self) -> None:
         """Acknowledge the anchors and the erasures, and confirm them."""

@@ -65,6 +65,8 @@ class SagaStart(msgspec.Struct, frozen=True, kw_only=True):
             return state, context
         if current != version and self.version_of(before) is None:
             state, current = self.with_version(state, version), version
+        if current == context.saga_version:  # As in most sagas.
+            return state, context
         return state, _in_version(context, current)
 
     def context(self, state: Any, context: Context) -> Context:

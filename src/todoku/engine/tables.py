@@ -61,7 +61,7 @@ class Inbox:
             Index("inbox_by_age", "received_at"),
             clustered=True,
         )
-        self._insert = Many(insert(self.table))
+        self._insert = Many(insert(self.table), ("event_id", "received_at"))
         event_id = self.table.c.event_id
         self._known = Query(select(event_id).where(among(event_id, "ids")))
         self._prune = delete(self.table).where(
@@ -83,9 +83,7 @@ class Inbox:
     def add(self, connection: Connection, ids: Iterable[str], now: datetime) -> None:
         """Record that these are handled."""
         received_at = to_microseconds(now)
-        self._insert(
-            connection, [{"event_id": event_id, "received_at": received_at} for event_id in ids]
-        )
+        self._insert(connection, [(event_id, received_at) for event_id in ids])
 
     def prune(self, connection: Connection, before: datetime, count: int) -> int:
         """Delete up to `count` ids received before that instant; return how many."""
@@ -135,13 +133,17 @@ class Outbox:
         )
         columns = self.table.c
         # An event that is published again while it is pending has one row.
-        self._insert = Many(insert_ignoring_duplicates(self.table))
+        self._insert = Many(
+            insert_ignoring_duplicates(self.table),
+            ("event_id", "reader", "owner", "position", "subject", "body", "said_at"),
+        )
         self._withdraw = Many(delete(self.table).where(columns.event_id == bindparam("withdrawn")))
         self._mark_delivered = Many(
             delete(self.table).where(
                 columns.event_id == bindparam("delivered_event"),
                 columns.reader == bindparam("delivered_reader"),
-            )
+            ),
+            ("delivered_event", "delivered_reader"),
         )
         self._mark_stored = Many(
             delete(self.table).where(
@@ -203,15 +205,7 @@ class Outbox:
             for n, event in enumerate(events, start=1)
         ]
         pending = [
-            {
-                "event_id": event.event_id,
-                "reader": reader,
-                "owner": owner,
-                "position": row.position,
-                "subject": event.subject,
-                "body": event.body,
-                "said_at": said_at,
-            }
+            (event.event_id, reader, owner, row.position, event.subject, event.body, said_at)
             for event, row in zip(events, rows, strict=True)
             for reader in event.readers
         ]
@@ -224,11 +218,7 @@ class Outbox:
 
     def mark_delivered(self, connection: Connection, receipts: Iterable[tuple[str, str]]) -> None:
         """Delete the rows of these (event id, subscriber); those that are not pending are ignored."""
-        pairs = [
-            {"delivered_event": event_id, "delivered_reader": reader}
-            for event_id, reader in receipts
-        ]
-        self._mark_delivered(connection, pairs)
+        self._mark_delivered(connection, list(receipts))
 
     def mark_stored(
         self, connection: Connection, owner: str, ranges: Iterable[tuple[int, int]]

@@ -192,31 +192,46 @@ _load_adjusted = Query(
 _insert_products = Many(insert(products))
 
 
-def _update(*columns: str) -> Many:
+def _update(*columns: str, row: Sequence[str] = ()) -> Many:
     """Writes these columns of a product."""
     return Many(
         update(products)
         .where(products.c.id == bindparam("key"))
-        .values({name: bindparam(name) for name in columns})
+        .values({name: bindparam(name) for name in columns}),
+        row,
     )
 
 
 MOVING = ("stock_quantity", "reserved_quantity", "updated_at")
-_update_stock = _update(*MOVING)
+_update_stock = _update(*MOVING, row=("key", *MOVING))
 _update_products = _update(
     "name", "price", "currency", "version", "changed_at", "archived", *MOVING
 )
 _update_queues = _update("queue")
 _update_thresholds = _update("low_stock_threshold", "threshold_version", "updated_at")
-_insert_reservations = Many(insert(reservations))
+_insert_reservations = Many(
+    insert(reservations),
+    (
+        *("order_id", "product_id", "location", "quantity", "state", "created_at", "updated_at"),
+        *("shipping_address", "total_amount", "currency", "changes", "cancelled", "queued_at"),
+        *("context", "holds"),
+    ),
+)
 _insert_early_changes = Many(insert(early_changes))
 _end_reservations = Many(
     update(reservations)
     .where(reservations.c.order_id == bindparam("key"))
-    .values(state=bindparam("state"), updated_at=bindparam("updated_at"))
+    .values(state=bindparam("state"), updated_at=bindparam("updated_at")),
+    ("key", "state", "updated_at"),
 )
 _delete_reservations = Many(delete(reservations).where(reservations.c.order_id == bindparam("key")))
-_insert_ledger = Many(insert(stock_ledger))
+_insert_ledger = Many(
+    insert(stock_ledger),
+    (
+        *("product_id", "location", "order_id", "reason", "quantity", "note", "entered_at"),
+        *("adjustment_id", "code", "adjusted_by"),
+    ),
+)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -512,7 +527,7 @@ def _send_products(
 
 def _save_products(connection: Connection, unit_of_work: InventoryUnitOfWork) -> None:
     new: list[dict[str, Any]] = []
-    moved: list[dict[str, Any]] = []
+    moved: list[tuple[Any, ...]] = []
     changed: list[dict[str, Any]] = []
     thresholds: list[dict[str, Any]] = []
     queued: list[dict[str, Any]] = []
@@ -581,13 +596,9 @@ def _product(row: Any) -> Product:
     )
 
 
-def _moved_row(product: Product) -> dict[str, Any]:
-    return {
-        "key": product.id,
-        "stock_quantity": product.on_hand,
-        "reserved_quantity": product.reserved,
-        "updated_at": to_microseconds(product.updated_at),
-    }
+def _moved_row(product: Product) -> tuple[Any, ...]:
+    updated_at = to_microseconds(product.updated_at)
+    return product.id, product.on_hand, product.reserved, updated_at
 
 
 def _product_row(product: Product) -> dict[str, Any]:
@@ -609,52 +620,48 @@ def _product_row(product: Product) -> dict[str, Any]:
     }
 
 
-def _ending_row(reservation: Reservation) -> dict[str, Any]:
-    return {
-        "key": reservation.order_id,
-        "state": reservation.state.value,
-        "updated_at": to_microseconds(reservation.updated_at),
-    }
+def _ending_row(reservation: Reservation) -> tuple[Any, ...]:
+    return reservation.order_id, reservation.state.value, to_microseconds(reservation.updated_at)
 
 
 def _changes(reservation: Reservation) -> str | None:
     return _encode(reservation.changes).decode() if reservation.changes else None
 
 
-def _reservation_rows(reservation: Reservation) -> Iterable[dict[str, Any]]:
+def _reservation_rows(reservation: Reservation) -> Iterable[tuple[Any, ...]]:
     context = None
     if reservation.context is not NO_CONTEXT:
         context = _encode(reservation.context).decode()
     for line in reservation.lines:
-        yield {
-            "order_id": reservation.order_id,
-            "product_id": line.product_id,
-            "location": LOCATION,
-            "quantity": line.quantity,
-            "state": reservation.state.value,
-            "created_at": to_microseconds(reservation.created_at),
-            "updated_at": to_microseconds(reservation.updated_at),
-            "shipping_address": reservation.shipping_address,
-            "total_amount": reservation.total_amount,
-            "currency": reservation.currency,
-            "changes": _changes(reservation),
-            "cancelled": line.cancelled,
-            "queued_at": to_microseconds(reservation.queued_at),
-            "context": context,
-            "holds": _encode(reservation.holds).decode() if reservation.holds else None,
-        }
+        yield (
+            reservation.order_id,
+            line.product_id,
+            LOCATION,
+            line.quantity,
+            reservation.state.value,
+            to_microseconds(reservation.created_at),
+            to_microseconds(reservation.updated_at),
+            reservation.shipping_address,
+            reservation.total_amount,
+            reservation.currency,
+            _changes(reservation),
+            line.cancelled,
+            to_microseconds(reservation.queued_at),
+            context,
+            _encode(reservation.holds).decode() if reservation.holds else None,
+        )
 
 
-def _ledger_row(entry: LedgerEntry) -> dict[str, Any]:
-    return {
-        "product_id": entry.product_id,
-        "location": LOCATION,
-        "order_id": entry.order_id,
-        "reason": entry.reason.value,
-        "quantity": entry.quantity,
-        "note": entry.note,
-        "entered_at": to_microseconds(entry.at),
-        "adjustment_id": entry.adjustment_id,
-        "code": entry.code,
-        "adjusted_by": entry.by,
-    }
+def _ledger_row(entry: LedgerEntry) -> tuple[Any, ...]:
+    return (
+        entry.product_id,
+        LOCATION,
+        entry.order_id,
+        entry.reason.value,
+        entry.quantity,
+        entry.note,
+        to_microseconds(entry.at),
+        entry.adjustment_id,
+        entry.code,
+        entry.by,
+    )

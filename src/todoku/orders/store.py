@@ -54,6 +54,9 @@ from todoku.orders.parking import ParkedMessage
 from todoku.orders.pauses_elsewhere import PausesElsewhere, PausesElsewhereTable
 from todoku.orders.placing import Placement, PlaceOrder
 
+IN_FEED = 1
+"""Tells that this program adds an event to the feed itself."""
+
 CACHED_LINES_MAX = 20
 """States with more lines are not cached, which bounds the memory of the cache."""
 
@@ -160,9 +163,26 @@ _load_items = Query(
     .order_by(order_items.c.order_id, order_items.c.line)
 )
 _find_order = Query(select(orders).where(orders.c.id == bindparam("order_id")))
-_insert_orders = Many(insert(orders))
-_insert_items = Many(insert(order_items))
-_insert_events = Many(insert_ignoring_duplicates(order_events))
+
+PLACED = ("user_id", "total_amount", "currency", "shipping_address", "created_at", "saga_version")
+CHANGING = ("reason", "shipment_id", "tracking_number", "event_count", "updated_at")
+PROGRESS = ("status", "status_since", "due_at", *CHANGING)
+"""The columns that change with the events of every order."""
+SELDOM = (
+    *("changes", "deadline", "holds", "held_since", "hold_expires_at"),
+    *("on_shortage", "stock_awaited_at", "booking_failure"),
+)
+"""Those of few orders."""
+
+_insert_orders = Many(insert(orders), ("id", *PROGRESS, *SELDOM, *PLACED))
+_insert_items = Many(insert(order_items), ("order_id", "line", "product_id", "quantity", "price"))
+_insert_events = Many(
+    insert_ignoring_duplicates(order_events),
+    (
+        *("order_id", "event_id", "sequence", "type", "source", "actor", "said_at"),
+        *("recorded_at", "status", "data", "cause", "in_feed"),
+    ),
+)
 
 
 def _update(*columns: str) -> Many:
@@ -170,23 +190,20 @@ def _update(*columns: str) -> Many:
     return Many(
         update(orders)
         .where(orders.c.id == bindparam("key"))
-        .values({name: bindparam(name) for name in columns})
+        .values({name: bindparam(name) for name in columns}),
+        ("key", *PROGRESS, *SELDOM),
     )
 
 
-CHANGING = ("reason", "shipment_id", "tracking_number", "event_count", "updated_at")
 _update_orders = _update(*CHANGING)
 # Apart, because an index on the status makes it cost twice as much.
 _update_with_status = _update("status", "status_since", *CHANGING)
 # So does the index on the due time, which is written twice: when the order is placed, and when it ends.
 _update_with_due_time = _update("status", "status_since", "due_at", *CHANGING)
 # Few orders have these.
-SELDOM_CHANGING = (
-    *("status", "status_since", "deadline", "due_at", "changes", "booking_failure"),
-    *("stock_awaited_at", *CHANGING),
-)
-_update_with_changes = _update(*SELDOM_CHANGING)
-_update_with_holds = _update("holds", "held_since", "hold_expires_at", *SELDOM_CHANGING)
+WITH_CHANGES = (*PROGRESS, "deadline", "changes", "booking_failure", "stock_awaited_at")
+_update_with_changes = _update(*WITH_CHANGES)
+_update_with_holds = _update("holds", "held_since", "hold_expires_at", *WITH_CHANGES)
 
 _encode = msgspec.json.Encoder().encode
 decode_changes = msgspec.json.Decoder(tuple[Change, ...]).decode
@@ -353,7 +370,7 @@ class OrdersStore:
         )
         recorded = {envelope.subject for _, _, envelope in unit_of_work.recorded}
         new: list[Order] = []
-        by_update: dict[Many, list[dict[str, Any]]] = {}
+        by_update: dict[Many, list[tuple[Any, ...]]] = {}
         for order_id, order in sorted(unit_of_work.after.items()):
             event_count = unit_of_work.event_counts.get(order_id, 0)
             before = unit_of_work.before.get(order_id)
@@ -361,8 +378,7 @@ class OrdersStore:
                 new.append(order)
             elif order is not before or order_id in recorded:
                 update_rows, row_of = _update_for(before, order)
-                row = {"key": order_id, **row_of(order, event_count)}
-                by_update.setdefault(update_rows, []).append(row)
+                by_update.setdefault(update_rows, []).append(row_of(order, event_count))
         counts = unit_of_work.event_counts
         _insert_orders(connection, [_order_row(each, counts.get(each.id, 0)) for each in new])
         _insert_items(connection, [row for each in new for row in _item_rows(each)])
@@ -492,49 +508,53 @@ def _order_id(subject: Any) -> str:
     return order_id
 
 
-def _order_row(order: Order, event_count: int) -> dict[str, Any]:
-    return {
-        "id": order.id,
-        "user_id": order.user_id,
-        "total_amount": order.total_amount,
-        "currency": order.currency,
-        "shipping_address": order.shipping_address,
-        "created_at": to_microseconds(order.created_at),
-        "saga_version": order.saga_version,
-        **_changed_row(order, event_count),
-    }
+def _order_row(order: Order, event_count: int) -> tuple[Any, ...]:
+    """Return an order's `id`, `PROGRESS`, `SELDOM` and `PLACED`."""
+    return (
+        *_changed_row(order, event_count),
+        order.user_id,
+        order.total_amount,
+        order.currency,
+        order.shipping_address,
+        to_microseconds(order.created_at),
+        order.saga_version,
+    )
 
 
-def _changed_row(order: Order, event_count: int) -> dict[str, Any]:
-    """Return the columns that change, those of few orders among them."""
-    return {
-        **_progress_row(order, event_count),
-        "changes": _encode(order.changes).decode() if order.changes else None,
-        "deadline": to_microseconds(order.deadline),
-        "holds": _encode(order.holds).decode() if order.holds else None,
-        "held_since": to_microseconds(held_since(order.holds)) if order.holds else None,
-        "hold_expires_at": to_microseconds(next_expiry(order.holds)) if order.holds else None,
-        "on_shortage": order.on_shortage,
-        "stock_awaited_at": to_microseconds(order.stock_awaited_at),
-        "booking_failure": order.booking_failure and _encode(order.booking_failure).decode(),
-    }
+def _changed_row(order: Order, event_count: int) -> tuple[Any, ...]:
+    """Return an order's `id`, `PROGRESS` and `SELDOM`."""
+    holds = order.holds
+    return (
+        *_progress_row(order, event_count),
+        _encode(order.changes).decode() if order.changes else None,
+        to_microseconds(order.deadline),
+        _encode(holds).decode() if holds else None,
+        to_microseconds(held_since(holds)) if holds else None,
+        to_microseconds(next_expiry(holds)) if holds else None,
+        order.on_shortage,
+        to_microseconds(order.stock_awaited_at),
+        order.booking_failure and _encode(order.booking_failure).decode(),
+    )
 
 
-def _progress_row(order: Order, event_count: int) -> dict[str, Any]:
-    """Return the columns that change with the events of every order."""
-    return {
-        "status": order.status.value,
-        "status_since": to_microseconds(order.status_since),
-        "reason": order.reason,
-        "shipment_id": order.shipment_id,
-        "tracking_number": order.tracking_number,
-        "event_count": event_count,
-        "updated_at": to_microseconds(order.updated_at),
-        "due_at": to_microseconds(order.due_at),
-    }
+def _progress_row(order: Order, event_count: int) -> tuple[Any, ...]:
+    """Return an order's `id` and `PROGRESS`."""
+    return (
+        order.id,
+        order.status.value,
+        to_microseconds(order.status_since),
+        to_microseconds(order.due_at),
+        order.reason,
+        order.shipment_id,
+        order.tracking_number,
+        event_count,
+        to_microseconds(order.updated_at),
+    )
 
 
-def _update_for(before: Order, after: Order) -> tuple[Many, Callable[[Order, int], dict[str, Any]]]:
+def _update_for(
+    before: Order, after: Order
+) -> tuple[Many, Callable[[Order, int], tuple[Any, ...]]]:
     """Return the statement that writes what differs, and what makes its rows."""
     if after.holds is not before.holds:
         return _update_with_holds, _changed_row
@@ -552,31 +572,25 @@ def _update_for(before: Order, after: Order) -> tuple[Many, Callable[[Order, int
     return _update_orders, _progress_row
 
 
-def _item_rows(order: Order) -> Iterable[dict[str, Any]]:
+def _item_rows(order: Order) -> Iterable[tuple[Any, ...]]:
     for line, item in enumerate(order.items, start=1):
-        yield {
-            "order_id": order.id,
-            "line": line,
-            "product_id": item.product_id,
-            "quantity": item.quantity,
-            "price": item.price,
-        }
+        yield order.id, line, item.product_id, item.quantity, item.price
 
 
 def _event_row(
     sequence: int, status: str, envelope: Envelope, recorded_at: int | None
-) -> dict[str, Any]:
-    return {
-        "order_id": envelope.subject,
-        "event_id": envelope.id,
-        "sequence": sequence,
-        "type": envelope.type,
-        "source": envelope.source,
-        "actor": envelope.actor,
-        "said_at": to_microseconds(envelope.time),
-        "recorded_at": recorded_at,
-        "status": status,
-        "data": bytes(envelope.data).decode(),
-        "cause": envelope.causationid,
-        "in_feed": 1,
-    }
+) -> tuple[Any, ...]:
+    return (
+        envelope.subject,
+        envelope.id,
+        sequence,
+        envelope.type,
+        envelope.source,
+        envelope.actor,
+        to_microseconds(envelope.time),
+        recorded_at,
+        status,
+        str(envelope.data, "utf-8"),
+        envelope.causationid,
+        IN_FEED,
+    )

@@ -90,8 +90,14 @@ _load_items = Query(
     .where(among(shipment_items.c.shipment_id, "ids"))
     .order_by(shipment_items.c.shipment_id, shipment_items.c.product_id)
 )
-_insert_shipments = Many(insert(shipments))
-_insert_items = Many(insert(shipment_items))
+
+CHANGING = ("status", "attempts", "due_at", "tracking_number", "reason", "updated_at")
+SELDOM_CHANGING = ("changes", "holds", "shipping_address", "created_at", "failure_published_at")
+
+_insert_shipments = Many(
+    insert(shipments), ("id", *CHANGING, *SELDOM_CHANGING, "order_id", "number")
+)
+_insert_items = Many(insert(shipment_items), ("shipment_id", "product_id", "quantity"))
 _delete_items = Many(delete(shipment_items).where(shipment_items.c.shipment_id == bindparam("key")))
 
 
@@ -100,16 +106,14 @@ def _update(*columns: str) -> Many:
     return Many(
         update(shipments)
         .where(shipments.c.id == bindparam("key"))
-        .values({name: bindparam(name) for name in columns})
+        .values({name: bindparam(name) for name in columns}),
+        ("key", *CHANGING, *SELDOM_CHANGING),
     )
 
 
-CHANGING = ("status", "attempts", "due_at", "tracking_number", "reason", "updated_at")
 _update_shipments = _update(*CHANGING)
 _update_failing_shipments = _update("failure_published_at", *CHANGING)
-_update_changed_shipments = _update(
-    *("changes", "holds", "shipping_address", "created_at", "failure_published_at"), *CHANGING
-)
+_update_changed_shipments = _update(*SELDOM_CHANGING, *CHANGING)
 
 _encode = msgspec.json.Encoder().encode
 _decode_changes = msgspec.json.Decoder(tuple[ShipmentChange, ...]).decode
@@ -247,46 +251,36 @@ def _order_id(subject: Any) -> str:
     return order_id
 
 
-def _shipment_row(shipment: Shipment) -> dict[str, Any]:
-    return {
-        "id": shipment.id,
-        "order_id": shipment.order_id,
-        "number": 1,
-        "status": shipment.status.value,
-        "attempts": shipment.attempts,
-        "due_at": to_microseconds(shipment.due_at),
-        "tracking_number": shipment.tracking_number,
-        "reason": shipment.reason,
-        "shipping_address": shipment.shipping_address,
-        "created_at": to_microseconds(shipment.created_at),
-        "updated_at": to_microseconds(shipment.updated_at),
-        "changes": _encode(shipment.changes).decode() if shipment.changes else None,
-        "holds": _encode(shipment.holds).decode() if shipment.holds else None,
-        "failure_published_at": to_microseconds(shipment.failure_published_at),
-    }
+def _shipment_row(shipment: Shipment) -> tuple[Any, ...]:
+    """Return all columns of a shipment; it is the first one of its order."""
+    return (*_update_row(shipment), shipment.order_id, 1)
 
 
-def _progress_row(shipment: Shipment) -> dict[str, Any]:
-    """Return the columns that change with each shipment."""
-    return {
-        "key": shipment.id,
-        "status": shipment.status.value,
-        "attempts": shipment.attempts,
-        "due_at": to_microseconds(shipment.due_at),
-        "tracking_number": shipment.tracking_number,
-        "reason": shipment.reason,
-        "updated_at": to_microseconds(shipment.updated_at),
-    }
+def _update_row(shipment: Shipment) -> tuple[Any, ...]:
+    """Return a shipment's `id`, and the columns that are `CHANGING` or `SELDOM_CHANGING`."""
+    return (
+        *_progress_row(shipment),
+        _encode(shipment.changes).decode() if shipment.changes else None,
+        _encode(shipment.holds).decode() if shipment.holds else None,
+        shipment.shipping_address,
+        to_microseconds(shipment.created_at),
+        to_microseconds(shipment.failure_published_at),
+    )
 
 
-def _update_row(shipment: Shipment) -> dict[str, Any]:
-    return {"key": shipment.id, **_shipment_row(shipment)}
+def _progress_row(shipment: Shipment) -> tuple[Any, ...]:
+    """Return a shipment's `id`, and the columns that are `CHANGING`."""
+    return (
+        shipment.id,
+        shipment.status.value,
+        shipment.attempts,
+        to_microseconds(shipment.due_at),
+        shipment.tracking_number,
+        shipment.reason,
+        to_microseconds(shipment.updated_at),
+    )
 
 
-def _item_rows(shipment: Shipment) -> Iterable[dict[str, Any]]:
+def _item_rows(shipment: Shipment) -> Iterable[tuple[Any, ...]]:
     for item in shipment.items:
-        yield {
-            "shipment_id": shipment.id,
-            "product_id": item.product_id,
-            "quantity": item.quantity,
-        }
+        yield shipment.id, item.product_id, item.quantity
