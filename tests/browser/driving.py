@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -92,6 +93,30 @@ class ConsoleStack(Stack):
         thread = threading.Thread(target=lambda: asyncio.run(publish()))
         thread.start()
         thread.join()
+
+    def park(self, *bodies: bytes) -> int:
+        """Publish messages that nobody can read, and wait until inventory has parked them; return how many
+        messages are parked there."""
+        wanted = self.parked() + len(bodies)
+        self.publish("orders.created", *bodies)
+        self._until(lambda: self.parked() == wanted, "the messages are not parked")
+        return wanted
+
+    def parked(self) -> int:
+        """Return how many messages are parked at inventory."""
+        found = self.request("inventory", "/dead-letters?state=PARKED&limit=200")
+        return len(found["items"])
+
+    @contextmanager
+    def gone(self, service: str) -> Iterator[None]:
+        """Kill a service, and keep it from being started again until the block ends."""
+        victim, up = self.pid(service), self.pids()["up"]
+        os.kill(up, signal.SIGSTOP)
+        try:
+            os.kill(victim, signal.SIGKILL)
+            yield
+        finally:
+            os.kill(up, signal.SIGCONT)
 
     def request(self, service: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Send a request to a service, past the console."""

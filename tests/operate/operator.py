@@ -29,7 +29,8 @@ class Operator:
 
     def fill(self, **fields: str) -> None:
         """Type into the fields of the open dialog; it asks for the operator's name as well, if it has to."""
-        dialog = self.page.locator("dialog")
+        dialog = self.page.locator("dialog[open]")
+        dialog.wait_for()
         for name, value in fields.items():
             dialog.locator(f"#field-{name}").fill(value)
         by = dialog.locator("#field-by")

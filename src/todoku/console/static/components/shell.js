@@ -1,5 +1,5 @@
 // The frame around every page.
-import { html, signal, useEffect, useRef, useState } from "../lib/html.js";
+import { html, signal, useLayoutEffect, useRef, useState } from "../lib/html.js";
 import { about, base } from "../lib/api.js";
 import { has, t } from "../lib/i18n.js";
 import { helpShown } from "../lib/keys.js";
@@ -24,7 +24,8 @@ export function Shell() {
   const first = useRef(true);
   const found = match(PAGES, path.value);
   const page = path.value.split("/")[0];
-  useEffect(() => {
+  // Before the page is drawn: who presses a key at what is seen there, presses it there.
+  useLayoutEffect(() => {
     menuOpen.value = false;
     document.title = `${pageName(page)} · Todoku`;
     if (!first.current) main.current?.focus({ preventScroll: true });
