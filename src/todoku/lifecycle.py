@@ -17,7 +17,7 @@ are decided as in the statuses that it interrupts, which are those before it.
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from typing import Final, Generic, Self, TypeVar
 
 import msgspec
@@ -114,13 +114,12 @@ class Status(StrEnum):
                 "version has written it. Update this process; until then it decides nothing about it."
             )
 
-    @property
+    @cached_property
     def value(self) -> str:
-        """Return the value. Every row that is stored reads it, and that of `Enum` takes more than
-        twice as long."""
+        """Return the value. Every row that is stored reads it, and that of `Enum` is a function in Python."""
         return self._value_
 
-    @property
+    @cached_property
     def terminal(self) -> bool:
         """Return whether the entity has ended: no status comes after this one. Of one that this version does
         not know, it is unknown."""

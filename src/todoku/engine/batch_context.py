@@ -474,8 +474,9 @@ class BatchContext:
             began_in = saga.version if cause is None else context.saga_version
             state, context = saga.begin(before, state, context, began_in)
         cause = cause or context.cause
-        led_to = [(outputs, cause)]
+        results = [(output, cause) for output in outputs] if outputs else []
         due: list[tuple[Agenda, datetime]] = []
+        decided_at_once = False
         for agenda in self.service.agendas:
             due_at = agenda.due_at_of(state)
             if due_at is None:
@@ -483,22 +484,22 @@ class BatchContext:
             if self._may_decide_at_once(agenda, due_at, state):
                 because = agenda.cause_of(state) or cause
                 state, more = agenda.decide(state, self.now)
-                led_to.append((more, because))
+                results += [(output, because) for output in more]
+                decided_at_once = True
             else:
                 due.append((agenda, due_at))
-        if len(led_to) > 1:
+        if decided_at_once:
             due = self._due_times(state)
         state, at = stamped(before, state, occurred_at, self.now)
         published: list[tuple[Envelope, Event]] = []
         effects: list[PendingEffect] = []
-        for results, because in led_to:
-            for result in results:
-                if type(result) is InContext:
-                    published.append((seal(result.event, at, result.context), result.event))
-                elif _is_event(result):
-                    published.append((seal(result, at, context, because), result))
-                else:
-                    effects.append(PendingEffect(result, context.caused_by(because)))
+        for result, because in results:
+            if type(result) is InContext:
+                published.append((seal(result.event, at, result.context), result.event))
+            elif _is_event(result):
+                published.append((seal(result, at, context, because), result))
+            else:
+                effects.append(PendingEffect(result, context.caused_by(because)))
         if context.cause is not None:
             context = context.caused_by(None)
         return Decided(state, published, effects, context, due)
@@ -525,10 +526,11 @@ class BatchContext:
         unit_of_work.put(subject, decided.state)
         if incoming is not None:
             unit_of_work.record(incoming)
-        for envelope, _ in decided.published:
-            unit_of_work.record(envelope)
-        self.published += decided.published
-        if not self.gate.no_effects:
+        if decided.published:
+            for envelope, _ in decided.published:
+                unit_of_work.record(envelope)
+            self.published += decided.published
+        if decided.effects and not self.gate.no_effects:
             self.actions.effects += decided.effects
         for agenda, due_at in decided.due:
             self._note_due(agenda, due_at, subject, decided)

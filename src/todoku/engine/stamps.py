@@ -23,10 +23,11 @@ def stamped(
     A state that consists of several defines `updated_at`, and `restamped(at)`, which returns its copy.
     """
     stamp_before = earliest = getattr(before, "updated_at", None)
-    is_past = (stamp_before is None or stamp_before <= now) and (
-        occurred_at is None or occurred_at <= now
-    )
-    if is_past and (after is before or getattr(after, "updated_at", now) is now):
+    if (
+        (stamp_before is None or stamp_before <= now)
+        and (occurred_at is None or occurred_at <= now)
+        and (after is before or getattr(after, "updated_at", now) is now)
+    ):
         return after, now  # As nearly always: nothing is ahead of the clock.
     if occurred_at is not None and (occurred_at <= now or occurred_at <= now + AHEAD_MAX):
         earliest = occurred_at if earliest is None else max(earliest, occurred_at)

@@ -764,7 +764,8 @@ class Writer:
         last: dict[tuple[str, str], int] = {}
         for delivery in handled:
             key = delivery.stream_epoch, delivery.durable
-            last[key] = max(delivery.sequence, last.get(key, 0))
+            if delivery.sequence > last.get(key, 0):
+                last[key] = delivery.sequence
         advanced: dict[str, int] = {}
         for (stream_epoch, durable), sequence in last.items():
             place = place_in(stream_epoch, durable if durable in self._partition_durables else "")

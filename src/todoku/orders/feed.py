@@ -16,7 +16,7 @@ committed into the feed, in the order of these ids. A transaction that hangs del
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import msgspec
@@ -199,7 +199,7 @@ def encode(keys: Sequence[EventKey]) -> bytes:
 
     Packing them would save half of the bytes and take ten times as long.
     """
-    ids = [part for key in keys for part in key]
+    ids = list(chain.from_iterable(keys))
     if set(map(len, ids)) != {_ID_LENGTH}:
         return _encode_json(keys)
     return _IDS + "".join(ids).encode()
