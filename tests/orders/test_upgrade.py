@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 import todoku.orders
 from todoku.database import Database, migrate, to_microseconds
 from todoku.engine import StateCache
 from todoku.orders.domain import Order, OrderStatus
 from todoku.orders.service import orders_service
+from todoku.orders.store import history
 from todoku.settings import Settings
 
 LAST_OF_0_2_0: Final = "0007"
@@ -27,6 +28,12 @@ _insert = text(
     "INSERT INTO orders (id, user_id, total_amount, currency, shipping_address, status,"
     " tracking_number, event_count, created_at, updated_at, deadline)"
     " VALUES (:id, 'u', 1, 'JPY', '', :status, 't', 1, 1, 1, :deadline)"
+)
+ORDER_ID: Final = "0198c2f0-7b1a-7c3e-9d55-000000000001"
+_insert_event = text(
+    "INSERT INTO order_events (order_id, event_id, sequence, type, source, said_at, recorded_at,"
+    " status, data)"
+    " VALUES (:order_id, 'event', 1, 'OrderCreatedEvent', 'orders', 1, 1, 'PENDING', '{}')"
 )
 
 
@@ -83,3 +90,29 @@ def test_order_from_before_is_not_cancelled_in_the_grace_period(older_orders: st
     agenda = orders_service(Settings()).agendas[0]
     window = agenda.window_since(NOW, NOW)
     assert not window.is_open
+
+
+def _is_clustered(database: Database) -> bool:
+    with database.read() as connection:
+        options = inspect(connection).get_table_options("order_events")
+    return not options.get("sqlite_with_rowid", True)
+
+
+def test_a_new_database_keeps_the_history_as_it_is_written() -> None:
+    with Database.in_memory() as database:
+        migrate(database, "todoku.orders")
+        assert not _is_clustered(database)
+
+
+def test_a_database_with_a_history_keeps_it_as_it_is(older_orders: str) -> None:
+    """It is not copied: that would take minutes and as much space again."""
+    with Database.in_memory() as database:
+        migrate(database, older_orders)
+        with database.transaction() as connection:
+            connection.execute(_insert, {"id": ORDER_ID, "status": "PENDING", "deadline": None})
+            connection.execute(_insert_event, {"order_id": ORDER_ID})
+        migrate(database, "todoku.orders")
+        assert _is_clustered(database)
+        with database.read() as connection:
+            (entry,) = history(connection, ORDER_ID)
+        assert entry.event_id == "event"

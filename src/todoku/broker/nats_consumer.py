@@ -36,6 +36,9 @@ CHECK_SECONDS = 5
 
 RETRY_SECONDS = 0.25
 
+PARTS_OF_ACK_SUBJECT = 9
+"""How many parts it has without a domain."""
+
 HEARTBEAT = "100"
 EXPIRED = ("404", "408")
 
@@ -286,6 +289,6 @@ def _attempt_and_sequence(ack_subject: str) -> tuple[int, int]:
     `$JS.ACK.<stream>.<durable>.<attempt>.<sequence>.…`, or with `<domain>.<account>` before the
     stream (ADR-15).
     """
-    after = 4 if ack_subject.count(".") == 8 else 6
-    _, attempt, sequence, _ = ack_subject.split(".", after + 2)[after - 1 :]
-    return int(attempt), int(sequence)
+    parts = ack_subject.split(".")
+    place = 4 if len(parts) == PARTS_OF_ACK_SUBJECT else 6
+    return int(parts[place]), int(parts[place + 1])

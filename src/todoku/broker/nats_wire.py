@@ -16,6 +16,7 @@ from nats.errors import OutboundBufferLimitError, ProtocolError
 from nats.protocol.parser import Parser
 
 NEWLINE = b"\r\n"
+NEWLINE_BYTES = len(NEWLINE)
 VERSION = b"NATS/1.0"
 FORBIDDEN = b"Permissions Violation"
 
@@ -45,12 +46,12 @@ class Headers(Mapping[str, str]):
     def find(self, name: str) -> str:
         """Return the first value of a header, written in exactly this way, or an empty string. It parses no
         others."""
-        mark = _mark_of(name)
-        place = self._raw.find(mark)
+        raw, mark = self._raw, _mark_of(name)
+        place = raw.find(mark)
         if place < 0:
             return ""
-        value, _, _ = self._raw[place + len(mark) :].partition(NEWLINE)
-        return value.decode(errors="replace")
+        begin = place + len(mark)
+        return raw[begin : raw.find(NEWLINE, begin)].decode(errors="replace")
 
     def __getitem__(self, name: str) -> str:
         return self._all()[name]
@@ -201,12 +202,16 @@ class MessageParser(Parser):
         """Return where the incomplete rest starts, after passing on what is complete."""
         place = self._complete_at = 0
         while (line_end := data.find(NEWLINE, place)) >= 0:
-            begin = line_end + len(NEWLINE)
-            head_size = b"0"
+            begin = line_end + NEWLINE_BYTES
+            reply, head_size = b"", b"0"
             match data[place:line_end].split(b" "):
-                case [b"HMSG", subject, sid, *reply, head_size, size]:
+                case [b"HMSG", subject, sid, reply, head_size, size]:
                     pass
-                case [b"MSG", subject, sid, *reply, size]:
+                case [b"MSG", subject, sid, reply, size]:
+                    pass
+                case [b"HMSG", subject, sid, head_size, size]:
+                    pass
+                case [b"MSG", subject, sid, size]:
                     pass
                 case [b"-ERR", *_] if FORBIDDEN in data[place:line_end]:
                     self._client.on_forbidden(data[place:line_end].decode(errors="replace"))
@@ -217,11 +222,11 @@ class MessageParser(Parser):
                     place = begin
                     continue
             body, end = begin + int(head_size), begin + int(size)
-            if len(data) < end + len(NEWLINE):
-                self._complete_at = end + len(NEWLINE) - place
+            if len(data) < end + NEWLINE_BYTES:
+                self._complete_at = end + NEWLINE_BYTES - place
                 break
             headers = Headers(data[begin:body]) if body > begin else NO_HEADERS
-            message = Message(subject.decode(), b"".join(reply).decode(), data[body:end], headers)
+            message = Message(subject.decode(), reply.decode(), data[body:end], headers)
             self._client.dispatch(int(sid), message)
-            place = end + len(NEWLINE)
+            place = end + NEWLINE_BYTES
         return place

@@ -146,7 +146,7 @@ order_events = table(
     # Set by programs that add the event to the feed themselves; for others, a trigger does.
     Column("in_feed", Integer64),
     CheckConstraint("sequence >= 1", name="sequence_positive"),
-    clustered=True,
+    # In SQLite, in the sequence in which it is written; a database from before 0.3.0 has it clustered.
 )
 
 parked_messages = ParkedMessages(metadata)
