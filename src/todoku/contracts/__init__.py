@@ -37,7 +37,7 @@ from todoku.contracts.orders import (
     OrderCreatedEvent,
     OrderedItem,
 )
-from todoku.contracts.parked import may_be_about_order, parking_event
+from todoku.contracts.parked import TYPES_NOT_ABOUT_ORDERS, may_be_about_order, parking_event
 from todoku.contracts.parking import ParkingEvent
 from todoku.contracts.pauses import (
     ActivePause,
@@ -86,6 +86,7 @@ __all__ = [
     "EVENTS",
     "MAX_SAFE_INTEGER",
     "NO_CONTEXT",
+    "TYPES_NOT_ABOUT_ORDERS",
     "WAIT",
     "ActivePause",
     "BookingAttemptFailedEvent",

@@ -10,9 +10,10 @@ from todoku.events import is_canonical_uuid
 
 E = TypeVar("E", bound=ParkingEvent)
 
-_NOT_ABOUT_ORDERS = frozenset(
+TYPES_NOT_ABOUT_ORDERS = frozenset(
     name for name, event in EVENTS.items() if not issubclass(event, OrderEvent)
 )
+"""The types of the built-in events that are about no order. One that is not built in may be about one."""
 
 
 class Letter(Protocol):
@@ -47,4 +48,4 @@ def parking_event(kind: type[E], letter: Letter) -> E | None:
 
 def may_be_about_order(event_type: str | None) -> bool:
     """Return whether a message of this type may be about an order. A type that is not built in may be."""
-    return event_type not in _NOT_ABOUT_ORDERS
+    return event_type not in TYPES_NOT_ABOUT_ORDERS

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from todoku.database import Database
 from todoku.engine.audit_log.requests import request_of_task
@@ -19,6 +19,9 @@ from todoku.engine.persons.commands import ErasePerson
 from todoku.engine.relay import Run
 from todoku.engine.service import Service
 from todoku.events import Context
+
+EXECUTED_ALONE: Final = frozenset((*PAUSE_COMMANDS, ErasePerson))
+"""Commands that are in no batch."""
 
 
 class Commands:
@@ -58,8 +61,8 @@ class Commands:
             else:
                 answered.set_result(result)
 
-        about_pause = isinstance(command, (*PAUSE_COMMANDS, ErasePerson))
-        put = self._mailbox.put_pause if about_pause else self._mailbox.put_command
+        alone = type(command) in EXECUTED_ALONE
+        put = self._mailbox.put_pause if alone else self._mailbox.put_command
         put(
             PendingCommand(
                 command,

@@ -151,7 +151,7 @@ class Consumer:
         """Request as many messages as have left the mailbox, of each durable that is still read."""
         if self._stopped:
             return
-        for durable, count in Counter(delivery.durable for delivery in used).items():
+        for durable, count in Counter([delivery.durable for delivery in used]).items():
             if durable in self._subscriptions:
                 self._subscriptions[durable].want(count)
 

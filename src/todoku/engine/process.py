@@ -337,9 +337,11 @@ class Process:
         self.endings.tell(actions.ended)
         self.commits.tell()
         self.consumer.refill(
-            message.delivery
-            for message in batch
-            if isinstance(message, (IncomingEvent, UndecodableMessage))
+            [
+                message.delivery
+                for message in batch
+                if isinstance(message, (IncomingEvent, UndecodableMessage))
+            ]
         )
 
     async def progress_step(self) -> None:

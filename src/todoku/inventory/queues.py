@@ -84,7 +84,7 @@ class Queues:
 
     def concern(self, subject: Any) -> bool:
         """Return whether a subject is a queue whose walk is due."""
-        return isinstance(subject, Due) and subject.agenda.name == str(self.table.c.due_at)
+        return type(subject) is Due and subject.agenda.name == str(self.table.c.due_at)
 
     def load(self, connection: Connection, subjects: Sequence[Any]) -> dict[str, list[Place]]:
         """Return the next places of the queues that are walked, by product; at most `PART` of each."""

@@ -20,12 +20,12 @@ from sqlalchemy import (
 )
 
 from todoku.contracts import (
+    TYPES_NOT_ABOUT_ORDERS,
     Envelope,
     OrderedItem,
     ParkingEvent,
     PausesEvent,
     ProductEvent,
-    may_be_about_order,
 )
 from todoku.database import (
     Integer64,
@@ -291,7 +291,7 @@ class OrdersUnitOfWork:
     def record(self, envelope: Envelope) -> None:
         order_id = envelope.subject
         order = self.after.get(order_id)
-        if order is None or not may_be_about_order(envelope.type):
+        if order is None or envelope.type in TYPES_NOT_ABOUT_ORDERS:
             return  # About a product, or a parked message about an order that never was.
         counts = self.event_counts
         sequence = counts[order_id] = counts.get(order_id, 0) + 1

@@ -73,20 +73,18 @@ class HostMiddleware:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        origin, site = None, b""
-        for name, value in scope["headers"]:
-            if name == b"host":
-                if not self._known.includes(value):
-                    raise _unknown_host(value)
-            elif name == b"origin":
-                origin = value
-            elif name == b"sec-fetch-site":
-                site = value
-        if scope["method"] not in SAFE_METHODS and self._is_foreign(origin, site):
+        headers = dict(scope["headers"])  # The host is in it once (`find_fault`).
+        host = headers.get(b"host")
+        if host is not None and not self._known.includes(host):
+            raise _unknown_host(host)
+        if scope["method"] in SAFE_METHODS:
+            return
+        origin = headers.get(b"origin")
+        if self._is_foreign(origin, headers.get(b"sec-fetch-site")):
             where = "of another site" if origin is None else f"of {_shown(origin)}"
             raise Problem(FOREIGN_PAGE, f"A page {where} may not change anything here.")
 
-    def _is_foreign(self, origin: bytes | None, site: bytes) -> bool:
+    def _is_foreign(self, origin: bytes | None, site: bytes | None) -> bool:
         if origin is None:  # Not a page, or one of a browser that tells only how it is related.
             return site == b"cross-site"
         own = self._known.includes(origin.partition(b"://")[2])

@@ -35,6 +35,8 @@ WRONG_HOST: Final = Problem(
     MALFORMED_REQUEST, "Send the header Host, once only: a name, perhaps with a port."
 )
 
+CHECKED_HEADERS: Final = frozenset({b"host", b"transfer-encoding", b"expect"})
+
 # RFC 9112, section 3.2; RFC 3986, section 3.2.2.
 _is_host = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*").fullmatch
 
@@ -47,6 +49,8 @@ def find_fault(version: str, headers: Headers) -> Problem | None:
         return TOO_LARGE
     hosts = 0
     for name, value in headers:
+        if name not in CHECKED_HEADERS:
+            continue
         if name == b"host":
             hosts += 1
             if not _is_host(value):
