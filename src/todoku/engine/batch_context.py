@@ -142,6 +142,7 @@ class BatchContext:
         self.failures = Failures(
             now, retry_policy, earlier_attempts, self.actions, self.handled_ids
         )
+        self.event_ids: set[str] = set()
         self.seen_ids: set[str] = set()
         self.processed_ids: set[str] = set()
         self.used_keys: Mapping[str, KeptAnswer] = {}
@@ -162,12 +163,12 @@ class BatchContext:
         for message in messages:
             kinds[type(message)](message)
         self.stored += [(message.after, message.up_to) for message in stored]
+        self.event_ids = {message.envelope.id for message in self.new_events}
 
     def ids(self) -> set[str]:
         """Return the ids by which the inbox knows these messages, if it does."""
-        ids = {message.envelope.id for message in self.new_events}
         envelopes = [message.envelope for message in self.undecodable]
-        return ids.union(envelope.id for envelope in envelopes if envelope is not None)
+        return self.event_ids.union(env.id for env in envelopes if env is not None)
 
     def keys(self) -> set[str]:
         """Return the idempotency keys of the commands."""
@@ -176,8 +177,7 @@ class BatchContext:
     def deduplicate(self, processed_ids: set[str], used_keys: Mapping[str, KeptAnswer]) -> None:
         """Acknowledge what was processed before, answer what was executed before; keep the others."""
         self.processed_ids, self.used_keys = processed_ids, used_keys
-        ids = {m.envelope.id for m in self.new_events}
-        if processed_ids or self.undecodable or len(ids) < len(self.new_events):
+        if processed_ids or self.undecodable or len(self.event_ids) < len(self.new_events):
             self._drop_repeats()
         if self.service.sets_aside and any(_IS_KEPT[type(m.event)] for m in self.new_events):
             self._set_aside()
@@ -476,12 +476,13 @@ class BatchContext:
         cause = cause or context.cause
         results = [(output, cause) for output in outputs] if outputs else []
         due: list[tuple[Agenda, datetime]] = []
+        windows = self.due_windows
         decided_at_once = False
         for agenda in self.service.agendas:
             due_at = agenda.due_at_of(state)
             if due_at is None:
                 continue
-            if self._may_decide_at_once(agenda, due_at, state):
+            if windows[agenda].has_come(due_at) and self._may_decide_at_once(agenda, state):
                 because = agenda.cause_of(state) or cause
                 state, more = agenda.decide(state, self.now)
                 results += [(output, because) for output in more]
@@ -563,10 +564,8 @@ class BatchContext:
             key = agenda.key_of(decided.state)
             self.contexts.setdefault(agenda, {})[key] = decided.context
 
-    def _may_decide_at_once(self, agenda: Agenda, due_at: datetime, state: object) -> bool:
-        """Return whether what has this due time is due already, and may be decided on in this transaction."""
-        if not self.due_windows[agenda].has_come(due_at):
-            return False
+    def _may_decide_at_once(self, agenda: Agenda, state: object) -> bool:
+        """Return whether what is due already may be decided on in this transaction."""
         if agenda.starts_effects and len(self.actions.effects) >= self.effect_slots:
             return False
         return self._gate_is_open or not (
