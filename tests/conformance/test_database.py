@@ -657,6 +657,23 @@ class TestStatements:
             run(connection, [])
         assert names(any_database) == left
 
+    @pytest.mark.parametrize("count", [1, 9, 10, 11, 25])
+    def test_rows_of_any_number_are_tuples_of_named_columns(
+        self, any_database: Database, count: int
+    ) -> None:
+        """Several are inserted, and deleted, by one statement on SQLite."""
+        given = [(None, 1, f"n{number:02}") for number in range(count)]
+        insert_rows = Many(insert(ACCOUNTS), ("note", "balance", "name"))
+        change = update(ACCOUNTS).where(KEYED).values(balance=bindparam("amount"))
+        change_rows = Many(change, ("unused", "amount", "key"))
+        wrong = ACCOUNTS.c.balance == bindparam("amount")
+        delete_rows = Many(delete(ACCOUNTS).where(KEYED, wrong), ("key", "amount"))
+        with any_database.transaction() as connection:
+            insert_rows(connection, [*given, ("note", 1, "kept")])
+            change_rows(connection, [(None, 2, name) for _, _, name in given])
+            delete_rows(connection, [(name, 2) for _, _, name in given[1:]] + [("kept", 2)])
+        assert names(any_database) == ["kept", "n00"]
+
     @pytest.mark.parametrize(
         "notes", [(None, None), ("x", None), (None, "x"), ("x", "y")], ids=lambda notes: str(notes)
     )

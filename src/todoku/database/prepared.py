@@ -4,6 +4,7 @@ The statements of every batch go this way: executing through SQLAlchemy costs mo
 database (docs/performance.md).
 """
 
+import re
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +31,9 @@ from todoku.database.arrays import ArrayStatement, array_statement
 from todoku.database.translation import raise_translated
 
 ROWS_A_STATEMENT = 10
-"""How many rows a statement inserts on SQLite: more save little."""
+"""How many rows a statement inserts or deletes on SQLite: more save little."""
+
+_DELETE = re.compile(r"DELETE FROM \S+ WHERE (\S+ = \?(?: AND \S+ = \?)*)")
 
 Rows = Sequence[Sequence[Any]]
 
@@ -186,8 +189,8 @@ class Many:
     `to_microseconds`, an enumeration by its value. A row is a mapping; or, for statements with named
     `columns`, a tuple of their values in this order, which takes less than half the time: so are the rows
     that every order writes. On SQLite an INSERT leaves out the columns that are NULL in all rows: its driver
-    takes longer to bind a NULL than a text. It inserts `ROWS_A_STATEMENT` rows at once, since to begin and
-    end a statement takes a quarter of its time.
+    takes longer to bind a NULL than a text. It inserts and deletes `ROWS_A_STATEMENT` rows at once, since to
+    begin and end a statement takes a quarter of its time.
     """
 
     def __init__(
@@ -215,7 +218,7 @@ class Many:
         if arrays is None or not arrays.takes(rows):
             values = rows if arrange is None else list(map(arrange, rows))
             if several is not None and len(values) >= ROWS_A_STATEMENT:
-                values = _insert_several(connection, several, values)
+                values = _execute_several(connection, several, values)
             if values:
                 execute_on_driver(connection, sql, values, many=True)
             return
@@ -264,8 +267,11 @@ class Many:
             arrays = array_statement(compiled, connection.dialect, key_of)
         several = None
         driver = connection.connection.driver_connection
-        if isinstance(self._statement, Insert) and isinstance(driver, sqlite3.Connection):
-            several = _for_several_rows(str(compiled), len(names))
+        if isinstance(driver, sqlite3.Connection):
+            if isinstance(self._statement, Insert):
+                several = _insert_of_several(str(compiled), len(names))
+            elif isinstance(self._statement, Delete):
+                several = _delete_of_several(str(compiled))
         key = type(connection.dialect), absent
         found = self._compiled[key] = str(compiled), arrange, arrays, several
         return found
@@ -276,7 +282,7 @@ _CompiledMany = tuple[str, Callable[[Any], Any] | None, ArrayStatement | None, s
 rows as arrays, and its form for `ROWS_A_STATEMENT` rows."""
 
 
-def _for_several_rows(sql: str, columns: int) -> str | None:
+def _insert_of_several(sql: str, columns: int) -> str | None:
     """Return an INSERT of one row as one of several; None if not all of its values are parameters."""
     row = f"({', '.join('?' * columns)})"
     before, values, after = sql.partition(f"VALUES {row}")
@@ -285,17 +291,26 @@ def _for_several_rows(sql: str, columns: int) -> str | None:
     return f"{before}VALUES {', '.join([row] * ROWS_A_STATEMENT)}{after}"
 
 
-def _insert_several(
+def _delete_of_several(sql: str) -> str | None:
+    """Return a DELETE of one row as one of several, each of which SQLite finds by an index; None if its
+    condition is not that columns are equal to parameters."""
+    found = _DELETE.fullmatch(sql)
+    if found is None:
+        return None
+    return sql[: found.start(1)] + " OR ".join([f"({found[1]})"] * ROWS_A_STATEMENT)
+
+
+def _execute_several(
     connection: Connection, sql: str, values: Sequence[tuple[Any, ...]]
 ) -> Sequence[tuple[Any, ...]]:
-    """Insert `ROWS_A_STATEMENT` rows at a time; return those that are left over."""
-    inserted = len(values) - len(values) % ROWS_A_STATEMENT
+    """Execute it for `ROWS_A_STATEMENT` rows at a time; return those that are left over."""
+    done = len(values) - len(values) % ROWS_A_STATEMENT
     parameters = [
         tuple(chain.from_iterable(values[n : n + ROWS_A_STATEMENT]))
-        for n in range(0, inserted, ROWS_A_STATEMENT)
+        for n in range(0, done, ROWS_A_STATEMENT)
     ]
     execute_on_driver(connection, sql, parameters, many=True)
-    return values[inserted:]
+    return values[done:]
 
 
 @lru_cache(maxsize=256)
