@@ -12,6 +12,7 @@ from calling import Caller
 from scripted import Scripted, answering, problem
 
 from todoku.audit import Awaited, Finding, Report
+from todoku.audit.report import AuditLogState
 from todoku.cli import verify
 from todoku.cli.exit_codes import ExitCode
 from todoku.database.lock import FileLock
@@ -101,6 +102,20 @@ def test_strict_fails_on_dead_letters(todoku_alone: Caller, folder: Path) -> Non
     insert_dead_letter(folder, GHOST)
     assert todoku_alone("verify", *AT_ONCE).code == ExitCode.OK
     assert todoku_alone("verify", "--strict", *AT_ONCE).code == ExitCode.FAILED
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_restore_is_wrong_only_where_nobody_has_restored_a_database(strict: bool) -> None:
+    restored = AuditLogState("orders", 7, 2, 0, None, (NOW,))
+    report = Report((), {}, (), (), audit_logs=(restored,))
+    assert not verify._fails(report, strict=strict, never_restored=False)
+    assert verify._fails(report, strict=strict, never_restored=True)
+    untouched = msgspec.structs.replace(report, audit_logs=())
+    assert not verify._fails(untouched, strict=strict, never_restored=True)
+
+
+def test_database_that_was_never_restored_passes(todoku_alone: Caller, folder: Path) -> None:
+    todoku_alone.ok("verify", "--strict", "--never-restored", *AT_ONCE)
 
 
 def test_pending_receipts_and_dead_letters_are_listed_with_advice(

@@ -21,6 +21,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -34,6 +35,7 @@ from scale.replicas import HAPROXY, balancer, source_of_the_last_release
 from todoku.broker.partitions import NUMBERS
 from todoku.lab.chaos import OrderLoad, judge, prepare_products
 from todoku.lab.chaos.load import Outcome
+from todoku.lab.databases import audit_all
 from todoku.lab.http import Response
 from todoku.lab.replica import Replica, until
 from todoku.lab.stack import TODOKU, Stack, free_ports, isolated_settings
@@ -215,9 +217,12 @@ def prove(folder: Path, started: ExitStack, chosen: Namespace) -> int:
                     for each in parts.replicas[name]:
                         each.configure(TODOKU_PARTITIONS=str(chosen.partitions))
                     parts.roll(name, parts.replicas[name])
+        one_until = datetime.now(UTC)
         if not chosen.beside:
-            _break_everything(parts, primary, standby, load, watch, stalls, chosen.orders)
-    return _judge(stack, load, stalls)
+            one_until = _break_everything(
+                parts, primary, standby, load, watch, stalls, chosen.orders
+            )
+    return _judge(stack, load, stalls, one_until)
 
 
 def _break_everything(
@@ -228,8 +233,9 @@ def _break_everything(
     watch: Watch,
     stalls: dict[str, float],
     orders: int,
-) -> None:
-    """Break each part once, and go on until so many orders have been accepted."""
+) -> datetime:
+    """Break each part once, and go on until so many orders have been accepted. Return when PostgreSQL began
+    to fail over: from then on a database is another one."""
     for name in system.names:
         with _step(f"a replica of {name} killed", load, watch, stalls):
             parts.kill(name)
@@ -240,12 +246,14 @@ def _break_everything(
     with _step("PostgreSQL restarted", load, watch, stalls):
         primary.stop()
         primary.start()
+    failed_over_at = datetime.now(UTC)
     with parts.supervised():
         with _step("PostgreSQL failed over", load, watch, stalls):
             primary.stop()
             standby.promote()
         while len(load.accepted) < orders:
             load.until_accepted(min(100, orders - len(load.accepted)))
+    return failed_over_at
 
 
 def _settings(
@@ -291,7 +299,9 @@ def _step(name: str, load: OrderLoad, watch: Watch, stalls: dict[str, float]) ->
     )
 
 
-def _judge(stack: Stack, load: BalancedLoad, stalls: dict[str, float]) -> int:
+def _judge(stack: Stack, load: BalancedLoad, stalls: dict[str, float], one_until: datetime) -> int:
+    """Judge what became of the orders. Nobody has restored a database, so none was until PostgreSQL failed
+    over, at `one_until`."""
     verdict = judge(stack.settings, load, within_seconds=SETTLE_SECONDS)
     environment = {**os.environ, **to_environment(stack.settings)}
     verified = subprocess.run([*TODOKU, "verify", "--strict"], env=environment, check=False)
@@ -300,6 +310,13 @@ def _judge(stack: Stack, load: BalancedLoad, stalls: dict[str, float]) -> int:
         problems.append(f"{load.unknown} requests were never answered")
     if verified.returncode:
         problems.append("todoku verify has found something")
+    report = audit_all(stack.settings, overdue_seconds=SETTLE_SECONDS)
+    problems += [
+        f"{log.service} took its database for a restored one at {restored_at:%H:%M:%S} UTC"
+        for log in report.audit_logs
+        for restored_at in log.restored_at
+        if restored_at < one_until
+    ]
     problems += [
         f"no order ended for {stall:.1f} s: {name}"
         for name, stall in stalls.items()

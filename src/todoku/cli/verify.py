@@ -38,6 +38,7 @@ def verify(
     overdue_seconds: Seconds = OVERDUE_SECONDS,
     repair: Flag = False,
     strict: Flag = False,
+    never_restored: Flag = False,
     json: Json = False,
     flags: Flags = None,
 ) -> ExitCode:
@@ -47,7 +48,8 @@ def verify(
     running system the databases differ for a moment: a finding counts only if it
     lasts for the grace period. If `todoku up` runs on the data folder, its settings
     are used. Exits with 1 if an invariant is broken; with --strict also if there
-    are dead letters: their orders have not ended, and wait for a person.
+    are dead letters: their orders have not ended, and wait for a person. Exits with
+    1 with --never-restored if an audit log says that a database was restored.
 
     For example:
 
@@ -67,6 +69,9 @@ def verify(
         again. Changes no data.
     strict
         Fail on unresolved dead letters, too.
+    never_restored
+        Fail on a database that was restored at some time, too: nobody has restored one of this system, so a
+        service has taken its database for one that lacks something.
     json
         Print one JSON object.
     """
@@ -79,8 +84,14 @@ def verify(
         write_object(_as_json(report))
     else:
         print("\n".join(_as_text(report)))
-    failed = not report.clean or (strict and bool(report.dead_letters))
+    failed = _fails(report, strict=strict, never_restored=never_restored)
     return ExitCode.FAILED if failed else ExitCode.OK
+
+
+def _fails(report: "Report", *, strict: bool, never_restored: bool) -> bool:
+    if not report.clean or (strict and report.dead_letters):
+        return True
+    return never_restored and any(log.restored_at for log in report.audit_logs)
 
 
 def _lasting(settings: Settings, grace_seconds: float, overdue_after: timedelta) -> "Report":
