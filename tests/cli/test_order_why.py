@@ -1,5 +1,6 @@
 """`todoku order why` with a running system, and beside one."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def test_held_order_is_explained_with_the_command_that_releases_it(todoku: Calle
     assert "fraud holds it since" in found
     (release,) = [line for line in found.splitlines() if "todoku order release" in line]
     todoku.ok(*release.partition("#")[0].split()[1:])
+
+
+def test_printed_command_finds_the_system_that_the_order_is_in(
+    todoku: Caller, todoku_alone: Caller, running_data: Path
+) -> None:
+    """Its ports were given to `up` in another shell, and its data folder to this command only."""
+    order_id = held(todoku)
+    found = todoku_alone.ok("order", "why", order_id, "--data-dir", str(running_data)).out
+    (release,) = [line for line in found.splitlines() if "todoku order release" in line]
+    folder, _, *words = shlex.split(release, comments=True)
+    assert folder == f"TODOKU_DATA_DIR={running_data}"
+    released = todoku_alone(*words, TODOKU_DATA_DIR=str(running_data))
+    assert released.code == ExitCode.OK, released
 
 
 def test_unknown_order_is_said_to_be_unknown(todoku: Caller) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import SYSTEM_HERE, AddressFlags, ServiceName, settings_from
+from todoku.cli.flags import SYSTEM_HERE, AddressFlags, ServiceName, settings_to_reach
 from todoku.cli.formatting import age, day_and_time, printable
 from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, grid, suggest, table
 from todoku.cli.responses import DeadLetter, DeadLetterDetails
@@ -27,7 +27,7 @@ class ListedLetter(msgspec.Struct, frozen=True):
 
 def clients(service: ServiceName | None, addresses: AddressFlags | None) -> list[ServiceClient]:
     """Return a client of this service, or of all."""
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     return [client(name, None, settings) for name in ([service] if service else SYSTEM_HERE.names)]
 
 

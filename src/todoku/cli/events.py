@@ -21,7 +21,7 @@ from todoku.cli.event_feed import (
 )
 from todoku.cli.event_file import EventFile
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.flags import Addresses, settings_to_reach
 from todoku.cli.formatting import counted, day_and_time, printable
 from todoku.cli.options import JsonLines, Texts, Url
 from todoku.cli.output import console, note
@@ -92,7 +92,7 @@ def export(
     output
         The file to which events are appended.
     """
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     wanted = _wanted(type, order, subject, since, settings)
     orders = client("orders", url, settings)
     if output is not None:
@@ -134,7 +134,7 @@ def tail(
         todoku events tail --subject 'shipping.>'
         todoku events tail --json --type OrderCompletedEvent | jq .data.totalAmount
     """
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     wanted = _wanted(type, order, subject, since, settings)
     orders = client("orders", url, settings)
     beginning = _beginning(wanted, after) or {"start": "end"}

@@ -97,7 +97,10 @@ def settings_of_running(flags: SettingFlags | None) -> tuple[Loaded, RunningUp |
     command. A secret is not known from outside: it is taken from this command's own settings, if
     all else of that address is the same. Raises `CommandFailed` for invalid settings.
     """
-    own = settings_from(flags)
+    return _with_running(settings_from(flags), flags)
+
+
+def _with_running(own: Loaded, flags: SettingFlags | None) -> tuple[Loaded, RunningUp | None]:
     found = running.find(own.settings.data_dir)
     if found is None:
         return own, None
@@ -116,6 +119,15 @@ def settings_of_running(flags: SettingFlags | None) -> tuple[Loaded, RunningUp |
         for name, origin in loaded.origins.items()
     }
     return msgspec.structs.replace(loaded, origins=origins), found
+
+
+def settings_to_reach(addresses: AddressFlags | None) -> Loaded:
+    """Load the settings for requests to services: those of the `todoku up` that runs on the data folder,
+    unless an address is set here. Raises `CommandFailed` for invalid settings."""
+    own = settings_from(addresses)
+    if any(own.origins[name].kind != "default" for name in ADDRESSES):
+        return own
+    return _with_running(own, None)[0]
 
 
 def _require_no_secrets(flags: SettingFlags) -> None:

@@ -12,7 +12,7 @@ from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.credential import credential
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_from
+from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_to_reach
 from todoku.cli.formatting import day_and_time
 from todoku.cli.options import Json, JsonLines, Texts, login_name
 from todoku.cli.output import KEY, TEXT, cells, console, ids, note, table, write_lines, write_object
@@ -71,7 +71,7 @@ def create(
             "say what the key is to permit: --role or --scope.", exit_code=ExitCode.USAGE
         )
     wish = {"owner": owner or login_name(), "scopes": [*role, *scope], "expiresAt": expires}
-    home = client(HOME, None, settings_from(addresses).settings)
+    home = client(HOME, None, settings_to_reach(addresses).settings)
     # Sent once: repeated, it would create another key.
     answer = home.request(
         "POST",
@@ -97,7 +97,7 @@ def list_keys(*, json: JsonLines = False, addresses: Addresses = None) -> None:
         todoku key list
         todoku key list --json | jq -r 'select(.revokedAt == null) | .owner'
     """
-    home = client(HOME, None, settings_from(addresses).settings)
+    home = client(HOME, None, settings_to_reach(addresses).settings)
     raw = [bytes(each) for each in home.read(home.get("/keys"), KeyList).items]
     if json:
         write_lines(raw)
@@ -138,7 +138,7 @@ def revoke(key_id: KeyId, /, *, json: Json = False, addresses: Addresses = None)
         The id of the key, or the key itself.
     """
     key_id = key_id.removeprefix(PREFIX).partition("_")[0]
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     client(HOME, None, settings).send(
         "POST",
         f"/keys/{segment(key_id)}/revoke",

@@ -8,7 +8,7 @@ from todoku.cli.client import client
 from todoku.cli.credential import checked, forget, keep
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_from
+from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_to_reach
 from todoku.cli.options import Url
 from todoku.cli.output import console, note
 from todoku.cli.responses import CallerDetails
@@ -32,7 +32,7 @@ def login(*, url: Url = None, addresses: Addresses = None) -> None:
         todoku login --url https://shop.example < key
     """
     key = checked(_typed(), SHOWN_AS)
-    service = client(SYSTEM_HERE.names[0], url, settings_from(addresses).settings, key=key)
+    service = client(SYSTEM_HERE.names[0], url, settings_to_reach(addresses).settings, key=key)
     caller = service.read(service.get("/whoami"), CallerDetails)
     if caller.auth == "none":
         raise CommandFailed(

@@ -12,7 +12,7 @@ from rich.table import Table
 from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.flags import Addresses, settings_to_reach
 from todoku.cli.formatting import age, day_and_time, item_list, money, printable
 from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
 from todoku.cli.options import Flag, ItemsMax, Json, JsonLines, Url
@@ -114,7 +114,7 @@ def place(
     inventory_url
         The address of the inventory service, for prices that are not given.
     """
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     orders = client("orders", url, settings)
     _require_one_form(items, user, (address, currency, deadline, on_shortage), source)
     if source is not None:
@@ -166,7 +166,7 @@ def show(
     order_id
         The id that `todoku order place` printed.
     """
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     orders = client("orders", url, settings)
     answer = orders.get(f"/orders/{segment(order_id)}")
     if json:
@@ -229,7 +229,7 @@ def list_orders(
     count
         Print only how many orders match; 1000+ means at least so many.
     """
-    orders = client("orders", url, settings_from(addresses).settings)
+    orders = client("orders", url, settings_to_reach(addresses).settings)
     query = {
         "userId": user,
         "productId": product,
@@ -293,7 +293,7 @@ def watch(
     order_id
         The id that `todoku order place` printed.
     """
-    orders = client("orders", url, settings_from(addresses).settings)
+    orders = client("orders", url, settings_to_reach(addresses).settings)
     return _watch(orders, order_id, json=json, timeout_seconds=timeout)
 
 
@@ -331,7 +331,7 @@ def cancel(
     watch
         Watch the order until it ends.
     """
-    orders = client("orders", url, settings_from(addresses).settings)
+    orders = client("orders", url, settings_to_reach(addresses).settings)
     wish: dict[str, object] = {} if reason is None else {"reason": reason}
     if items:
         wish["items"] = [cancelled_piece(text) for text in items]

@@ -6,7 +6,7 @@ import msgspec
 from cyclopts import Parameter
 
 from todoku.cli.client import client, segment
-from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.flags import Addresses, settings_to_reach
 from todoku.cli.formatting import day_and_time, printable
 from todoku.cli.options import Json, Url
 from todoku.cli.output import console, grid, suggest, write_object
@@ -51,7 +51,7 @@ def hold(
     expires
         When the hold ends by itself, as in 2030-01-02T03:04:05Z; default: when it is released.
     """
-    orders = client("orders", url, settings_from(addresses).settings)
+    orders = client("orders", url, settings_to_reach(addresses).settings)
     wish = {"holder": holder, "reason": reason} | (
         {} if expires is None else {"expiresAt": expires}
     )
@@ -95,7 +95,7 @@ def release(
     hold_id
         The id of the hold, which `todoku order hold` and `todoku order show` print.
     """
-    orders = client("orders", url, settings_from(addresses).settings)
+    orders = client("orders", url, settings_to_reach(addresses).settings)
     answer = orders.send(
         "POST",
         f"/orders/{segment(order_id)}/holds/{segment(hold_id)}/release",

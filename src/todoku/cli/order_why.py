@@ -1,5 +1,6 @@
 """`todoku order why`: what an order waits for, and what can be done."""
 
+import shlex
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -46,13 +47,16 @@ def why(
     if json:
         write_object(msgspec.json.encode(found))
     else:
-        for line in lines(found):
+        # The commands have to find the same system.
+        folder = (flags or {}).get("data_dir")
+        before = f"TODOKU_DATA_DIR={shlex.quote(str(folder))} " if folder else ""
+        for line in lines(found, before):
             console().print(printable(line))
     return ExitCode.OK
 
 
-def lines(found: Explanation) -> Iterator[str]:
-    """Yield an explanation as lines for people."""
+def lines(found: Explanation, before: str = "") -> Iterator[str]:
+    """Yield an explanation as lines for people, with this before each command."""
     yield _headline(found)
     if found.last_error and found.attempts:
         yield f"{counted(found.attempts, 'attempt')}, last error: {found.last_error.splitlines()[0]}"
@@ -66,7 +70,7 @@ def lines(found: Explanation) -> Iterator[str]:
         if cause.fix:
             yield f"→ {cause.fix}"
         for action in cause.actions:
-            yield f"    {action.command}  # {action.purpose}"
+            yield f"    {before}{action.command}  # {action.purpose}"
 
 
 def _headline(found: Explanation) -> str:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from todoku.cli.client import ServiceClient, client
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import SYSTEM_HERE, AddressFlags, settings_from
+from todoku.cli.flags import SYSTEM_HERE, AddressFlags, settings_to_reach
 from todoku.cli.formatting import day_and_time, printable
 from todoku.cli.output import note
 from todoku.cli.responses import PauseDetails
@@ -61,7 +61,7 @@ def name_of(service: ServiceClient, target: str) -> str:
 
 def places_of(what: str, addresses: AddressFlags | None) -> list[tuple[ServiceClient, str]]:
     """Return at which services `what` may be paused, and by which name there."""
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     target = SERVICE if what in (SYSTEM, *SYSTEM_HERE.names) else what
     names = (what,) if what in SYSTEM_HERE.names else SYSTEM_HERE.names
     return [(client(name, None, settings), target) for name in names]

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_from
+from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_to_reach
 from todoku.cli.formatting import counted
 from todoku.cli.options import Json, Seconds
 from todoku.cli.output import note, write_object
@@ -40,7 +40,7 @@ def export(user: User, /, *, json: Json = True, addresses: Addresses = None) -> 
     user
         The id of the person: the userId of the orders.
     """
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     found: dict[str, object] = {}
     body: dict[str, object] = {"userId": user}
     for name in (OWNER, *(each for each in SYSTEM_HERE.names if each != OWNER)):
@@ -81,7 +81,7 @@ def erase(
     wait_seconds
         How long to wait until every service has erased it.
     """
-    settings = settings_from(addresses).settings
+    settings = settings_to_reach(addresses).settings
     owner = client(OWNER, None, settings)
     answer = owner.send(
         "POST",

@@ -12,7 +12,7 @@ from todoku.cli import product_stock
 from todoku.cli.client import ServiceClient, client, segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.flags import Addresses, settings_to_reach
 from todoku.cli.formatting import counted, day_and_time, money
 from todoku.cli.options import Flag, ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
@@ -53,7 +53,7 @@ def list_products(
         todoku product list
         todoku product list --json | jq -r 'select(.availableQuantity == 0) | .id'
     """
-    inventory = client("inventory", url, settings_from(addresses).settings)
+    inventory = client("inventory", url, settings_to_reach(addresses).settings)
     found = inventory.list("/products", {}, items_max=limit)
     if json:
         write_lines(found)
@@ -92,7 +92,7 @@ def show(
     product_id
         The product's id.
     """
-    inventory = client("inventory", url, settings_from(addresses).settings)
+    inventory = client("inventory", url, settings_to_reach(addresses).settings)
     answer = inventory.get(_path(product_id))
     _print(inventory, answer, json=json)
     if not json:
@@ -136,7 +136,7 @@ def set_product(
     stock
         The initial stock of a new product.
     """
-    inventory = client("inventory", url, settings_from(addresses).settings)
+    inventory = client("inventory", url, settings_to_reach(addresses).settings)
     wanted: dict[str, Any] = {"name": name, "price": price, "currency": currency}
     if_match: str | None = None
     if name is None or price is None:
@@ -182,7 +182,7 @@ def archive(
     undo
         Take the product back: it may be ordered again.
     """
-    inventory = client("inventory", url, settings_from(addresses).settings)
+    inventory = client("inventory", url, settings_to_reach(addresses).settings)
     answer = inventory.send(
         "POST",
         f"{_path(product_id)}/{'unarchive' if undo else 'archive'}",
@@ -208,7 +208,7 @@ def publish(
 
         todoku product publish
     """
-    inventory = client("inventory", url, settings_from(addresses).settings)
+    inventory = client("inventory", url, settings_to_reach(addresses).settings)
     answer = inventory.send("POST", "/catalogue/publish", b"", find_out="It is safe to repeat it.")
     if json:
         write_object(answer)

@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from todoku.cli.client import ServiceClient, client, segment
-from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.flags import Addresses, settings_to_reach
 from todoku.cli.formatting import day_and_time
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
@@ -63,7 +63,7 @@ def register(product: App, print_product: Print) -> None:
         reason
             The reason in words, for the stock ledger.
         """
-        inventory = client("inventory", url, settings_from(addresses).settings)
+        inventory = client("inventory", url, settings_to_reach(addresses).settings)
         answer = _adjust(inventory, product_id, "restock", quantity, code, reason)
         print_product(inventory, answer, json=json)
         if not json:
@@ -101,7 +101,7 @@ def register(product: App, print_product: Print) -> None:
         reason
             The reason in words, for the stock ledger.
         """
-        inventory = client("inventory", url, settings_from(addresses).settings)
+        inventory = client("inventory", url, settings_to_reach(addresses).settings)
         answer = _adjust(inventory, product_id, "correct", quantity, code, reason)
         print_product(inventory, answer, json=json)
         if not json:
@@ -135,7 +135,7 @@ def register(product: App, print_product: Print) -> None:
         pieces
             The number of units.
         """
-        inventory = client("inventory", url, settings_from(addresses).settings)
+        inventory = client("inventory", url, settings_to_reach(addresses).settings)
         answer = inventory.send(
             "PUT",
             f"{_path(product_id)}/low-stock-threshold",
@@ -166,7 +166,7 @@ def register(product: App, print_product: Print) -> None:
         product_id
             The product's id.
         """
-        inventory = client("inventory", url, settings_from(addresses).settings)
+        inventory = client("inventory", url, settings_to_reach(addresses).settings)
         found = inventory.list(f"{_path(product_id)}/ledger", {}, items_max=limit)
         if json:
             write_lines(found)
@@ -201,7 +201,7 @@ def register(product: App, print_product: Print) -> None:
         product_id
             The product's id.
         """
-        inventory = client("inventory", url, settings_from(addresses).settings)
+        inventory = client("inventory", url, settings_to_reach(addresses).settings)
         found = inventory.list(f"{_path(product_id)}/reservations", {}, items_max=limit)
         if json:
             write_lines(found)

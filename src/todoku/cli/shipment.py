@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from todoku.cli.client import client, segment
-from todoku.cli.flags import Addresses, settings_from
+from todoku.cli.flags import Addresses, settings_to_reach
 from todoku.cli.formatting import age, day_and_time, item_list
 from todoku.cli.options import ItemsMax, Json, JsonLines, Url
 from todoku.cli.output import (
@@ -54,7 +54,7 @@ def list_shipments(
     order
         Only the shipment of the order with this id.
     """
-    shipping = client("shipping", url, settings_from(addresses).settings)
+    shipping = client("shipping", url, settings_to_reach(addresses).settings)
     found = shipping.list("/shipments", {"orderId": order}, items_max=limit)
     if json:
         write_lines(found)
@@ -87,7 +87,7 @@ def show(
     shipment_id
         The shipment's id, from `todoku shipment list` or `todoku order show`.
     """
-    shipping = client("shipping", url, settings_from(addresses).settings)
+    shipping = client("shipping", url, settings_to_reach(addresses).settings)
     answer = shipping.get(f"/shipments/{segment(shipment_id)}")
     if json:
         write_object(answer)

@@ -6,7 +6,7 @@ import msgspec
 
 from todoku.cli.client import client
 from todoku.cli.credential import find_credential
-from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_from
+from todoku.cli.flags import SYSTEM_HERE, Addresses, settings_to_reach
 from todoku.cli.options import Json, Url
 from todoku.cli.output import console, grid, write_object
 from todoku.cli.responses import CallerDetails
@@ -24,7 +24,7 @@ def whoami(*, json: Json = False, url: Url = None, addresses: Addresses = None) 
         todoku whoami
         TODOKU_KEY_FILE=keys/prometheus todoku whoami --json
     """
-    service = client(SYSTEM_HERE.names[0], url, settings_from(addresses).settings)
+    service = client(SYSTEM_HERE.names[0], url, settings_to_reach(addresses).settings)
     answer = service.get("/whoami")
     caller = service.read(answer, CallerDetails)
     found = find_credential()
