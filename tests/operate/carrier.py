@@ -1,4 +1,4 @@
-"""A carrier that a file tells how to answer."""
+"""A carrier that a file tells how to answer, in a shipping service that a file gives a bug."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from todoku.settings import Settings
+from todoku.shipping import carriers
 from todoku.shipping.domain import Accepted, Answer, Parcel
 
 VARIABLE: Final = "TODOKU_OPERATE_CARRIER"
@@ -14,6 +15,7 @@ VARIABLE: Final = "TODOKU_OPERATE_CARRIER"
 ACCEPTS: Final = "accepts"
 RAISES: Final = "raises"
 IS_SLOW: Final = "is slow"
+HAS_BUG: Final = "the decision before the call raises"
 SLOW_SECONDS: Final = 7.0
 
 
@@ -34,4 +36,16 @@ class ChangeableCarrier:
 
 def carrier(settings: Settings) -> ChangeableCarrier:
     """Return the carrier, as the setting `carrier` names it."""
-    return ChangeableCarrier(Path(os.environ[VARIABLE]))
+    file = Path(os.environ[VARIABLE])
+    plant_bug(file)
+    return ChangeableCarrier(file)
+
+
+def plant_bug(file: Path) -> None:
+    """Let the decision that opens a shipment divide by zero while the file says so."""
+    fraction = carriers.fraction
+
+    def fraction_or_error(text: str) -> float:
+        return fraction(text) / (file.read_text(encoding="utf-8") != HAS_BUG)
+
+    carriers.fraction = fraction_or_error
