@@ -445,7 +445,10 @@ CASES: Final = (
     Case(
         "PostgreSQL down",
         server_down,
-        (r"The orders service does not work: it is not ready",),
+        (
+            r"the orders service does not work: it is not ready",
+            r"start its database.+Connection refused",
+        ),
         {
             **{f"{name} port": r"is not ready: " for name in ("orders", "inventory", "shipping")},
             **{

@@ -154,6 +154,7 @@ def shortened(text: str) -> str:
     text = re.sub(r"since [0-9-]+ [0-9:]+ UTC", "since …", text)
     text = re.sub(r"\d{4}-\d\d-\d\d [0-9:]+ UTC", "…", text)
     text = re.sub(r"/tmp/\w+/", "", text)
+    text = re.sub(r"\b\d{5}, (?=served|\w+ does not|the broker)", "", text)
     text = re.sub(r"(process |-CONT |127\.0\.0\.1:)\d+", r"\1N", text)
     return text.replace("|", "\\|")
 

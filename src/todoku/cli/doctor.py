@@ -83,7 +83,8 @@ def examine(settings: Settings, up: RunningUp | None) -> Iterator[CheckResult]:
     yield from network.broker(settings, running=bool(running), up=pid)
     yield from databases.databases(settings, running)
     yield from pauses.pauses(settings)
-    yield from contributed.services(settings, running)
+    ready = {name for name, found in running.items() if not found.not_ready}
+    yield from contributed.services(settings, ready)
 
 
 def _worst(results: Sequence[CheckResult]) -> CheckStatus:

@@ -28,6 +28,9 @@ LOOK_SECONDS_MAX = 2.0
 
 SHOWN = "todoku_"
 
+AWAY = (ExitCode.UNREACHABLE, ExitCode.BUSY)
+"""How a command ends whose service does not answer, or not now."""
+
 
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a service `answers`, what is `wrong` with it (nothing if it is empty) and the `fix`.
@@ -87,7 +90,17 @@ def gather(
         services = {name: state.result() for name, state in states}
     answering = [name for name, state in services.items() if state.answers]
     read = _order if with_database else _order_of_service
-    order, from_database = read(order_id, settings, answers="orders" in answering)
+    try:
+        order, from_database = read(order_id, settings, answers="orders" in answering)
+    except CommandFailed as failure:
+        state = services["orders"]
+        if failure.exit_code not in AWAY or not state.wrong:
+            raise
+        raise CommandFailed(
+            f"the order cannot be read, because the orders service does not work: {state.wrong}.\n"
+            f"→ {state.fix}. `todoku doctor` checks everything on this machine.",
+            exit_code=failure.exit_code,
+        ) from failure
     return Evidence(
         now=datetime.now(UTC),
         order=order,
@@ -113,7 +126,7 @@ def _order(order_id: str, settings: Settings, *, answers: bool) -> tuple[Order, 
     try:
         return orders.read(orders.get(f"/orders/{segment(order_id)}"), Order), False
     except CommandFailed as failure:
-        if failure.exit_code not in (ExitCode.UNREACHABLE, ExitCode.BUSY):
+        if failure.exit_code not in AWAY:
             raise
         stored = _stored(order_id, settings)
         if stored is None:

@@ -22,6 +22,7 @@ from todoku.cli.client import client
 from todoku.cli.databases import file_of
 from todoku.cli.errors import CommandFailed
 from todoku.cli.formatting import counted, printable
+from todoku.database import Database, DatabaseError
 from todoku.diagnosis import CheckResult, CheckStatus, ok, warning, wrong
 from todoku.local.claims import Port, refusal_of
 from todoku.local.holders import writer
@@ -113,8 +114,16 @@ def detail(failure: CommandFailed) -> str:
 
 def remedy(service: str, settings: Settings) -> str:
     """Return what to do about a service that answers that it is not ready."""
-    file = file_of(settings.database(service))
-    locker = None if file is None else writer(file)
+    where = settings.database(service)
+    file = file_of(where)
+    if file is None:
+        try:
+            with Database.open_read_only(where):
+                return f"see the log of {service}"
+        except DatabaseError as error:
+            reason = " ".join(str(error).split())
+            return f"start its database, or correct its address: {reason}"
+    locker = writer(file)
     if locker is None or command(locker)[-2:] == ["run", service]:
         return f"see the log of {service}"
     return f"{describe(locker)} has locked {file}: let it end what it writes, or end it with `kill {locker}`"
