@@ -77,4 +77,7 @@ def test_without_service_and_database_the_order_is_unreachable(
 ) -> None:
     ports = [str(port) for port in free_ports(4)]
     flags = [f"--{name}-port={port}" for name, port in zip(PROGRAMS, ports, strict=True)]
-    assert todoku_alone("order", "why", UNKNOWN, *flags).code == ExitCode.UNREACHABLE
+    result = todoku_alone("order", "why", UNKNOWN, *flags)
+    assert result.code == ExitCode.UNREACHABLE
+    assert "because the orders service does not work: nothing listens at http://" in result.err
+    assert "→ start it with `todoku up`" in result.err
