@@ -1,5 +1,6 @@
 """A receiver of OTLP, and what a trace must be: whole."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from todoku.telemetry import encoding
+from todoku.telemetry.store import SpanStore
 
 HEAD = encoding.request({"service.name": "test"}, "todoku", "1")
 
 
-def decode(spans: Sequence[bytes]) -> list[Span]:
+def decode(spans: bytes) -> list[Span]:
     """Decode spans as our encoder wrote them, with the official package."""
-    request = ExportTraceServiceRequest.FromString(encoding.body(HEAD, spans))
+    request = ExportTraceServiceRequest.FromString(encoding.beginning(HEAD, len(spans)) + spans)
     return [*request.resource_spans[0].scope_spans[0].spans] if request.resource_spans else []
 
 
@@ -31,6 +33,15 @@ def _value(value: Any) -> Any:
     if kind == "array_value":
         return [_value(each) for each in value.array_value.values]
     return getattr(value, kind)
+
+
+def let_go(store: SpanStore) -> None:
+    """Close the files of a store, as the end of its process does: its locks go with them."""
+    begun = () if store._begun is None else store._begun[1:]
+    for descriptor in (store._descriptor, *begun, *(each.descriptor for each in store._waiting)):
+        if descriptor is not None:
+            os.close(descriptor)
+    store._descriptor = store._begun = None
 
 
 def traces(spans: Iterable[Span]) -> dict[str, list[Span]]:

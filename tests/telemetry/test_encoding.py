@@ -36,7 +36,7 @@ def test_span_is_decoded_as_it_was_encoded(
 ) -> None:
     rest = encoding.shape(name, encoding.CONSUMER, found)
     encoded = encoding.span(trace_id, span_id, parent, began, began, rest)
-    (span,) = decode([encoded])
+    (span,) = decode(encoded)
     assert (span.trace_id, span.span_id, span.parent_span_id) == (trace_id, span_id, parent)
     assert (span.start_time_unix_nano, span.end_time_unix_nano) == (began, began)
     assert (span.name, span.kind, span.flags) == (name, 5, 0x301)
@@ -49,7 +49,7 @@ def test_span_is_decoded_as_it_was_encoded(
 @given(text=st.text(max_size=300))
 def test_text_attribute_is_decoded_as_it_was_encoded(text: str) -> None:
     rest = encoding.text_attribute("url.path", text) + encoding.trace_state("a=b")
-    (span,) = decode([encoding.span(bytes(16), bytes(8), b"", 1, 2, rest)])
+    (span,) = decode(encoding.span(bytes(16), bytes(8), b"", 1, 2, rest))
     assert (attributes(span), span.trace_state) == ({"url.path": text}, "a=b")
 
 
@@ -57,7 +57,7 @@ def test_links_and_failure_are_decoded_as_they_were_encoded() -> None:
     about = encoding.link_attribute(encoding.text_attribute("messaging.message.id", "id"))
     rest = encoding.link(b"t" * 16, b"s" * 8, about) + encoding.dropped_links(300)
     rest += encoding.failure("TimeoutError", "too slow")
-    (span,) = decode([encoding.span(bytes(16), bytes(8), b"", 1, 2, rest)])
+    (span,) = decode(encoding.span(bytes(16), bytes(8), b"", 1, 2, rest))
     (link,) = span.links
     assert (link.trace_id, link.span_id) == (b"t" * 16, b"s" * 8)
     assert attributes(link) == {"messaging.message.id": "id"}

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from telemetry.receiver import decode
+from telemetry.receiver import decode, let_go
 from todoku.telemetry import encoding
 from todoku.telemetry.store import SpanStore
 
@@ -15,20 +15,17 @@ def span(n: int, name: bytes = SHAPE) -> bytes:
     return encoding.span(bytes(15) + b"\1", n.to_bytes(8), b"", 1, 2, name)
 
 
+def unfinished(n: int) -> bytes:
+    return encoding.UNFINISHED + span(n, encoding.shape("unanswered", encoding.SERVER, {}))[1:]
+
+
 def taken(store: SpanStore) -> list[int]:
     """Return the ids of all spans that wait, as if they were exported."""
     found: list[int] = []
     while (batch := store.take()) is not None:
-        found += [int.from_bytes(each.span_id) for each in decode(batch.spans)]
+        found += [int.from_bytes(each.span_id) for each in decode(batch.read())]
         store.done(batch)
     return found
-
-
-def killed(store: SpanStore) -> None:
-    """Let a store's process end without a word: its locks go with its descriptors."""
-    for descriptor in (store._descriptor, *(batch.descriptor for batch in store._waiting)):
-        assert descriptor is not None
-        os.close(descriptor)
 
 
 def test_spans_are_exported_once_and_leave_no_file(tmp_path: Path) -> None:
@@ -47,18 +44,18 @@ def test_next_process_exports_what_a_killed_one_has_written(tmp_path: Path) -> N
     assert store.take() is not None  # It is being exported.
     store.write(span(2), 1)
     store.add(span(3))  # Nothing refers to it yet.
-    killed(store)
+    let_go(store)
     after = SpanStore(tmp_path, "orders")
     assert after.adopt() == 2
     assert sorted(taken(after)) == [1, 2]
 
 
 def test_unfinished_span_is_exported_only_if_its_process_ended_before_it(tmp_path: Path) -> None:
-    unanswered = span(1, encoding.shape("unanswered", encoding.SERVER, {}))
+    unanswered = unfinished(1)
     store = SpanStore(tmp_path, "orders")
     store.write(span(2), 1, unfinished={"one": unanswered})
     assert taken(store) == [2]
-    killed(store)
+    let_go(store)
     after = SpanStore(tmp_path, "orders")
     after.adopt()
     assert taken(after) == [1]
@@ -67,7 +64,7 @@ def test_unfinished_span_is_exported_only_if_its_process_ended_before_it(tmp_pat
     store.write(b"", 0, unfinished={"one": unanswered})
     store.finished("one", span(1))
     store.write(span(2), 1)
-    killed(store)
+    let_go(store)
     after = SpanStore(tmp_path, "orders")
     after.adopt()
     assert taken(after) == [1, 2]
@@ -77,7 +74,7 @@ def test_files_of_living_processes_and_of_other_services_are_left_alone(tmp_path
     living, other = SpanStore(tmp_path, "orders"), SpanStore(tmp_path, "shipping")
     living.write(span(1), 1)
     other.write(span(2), 1)
-    killed(other)
+    let_go(other)
     assert SpanStore(tmp_path, "orders").adopt() == 0
     assert taken(living) == [1]
 
@@ -87,7 +84,7 @@ def test_record_that_was_torn_by_a_power_cut_is_left_out(tmp_path: Path) -> None
     store.write(span(1) + span(2), 2)
     assert store._path is not None
     os.truncate(store._path, store._path.stat().st_size - 1)
-    killed(store)
+    let_go(store)
     after = SpanStore(tmp_path, "orders")
     after.adopt()
     assert taken(after) == [1]

@@ -45,8 +45,9 @@ def exported(tracer: ServiceTracer) -> list[Span]:
     batch = tracer.store.take()
     if batch is None:
         return []
+    spans = decode(batch.read())
     tracer.store.done(batch)
-    return decode(batch.spans)
+    return spans
 
 
 def call(tracer: ServiceTracer, traceparent: str) -> tuple[Context, trace.SpanContext]:

@@ -1,7 +1,6 @@
 """Each order has one trace, which is whole: also when processes are killed at any point."""
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message
 
 from system.test_process import PRODUCT, Town, order_id
-from telemetry.receiver import attributes, decode, torn, traces
+from telemetry.receiver import attributes, decode, let_go, torn, traces
 from todoku.engine import Process
 from todoku.engine.failpoints import POINTS, Failpoint, no_failpoint
 from todoku.engine.testing import inline, run, until
@@ -60,7 +59,7 @@ class TracedTown(Town):
         self.sample: Callable[[str], bool] = lambda _: True
         self.apps: list[ASGIApp] = []
         self._tracers: dict[str, ServiceTracer] = {}
-        self._exported: list[bytes] = []
+        self._exported = b""
         self._replaced: list[Any] = []
 
     async def start_traced(self, name: str, failpoint: Failpoint = no_failpoint) -> Process:
@@ -86,11 +85,7 @@ class TracedTown(Town):
     def kill(self, process: Process) -> None:
         """Kill a process: what its store has only in memory is lost."""
         super().kill(process)
-        store = self._tracers[process.service.name].store
-        for descriptor in (store._descriptor, *(batch.descriptor for batch in store._waiting)):
-            if descriptor is not None:
-                os.close(descriptor)
-        store._descriptor = None
+        let_go(self._tracers[process.service.name].store)
 
     async def restart_killed(self) -> None:
         """Start each process anew that has died at its failpoint."""
@@ -147,7 +142,7 @@ class TracedTown(Town):
         """Return all spans, after the export of what the processes have now."""
         for tracer in self._tracers.values():
             while (batch := tracer.store.take()) is not None:
-                self._exported += batch.spans
+                self._exported += batch.read()
                 tracer.store.done(batch)
         return decode(self._exported)
 

@@ -22,8 +22,11 @@ SAMPLED: Final = 0x101
 SAMPLED_REMOTE: Final = 0x301
 """Flags of a span that is sampled: its parent is known to be of this process, or of another."""
 
-SPAN: Final = 0x12
+SPAN: Final = b"\x12"
 """The tag of a span in ScopeSpans, with which each encoded span begins."""
+
+UNFINISHED: Final = b"\x7a"
+"""The tag of a span that has begun, to be exported only if its process ended before it."""
 
 NO_PARENT: Final = b""
 
@@ -75,16 +78,16 @@ def span(
             *(TRACE_ID, trace_id, SPAN_ID, span_id, PARENT_ID, parent),
             *(0x39, began, 0x41, ended),
         )
-    return b"".join((b"\x12", varint(len(ids) + len(rest)), ids, rest))
+    return b"".join((SPAN, varint(len(ids) + len(rest)), ids, rest))
 
 
 # The same in parts, for spans of which most bytes are the same each time. Most are of the form
 #     head, TRACE_ID, trace id, SPAN_ID, span id, PARENT_ID, id of the parent, times, rest
 
 
-def head(length: int) -> bytes:
+def head(length: int, tag: bytes = SPAN) -> bytes:
     """Return what goes before a span of so many bytes."""
-    return b"\x12" + varint(length)
+    return tag + varint(length)
 
 
 def times(began: int, ended: int) -> bytes:
@@ -191,26 +194,25 @@ def key_value(key: str, value: Value) -> bytes:
 
 
 def request(resource: Mapping[str, Value], scope: str, version: str) -> tuple[bytes, bytes]:
-    """Return what goes before the length of an ExportTraceServiceRequest's spans: its resource and its
-    scope. `body` puts the request together."""
+    """Return the resource and the scope of an ExportTraceServiceRequest, for its `beginning`."""
     fields = b"".join(_message(1, key_value(key, value)) for key, value in resource.items())
     return _message(1, fields), _message(1, _text(1, scope) + _text(2, version))
 
 
-def body(head: tuple[bytes, bytes], spans: Sequence[bytes]) -> bytes:
-    """Return an ExportTraceServiceRequest with these spans of one resource and scope."""
+def beginning(head: tuple[bytes, bytes], size: int) -> bytes:
+    """Return what goes before the spans of an ExportTraceServiceRequest, all of one resource and scope, and
+    together of so many bytes."""
     resource, scope = head
-    size = len(scope) + sum(map(len, spans))
-    of_scope = b"\x12" + varint(size)
-    length = len(resource) + len(of_scope) + size
-    return b"".join((b"\n", varint(length), resource, of_scope, scope, *spans))
+    of_scope = b"\x12" + varint(len(scope) + size)
+    length = len(resource) + len(of_scope) + len(scope) + size
+    return b"".join((b"\n", varint(length), resource, of_scope, scope))
 
 
-def records(data: bytes) -> Iterable[tuple[int, bytes]]:
+def records(data: bytes) -> Iterable[tuple[bytes, bytes]]:
     """Yield the tag and the content of each record of this form; what follows a torn one is left out."""
     at, end = 0, len(data)
     while at < end:
-        tag, length, shift, start = data[at], 0, 0, at + 1
+        tag, length, shift, start = data[at : at + 1], 0, 0, at + 1
         while start < end:
             byte = data[start]
             start += 1

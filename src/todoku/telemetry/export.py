@@ -2,8 +2,7 @@
 
 import contextvars
 import gzip
-import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from threading import Event, Thread
 from typing import Final
 
@@ -25,6 +24,10 @@ STOP_SECONDS: Final = 2.0
 
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
 """The status codes after which OTLP has a client try again."""
+
+
+REDIRECTED: Final = 300
+"""The first status code that does not mean that the spans were taken."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,11 +59,17 @@ class Exporter:
                 **({"Content-Encoding": "gzip"} if endpoint.compressed else {}),
             }
         )
-        if endpoint.certificate is not None:
-            self._session.verify = endpoint.certificate
-        if endpoint.client_certificate is not None:
-            key = endpoint.client_key or endpoint.client_certificate
-            self._session.cert = (endpoint.client_certificate, key)
+        # What `Session.post` would find out each time: proxies, certificates, credentials.
+        self._request = self._session.prepare_request(requests.Request("POST", endpoint.url))
+        certificate = endpoint.client_certificate
+        self._settings = self._session.merge_environment_settings(
+            endpoint.url,
+            {},
+            stream=False,
+            verify=endpoint.certificate,
+            cert=None if certificate is None else (certificate, endpoint.client_key or certificate),
+        )
+        self._adapter = self._session.get_adapter(endpoint.url)
         self._stopping = Event()
         # Its log lines have the fields of the service.
         run = contextvars.copy_context().run
@@ -103,18 +112,24 @@ class Exporter:
         """Send a batch; return False if it is to be sent again later."""
         import requests
 
-        data = encoding.body(self._head, batch.spans)
+        first = encoding.beginning(self._head, batch.size)
+        length = len(first) + batch.size
+        body: Iterable[bytes | memoryview] = batch.pieces(first)
         if self._endpoint.compressed:
-            data = gzip.compress(data, 1)
+            data = gzip.compress(first + batch.read(), 1)
+            body, length = (data,), len(data)
+        self._request.body = body  # type: ignore[assignment]
+        self._request.headers["Content-Length"] = str(length)
         try:
-            answer = self._session.post(
-                self._endpoint.url, data=data, timeout=self._endpoint.timeout_seconds
+            answer = self._adapter.send(
+                self._request, timeout=self._endpoint.timeout_seconds, **self._settings
             )
-        except (requests.RequestException, ssl.SSLError) as error:
+            answer.close()
+        except (requests.RequestException, OSError) as error:
             return self._failed(str(error))
         if answer.status_code in RETRYABLE:
             return self._failed(f"status {answer.status_code}")
-        if answer.ok:
+        if answer.status_code < REDIRECTED:
             self.exported += batch.count
         else:
             self._store.dropped += batch.count

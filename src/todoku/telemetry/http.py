@@ -96,10 +96,13 @@ class _RequestSpan:
 
     def end(self) -> None:
         """End the span, with the status that the scope has."""
-        self._open.end(self, self.encode(self._scope[STATUS]))
+        self._open.end(self, self._encode(self._scope[STATUS]))
 
-    def encode(self, status: int) -> bytes:
-        """Return the span as it would be if it ended now with this status, 0 for unanswered."""
+    def encode_unfinished(self) -> bytes:
+        """Return the span as it would be if it ended now without an answer, with the tag `UNFINISHED`."""
+        return self._encode(None)
+
+    def _encode(self, status: int | None) -> bytes:
         scope, location = self._scope, self._location
         start = self._start or self._encode_start()
         key = (
@@ -124,26 +127,29 @@ class _RequestSpan:
         return start
 
 
-_Key = tuple[str, str, str, int, bool, int, int]
-"""Method, scheme, route, status, whether there is a parent, and the lengths of the start and of Location."""
+_Key = tuple[str, str, str, int | None, bool, int, int]
+"""Method, scheme, route, status (None if unfinished), whether there is a parent, and the lengths of the start
+and of Location."""
 
 
 def _layout(
     method: str,
     scheme: str,
     route: str,
-    status: int,
+    status: int | None,
     has_parent: bool,
     start_length: int,
     location_length: int,
 ) -> tuple[bytes, bytes]:
     """Return what goes before the start of a span, and before its Location."""
     method = method if method in METHODS else "_OTHER"
-    shape = _shape(method, scheme, route, status, has_parent)
+    shape = _shape(method, scheme, route, status or 0, has_parent)
     if location_length:
         shape += encoding.head_of_list("http.response.header.location", location_length)
     length = start_length + encoding.TIME_LENGTH + len(shape) + location_length
-    return encoding.head(length), shape
+    return encoding.head(
+        length, encoding.SPAN if status is not None else encoding.UNFINISHED
+    ), shape
 
 
 def _shape(method: str, scheme: str, route: str, status: int, has_parent: bool) -> bytes:

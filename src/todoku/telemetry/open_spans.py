@@ -11,8 +11,8 @@ class OpenSpan(Protocol):
 
     traceparent: str
 
-    def encode(self, status: int) -> bytes:
-        """Return the span as it would be if it ended now with this status, 0 for unanswered."""
+    def encode_unfinished(self) -> bytes:
+        """Return the span as it would be if it ended now without an answer, with the tag `UNFINISHED`."""
 
 
 class OpenSpans:
@@ -32,7 +32,7 @@ class OpenSpans:
     def unfinished(self, traceparents: Iterable[str]) -> dict[str, bytes]:
         """Return the spans of these that are not written yet, by their traceparents."""
         spans = self._open
-        return {each: spans.pop(each).encode(0) for each in traceparents if each in spans}
+        return {each: spans.pop(each).encode_unfinished() for each in traceparents if each in spans}
 
     def end(self, span: OpenSpan, encoded: bytes) -> None:
         """Keep a span that has ended."""
