@@ -1,6 +1,6 @@
 """The engine: inbox, outbox, dead letters, agendas and effects for a service's pure decisions."""
 
-from todoku.engine.agenda import Agenda, context_column
+from todoku.engine.agenda import CONTEXT_COLUMN, Agenda, context_column
 from todoku.engine.api_keys import ApiKeys, keep_key
 from todoku.engine.audit_log import (
     AuditEntry,
@@ -78,6 +78,7 @@ from todoku.engine.tables import STREAM, EngineTables, Outbox, OutboxRow
 from todoku.engine.tracing import BatchSpans, EffectSpan, Tracer
 
 __all__ = [
+    "CONTEXT_COLUMN",
     "ERASED",
     "STREAM",
     "Agenda",

@@ -534,7 +534,7 @@ class BatchContext:
         if decided.effects and not self.gate.no_effects:
             self.actions.effects += decided.effects
         for agenda, due_at in decided.due:
-            self._note_due(agenda, due_at, subject, decided)
+            self._note_due(unit_of_work, agenda, due_at, subject, decided)
 
     def _keep_while_paused(self, before: object, decided: Decided) -> None:
         """Note which timers are set while they stand still, and which effects do not start."""
@@ -550,7 +550,12 @@ class BatchContext:
             log.warning("effects_not_started_while_paused", count=len(decided.effects))
 
     def _note_due(
-        self, agenda: Agenda, due_at: datetime, subject: object, decided: Decided
+        self,
+        unit_of_work: UnitOfWork,
+        agenda: Agenda,
+        due_at: datetime,
+        subject: object,
+        decided: Decided,
     ) -> None:
         """Note that a row will fall due: the first time of an agenda whose rows are not looked for in every
         batch, and the context, which a row that was due has already."""
@@ -562,7 +567,9 @@ class BatchContext:
             return
         if not (isinstance(subject, Due) and subject.agenda is agenda):
             key = agenda.key_of(decided.state)
-            self.contexts.setdefault(agenda, {})[key] = decided.context
+            insert_context = getattr(unit_of_work, "insert_context", None)
+            if insert_context is None or not insert_context(key, decided.context):
+                self.contexts.setdefault(agenda, {})[key] = decided.context
 
     def _may_decide_at_once(self, agenda: Agenda, state: object) -> bool:
         """Return whether what is due already may be decided on in this transaction."""

@@ -49,7 +49,11 @@ Subject = object
 
 
 class UnitOfWork(Protocol[S]):
-    """The states that a batch touches, loaded once. Decisions read a part of it and replace a part."""
+    """The states that a batch touches, loaded once. Decisions read a part of it and replace a part.
+
+    It may have one more method, `insert_context(key, context)`, which keeps the context of a row of its
+    agenda, to be inserted with the row. It returns False for a row that exists: the engine updates that one.
+    """
 
     def view(self, subject: Subject) -> S:
         """Return the state that a decision about `subject` receives."""

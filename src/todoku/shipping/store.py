@@ -21,9 +21,9 @@ from sqlalchemy import (
     update,
 )
 
-from todoku.contracts import Envelope, ShippedItem
+from todoku.contracts import Context, Envelope, ShippedItem
 from todoku.database import Integer64, Many, Query, Timestamp, among, table, to_microseconds
-from todoku.engine import EngineTables, StateCache, context_column
+from todoku.engine import CONTEXT_COLUMN, EngineTables, StateCache, context_column
 from todoku.shipping.domain import SHIPMENT, Shipment, ShipmentChange, ShipmentStatus
 from todoku.shipping.holds import ShipmentHold
 
@@ -95,7 +95,7 @@ CHANGING = ("status", "attempts", "due_at", "tracking_number", "reason", "update
 SELDOM_CHANGING = ("changes", "holds", "shipping_address", "created_at", "failure_published_at")
 
 _insert_shipments = Many(
-    insert(shipments), ("id", *CHANGING, *SELDOM_CHANGING, "order_id", "number")
+    insert(shipments), ("id", *CHANGING, *SELDOM_CHANGING, "order_id", "number", CONTEXT_COLUMN)
 )
 _insert_items = Many(insert(shipment_items), ("shipment_id", "product_id", "quantity"))
 _delete_items = Many(delete(shipment_items).where(shipment_items.c.shipment_id == bindparam("key")))
@@ -126,6 +126,7 @@ class ShippingUnitOfWork:
     def __init__(self, found: dict[str, Shipment]) -> None:
         self.before = found
         self.after = dict(found)
+        self.contexts: dict[str, Context] = {}
 
     def view(self, subject: Any) -> Shipment | None:
         shipment = self.after.get(_order_id(subject))
@@ -136,6 +137,12 @@ class ShippingUnitOfWork:
     def put(self, subject: Any, state: Shipment | None) -> None:
         assert state is not None, "every decision returns a shipment"
         self.after[state.order_id] = state
+
+    def insert_context(self, key: str, context: Context) -> bool:
+        if key in self.before:
+            return False
+        self.contexts[key] = context
+        return True
 
     def record(self, envelope: Envelope) -> None:
         """The shipments are this service's history."""
@@ -172,7 +179,10 @@ class ShippingStore:
         ]
         new = [shipment for shipment in touched if shipment.order_id not in unit_of_work.before]
         old = [shipment for shipment in touched if shipment.order_id in unit_of_work.before]
-        _insert_shipments(connection, [_shipment_row(shipment) for shipment in new])
+        contexts = {key: _encode(each).decode() for key, each in unit_of_work.contexts.items()}
+        _insert_shipments(
+            connection, [_shipment_row(each, contexts.get(each.order_id)) for each in new]
+        )
         changed: list[Shipment] = []
         failing: list[Shipment] = []
         plain: list[Shipment] = []
@@ -251,9 +261,9 @@ def _order_id(subject: Any) -> str:
     return order_id
 
 
-def _shipment_row(shipment: Shipment) -> tuple[Any, ...]:
+def _shipment_row(shipment: Shipment, context: str | None) -> tuple[Any, ...]:
     """Return all columns of a shipment; it is the first one of its order."""
-    return (*_update_row(shipment), shipment.order_id, 1)
+    return (*_update_row(shipment), shipment.order_id, 1, context)
 
 
 def _update_row(shipment: Shipment) -> tuple[Any, ...]:

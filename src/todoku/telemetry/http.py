@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from todoku.telemetry import encoding
 from todoku.telemetry.open_spans import OpenSpans
-from todoku.telemetry.parents import is_sampled, new_span_id, new_trace_id
+from todoku.telemetry.parents import is_sampled, new_root
 from todoku.telemetry.tracer import ServiceTracer
 from todoku.web.call import TRACED, header_values, read_traceparent
 from todoku.web.metrics import METHODS
@@ -27,10 +27,7 @@ LOCATION: Final = b"location"
 
 class TraceMiddleware:
     """Begin a span of each request, within the trace that the client names, if any; `MetricsMiddleware` ends
-    it.
-
-    The application sees a `traceparent` of this span in place of the client's.
-    """
+    it. Its traceparent is in the scope."""
 
     def __init__(self, app: ASGIApp, tracer: ServiceTracer) -> None:
         self._app, self._tracer = app, tracer
@@ -42,28 +39,33 @@ class TraceMiddleware:
         return self._app(scope, receive, send)
 
     def _begin(self, scope: Scope) -> None:
-        headers = scope["headers"]
         parent = None
-        for name, _ in headers:
+        for name, _ in scope["headers"]:
             if name in TRACE_HEADERS:
-                parent = read_traceparent(header_values(scope, b"traceparent") or [b""])
-                replaced = (b"traceparent",) if parent else TRACE_HEADERS
-                headers = [header for header in headers if header[0] not in replaced]
+                parent = _parent_of(scope)
                 break
+        traceparent = new_root()
         if parent is None:
-            trace_id = new_trace_id()
-            sampled = self._tracer.sample(trace_id)
+            sampled = self._tracer.sample(traceparent[3:35])
         else:
-            trace_id, sampled = parent[3:35], is_sampled(parent)
-        traceparent = f"00-{trace_id}-{new_span_id()}-{'01' if sampled else '00'}"
-        scope["headers"] = [*headers, (b"traceparent", traceparent.encode())]
+            traceparent, sampled = parent[:36] + traceparent[36:], is_sampled(parent)
+        if not sampled:
+            traceparent = traceparent[:53] + "00"
+        scope[TRACED] = traceparent
         if sampled:
-            scope[TRACED] = traceparent
             scope[REQUEST_SPAN] = span = _RequestSpan(
                 self._tracer.open, self._layouts, scope, traceparent, parent
             )
             if scope["method"] not in UNCHANGING:
                 self._tracer.open.begin(span)
+
+
+def _parent_of(scope: Scope) -> str | None:
+    """Return the traceparent that a client sends; without a valid one, its tracestate does not count."""
+    parent = read_traceparent(header_values(scope, b"traceparent") or [b""])
+    if parent is None:
+        scope["headers"] = [each for each in scope["headers"] if each[0] not in TRACE_HEADERS]
+    return parent
 
 
 class _RequestSpan:
@@ -106,8 +108,13 @@ class _RequestSpan:
         scope, location = self._scope, self._location
         start = self._start or self._encode_start()
         key = (
-            *(scope["method"], scope.get("scheme", "http"), route_of(scope), status),
-            *(self._parent is not None, len(start), len(location)),
+            scope["method"],
+            scope.get("scheme", "http"),
+            route_of(scope),
+            status,
+            self._parent is not None,
+            len(start),
+            len(location),
         )
         if (layout := self._layouts.get(key)) is None:
             if len(self._layouts) >= encoding.LAYOUTS_MAX:

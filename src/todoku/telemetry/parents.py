@@ -20,8 +20,9 @@ _child: Final = Struct("<x16s8sx8s")
 randbytes: Final = Random().randbytes
 """Makes random bytes, without handing on the interpreter's lock as `os.urandom` does."""
 
-_POOL_BYTES: Final = 8 * 512
+_POOL_IDS: Final = 512
 _pool: list[str] = []
+_roots: list[str] = []
 
 
 def new_span_id() -> str:
@@ -29,14 +30,23 @@ def new_span_id() -> str:
     try:
         return _pool.pop()
     except IndexError:
-        digits = randbytes(_POOL_BYTES).hex()
-        _pool.extend([digits[at : at + SPAN_DIGITS] for at in range(0, len(digits), SPAN_DIGITS)])
+        _pool.extend(_random_digits(SPAN_DIGITS))
         return new_span_id()
 
 
-def new_trace_id() -> str:
-    """Return a random trace id in hexadecimal digits."""
-    return new_span_id() + new_span_id()
+def new_root() -> str:
+    """Return the traceparent of a sampled span that begins a trace."""
+    try:
+        return _roots.pop()
+    except IndexError:
+        _roots.extend([f"00-{ids[:32]}-{ids[32:]}-01" for ids in _random_digits(IDS_LENGTH * 2)])
+        return new_root()
+
+
+def _random_digits(length: int) -> list[str]:
+    """Return many texts of so many random hexadecimal digits."""
+    digits = randbytes(length // 2 * _POOL_IDS).hex()
+    return [digits[at : at + length] for at in range(0, len(digits), length)]
 
 
 def parent_of(traceparent: str) -> bytes | None:

@@ -25,8 +25,8 @@ from todoku.telemetry.parents import (
     Sample,
     children,
     is_sampled,
+    new_root,
     new_span_id,
-    new_trace_id,
     parent_of,
     randbytes,
 )
@@ -320,7 +320,7 @@ class _Batch:
         self._without_span_at = len(self._events) + len(self._others)
         parent, traceparent = b"", context.traceparent
         if traceparent is None:
-            trace_id = new_trace_id()
+            trace_id = new_root()[3:35]
             sampled = self._tracer.sample(trace_id)
         else:
             ids = parent_of(traceparent)

@@ -22,7 +22,7 @@ TRACESTATE_MEMBERS_MAX: Final = 32
 ANONYMOUS: Final = UnauthenticatedUser()
 
 TRACED: Final = "todoku.traced"
-"""Scope key: the traceparent of a request that is traced."""
+"""Scope key: the traceparent of the span of a request, where requests have spans."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -78,9 +78,11 @@ def _invalid_by(detail: str) -> Problem:
 def read_context(scope: Scope, headers: Mapping[bytes, bytes], principal: BaseUser) -> Context:
     """Return the context of a request. Invalid trace headers are ignored, as W3C requires."""
     actor = principal.identity if principal.is_authenticated else None
-    if b"traceparent" not in headers:
-        return Context(actor) if actor else NO_CONTEXT
-    traceparent = scope.get(TRACED) or read_traceparent(header_values(scope, b"traceparent"))
+    traceparent: str | None = scope.get(TRACED)
+    if traceparent is None:
+        if b"traceparent" not in headers:
+            return Context(actor) if actor else NO_CONTEXT
+        traceparent = read_traceparent(header_values(scope, b"traceparent"))
     if traceparent is None:
         return Context(actor)
     if b"tracestate" not in headers:

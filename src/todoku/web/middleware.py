@@ -145,7 +145,7 @@ def route_of(scope: Scope) -> str:
 
 
 def _traceparent(scope: Scope) -> str | None:
-    return read_traceparent(header_values(scope, b"traceparent") or [b""])
+    return scope.get(TRACED) or read_traceparent(header_values(scope, b"traceparent") or [b""])
 
 
 def to_problem(error: Exception, refusals: Refusals) -> Problem:
