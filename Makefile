@@ -88,7 +88,7 @@ kubernetes-cluster: $(INSTALLED) ## Build a cluster of one node from Debian's pa
 operate: $(INSTALLED) ## Plant faults in a system, and find and cure each in the console with chromium: a table of how
 	@cd tests && ../$(BIN)/python -m operate.run $(ARGS)
 
-operate-terminal: $(INSTALLED) ## Break systems in each way that the docs name, and find and cure it with `order why` and `doctor`
+operate-terminal: $(INSTALLED) ## Break systems in 27 ways, and find and cure it with `order why` and `doctor`
 	@cd tests && ../$(BIN)/python -m operate.terminal $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and imports

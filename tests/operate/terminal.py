@@ -1,4 +1,4 @@
-"""Break running systems in each way of docs/reliability.md, and find the cause and the cure with
+"""Break running systems in most ways of docs/reliability.md, and find the cause and the cure with
 `todoku order why` and `todoku doctor` only.
 
 make operate-terminal
