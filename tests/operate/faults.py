@@ -12,9 +12,8 @@ from browser.driving import ConsoleStack
 from faults import disks
 from operate.carrier import ACCEPTS, IS_SLOW, RAISES
 from operate.operator import Operator
+from operate.planted import PAUSE, PLENTY, SCARCE, kill_for_good
 
-PLENTY: Final = "plenty"
-SCARCE: Final = "scarce"
 SINCE: Final = r"since \d\d/\d\d/\d{4}, \d\d:\d\d:\d\d \(.+\)"
 
 
@@ -98,9 +97,8 @@ def restock(operator: Operator) -> None:
 
 
 def pause_carrier(night: Night) -> None:
-    """Pause the calls to the carrier, as somebody did in the evening."""
-    body = {"target": "carrier", "reason": "Stocktaking until 18:00.", "by": "bob"}
-    night.stack.request("shipping", "/pauses", body)
+    """Pause the calls to the carrier."""
+    night.stack.request("shipping", "/pauses", PAUSE)
 
 
 def resume(operator: Operator) -> None:
@@ -132,11 +130,9 @@ def free_disk(night: Night) -> None:
     disks.free(night.data_dir)
 
 
-def kill_for_good(night: Night) -> None:
+def kill_shipping_for_good(night: Night) -> None:
     """Kill shipping, and stop what would start it again."""
-    victim = night.stack.pid("shipping")
-    os.kill(night.stack.pids()["up"], signal.SIGSTOP)
-    os.kill(victim, signal.SIGKILL)
+    kill_for_good(night.stack, "shipping")
 
 
 def continue_up(night: Night) -> None:
@@ -207,7 +203,7 @@ FAULTS: Final = (
     ),
     Fault(
         "shipping gone",
-        kill_for_good,
+        kill_shipping_for_good,
         "down",
         (r"shipping does not respond", SINCE, "todoku doctor"),
         (r"shipping cannot be reached",),

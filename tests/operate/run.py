@@ -20,8 +20,9 @@ import httpx
 from alerts.run import small_disk
 from browser.driving import CHROMIUM, INSTALL, ConsoleStack, chromium, tab
 from operate.carrier import ACCEPTS, VARIABLE
-from operate.faults import DISK, FAULTS, PLENTY, Fault, Night
+from operate.faults import DISK, FAULTS, Fault, Night
 from operate.operator import PATIENCE_SECONDS, Operator
+from operate.planted import PLENTY
 from repeating import repeating
 from todoku.lab.stack import free_ports, isolated_settings
 from todoku.settings import CONSOLE, Span, to_environment

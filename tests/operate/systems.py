@@ -9,7 +9,7 @@ from typing import Any
 from alerts.run import small_disk
 from faults.postgres import postgresql
 from operate.carrier import ACCEPTS, VARIABLE
-from operate.cases import EXTERNAL_BROKER, PLENTY, POSTGRESQL, SMALL_DISK, ExternalBroker, System
+from operate.planted import EXTERNAL_BROKER, PLENTY, POSTGRESQL, SMALL_DISK, ExternalBroker, System
 from todoku.lab.stack import Stack, isolated_settings
 from todoku.settings import Span, to_environment
 from todoku.system import system as services

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from faults.postgres import BIN
-from operate.cases import CASES, PLAIN, POSTGRESQL, RELEASE, SMALL_DISK, Case, System
+from operate.cases import CASES, RELEASE, Case
+from operate.planted import PLAIN, POSTGRESQL, SMALL_DISK, System
 from operate.systems import started
 from todoku.lab.stack import TODOKU
 
