@@ -33,7 +33,9 @@ def _holders(file: Path) -> Iterator[tuple[int, str]]:
     except OSError:
         return
     for line in lines:
-        # 1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF; one that waits has "->" after the number.
-        words = line.replace("->", "").split()
-        if words[5].rpartition(":")[2] == str(inode) and int(words[4]) > 0 and "->" not in line:
+        if "->" in line:  # It waits for a lock.
+            continue
+        # 1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF
+        words = line.split()
+        if words[5].rpartition(":")[2] == str(inode) and int(words[4]) > 0:
             yield int(words[4]), words[6]
