@@ -45,7 +45,7 @@ from todoku.engine.messages import (
 from todoku.engine.pauses import OPEN, Gate
 from todoku.engine.persons import erasures
 from todoku.engine.post_commit import PostCommitActions
-from todoku.engine.service import DeadLetterEvent, Service, UnitOfWork
+from todoku.engine.service import DeadLetterEvent, InsertsContexts, Service, UnitOfWork
 from todoku.engine.stamps import stamped
 from todoku.engine.tracing import BatchSpans
 from todoku.events import (
@@ -567,8 +567,10 @@ class BatchContext:
             return
         if not (isinstance(subject, Due) and subject.agenda is agenda):
             key = agenda.key_of(decided.state)
-            insert_context = getattr(unit_of_work, "insert_context", None)
-            if insert_context is None or not insert_context(key, decided.context):
+            if not (
+                isinstance(unit_of_work, InsertsContexts)
+                and unit_of_work.insert_context(key, decided.context)
+            ):
                 self.contexts.setdefault(agenda, {})[key] = decided.context
 
     def _may_decide_at_once(self, agenda: Agenda, state: object) -> bool:

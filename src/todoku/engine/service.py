@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Generic, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, runtime_checkable
 
 from sqlalchemy import Connection, MetaData
 
@@ -21,6 +21,7 @@ from todoku.engine.tables import EngineTables
 from todoku.events import (
     ApiKeyEvent,
     AuditAnchoredEvent,
+    Context,
     Envelope,
     ErasureEvent,
     Event,
@@ -49,11 +50,7 @@ Subject = object
 
 
 class UnitOfWork(Protocol[S]):
-    """The states that a batch touches, loaded once. Decisions read a part of it and replace a part.
-
-    It may have one more method, `insert_context(key, context)`, which keeps the context of a row of its
-    agenda, to be inserted with the row. It returns False for a row that exists: the engine updates that one.
-    """
+    """The states that a batch touches, loaded once. Decisions read a part of it and replace a part."""
 
     def view(self, subject: Subject) -> S:
         """Return the state that a decision about `subject` receives."""
@@ -67,6 +64,16 @@ class UnitOfWork(Protocol[S]):
 
     def fill_cache(self, cache: StateCache) -> None:
         """Put the saved states into the cache. Call it after the commit only."""
+
+
+@runtime_checkable
+class InsertsContexts(Protocol):
+    """A unit of work that inserts the rows of its agenda together with their contexts. For any other, the
+    engine updates the rows with their contexts after they were saved."""
+
+    def insert_context(self, key: str, context: Context) -> bool:
+        """Keep the context of a row, to be inserted with it. Return False for a row that exists already: the
+        engine updates that one."""
 
 
 class Store(Protocol[S]):
