@@ -84,8 +84,12 @@ class System(NamedTuple):
         return answer.json()
 
     def place(self, product: str = PLENTY, **more: object) -> str:
-        """Place an order of alice; return its id."""
-        body = {"userId": "alice", "items": [{"productId": product, "quantity": 1}]} | more
+        """Place an order of alice; return its id.
+
+        It names the price of `add_products`: the catalogue of orders may not have a new product yet.
+        """
+        item = {"productId": product, "quantity": 1, "price": 100}
+        body = {"userId": "alice", "items": [item]} | more
         order = self.post("orders", "/orders", body)
         assert isinstance(order, dict)
         return str(order["id"])
