@@ -180,8 +180,7 @@ class TestDurability:
         self, database: Database
     ) -> None:
         for configured, effective in (("remote_apply", "remote_apply"), ("off", "on")):
-            assert database._writer is not None
-            with database._writer.connect() as connection:
+            with database._writing() as connection:
                 session: Any = connection.connection.driver_connection
                 session.execute(f"SET synchronous_commit = {configured}")
             assert setting(database, "synchronous_commit") == effective
@@ -422,6 +421,14 @@ def set_for_the_server(superuser: Any, name: str, value: str) -> None:
         time.sleep(0.01)
 
 
+def disconnect(database: Database) -> None:
+    """Close the connection that writes: the next transaction connects anew."""
+    assert database._writer is not None
+    assert database._kept is not None
+    database._kept.close()
+    database._writer.dispose()
+
+
 class TestServers:
     def test_writer_recovers_after_writes_were_locked(
         self, postgres_url: str, postgres_server: Engine
@@ -431,7 +438,7 @@ class TestServers:
         with Database.open(postgres_url) as database, postgres_server.connect() as superuser:
             migrate(database, SERVICE)
             superuser.execute(text(f"{lock} on"))
-            database._writer.dispose()  # type: ignore[union-attr]
+            disconnect(database)
             for _ in range(3):
                 with pytest.raises(DatabaseUnavailable, match="read-only"):
                     deposit(database, "a")
@@ -472,8 +479,7 @@ class TestServers:
         deposit(database, "a")
         for _ in range(8):
             find()
-        assert database._writer is not None
-        with database._writer.connect() as connection:
+        with database._writing() as connection:
             session: Any = connection.connection.driver_connection
             session.pgconn.exec_(b"DEALLOCATE ALL")  # Unnoticed by psycopg.
         with pytest.raises(DatabaseUnavailable):
@@ -481,8 +487,7 @@ class TestServers:
         assert find() == [("a",)]
 
     def test_dead_machine_is_noticed_by_keepalives(self, database: Database) -> None:
-        assert database._writer is not None
-        with database._writer.connect() as connection:
+        with database._writing() as connection:
             session: Any = connection.connection.driver_connection
             parameters = session.info.get_parameters()
         probes = int(parameters["keepalives_interval"]) * int(parameters["keepalives_count"])
@@ -516,8 +521,7 @@ class TestServers:
     ) -> None:
         assert database.timeline() == 1
         monkeypatch.setattr(postgresql, "_timeline", lambda _: 2)
-        assert database._writer is not None
-        database._writer.dispose()
+        disconnect(database)
         with pytest.raises(DatabaseBroken, match="timeline 2 instead of 1"):
             deposit(database, "a")
 

@@ -17,7 +17,11 @@ from todoku.database.errors import (
     DatabaseUnsuitable,
     RowsLocked,
 )
+from todoku.database.kept_connection import KeptConnection
 from todoku.database.lock import FileLock
+
+WRITER_WAIT_SECONDS = 30.0
+"""How long a write transaction waits for those of other threads."""
 
 WRITE_SECONDS_MAX = 5.0
 """How long a write transaction may take before the database counts as not accepting writes."""
@@ -37,7 +41,13 @@ class Database:
     """
 
     def __init__(
-        self, name: str, *, writer: Engine | None, readers: Engine, lock: FileLock | None = None
+        self,
+        name: str,
+        *,
+        writer: Engine | None,
+        readers: Engine,
+        lock: FileLock | None = None,
+        keeps_connection: bool = False,
     ) -> None:
         self.name = name
         self.dialect_name = readers.dialect.name
@@ -46,6 +56,9 @@ class Database:
         self._readers = readers
         self._lock = lock
         self._closed = False
+        self._kept: KeptConnection | None = None
+        if keeps_connection:
+            self._kept = KeptConnection(lambda: self._connect(writer), WRITER_WAIT_SECONDS)
         self._write_started_at: float | None = None
         self._write_failed = False
         self.observe_commit: Callable[[float], None] = _ignore
@@ -68,6 +81,7 @@ class Database:
                 address.name,
                 writer=postgresql.writer(address.parameters),
                 readers=postgresql.readers(address.parameters, readers),
+                keeps_connection=True,
             )._connected()
         if address.path is None:
             return cls.in_memory()
@@ -104,7 +118,11 @@ class Database:
         _make_folder(path.parent)
         lock = FileLock(path.with_name(path.name + ".lock"), wait_seconds=lock_wait_seconds)
         return cls(
-            str(path), writer=sqlite.writer(path), readers=sqlite.readers(path, readers), lock=lock
+            str(path),
+            writer=sqlite.writer(path),
+            readers=sqlite.readers(path, readers),
+            lock=lock,
+            keeps_connection=True,
         )._connected()
 
     def _connected(self) -> "Database":
@@ -127,7 +145,7 @@ class Database:
         """
         self._write_started_at = time.monotonic()
         try:
-            with self._connect(self._writer) as connection:
+            with self._writing() as connection:
                 with connection.begin():
                     yield connection
                     began = time.perf_counter()
@@ -184,7 +202,7 @@ class Database:
         """Run a transaction that may alter tables: one process at a time, foreign keys checked at
         its end."""
         change = sqlite.schema_change if self.dialect_name == "sqlite" else postgresql.schema_change
-        with self._connect(self._writer) as connection, change(connection):
+        with self._writing() as connection, change(connection):
             yield connection
 
     def version(self, connection: Connection) -> int | None:
@@ -235,6 +253,8 @@ class Database:
         self._closed = True
         self._readers.dispose()
         # The writer closes last: the last connection to a SQLite file removes its log.
+        if self._kept is not None:
+            self._kept.close()
         if self._writer is not None:
             self._writer.dispose()
         if self._lock is not None:
@@ -247,7 +267,12 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _connect(self, engine: Engine | None) -> AbstractContextManager[Connection]:
+    def _writing(self) -> AbstractContextManager[Connection]:
+        if self._kept is None or self._closed:
+            return self._connect(self._writer)
+        return self._kept
+
+    def _connect(self, engine: Engine | None) -> Connection:
         if self._closed:
             raise DatabaseError(f"{self.name} was closed.")
         if engine is None:

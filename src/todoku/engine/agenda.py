@@ -305,6 +305,25 @@ class _Look(msgspec.Struct):
     first: datetime | None
 
 
+class _Quiet(msgspec.Struct, frozen=True):
+    """A time in which no row of any agenda falls due, and when to look next."""
+
+    since: datetime
+    until: datetime
+    times: DueTimes
+
+
+class _Windows(dict[Agenda[Any], DueWindow]):
+    """The windows of agendas, each made when it is asked for: most batches ask for none."""
+
+    def __init__(self, window_of: Callable[[Agenda[Any]], DueWindow]) -> None:
+        self._window_of = window_of
+
+    def __missing__(self, agenda: Agenda[Any]) -> DueWindow:
+        window = self[agenda] = self._window_of(agenda)
+        return window
+
+
 class DueRows:
     """The due rows of a service's agendas, except those that are postponed after a failure.
 
@@ -323,13 +342,14 @@ class DueRows:
         self._started_at: datetime | None = None
         self._looks: dict[Agenda, _Look] = {}
         self._part_looks: dict[Agenda, datetime] = {}
+        self._quiet: _Quiet | None = None
         self._gate = OPEN
 
     def windows(
         self, now: datetime, correction: Correction | None = None
     ) -> Mapping[Agenda, DueWindow]:
         """Return which due times of each agenda have come."""
-        return {agenda: self._window(agenda, now, correction) for agenda in self._agendas}
+        return _Windows(lambda agenda: self._window(agenda, now, correction))
 
     def set_gate(self, gate: Gate, now: datetime) -> None:
         """Take no rows of agendas that are paused. The grace of one that no longer is begins now."""
@@ -338,6 +358,7 @@ class DueRows:
         if self._gate is not gate:
             self._looks.clear()
             self._part_looks.clear()
+            self._quiet = None
         self._gate = gate
 
     def find(
@@ -350,7 +371,7 @@ class DueRows:
     ) -> list[Due]:
         """Return what is due: at most `effect_slots` rows of agendas that start effects, and no more than
         the allowance of those that are limited."""
-        if not self._agendas:
+        if not self._agendas or self._is_quiet(now):
             return []
         if self._started_at is None or now < self._started_at:  # The clock may be set back.
             self._started_at = now
@@ -417,6 +438,7 @@ class DueRows:
 
     def postpone(self, due: Due, now: datetime) -> None:
         """Leave out a row for a while, because its decision has failed."""
+        self._quiet = None
         self._postponed[due.agenda.name, due.key] = now + timedelta(seconds=POSTPONED_SECONDS)
 
     def note_due(self, earliest: Mapping[Agenda, datetime]) -> None:
@@ -424,11 +446,15 @@ class DueRows:
         for agenda, due_at in earliest.items():
             if (look := self._looks.get(agenda)) is not None:
                 look.first = earlier(look.first, due_at)
+                self._quiet = None
 
     def send_next_due(
         self, connection: Connection, now: datetime, correction: Correction | None = None
     ) -> Callable[[], DueTimes]:
         """Ask when to look for due rows next; return what returns it, to be called after the commit."""
+        if self._quiet is not None and self._is_quiet(now):
+            times = self._quiet.times
+            return lambda: times
         if not all(self._is_plain(agenda, now, correction) for agenda in self._agendas):
             times = self.next_due(connection, now, correction)
             return lambda: times
@@ -441,11 +467,13 @@ class DueRows:
 
     def _is_plain(self, agenda: Agenda, now: datetime, correction: Correction | None) -> bool:
         """Return whether the range of its due times tells when to look for due rows of it next."""
+        if self._postponed or self._beyond.get(agenda):
+            return False
         gate = self._gate
         special = (gate.paused, gate.paused_parts, gate.limited, gate.limited_parts)
-        if self._postponed or self._beyond.get(agenda) or any(agenda in each for each in special):
+        if not gate.is_open and any(agenda in each for each in special):
             return False
-        return not self._window(agenda, now, correction).holds
+        return correction is None or not self._window(agenda, now, correction).holds
 
     def next_due(
         self, connection: Connection, now: datetime, correction: Correction | None = None
@@ -481,7 +509,22 @@ class DueRows:
                 soon = now + timedelta(seconds=LOOK_SECONDS)
                 due_at = soon if window.is_open else window.opens_at
             times[agenda.starts_effects] = earlier(times[agenda.starts_effects], due_at)
-        return DueTimes(effects_at=times[True], others_at=times[False])
+        next_due = DueTimes(effects_at=times[True], others_at=times[False])
+        self._note_quiet(next_due, now)
+        return next_due
+
+    def _note_quiet(self, times: DueTimes, now: datetime) -> None:
+        """Note until when no batch needs to look for due rows, if that is known of all agendas."""
+        self._quiet = None
+        if self._gate.is_open and not self._postponed and not any(self._beyond.values()):
+            until = earlier(times.effects_at, times.others_at)
+            if until is not None and all(self._need_not_look(each, now) for each in self._agendas):
+                self._quiet = _Quiet(now, until, times)
+
+    def _is_quiet(self, now: datetime) -> bool:
+        """Return whether nothing is due, as is known without a look at the agendas."""
+        quiet = self._quiet
+        return quiet is not None and quiet.since <= now < quiet.until
 
     def _finds_nothing(self, agenda: Agenda, connection: Connection, window: DueWindow) -> bool:
         """Return whether no row is due, as most looks find: one statement tells, also when to look next."""
@@ -574,4 +617,6 @@ class DueRows:
 
 def earlier(one: datetime | None, other: datetime | None) -> datetime | None:
     """Return the earlier of two instants, None if there is neither."""
-    return min((at for at in (one, other) if at is not None), default=None)
+    if one is None or other is None:
+        return one or other
+    return min(one, other)
