@@ -446,6 +446,7 @@ class DueRows:
         for agenda, due_at in earliest.items():
             if (look := self._looks.get(agenda)) is not None:
                 look.first = earlier(look.first, due_at)
+            if self._quiet is not None and due_at < self._quiet.until:
                 self._quiet = None
 
     def send_next_due(
