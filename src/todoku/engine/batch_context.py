@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeGuard
 
 import msgspec
@@ -568,7 +569,7 @@ class BatchContext:
         if not (isinstance(subject, Due) and subject.agenda is agenda):
             key = agenda.key_of(decided.state)
             if not (
-                isinstance(unit_of_work, InsertsContexts)
+                _inserts_contexts(unit_of_work)
                 and unit_of_work.insert_context(key, decided.context)
             ):
                 self.contexts.setdefault(agenda, {})[key] = decided.context
@@ -596,6 +597,17 @@ class BatchContext:
             if envelope.source != own:
                 self.handled_ids.append(envelope.id)
                 actions.add_receipt(envelope, message.delivery)
+
+
+def _inserts_contexts(unit_of_work: UnitOfWork) -> TypeGuard[InsertsContexts]:
+    return _kind_inserts_contexts(type(unit_of_work))
+
+
+@cache
+def _kind_inserts_contexts(kind: type) -> bool:
+    """Return whether units of work of a kind insert contexts. This is asked for each row, and to find it out
+    takes as long as all spans of an order."""
+    return issubclass(kind, InsertsContexts)
 
 
 def _is_event(result: object) -> TypeGuard[Event]:
