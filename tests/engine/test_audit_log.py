@@ -14,6 +14,7 @@ from todoku.engine import AuditEntry, AuditFilter, AuditRequest, IdempotencyKey
 from todoku.engine.audit_log import Anchor, LogState, check_log, trail
 from todoku.engine.audit_log.entries import NO_HASH, row_hash
 from todoku.engine.audit_log.refusals import SOURCES_MAX, RefusalCounts
+from todoku.engine.audit_log.trail_writer import TrailWriter
 from todoku.engine.messages import PendingCommand
 
 LOG: Final = store.tables.audit_log
@@ -26,6 +27,11 @@ class Audited(Branch):
     def __init__(self, database: Any = None, owner: str = "bank-1") -> None:
         super().__init__(database or bank_database(), owner, audit=True)
         self.requests: list[AuditRequest] = []
+        transactions = self.writer.transactions
+        assert transactions.trail is not None
+        self.trail = TrailWriter(
+            transactions, transactions.trail, service="bank", anchor_event=None
+        )
 
     def asked(self, number: int, actor: str = "alice", **command: Any) -> PendingCommand:
         request = AuditRequest(
@@ -199,7 +205,7 @@ def test_end_of_a_chain_is_anchored_by_the_one_that_a_later_process_begins() -> 
     first = Audited()
     first.step(*(first.asked(n, balance=n) for n in range(1, 6)))
     second = Audited(first.database, "bank-2")
-    second.writer.begin_trail(seconds(1))
+    second.trail.begin_trail(seconds(1))
     anchor = second.anchor()
     assert second.check(anchor) == LogState(rows=7, chains=2)
     second.tamper("DELETE FROM audit_log WHERE sequence = 6")
@@ -210,7 +216,7 @@ def test_chains_follow_one_another_when_the_clock_is_set_back() -> None:
     first = Audited()
     first.step(first.asked(1, balance=5), now=seconds(60))
     second = Audited(first.database, "bank-2")
-    second.writer.begin_trail(NOW)
+    second.trail.begin_trail(NOW)
     with second.database.read() as connection:
         begins = LOG.begins(connection)
     assert begins[0].chain < begins[1].chain
@@ -226,11 +232,11 @@ def test_what_a_restore_has_lost_is_no_fault_and_what_was_cut_off_before_it_is_o
 
     database = type(branch.database).in_memory(backup)
     restored = Audited(database, "bank-2")
-    restored.writer.begin_trail(seconds(60))
+    restored.trail.begin_trail(seconds(60))
     assert problems(restored.check(anchor)) == [
         "it was cut off: rows 5 to 6 are missing at its end"
     ]
-    restored.writer.begin_recovery(seconds(61))
+    restored.writer.upkeep.begin_recovery(seconds(61))
     state = restored.check(anchor)
     assert (state.problems, state.restored_at) == ((), (seconds(61),))
     restored.tamper("DELETE FROM audit_log WHERE sequence = 4")
@@ -244,7 +250,7 @@ def test_erased_name_leaves_rows_of_which_nobody_can_tell_whose_they_are() -> No
     branch.step(branch.asked(1, "carol", balance=5))
     with branch.database.transaction() as connection:
         NAMES.erase(connection, "carol")
-    branch.writer.anchor_trail(NOW)  # It reads names again after that.
+    branch.trail.anchor_trail(NOW)  # It reads names again after that.
     branch.step(branch.asked(2, "carol", balance=5))
     assert branch.said()[1:] == [("openAccount", "done", None), ("openAccount", "done", "carol")]
     assert branch.check().problems == ()

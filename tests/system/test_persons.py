@@ -142,22 +142,22 @@ def test_backup_that_the_stream_knows_nothing_of_is_erased_from_the_file(tmp_pat
         backup = system.databases["orders"].serialize()
         writer = system.processes["orders"].writer
         file = ErasureFile(tmp_path / "erasures" / "orders.ndjson")
-        writer._persons._file = file
+        writer.transactions.persons._file = file
         await erase(system)
         assert [each.order_ids for each in file.read()] == [
             tuple(f"0198c2f0-7b1a-7c3e-9d55-{n:012x}" for n in (1, 2, 3))
         ]
         assert PERSON not in file._path.read_text()
         system.restore("orders", backup)
-        writer._database = system.databases["orders"]
+        writer.transactions.database = system.databases["orders"]
         assert [each.invariant for each in system.report().findings if each.invariant == "A2"]
-        assert writer.apply_erasure_file() == 1
+        assert writer.separate.apply_erasure_file() == 1
         assert not [each for each in system.report().findings if each.invariant == "A2"]
         assert system.rows("orders", "SELECT DISTINCT user_id FROM orders ORDER BY 1") == [
             ("(erased)",),
             ("dave",),
         ]
-        assert writer.apply_erasure_file() == 0
+        assert writer.separate.apply_erasure_file() == 0
         await system.stop()
 
     run(scenario())
@@ -227,7 +227,9 @@ def test_keys_of_a_person_are_exported_and_have_to_be_revoked_before_they_are_er
         persons = orders.service.persons
         assert persons is not None
         with system.databases["orders"].read() as connection:
-            rows = exported(connection, persons, orders.writer._tables, PERSON, [])["api_keys"]
+            rows = exported(connection, persons, orders.writer.transactions.tables, PERSON, [])[
+                "api_keys"
+            ]
         assert [(row["id"], "digest" in row) for row in rows] == [(f"{1:016x}", False)]
         with pytest.raises(PersonHasOpenWork, match="valid API keys: 0000000000000001") as refused:
             await orders.execute(ERASE)
@@ -254,9 +256,9 @@ def test_late_news_of_a_key_does_not_bring_its_owner_back_and_a_new_key_keeps_it
         new = msgspec.structs.replace(key_of(2), created_at=later, revoked_at=later)
         with system.databases["shipping"].transaction() as connection:
             late = key_of(3, expires_at=START)
-            writer._tables.api_keys.keep(connection, [late, new])
-            writer._persons.keys_changed(connection)
-            kept = writer._tables.api_keys.read(connection)
+            writer.transactions.tables.api_keys.keep(connection, [late, new])
+            writer.transactions.persons.keys_changed(connection)
+            kept = writer.transactions.tables.api_keys.read(connection)
         assert [key.owner for key in kept.values()] == ["(erased)", PERSON, "(erased)"]
         await system.stop()
 

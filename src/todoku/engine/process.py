@@ -16,6 +16,8 @@ from todoku.broker.port import Broker, BrokerError, BrokerUnavailable, MessageTo
 from todoku.database import Database, DatabaseUnavailable
 from todoku.engine.agenda import DueTimes, earlier
 from todoku.engine.audit_log.keeper import AuditKeeper
+from todoku.engine.audit_log.trail import Trail
+from todoku.engine.audit_log.trail_writer import TrailWriter
 from todoku.engine.clock import Clock
 from todoku.engine.commands import Commands
 from todoku.engine.commits import Commits
@@ -137,7 +139,9 @@ class Process:
             erasure_file=ErasureFile(erasures) if (erasures := self.config.erasure_file) else None,
             partition_durables=[each.durable for each in self._partitions] if count > 1 else (),
         )
-        self.audit = self._audit_keeper() if self.config.audit else None
+        self.audit: AuditKeeper | None = None
+        if (trail := self.writer.transactions.trail) is not None:
+            self.audit = self._audit_keeper(trail)
         self.relay = Relay(
             broker,
             database,
@@ -161,7 +165,7 @@ class Process:
             run=run_read,
             execute=self.commands.execute_own,
             begin=self._begin_recovery,
-            end=partial(run_write, self.writer.end_recovery),
+            end=partial(run_write, self.writer.upkeep.end_recovery),
             partitions=self._partitions,
         )
         self.consumer = Consumer(
@@ -171,10 +175,10 @@ class Process:
             self.mailbox,
             topology.registry,
             credit=self.config.credit,
-            begin=partial(run_write, self.writer.begin),
+            begin=partial(run_write, self.writer.upkeep.begin),
             note_pauses=self.writer.note_replayed_pauses,
             partitions=self._partitions,
-            begin_partition=partial(run_write, self.writer.begin_partition),
+            begin_partition=partial(run_write, self.writer.upkeep.begin_partition),
             failpoint=failpoint,
         )
         self.effects = Effects(
@@ -302,7 +306,7 @@ class Process:
 
     async def change_key(self, key: ApiKey) -> None:
         """Save an API key that was created or revoked, and publish it."""
-        await self._run_write(self.writer.change_key, key, self.clock.now())
+        await self._run_write(self.writer.separate.change_key, key, self.clock.now())
         self.mailbox.wake()
 
     def resend_all(self) -> None:
@@ -367,7 +371,7 @@ class Process:
                 for change in self.service.upkeep:
                     await self.transact(change)
                 if self.consumer.caught_up:
-                    await self._run_write(self.writer.save_timeline)
+                    await self._run_write(self.writer.upkeep.save_timeline)
             await self._prune()
             await self._divide()
             await self._note_position()
@@ -381,7 +385,7 @@ class Process:
     async def _start(self) -> None:
         """Adopt pending deliveries of earlier processes, connect, and start the loops."""
         await self._adopt()
-        if lacking := await self._run_write(self.writer.apply_erasure_file):
+        if lacking := await self._run_write(self.writer.separate.apply_erasure_file):
             log.warning("persons_erased_again", erasures=lacking)
         if self.audit is not None:
             await self.audit.begin()
@@ -481,7 +485,8 @@ class Process:
         key."""
         now = self.clock.now()
         erases = isinstance(pending.command, ErasePerson)
-        execute: Any = self.writer.erase_person if erases else self.writer.execute_pause
+        separate = self.writer.separate
+        execute: Any = separate.erase_person if erases else separate.execute_pause
         try:
             result = await self._run_write(
                 execute, pending.command, pending.key, now, pending.request
@@ -563,16 +568,21 @@ class Process:
         if isinstance(result, Exception):
             raise BrokerUnavailable(f"an event that is too large could not be parked: {result}")
 
-    def _audit_keeper(self) -> AuditKeeper:
+    def _audit_keeper(self, trail: Trail) -> AuditKeeper:
         return AuditKeeper(
-            self.writer,
+            TrailWriter(
+                self.writer.transactions,
+                trail,
+                service=self.service.name,
+                anchor_event=self.service.anchor_event,
+            ),
             run=self._run_write,
             now=self.clock.now,
             published=lambda: self.relay.enqueue(self.writer.position),
         )
 
     async def _begin_recovery(self) -> None:
-        await self._run_write(self.writer.begin_recovery, self.clock.now())
+        await self._run_write(self.writer.upkeep.begin_recovery, self.clock.now())
 
     def _look_again(self) -> None:
         """Let the writer look for due rows, of other processes too: those may be gone."""
@@ -595,7 +605,7 @@ class Process:
         """Let others read the partitions of this process at once, now that it stops."""
         if len(self._partitions) > 1:
             try:
-                await self._run_write(self.writer.leave)
+                await self._run_write(self.writer.upkeep.leave)
             except DatabaseUnavailable as error:
                 log.debug("lease_left_to_expire", error=str(error))
 
@@ -615,13 +625,13 @@ class Process:
         )
         for durable, sequence in consumed.items():
             place = place_in(progress.stream_epoch, durable if len(durables) > 1 else "")
-            await self._run_write(self.writer.note_position, place, sequence)
+            await self._run_write(self.writer.upkeep.note_position, place, sequence)
 
     async def _prune(self) -> None:
         now, config = self.clock.now(), self.config
         for prune, seconds in (
-            (self.writer.prune_inbox, config.inbox_retention_seconds),
-            (self.writer.prune_keys, config.key_retention_seconds),
+            (self.writer.upkeep.prune_inbox, config.inbox_retention_seconds),
+            (self.writer.upkeep.prune_keys, config.key_retention_seconds),
         ):
             # A bounded number at a time: pruning shares the writer with the batches.
             pruned = config.prune_count

@@ -6,11 +6,10 @@ One of three functions runs the transaction, each from top to bottom:
 - `_commit_due` for a single due row, after a batch that the database rejected;
 - `_commit_rejected` for a single message that the database rejects.
 
-Commands about pauses have a transaction of their own, `execute_pause`.
+Other transactions of a process are in `separate_commands` and `upkeep`, and share `transactions` with these.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -18,47 +17,38 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from todoku.broker.port import Delivery, Progress
-from todoku.database import ConstraintViolated, Database, DatabaseBroken, DatabaseError
+from todoku.database import ConstraintViolated, Database
 from todoku.engine.agenda import DUE_MAX, DueRows, DueTimes, earlier
-from todoku.engine.api_keys import event_of_key
-from todoku.engine.audit_log.entries import AuditEntry, Head
-from todoku.engine.audit_log.requests import AuditRequest
 from todoku.engine.audit_log.trail import Trail
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.cache import StateCache
 from todoku.engine.clock import Correction
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letter_handler import DeadLetterHandler
-from todoku.engine.dead_letters import RetryDeadLetter, describe
+from todoku.engine.dead_letters import RetryDeadLetter
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.failures import FailedAttempts
-from todoku.engine.idempotency import IdempotencyKey, IdempotencyKeyReused, kept_answer
 from todoku.engine.messages import (
     Due,
     Message,
     PendingCommand,
 )
 from todoku.engine.pause_handler import PauseHandler
-from todoku.engine.pauses import Pause, PauseError, Resume
-from todoku.engine.persons.commands import ErasePerson, PersonError
 from todoku.engine.persons.file import ErasureFile
-from todoku.engine.persons.handler import PersonHandler
 from todoku.engine.post_commit import PostCommitActions
+from todoku.engine.rejection import rejecting_values
+from todoku.engine.separate_commands import SeparateCommands
 from todoku.engine.service import Service, Topology, UnitOfWork
-from todoku.engine.stream_positions import TIMELINE, new_epoch, place_in
 from todoku.engine.tables import STREAM, PendingDelivery
 from todoku.engine.tracing import Tracer
-from todoku.events import NO_CONTEXT, ErasureEvent, Event, encode, fact_id, seal
-from todoku.identity.keys import ApiKey
+from todoku.engine.transactions import Transactions
+from todoku.engine.upkeep import Upkeep
+from todoku.events import encode
 
 log = structlog.get_logger(__name__)
 
 RETRIES_MAX = 100
 """How many dead letters one batch retries at most."""
-
-CACHED_STATES_MAX = 5_000
-"""How many states of each kind the cache keeps."""
 
 Load = Callable[[Connection, Sequence[Any], StateCache], UnitOfWork]
 """Loads what decisions about some subjects need."""
@@ -89,54 +79,52 @@ class Writer:
         erasure_file: ErasureFile | None = None,
         partition_durables: Collection[str] = (),
     ) -> None:
-        self._partition_durables = frozenset(partition_durables)
         self.alive: Collection[str] = (owner,)
         """The processes that had a lease when leases were last read."""
+        self.transactions = Transactions(
+            service,
+            database,
+            topology,
+            owner=owner,
+            position_lag_max=position_lag_max,
+            audit=audit,
+            erasure_file=erasure_file,
+            partition_durables=partition_durables,
+        )
         self._tracer = tracer
         self._service = service
         self._database = database
         self._tables = service.store.tables
         self._formats = service.formats
         self._topology = topology
-        self._owner = owner
         self._retry_policy = retry_policy or RetryPolicy()
         self._failpoint = failpoint
         self._correction = correction
-        self._position_lag_max = position_lag_max
-        self._persons = PersonHandler(service.persons, self._tables, erasure_file)
-        self._trail: Trail | None = None
-        if audit:
-            self._trail = Trail(self._tables.audit_log, self._tables.audit_names, owner=owner)
-        self._anchored: Head | None = None
-        self._position = 0
-        self._position_certain = True
-        self._timeline_saved = False
+        self._trail = self.transactions.trail
+        self._persons = self.transactions.persons
         self._due_rows = DueRows(service.agendas, due_max, shared=not database.exclusive)
         self._pauses = PauseHandler(service, self._due_rows, shared=not database.exclusive)
         self._retry_at: datetime | None = None
         self._failed_attempts = FailedAttempts()
-        self._stream_positions: dict[str, int] = {}
-        self._committed_positions: dict[str, int] = {}
-        self._noted_positions: dict[str, int] = {}
-        self._position_owner = None if database.exclusive else owner
         self.decided_anew = 0
         """How many batches were decided without locks, and once more with locks."""
         self._load_unlocked: Load | None = None
         if not database.exclusive:
             self._load_unlocked = getattr(service.store, "load_unlocked", None)
-        self._recoveries = 0
         self._held_keys: frozenset[str] = frozenset()
-        self._cache = StateCache(CACHED_STATES_MAX)
+        self._cache = self.transactions.cache
+        self.upkeep = Upkeep(self.transactions, partition_durables)
+        self.separate = SeparateCommands(service, self.transactions, self._pauses, failpoint)
 
     @property
     def position(self) -> int:
         """Return the position of the last event that this process has committed."""
-        return self._position
+        return self.transactions.position
 
     @property
     def owner(self) -> str:
         """Return what identifies this process in the outbox."""
-        return self._owner
+        return self.transactions.owner
 
     @property
     def cache(self) -> StateCache:
@@ -148,12 +136,6 @@ class Writer:
         """Return how many pauses this process knows of."""
         return self._pauses.count
 
-    def begin(self, stream: Progress) -> int:
-        """Return the last handled sequence of the stream; of a service that handled nothing yet, its last
-        one is saved as it."""
-        with self._transaction() as connection:
-            return self._tables.positions.begin(connection, stream)
-
     def adopt(self, now: datetime, lease_seconds: float) -> int:
         """Adopt the outbox rows of dead processes, and read what is paused; return the new last position.
 
@@ -161,87 +143,26 @@ class Writer:
         skip instead of waiting for them.
         """
         self._database.end_frozen()
-        with self._transaction() as connection:
+        tables, transactions = self._tables, self.transactions
+        with transactions.open() as connection:
             alive = None
             if not self._database.exclusive:
-                alive = self._tables.leases.renew(connection, self._owner, now, lease_seconds)
-            position = self._tables.outbox.adopt(connection, self._owner, self._position, alive)
+                alive = tables.leases.renew(connection, self.owner, now, lease_seconds)
+            position = tables.outbox.adopt(connection, self.owner, transactions.position, alive)
             if alive is not None:
-                self._tables.positions.merge_dead(connection, alive)
-            retry_at = self._tables.dead_letters.next_retry_at(connection)
-            self._held_keys = self._tables.dead_letters.held_keys(connection)
+                tables.positions.merge_dead(connection, alive)
+            retry_at = tables.dead_letters.next_retry_at(connection)
+            self._held_keys = tables.dead_letters.held_keys(connection)
             self._pauses.read(connection, now)
-        self._position = position
+        transactions.position = position
         self._retry_at = retry_at
-        self.alive = alive or (self._owner,)
+        self.alive = alive or (self.owner,)
         return position
 
-    def leave(self) -> None:
-        """Give up this process's lease, so that others need not wait until it expires."""
-        with self._database.transaction() as connection:
-            self._tables.leases.give_up(connection, self._owner)
-
-    def begin_partition(self, stream_epoch: str, durable: str, sequence: int) -> None:
-        """Save that a partition's durable, which is about to be created, begins behind that sequence."""
-        with self._database.transaction() as connection:
-            self._tables.positions.advance(connection, place_in(stream_epoch, durable), sequence)
-
-    def prune_inbox(self, before: datetime, count: int) -> int:
-        """Delete up to `count` inbox entries received before that instant; return how many."""
-        with self._database.transaction() as connection:
-            return self._tables.inbox.prune(connection, before, count)
-
-    def note_position(self, place: str, sequence: int) -> None:
-        """Save that everything up to that sequence is handled, if the saved position is far behind; `place`
-        is that of the service or of a partition (`place_in`)."""
-        for known in (self._stream_positions, self._noted_positions):
-            if place in known and sequence <= known[place] + self._position_lag_max:
-                return
-        positions = self._tables.positions
-        advances = False
-        with self._transaction() as connection:
-            reached = positions.get(connection, place)
-            if sequence > reached + self._position_lag_max:
-                positions.advance(connection, place, sequence, self._position_owner)
-                advances = True
-        if advances:
-            self._stream_positions[place] = sequence
-        else:
-            self._noted_positions[place] = reached
-
-    def begin_recovery(self, now: datetime) -> None:
-        """Save that a recovery has begun, and with it a new epoch of the database and a new chain of the
-        audit log."""
-        self._recoveries += 1
-        epoch = new_epoch(self._owner, self._recoveries)
-        with self._transaction() as connection:
-            self._tables.positions.begin_recovery(connection, epoch)
-            if self._trail is not None:
-                self._trail.begin(connection, now, restored=True)
-
-    def end_recovery(self, stream_epoch: str, sequence: int) -> None:
-        """Save that the database is complete up to that sequence."""
-        with self._transaction() as connection:
-            self._tables.positions.end_recovery(
-                connection, stream_epoch, sequence, self._partition_durables
-            )
-            self._persons.apply_again(connection)
-        self._cache.clear()
-
-    def prune_keys(self, before: datetime, count: int) -> int:
-        """Delete up to `count` idempotency keys used before that instant; return how many."""
-        with self._database.transaction() as connection:
-            return self._tables.idempotency_keys.prune(connection, before, count)
-
-    def save_timeline(self) -> None:
-        """Save under which timeline the database is complete, once a process."""
-        if self._timeline_saved:
-            return
-        timeline = self._database.timeline()
-        if timeline is not None:
-            with self._database.transaction() as connection:
-                self._tables.positions.advance(connection, TIMELINE, timeline)
-        self._timeline_saved = True
+    def note_replayed_pauses(self, version: int) -> None:
+        """Note that this service had published what is paused, under this version, before its database was
+        restored."""
+        self._pauses.note_replayed(version)
 
     def step(
         self, batch: Sequence[Message], now: datetime, effect_slots: int, due: bool = True
@@ -270,132 +191,7 @@ class Writer:
         actions.retry_at = self._retry_at
         return actions
 
-    def begin_trail(self, now: datetime) -> None:
-        """Begin the chain that this process writes to the audit log."""
-        assert self._trail is not None
-        with self._transaction() as connection:
-            self._trail.begin(connection, now)
-
-    def add_to_trail(self, entries: Sequence[AuditEntry], now: datetime) -> None:
-        """Add rows to the audit log, in a transaction of their own."""
-        assert self._trail is not None
-        with self._transaction() as connection:
-            self._trail.add(connection, entries, now)
-
-    def anchor_trail(self, now: datetime) -> bool:
-        """Publish the head of the chain, if there are rows behind the last one that was published."""
-        assert self._trail is not None
-        self._trail.forget_names()
-        head = self._trail.head
-        kind = self._service.anchor_event
-        if head is None or kind is None or head == self._anchored:
-            return False
-        event = kind(
-            service=self._service.name,
-            chain=head.chain,
-            sequence=head.sequence,
-            hash=head.hash.hex(),
-        )
-        self._publish(event, now)
-        self._anchored = head
-        return True
-
-    def apply_erasure_file(self) -> int:
-        """Erase the persons that the file has and the database lacks; return how many."""
-        with self._transaction() as connection:
-            return self._persons.apply_file(connection)
-
-    def erase_person(
-        self,
-        command: ErasePerson,
-        key: IdempotencyKey | None,
-        now: datetime,
-        request: AuditRequest | None = None,
-    ) -> object:
-        """Commit the erasure of a person by itself; return the result, a `KeptAnswer` if the key was used
-        before, or an error."""
-        with self._transaction() as connection:
-            result, events = self._find_or_erase(connection, command, key, now)
-            self._add_to_outbox(connection, events, now)
-            if self._trail is not None and request is not None:
-                self._trail.add(connection, [request.entry(result, command)], now)
-        self._position += len(events)
-        self._cache.clear()
-        if self._trail is not None:
-            self._trail.forget_names()
-        if request is not None:
-            request.recorded = self._trail is not None
-        return result
-
-    def change_key(self, key: ApiKey, now: datetime) -> None:
-        """Save an API key that was created or revoked, and publish it, in a transaction of its own."""
-        assert self._service.key_event is not None, "another service creates the keys"
-        with self._transaction() as connection:
-            self._tables.api_keys.keep(connection, [key])
-            self._add_to_outbox(connection, [event_of_key(self._service.key_event, key)], now)
-        self._position += 1
-
-    def execute_pause(
-        self,
-        command: Pause | Resume,
-        key: IdempotencyKey | None,
-        now: datetime,
-        request: AuditRequest | None = None,
-    ) -> object:
-        """Commit a command about a pause by itself, since it may change every row that has a due time.
-
-        Return the result, a `KeptAnswer` if the key was used before, or an error. From the next batch on,
-        this process knows of it, also after a commit whose result is unknown.
-        """
-        self._pauses.forget()
-        try:
-            result = self._commit_pause(command, key, now, request)
-        except ConstraintViolated:
-            # Another process has executed a request with this key, or id, at the same time.
-            result = self._commit_pause(command, key, now, request)
-        if request is not None:
-            request.recorded = self._trail is not None
-        return result
-
-    # Three transactions, and one for pauses.
-
-    def _commit_pause(
-        self,
-        command: Pause | Resume,
-        key: IdempotencyKey | None,
-        now: datetime,
-        request: AuditRequest | None,
-    ) -> object:
-        with self._transaction() as connection, _rejecting_values():
-            result = self._find_or_execute(connection, command, key, now)
-            if self._trail is not None and request is not None:
-                self._trail.add(connection, [request.entry(result, command)], now)
-            self._failpoint("before-commit")
-        self._failpoint("after-commit")
-        self._cache.clear()  # It holds due times that may have changed.
-        return result
-
-    def _find_or_execute(
-        self,
-        connection: Connection,
-        command: Pause | Resume,
-        key: IdempotencyKey | None,
-        now: datetime,
-    ) -> object:
-        """Return the result of a command about a pause, or what its key was answered with before."""
-        keys = self._tables.idempotency_keys
-        if key is not None and (kept := keys.find(connection, [key.id]).get(key.id)):
-            if kept.fingerprint == key.fingerprint:
-                return kept
-            return IdempotencyKeyReused("This key was sent before, with another request.")
-        result: object
-        try:
-            result = self._pauses.execute(connection, command, now)
-        except PauseError as error:
-            result = error
-        if key is not None and key.keeps(result):
-            keys.add(connection, [(key.id, kept_answer(key, result, self._formats))], now)
-        return result
+    # Three transactions.
 
     def _commit_sharing(
         self, messages: Sequence[Message], now: datetime, effect_slots: int, *, due: bool
@@ -489,9 +285,9 @@ class Writer:
             self._pauses.gate,
             None if self._tracer is None else self._tracer.batch(),
         )
-        with self._transaction() as connection:
+        with self.transactions.open() as connection:
             self._cache.validate(self._database.version(connection))
-            with _rejecting_values():
+            with rejecting_values():
                 unit_of_work = decide(connection, batch)
             for due in batch.failed_due:
                 self._due_rows.postpone(due, now)
@@ -504,7 +300,7 @@ class Writer:
         batch.actions.next_due = self._next_due(next_due(), now)
         if batch.spans is not None:
             batch.spans.committed(len(batch.new_events))
-        self._position += len(batch.published) + len(batch.returned)
+        self.transactions.position += len(batch.published) + len(batch.returned)
         self._retry_at = batch.retry_at if batch.letter_commands else self._retry_at
         self._held_keys = batch.held_keys
         if unit_of_work is not None:
@@ -519,95 +315,13 @@ class Writer:
         )
         return batch.actions
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """Begin a transaction; after one whose result is unknown, read our last position again."""
-        certain, self._position_certain = self._position_certain, False
-        self._persons.open_transaction()
-        with self._database.transaction() as connection:
-            if self._trail is not None:
-                self._trail.open_transaction(connection, certain=certain)
-            if not certain:
-                self._require_not_gone_back(connection)
-                self._stream_positions = {}
-                self._cache.clear()
-                pending = self._tables.outbox.last_position(connection, self._owner)
-                self._position = max(self._position, pending)
-            yield connection
-        self._position_certain = True
-        if self._trail is not None:
-            self._trail.committed()
-        self._persons.committed()
-        self._committed_positions |= self._stream_positions
-
-    def _require_not_gone_back(self, connection: Connection) -> None:
-        """Raise `DatabaseBroken` if a shared database lacks what this process has committed: it was restored
-        or replaced while the process ran, which only the start of a process recovers from."""
-        if self._database.exclusive:
-            return
-        for place, committed in self._committed_positions.items():
-            found = self._tables.positions.saved_by(connection, place, self._owner)
-            if found >= committed:
-                continue
-            raise DatabaseBroken(
-                f"{self._database.name} has handled the stream up to {found}, and this process had committed"
-                f" up to {committed}: it was restored or replaced in the meantime. The next start recovers"
-                " what it lacks from the stream."
-            )
-
-    def note_replayed_pauses(self, version: int) -> None:
-        """Note that this service had published what is paused, under this version, before its database was
-        restored."""
-        self._pauses.note_replayed(version)
-
     def _publish_pauses(self, now: datetime) -> None:
         """Publish what is paused, in a transaction of its own: the next batch offers it to the relay."""
-        with self._transaction() as connection:
+        with self.transactions.open() as connection:
             event, version = self._pauses.event(connection, now)
-            self._add_to_outbox(connection, [event], now)
-        self._position += 1
+            self.transactions.add_to_outbox(connection, [event], now)
+        self.transactions.position += 1
         self._pauses.note_published(version)
-
-    def _publish(self, event: Event, now: datetime) -> None:
-        """Publish an event that no decision has led to, in a transaction of its own."""
-        with self._transaction() as connection:
-            self._add_to_outbox(connection, [event], now)
-        self._position += 1
-
-    def _add_to_outbox(
-        self, connection: Connection, events: Sequence[Event], now: datetime
-    ) -> None:
-        pending = [
-            PendingDelivery(
-                fact_id(event.key, event.fact),
-                type(event).subject,
-                encode(seal(event, now, NO_CONTEXT)),
-                self._topology.readers(type(event)) or (STREAM,),
-            )
-            for event in events
-        ]
-        self._tables.outbox.add(connection, self._owner, self._position, pending, now)
-
-    def _find_or_erase(
-        self,
-        connection: Connection,
-        command: ErasePerson,
-        key: IdempotencyKey | None,
-        now: datetime,
-    ) -> tuple[object, Sequence[ErasureEvent]]:
-        """Return the result of an erasure, or what its key was answered with before; and its events."""
-        keys = self._tables.idempotency_keys
-        if key is not None and (kept := keys.find(connection, [key.id]).get(key.id)):
-            if kept.fingerprint == key.fingerprint:
-                return kept, ()
-            return IdempotencyKeyReused("This key was sent before, with another request."), ()
-        try:
-            result, events = self._persons.erase_person(connection, command, now)
-        except PersonError as error:
-            return error, ()
-        if key is not None:
-            keys.add(connection, [(key.id, kept_answer(key, result, self._formats))], now)
-        return result, events
 
     # When the database rejects a batch.
 
@@ -706,9 +420,9 @@ class Writer:
             connection,
             ((event_id, receipt.reader) for receipt in batch.receipts for event_id in receipt.ids),
         )
-        self._tables.outbox.mark_stored(connection, self._owner, batch.stored)
+        self._tables.outbox.mark_stored(connection, self.owner, batch.stored)
         self._tables.dead_letters.park(connection, batch.failures.parked, batch.failures.attempts)
-        self._note_positions(connection, (*batch.actions.acks, *batch.actions.terms))
+        self.transactions.handled.advance(connection, (*batch.actions.acks, *batch.actions.terms))
         if letters is not None:
             batch.retry_at = letters.save()
 
@@ -755,27 +469,8 @@ class Writer:
             envelope.subject for envelope, event in batch.published if type(event) in endings
         ]
         batch.actions.published = self._tables.outbox.add(
-            connection, self._owner, self._position, pending, batch.now
+            connection, self.owner, self.transactions.position, pending, batch.now
         )
-
-    def _note_positions(self, connection: Connection, handled: Iterable[Delivery]) -> None:
-        """Save the last handled sequence of each stream epoch, and of each partition, so that a restored
-        backup can be recognised. A batch may hold messages of two epochs."""
-        last: dict[tuple[str, str], int] = {}
-        for delivery in handled:
-            key = delivery.stream_epoch, delivery.durable
-            if delivery.sequence > last.get(key, 0):
-                last[key] = delivery.sequence
-        advanced: dict[str, int] = {}
-        for (stream_epoch, durable), sequence in last.items():
-            place = place_in(stream_epoch, durable if durable in self._partition_durables else "")
-            reached = self._stream_positions.get(place)
-            if reached is None:
-                reached = self._tables.positions.saved_by(connection, place, self._owner)
-            if sequence > max(reached, advanced.get(place, 0)):
-                advanced[place] = sequence
-        self._tables.positions.advance_all(connection, advanced, self._position_owner)
-        self._stream_positions |= advanced
 
     # Beside the transactions.
 
@@ -808,18 +503,6 @@ class Writer:
         if look_at is None:
             return times
         return DueTimes(times.effects_at, earlier(times.others_at, look_at))
-
-
-@contextmanager
-def _rejecting_values() -> Iterator[None]:
-    """Treat any error that is not the database's as a value that cannot be saved: it is the fault of
-    one message, and must not end the process."""
-    try:
-        yield
-    except DatabaseError:
-        raise
-    except Exception as error:
-        raise ConstraintViolated(f"A value cannot be saved: {describe(error)}") from error
 
 
 def _ignore_result(result: object) -> None:
