@@ -29,7 +29,7 @@ from engine.bank import (
 )
 from todoku.database import ConstraintViolated, DatabaseBroken, DatabaseUnavailable
 from todoku.engine import STREAM, RetryPolicy
-from todoku.engine.agenda import POSTPONED_SECONDS
+from todoku.engine.due_rows import POSTPONED_SECONDS
 from todoku.engine.messages import IncomingEvent, Receipt, StoredEvents, UndecodableMessage
 from todoku.engine.post_commit import PostCommitActions
 from todoku.engine.receipts import Publisher

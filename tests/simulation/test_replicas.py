@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import insert, select
 
-from todoku.engine.agenda import DueRows
+from todoku.engine.due_rows import DueRows
 from todoku.engine.tables import PendingDelivery
 from todoku.inventory.store import InventoryStore
 from todoku.lab.simulation import SimulationPlan, simulate

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import Connection
 
 from todoku.database import Database, to_microseconds
-from todoku.engine.agenda import DueRows
+from todoku.engine.due_rows import DueRows
 from todoku.engine.parts import still_spans
 from todoku.engine.pauses import (
     OPEN,

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from todoku.broker.port import Delivery
-from todoku.engine.agenda import DueTimes
+from todoku.engine.due_rows import DueTimes
 from todoku.engine.failpoints import Failpoint
 from todoku.engine.messages import PendingCommand, PendingEffect
 from todoku.engine.receipts import Publisher, ReceiptMessage, encode_receipt, receipt_subject

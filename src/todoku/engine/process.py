@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 from todoku.broker.partitions import partitions_of
 from todoku.broker.port import Broker, BrokerError, BrokerUnavailable, MessageTooLarge
 from todoku.database import Database, DatabaseUnavailable
-from todoku.engine.agenda import DueTimes, earlier
 from todoku.engine.audit_log.keeper import AuditKeeper
 from todoku.engine.audit_log.trail import Trail
 from todoku.engine.audit_log.trail_writer import TrailWriter
@@ -24,6 +23,7 @@ from todoku.engine.commits import Commits
 from todoku.engine.config import EngineConfig
 from todoku.engine.consumer import Consumer
 from todoku.engine.dead_letters import ParkUnpublishable
+from todoku.engine.due_rows import DueTimes, earlier
 from todoku.engine.effects import Effects
 from todoku.engine.endings import Endings
 from todoku.engine.failpoints import Failpoint, no_failpoint

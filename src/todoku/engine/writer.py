@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import Connection
 
 from todoku.database import ConstraintViolated, Database
-from todoku.engine.agenda import DUE_MAX, DueRows, DueTimes, earlier
+from todoku.engine.agenda import DUE_MAX
 from todoku.engine.audit_log.trail import Trail
 from todoku.engine.batch_context import BatchContext
 from todoku.engine.cache import StateCache
@@ -26,6 +26,7 @@ from todoku.engine.clock import Correction
 from todoku.engine.config import RetryPolicy
 from todoku.engine.dead_letter_handler import DeadLetterHandler
 from todoku.engine.dead_letters import RetryDeadLetter
+from todoku.engine.due_rows import DueRows, DueTimes, earlier
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.failures import FailedAttempts
 from todoku.engine.messages import (
