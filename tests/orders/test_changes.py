@@ -212,3 +212,18 @@ async def test_feed_can_be_read_from_a_time_on(count: int) -> None:
             assert cursor.position == min(hours, count)
             page = read_page(connection, cursor, 1)
             assert len(page.events) == (hours < count)
+
+
+@pytest.mark.parametrize(
+    ("since", "count"),
+    [
+        ("0001-01-01T00:00:00Z", 3),
+        ("0001-01-01T00:00:00+23:59", 3),
+        ("9999-12-31T23:59:59-23:59", 0),
+    ],
+)
+async def test_feed_can_be_read_from_the_first_and_the_last_time(
+    http: httpx.AsyncClient, since: str, count: int
+) -> None:
+    await place(http, 1)
+    assert len((await changes(http, since=since))["items"]) == count

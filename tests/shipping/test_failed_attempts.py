@@ -131,6 +131,8 @@ def test_shipment_that_was_lost_has_its_attempts_when_it_is_opened_again() -> No
     expected, _ = replay_failed_attempt(expected, event, NOW)
     reopened, _ = initiate_shipment(expected, RESERVED, NOW, pickup_delay=lambda _: timedelta(0))
     assert (reopened.status, reopened.attempts) == (ShipmentStatus.INITIATED, 1)
+    assert (reopened.reason, reopened.failure_published_at) == ("no answer", NOW)
+    assert attempt(reopened, NOW + SECOND)[1] == [], "published again within the minute"
 
 
 def test_when_an_attempt_was_published_is_stored() -> None:

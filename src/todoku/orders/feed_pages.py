@@ -89,7 +89,8 @@ def read_since(connection: Connection, since: datetime) -> FeedCursor:
     before, end = 0, feed.head(connection)
     while before < end:
         middle = (before + end + 1) // 2
-        if _recorded_at(connection, middle) < since - CLOCK_MARGIN:
+        # Not `since - CLOCK_MARGIN`, which does not exist for the first minutes of the year 1.
+        if _recorded_at(connection, middle) + CLOCK_MARGIN < since:
             before = middle
         else:
             end = middle - 1

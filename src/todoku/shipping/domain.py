@@ -243,21 +243,18 @@ def initiate_shipment(
     when it is no longer held."""
     if shipment is not None and shipment.status is not ShipmentStatus.EXPECTED:
         return shipment, []  # Cancelled; or a duplicate that arrived after the inbox was pruned.
-    shipment_id = fact_id(event.order_id, "Shipment")
-    holds = shipment.holds if shipment else ()
-    placed = new_holds(holds, holds_of(event), now)
-    initiated = Shipment(
-        id=shipment_id,
-        order_id=event.order_id,
+    expected = shipment or expected_shipment(event.order_id, now)
+    placed = new_holds(expected.holds, holds_of(event), now)
+    # What is known of an expected one stays: holds, cancelled pieces, attempts that a recovery has replayed.
+    initiated = msgspec.structs.replace(
+        expected,
         items=_not_cancelled(event, shipment),
         shipping_address=event.shipping_address,
         status=ShipmentStatus.INITIATED,
-        attempts=shipment.attempts if shipment else 0,
-        due_at=now + pickup_delay(shipment_id),
+        due_at=now + pickup_delay(expected.id),
         created_at=now,
         updated_at=now,
-        changes=shipment.changes if shipment else (),
-        holds=holds + placed,
+        holds=expected.holds + placed,
     )
     if initiated.held:
         initiated = msgspec.structs.replace(initiated, due_at=None)
