@@ -91,11 +91,13 @@ class Inbox:
 
 
 class OutboxRow(msgspec.Struct, frozen=True, gc=False):
-    """An event that is pending for at least one subscriber. `position` counts the events of its owner."""
+    """An event that is pending for at least one subscriber. `position` counts the events of its owner. The
+    `traceparent` of one that was read from the database is in its body only."""
 
     position: int
     subject: str
     body: bytes
+    traceparent: str | None = None
 
 
 class PendingDelivery(msgspec.Struct, frozen=True, gc=False):
@@ -105,6 +107,7 @@ class PendingDelivery(msgspec.Struct, frozen=True, gc=False):
     subject: str
     body: bytes
     readers: tuple[str, ...]
+    traceparent: str | None = None
 
 
 class Outbox:
@@ -201,7 +204,7 @@ class Outbox:
         """Add pending deliveries of these events, at the positions after `position`."""
         said_at = to_microseconds(now)
         rows = [
-            OutboxRow(position + n, event.subject, event.body)
+            OutboxRow(position + n, event.subject, event.body, event.traceparent)
             for n, event in enumerate(events, start=1)
         ]
         pending = [

@@ -453,6 +453,7 @@ class Writer:
                 type(event).subject,
                 encode(envelope),
                 self._topology.readers(type(event)) or (STREAM,),
+                envelope.traceparent,
             )
             for envelope, event in batch.published
         ]

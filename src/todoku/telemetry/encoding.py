@@ -5,6 +5,7 @@ a span is one `struct.pack`, what all spans of its kind share is encoded once (i
 decode the result with the official package.
 """
 
+from binascii import unhexlify
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
@@ -47,6 +48,7 @@ IDS_LENGTH: Final = 56
 """How many bytes ids and times of a span with a parent have."""
 
 TIME_LENGTH: Final = 9
+TIMES_LENGTH: Final = 18
 
 LAYOUTS_MAX: Final = 4096
 """How many layouts of spans are kept: one for each kind, and each length of its texts."""
@@ -93,6 +95,20 @@ def head(length: int, tag: bytes = SPAN) -> bytes:
 def times(began: int, ended: int) -> bytes:
     """Return the times of a span, in nanoseconds since 1970."""
     return _times(0x39, began, 0x41, ended)
+
+
+def untimed(trace_id: bytes, span_id: bytes, parent: bytes, rest: bytes) -> bytes:
+    """Return a span without its times, which have to follow it: many spans may share them."""
+    if parent:
+        rest = PARENT_ID + parent + rest
+    content = b"".join((TRACE_ID, trace_id, SPAN_ID, span_id, rest))
+    return head(len(content) + TIMES_LENGTH) + content
+
+
+def extended(untimed_span: bytes, rest: bytes) -> bytes:
+    """Return such a span with more attributes, or a status."""
+    ((tag, content),) = records(untimed_span + bytes(TIMES_LENGTH))
+    return head(len(content) + len(rest), tag) + content[:-TIMES_LENGTH] + rest
 
 
 def start(trace_id: bytes, span_id: bytes, parent: bytes, began: int) -> bytes:
@@ -152,20 +168,20 @@ def link(trace_id: bytes, span_id: bytes, attributes: bytes = b"") -> bytes:
     return b"j" + varint(_link.size + len(attributes)) + ids + attributes
 
 
-def links(of: Sequence[bytes]) -> bytes:
-    """Return the links to these spans, each as in a traceparent, from the trace id to the flags. Those that
-    are malformed or not sampled are left out."""
-    text = b"".join([each + b"|" for each in of])
-    if text.count(b"-01|") == len(of):
+def links(traceparents: Sequence[str]) -> bytes:
+    """Return the links to the spans of these traceparents. Those that are malformed or not sampled are left
+    out."""
+    text = "".join(traceparents)
+    if text.endswith("-01"):
         # In hexadecimal digits, too, are the tags and lengths of the link, its trace id and its span id.
-        digits = b"6a1c0a10" + text.replace(b"-01|", b"6a1c0a10")[:-8].replace(b"-", b"1208")
+        digits = text[3:-3].replace("-0100-", "6a1c0a10").replace("-", "1208")
         try:
-            found = bytes.fromhex(digits.decode("latin-1"))
+            found = unhexlify("6a1c0a10" + digits)
         except ValueError:
             found = b""
-        if len(found) == LINK_LENGTH * len(of):
+        if len(found) == LINK_LENGTH * len(traceparents):
             return found
-    return b"".join([links([each]) for each in of]) if len(of) > 1 else b""
+    return b"".join([links([each]) for each in traceparents]) if len(traceparents) > 1 else b""
 
 
 def link_attribute(of_span: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Spans of HTTP requests, after OpenTelemetry's HTTP conventions."""
 
+from binascii import unhexlify
 from collections.abc import Awaitable, Iterable
 from time import time_ns
 from typing import Final
@@ -126,9 +127,9 @@ class _RequestSpan:
     def _encode_start(self) -> bytes:
         """Encode once what does not change until the end."""
         traceparent, parent = self.traceparent, self._parent
-        ids = bytes.fromhex(traceparent[3:35] + traceparent[36:52])
+        ids = unhexlify(traceparent[3:35] + traceparent[36:52])
         if parent is not None:
-            ids += bytes.fromhex(parent[36:52])
+            ids += unhexlify(parent[36:52])
         start = encoding.start(ids[:16], ids[16:24], ids[24:], self._began)
         self._start = start = start + encoding.text_attribute("url.path", self._path)
         return start

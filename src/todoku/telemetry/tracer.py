@@ -1,7 +1,9 @@
 """The tracer of a service: spans of batches, decisions, effects and publishes."""
 
-from collections.abc import Iterable, Sequence
+from binascii import unhexlify
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from struct import Struct
 from time import time_ns
 from typing import Final
 
@@ -23,7 +25,6 @@ from todoku.telemetry.parents import (
     ODD,
     TRACEPARENT_LENGTH,
     Sample,
-    children,
     is_sampled,
     new_root,
     new_span_id,
@@ -38,6 +39,15 @@ BYTES_BEFORE_TRACEPARENT: Final = 90
 
 LINKS_MAX: Final = 128
 """How many links a span has at most: the default of OpenTelemetry's limits."""
+
+
+EventLayout = tuple[Callable[..., bytes], bytes, bytes, str, int]
+"""How the span of an event is encoded without its times: its `Struct.pack`; what goes before the trace id,
+before the id of the event, and before its subject; and how long the texts with what is between them are."""
+
+EffectLayout = tuple[Callable[..., bytes], bytes, bytes]
+"""How the span of an effect is encoded: its `Struct.pack`, and what goes before the trace id, and before the
+id of its cause."""
 
 
 class ServiceTracer:
@@ -63,8 +73,8 @@ class ServiceTracer:
         self._service = service
         self._prefix = f"{prefix}." if prefix else ""
         self._shapes: dict[tuple[str, str], bytes] = {}
-        self.layouts: dict[tuple[str, int, int], tuple[bytes, bytes, bytes]] = {}
-        self._effect_layouts: dict[tuple[str, int], tuple[bytes, bytes]] = {}
+        self.layouts: dict[tuple[str, int, int], EventLayout | None] = {}
+        self._effect_layouts: dict[tuple[str, int], EffectLayout] = {}
         self._batch = self._messaging("process", destination, CONSUMER, encoding.SAMPLED)
         self._publish = self._messaging("send", destination, PRODUCER, encoding.SAMPLED)
 
@@ -78,14 +88,9 @@ class ServiceTracer:
 
     def published(self, rows: Sequence[OutboxRow], seconds: float) -> None:
         """Note that the stream has stored these events, which took so long."""
-        traced = []
-        for row in rows:
-            body = row.body
-            at = body.find(b'"traceparent":"00-', BYTES_BEFORE_TRACEPARENT) + 18
-            if at > 18:
-                traced.append(body[at : at + 52])
+        traced = [t for row in rows if (t := row.traceparent or _traceparent_in(row.body))]
         if len(traced) > LINKS_MAX:
-            traced = [each for each in traced if each.endswith(b"-01")]
+            traced = [each for each in traced if is_sampled(each)]
         links = encoding.links(traced[:LINKS_MAX])
         if not links:
             return
@@ -104,18 +109,23 @@ class ServiceTracer:
             )
         return found
 
-    def event_layout(self, key: tuple[str, int, int]) -> tuple[bytes, bytes, bytes]:
-        """Add to `layouts` what goes before the trace id, the id and the subject of an event; return it. The
-        `key` is the broker's subject, and the lengths of id and subject."""
+    def event_layout(self, key: tuple[str, int, int]) -> EventLayout | None:
+        """Add to `layouts` how the spans of an event are encoded; return it. The `key` is the broker's
+        subject, and the lengths of id and subject. None if they are so long that their tags are no ASCII."""
         if len(self.layouts) >= encoding.LAYOUTS_MAX:
             self.layouts.clear()
-        subject, *lengths = key
+        subject, id_length, subject_length = key
         before_id = self.event_shape(subject)
-        before_id += encoding.head_of_text("messaging.message.id", lengths[0])
-        before_subject = encoding.head_of_text("cloudevents.event_subject", lengths[1])
-        length = len(before_id) + len(before_subject) + sum(lengths)
-        head = encoding.head(encoding.IDS_LENGTH + length + encoding.LINK_LENGTH)
-        found = self.layouts[key] = head + TRACE_ID, before_id, before_subject
+        before_id += encoding.head_of_text("messaging.message.id", id_length)
+        before_subject = encoding.head_of_text("cloudevents.event_subject", subject_length)
+        texts = id_length + len(before_subject) + subject_length
+        head = encoding.head(encoding.IDS_LENGTH + len(before_id) + texts + encoding.LINK_LENGTH)
+        head += TRACE_ID
+        found: EventLayout | None = None
+        if before_subject.isascii():
+            form = f"<{len(head)}s16s2s8s2s8s{len(before_id)}s{texts}s4s16s2s8s"
+            found = Struct(form).pack, head, before_id, before_subject.decode(), texts
+        self.layouts[key] = found
         return found
 
     def due_shape(self, agenda: str) -> bytes:
@@ -127,9 +137,9 @@ class ServiceTracer:
             )
         return found
 
-    def effect_layout(self, key: tuple[str, int]) -> tuple[bytes, bytes]:
-        """Return what goes before the trace id of an effect, and before the id of its cause. The `key` is its
-        type, and the length of that id, 0 for none."""
+    def effect_layout(self, key: tuple[str, int]) -> EffectLayout:
+        """Return how the spans of an effect are encoded. The `key` is its type, and the length of the id of
+        its cause, 0 for none."""
         if (found := self._effect_layouts.get(key)) is None:
             if len(self._effect_layouts) >= encoding.LAYOUTS_MAX:
                 self._effect_layouts.clear()
@@ -139,8 +149,9 @@ class ServiceTracer:
             )
             if length:
                 shape += encoding.head_of_text("todoku.cause", length)
-            head = encoding.head(encoding.IDS_LENGTH + len(shape) + length)
-            found = self._effect_layouts[key] = head + TRACE_ID, shape
+            head = encoding.head(encoding.IDS_LENGTH + len(shape) + length) + TRACE_ID
+            form = f"<{len(head)}s16s2s8s2s8sBQBQ{len(shape)}s{length}s"
+            found = self._effect_layouts[key] = Struct(form).pack, head, shape
         return found
 
     def of_batch(self, began: int, messages: int, links: bytes) -> bytes:
@@ -157,6 +168,12 @@ class ServiceTracer:
         if kind == CONSUMER:
             attributes["messaging.consumer.group.name"] = self._service
         return encoding.shape(f"{operation} {destination}", kind, attributes, flags=flags)
+
+
+def _traceparent_in(body: bytes) -> str:
+    """Return the traceparent of an encoded event; an empty text if it has none of version 00."""
+    at = body.find(b'"traceparent":"00-', BYTES_BEFORE_TRACEPARENT) + 15
+    return body[at : at + TRACEPARENT_LENGTH].decode("latin-1") if at >= 15 else ""
 
 
 def _of_many(shape: bytes, began: int, ended: int, messages: int, links: bytes) -> bytes:
@@ -193,16 +210,15 @@ def _layout_of_link(length: int) -> tuple[bytes, bytes]:
 
 
 class _Batch:
-    """The spans of a transaction: noted while it decides, and encoded together before its commit."""
+    """The spans of a transaction, encoded without their times while it decides, and written before its
+    commit."""
 
     __slots__ = (
         "_began",
         "_commands",
-        "_events",
         "_linked",
-        "_other_at",
-        "_others",
         "_parents",
+        "_spans",
         "_tracer",
         "_without_span_at",
     )
@@ -210,9 +226,8 @@ class _Batch:
     def __init__(self, tracer: ServiceTracer) -> None:
         self._tracer, self._parents = tracer, tracer.parents
         self._began = time_ns()
-        self._events: list[tuple[str, str, str, str, str]] = []
-        self._others: list[tuple[bytes, str, bytes, bytes]] = []
-        self._other_at = self._without_span_at = 0
+        self._spans: list[bytes] = []
+        self._without_span_at = 0
         self._linked: list[tuple[str, str]] = []
         self._commands: list[str] = []
 
@@ -223,86 +238,68 @@ class _Batch:
     def event(self, envelope: Envelope, subject: str, attempt: int = 1) -> Context:
         traceparent = envelope.traceparent
         if (
-            attempt > 1
-            or traceparent is None
+            traceparent is None
+            or attempt > 1
             or not self._parents
             or envelope.tracestate is not None
             or len(traceparent) != TRACEPARENT_LENGTH
             or traceparent[54] not in ODD
         ):
             return self._other_event(envelope, subject, attempt)
-        span_id = new_span_id()
-        self._events.append((traceparent, span_id, subject, envelope.id, envelope.subject))
-        child = f"00-{traceparent[3:35]}-{span_id}-01"
-        return Context(envelope.actor, child, None, envelope.sagaversion)
+        message_id, key = envelope.id, envelope.subject
+        layout = subject, len(message_id), len(key)
+        found = self._tracer.layouts.get(layout) or self._tracer.event_layout(layout)
+        if found is None:
+            return self._other_event(envelope, subject, attempt)
+        pack, head, before_id, before_key, texts_length = found
+        texts = f"{message_id}{before_key}{key}".encode()
+        trace, parent, span = traceparent[3:35], traceparent[36:52], new_span_id()
+        try:
+            trace_id, parent_id = unhexlify(trace), unhexlify(parent)
+        except ValueError:
+            return self._other_event(envelope, subject, attempt)
+        if len(texts) != texts_length:  # They are not ASCII.
+            return self._other_event(envelope, subject, attempt)
+        self._spans.append(
+            pack(
+                *(head, trace_id, SPAN_ID, unhexlify(span), PARENT_ID, parent_id),
+                *(before_id, texts, LINK, trace_id, SPAN_ID, parent_id),
+            )
+        )
+        return Context(envelope.actor, f"00-{trace}-{span}-01", None, envelope.sagaversion)
 
     def due(self, agenda: str, key: str, context: Context) -> Context:
         rest = self._tracer.due_shape(agenda) + encoding.text_attribute("todoku.key", key)
         return self._begin(context, key, rest, links=False)
 
     def failed(self, error: Exception) -> None:
-        begun = len(self._events) + len(self._others)
-        if begun == self._without_span_at:
-            return
-        status = encoding.failure(type(error).__qualname__, "")
-        if begun != self._other_at:
-            traceparent, span_id, subject, message_id, key = self._events.pop()
-            ids = parent_of(traceparent)
-            if ids is None:
-                return
-            rest = self._of_event(subject, message_id, key) + encoding.link(ids[:16], ids[16:])
-            self._others.append((ids[:16], span_id, ids[16:], rest))
-        trace_id, span_id, parent, rest = self._others[-1]
-        self._others[-1] = trace_id, span_id, parent, rest + status
+        spans = self._spans
+        if len(spans) != self._without_span_at:
+            status = encoding.failure(type(error).__qualname__, "")
+            spans[-1] = encoding.extended(spans[-1], status)
 
     def before_commit(self) -> None:
-        commands = self._commands
+        spans, commands = self._spans, self._commands
         # Also what effects have left in memory: their results, now committed, refer to it.
-        if self._events or self._others or commands:
+        if spans or commands:
             unfinished = self._tracer.open.unfinished(commands) if commands else {}
-            spans = self._encoded()
-            self._tracer.store.write(spans, len(self._events) + len(self._others), unfinished)
+            times = encoding.times(self._began, time_ns())
+            encoded = times.join((*spans, b""))
+            self._tracer.store.write(encoded, len(spans), unfinished)
 
     def committed(self, messages: int) -> None:
         linked = self._linked
-        if linked or (messages and (self._events or self._others)):
+        if linked or (messages and self._spans):
             links = b"".join([_link(*each) for each in linked[:LINKS_MAX]])
             if len(linked) > LINKS_MAX:
                 links += encoding.dropped_links(len(linked) - LINKS_MAX)
             self._tracer.store.add(self._tracer.of_batch(self._began, messages, links))
 
-    def _encoded(self) -> bytes:
-        """Return the spans of the decisions: each has its message as parent and as link."""
-        began, ended = self._began, time_ns()
-        spans = [
-            encoding.span(trace_id, bytes.fromhex(span_id), parent, began, ended, rest)
-            for trace_id, span_id, parent, rest in self._others
-        ]
-        times, layouts = encoding.times(began, ended), self._tracer.layouts
-        for (trace_id, parent, span_id), (_, _, subject, message_id, key) in zip(
-            self._ids(), self._events, strict=True
-        ):
-            text, about = message_id.encode(), key.encode()
-            layout = subject, len(text), len(about)
-            head, before_id, before_key = layouts.get(layout) or self._tracer.event_layout(layout)
-            spans += (head, trace_id, SPAN_ID, span_id, PARENT_ID, parent, times, before_id)
-            spans += (text, before_key, about, LINK, trace_id, SPAN_ID, parent)
-        return b"".join(spans)
-
-    def _ids(self) -> Iterable[tuple[bytes, ...]]:
-        """Return trace id, parent and span id of each event; drop those with a malformed traceparent."""
-        try:
-            return children([traceparent + span_id for traceparent, span_id, *_ in self._events])
-        except ValueError:
-            valid = [each for each in self._events if parent_of(each[0]) is not None]
-            self._events = valid
-            return children([traceparent + span_id for traceparent, span_id, *_ in valid])
-
     def _other_event(self, envelope: Envelope, subject: str, attempt: int) -> Context:
         """Begin to decide on an event that is not like most: it is repeated, or has no trace, or none that is
-        sampled, or batches only link."""
+        sampled, or long texts, or batches only link."""
         if not self._parents and envelope.traceparent and is_sampled(envelope.traceparent):
-            self._without_span_at = len(self._events) + len(self._others)
+            self._without_span_at = len(self._spans)
             self._linked.append((envelope.traceparent, envelope.id))
             return envelope.context
         rest = self._of_event(subject, envelope.id, envelope.subject) if self._parents else b""
@@ -317,7 +314,7 @@ class _Batch:
 
     def _begin(self, context: Context, key: str, rest: bytes, *, links: bool) -> Context:
         """Begin the span of a decision, if it has one; return the context of what follows from it."""
-        self._without_span_at = len(self._events) + len(self._others)
+        self._without_span_at = len(self._spans)
         parent, traceparent = b"", context.traceparent
         if traceparent is None:
             trace_id = new_root()[3:35]
@@ -333,51 +330,48 @@ class _Batch:
                 return context
         span_id = new_span_id()
         if sampled:
-            trace = bytes.fromhex(trace_id)
+            trace = unhexlify(trace_id)
             if links and parent:
                 rest += encoding.link(trace, parent)
             if context.tracestate is not None:
                 rest += encoding.trace_state(context.tracestate)
-            self._others.append((trace, span_id, parent, rest))
-            self._other_at = len(self._events) + len(self._others)
+            self._spans.append(encoding.untimed(trace, unhexlify(span_id), parent, rest))
         return _within(context, f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}")
 
 
 class _Effect:
     """The span of an effect."""
 
-    __slots__ = ("_began", "_effect", "_span_id", "_traceparent", "_tracer", "context")
+    __slots__ = ("_began", "_effect", "_ids", "_tracer", "context")
 
     def __init__(self, tracer: ServiceTracer, effect: str, context: Context) -> None:
         self.context = context
-        self._traceparent: str | None = None
+        self._ids: tuple[bytes, bytes, bytes] | None = None
         traceparent = context.traceparent
         if traceparent is None or len(traceparent) != TRACEPARENT_LENGTH:
             return
         sampled = traceparent[54] in ODD
-        span_id = new_span_id()
-        child = f"00-{traceparent[3:35]}-{span_id}-{'01' if sampled else '00'}"
+        trace, span = traceparent[3:35], new_span_id()
+        child = f"00-{trace}-{span}-01" if sampled else f"00-{trace}-{span}-00"
         self.context = _within(context, child)
         enter_span(child)
         if sampled:
-            self._tracer, self._effect, self._span_id = tracer, effect, span_id
-            self._traceparent, self._began = traceparent, time_ns()
+            try:
+                self._ids = unhexlify(trace), unhexlify(traceparent[36:52]), unhexlify(span)
+            except ValueError:
+                return  # It came in a malformed traceparent.
+            self._tracer, self._effect, self._began = tracer, effect, time_ns()
 
     def end(self, error: Exception | str | None) -> None:
-        traceparent = self._traceparent
-        if traceparent is None:
+        if self._ids is None:
             return
-        try:
-            ((trace_id, parent, span_id),) = children([traceparent + self._span_id])
-        except ValueError:
-            return  # It came in a malformed traceparent.
+        trace_id, parent, span_id = self._ids
         began, ended = self._began, time_ns()
         cause = b"" if self.context.cause is None else self.context.cause.encode()
-        head, shape = self._tracer.effect_layout((self._effect, len(cause)))
+        pack, head, shape = self._tracer.effect_layout((self._effect, len(cause)))
         if error is None:
-            times = encoding.times(began, ended)
-            parts = (head, trace_id, SPAN_ID, span_id, PARENT_ID, parent, times, shape, cause)
-            self._tracer.store.add(b"".join(parts))
+            ids = head, trace_id, SPAN_ID, span_id, PARENT_ID, parent
+            self._tracer.store.add(pack(*ids, 0x39, began, 0x41, ended, shape, cause))
             return
         kind = error if isinstance(error, str) else type(error).__qualname__
         rest = shape + cause + encoding.failure(kind, "")
