@@ -141,6 +141,27 @@ def test_invalid_arguments_are_usage_errors(arguments: tuple[str, ...], tmp_path
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("backup", ""),
+        ("broker-config", ""),
+        ("chaos", "--seconds", "nan"),
+        ("chaos", "--held-share", "nan"),
+        ("order", "watch", "x", "--timeout", "nan"),
+        ("order", "watch", "x", "--timeout", "-1"),
+    ],
+)
+def test_what_is_empty_or_not_a_number_is_a_usage_error(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        application(arguments[0])(arguments)
+
+    assert ended.value.code == ExitCode.USAGE
+    assert "Must " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (("pause", "carrier"), 'Command "pause" parameter --reason is missing.'),

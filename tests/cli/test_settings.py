@@ -40,6 +40,19 @@ def problems_of(environment: Mapping[str, str], folder: Path, toml: str | None =
     return str(refusal.value)
 
 
+def test_character_nul_is_in_no_text_or_path(tmp_path: Path) -> None:
+    """Neither an address nor a path can have it; only a file can contain it."""
+    toml = r"""
+        host = "\u0000"
+        data_dir = "a\u0000"
+        orders_database_url = "a\u0000b"
+    """
+    problems = problems_of({}, tmp_path, toml)
+    assert all(
+        f"{name} cannot be" in problems for name in ("host", "data_dir", "orders_database_url")
+    )
+
+
 def test_flag_precedes_environment_precedes_file_precedes_default(tmp_path: Path) -> None:
     toml = "orders_port = 1\ninventory_port = 2\nshipping_port = 3\n"
     environment = {"TODOKU_ORDERS_PORT": "4", "TODOKU_INVENTORY_PORT": "5"}

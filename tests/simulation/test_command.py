@@ -49,6 +49,11 @@ def test_broken_invariant_is_explained_and_repeatable(
     assert out.endswith("1 run broke an invariant: seed 2\n")
 
 
+def test_what_never_happened_of_the_only_ones_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(seed=1, only="order#1,kil#1") is ExitCode.OK
+    assert "1 of --only never happened: kil#1\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("wrong", [{"seeds": 0}, {"orders": 0}, {"trace": True, "seeds": 2}])
 def test_invalid_options_are_usage_errors(wrong: dict[str, int]) -> None:
     with pytest.raises(CommandFailed) as refused:

@@ -14,7 +14,7 @@ import msgspec
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_of_running
-from todoku.cli.options import Json
+from todoku.cli.options import Folder, Json
 from todoku.cli.output import write_object
 from todoku.cli.streams import to_json
 from todoku.settings import Settings
@@ -49,7 +49,7 @@ class Backup(msgspec.Struct, frozen=True, rename="camel"):
     manifest: Manifest
 
 
-def backup(destination: Path, *, json: Json = False, flags: Flags = None) -> ExitCode:
+def backup(destination: Folder, *, json: Json = False, flags: Flags = None) -> ExitCode:
     """Copy all databases as of one instant, while the services run.
 
     Creates a folder under the destination, named by the time, with the copies, a

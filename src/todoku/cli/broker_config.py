@@ -13,7 +13,7 @@ from todoku.broker.server_config import API, Cluster, Layout, server_config
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
-from todoku.cli.options import Texts
+from todoku.cli.options import Folder, Texts
 from todoku.local.privacy import protect
 from todoku.settings import Settings
 from todoku.system import RESERVED_NAMES, SERVICE_NAME, load_system
@@ -24,7 +24,7 @@ NODE = "nats"
 
 
 def broker_config(
-    destination: Path,
+    destination: Folder,
     *,
     node: Texts = (),
     listener: Texts = (),

@@ -13,13 +13,12 @@ from cyclopts import Parameter, validators
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import settings_from
-from todoku.cli.options import Json, Texts
+from todoku.cli.options import Json, Seconds, Share, Texts
 from todoku.cli.output import KEY, NUMBER, TEXT, cells, console, note, table, write_object
 
 if TYPE_CHECKING:
     from todoku.lab.chaos import ChaosPlan, ChaosReport
 
-Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 
 INVARIANTS = {
     "I1": "every accepted order exists",
@@ -31,16 +30,19 @@ INVARIANTS = {
     "HTTP": "every response is one that the documentation lists",
 }
 
+RATE_MAX = 100_000
+"""More orders a second are a mistake."""
+
 SHOWN_MAX = 20
 """How many violations are printed; JSON has them all."""
 
 
 def chaos(
     *,
-    seconds: float = 60.0,
+    seconds: Seconds = 60.0,
     seed: int | None = None,
     orders_per_second: float = 200.0,
-    settle_seconds: float = 120.0,
+    settle_seconds: Seconds = 120.0,
     cancelled_share: Share = 0.33,
     line_share: Share = 0.1,
     held_share: Share = 0.2,
@@ -92,9 +94,9 @@ def chaos(
     """
     if sys.platform != "linux":
         raise CommandFailed("chaos needs Linux.", exit_code=ExitCode.CANNOT_START)
-    if min(seconds, settle_seconds) < 0 or orders_per_second <= 0:
+    if not 0 < orders_per_second <= RATE_MAX:  # NaN fails here too.
         raise CommandFailed(
-            "--orders-per-second must be above 0, and no duration below 0.",
+            f"--orders-per-second must be above 0, and at most {RATE_MAX:,}.",
             exit_code=ExitCode.USAGE,
         )
     from todoku.lab.chaos import ChaosPlan

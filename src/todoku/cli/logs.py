@@ -4,6 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from todoku.cli.client import segment
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Flags, settings_from
@@ -52,6 +53,8 @@ def logs(
             f"{service!r} is no program of this system: it has {', '.join(programs)}.",
             exit_code=ExitCode.USAGE,
         )
+    if order is not None:
+        segment(order)  # Refuses an empty one, which every line has.
     chosen = programs if service is None else (service,)
     lines = read_lines(settings.data_dir, chosen)
     found = list(lines if order is None else about(lines, order.lower()))

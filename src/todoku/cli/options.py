@@ -1,9 +1,11 @@
 """Options shared by several commands, with the same meaning in each."""
 
 import getpass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter, Token, validators
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
@@ -61,3 +63,23 @@ def _require_duration(_: type, seconds: float) -> None:
 
 Seconds = Annotated[float, Parameter(validator=_require_duration)]
 """A duration in seconds."""
+
+
+def _require_share(_: type, share: float) -> None:
+    if not 0 <= share <= 1:  # NaN fails here too.
+        raise ValueError("Must be from 0 to 1.")
+
+
+Share = Annotated[float, Parameter(validator=_require_share)]
+"""A part of a whole."""
+
+
+def _folder(_: type, tokens: Sequence[Token]) -> Path:
+    [token] = tokens
+    if not token.value:  # Such as a variable that is not set: `Path` would take it for this folder.
+        raise ValueError("Must not be empty: write . for the present folder.")
+    return Path(token.value)
+
+
+Folder = Annotated[Path, Parameter(converter=_folder)]
+"""A folder that a command writes."""

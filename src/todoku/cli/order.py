@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
-from cyclopts import App, Parameter, validators
+from cyclopts import App, Parameter
 from rich.table import Table
 
 from todoku.cli.client import ServiceClient, client, segment
@@ -15,7 +15,7 @@ from todoku.cli.exit_codes import ExitCode
 from todoku.cli.flags import Addresses, settings_to_reach
 from todoku.cli.formatting import age, day_and_time, item_list, money, printable
 from todoku.cli.new_order import cancelled_piece, parse_item, typed_order, written_order
-from todoku.cli.options import Flag, ItemsMax, Json, JsonLines, Url
+from todoku.cli.options import Flag, ItemsMax, Json, JsonLines, Seconds, Url
 from todoku.cli.order_holds import described, hold, release
 from todoku.cli.order_why import why
 from todoku.cli.output import (
@@ -47,10 +47,9 @@ order.command(release)
 order.command(why)
 
 Timeout = Annotated[
-    float | None,
+    Seconds | None,
     Parameter(
         help="The maximum time to watch, in seconds; default: until the order ends.",
-        validator=validators.Number(gte=0),
         show_default=False,
     ),
 ]

@@ -25,12 +25,16 @@ EXPLAINED_MAX = 3
 SEEDS_A_TIME = 8
 """How many runs a worker process takes at once."""
 
+NAMED_MAX = 5
+"""How many orders and faults that never happened are named."""
+
 
 class Campaign(msgspec.Struct):
     """The totals of many runs.
 
     `settled_seconds_max` is the most simulated time from healing until the system was quiescent.
-    `digest` is the one of a single run, None for several.
+    `digest` is the one of a single run, None for several. `never_happened` are the orders and faults
+    that were to be the only ones, and were in no run.
     """
 
     runs: int = 0
@@ -42,6 +46,7 @@ class Campaign(msgspec.Struct):
     digest: str | None = None
     broken_seeds: list[int] = []
     explanations: list[Explanation] = []
+    never_happened: list[str] = []
 
     def add(self, result: SimulationResult) -> None:
         """Add a run to the totals."""
@@ -144,11 +149,14 @@ def simulate(
 
 def _run(plans: Sequence[SimulationPlan], jobs: int, shrink_seconds: float) -> Campaign:
     campaign = Campaign()
+    happened: set[str] = set()
     begun = time.monotonic()
     for result in _with_progress(_results(plans, jobs), len(plans)):
         campaign.add(result)
         if result.violations and len(campaign.explanations) < EXPLAINED_MAX:
             campaign.explanations.append(explain(result, seconds_max=shrink_seconds))
+        happened.update(each.label for each in result.occurred)
+    campaign.never_happened = sorted(set(plans[0].only or ()) - happened)
     campaign.seconds = round(time.monotonic() - begun, 2)
     return campaign
 
@@ -186,6 +194,10 @@ def _as_text(campaign: Campaign) -> str:
         *_counted(campaign.faults, "times"),
         f"{campaign.settled_seconds_max:>9.0f} simulated seconds until the system was quiescent, at most",
     ]
+    if campaign.never_happened:
+        lines.append(
+            f"{len(campaign.never_happened):>9} of --only never happened: {_named(campaign)}"
+        )
     if campaign.digest:
         lines.append(f"digest {campaign.digest}")
     if campaign.broken_seeds:
@@ -199,6 +211,11 @@ def _as_text(campaign: Campaign) -> str:
     else:
         lines.append("clean: no invariant was broken")
     return "\n".join(lines)
+
+
+def _named(campaign: Campaign) -> str:
+    shown = ", ".join(campaign.never_happened[:NAMED_MAX])
+    return shown + ", …" * (len(campaign.never_happened) > NAMED_MAX)
 
 
 def _counted(counter: Counter[str], what: str) -> list[str]:

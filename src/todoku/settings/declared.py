@@ -79,6 +79,8 @@ class Setting(msgspec.Struct, frozen=True):
 
     def convert(self, written: object) -> Any:
         """Return the value that was written in a flag, a variable or a file. Raises `ValueError`."""
+        if isinstance(written, str) and "\0" in written:
+            raise ValueError(written)  # A file may have it; no path, host or address can.
         if isinstance(self.default, Path) or (self.type_is_path and written is not None):
             return _absolute_path(written)
         if isinstance(self.default, Span):
