@@ -9,6 +9,8 @@ import pytest
 
 from faults.conftest import Prove
 from todoku.lab.chaos import OrderLoad, faults, prepare_products
+from todoku.lab.chaos.run import inject
+from todoku.lab.replica import until
 from todoku.lab.stack import Stack
 
 pytestmark = pytest.mark.faults
@@ -32,7 +34,8 @@ def test_stream_or_durable_is_lost(fault: faults.Fault, stack: Stack, prove: Pro
     with OrderLoad(stack) as load:
         for _ in range(TIMES):
             load.until_accepted(200)
-            fault(stack, dice)
+            # Orders are accepted while the stream is absent: the services may not have created it again yet.
+            until(lambda: inject(stack, fault, dice), "there was nothing to break")
         load.until_accepted(200)
     prove(stack, load, injected=TIMES)
 

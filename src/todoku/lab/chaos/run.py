@@ -9,7 +9,7 @@ import msgspec
 import nats.errors
 
 from todoku.lab.chaos.copier import Copier
-from todoku.lab.chaos.faults import FAULTS
+from todoku.lab.chaos.faults import FAULTS, Fault
 from todoku.lab.chaos.load import SHORT, OrderLoad, prepare_products
 from todoku.lab.chaos.staff import Staff
 from todoku.lab.chaos.verdict import Verdict, judge
@@ -88,7 +88,7 @@ def run_chaos(stack: Stack, plan: ChaosPlan, *, report: Callable[[str], None]) -
             load.go_on_for(dice.uniform(0.0, PAUSE_SECONDS_MAX))
             name = next(faults)
             report(f"{len(load.accepted):,} orders accepted; next: {name}")
-            (injected if _inject(stack, name, dice) else missed)[name] += 1
+            (injected if inject(stack, FAULTS[name], dice) else missed)[name] += 1
         report("no more faults")
         stack.until_ready()
     report(f"{len(load.accepted):,} orders accepted; waiting until the system is quiescent")
@@ -130,10 +130,10 @@ def _shuffled(dice: Random, faults: Sequence[str]) -> Iterator[str]:
         yield from dice.sample(faults, len(faults))
 
 
-def _inject(stack: Stack, name: str, dice: Random) -> bool:
+def inject(stack: Stack, fault: Fault, dice: Random) -> bool:
     """Inject a fault; return whether there was something to break."""
     try:
-        FAULTS[name](stack, dice)
+        fault(stack, dice)
     except (LookupError, ConnectionError, nats.errors.Error):
         return False
     return True
