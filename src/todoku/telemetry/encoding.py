@@ -36,6 +36,10 @@ SPAN_ID: Final = b"\x12\x08"
 PARENT_ID: Final = b'"\x08'
 """The tag and the length of an id, in a span; those of trace and span are the same in a link."""
 
+BEGAN: Final = 0x39
+ENDED: Final = 0x41
+"""The tags of a span's times, in nanoseconds since 1970; `pack_time` encodes tag and time."""
+
 LINK: Final = b"j\x1c\n\x10"
 """What goes before the trace id in a link without attributes; then come `b"\\x12\\x08"` and the span id."""
 
@@ -59,11 +63,10 @@ _CONTINUED: Final = tuple(bytes((n | 0x80,)) for n in range(0x80))
 
 _root = Struct("<2s16s2s8sBQBQ").pack
 _child = Struct("<2s16s2s8s2s8sBQBQ").pack
-_start = Struct("<2s16s2s8sBQ").pack
 _link = Struct("<2s16s2s8s")
 _plain_link = Struct("<4s16s2s8s").pack
 _times = Struct("<BQBQ").pack
-_time = Struct("<BQ").pack
+pack_time = Struct("<BQ").pack
 _double = Struct("<Bd").pack
 _flags = Struct("<HI").pack
 
@@ -74,11 +77,11 @@ def span(
     """Return a span of ScopeSpans. The times are in nanoseconds since 1970; `rest` is its shape and its own
     attributes, links and status."""
     if not parent:
-        ids = _root(TRACE_ID, trace_id, SPAN_ID, span_id, 0x39, began, 0x41, ended)
+        ids = _root(TRACE_ID, trace_id, SPAN_ID, span_id, BEGAN, began, ENDED, ended)
     else:
         ids = _child(
             *(TRACE_ID, trace_id, SPAN_ID, span_id, PARENT_ID, parent),
-            *(0x39, began, 0x41, ended),
+            *(BEGAN, began, ENDED, ended),
         )
     return b"".join((SPAN, varint(len(ids) + len(rest)), ids, rest))
 
@@ -94,7 +97,7 @@ def head(length: int, tag: bytes = SPAN) -> bytes:
 
 def times(began: int, ended: int) -> bytes:
     """Return the times of a span, in nanoseconds since 1970."""
-    return _times(0x39, began, 0x41, ended)
+    return _times(BEGAN, began, ENDED, ended)
 
 
 def untimed(trace_id: bytes, span_id: bytes, parent: bytes, rest: bytes) -> bytes:
@@ -111,15 +114,9 @@ def extended(untimed_span: bytes, rest: bytes) -> bytes:
     return head(len(content) + len(rest), tag) + content[:-TIMES_LENGTH] + rest
 
 
-def start(trace_id: bytes, span_id: bytes, parent: bytes, began: int) -> bytes:
-    """Return the beginning of a span that has not ended yet."""
-    ids = _start(TRACE_ID, trace_id, SPAN_ID, span_id, 0x39, began)
-    return ids + PARENT_ID + parent if parent else ids
-
-
 def ended(at: int) -> bytes:
     """Return the time at which a span ended."""
-    return _time(0x41, at)
+    return pack_time(ENDED, at)
 
 
 def span_id_of(body: bytes) -> bytes:

@@ -1,8 +1,10 @@
 """Spans of requests that are being answered: the parents of what their commands lead to."""
 
 from collections.abc import Iterable
+from time import time_ns
 from typing import Protocol
 
+from todoku.telemetry import encoding
 from todoku.telemetry.store import SpanStore
 
 
@@ -11,8 +13,8 @@ class OpenSpan(Protocol):
 
     traceparent: str
 
-    def encode_unfinished(self) -> bytes:
-        """Return the span as it would be if it ended now without an answer, with the tag `UNFINISHED`."""
+    def encode_unfinished(self, ended: bytes) -> bytes:
+        """Return the span as it would be if it `ended` now without an answer, with the tag `UNFINISHED`."""
 
 
 class OpenSpans:
@@ -31,8 +33,14 @@ class OpenSpans:
 
     def unfinished(self, traceparents: Iterable[str]) -> dict[str, bytes]:
         """Return the spans of these that are not written yet, by their traceparents."""
-        spans = self._open
-        return {each: spans.pop(each).encode_unfinished() for each in traceparents if each in spans}
+        if not (spans := self._open):
+            return {}
+        ended = encoding.ended(time_ns())
+        return {
+            each: span.encode_unfinished(ended)
+            for each in traceparents
+            if (span := spans.pop(each, None)) is not None
+        }
 
     def end(self, span: OpenSpan, encoded: bytes) -> None:
         """Keep a span that has ended."""

@@ -8,6 +8,12 @@ from typing import Final
 Sample = Callable[[str], bool]
 """Tells whether a trace that begins here is sampled, by its id in hexadecimal digits."""
 
+
+def sample_all(trace_id: str) -> bool:
+    """Sample every trace."""
+    return True
+
+
 TRACE_DIGITS: Final = 32
 SPAN_DIGITS: Final = 16
 TRACEPARENT_LENGTH: Final = 55

@@ -7,6 +7,8 @@ from opentelemetry import context, trace
 
 from todoku.telemetry.parents import is_sampled, parent_of
 
+(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, context.Context())
+
 
 class CallSpan(trace.NonRecordingSpan):
     """The span of a call, by its traceparent. Its `SpanContext` is made when somebody asks: most calls are
@@ -33,4 +35,5 @@ class CallSpan(trace.NonRecordingSpan):
 
 def enter_span(traceparent: str) -> None:
     """Make a span the current one of the task that runs."""
-    context.attach(trace.set_span_in_context(CallSpan(traceparent)))
+    # As `set_span_in_context` does, with one copy instead of three.
+    context.attach(context.Context({**context.get_current(), _SPAN_KEY: CallSpan(traceparent)}))

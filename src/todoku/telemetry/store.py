@@ -114,9 +114,9 @@ class SpanStore:
 
     def finished(self, name: str, span: bytes) -> None:
         """Keep a span that was unfinished."""
-        with self._lock:
-            self._added.append(span)
-            self._unfinished.pop(name, None)
+        # Without the lock: each is one step. In between the span is in both, which does no harm.
+        self._added.append(span)
+        self._unfinished.pop(name, None)
 
     def take(self) -> Batch | None:
         """Return the oldest spans that wait for their export, None if there are none."""
@@ -230,7 +230,7 @@ class SpanStore:
         if self._begun is not None:
             begun, self._begun = self._begun, None
             if self._unfinished:
-                self._note_begun(self._unfinished.values())
+                self._note_begun(list(self._unfinished.values()))  # At once: it changes.
             _delete(*begun)
         self._wait(batch)
 

@@ -11,8 +11,10 @@ from todoku.engine import BatchSpans, EffectSpan, OutboxRow
 from todoku.events import Context, Envelope
 from todoku.telemetry import encoding
 from todoku.telemetry.encoding import (
+    BEGAN,
     CLIENT,
     CONSUMER,
+    ENDED,
     INTERNAL,
     LINK,
     PARENT_ID,
@@ -261,9 +263,19 @@ class _Batch:
         if len(texts) != texts_length:  # They are not ASCII.
             return self._other_event(envelope, subject, attempt)
         self._spans.append(
-            pack(
-                *(head, trace_id, SPAN_ID, unhexlify(span), PARENT_ID, parent_id),
-                *(before_id, texts, LINK, trace_id, SPAN_ID, parent_id),
+            pack(  # Not from tuples: that takes as long again.
+                head,
+                trace_id,
+                SPAN_ID,
+                unhexlify(span),
+                PARENT_ID,
+                parent_id,
+                before_id,
+                texts,
+                LINK,
+                trace_id,
+                SPAN_ID,
+                parent_id,
             )
         )
         return Context(envelope.actor, f"00-{trace}-{span}-01", None, envelope.sagaversion)
@@ -370,8 +382,21 @@ class _Effect:
         cause = b"" if self.context.cause is None else self.context.cause.encode()
         pack, head, shape = self._tracer.effect_layout((self._effect, len(cause)))
         if error is None:
-            ids = head, trace_id, SPAN_ID, span_id, PARENT_ID, parent
-            self._tracer.store.add(pack(*ids, 0x39, began, 0x41, ended, shape, cause))
+            span = pack(
+                head,
+                trace_id,
+                SPAN_ID,
+                span_id,
+                PARENT_ID,
+                parent,
+                BEGAN,
+                began,
+                ENDED,
+                ended,
+                shape,
+                cause,
+            )
+            self._tracer.store.add(span)
             return
         kind = error if isinstance(error, str) else type(error).__qualname__
         rest = shape + cause + encoding.failure(kind, "")
