@@ -2,12 +2,18 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
-from todoku.cli.simulate import simulate
+from todoku.cli.simulate import simulate, workers
 
 
 def test_clean_run_prints_digest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,3 +66,22 @@ def test_invalid_options_are_usage_errors(wrong: dict[str, int]) -> None:
         simulate(**wrong)  # type: ignore[arg-type]
 
     assert refused.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the children are read in /proc")
+def test_no_worker_outlives_a_command_that_is_killed() -> None:
+    command = [sys.executable, "-m", "todoku", "simulate", "--seeds", "500", "--jobs", "2"]
+    # The workers share its output, so that ends when all have ended.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        deadline = time.monotonic() + 60
+        while len(children.read_text().split()) < 2:
+            assert time.monotonic() < deadline
+        running.kill()
+        running.communicate(timeout=60)  # 500 runs take minutes.
+
+
+def test_workers_end_at_once_when_ctrl_c_ends_the_command() -> None:
+    with suppress(KeyboardInterrupt), workers(1) as pool:
+        pool.submit(signal.pause)  # Would wait for ever.
+        raise KeyboardInterrupt

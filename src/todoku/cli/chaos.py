@@ -124,7 +124,11 @@ def chaos(
         copier_kills=copier_kills,
         faults=fault or tuple(FAULTS),
     )
-    outcome = _run(plan, data, log)
+    try:
+        outcome = _run(plan, data, log)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     if not outcome.broken:
         shutil.rmtree(folder)
     if json:

@@ -1,12 +1,16 @@
 """`todoku simulate`: run the whole system in one process, with injected faults."""
 
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 
 import msgspec
 
@@ -165,15 +169,34 @@ def _results(plans: Sequence[SimulationPlan], jobs: int) -> Iterator[SimulationR
     if min(jobs, len(plans)) == 1:
         yield from map(run_plan, plans)
         return
-    with ProcessPoolExecutor(jobs, initializer=_leave_ctrl_c_to_the_parent) as pool:
+    with workers(jobs) as pool:
+        yield from pool.map(run_plan, plans, chunksize=SEEDS_A_TIME)
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Executor]:
+    """Yield worker processes that end at once, whatever they do, if this context is left by an exception
+    such as Ctrl-C, or if this process is killed."""
+    lifeline, held = multiprocessing.Pipe(duplex=False)
+    with ProcessPoolExecutor(
+        jobs, initializer=_end_with_the_parent, initargs=(lifeline, held)
+    ) as pool:
         try:
-            yield from pool.map(run_plan, plans, chunksize=SEEDS_A_TIME)
-        finally:
-            pool.shutdown(cancel_futures=True)
+            yield pool
+        except BaseException:
+            held.close()
+            raise
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_the_parent(lifeline: Connection, held: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent.
+    held.close()
+    threading.Thread(target=_exit_after, args=(lifeline,), daemon=True).start()
+
+
+def _exit_after(lifeline: Connection) -> None:
+    lifeline.poll(None)  # Nothing is ever sent: it is readable once no process holds the other end.
+    os._exit(1)
 
 
 def _with_progress(results: Iterable[SimulationResult], total: int) -> Iterable[SimulationResult]:
