@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from todoku.contracts import Event, ProductChangedEvent
 from todoku.database import Database, migrate
-from todoku.engine import Topology
+from todoku.engine import MailboxFull, Topology
 from todoku.engine.messages import PendingCommand
 from todoku.engine.writer import Writer
 from todoku.inventory.domain import (
@@ -400,3 +400,17 @@ async def test_encoded_slash_survives_the_server() -> None:
         assert (created.status_code, created.json()["id"]) == (201, "x/archive")
         assert (await http.get("/products/x%2Farchive")).json()["id"] == "x/archive"
         assert (await http.get("/products/x/archive")).status_code == 405
+
+
+def test_product_that_is_entered_before_all_is_replayed_is_created_and_not_changed() -> None:
+    """The next version of a product that was replayed in part may be one that was published."""
+    service = inventory_service(Settings())
+    decide = service.command_handlers[SetProduct]
+    early = service.before_replay(SET)
+    created, events = decide(Stock(products={}), early, NOW)
+    assert created.products["p"].on_hand == 3
+    assert len(events) == 1
+    with pytest.raises(MailboxFull):
+        decide(created, early, LATER)
+    changed, _ = decide(created, SET, LATER)
+    assert changed.products["p"].version > created.products["p"].version

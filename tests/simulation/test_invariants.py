@@ -29,6 +29,11 @@ def test_no_seed_breaks_an_invariant(first: int) -> None:
         faults_of(seed)
 
 
+def test_product_that_is_entered_again_in_the_middle_of_its_replay_gets_no_version_twice() -> None:
+    """This seed loses the database of inventory twice, after its clock was ahead."""
+    faults_of(3040)
+
+
 def test_sixty_concurrent_orders_break_no_invariant() -> None:
     result = simulate(SimulationPlan(seed=1, orders=60))
 

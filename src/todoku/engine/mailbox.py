@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from typing import Final
 
 from todoku.engine.messages import (
     IncomingEvent,
@@ -27,6 +28,9 @@ one (a commit, a batch to the broker)."""
 
 PAUSES_MAX = 100
 """How many commands about pauses wait at most."""
+
+LACKING: Final = "It is not known yet whether the database lacks something: try later."
+"""Why a command is refused until the service's own events were replayed."""
 
 
 class MailboxFull(Exception):

@@ -29,7 +29,7 @@ from todoku.engine.endings import Endings
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.idempotency import IdempotencyKey
 from todoku.engine.instruments import Instruments
-from todoku.engine.mailbox import Mailbox, MailboxFull
+from todoku.engine.mailbox import LACKING, Mailbox, MailboxFull
 from todoku.engine.messages import (
     IncomingEvent,
     Message,
@@ -280,9 +280,9 @@ class Process:
         if (not self.consumer.caught_up and self.service.waits_for_recovery(command)) or (
             not self.consumer.replayed and self.service.waits_for_replay(command)
         ):
-            raise MailboxFull(
-                "It is not known yet whether the database lacks something: try later."
-            )
+            raise MailboxFull(LACKING)
+        if not self.consumer.replayed:
+            command = self.service.before_replay(command)
         return await self.commands.execute(command, context, key)
 
     def wait_for_end(self, key: str) -> asyncio.Future[None] | None:

@@ -103,6 +103,10 @@ class Store(Protocol[S]):
         """Write what has changed in the unit of work that `load` returned."""
 
 
+def _unchanged(command: Any) -> Any:
+    return command
+
+
 def _never(command: object) -> bool:
     return False
 
@@ -132,7 +136,8 @@ class Service(Generic[S]):
     Commands for which `waits_for_recovery` is true are refused until it is known that the database lacks
     nothing: what they take may be promised by an event that is still to be replayed. Those for which
     `waits_for_replay` is true are refused until the service's own events were replayed, if they have to be:
-    their results are numbered after what was published.
+    their results are numbered after what was published. `before_replay` returns what any other command is
+    executed as until then.
     `upkeep` runs from time to time, each in a transaction of its own, where several processes share the
     database: what they leave for one of them to do.
     `answers` tells by type how the states that commands lead to are kept for repeated requests, where
@@ -160,6 +165,7 @@ class Service(Generic[S]):
     endings: Collection[type[Event]] = ()
     waits_for_recovery: Callable[[Any], bool] = _never
     waits_for_replay: Callable[[Any], bool] = _never
+    before_replay: Callable[[Any], Any] = _unchanged
     upkeep: Sequence[Callable[[Connection], object]] = ()
     answers: Mapping[type, AnswerFormat] = field(default_factory=dict)
 

@@ -1,8 +1,11 @@
 """Define the inventory service: which function handles which command and event."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from todoku.contracts import (
     CancellationConfirmedEvent,
@@ -28,8 +31,10 @@ from todoku.contracts import (
     pauses_event,
 )
 from todoku.engine import (
+    LACKING,
     BySagaVersion,
     Decide,
+    MailboxFull,
     PausesPublication,
     Service,
     by_saga_version,
@@ -70,8 +75,15 @@ from todoku.inventory.persons import INVENTORY_PERSONS
 from todoku.inventory.store import InventoryStore, publications, queues
 from todoku.settings import Settings
 
+
+def _set_product(stock: Stock, command: SetProduct, now: datetime) -> tuple[Stock, list[Event]]:
+    if command.only_new and command.product_id in stock.products:
+        raise MailboxFull(LACKING)
+    return set_product(stock, command, now)
+
+
 COMMAND_HANDLERS: Final[Mapping[type[Any], Decide[Stock]]] = {
-    SetProduct: set_product,
+    SetProduct: _set_product,
     ArchiveProduct: archive_product,
     PublishCatalogue: publish_catalogue,
     Restock: restock,
@@ -132,6 +144,11 @@ def _waits_for_replay(command: object) -> bool:
     )
 
 
+def _before_replay(command: object) -> object:
+    """Return a command that enters a product such that it changes none: not one that was replayed in part."""
+    return replace(command, only_new=True) if isinstance(command, SetProduct) else command
+
+
 def inventory_service(settings: Settings) -> Service[Stock]:
     """Build the service that keeps the stock."""
     return Service(
@@ -152,5 +169,6 @@ def inventory_service(settings: Settings) -> Service[Stock]:
         publishes=PUBLISHES,
         waits_for_recovery=_waits_for_recovery,
         waits_for_replay=_waits_for_replay,
+        before_replay=_before_replay,
         not_in_stream="products and thresholds of low stock that were not changed since the stream begins",
     )

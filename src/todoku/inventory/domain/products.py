@@ -30,7 +30,8 @@ class ProductChanged(StockError):
 class SetProduct(msgspec.Struct, frozen=True, kw_only=True):
     """Create a product with its opening stock, or change the name and price of an existing one.
 
-    It must have one of the entity tags `if_match`, if there are any; `*` stands for every tag.
+    It must have one of the entity tags `if_match`, if there are any; `*` stands for every tag. `only_new` if
+    an existing product must not be changed yet.
     """
 
     product_id: str
@@ -39,6 +40,7 @@ class SetProduct(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     stock_quantity: int | None = None
     if_match: tuple[str, ...] | None = None
+    only_new: bool = False
 
 
 class ArchiveProduct(msgspec.Struct, frozen=True, kw_only=True):
