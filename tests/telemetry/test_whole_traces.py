@@ -287,7 +287,7 @@ def test_histograms_have_the_trace_of_an_order_as_their_exemplar(tmp_path: Path)
     apps: list[ASGIApp] = []
 
     async def scenario(town: TracedTown) -> None:
-        for exemplars in (EXEMPLARS, CALL_EXEMPLARS):
+        for exemplars in (*EXEMPLARS.values(), CALL_EXEMPLARS):
             exemplars.clear()  # An order of another test may have been the last one.
         await one_order(town)
         apps.extend(town.apps)

@@ -566,7 +566,7 @@ class BatchContext:
                 self.earliest_due[agenda] = due_at
         if decided.context is NO_CONTEXT or not agenda.keeps_contexts:
             return
-        if not (isinstance(subject, Due) and subject.agenda is agenda):
+        if not (type(subject) is Due and subject.agenda is agenda):
             key = agenda.key_of(decided.state)
             if not (
                 _inserts_contexts(unit_of_work)

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -11,7 +12,8 @@ SECONDS: Final = 1.0
 
 
 class Exemplars:
-    """Choose one observation a second of each bucket of a histogram; `bounds` are those of its buckets.
+    """Choose one observation a second of each bucket of a histogram; `bounds` are those of its buckets. A
+    histogram with labels needs one of these for each of its children.
 
     Prometheus reads only the last one of a bucket, every few seconds, and prometheus_client takes much longer
     to check an exemplar than to count an observation.
@@ -19,20 +21,18 @@ class Exemplars:
 
     def __init__(self, bounds: Sequence[float], clock: Callable[[], float] = monotonic) -> None:
         self._bounds, self._clock = bounds, clock
-        self._next: dict[object, float] = {}
+        self.clear()
 
     def clear(self) -> None:
         """Let the next observation of each bucket have an exemplar."""
-        self._next.clear()
+        self._next = [-inf] * (len(self._bounds) + 1)
 
-    def of(
-        self, traceparent: str | None, value: float, labels: object = None
-    ) -> dict[str, str] | None:
-        """Return the exemplar of an observation with these `labels`, None if it is to have none."""
+    def of(self, traceparent: str | None, value: float) -> dict[str, str] | None:
+        """Return the exemplar of an observation, None if it is to have none."""
         if traceparent is None:
             return None
-        bucket, now = (labels, bisect_left(self._bounds, value)), self._clock()
-        if now < self._next.get(bucket, now):
+        bucket, now = bisect_left(self._bounds, value), self._clock()
+        if now < self._next[bucket]:
             return None
         exemplar = exemplar_of(traceparent)
         if exemplar is not None:

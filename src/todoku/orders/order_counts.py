@@ -40,11 +40,11 @@ DURATIONS: Final = Histogram(
     registry=None,
 )
 
-EXEMPLARS: Final = Exemplars(BUCKETS_SECONDS)
 
 _DURATIONS_BY_STATUS: Final = {
     status: DURATIONS.labels(status.value) for status in ORDER.statuses if status.terminal
 }
+EXEMPLARS: Final = {status: Exemplars(BUCKETS_SECONDS) for status in _DURATIONS_BY_STATUS}
 
 
 def count_committed(
@@ -65,5 +65,5 @@ def count_committed(
             seconds = (ended_at - order.created_at).total_seconds()
             traceparent = traces.get(order_id)
             _DURATIONS_BY_STATUS[order.status].observe(
-                max(0.0, seconds), EXEMPLARS.of(traceparent, seconds, order.status)
+                max(0.0, seconds), EXEMPLARS[order.status].of(traceparent, seconds)
             )

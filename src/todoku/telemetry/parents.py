@@ -1,5 +1,6 @@
 """The ids of spans: which trace they belong to, who is their parent, whether they are sampled."""
 
+import os
 from binascii import unhexlify
 from collections.abc import Callable
 from random import Random
@@ -21,19 +22,21 @@ ODD: Final = frozenset("13579bdf")
 """How the flags of a traceparent end that is sampled."""
 
 randbytes: Final = Random().randbytes
-"""Makes random bytes, without handing on the interpreter's lock as `os.urandom` does."""
+"""Makes a few random bytes, without handing on the interpreter's lock as `os.urandom` does."""
 
 _POOL_IDS: Final = 512
-_span_ids: list[str] = []
+SPAN_IDS: Final[list[str]] = []
+"""Random span ids to be popped; `new_span_id` makes more when there are none."""
+
 _roots: list[str] = []
 
 
 def new_span_id() -> str:
     """Return a random span id in hexadecimal digits."""
     try:
-        return _span_ids.pop()
+        return SPAN_IDS.pop()
     except IndexError:
-        _span_ids.extend(_random_digits(SPAN_DIGITS))
+        SPAN_IDS.extend(_random_digits(SPAN_DIGITS))
         return new_span_id()
 
 
@@ -50,8 +53,7 @@ def new_root() -> str:
 def _random_digits(count: int) -> list[str]:
     """Return many texts of so many random hexadecimal digits."""
     octets = count // 2
-    digits: str = randbytes(octets * _POOL_IDS).hex("-", octets)
-    return digits.split("-")
+    return os.urandom(octets * _POOL_IDS).hex("-", octets).split("-")
 
 
 def parent_of(traceparent: str) -> bytes | None:

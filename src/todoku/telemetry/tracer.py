@@ -25,6 +25,7 @@ from todoku.telemetry.encoding import (
 from todoku.telemetry.open_spans import OpenSpans
 from todoku.telemetry.parents import (
     ODD,
+    SPAN_IDS,
     TRACEPARENT_LENGTH,
     Sample,
     is_sampled,
@@ -43,9 +44,10 @@ LINKS_MAX: Final = 128
 """How many links a span has at most: the default of OpenTelemetry's limits."""
 
 
-EventLayout = tuple[Callable[..., bytes], bytes, bytes, str, int]
-"""How the span of an event is encoded without its times: its `Struct.pack`; what goes before the trace id,
-before the id of the event, and before its subject; and how long the texts with what is between them are."""
+EventLayout = tuple[int, int, Callable[..., bytes], bytes, bytes, str, int]
+"""How the span of an event is encoded without its times: how long its id and its subject are; its
+`Struct.pack`; what goes before the trace id, before the id of the event, and before its subject; and how long
+the texts with what is between them are."""
 
 EffectLayout = tuple[Callable[..., bytes], bytes, bytes]
 """How the span of an effect is encoded: its `Struct.pack`, and what goes before the trace id, and before the
@@ -75,7 +77,9 @@ class ServiceTracer:
         self._service = service
         self._prefix = f"{prefix}." if prefix else ""
         self._shapes: dict[tuple[str, str], bytes] = {}
-        self.layouts: dict[tuple[str, int, int], EventLayout | None] = {}
+        self.layouts: dict[str, EventLayout] = {}
+        """Of the last event on each subject: its ids are most often as long as those before."""
+        self._event_layouts: dict[tuple[str, int, int], EventLayout] = {}
         self._effect_layouts: dict[tuple[str, int], EffectLayout] = {}
         self._batch = self._messaging("process", destination, CONSUMER, encoding.SAMPLED)
         self._publish = self._messaging("send", destination, PRODUCER, encoding.SAMPLED)
@@ -111,23 +115,25 @@ class ServiceTracer:
             )
         return found
 
-    def event_layout(self, key: tuple[str, int, int]) -> EventLayout | None:
-        """Add to `layouts` how the spans of an event are encoded; return it. The `key` is the broker's
-        subject, and the lengths of id and subject. None if they are so long that their tags are no ASCII."""
-        if len(self.layouts) >= encoding.LAYOUTS_MAX:
-            self.layouts.clear()
-        subject, id_length, subject_length = key
-        before_id = self.event_shape(subject)
-        before_id += encoding.head_of_text("messaging.message.id", id_length)
-        before_subject = encoding.head_of_text("cloudevents.event_subject", subject_length)
-        texts = id_length + len(before_subject) + subject_length
-        head = encoding.head(encoding.IDS_LENGTH + len(before_id) + texts + encoding.LINK_LENGTH)
-        head += TRACE_ID
-        found: EventLayout | None = None
-        if before_subject.isascii():
+    def event_layout(self, subject: str, id_length: int, subject_length: int) -> EventLayout | None:
+        """Return how the spans of an event are encoded, by the broker's subject, and the lengths of its id
+        and its own subject; add it to `layouts`. None if they are so long that their tags are no ASCII."""
+        key = subject, id_length, subject_length
+        if (found := self._event_layouts.get(key)) is None:
+            before_id = self.event_shape(subject)
+            before_id += encoding.head_of_text("messaging.message.id", id_length)
+            before_subject = encoding.head_of_text("cloudevents.event_subject", subject_length)
+            if not before_subject.isascii():
+                return None
+            texts = id_length + len(before_subject) + subject_length
+            size = encoding.IDS_LENGTH + len(before_id) + texts + encoding.LINK_LENGTH
+            head = encoding.head(size) + TRACE_ID
             form = f"<{len(head)}s16s2s8s2s8s{len(before_id)}s{texts}s4s16s2s8s"
-            found = Struct(form).pack, head, before_id, before_subject.decode(), texts
-        self.layouts[key] = found
+            about = Struct(form).pack, head, before_id, before_subject.decode(), texts
+            if len(self._event_layouts) >= encoding.LAYOUTS_MAX:
+                self._event_layouts.clear()
+            found = self._event_layouts[key] = id_length, subject_length, *about
+        self.layouts[subject] = found
         return found
 
     def due_shape(self, agenda: str) -> bytes:
@@ -216,17 +222,12 @@ class _Batch:
     commit."""
 
     __slots__ = (
-        "_began",
-        "_commands",
-        "_linked",
-        "_parents",
-        "_spans",
-        "_tracer",
+        *("_began", "_commands", "_layouts", "_linked", "_parents", "_spans", "_tracer"),
         "_without_span_at",
     )
 
     def __init__(self, tracer: ServiceTracer) -> None:
-        self._tracer, self._parents = tracer, tracer.parents
+        self._tracer, self._parents, self._layouts = tracer, tracer.parents, tracer.layouts
         self._began = time_ns()
         self._spans: list[bytes] = []
         self._without_span_at = 0
@@ -249,13 +250,18 @@ class _Batch:
         ):
             return self._other_event(envelope, subject, attempt)
         message_id, key = envelope.id, envelope.subject
-        layout = subject, len(message_id), len(key)
-        found = self._tracer.layouts.get(layout) or self._tracer.event_layout(layout)
-        if found is None:
-            return self._other_event(envelope, subject, attempt)
-        pack, head, before_id, before_key, texts_length = found
+        found = self._layouts.get(subject)
+        if found is None or len(message_id) != found[0] or len(key) != found[1]:
+            found = self._tracer.event_layout(subject, len(message_id), len(key))
+            if found is None:
+                return self._other_event(envelope, subject, attempt)
+        _, _, pack, head, before_id, before_key, texts_length = found
         texts = f"{message_id}{before_key}{key}".encode()
-        trace, parent, span = traceparent[3:35], traceparent[36:52], new_span_id()
+        trace, parent = traceparent[3:35], traceparent[36:52]
+        try:
+            span = SPAN_IDS.pop()
+        except IndexError:
+            span = new_span_id()
         try:
             trace_id, parent_id = unhexlify(trace), unhexlify(parent)
         except ValueError:
@@ -348,7 +354,10 @@ class _Batch:
             if context.tracestate is not None:
                 rest += encoding.trace_state(context.tracestate)
             self._spans.append(encoding.untimed(trace, unhexlify(span_id), parent, rest))
-        return _within(context, f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}")
+        child = f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}"
+        return Context(
+            context.actor, child, context.tracestate, context.saga_version, context.cause
+        )
 
 
 class _Effect:
@@ -365,7 +374,9 @@ class _Effect:
         sampled = traceparent[54] in ODD
         trace, span = traceparent[3:35], new_span_id()
         child = f"00-{trace}-{span}-01" if sampled else f"00-{trace}-{span}-00"
-        self.context = _within(context, child)
+        self.context = Context(
+            context.actor, child, context.tracestate, context.saga_version, context.cause
+        )
         enter_span(child)
         if sampled:
             try:
@@ -401,10 +412,3 @@ class _Effect:
         kind = error if isinstance(error, str) else type(error).__qualname__
         rest = shape + cause + encoding.failure(kind, "")
         self._tracer.store.add(encoding.span(trace_id, span_id, parent, began, ended, rest))
-
-
-def _within(context: Context, traceparent: str) -> Context:
-    """Return a context with another traceparent."""
-    return Context(
-        context.actor, traceparent, context.tracestate, context.saga_version, context.cause
-    )

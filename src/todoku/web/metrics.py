@@ -29,8 +29,7 @@ class Metrics:
             buckets=BUCKETS_SECONDS,
             registry=self.registry,
         )
-        self._exemplars = Exemplars(BUCKETS_SECONDS)
-        self._children: dict[tuple[str, str, int], Histogram] = {}
+        self._children: dict[tuple[str, str, int], tuple[Histogram, Exemplars]] = {}
         for collector in collectors:
             self.registry.register(collector)
 
@@ -45,7 +44,8 @@ class Metrics:
         """Record a request. `route` is a path template, or empty if no route matched; the
         `traceparent` tells its trace."""
         key = (method if method in METHODS else "_OTHER", route, status)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._durations.labels(*key)
-        child.observe(seconds, self._exemplars.of(traceparent, seconds, key))
+        if (found := self._children.get(key)) is None:
+            found = self._durations.labels(*key), Exemplars(BUCKETS_SECONDS)
+            self._children[key] = found
+        child, exemplars = found
+        child.observe(seconds, exemplars.of(traceparent, seconds))
