@@ -365,7 +365,12 @@ with Database.open(sys.argv[1]) as database:
 
     def test_file_that_is_no_database_is_broken(self, sqlite_file: Path) -> None:
         sqlite_file.write_bytes(b"something else" * 1000)
-        with pytest.raises(DatabaseBroken, match="not a database"):
+        with pytest.raises(DatabaseBroken, match=r"not a database.*restore a backup"):
+            Database.open(sqlite_file)
+
+    def test_folder_is_no_database(self, sqlite_file: Path) -> None:
+        sqlite_file.mkdir()
+        with pytest.raises(DatabaseUnsuitable, match="is a folder: name a file"):
             Database.open(sqlite_file)
 
     def test_damaged_file_is_broken(self, sqlite_file: Path) -> None:
@@ -375,7 +380,8 @@ with Database.open(sys.argv[1]) as database:
         with sqlite_file.open("r+b") as file:
             file.seek(8 * 4096)
             file.write(os.urandom(16 * 4096))
-        with Database.open(sqlite_file) as database, pytest.raises(DatabaseBroken):
+        damaged = pytest.raises(DatabaseBroken, match=r"malformed.*restore a backup")
+        with Database.open(sqlite_file) as database, damaged:
             names(database)
 
     @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def _resend(settings: Settings, service: str, order_ids: tuple[str, ...] | None)
 
 
 def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
-    from todoku.database import Database, DatabaseError, require_current
+    from todoku.database import Database, DatabaseAbsent, DatabaseError, require_current
 
     try:
         system = load_system(settings)
@@ -173,8 +173,10 @@ def _audit(settings: Settings, overdue_after: timedelta) -> "Report":
             }
             return system.audit(connections, datetime.now(UTC), overdue_after=overdue_after)
     except DatabaseError as error:
+        absent = isinstance(error, DatabaseAbsent)
+        advice = " Set --data-dir to the folder that `todoku up` uses." if absent else ""
         raise CommandFailed(
-            f"cannot read the databases. {error} Set --data-dir to the folder that `todoku up` uses.",
+            f"cannot read the databases. {error}{advice}",
             exit_code=ExitCode.CANNOT_START,
         ) from error
 

@@ -10,6 +10,7 @@ from todoku.database.columns import Integer64, Timestamp, table, to_microseconds
 from todoku.database.database import Database
 from todoku.database.errors import (
     ConstraintViolated,
+    DatabaseAbsent,
     DatabaseBroken,
     DatabaseError,
     DatabaseInUse,
@@ -41,6 +42,7 @@ from todoku.database.statements import (
 __all__ = [
     "ConstraintViolated",
     "Database",
+    "DatabaseAbsent",
     "DatabaseBroken",
     "DatabaseError",
     "DatabaseInUse",

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from todoku.database import sqlite
-from todoku.database.errors import DatabaseBroken, DatabaseUnavailable, DatabaseUnsuitable
+from todoku.database.errors import DatabaseAbsent, DatabaseBroken, DatabaseUnavailable
 
 Mark = Callable[[sqlite3.Connection], None]
 """Changes a copy, so that it is known to be one."""
@@ -25,7 +25,7 @@ def back_up(sources: Mapping[Path, Path], *, mark: Mark | None = None) -> None:
     file, without a log beside it, and it is on the disk when this returns.
 
     Raises `DatabaseUnavailable` when the databases change too often to be read at one instant or a
-    disk is full, `DatabaseUnsuitable` when one does not exist, `DatabaseBroken` when a copy is damaged.
+    disk is full, `DatabaseAbsent` when one does not exist, `DatabaseBroken` when a copy is damaged.
     """
     with ExitStack() as stack:
         snapshots = [stack.enter_context(_reading(path)) for path in sources]
@@ -39,7 +39,7 @@ def back_up(sources: Mapping[Path, Path], *, mark: Mark | None = None) -> None:
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
-        raise DatabaseUnsuitable(f"There is no database at {path}.")
+        raise DatabaseAbsent(f"There is no database at {path}.")
     with _translated(path), closing(sqlite.connect_for_reading(path)) as connection:
         yield connection
 

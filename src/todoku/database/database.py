@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from todoku.database import frozen_transactions, postgresql, sqlite
 from todoku.database.addresses import parse_address
 from todoku.database.errors import (
+    DatabaseAbsent,
     DatabaseError,
     DatabaseUnavailable,
     DatabaseUnsuitable,
@@ -99,7 +100,7 @@ class Database:
         elif address.path is None:
             raise DatabaseUnsuitable("A database in memory cannot be opened for reading only.")
         elif not address.path.is_file():
-            raise DatabaseUnsuitable(f"There is no database at {address.path}.")
+            raise DatabaseAbsent(f"There is no database at {address.path}.")
         else:
             engine = sqlite.readers(address.path, readers)
         return cls(address.name, writer=None, readers=engine)._connected()
@@ -115,6 +116,8 @@ class Database:
 
     @classmethod
     def _open_sqlite(cls, path: Path, readers: int, lock_wait_seconds: float) -> "Database":
+        if path.is_dir():
+            raise DatabaseUnsuitable(f"{path} is a folder: name a file, or move it aside.")
         _make_folder(path.parent)
         lock = FileLock(path.with_name(path.name + ".lock"), wait_seconds=lock_wait_seconds)
         return cls(

@@ -45,6 +45,10 @@ class DatabaseUnsuitable(DatabaseError):
     """
 
 
+class DatabaseAbsent(DatabaseUnsuitable):
+    """Raised when a database that is to be read does not exist."""
+
+
 class NotPermitted(DatabaseUnsuitable):
     """Raised when the role of the connection may not do this."""
 

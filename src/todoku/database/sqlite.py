@@ -249,6 +249,8 @@ def translate(error: BaseException, path: Path) -> DatabaseError | None:
         return None
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # absent: Python's own refusal
     meaning = MEANINGS.get(code) or MEANINGS.get(code & PRIMARY_CODE, DatabaseError)
+    if meaning is DatabaseBroken and code & PRIMARY_CODE in DAMAGED:
+        return meaning(f"{path}: {error}. {RESTORE}")
     return meaning(f"{path}: {ADVICE.get(code) or error}")
 
 
@@ -274,6 +276,11 @@ MEANINGS: Mapping[int, type[DatabaseError]] = {
     sqlite3.SQLITE_PERM: DatabaseUnsuitable,
 }
 
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+RESTORE = (
+    "The file is damaged, or was replaced: stop, move it aside, and restore a backup"
+    " (`todoku docs backup-and-restore`)."
+)
 DISK_FULL = "the disk is full: free some space."
 ADVICE: Mapping[int, str] = {
     sqlite3.SQLITE_BUSY: "locked by another program: is it open in a shell?",
