@@ -59,6 +59,10 @@ class World(Protocol):
     def clocks_differ(self) -> bool:
         """Whether several processes of the service run, and the clocks of some have been set."""
 
+    @property
+    def able_since(self) -> float:
+        """Since when a process of the service can write; now if none can, as its database does not answer."""
+
     def random(self, name: str) -> Random:
         """Return a random generator of that name, which depends on the seed alone."""
 

@@ -86,6 +86,13 @@ def test_outside_service_breaks_no_invariant(simulate_shop: Simulate) -> None:
         assert simulate_shop(seed, as_it_is).violations == ()
 
 
+def test_database_that_does_not_answer_after_the_faults_excuses_a_late_order(
+    simulate_shop: Simulate,
+) -> None:
+    """In this seed the writes of orders stall before the end of the faults, and until long after it."""
+    assert simulate_shop(4066, as_it_is).violations == ()
+
+
 def test_points_given_twice_are_found(simulate_shop: Simulate) -> None:
     def plant() -> Wire:
         def decide(original: Any, award: Any, event: Any, now: Any) -> Any:

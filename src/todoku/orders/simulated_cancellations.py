@@ -26,7 +26,7 @@ DEADLINE_SHARES: Final = (0.0, 0.5, 0.8)
 DEADLINE_SECONDS_MAX: Final = 30.0
 GRACE_SECONDS: Final = 5.0
 ALIVE_SECONDS: Final = 25.0
-"""After the faults, in this time a process has started, and its period of grace is over."""
+"""After the faults, in this time a process that can write has started, and its period of grace is over."""
 
 _CHANGES = "SELECT id, status, changes FROM orders WHERE changes IS NOT NULL"
 _DEADLINES = "SELECT id, deadline FROM orders WHERE changes IS NOT NULL"
@@ -52,7 +52,7 @@ class Cancellations:
         self._whole: dict[str, str] = {}
         self._seen: dict[str, tuple[Change, ...]] = {}
         self._deadline_share = world.random("deadlines").choice(DEADLINE_SHARES)
-        self._ended_after: dict[str, float] = {}
+        self._alive: dict[str, float] = {}
         self._restored = False
 
     def draw_deadline(self, number: int, *, certain: bool) -> datetime | None:
@@ -118,7 +118,8 @@ class Cancellations:
         self._check_asked(by_deadline, recovering=self._restored)
         for order_id, _, ended_at in self._world.rows(_ENDED):
             if ended_at is not None:
-                self._ended_after.setdefault(order_id, self._loop_time())
+                able_since = max(self._world.seconds, self._world.able_since)
+                self._alive.setdefault(order_id, self._loop_time() - able_since)
 
     def check_end(self) -> None:
         """Check I3 and I4: every request has its answer, the order ended as it says, and no order was left
@@ -187,7 +188,7 @@ class Cancellations:
         for order_id, deadline, ended_at in self._world.rows(_ENDED):
             if ended_at is None:
                 continue  # Its ending was not published, which another check tells.
-            alive = self._ended_after.get(order_id, 0.0) - self._world.seconds
+            alive = self._alive.get(order_id, 0.0)
             late = timedelta(microseconds=ended_at - deadline)
             if alive > ALIVE_SECONDS and late > timedelta(seconds=ALIVE_SECONDS):
                 self._fail(

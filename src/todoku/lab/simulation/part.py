@@ -77,6 +77,12 @@ class ServiceWorld:
         set_clocks = self._faults.counts["clock-jump"] + self._faults.counts["set-clock"]
         return len(self.nodes) > 1 and set_clocks > 0
 
+    @property
+    def able_since(self) -> float:
+        return min(
+            (n.able_since for n in self.nodes if n.able_since is not None), default=self._now()
+        )
+
     def random(self, name: str) -> Random:
         return Random(f"{self._seed} {name}")
 
