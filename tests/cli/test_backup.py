@@ -1,6 +1,7 @@
 """`todoku backup`, on real databases."""
 
 import hashlib
+import os
 import sqlite3
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from todoku.cli.backup import backup
 from todoku.cli.errors import CommandFailed
 from todoku.cli.exit_codes import ExitCode
 from todoku.database import Database, back_up, migrate
+from todoku.database.backup import version
 from todoku.system import system
 
 TRANSFERS = 300
@@ -109,6 +111,20 @@ def test_failed_backup_leaves_no_files(data: Path, tmp_path: Path) -> None:
         backup(tmp_path / "there", flags={"data_dir": data})
 
     assert not list((tmp_path / "there").iterdir())
+
+
+def test_database_in_a_read_only_folder_changes_as_its_file_does(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There SQLite takes each look for a change: it must not be asked."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    not_asked = sqlite3.connect(":memory:")
+    not_asked.close()
+    before = version(data / "orders.db", not_asked)
+    assert version(data / "orders.db", not_asked) == before
+    with (data / "orders.db").open("ab") as file:
+        file.write(bytes(4096))
+    assert version(data / "orders.db", not_asked) != before
 
 
 def test_missing_database_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Copy several SQLite databases as of one instant, while they are in use."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ def back_up(sources: Mapping[Path, Path], *, mark: Mark | None = None) -> None:
     """
     with ExitStack() as stack:
         snapshots = [stack.enter_context(_reading(path)) for path in sources]
-        watchers = [stack.enter_context(_reading(path)) for path in sources]
+        watchers = {path: stack.enter_context(_reading(path)) for path in sources}
         _begin_together(snapshots, watchers)
         for (source, target), snapshot in zip(sources.items(), snapshots, strict=True):
             with _translated(source):
@@ -45,7 +46,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _begin_together(
-    snapshots: Sequence[sqlite3.Connection], watchers: Sequence[sqlite3.Connection]
+    snapshots: Sequence[sqlite3.Connection], watchers: Mapping[Path, sqlite3.Connection]
 ) -> None:
     """Begin a snapshot of all databases as of one instant: without a commit anywhere in between."""
     for _ in range(ATTEMPTS_MAX):
@@ -64,9 +65,23 @@ def _begin_together(
     )
 
 
-def _versions(watchers: Sequence[sqlite3.Connection]) -> list[int]:
-    """Return numbers that change with any commit."""
-    return [watcher.execute("PRAGMA data_version").fetchone()[0] for watcher in watchers]
+def _versions(watchers: Mapping[Path, sqlite3.Connection]) -> list[object]:
+    """Return what changes with any commit."""
+    return [version(path, watcher) for path, watcher in watchers.items()]
+
+
+def version(path: Path, watcher: sqlite3.Connection) -> object:
+    """Return what changes with any commit to a database."""
+    if not os.access(path.parent, os.W_OK) and not _size(path.with_name(path.name + "-wal")):
+        # Nobody has it open for writing. In a read-only folder, such as a mounted snapshot, SQLite builds
+        # its index anew for each look then, and takes that for a change.
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size
+    return watcher.execute("PRAGMA data_version").fetchone()[0]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _copy(snapshot: sqlite3.Connection, target: Path, mark: Mark | None) -> None:
