@@ -56,8 +56,8 @@ SECONDS_MAX = 10**9
 """About thirty years."""
 
 
-def _require_duration(_: type, seconds: float) -> None:
-    if not 0 <= seconds <= SECONDS_MAX:  # NaN fails here too.
+def _require_duration(_: type, seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds <= SECONDS_MAX:  # NaN fails here too.
         raise ValueError(f"Must be from 0 to {SECONDS_MAX:,}.")
 
 
