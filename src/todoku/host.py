@@ -55,6 +55,9 @@ LOCK_WAIT_SECONDS = 10.0
 
 READER_THREADS = 2
 
+GIVE_UP_SECONDS = 0.5
+"""How long before the server would end them, requests that wait for a commit are answered."""
+
 LISTENERS = 8
 """How many connections can be accepted in a turn of the event loop: libuv accepts one a socket."""
 
@@ -121,7 +124,9 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
                     telemetry,
                     process.audit,
                 )
-                await _serve_http(name, settings, app, certificate, backend, running, stop)
+                await _serve_http(
+                    name, settings, app, certificate, backend, running, stop, process.give_up
+                )
             except ProcessFailed:
                 pass  # `running` raises why.
             finally:
@@ -267,8 +272,10 @@ async def _serve_http(
     backend: Backend,
     running: asyncio.Task[None],
     stop: asyncio.Event,
+    give_up: Callable[[], None],
 ) -> None:
-    """Answer HTTP until `stop` is set and the service is drained, or the process has failed."""
+    """Answer HTTP until `stop` is set and the service is drained, or the process has failed. What still waits
+    for a commit at the end is told by `give_up` that its result is unknown."""
     server = HttpServer(server_config(name, settings, app, certificate))
     _collect_less_garbage()
     sockets = listen(settings.host, settings.port(name))
@@ -287,6 +294,10 @@ async def _serve_http(
             )
     finally:
         server.should_exit = True
+        # Then the server would cancel the requests that wait for a commit, as if they were faulty.
+        await asyncio.wait((serving,), timeout=_answer_seconds(settings) - GIVE_UP_SECONDS)
+        if not serving.done():
+            give_up()
         await serving
         stopping.cancel()
         if watching is not None:
@@ -310,8 +321,13 @@ def server_config(
         headers=[NO_SNIFFING],
         ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # any number
-        timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_seconds / 2)),
+        timeout_graceful_shutdown=_answer_seconds(settings),
     )
+
+
+def _answer_seconds(settings: Settings) -> int:
+    """Return how long requests may still take once the server ends."""
+    return max(1, int(settings.shutdown_grace_seconds / 2))
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

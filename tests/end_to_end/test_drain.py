@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,12 +20,13 @@ BOUND_SECONDS = 60.0
 class Orders:
     """A process of the orders service, without a broker."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, *flags: str, drain: int = 3600) -> None:
         self.port = port
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "todoku", "run", "orders", "--drain-seconds=3600"),
+                *(sys.executable, "-m", "todoku", "run", "orders", f"--drain-seconds={drain}"),
                 *(f"--data-dir={folder}", f"--orders-port={port}", "--nats-url=nats://127.0.0.1:9"),
+                *flags,
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -93,3 +95,23 @@ def test_draining_service_ends_its_streams(orders: Orders) -> None:
 
         assert stream.read().startswith(b"retry:")
     assert orders.process.poll() is None
+
+
+def test_request_that_waits_for_a_locked_database_is_answered_when_the_service_ends(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    orders = Orders(tmp_path, *free_ports(1), "--shutdown-grace-seconds=4", drain=0)
+    until(lambda: orders.readiness()[0] == 200)
+    with contextlib.closing(sqlite3.connect(tmp_path / "orders.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with orders.connection() as waiting:
+            waiting.request(
+                "POST", "/orders", json.dumps(ORDER), {"Content-Type": "application/json"}
+            )
+            until(lambda: orders.readiness()[0] != 200)  # The writer has tried it.
+            orders.process.terminate()
+            response = waiting.getresponse()
+            answer = json.load(response)
+    assert (response.status, answer["type"]) == (503, "/problems/outcome-unknown")
+    assert "may or may not have been executed" in answer["detail"]
+    assert orders.process.wait(BOUND_SECONDS) == 0

@@ -285,6 +285,10 @@ class Process:
             command = self.service.before_replay(command)
         return await self.commands.execute(command, context, key)
 
+    def give_up(self) -> None:
+        """Tell the callers of pending commands that their results are unknown: the process will end."""
+        self.commands.fail(ProcessFailed("the process is stopping"))
+
     def wait_for_end(self, key: str) -> asyncio.Future[None] | None:
         """Return a future that is done once the entity `key` has ended; None if too many callers wait.
 

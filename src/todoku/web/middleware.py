@@ -1,5 +1,6 @@
 """ASGI middleware of every application: metrics, problems, trailing slashes."""
 
+import asyncio
 from collections.abc import Awaitable, Iterable
 from time import perf_counter
 from typing import Final, Protocol
@@ -30,6 +31,7 @@ from todoku.web.problems import (
     INTERNAL_ERROR,
     MALFORMED_REQUEST,
     NEWER_VERSION,
+    OUTCOME_UNKNOWN,
     OVERLOADED,
     REQUEST_IN_PROGRESS,
     UNKNOWN_ADDRESS,
@@ -105,6 +107,14 @@ class ProblemMiddleware:
             if scope[STATUS]:
                 raise
             response = self._to_response(scope, error)
+            await response(scope, receive, send)
+        except asyncio.CancelledError:
+            if scope[STATUS]:
+                raise
+            # The server ends, and has waited long enough for this request: for its body, perhaps.
+            response = self._to_response(
+                scope, Problem(OUTCOME_UNKNOWN, "The service is stopping.")
+            )
             await response(scope, receive, send)
 
     def _to_response(self, scope: Scope, error: Exception) -> Response:
