@@ -5,7 +5,7 @@ customers in a pod, who repeat with its Idempotency-Key what got no answer. Ever
 scaled, upgraded and divided into partitions, and pods are deleted by force and evicted. Then each order has
 to exist once and to have ended, and `todoku verify --strict --never-restored` to find nothing.
 
-make test-kubernetes ARGS="--image registry.example/todoku:0.2.0"
+make test-kubernetes ARGS="--image registry.example/todoku:0.3.0"
 """
 
 import json
