@@ -59,8 +59,8 @@ STAGES = {
         "todoku.shipping.store:ShippingStore.save",
     ),
     "what is due": (
-        "todoku.engine.agenda:DueRows.find",
-        "todoku.engine.agenda:DueRows.next_due",
+        "todoku.engine.due_rows:DueRows.find",
+        "todoku.engine.due_rows:DueRows.next_due",
     ),
     "encoding events": ("todoku.engine.writer:encode",),
     "outbox": ("todoku.engine.tables:Outbox.add",),
