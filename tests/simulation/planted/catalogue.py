@@ -90,4 +90,6 @@ def lost_change_never_replayed() -> Wire:
 def product_changed_before_the_replay() -> Wire:
     """A restored inventory changes products before it has replayed the changes that it lost: the new version
     may be one that was published already."""
-    return planting.service("inventory", waits_for_replay=lambda _: False)
+    return planting.service(
+        "inventory", waits_for_replay=lambda _: False, before_replay=lambda command: command
+    )
