@@ -696,7 +696,7 @@ class TestCarrier:
     ) -> None:
         advice()
         pause = Pause(id="1", by="alice", reason="closed")
-        system.writers[paused].separate.execute_pause(pause, None, NOW)
+        system.writers[paused].separate_commands.execute_pause(pause, None, NOW)
         report = system.audit()
         assert [(each.service, each.by, each.reason) for each in report.paused] == [
             (paused, "alice", "closed")

@@ -104,7 +104,7 @@ async def serve(name: str, settings: Settings, stop: asyncio.Event) -> None:
             backend = Backend(process=process, database=database, run_read=run_read)
             if (pause := start_paused.from_environment()) is not None:
                 await run_write(
-                    process.writer.separate.execute_pause, pause, None, process.clock.now()
+                    process.writer.separate_commands.execute_pause, pause, None, process.clock.now()
                 )
             stop_process = asyncio.Event()
             running = asyncio.create_task(process.run(stop_process))

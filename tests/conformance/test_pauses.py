@@ -96,10 +96,12 @@ def due_in(database: Database) -> dict[str, float]:
 def test_resume_pushes_each_timer_by_as_long_as_it_stood_still(database: Database) -> None:
     one = writer(database)
     add_shipments(database, before=10.5, meanwhile=40)
-    one.separate.execute_pause(pause(), None, at(0))
+    one.separate_commands.execute_pause(pause(), None, at(0))
     with database.transaction() as connection:
         TIMERS.note(connection, {"shipments.due_at": {"meanwhile"}}, at(30))
-    resumed = one.separate.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(100))
+    resumed = one.separate_commands.execute_pause(
+        Resume(pause_id="pause 1", by="bob"), None, at(100)
+    )
     assert isinstance(resumed, PauseRecord)
     assert due_in(database) == {"before": 110.5, "meanwhile": 110.0}
     with database.read() as connection:
@@ -109,14 +111,14 @@ def test_resume_pushes_each_timer_by_as_long_as_it_stood_still(database: Databas
 
 def test_pause_of_a_product_stops_the_orders_that_contain_it(database: Database) -> None:
     one = writer(database)
-    one.separate.execute_pause(pause(target="product:tea"), None, at(0))
+    one.separate_commands.execute_pause(pause(target="product:tea"), None, at(0))
     add_shipments(database, tea=-3, both=-2, coffee=-1)
     pack(database, tea=["tea"], both=["coffee", "tea"], coffee=["coffee"])
     assert booked(one, at(1)) == ["coffee"]
     again = writer(database)
     again.adopt(at(2), 10)
     assert booked(again, at(2)) == []
-    again.separate.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(3))
+    again.separate_commands.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(3))
     assert booked(again, at(3)) == ["tea", "both"]
 
 
@@ -124,8 +126,8 @@ def test_timers_of_other_products_run_on(database: Database) -> None:
     one = writer(database)
     add_shipments(database, tea=10, both=20, coffee=30)
     pack(database, tea=["tea"], both=["coffee", "tea"], coffee=["coffee"])
-    one.separate.execute_pause(pause(target="product:tea"), None, at(0))
-    one.separate.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(100))
+    one.separate_commands.execute_pause(pause(target="product:tea"), None, at(0))
+    one.separate_commands.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(100))
     assert due_in(database) == {"tea": 110, "both": 120, "coffee": 30}
 
 
@@ -139,10 +141,12 @@ def test_time_in_which_several_pauses_stop_a_timer_counts_once(
     add_shipments(database, tea=1_000, both=1_000, coffee=1_000, cocoa=1_000)
     pack(database, tea=["tea"], both=["coffee", "tea"], coffee=["coffee"], cocoa=["cocoa"])
     for n, target in enumerate(targets):
-        one.separate.execute_pause(pause(n, target), None, at(10 * n))
+        one.separate_commands.execute_pause(pause(n, target), None, at(10 * n))
     ended = {n: 100 + 10 * i for i, n in enumerate(ends)}
     for n, seconds in ended.items():
-        one.separate.execute_pause(Resume(pause_id=f"pause {n}", by="bob"), None, at(seconds))
+        one.separate_commands.execute_pause(
+            Resume(pause_id=f"pause {n}", by="bob"), None, at(seconds)
+        )
     assert due_in(database) == {
         "tea": 1_000 + max(ended[0], ended[1]),
         "both": 1_000 + max(ended.values()),
@@ -159,14 +163,14 @@ def test_timer_that_is_set_while_its_product_is_paused_keeps_what_was_left(
     pack(database, tea=["tea"], coffee=["coffee"])
     with database.transaction() as connection:
         connection.execute(update(shipments).values(status="BOOKING", attempts=1))
-    one.separate.execute_pause(pause(target="product:tea"), None, at(0))
+    one.separate_commands.execute_pause(pause(target="product:tea"), None, at(0))
     failed = [
         PendingCommand(RecordAnswer(order_id=order_id, answer=Unknown("no answer")), print)
         for order_id in ("tea", "coffee")
     ]
     one.step(failed, at(60), 0)
     assert due_in(database) == {"tea": 62, "coffee": 62}
-    one.separate.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(100))
+    one.separate_commands.execute_pause(Resume(pause_id="pause 1", by="bob"), None, at(100))
     assert due_in(database) == {"tea": 102, "coffee": 62}
 
 
@@ -174,8 +178,8 @@ def test_rate_of_a_product_limits_its_orders_alone(database: Database) -> None:
     one = writer(database)
     add_shipments(database, **{f"{product}{n}": -1 for product in ("tea", "cup") for n in range(4)})
     pack(database, **{f"{product}{n}": [product] for product in ("tea", "cup") for n in range(4)})
-    one.separate.execute_pause(pause(target="product:tea"), None, at(0))
-    one.separate.execute_pause(Resume(pause_id="pause 1", by="bob", rate=1), None, at(0))
+    one.separate_commands.execute_pause(pause(target="product:tea"), None, at(0))
+    one.separate_commands.execute_pause(Resume(pause_id="pause 1", by="bob", rate=1), None, at(0))
     assert booked(one, at(0.5)) == ["tea0", "cup0", "cup1", "cup2", "cup3"]
     assert [booked(one, at(seconds)) for seconds in (0.9, 1.6, 2.7)] == [[], ["tea1"], ["tea2"]]
     assert booked(one, at(3.8)) == ["tea3"]
@@ -187,9 +191,9 @@ def test_rate_of_a_product_limits_its_orders_alone(database: Database) -> None:
 def test_pauses_are_listed_by_state_the_latest_first(database: Database) -> None:
     one = writer(database)
     for n in range(4):
-        one.separate.execute_pause(pause(n), None, at(n))
-    one.separate.execute_pause(Resume(pause_id="pause 0", by="bob"), None, at(10))
-    one.separate.execute_pause(Resume(pause_id="pause 2", by="bob", rate=5), None, at(10))
+        one.separate_commands.execute_pause(pause(n), None, at(n))
+    one.separate_commands.execute_pause(Resume(pause_id="pause 0", by="bob"), None, at(10))
+    one.separate_commands.execute_pause(Resume(pause_id="pause 2", by="bob", rate=5), None, at(10))
     with database.read() as connection:
         listed = {
             state: [each.id for each in PAUSES.page(connection, state=state, limit=9)]
@@ -209,8 +213,8 @@ def test_rate_is_shared_by_all_processes(database: Database) -> None:
     """Each process takes what the others have left of the rate."""
     one, other = writer(database, "one"), writer(database, "other")
     add_shipments(database, **{f"order{n}": -1 for n in range(9)})
-    one.separate.execute_pause(pause(), None, at(0))
-    one.separate.execute_pause(Resume(pause_id="pause 1", by="bob", rate=2), None, at(1))
+    one.separate_commands.execute_pause(pause(), None, at(0))
+    one.separate_commands.execute_pause(Resume(pause_id="pause 1", by="bob", rate=2), None, at(1))
     for each in (one, other):
         each.adopt(at(1), 10)
     started = [
@@ -228,7 +232,7 @@ def test_other_process_takes_nothing_a_second_after_a_pause(database: Database) 
     shared = writer(database, "shared")
     shared.step([], at(0), 100)
     add_shipments(database, order=-1)
-    one.separate.execute_pause(pause(), None, at(0.5))
+    one.separate_commands.execute_pause(pause(), None, at(0.5))
     assert shared.step([], at(1), 100).effects == []
     other.adopt(at(1), 10)
     assert other.step([], at(1), 100).effects == []

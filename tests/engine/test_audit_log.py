@@ -236,7 +236,7 @@ def test_what_a_restore_has_lost_is_no_fault_and_what_was_cut_off_before_it_is_o
     assert problems(restored.check(anchor)) == [
         "it was cut off: rows 5 to 6 are missing at its end"
     ]
-    restored.writer.upkeep.begin_recovery(seconds(61))
+    restored.writer.maintenance.begin_recovery(seconds(61))
     state = restored.check(anchor)
     assert (state.problems, state.restored_at) == ((), (seconds(61),))
     restored.tamper("DELETE FROM audit_log WHERE sequence = 4")

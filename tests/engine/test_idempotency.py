@@ -221,10 +221,10 @@ def test_only_old_keys_are_pruned_a_bounded_number_at_a_time() -> None:
         key = msgspec.structs.replace(KEY, id=key_id("alice", str(n)))
         pending = PendingCommand(opening(n), lambda _: None, key=key)
         branch.step(pending, now=NOW + timedelta(seconds=n))
-    pruned = branch.writer.upkeep.prune_keys(NOW + timedelta(seconds=3), 2)
+    pruned = branch.writer.maintenance.prune_keys(NOW + timedelta(seconds=3), 2)
     assert pruned == 2
-    assert branch.writer.upkeep.prune_keys(NOW + timedelta(seconds=3), 2) == 1
-    assert branch.writer.upkeep.prune_keys(NOW + timedelta(seconds=3), 2) == 0
+    assert branch.writer.maintenance.prune_keys(NOW + timedelta(seconds=3), 2) == 1
+    assert branch.writer.maintenance.prune_keys(NOW + timedelta(seconds=3), 2) == 0
     assert branch.rows("idempotency_keys", "id") == [(key_id("alice", "3"),)]
 
 

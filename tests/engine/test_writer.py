@@ -786,9 +786,9 @@ class TestStreamPosition:
         one = Branch(database)  # type: ignore[arg-type]
         two = Branch(database, owner="bank-2")  # type: ignore[arg-type]
         one.step(paid(1, sequence=5_000, epoch="a"))
-        two.writer.upkeep.note_position("a", 5_100)
+        two.writer.maintenance.note_position("a", 5_100)
         assert self.places_of_owners(one) == [(one.writer.owner, "a", 5_000)]
-        two.writer.upkeep.note_position("a", 6_500)
+        two.writer.maintenance.note_position("a", 6_500)
         assert self.places_of_owners(one)[-1] == ("bank-2", "a", 6_500)
 
     def test_sequence_is_saved_when_a_batch_is_split(self) -> None:
@@ -802,9 +802,9 @@ class TestInbox:
         branch = Branch()
         for n in range(4):
             branch.step(paid(n), now=seconds(n))
-        assert branch.writer.upkeep.prune_inbox(seconds(3), 2) == 2
-        assert branch.writer.upkeep.prune_inbox(seconds(3), 2) == 1
-        assert branch.writer.upkeep.prune_inbox(seconds(3), 2) == 0
+        assert branch.writer.maintenance.prune_inbox(seconds(3), 2) == 2
+        assert branch.writer.maintenance.prune_inbox(seconds(3), 2) == 1
+        assert branch.writer.maintenance.prune_inbox(seconds(3), 2) == 0
         assert branch.inbox() == {paid_id(3)}
 
 

@@ -644,7 +644,7 @@ def test_parked_message_that_outlives_the_inbox_is_announced_once() -> None:
         undecodable = encode(seal(completed(), START)).replace(b'"items"', b'"stuff"')
         town.publish(undecodable, subject=ShipmentCompletedEvent.subject)
         letter = await parked(town, "inventory")
-        assert inventory.writer.upkeep.prune_inbox(START + timedelta(days=1), 100) == 1
+        assert inventory.writer.maintenance.prune_inbox(START + timedelta(days=1), 100) == 1
         town.publish(undecodable, subject=ShipmentCompletedEvent.subject)
         await until(lambda: town.broker.consumed("inventory") == town.broker.last_sequence)
         assert letters(town, "inventory") == [letter]

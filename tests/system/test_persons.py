@@ -151,13 +151,13 @@ def test_backup_that_the_stream_knows_nothing_of_is_erased_from_the_file(tmp_pat
         system.restore("orders", backup)
         writer.transactions.database = system.databases["orders"]
         assert [each.invariant for each in system.report().findings if each.invariant == "A2"]
-        assert writer.separate.apply_erasure_file() == 1
+        assert writer.separate_commands.apply_erasure_file() == 1
         assert not [each for each in system.report().findings if each.invariant == "A2"]
         assert system.rows("orders", "SELECT DISTINCT user_id FROM orders ORDER BY 1") == [
             ("(erased)",),
             ("dave",),
         ]
-        assert writer.separate.apply_erasure_file() == 0
+        assert writer.separate_commands.apply_erasure_file() == 0
         await system.stop()
 
     run(scenario())

@@ -31,7 +31,7 @@ from todoku.engine.idempotency import (
     key_id,
 )
 from todoku.engine.keyed_store import KeyedStore
-from todoku.engine.mailbox import LACKING, MailboxFull
+from todoku.engine.mailbox import MailboxFull, RecoveryPending
 from todoku.engine.messages import Due, EventTooLarge, RepublishEvents
 from todoku.engine.metrics import EngineMetrics
 from todoku.engine.parts import AgendaParts
@@ -80,7 +80,6 @@ from todoku.engine.tracing import BatchSpans, EffectSpan, Tracer
 __all__ = [
     "CONTEXT_COLUMN",
     "ERASED",
-    "LACKING",
     "STREAM",
     "Agenda",
     "AgendaParts",
@@ -134,6 +133,7 @@ __all__ = [
     "ProcessFailed",
     "Reading",
     "ReceiptMessage",
+    "RecoveryPending",
     "RepublishEvents",
     "RequestInProgress",
     "Resume",

@@ -54,14 +54,14 @@ class HandledPositions:
         self._table.advance_all(connection, advanced, self._row_owner)
         self._saved |= advanced
 
-    def is_near(self, place: str, sequence: int) -> bool:
+    def is_up_to_date(self, place: str, sequence: int) -> bool:
         """Return whether the saved position is not far behind that sequence, as is known without a look."""
         return any(
             place in known and sequence <= known[place] + self._lag_max
             for known in (self._saved, self._of_others)
         )
 
-    def advance_far(self, connection: Connection, place: str, sequence: int) -> int | None:
+    def advance_if_behind(self, connection: Connection, place: str, sequence: int) -> int | None:
         """Save that everything up to that sequence is handled, if the saved position is far behind; else
         return how far it is."""
         reached = self._table.get(connection, place)
@@ -70,8 +70,8 @@ class HandledPositions:
         self._table.advance(connection, place, sequence, self._row_owner)
         return None
 
-    def note_far(self, place: str, sequence: int, reached: int | None) -> None:
-        """Note what `advance_far` returned, once that is committed."""
+    def note_reached(self, place: str, sequence: int, reached: int | None) -> None:
+        """Note what `advance_if_behind` returned, once that is committed."""
         if reached is None:
             self._saved[place] = sequence
         else:

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Final
 
 from todoku.engine.messages import (
     IncomingEvent,
@@ -29,12 +28,16 @@ one (a commit, a batch to the broker)."""
 PAUSES_MAX = 100
 """How many commands about pauses wait at most."""
 
-LACKING: Final = "It is not known yet whether the database lacks something: try later."
-"""Why a command is refused until the service's own events were replayed."""
-
 
 class MailboxFull(Exception):
     """The service has too many pending commands: try again later."""
+
+
+class RecoveryPending(MailboxFull):
+    """It is not known yet whether the database lacks something, or not all of it is replayed."""
+
+    def __init__(self) -> None:
+        super().__init__("It is not known yet whether the database lacks something: try later.")
 
 
 class Mailbox:

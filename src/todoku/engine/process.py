@@ -29,7 +29,7 @@ from todoku.engine.endings import Endings
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.idempotency import IdempotencyKey
 from todoku.engine.instruments import Instruments
-from todoku.engine.mailbox import LACKING, Mailbox, MailboxFull
+from todoku.engine.mailbox import Mailbox, MailboxFull, RecoveryPending
 from todoku.engine.messages import (
     IncomingEvent,
     Message,
@@ -165,7 +165,7 @@ class Process:
             run=run_read,
             execute=self.commands.execute_own,
             begin=self._begin_recovery,
-            end=partial(run_write, self.writer.upkeep.end_recovery),
+            end=partial(run_write, self.writer.maintenance.end_recovery),
             partitions=self._partitions,
         )
         self.consumer = Consumer(
@@ -175,10 +175,10 @@ class Process:
             self.mailbox,
             topology.registry,
             credit=self.config.credit,
-            begin=partial(run_write, self.writer.upkeep.begin),
+            begin=partial(run_write, self.writer.maintenance.begin),
             note_pauses=self.writer.note_replayed_pauses,
             partitions=self._partitions,
-            begin_partition=partial(run_write, self.writer.upkeep.begin_partition),
+            begin_partition=partial(run_write, self.writer.maintenance.begin_partition),
             failpoint=failpoint,
         )
         self.effects = Effects(
@@ -280,7 +280,7 @@ class Process:
         if (not self.consumer.caught_up and self.service.waits_for_recovery(command)) or (
             not self.consumer.replayed and self.service.waits_for_replay(command)
         ):
-            raise MailboxFull(LACKING)
+            raise RecoveryPending
         if not self.consumer.replayed:
             command = self.service.before_replay(command)
         return await self.commands.execute(command, context, key)
@@ -310,7 +310,7 @@ class Process:
 
     async def change_key(self, key: ApiKey) -> None:
         """Save an API key that was created or revoked, and publish it."""
-        await self._run_write(self.writer.separate.change_key, key, self.clock.now())
+        await self._run_write(self.writer.separate_commands.change_key, key, self.clock.now())
         self.mailbox.wake()
 
     def resend_all(self) -> None:
@@ -375,7 +375,7 @@ class Process:
                 for change in self.service.upkeep:
                     await self.transact(change)
                 if self.consumer.caught_up:
-                    await self._run_write(self.writer.upkeep.save_timeline)
+                    await self._run_write(self.writer.maintenance.save_timeline)
             await self._prune()
             await self._divide()
             await self._note_position()
@@ -389,7 +389,7 @@ class Process:
     async def _start(self) -> None:
         """Adopt pending deliveries of earlier processes, connect, and start the loops."""
         await self._adopt()
-        if lacking := await self._run_write(self.writer.separate.apply_erasure_file):
+        if lacking := await self._run_write(self.writer.separate_commands.apply_erasure_file):
             log.warning("persons_erased_again", erasures=lacking)
         if self.audit is not None:
             await self.audit.begin()
@@ -489,8 +489,8 @@ class Process:
         key."""
         now = self.clock.now()
         erases = isinstance(pending.command, ErasePerson)
-        separate = self.writer.separate
-        execute: Any = separate.erase_person if erases else separate.execute_pause
+        commands = self.writer.separate_commands
+        execute: Any = commands.erase_person if erases else commands.execute_pause
         try:
             result = await self._run_write(
                 execute, pending.command, pending.key, now, pending.request
@@ -586,7 +586,7 @@ class Process:
         )
 
     async def _begin_recovery(self) -> None:
-        await self._run_write(self.writer.upkeep.begin_recovery, self.clock.now())
+        await self._run_write(self.writer.maintenance.begin_recovery, self.clock.now())
 
     def _look_again(self) -> None:
         """Let the writer look for due rows, of other processes too: those may be gone."""
@@ -609,7 +609,7 @@ class Process:
         """Let others read the partitions of this process at once, now that it stops."""
         if len(self._partitions) > 1:
             try:
-                await self._run_write(self.writer.upkeep.leave)
+                await self._run_write(self.writer.maintenance.leave)
             except DatabaseUnavailable as error:
                 log.debug("lease_left_to_expire", error=str(error))
 
@@ -629,13 +629,13 @@ class Process:
         )
         for durable, sequence in consumed.items():
             place = place_in(progress.stream_epoch, durable if len(durables) > 1 else "")
-            await self._run_write(self.writer.upkeep.note_position, place, sequence)
+            await self._run_write(self.writer.maintenance.note_position, place, sequence)
 
     async def _prune(self) -> None:
         now, config = self.clock.now(), self.config
         for prune, seconds in (
-            (self.writer.upkeep.prune_inbox, config.inbox_retention_seconds),
-            (self.writer.upkeep.prune_keys, config.key_retention_seconds),
+            (self.writer.maintenance.prune_inbox, config.inbox_retention_seconds),
+            (self.writer.maintenance.prune_keys, config.key_retention_seconds),
         ):
             # A bounded number at a time: pruning shares the writer with the batches.
             pruned = config.prune_count

@@ -6,7 +6,7 @@ One of three functions runs the transaction, each from top to bottom:
 - `_commit_due` for a single due row, after a batch that the database rejected;
 - `_commit_rejected` for a single message that the database rejects.
 
-Other transactions of a process are in `separate_commands` and `upkeep`, and share `transactions` with these.
+The other transactions of a process are in `separate_commands` and `maintenance`; they share `transactions`.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -29,6 +29,7 @@ from todoku.engine.dead_letters import RetryDeadLetter
 from todoku.engine.due_rows import DueRows, DueTimes, earlier
 from todoku.engine.failpoints import Failpoint, no_failpoint
 from todoku.engine.failures import FailedAttempts
+from todoku.engine.maintenance import Maintenance
 from todoku.engine.messages import (
     Due,
     Message,
@@ -43,7 +44,6 @@ from todoku.engine.service import Service, Topology, UnitOfWork
 from todoku.engine.tables import STREAM, PendingDelivery
 from todoku.engine.tracing import Tracer
 from todoku.engine.transactions import Transactions
-from todoku.engine.upkeep import Upkeep
 from todoku.events import encode
 
 log = structlog.get_logger(__name__)
@@ -114,8 +114,10 @@ class Writer:
             self._load_unlocked = getattr(service.store, "load_unlocked", None)
         self._held_keys: frozenset[str] = frozenset()
         self._cache = self.transactions.cache
-        self.upkeep = Upkeep(self.transactions, partition_durables)
-        self.separate = SeparateCommands(service, self.transactions, self._pauses, failpoint)
+        self.maintenance = Maintenance(self.transactions, partition_durables)
+        self.separate_commands = SeparateCommands(
+            service, self.transactions, self._pauses, failpoint
+        )
 
     @property
     def position(self) -> int:

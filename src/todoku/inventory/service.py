@@ -31,11 +31,10 @@ from todoku.contracts import (
     pauses_event,
 )
 from todoku.engine import (
-    LACKING,
     BySagaVersion,
     Decide,
-    MailboxFull,
     PausesPublication,
+    RecoveryPending,
     Service,
     by_saga_version,
     keep_anchor,
@@ -78,7 +77,7 @@ from todoku.settings import Settings
 
 def _set_product(stock: Stock, command: SetProduct, now: datetime) -> tuple[Stock, list[Event]]:
     if command.only_new and command.product_id in stock.products:
-        raise MailboxFull(LACKING)
+        raise RecoveryPending
     return set_product(stock, command, now)
 
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from todoku.telemetry import encoding
 from todoku.telemetry.encoding import BEGAN, ENDED, PARENT_ID, SPAN_ID, TRACE_ID, pack_time
 from todoku.telemetry.open_spans import OpenSpans
-from todoku.telemetry.parents import is_sampled, new_root, sample_all
+from todoku.telemetry.parents import is_sampled, new_root
 from todoku.telemetry.tracer import ServiceTracer
 from todoku.web.call import TRACED, header_values, read_traceparent
 from todoku.web.metrics import METHODS
@@ -49,8 +49,7 @@ class TraceMiddleware:
                 break
         traceparent = new_root()
         if parent is None:
-            sample = self._tracer.sample
-            sampled = sample is sample_all or sample(traceparent[3:35])
+            sampled = self._tracer.sample(traceparent[3:35])
         else:
             traceparent, sampled = parent[:36] + traceparent[36:], is_sampled(parent)
         if not sampled:

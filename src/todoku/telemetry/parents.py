@@ -9,12 +9,6 @@ from typing import Final
 Sample = Callable[[str], bool]
 """Tells whether a trace that begins here is sampled, by its id in hexadecimal digits."""
 
-
-def sample_all(trace_id: str) -> bool:
-    """Sample every trace."""
-    return True
-
-
 TRACE_DIGITS: Final = 32
 SPAN_DIGITS: Final = 16
 TRACEPARENT_LENGTH: Final = 55
@@ -25,18 +19,16 @@ randbytes: Final = Random().randbytes
 """Makes a few random bytes, without handing on the interpreter's lock as `os.urandom` does."""
 
 _POOL_IDS: Final = 512
-SPAN_IDS: Final[list[str]] = []
-"""Random span ids to be popped; `new_span_id` makes more when there are none."""
-
+_span_ids: list[str] = []
 _roots: list[str] = []
 
 
 def new_span_id() -> str:
     """Return a random span id in hexadecimal digits."""
     try:
-        return SPAN_IDS.pop()
+        return _span_ids.pop()
     except IndexError:
-        SPAN_IDS.extend(_random_digits(SPAN_DIGITS))
+        _span_ids.extend(_random_digits(SPAN_DIGITS))
         return new_span_id()
 
 

@@ -25,7 +25,6 @@ from todoku.telemetry.encoding import (
 from todoku.telemetry.open_spans import OpenSpans
 from todoku.telemetry.parents import (
     ODD,
-    SPAN_IDS,
     TRACEPARENT_LENGTH,
     Sample,
     is_sampled,
@@ -258,10 +257,7 @@ class _Batch:
         _, _, pack, head, before_id, before_key, texts_length = found
         texts = f"{message_id}{before_key}{key}".encode()
         trace, parent = traceparent[3:35], traceparent[36:52]
-        try:
-            span = SPAN_IDS.pop()
-        except IndexError:
-            span = new_span_id()
+        span = new_span_id()
         try:
             trace_id, parent_id = unhexlify(trace), unhexlify(parent)
         except ValueError:
@@ -355,9 +351,7 @@ class _Batch:
                 rest += encoding.trace_state(context.tracestate)
             self._spans.append(encoding.untimed(trace, unhexlify(span_id), parent, rest))
         child = f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}"
-        return Context(
-            context.actor, child, context.tracestate, context.saga_version, context.cause
-        )
+        return _within(context, child)
 
 
 class _Effect:
@@ -374,9 +368,7 @@ class _Effect:
         sampled = traceparent[54] in ODD
         trace, span = traceparent[3:35], new_span_id()
         child = f"00-{trace}-{span}-01" if sampled else f"00-{trace}-{span}-00"
-        self.context = Context(
-            context.actor, child, context.tracestate, context.saga_version, context.cause
-        )
+        self.context = _within(context, child)
         enter_span(child)
         if sampled:
             try:
@@ -412,3 +404,10 @@ class _Effect:
         kind = error if isinstance(error, str) else type(error).__qualname__
         rest = shape + cause + encoding.failure(kind, "")
         self._tracer.store.add(encoding.span(trace_id, span_id, parent, began, ended, rest))
+
+
+def _within(context: Context, traceparent: str) -> Context:
+    """Return a context with another traceparent."""
+    return Context(
+        context.actor, traceparent, context.tracestate, context.saga_version, context.cause
+    )

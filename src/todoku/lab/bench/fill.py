@@ -75,7 +75,7 @@ class BrokerlessSystem:
     def forget(self, before: datetime) -> None:
         """Prune the inboxes, as running services do."""
         for writer in self._writers.values():
-            while writer.upkeep.prune_inbox(before, FORGOTTEN_AT_ONCE):
+            while writer.maintenance.prune_inbox(before, FORGOTTEN_AT_ONCE):
                 pass
 
     def _step(self, name: str, batch: Sequence[Message], now: datetime) -> None:

@@ -8,7 +8,7 @@ from todoku.engine.stream_positions import TIMELINE, new_epoch, place_in
 from todoku.engine.transactions import Transactions
 
 
-class Upkeep:
+class Maintenance:
     """Transactions in which nothing is decided. Plain and synchronous, as the writer."""
 
     def __init__(self, transactions: Transactions, partition_durables: Collection[str]) -> None:
@@ -37,11 +37,11 @@ class Upkeep:
         """Save that everything up to that sequence is handled, if the saved position is far behind; `place`
         is that of the service or of a partition (`place_in`)."""
         handled = self._transactions.handled
-        if handled.is_near(place, sequence):
+        if handled.is_up_to_date(place, sequence):
             return
         with self._transactions.open() as connection:
-            reached = handled.advance_far(connection, place, sequence)
-        handled.note_far(place, sequence, reached)
+            reached = handled.advance_if_behind(connection, place, sequence)
+        handled.note_reached(place, sequence, reached)
 
     def leave(self) -> None:
         """Give up this process's lease, so that others need not wait until it expires."""
